@@ -1,0 +1,444 @@
+//! The command line becomes options.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::inspect::Inquiry;
+use crate::logger::Detail;
+use crate::server::Settings;
+
+/// What `--help` says.
+pub const HELP: &str = "\
+threadsocks: a SOCKS4 and SOCKS4A proxy made of plain OS threads
+
+Usage: threadsocks [OPTIONS] [PORT]
+
+  PORT    where clients connect [1080]; 0 takes a free one and prints it
+
+Who may use it:
+  -c, --config FILE          rules [./socks.conf]; edit them while it runs
+      --check                print the rules as understood, and leave
+      --explain \"QUESTION\"   print which rule decides, and leave; ask
+                             \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
+                             b BIND), client, destination, port
+
+Where it listens:
+  -b, --bind ADDR            address for clients [0.0.0.0]
+      --bind-ports LO-HI     ports for BIND [any free one]
+      --advertise IP         address told to clients of BIND [0.0.0.0, which
+                             they take for the one they reached us at]
+
+How long it waits (30s, 2m, 1h 30m; off where it says so):
+      --handshake-timeout T    for the request [30s]
+      --connect-timeout T      for a CONNECT, name lookup included [2m]
+      --bind-timeout T         for the peer of a BIND [2m]
+      --idle-timeout T|off     for a byte, either way [off]
+      --half-closed-timeout T|off
+                               the same, once one side has ended [5m]
+      --grace T                for live sessions, when it stops [10s]
+
+How much:
+      --max-sessions N       clients at a time [what this machine carries]
+
+What it says:
+      --log screen|none      a message on stdout for every request [screen]
+  -v, --verbose              on stderr, a line for every ended session
+  -q, --quiet                on stderr, errors only
+  -h, --help                 this
+  -V, --version              the version
+
+Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace;
+twice: leave now. HUP: look at the rules now and say so.
+
+Exit status: 0 fine, 1 could not serve, 2 wrong usage or rules,
+130 stopped by a second signal.
+
+Try it:
+  threadsocks 1080
+  curl --socks4a 127.0.0.1:1080 http://example.org/
+";
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Serve.
+    Serve(Options),
+    /// Print the rules of this file.
+    Check(PathBuf),
+    /// Explain a verdict by the rules of this file.
+    Explain(PathBuf, Inquiry),
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Everything a server needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// The rules file.
+    pub config: PathBuf,
+    /// Everything else the server is told; the number of sessions in it is
+    /// still to be fitted to the machine.
+    pub settings: Settings,
+    /// `--max-sessions`.
+    pub max_sessions: Option<usize>,
+    /// Print screen messages?
+    pub screen: bool,
+    /// How much to say on stderr.
+    pub detail: Detail,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1080),
+            config: PathBuf::from("socks.conf"),
+            settings: Settings::default(),
+            max_sessions: None,
+            screen: true,
+            detail: Detail::default(),
+        }
+    }
+}
+
+/// A command line that cannot be understood; the sentence says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} (see --help)", self.0)
+    }
+}
+
+impl From<lexopt::Error> for Usage {
+    fn from(error: lexopt::Error) -> Usage {
+        Usage(error.to_string())
+    }
+}
+
+/// Understands the arguments after the program's name.
+///
+/// # Errors
+///
+/// [`Usage`] at the first that makes no sense.
+pub fn parse<I>(arguments: I) -> Result<Task, Usage>
+where
+    I: IntoIterator<Item = OsString>,
+    I::IntoIter: 'static,
+{
+    let mut parser = Parser::from_args(arguments);
+    let mut options = Options::default();
+    let mut port = None;
+    let mut check = false;
+    let mut inquiry = None;
+    while let Some(argument) = parser.next()? {
+        let settings = &mut options.settings;
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Task::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Task::Version),
+            Arg::Short('c') | Arg::Long("config") => options.config = parser.value()?.into(),
+            Arg::Long("check") => check = true,
+            Arg::Long("explain") => {
+                inquiry = Some(value(&mut parser, "--explain", Inquiry::parse)?);
+            }
+            Arg::Short('b') | Arg::Long("bind") => {
+                options
+                    .address
+                    .set_ip(value(&mut parser, "--bind", address)?);
+            }
+            Arg::Long("bind-ports") => {
+                settings.bind_ports = Some(value(&mut parser, "--bind-ports", port_range)?);
+            }
+            Arg::Long("advertise") => {
+                settings.advertise = Some(value(&mut parser, "--advertise", advertised)?);
+            }
+            Arg::Long("handshake-timeout") => {
+                settings.handshake_timeout = value(&mut parser, "--handshake-timeout", time)?;
+            }
+            Arg::Long("connect-timeout") => {
+                settings.connect_timeout = value(&mut parser, "--connect-timeout", time)?;
+            }
+            Arg::Long("bind-timeout") => {
+                settings.bind_timeout = value(&mut parser, "--bind-timeout", time)?;
+            }
+            Arg::Long("idle-timeout") => {
+                settings.idle_timeout = value(&mut parser, "--idle-timeout", time_or_off)?;
+            }
+            Arg::Long("half-closed-timeout") => {
+                let limit = value(&mut parser, "--half-closed-timeout", time_or_off)?;
+                settings.half_closed_timeout = limit;
+            }
+            Arg::Long("grace") => settings.grace = value(&mut parser, "--grace", any_time)?,
+            Arg::Long("max-sessions") => {
+                options.max_sessions = Some(value(&mut parser, "--max-sessions", sessions)?);
+            }
+            Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
+            Arg::Short('v') | Arg::Long("verbose") => options.detail = Detail::Sessions,
+            Arg::Short('q') | Arg::Long("quiet") => options.detail = Detail::Errors,
+            Arg::Value(text) if port.is_none() => port = Some(port_number(&text.string()?)?),
+            Arg::Value(text) => {
+                return Err(Usage(format!(
+                    "one PORT is enough, and {text:?} is another"
+                )));
+            }
+            unknown => return Err(unknown.unexpected().into()),
+        }
+    }
+    if let Some(port) = port {
+        options.address.set_port(port);
+    }
+    Ok(match inquiry {
+        Some(inquiry) => Task::Explain(options.config, inquiry),
+        None if check => Task::Check(options.config),
+        None => Task::Serve(options),
+    })
+}
+
+/// The value of an option, understood by `meaning`; errors name the option.
+fn value<T>(
+    parser: &mut Parser,
+    option: &str,
+    meaning: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, Usage> {
+    let text = parser.value()?.string()?;
+    meaning(&text).map_err(|why| Usage(format!("{option}: {why}")))
+}
+
+fn port_number(text: &str) -> Result<u16, Usage> {
+    text.parse()
+        .map_err(|_| Usage(format!("{text:?} is no PORT from 0 to 65535")))
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse();
+    address.map_err(|_| format!("{text:?} is no address; write one as 127.0.0.1"))
+}
+
+fn advertised(text: &str) -> Result<Ipv4Addr, String> {
+    let address = text.parse();
+    address.map_err(|_| format!("{text:?} is no IPv4 address, and SOCKS4 can tell no other"))
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let not_a_range = || format!("{text:?} is no range; write it as 50000-50999");
+    let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
+    let first: u16 = first.parse().map_err(|_| not_a_range())?;
+    let last: u16 = last.parse().map_err(|_| not_a_range())?;
+    if first == 0 || first > last {
+        return Err(not_a_range());
+    }
+    Ok(first..=last)
+}
+
+/// A time, possibly none.
+fn any_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no time ({error}); write it as 30s or 2m"))
+}
+
+/// A time to wait for something, so more than none.
+fn time(text: &str) -> Result<Duration, String> {
+    match any_time(text)? {
+        Duration::ZERO => Err("no time at all is too short for anything".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn time_or_off(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "off" => Ok(None),
+        text => time(text).map(Some),
+    }
+}
+
+fn sessions(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err(format!("{text:?} is no number of sessions from 1 on")),
+    }
+}
+
+fn log(text: &str) -> Result<bool, String> {
+    match text {
+        "screen" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("{text:?} is neither screen nor none")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command line in one string; words in quotes are not needed here.
+    fn parsed(line: &str) -> Result<Task, Usage> {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        parse(words)
+    }
+
+    fn serve(line: &str) -> Options {
+        match parsed(line) {
+            Ok(Task::Serve(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_effect() {
+        let set = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(seconds(90), Duration::from_millis(90_000));
+        for (line, options) in [
+            ("", set(|_| {})),
+            ("1081", set(|o| o.address.set_port(1081))),
+            ("0", set(|o| o.address.set_port(0))),
+            (
+                "-b 127.0.0.1 7",
+                set(|o| o.address = ([127, 0, 0, 1], 7).into()),
+            ),
+            (
+                "--bind=::1",
+                set(|o| o.address.set_ip("::1".parse().unwrap())),
+            ),
+            ("-c /etc/x", set(|o| o.config = "/etc/x".into())),
+            ("--config x", set(|o| o.config = "x".into())),
+            (
+                "--handshake-timeout 5s",
+                set(|o| o.settings.handshake_timeout = Duration::from_secs(5)),
+            ),
+            (
+                "--connect-timeout 1m",
+                set(|o| o.settings.connect_timeout = Duration::from_secs(60)),
+            ),
+            (
+                "--bind-timeout 250ms",
+                set(|o| o.settings.bind_timeout = Duration::from_millis(250)),
+            ),
+            (
+                "--idle-timeout 1h",
+                set(|o| o.settings.idle_timeout = Some(Duration::from_secs(3600))),
+            ),
+            (
+                "--idle-timeout off",
+                set(|o| o.settings.idle_timeout = None),
+            ),
+            (
+                "--half-closed-timeout off",
+                set(|o| o.settings.half_closed_timeout = None),
+            ),
+            (
+                "--half-closed-timeout 9s",
+                set(|o| o.settings.half_closed_timeout = Some(Duration::from_secs(9))),
+            ),
+            ("--grace 0s", set(|o| o.settings.grace = Duration::ZERO)),
+            ("--max-sessions 10", set(|o| o.max_sessions = Some(10))),
+            (
+                "--advertise 192.0.2.1",
+                set(|o| o.settings.advertise = Some([192, 0, 2, 1].into())),
+            ),
+            (
+                "--bind-ports 5000-5009",
+                set(|o| o.settings.bind_ports = Some(5000..=5009)),
+            ),
+            ("--log none", set(|o| o.screen = false)),
+            ("--log screen", set(|_| {})),
+            ("-v", set(|o| o.detail = Detail::Sessions)),
+            ("-q", set(|o| o.detail = Detail::Errors)),
+        ] {
+            assert_eq!(serve(line), options, "{line}");
+        }
+    }
+
+    #[test]
+    fn other_tasks() {
+        assert_eq!(parsed("-h"), Ok(Task::Help));
+        assert_eq!(parsed("--version 1 2 3"), Ok(Task::Version));
+        assert_eq!(parsed("--check -c x"), Ok(Task::Check("x".into())));
+        let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
+        let inquiry = Inquiry::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
+        assert_eq!(parse(words), Ok(Task::Explain("x".into(), inquiry)));
+    }
+
+    #[test]
+    fn every_mistake_is_told_in_a_sentence() {
+        for (line, told) in [
+            ("65536", "no PORT"),
+            ("http", "no PORT"),
+            ("-1", "-1"),
+            ("1 2", "one PORT"),
+            ("--nonsense", "--nonsense"),
+            ("-b", "missing argument"),
+            ("-b localhost", "no address"),
+            ("--advertise ::1", "IPv4"),
+            ("--bind-ports 5", "range"),
+            ("--bind-ports 6-5", "range"),
+            ("--bind-ports 0-5", "range"),
+            ("--grace 10", "no time"),
+            ("--grace off", "no time"),
+            ("--handshake-timeout 0s", "too short"),
+            ("--idle-timeout never", "no time"),
+            ("--max-sessions 0", "number of sessions"),
+            ("--log json", "neither"),
+            ("--check=yes", "check"),
+            ("--explain x", "write it as"),
+        ] {
+            let usage = parsed(line).expect_err(line).to_string();
+            assert!(usage.contains(told), "{line}: {usage}");
+            assert!(usage.ends_with("(see --help)"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_argument_that_is_no_text_is_a_mistake_and_no_panic() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(vec![0xFF, b'8']);
+        assert!(parse([odd.clone()]).is_err());
+        assert!(parse(["--grace".into(), odd.clone()]).is_err());
+        let config = parse(["-c".into(), odd.clone()]);
+        assert!(matches!(config, Ok(Task::Serve(options)) if options.config == odd));
+    }
+
+    #[test]
+    fn help_fits_a_terminal_and_names_every_default() {
+        assert!(HELP.lines().all(|line| line.chars().count() <= 80));
+        let Settings {
+            handshake_timeout,
+            connect_timeout,
+            bind_timeout,
+            idle_timeout,
+            half_closed_timeout,
+            grace,
+            ..
+        } = Settings::default();
+        let told = |time: Option<Duration>| match time {
+            Some(time) => humantime::format_duration(time).to_string(),
+            None => "off".to_owned(),
+        };
+        for (words, time) in [
+            ("for the request", Some(handshake_timeout)),
+            ("name lookup included", Some(connect_timeout)),
+            ("for the peer of a BIND", Some(bind_timeout)),
+            ("for a byte, either way", idle_timeout),
+            ("once one side has ended", half_closed_timeout),
+            ("when it stops", Some(grace)),
+        ] {
+            let line = format!("{words} [{}]", told(time));
+            assert!(HELP.contains(&line), "{line}");
+        }
+    }
+}

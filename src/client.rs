@@ -1,0 +1,209 @@
+//! The other side of the same language: how to ask a SOCKS4 server.
+//!
+//! You bring the stream, already connected to the server, with whatever
+//! timeouts you want; anything that reads and writes will do.
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! use std::net::TcpStream;
+//! use threadsocks::client;
+//! use threadsocks::wire::{Host, Target};
+//!
+//! let target = Target { host: Host::from_name(b"example.org"), port: 80 };
+//! let proxy = TcpStream::connect("127.0.0.1:1080")?;
+//! let mut remote = client::connect(proxy, &target, b"")?;
+//! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+//! let mut page = String::new();
+//! remote.read_to_string(&mut page)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddrV4;
+
+use crate::wire::socks4::{Reply, Request};
+use crate::wire::{Command, Refusal, Target, Unread};
+
+/// Asks the server to connect to this target. Afterwards the stream is the
+/// connection to it.
+///
+/// # Errors
+///
+/// [`NotGranted`]; the stream is closed then, as the server closes its end too.
+pub fn connect<S: Read + Write>(
+    mut stream: S,
+    target: &Target,
+    user: &[u8],
+) -> Result<S, NotGranted> {
+    ask(&mut stream, Command::Connect, target, user)?;
+    Ok(stream)
+}
+
+/// Asks the server to wait for this target to connect to it; 0.0.0.0 stands
+/// for any. Tell the target the address of the [`Binding`], then
+/// [`wait`](Binding::wait).
+///
+/// # Errors
+///
+/// [`NotGranted`], if the server does not even listen.
+pub fn bind<S: Read + Write>(
+    mut stream: S,
+    target: &Target,
+    user: &[u8],
+) -> Result<Binding<S>, NotGranted> {
+    let address = ask(&mut stream, Command::Bind, target, user)?;
+    Ok(Binding { stream, address })
+}
+
+/// A server that listens on our behalf.
+#[derive(Debug)]
+pub struct Binding<S> {
+    stream: S,
+    /// Where it listens. The address 0.0.0.0 means the one at which you reached
+    /// the server.
+    pub address: SocketAddrV4,
+}
+
+impl<S: Read + Write> Binding<S> {
+    /// Waits for the target; the stream then is the connection from it. Also
+    /// tells the address it came from.
+    ///
+    /// # Errors
+    ///
+    /// [`NotGranted`], if another came, or nobody within the server's limit.
+    pub fn wait(mut self) -> Result<(S, SocketAddrV4), NotGranted> {
+        let peer = granted(&mut self.stream)?;
+        Ok((self.stream, peer))
+    }
+}
+
+fn ask<S: Read + Write>(
+    stream: &mut S,
+    command: Command,
+    target: &Target,
+    user: &[u8],
+) -> Result<SocketAddrV4, NotGranted> {
+    let request = Request::new(command, target, user).map_err(NotGranted::NotSent)?;
+    let sent = stream.write_all(&request.encode());
+    sent.and_then(|()| stream.flush())
+        .map_err(NotGranted::NotSent)?;
+    granted(stream)
+}
+
+fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, NotGranted> {
+    let reply = Reply::read(stream).map_err(NotGranted::NoReply)?;
+    match reply.outcome {
+        Ok(()) => Ok(reply.address),
+        Err(refusal) => Err(NotGranted::Refused(refusal)),
+    }
+}
+
+/// Why there is no connection through the server.
+#[derive(Debug)]
+pub enum NotGranted {
+    /// The request cannot be expressed in SOCKS4, or could not be sent.
+    NotSent(io::Error),
+    /// No reply came, or something else than a reply.
+    NoReply(Unread),
+    /// The server refused.
+    Refused(Refusal),
+}
+
+impl fmt::Display for NotGranted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotGranted::NotSent(error) => write!(out, "the request was not sent: {error}"),
+            NotGranted::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
+            NotGranted::Refused(refusal) => refusal.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for NotGranted {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Host;
+    use std::net::Ipv4Addr;
+
+    /// A server that says this, and remembers what it was told.
+    struct Scripted {
+        says: &'static [u8],
+        heard: Vec<u8>,
+    }
+
+    impl Read for Scripted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.says.read(buffer)
+        }
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.heard.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn server(says: &'static [u8]) -> Scripted {
+        let heard = Vec::new();
+        Scripted { says, heard }
+    }
+
+    fn target(name: &str) -> Target {
+        let host = Host::from_name(name.as_bytes());
+        Target { host, port: 80 }
+    }
+
+    #[test]
+    fn connect_leaves_what_follows_the_reply() {
+        let says = b"\x00\x5a\x00\x50\x00\x00\x00\x01hello";
+        let stream = connect(server(says), &target("a.org"), b"me").expect("granted");
+        assert_eq!(stream.says, b"hello");
+        assert_eq!(
+            stream.heard,
+            b"\x04\x01\x00\x50\x00\x00\x00\x01me\x00a.org\x00"
+        );
+    }
+
+    #[test]
+    fn bind_reads_two_replies() {
+        let says = b"\x00\x5a\x10\x01\x00\x00\x00\x00\x00\x5a\x00\x14\x01\x02\x03\x04data";
+        let binding = bind(server(says), &target("1.2.3.4"), b"").expect("listening");
+        let listening = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0x1001);
+        assert_eq!(binding.address, listening);
+        let (stream, peer) = binding.wait().expect("granted");
+        assert_eq!(peer, SocketAddrV4::new(Ipv4Addr::new(1, 2, 3, 4), 20));
+        assert_eq!(stream.says, b"data");
+    }
+
+    #[test]
+    fn every_refusal_is_told_apart() {
+        let ask = |says| match connect(server(says), &target("a.org"), b"") {
+            Ok(_) => panic!("granted"),
+            Err(error) => error.to_string(),
+        };
+        for (says, told) in [
+            (
+                &b"\x00\x5b\x00\x00\x00\x00\x00\x00"[..],
+                "rejected or failed",
+            ),
+            (b"\x00\x5c\x00\x00\x00\x00\x00\x00", "no identd"),
+            (b"\x00\x5d\x00\x00\x00\x00\x00\x00", "another user"),
+            (b"\x00\x5e\x00\x00\x00\x00\x00\x00", "bad reply code 94"),
+            (b"HTTP/1.1 400", "bad version 0x48"),
+            (b"\x00\x5a\x00", "after 3 bytes"),
+            (b"", "nothing came"),
+        ] {
+            let error = ask(says);
+            assert!(error.contains(told), "{error}");
+        }
+        let impossible = connect(server(b""), &target("::1"), b"");
+        assert!(matches!(impossible, Err(NotGranted::NotSent(_))));
+    }
+}

@@ -1,0 +1,237 @@
+//! Everything that can happen, in the past tense.
+//!
+//! An event is self-sufficient: whoever prints it needs nothing else. The
+//! server only states facts; words and layout belong to the
+//! [`logger`](crate::logger).
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::firewall::News;
+use crate::wire::{BadName, Command, HostName, Malformed, Refusal, Target};
+
+/// One thing that happened in the server.
+#[derive(Debug)]
+pub enum Event {
+    /// The server takes clients from now on, at this address.
+    Listening(SocketAddr),
+    /// A request got its last reply. Sent exactly once for every request.
+    Answered(Answered),
+    /// A session is over. Sent exactly once for every session.
+    Closed(Box<Closed>),
+    /// A client was closed at once, or could not be taken at all.
+    TurnedAway(TurnedAway),
+    /// The rules changed, or could not be changed.
+    Rules {
+        /// The rules file.
+        path: PathBuf,
+        /// What happened to it.
+        news: News,
+    },
+    /// The operator asked for the rules to be read again; they had not changed.
+    RulesUnchanged {
+        /// The rules file.
+        path: PathBuf,
+    },
+    /// No new clients from now on; those present may stay this long.
+    Stopping {
+        /// How many sessions are still open.
+        sessions: usize,
+        /// The time they have.
+        grace: Duration,
+    },
+}
+
+/// What the screen message shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The client.
+    pub client: SocketAddr,
+    /// The address dialled or expected; none if a name never resolved.
+    pub destination: Option<IpAddr>,
+    /// The port dialled or expected.
+    pub port: u16,
+    /// What was asked.
+    pub command: Command,
+    /// Did the client get it?
+    pub accepted: bool,
+}
+
+/// What the line about an ended session shows.
+#[derive(Debug)]
+pub struct Closed {
+    /// The session's number; its thread is called `s` and this.
+    pub session: u64,
+    /// The client.
+    pub client: SocketAddr,
+    /// What it asked for, if it came to that.
+    pub asked: Option<Asked>,
+    /// The line of `socks.conf` that decided, if one did.
+    pub rule: Option<usize>,
+    /// Bytes relayed from client to remote.
+    pub up: u64,
+    /// Bytes relayed from remote to client.
+    pub down: u64,
+    /// From accept to now.
+    pub lasted: Duration,
+    /// Why it ended.
+    pub ending: Ending,
+}
+
+/// What a session asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// CONNECT or BIND.
+    pub command: Command,
+    /// As requested, so with the name if it was one.
+    pub target: Target,
+    /// The address dialled or expected, once known.
+    pub address: Option<IpAddr>,
+    /// The user id; opaque bytes.
+    pub user: Vec<u8>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// Both directions were relayed to their end.
+    Finished,
+    /// One end broke the connection.
+    Broken(io::Error),
+    /// Nothing moved for the idle limit.
+    Idle,
+    /// One direction had ended and nothing moved in the other for its limit.
+    HalfClosed,
+    /// The server stopped.
+    Stopped,
+    /// The client sent nothing and left, or stayed silent: a health check.
+    Silent,
+    /// The client sent no complete request.
+    NoRequest(NoRequest),
+    /// The request was refused.
+    Refused(Cause),
+}
+
+/// Why what the client sent was no request.
+#[derive(Debug)]
+pub enum NoRequest {
+    /// It broke off after this many bytes.
+    Incomplete(usize, io::Error),
+    /// It is not a message of the protocol.
+    Malformed(Malformed),
+    /// It is SOCKS5, which this version does not speak.
+    Socks5,
+}
+
+/// Why a request was refused, for the operator. The client only learns
+/// [`Cause::refusal`].
+#[derive(Debug)]
+pub enum Cause {
+    /// The name field is no host name.
+    BadName(BadName),
+    /// A rule denies it, or (without a line) no rule permits it.
+    Denied(Option<usize>),
+    /// The address or port can be nobody's.
+    Impossible(&'static str),
+    /// The request came from ourselves: a loop.
+    Loop,
+    /// The name lookup failed, or brought no usable address.
+    NotFound(HostName, String),
+    /// The address could not be reached.
+    Unreachable(SocketAddr, io::Error),
+    /// The total limit for the connection ran out.
+    TooLate,
+    /// The client went away before the answer.
+    ClientLeft,
+    /// Another than the expected peer came.
+    Stranger(SocketAddr),
+    /// The machine lacks something the session needs: a thread, a port.
+    Exhausted(&'static str, io::Error),
+}
+
+impl Cause {
+    /// What the client is told.
+    pub fn refusal(&self) -> Refusal {
+        Refusal::Rejected
+    }
+}
+
+/// A client that never became a session.
+#[derive(Debug)]
+pub enum TurnedAway {
+    /// All sessions were taken.
+    Full {
+        /// How many there may be.
+        max_sessions: usize,
+    },
+    /// The system gave us no socket for the client.
+    NotAccepted(io::Error),
+    /// The system gave us no thread for the client.
+    NoThread(io::Error),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.command, self.target)
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Finished => out.write_str("finished"),
+            Ending::Broken(error) => write!(out, "broken: {error}"),
+            Ending::Idle => out.write_str("idle for too long"),
+            Ending::HalfClosed => out.write_str("half-closed and silent for too long"),
+            Ending::Stopped => out.write_str("the server stopped"),
+            Ending::Silent => out.write_str("no request came"),
+            Ending::NoRequest(why) => why.fmt(out),
+            Ending::Refused(cause) => write!(out, "refused: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for NoRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoRequest::Incomplete(received, error) => {
+                write!(out, "the request broke off after {received} bytes: {error}")
+            }
+            NoRequest::Malformed(malformed) => write!(out, "no SOCKS4 request: {malformed}"),
+            NoRequest::Socks5 => out.write_str("SOCKS5 is not spoken here; use SOCKS4 or SOCKS4A"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::BadName(bad) => bad.fmt(out),
+            Cause::Denied(Some(line)) => write!(out, "rule on line {line} denies it"),
+            Cause::Denied(None) => out.write_str("no rule permits it"),
+            Cause::Impossible(why) => out.write_str(why),
+            Cause::Loop => out.write_str("the request came through this very server (a loop)"),
+            Cause::NotFound(name, why) => write!(out, "{name} was not found: {why}"),
+            Cause::Unreachable(address, error) => write!(out, "{address}: {error}"),
+            Cause::TooLate => out.write_str("nothing answered within the time limit"),
+            Cause::ClientLeft => out.write_str("the client left before the answer"),
+            Cause::Stranger(peer) => write!(out, "{peer} came, which was not expected"),
+            Cause::Exhausted(what, error) => write!(out, "no {what} to be had: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for TurnedAway {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TurnedAway::Full { max_sessions } => {
+                write!(out, "at capacity: all {max_sessions} sessions are taken")
+            }
+            TurnedAway::NotAccepted(error) => write!(out, "cannot accept a client: {error}"),
+            TurnedAway::NoThread(error) => write!(out, "no thread for a client: {error}"),
+        }
+    }
+}

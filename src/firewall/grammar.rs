@@ -1,0 +1,478 @@
+//! The text of `socks.conf` becomes rules, or a list of what is wrong with it.
+//!
+//! ```text
+//! permit|deny  MODE  [SRC-IP SRC-PORT]  DST-IP  [DST-PORT]     # comment
+//! ```
+//!
+//! One column after the mode is the destination address, two are destination
+//! address and port, three source address and port with the destination
+//! address, four all of them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::rules::{Addresses, Destination, Modes, Ports, Rule, Rules, mask_v4, mask_v6};
+use crate::wire::Host;
+
+/// Longest part of a bad word that a message repeats.
+const MAX_QUOTE: usize = 60;
+
+/// One line of `socks.conf` that is no rule, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Counted from 1.
+    pub line: usize,
+    /// A sentence that says what to write instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Mistake {
+    /// Writes `LINE: reason`; put the file's name and a colon in front.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.line, self.reason)
+    }
+}
+
+/// Understands the bytes of a rules file. Comments, empty lines, tabs, CRLF, a
+/// byte order mark and a missing final newline are fine.
+///
+/// # Errors
+///
+/// Every line that is no rule; then no rule of the file may be used.
+pub fn parse(text: &[u8]) -> Result<Rules, Vec<Mistake>> {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let mut rules = Vec::new();
+    let mut mistakes = Vec::new();
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line_number = index + 1;
+        match parse_line(line_number, line) {
+            Ok(rule) => rules.extend(rule),
+            Err(reason) => mistakes.push(Mistake {
+                line: line_number,
+                reason,
+            }),
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(Rules::new(rules))
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// One line: a rule, or nothing if only a comment stands on it.
+fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
+    // The comment goes first: it may be in any encoding.
+    let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let Ok(code) = std::str::from_utf8(code) else {
+        return Err(format!("{} is not UTF-8 text", quote_bytes(code)));
+    };
+    let mut words = code.split_ascii_whitespace();
+    let Some(action) = words.next() else {
+        return Ok(None);
+    };
+    let permits = if action.eq_ignore_ascii_case("permit") {
+        true
+    } else if action.eq_ignore_ascii_case("deny") {
+        false
+    } else {
+        return Err(format!(
+            "a rule begins with permit or deny, not with {}",
+            quote(action)
+        ));
+    };
+    let modes = parse_modes(words.next())?;
+    let columns = words
+        .map(refuse_option)
+        .collect::<Result<Vec<&str>, String>>()?;
+    let (source, source_ports, destination, destination_ports) = match *columns.as_slice() {
+        [destination] => ("-", "-", destination, "-"),
+        [destination, ports] => ("-", "-", destination, ports),
+        [source, source_ports, destination] => (source, source_ports, destination, "-"),
+        [source, source_ports, destination, ports] => (source, source_ports, destination, ports),
+        [] => return Err("the destination is missing; write - for any".to_owned()),
+        [_, _, _, _, fifth, ..] => {
+            return Err(format!(
+                "{} is one column too many; the longest form is \
+                 SRC-IP SRC-PORT DST-IP DST-PORT",
+                quote(fifth)
+            ));
+        }
+    };
+    Ok(Some(Rule {
+        line: line_number,
+        permits,
+        modes,
+        source: parse_source(source)?,
+        source_ports: parse_ports(source_ports)?,
+        destination: parse_destination(destination)?,
+        destination_ports: parse_ports(destination_ports)?,
+    }))
+}
+
+/// The mode letters: `c` CONNECT, `b` BIND, `u` UDP, `-` all.
+fn parse_modes(word: Option<&str>) -> Result<Modes, String> {
+    let Some(word) = word else {
+        return Err("the mode is missing; write c, b, cb or - for any".to_owned());
+    };
+    if is_any(word) {
+        return Ok(Modes::ALL);
+    }
+    let mut modes = Modes {
+        connect: false,
+        bind: false,
+        udp: false,
+    };
+    for letter in word.chars() {
+        match letter.to_ascii_lowercase() {
+            'c' => modes.connect = true,
+            'b' => modes.bind = true,
+            'u' => modes.udp = true,
+            _ => {
+                return Err(format!(
+                    "{} is no mode; write c (CONNECT), b (BIND), u (UDP), \
+                     several together, or - for any",
+                    quote(word)
+                ));
+            }
+        }
+    }
+    Ok(modes)
+}
+
+/// Passes a column on. The words reserved for rules about people and hours
+/// must not be mistaken for host names, nor be ignored.
+fn refuse_option(word: &str) -> Result<&str, String> {
+    let reserved = ["ident", "auth"]
+        .iter()
+        .any(|option| word.eq_ignore_ascii_case(option));
+    if reserved || word.contains('=') {
+        return Err(format!(
+            "the option {} is not supported by this version",
+            quote(word)
+        ));
+    }
+    Ok(word)
+}
+
+fn is_any(word: &str) -> bool {
+    word == "-" || word == "*"
+}
+
+fn parse_source(word: &str) -> Result<Addresses, String> {
+    match parse_addresses(word)? {
+        Some(addresses) => Ok(addresses),
+        None => Err(format!(
+            "{} is no source address; write one address, a prefix as 140.113., \
+             a range as 10.0.0.0/8, or - for any",
+            quote(word)
+        )),
+    }
+}
+
+fn parse_destination(word: &str) -> Result<Destination, String> {
+    if let Some(addresses) = parse_addresses(word)? {
+        return Ok(Destination::Addresses(addresses));
+    }
+    let (domain, below) = match word.strip_prefix("*.") {
+        Some(domain) => (domain, true),
+        None => (word, false),
+    };
+    match (Host::from_name(domain.as_bytes()), below) {
+        (Host::Name(name), false) => Ok(Destination::Name(name)),
+        (Host::Name(name), true) => Ok(Destination::Below(name)),
+        _ => Err(format!(
+            "{} is no destination; write one address, a prefix as 140.113., a range \
+             as 10.0.0.0/8, a host name, *.domain, or - for any",
+            quote(word)
+        )),
+    }
+}
+
+/// Any of the address forms; `None` if the word is not meant as an address.
+fn parse_addresses(word: &str) -> Result<Option<Addresses>, String> {
+    if is_any(word) {
+        return Ok(Some(Addresses::Any));
+    }
+    if let Ok(address) = word.parse::<IpAddr>() {
+        return Ok(Some(match address {
+            IpAddr::V4(first) => Addresses::V4 { first, bits: 32 },
+            IpAddr::V6(first) => Addresses::V6 { first, bits: 128 },
+        }));
+    }
+    if let Some((address, bits)) = word.split_once('/') {
+        return parse_range(word, address, bits).map(Some);
+    }
+    Ok(parse_prefix(word))
+}
+
+/// `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
+fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, String> {
+    let not_a_range = || {
+        format!(
+            "{} is no address range; write it as 10.0.0.0/8 or 2001:db8::/32",
+            quote(word)
+        )
+    };
+    let all_digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
+    let address: IpAddr = address.parse().map_err(|_| not_a_range())?;
+    let bits: u8 = bits.parse().map_err(|_| not_a_range())?;
+    let (first, range) = match address {
+        IpAddr::V4(address) if bits <= 32 && all_digits => {
+            let first = Ipv4Addr::from_bits(address.to_bits() & mask_v4(bits));
+            (IpAddr::V4(first), Addresses::V4 { first, bits })
+        }
+        IpAddr::V6(address) if bits <= 128 && all_digits => {
+            let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
+            (IpAddr::V6(first), Addresses::V6 { first, bits })
+        }
+        _ => return Err(not_a_range()),
+    };
+    if first != address {
+        return Err(format!(
+            "{address}/{bits} does not begin its range; write {first}/{bits} or {address} alone"
+        ));
+    }
+    Ok(range)
+}
+
+/// `140.113.` or `140.113.*.*`: whole numbers from the left.
+fn parse_prefix(word: &str) -> Option<Addresses> {
+    let mut parts: Vec<&str> = word.split('.').collect();
+    if let [_, .., ""] = parts.as_slice() {
+        parts.pop();
+        if parts.len() > 3 {
+            return None;
+        }
+    } else {
+        if parts.len() != 4 {
+            return None;
+        }
+        while parts.last() == Some(&"*") {
+            parts.pop();
+        }
+    }
+    let bits = u8::try_from(parts.len() * 8).ok()?;
+    parts.resize(4, "0");
+    let first = parts.join(".").parse().ok()?;
+    Some(Addresses::V4 { first, bits })
+}
+
+/// `-`, `80`, `80,443`, `8000-8999`, or several of these with commas.
+fn parse_ports(word: &str) -> Result<Ports, String> {
+    if is_any(word) {
+        return Ok(Ports::Any);
+    }
+    let not_ports = || {
+        format!(
+            "{} is no port list; write 80, 80,443, 8000-8999, or - for any",
+            quote(word)
+        )
+    };
+    let port = |text: &str| match text.as_bytes() {
+        [b'0'..=b'9', ..] => text.parse::<u16>().map_err(|_| not_ports()),
+        _ => Err(not_ports()),
+    };
+    let mut ranges = Vec::new();
+    for part in word.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = port(first)?..=port(last)?;
+        if range.is_empty() {
+            return Err(format!("the ports {} end before they begin", quote(part)));
+        }
+        ranges.push(range);
+    }
+    Ok(Ports::Among(ranges))
+}
+
+/// A word of the file, fit for a message: escaped, and cut where it is long.
+fn quote(word: &str) -> String {
+    quote_bytes(word.as_bytes())
+}
+
+fn quote_bytes(bytes: &[u8]) -> String {
+    match bytes.get(..MAX_QUOTE) {
+        Some(front) if bytes.len() > MAX_QUOTE => format!("\"{}...\"", front.escape_ascii()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line as understood, in the full form.
+    fn understood(line: &str) -> String {
+        match parse(line.as_bytes()) {
+            Ok(rules) => {
+                let shown: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                shown.join("; ")
+            }
+            Err(mistakes) => panic!("{line}: {mistakes:?}"),
+        }
+    }
+
+    #[test]
+    fn every_good_form_is_understood() {
+        for (line, meaning) in [
+            // From the project sheet and the notes.
+            ("permit c - - - -", "permit c - - - -"),
+            ("permit b - - - -", "permit b - - - -"),
+            (
+                "permit c - - 140.113. - # [NCTU only]",
+                "permit c - - 140.113.0.0/16 -",
+            ),
+            ("permit c 140.113.*.*", "permit c - - 140.113.0.0/16 -"),
+            ("permit b *.*.*.*", "permit b - - 0.0.0.0/0 -"),
+            // Columns: one, two, three, four.
+            ("deny c 1.2.3.4", "deny   c - - 1.2.3.4 -"),
+            ("deny c 1.2.3.4 80", "deny   c - - 1.2.3.4 80"),
+            ("deny c 10. 5 1.2.3.4", "deny   c 10.0.0.0/8 5 1.2.3.4 -"),
+            (
+                "deny c 10. 5 1.2.3.4 80",
+                "deny   c 10.0.0.0/8 5 1.2.3.4 80",
+            ),
+            // Modes.
+            ("permit cb -", "permit cb - - - -"),
+            ("permit BC -", "permit cb - - - -"),
+            ("permit u -", "permit u - - - -"),
+            ("permit cbu -", "permit - - - - -"),
+            ("permit * *", "permit - - - - -"),
+            ("PERMIT - -", "permit - - - - -"),
+            // Addresses.
+            ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.*.*.*", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 10.0.0.0/8", "permit c - - 10.0.0.0/8 -"),
+            ("permit c 1.2.3.4/32", "permit c - - 1.2.3.4 -"),
+            ("permit c 0.0.0.0/0", "permit c - - 0.0.0.0/0 -"),
+            ("permit c ::1", "permit c - - ::1 -"),
+            ("permit c ::/0", "permit c - - ::/0 -"),
+            ("permit c 2001:db8::/32", "permit c - - 2001:db8::/32 -"),
+            // Names.
+            (
+                "permit c WWW.Example.org.",
+                "permit c - - www.example.org -",
+            ),
+            ("permit c *.example.org 80", "permit c - - *.example.org 80"),
+            ("permit c localhost", "permit c - - localhost -"),
+            // Ports.
+            (
+                "permit c - 80,443,8000-8999",
+                "permit c - - - 80,443,8000-8999",
+            ),
+            ("permit c - 0-65535", "permit c - - - 0-65535"),
+            ("permit c - 7-7", "permit c - - - 7"),
+            // Layout.
+            ("", ""),
+            ("# permit c -", ""),
+            ("   \t  ", ""),
+            ("\tpermit\tc\t-\r", "permit c - - - -"),
+            ("permit c -#comment", "permit c - - - -"),
+            ("\u{FEFF}permit c -", "permit c - - - -"),
+            (
+                "permit c 1.\r\n\r\ndeny b 2.\r\n",
+                "permit c - - 1.0.0.0/8 -; deny   b - - 2.0.0.0/8 -",
+            ),
+        ] {
+            assert_eq!(understood(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_shown_in_full_is_understood_as_itself() {
+        for line in [
+            "permit c 10. 1-5 *.a.org 80,90-99",
+            "deny - ::1 - 2001:db8::/32 -",
+        ] {
+            let shown = understood(line);
+            assert_eq!(understood(&shown), shown);
+        }
+    }
+
+    #[test]
+    fn every_bad_form_is_refused_with_a_reason() {
+        for (line, reason) in [
+            ("allow c -", "permit or deny"),
+            ("permit", "mode is missing"),
+            ("permit c", "destination is missing"),
+            ("permit x -", "no mode"),
+            ("permit c- -", "no mode"),
+            ("permit 140.113.", "no mode"),
+            ("permit c - - - - -", "too many"),
+            ("permit c 256.1.1.1", "no destination"),
+            ("permit c 1.2.3", "no destination"),
+            ("permit c 140.113", "no destination"),
+            ("permit c 01.2.3.4", "no destination"),
+            ("permit c -1.2.3.4", "no destination"),
+            ("permit c 1*.2.3.4", "no destination"),
+            ("permit c 14?.1.1.1", "no destination"),
+            ("permit c *.*", "no destination"),
+            ("permit c 1.*.3.*", "no destination"),
+            ("permit c *.1.2.3", "no destination"),
+            ("permit c 1.2.3.4.", "no destination"),
+            ("permit c .", "no destination"),
+            ("permit c ..", "no destination"),
+            ("permit c a..b", "no destination"),
+            ("permit c *.", "no destination"),
+            ("permit c a.*.org", "no destination"),
+            ("permit c http://a.org", "no address range"),
+            ("permit c 1.2.3.4/33", "no address range"),
+            ("permit c 1.2.3.4/", "no address range"),
+            ("permit c 1.2.3.4/+8", "no address range"),
+            ("permit c ::/129", "no address range"),
+            ("permit c 10./8", "no address range"),
+            ("permit c 10.0.0.5/8", "write 10.0.0.0/8"),
+            ("permit c 2001:db8::1/32", "write 2001:db8::/32"),
+            ("permit c a.org - -", "no source"),
+            ("permit c *.org - -", "no source"),
+            ("permit c - 65536", "no port list"),
+            ("permit c - -5", "no port list"),
+            ("permit c - 5-", "no port list"),
+            ("permit c - +5", "no port list"),
+            ("permit c - 80,", "no port list"),
+            ("permit c - http", "no port list"),
+            ("permit c - 1-2-3", "no port list"),
+            ("permit c - 9-8", "end before they begin"),
+            ("permit c - ident", "\"ident\" is not supported"),
+            ("permit c - user=alice", "\"user=alice\" is not supported"),
+            ("permit c - time=mon/08:00-18:00", "is not supported"),
+            ("permit c - auth", "is not supported"),
+            ("permit c \u{0}", "\\x00"),
+            ("permit c \u{1b}[2J", "\\x1b"),
+        ] {
+            let mistakes = parse(line.as_bytes()).expect_err(line);
+            let [mistake] = mistakes.as_slice() else {
+                panic!("{line}: {mistakes:?}")
+            };
+            assert_eq!(mistake.line, 1);
+            assert!(mistake.reason.contains(reason), "{line}: {mistake}");
+            assert!(
+                mistake
+                    .reason
+                    .bytes()
+                    .all(|byte| (0x20..0x7F).contains(&byte))
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_outside_comments() {
+        assert!(parse(b"permit c \xff\xfe").is_err());
+        assert_eq!(
+            parse(b"permit c - # \xa4\xa4\xa4\xe5").map(|r| r.len()),
+            Ok(1)
+        );
+        let long = [b"permit c ".as_slice(), &[b'x'; 1_000_000]].concat();
+        let mistakes = parse(&long).expect_err("too long a name");
+        assert!(mistakes[0].reason.len() < 300);
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line() {
+        let mistakes = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
+        let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
+        assert_eq!(lines, [2, 5]);
+    }
+}

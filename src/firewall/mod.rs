@@ -1,0 +1,13 @@
+//! The firewall: `socks.conf` becomes a verdict.
+//!
+//! From text to verdict: [`parse`] understands a rules file, [`Rules::judge`]
+//! answers a [`Question`], and the [`Rulebook`] keeps the rules in force equal
+//! to the file without a restart.
+
+mod grammar;
+mod rulebook;
+mod rules;
+
+pub use grammar::{Mistake, parse};
+pub use rulebook::{News, Rulebook, Unusable};
+pub use rules::{Question, Rule, Rules, Verdict};

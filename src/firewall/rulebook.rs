@@ -1,0 +1,234 @@
+//! The rulebook keeps the rules in force equal to `socks.conf`.
+//!
+//! Every request looks at the file; the one that notices a change already uses
+//! the new rules. A file that cannot be read or understood, or that somebody is
+//! still writing, changes nothing: the last good rules stay in force.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::OFlag;
+
+use super::grammar::{self, Mistake};
+use super::rules::Rules;
+
+/// Largest rules file in bytes: some 100,000 rules. Whatever is larger is not
+/// a rules file, and reading it would hold up every request.
+const MAX_FILE: u64 = 4 << 20;
+
+/// New content counts only if it is the same this much later; an editor that
+/// empties a file and fills it again is done within that time.
+const WRITTEN_OUT: Duration = Duration::from_millis(10);
+
+/// A file changed less than this before it was read may be changed again
+/// without a new time stamp, whose grain is a few milliseconds.
+const STAMP_GRAIN: Duration = Duration::from_millis(100);
+
+/// The rules in force, and the file they come from.
+#[derive(Debug)]
+pub struct Rulebook {
+    path: PathBuf,
+    page: Mutex<Page>,
+}
+
+/// What was read last.
+#[derive(Debug)]
+struct Page {
+    /// The last good rules: those in force.
+    rules: Arc<Rules>,
+    /// The last content that was looked into, good or bad.
+    text: Vec<u8>,
+    /// The stamp of the file that needs no further reading.
+    settled: Option<Stamp>,
+    /// Why the file is not in force, already told once.
+    complaint: Option<Unusable>,
+}
+
+/// Something the operator should hear about the rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The file has changed, and this many rules are in force from now on.
+    Reloaded(usize),
+    /// The file is unusable, and the last good rules stay in force.
+    Kept(Unusable),
+}
+
+/// Why a rules file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It could not be read; the reason as a sentence.
+    Unreadable(String),
+    /// It was read and has these mistakes, at least one.
+    Mistakes(Vec<Mistake>),
+}
+
+impl Unusable {
+    /// Mistakes told one by one, at most.
+    const MOST_TOLD: usize = 20;
+
+    /// Writes a line per reason, each with the file's name and, for a mistake,
+    /// its line in front; at most some twenty lines.
+    pub fn describe(&self, path: &Path) -> Vec<String> {
+        let path = path.display();
+        match self {
+            Unusable::Unreadable(reason) => vec![format!("{path}: {reason}")],
+            Unusable::Mistakes(mistakes) => {
+                let told = mistakes.iter().take(Self::MOST_TOLD);
+                let mut lines: Vec<String> = told.map(|it| format!("{path}:{it}")).collect();
+                if let Some(more @ 1..) = mistakes.len().checked_sub(Self::MOST_TOLD) {
+                    lines.push(format!("{path}: {more} more lines are wrong"));
+                }
+                lines
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Unusable {
+        Unusable::Unreadable(error.to_string())
+    }
+}
+
+impl Rulebook {
+    /// Opens the rulebook at this file.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] if the file cannot be read or has mistakes.
+    pub fn open(path: &Path) -> Result<Rulebook, Unusable> {
+        let (text, settled) = read(path)?;
+        let rules = grammar::parse(&text).map_err(Unusable::Mistakes)?;
+        Ok(Rulebook {
+            path: path.to_owned(),
+            page: Mutex::new(Page {
+                rules: Arc::new(rules),
+                text,
+                settled,
+                complaint: None,
+            }),
+        })
+    }
+
+    /// The file this rulebook follows.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The rules in force now, and news if looking at the file brought some.
+    ///
+    /// Costs one `stat` while nothing changes. The request that notices a
+    /// change waits [`WRITTEN_OUT`] longer, as does every request meanwhile:
+    /// none of them may use rules that are out of date.
+    pub fn current(&self) -> (Arc<Rules>, Option<News>) {
+        // A panic elsewhere cannot leave the page half turned: every change
+        // below is a plain assignment.
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = page.turn(&self.path);
+        (Arc::clone(&page.rules), news)
+    }
+}
+
+impl Page {
+    /// Looks at the file, and adopts it if it has changed and is good.
+    fn turn(&mut self, path: &Path) -> Option<News> {
+        let seen = fs::metadata(path).map(|metadata| Stamp::of(&metadata));
+        if seen.is_ok_and(|stamp| self.settled == Some(stamp)) {
+            return None;
+        }
+        let (text, settled) = match read(path) {
+            Ok(read) => read,
+            Err(unusable) => {
+                self.settled = None;
+                return self.complain(unusable);
+            }
+        };
+        let same = text == self.text;
+        if same && !matches!(self.complaint, Some(Unusable::Unreadable(_))) {
+            self.settled = settled;
+            return None;
+        }
+        std::thread::sleep(WRITTEN_OUT);
+        match read(path) {
+            Ok((again, _)) if again == text => {}
+            // Somebody is still writing: the next request looks again.
+            _ => return None,
+        }
+        self.settled = settled;
+        self.text = text;
+        match grammar::parse(&self.text) {
+            Ok(rules) => {
+                self.complaint = None;
+                self.rules = Arc::new(rules);
+                Some(News::Reloaded(self.rules.len()))
+            }
+            Err(mistakes) => self.complain(Unusable::Mistakes(mistakes)),
+        }
+    }
+
+    /// The same complaint is news only once.
+    fn complain(&mut self, unusable: Unusable) -> Option<News> {
+        if self.complaint.as_ref() == Some(&unusable) {
+            return None;
+        }
+        self.complaint = Some(unusable.clone());
+        Some(News::Kept(unusable))
+    }
+}
+
+/// Reads the file, with its stamp if equal stamps mean equal content from now on.
+fn read(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Unusable> {
+    let began = SystemTime::now();
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Unusable::Unreadable("it is not a regular file".to_owned()));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(Unusable::Unreadable(format!(
+            "it is larger than {MAX_FILE} bytes"
+        )));
+    }
+    let age = metadata
+        .modified()
+        .ok()
+        .and_then(|modified| began.duration_since(modified).ok());
+    let settled = age.is_some_and(|age| age > STAMP_GRAIN);
+    Ok((text, settled.then(|| Stamp::of(&metadata))))
+}
+
+/// Opens without waiting: a FIFO with no writer would hold us up for ever.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The rules, told to a person: `--check` and `--explain`.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::firewall::{Question, Rules};
+use crate::resolve;
+use crate::wire::{Command, Host, HostName};
+
+/// The rules as understood, a line each, with warnings about what they do not
+/// keep out. `path` is what to call the file.
+pub fn check(path: &str, rules: &Rules) -> String {
+    let mut told = String::new();
+    for rule in rules.iter() {
+        let _ = writeln!(told, "{path}:{}: {rule}", rule.line());
+    }
+    let _ = writeln!(
+        told,
+        "{path}: {} rules; the first that matches decides, all else is denied",
+        rules.len()
+    );
+    for warning in warnings(rules) {
+        let _ = writeln!(told, "{path}: warning: {warning}");
+    }
+    told
+}
+
+/// What the operator may not have meant, a sentence each.
+pub fn warnings(rules: &Rules) -> Vec<String> {
+    let mut told = Vec::new();
+    if rules.is_empty() {
+        told.push("there is no rule, so every request is denied".to_owned());
+    }
+    if let Some(line) = rules.open_relay() {
+        told.push(format!(
+            "line {line} lets anybody connect to anywhere: an open relay, if strangers can reach it"
+        ));
+    }
+    for line in rules.denials_by_name() {
+        told.push(format!(
+            "line {line} denies a name; who asks for its address instead is not denied by it"
+        ));
+    }
+    told
+}
+
+/// A connection to be explained, as the operator writes it:
+/// `MODE SRC-IP [SRC-PORT] DST PORT`, where DST is an address or a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    command: Command,
+    source: SocketAddr,
+    host: Host,
+    port: u16,
+}
+
+impl Inquiry {
+    /// Understands the operator's words.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says how to write it.
+    pub fn parse(text: &str) -> Result<Inquiry, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (mode, source, source_port, host, port) = match *words.as_slice() {
+            [mode, source, host, port] => (mode, source, "0", host, port),
+            [mode, source, source_port, host, port] => (mode, source, source_port, host, port),
+            _ => {
+                return Err(
+                    "write it as \"MODE SRC-IP [SRC-PORT] DST PORT\", for example \
+                     \"c 10.0.0.5 140.113.1.2 80\""
+                        .to_owned(),
+                );
+            }
+        };
+        let number = |text: &str| {
+            text.parse::<u16>()
+                .map_err(|_| format!("\"{}\" is no port from 0 to 65535", text.escape_default()))
+        };
+        let command = match mode {
+            "c" => Command::Connect,
+            "b" => Command::Bind,
+            _ => return Err("the mode is c (CONNECT) or b (BIND)".to_owned()),
+        };
+        let source: IpAddr = source
+            .parse()
+            .map_err(|_| format!("\"{}\" is no address of a client", source.escape_default()))?;
+        let host = match host.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) => Host::from_name(host.as_bytes()),
+        };
+        if let Host::Unusable(bad) = host {
+            return Err(bad.to_string());
+        }
+        Ok(Inquiry {
+            command,
+            source: SocketAddr::new(source, number(source_port)?),
+            host,
+            port: number(port)?,
+        })
+    }
+
+    /// Which line decides, for each address the destination has. A name is
+    /// looked up, as a request's would be.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if the name has no address.
+    pub fn explain(&self, path: &str, rules: &Rules) -> Result<String, String> {
+        let (name, addresses) = match &self.host {
+            Host::Address(address) => (None, vec![*address]),
+            Host::Name(name) => {
+                let found = resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?;
+                (Some(name), found)
+            }
+            Host::Unusable(bad) => return Err(bad.to_string()),
+        };
+        let mut told = String::new();
+        for address in addresses {
+            self.explain_one(path, rules, name, address, &mut told);
+        }
+        Ok(told)
+    }
+
+    fn explain_one(
+        &self,
+        path: &str,
+        rules: &Rules,
+        name: Option<&HostName>,
+        address: IpAddr,
+        told: &mut String,
+    ) {
+        let verdict = rules.judge(&Question {
+            command: self.command,
+            source: self.source,
+            name,
+            address,
+            port: self.port,
+        });
+        let action = if verdict.permitted { "permit" } else { "deny" };
+        let destination = SocketAddr::new(address, self.port);
+        let _ = write!(
+            told,
+            "{action}: {} from {} to ",
+            self.command,
+            self.source.ip()
+        );
+        if let Some(name) = name {
+            let _ = write!(told, "{name} at ");
+        }
+        let _ = write!(told, "{destination}, ");
+        let decisive = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
+        let _ = match decisive {
+            Some(rule) => writeln!(told, "by {path}:{}: {rule}", rule.line()),
+            None => writeln!(told, "because no rule of {path} matches"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::parse;
+
+    fn rules(text: &str) -> Rules {
+        parse(text.as_bytes()).expect("good rules")
+    }
+
+    #[test]
+    fn check_shows_the_rules_as_understood() {
+        let told = check(
+            "f",
+            &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
+        );
+        assert_eq!(
+            told,
+            "f:2: permit c - - 140.113.0.0/16 -\n\
+             f:3: deny   b - - a.org 1-9,20\n\
+             f: 2 rules; the first that matches decides, all else is denied\n\
+             f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
+        );
+        assert!(check("f", &rules("")).contains("every request is denied"));
+        assert!(check("f", &rules("permit - -")).contains("line 1 lets anybody"));
+    }
+
+    #[test]
+    fn explain_names_the_line_that_decides() {
+        let rules = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &rules);
+        for (inquiry, told) in [
+            (
+                "c 10.0.0.5 140.113.1.2 80",
+                "permit: CONNECT from 10.0.0.5 to 140.113.1.2:80, \
+                 by f:2: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n",
+            ),
+            (
+                "c 10.0.0.5 4000 140.113.9.2 80",
+                "deny: CONNECT from 10.0.0.5 to 140.113.9.2:80, \
+                 by f:1: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n",
+            ),
+            (
+                "b 10.0.0.5 140.113.1.2 80",
+                "deny: BIND from 10.0.0.5 to 140.113.1.2:80, because no rule of f matches\n",
+            ),
+        ] {
+            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+        }
+        for inquiry in [
+            "",
+            "c 1.2.3.4",
+            "x 1.1.1.1 2.2.2.2 80",
+            "c a.org 2.2.2.2 80",
+            "c 1.1.1.1 127.1 80",
+            "c 1.1.1.1 2.2.2.2 http",
+        ] {
+            assert!(explain(inquiry).is_err(), "{inquiry}");
+        }
+    }
+}

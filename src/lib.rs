@@ -1,0 +1,59 @@
+//! A SOCKS proxy made of plain OS threads.
+//!
+//! The rooms, in reading order:
+//!
+//! - [`wire`]: bytes on the wire and what they mean
+//! - [`firewall`]: `socks.conf` and its verdicts
+//! - [`server`]: the house; its `session.rs` is one client's visit, top to bottom
+//! - [`relay`]: two pumps, one per direction
+//! - [`event`] and [`logger`]: what happened, and the one thread that prints it
+//! - [`client`]: the other side of the same language
+//! - [`resolve`] and [`net`]: what the others need of names and sockets
+//! - [`cli`] and [`inspect`]: what an operator types, and gets explained
+//!
+//! A server in a few lines; see `src/main.rs` for the whole of it:
+//!
+//! ```
+//! use std::net::TcpListener;
+//! use std::path::Path;
+//! use threadsocks::firewall::Rulebook;
+//! use threadsocks::logger::{self, Detail, Output};
+//! use threadsocks::server::{Order, Server, Settings, Stopped};
+//!
+//! let rulebook = Rulebook::open(Path::new("socks.conf")).expect("good rules");
+//! let output = Output {
+//!     screen: Some(Box::new(std::io::stdout())),
+//!     diagnostics: Box::new(std::io::stderr()),
+//!     detail: Detail::Usual,
+//! };
+//! let (logger, log) = logger::start(output)?;
+//! let (operator, orders) = crossbeam_channel::bounded(1);
+//! let server = Server::new(Settings::default(), rulebook, log);
+//! operator.send(Order::Stop)?; // so that this example ends
+//! let stopped = server.run(TcpListener::bind("127.0.0.1:0")?, &orders)?;
+//! assert_eq!(stopped, Stopped::Drained);
+//! # drop(logger);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod wire;
+
+pub mod firewall;
+
+pub mod server;
+
+pub mod relay;
+
+pub mod event;
+
+pub mod logger;
+
+pub mod client;
+
+pub mod resolve;
+
+pub mod net;
+
+pub mod cli;
+
+pub mod inspect;

@@ -1,0 +1,141 @@
+//! One thread owns the output.
+//!
+//! Sessions put events into a bounded channel and go on; the logger takes them
+//! out one by one and prints them. A terminal that nobody reads blocks this
+//! thread and nobody else: when the channel is full, events are counted instead
+//! of kept, and the count is printed as soon as somebody reads again.
+//!
+//! When the last [`Log`] is dropped, the channel closes and the logger leaves,
+//! having printed everything.
+
+mod screen;
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::event::{Ending, Event};
+use screen::Screen;
+
+/// Events that may wait to be printed. At 10,000 requests per second nearly a
+/// second's worth, and at most a few MB.
+const QUEUE: usize = 8192;
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Only what keeps the server from doing its work.
+    Errors,
+    /// Also start and stop, and why requests are refused (at most one line a
+    /// second each).
+    #[default]
+    Usual,
+    /// Also a line for every ended session.
+    Sessions,
+}
+
+/// Where the output goes, and how much of it there is.
+pub struct Output {
+    /// Gets the screen messages; `None`: there are none.
+    pub screen: Option<Box<dyn Write + Send>>,
+    /// Gets everything else.
+    pub diagnostics: Box<dyn Write + Send>,
+    /// How much that is.
+    pub detail: Detail,
+}
+
+/// A handle to tell the logger what happened. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Log {
+    events: Sender<Event>,
+    lost: Arc<AtomicU64>,
+    detail: Detail,
+    has_screen: bool,
+}
+
+impl Log {
+    /// Tells what happened. Never waits: if the queue is full, the event is
+    /// counted as lost.
+    pub fn send(&self, event: Event) {
+        if self.wants(&event) && self.events.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Will anybody see this event?
+    fn wants(&self, event: &Event) -> bool {
+        match event {
+            Event::Answered(_) => self.has_screen,
+            Event::TurnedAway(_) | Event::Rules { .. } => true,
+            Event::Closed(closed) => match closed.ending {
+                Ending::NoRequest(_) | Ending::Refused(_) => self.detail >= Detail::Usual,
+                _ => self.detail >= Detail::Sessions,
+            },
+            Event::Listening(_) | Event::RulesUnchanged { .. } | Event::Stopping { .. } => {
+                self.detail >= Detail::Usual
+            }
+        }
+    }
+}
+
+/// The logger thread, to be waited for at the end.
+#[derive(Debug)]
+pub struct Logger {
+    left: Receiver<Infallible>,
+}
+
+impl Logger {
+    /// Waits until everything is printed, at most for this long: a terminal
+    /// that nobody reads must not keep the program alive. All [`Log`]s must have
+    /// been dropped before.
+    pub fn finish(self, limit: Duration) {
+        // Disconnected means that the thread has left, and is all we wait for.
+        let _ = self.left.recv_timeout(limit);
+    }
+}
+
+/// Starts the logger.
+///
+/// It returns the thread first and the handle second, so that a caller who
+/// binds both drops them in the safe order.
+///
+/// # Errors
+///
+/// The system has no thread left.
+pub fn start(output: Output) -> io::Result<(Logger, Log)> {
+    let (events, queue) = bounded(QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    let (leaving, left) = bounded(0);
+    let log = Log {
+        events,
+        lost: Arc::clone(&lost),
+        detail: output.detail,
+        has_screen: output.screen.is_some(),
+    };
+    thread::Builder::new()
+        .name("logger".to_owned())
+        .spawn(move || {
+            let _leaving: Sender<Infallible> = leaving;
+            print_events(&queue, &lost, Screen::new(output));
+        })?;
+    Ok((Logger { left }, log))
+}
+
+/// The body of the logger thread.
+fn print_events(queue: &Receiver<Event>, lost: &AtomicU64, mut screen: Screen) {
+    loop {
+        match queue.recv_timeout(screen.patience()) {
+            Ok(event) => screen.show(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        screen.show_held_back(Instant::now());
+        screen.show_lost(lost.swap(0, Ordering::Relaxed));
+    }
+    screen.close();
+}

@@ -1,0 +1,298 @@
+//! The words: screen messages on stdout, everything else on stderr.
+
+use std::fmt::{self, Write as _};
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Detail, Output};
+use crate::event::{Answered, Closed, Ending, Event};
+use crate::firewall::News;
+
+/// Lines of one topic on stderr come at most this often; those in between are
+/// counted.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// While nothing is held back, the logger has no reason to wake up.
+const FOR_EVER: Duration = Duration::from_secs(3600 * 24 * 365);
+
+/// What would flood stderr if strangers could make us say it at will.
+#[derive(Clone, Copy, Debug)]
+enum Topic {
+    Refused,
+    NoRequest,
+    TurnedAway,
+}
+
+/// The printer of events.
+pub(super) struct Screen {
+    output: Output,
+    throttles: [Throttle; 3],
+    /// Screen messages that could not be written since the last that could.
+    unwritten: u64,
+}
+
+impl Screen {
+    pub(super) fn new(output: Output) -> Screen {
+        Screen {
+            output,
+            throttles: Default::default(),
+            unwritten: 0,
+        }
+    }
+
+    /// Prints one event.
+    pub(super) fn show(&mut self, event: Event) {
+        match event {
+            Event::Answered(answered) => self.message(&answered),
+            Event::Closed(closed) => self.closed(&closed),
+            Event::TurnedAway(why) => self.throttled(Topic::TurnedAway, &why),
+            Event::Listening(address) => self.say(&format_args!("listening on {address}")),
+            Event::Rules { path, news } => match news {
+                News::Reloaded(count) => {
+                    if self.output.detail >= Detail::Usual {
+                        let path = path.display();
+                        self.say(&format_args!("{path}: {} in force", rules(count)));
+                    }
+                }
+                News::Kept(unusable) => {
+                    for line in unusable.describe(&path) {
+                        self.say(&line);
+                    }
+                    self.say(&"the last good rules stay in force");
+                }
+            },
+            Event::RulesUnchanged { path } => {
+                let path = path.display();
+                self.say(&format_args!("{path}: read again, nothing has changed"));
+            }
+            Event::Stopping { sessions, grace } => {
+                let grace = humantime::format_duration(grace);
+                self.say(&format_args!(
+                    "stopping: no new clients; {sessions} open sessions have {grace}"
+                ));
+            }
+        }
+    }
+
+    /// One block on stdout, in one write, so that nothing comes in between.
+    fn message(&mut self, answered: &Answered) {
+        let Some(screen) = &mut self.output.screen else {
+            return;
+        };
+        let block = block(answered);
+        let written = screen
+            .write_all(block.as_bytes())
+            .and_then(|()| screen.flush());
+        match written {
+            Ok(()) if self.unwritten > 0 => {
+                let count = std::mem::take(&mut self.unwritten);
+                self.say(&format_args!("stdout: {count} screen messages were lost"));
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.unwritten == 0 {
+                    self.say(&format_args!(
+                        "stdout: {error}; screen messages are lost, everything else goes on"
+                    ));
+                }
+                self.unwritten += 1;
+            }
+        }
+    }
+
+    fn closed(&mut self, closed: &Closed) {
+        if self.output.detail >= Detail::Sessions {
+            self.say(&SessionLine(closed));
+            return;
+        }
+        let topic = match closed.ending {
+            Ending::Refused(_) => Topic::Refused,
+            Ending::NoRequest(_) => Topic::NoRequest,
+            _ => return,
+        };
+        let Closed { client, ending, .. } = closed;
+        match &closed.asked {
+            Some(asked) => self.throttled(topic, &format_args!("{client} {asked} {ending}")),
+            None => self.throttled(topic, &format_args!("{client} {ending}")),
+        }
+    }
+
+    /// One line on stderr. If that is closed there is nobody left to tell.
+    fn say(&mut self, what: &dyn fmt::Display) {
+        let line = format!("threadsocks: {what}\n");
+        let _ = self.output.diagnostics.write_all(line.as_bytes());
+    }
+
+    fn throttled(&mut self, topic: Topic, what: &dyn fmt::Display) {
+        let Some(throttle) = self.throttles.get_mut(topic as usize) else {
+            return;
+        };
+        match throttle.pass(Instant::now()) {
+            None => {}
+            Some(0) => self.say(what),
+            Some(held) => self.say(&format_args!(
+                "{what} (and {held} more since the last line)"
+            )),
+        }
+    }
+
+    /// How long to wait for the next event before saying what was held back.
+    pub(super) fn patience(&self) -> Duration {
+        let holding = self.throttles.iter().any(|throttle| throttle.held > 0);
+        if holding { INTERVAL } else { FOR_EVER }
+    }
+
+    /// Says how many lines were held back, for the topics of which a line could
+    /// pass again at this time.
+    pub(super) fn show_held_back(&mut self, now: Instant) {
+        for topic in [Topic::Refused, Topic::NoRequest, Topic::TurnedAway] {
+            let held = match self.throttles.get_mut(topic as usize) {
+                Some(throttle) if !throttle.is_shut(now) => std::mem::take(&mut throttle.held),
+                _ => 0,
+            };
+            if held > 0 {
+                let what = match topic {
+                    Topic::Refused => "requests refused",
+                    Topic::NoRequest => "clients without a request",
+                    Topic::TurnedAway => "clients turned away",
+                };
+                self.say(&format_args!("{held} more {what}"));
+            }
+        }
+    }
+
+    /// Says at the end what has not been said yet.
+    pub(super) fn close(mut self) {
+        for throttle in &mut self.throttles {
+            throttle.last = None;
+        }
+        self.show_held_back(Instant::now());
+        if self.unwritten > 0 {
+            let count = self.unwritten;
+            self.say(&format_args!("stdout: {count} screen messages were lost"));
+        }
+    }
+
+    /// Says how many events found the queue full.
+    pub(super) fn show_lost(&mut self, count: u64) {
+        if count > 0 {
+            self.say(&format_args!(
+                "{count} messages dropped, because nobody read the output fast enough"
+            ));
+        }
+    }
+}
+
+/// The screen message: six lines and an empty one.
+fn block(answered: &Answered) -> String {
+    let Answered {
+        client,
+        destination,
+        port,
+        command,
+        accepted,
+    } = answered;
+    let destination = match destination {
+        Some(address) => address.to_canonical().to_string(),
+        None => "-".to_owned(),
+    };
+    let (source, source_port) = (client.ip().to_canonical(), client.port());
+    let reply = if *accepted { "Accept" } else { "Reject" };
+    format!(
+        "<S_IP>: {source}\n\
+         <S_PORT>: {source_port}\n\
+         <D_IP>: {destination}\n\
+         <D_PORT>: {port}\n\
+         <Command>: {command}\n\
+         <Reply>: {reply}\n\
+         \n"
+    )
+}
+
+/// "1 rule", "2 rules".
+fn rules(count: usize) -> String {
+    match count {
+        1 => "1 rule".to_owned(),
+        count => format!("{count} rules"),
+    }
+}
+
+/// The line for an ended session: `key=value` pairs in a fixed order, so that
+/// other programs can read it too.
+struct SessionLine<'a>(&'a Closed);
+
+impl fmt::Display for SessionLine<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Closed {
+            session,
+            client,
+            asked,
+            rule,
+            up,
+            down,
+            lasted,
+            ending,
+        } = self.0;
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        write!(out, "{now} s{session} client={client}")?;
+        if let Some(asked) = asked {
+            write!(out, " command={} target={}", asked.command, asked.target)?;
+            if let Some(address) = asked.address {
+                write!(out, " address={address}")?;
+            }
+            if !asked.user.is_empty() {
+                write!(out, " user=\"{}\"", asked.user.escape_ascii())?;
+            }
+        }
+        match rule {
+            Some(line) => write!(out, " rule={line}")?,
+            None => out.write_str(" rule=-")?,
+        }
+        let lasted = humantime::format_duration(Duration::from_millis(
+            u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
+        ));
+        write!(out, " up={up} down={down} lasted=\"{lasted}\" ending=\"")?;
+        Escaped(out).write_fmt(format_args!("{ending}"))?;
+        out.write_char('"')
+    }
+}
+
+/// Escapes what goes between quotes.
+struct Escaped<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            match char {
+                '"' => self.0.write_str("'")?,
+                char => self.0.write_char(char)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets one line pass per [`INTERVAL`] and counts the others.
+#[derive(Debug, Default)]
+struct Throttle {
+    last: Option<Instant>,
+    held: u64,
+}
+
+impl Throttle {
+    /// Has a line passed so short a time ago that no other may?
+    fn is_shut(&self, now: Instant) -> bool {
+        let soon = |last: Instant| now.saturating_duration_since(last) < INTERVAL;
+        self.last.is_some_and(soon)
+    }
+
+    /// May a line pass now? If so, how many were held back before it?
+    fn pass(&mut self, now: Instant) -> Option<u64> {
+        if self.is_shut(now) {
+            self.held += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held))
+    }
+}

@@ -1,0 +1,193 @@
+//! Reads options and rules, takes the port, starts the logger, serves, leaves.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::{SigSet, Signal};
+
+use threadsocks::cli::{self, Options, Task};
+use threadsocks::firewall::{self, Rulebook};
+use threadsocks::inspect::{self, Inquiry};
+use threadsocks::logger::{self, Detail, Output};
+use threadsocks::server::{Limits, Order, STACK, Server, Stopped};
+
+/// Could not serve.
+const FAILED: u8 = 1;
+/// The command line or the rules make no sense.
+const WRONG: u8 = 2;
+/// What a shell reports of a program that Ctrl-C killed.
+const FORCED: u8 = 130;
+
+/// How long the logger may take at the end. A terminal that nobody reads must
+/// not keep the program alive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match cli::parse(arguments) {
+        Ok(Task::Help) => print(cli::HELP),
+        Ok(Task::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Task::Check(config)) => check(&config),
+        Ok(Task::Explain(config, inquiry)) => explain(&config, &inquiry),
+        Ok(Task::Serve(options)) => match serve(options) {
+            Ok(Stopped::Drained) => ExitCode::SUCCESS,
+            Ok(Stopped::Forced) => ExitCode::from(FORCED),
+            Err(status) => status,
+        },
+        Err(usage) => complain(WRONG, &usage),
+    }
+}
+
+/// Serves until told to stop.
+fn serve(options: Options) -> Result<Stopped, ExitCode> {
+    let orders = take_orders()?;
+    let mut settings = options.settings;
+    let limits = Limits::of_this_machine(STACK, options.max_sessions);
+    settings.max_sessions = limits.max_sessions;
+    let rulebook = open(&options.config)?;
+    let listener = TcpListener::bind(options.address).map_err(|error| {
+        complain(
+            FAILED,
+            &format_args!("cannot listen on {}: {error}", options.address),
+        )
+    })?;
+    if options.detail >= Detail::Usual {
+        welcome(&rulebook, limits);
+    }
+    let screen: Option<Box<dyn Write + Send>> = match options.screen {
+        true => Some(Box::new(io::stdout())),
+        false => None,
+    };
+    let (logger, log) = logger::start(Output {
+        screen,
+        diagnostics: Box::new(io::stderr()),
+        detail: options.detail,
+    })
+    .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
+    let stopped = Server::new(settings, rulebook, log).run(listener, &orders);
+    logger.finish(LAST_WORDS);
+    stopped.map_err(|error| complain(FAILED, &error))
+}
+
+/// Turns signals into orders: INT and TERM stop, HUP rereads the rules.
+///
+/// TERM and HUP are blocked here, before any other thread exists, so that all
+/// threads inherit that and only the one that waits for them gets them. Neither
+/// thread holds anything that the end of the program waits for.
+fn take_orders() -> Result<Receiver<Order>, ExitCode> {
+    let (operator, orders) = bounded(16);
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    let failed =
+        |error: &dyn Display| complain(FAILED, &format_args!("cannot take signals: {error}"));
+    signals.thread_block().map_err(|error| failed(&error))?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn({
+            let operator = operator.clone();
+            move || pass_on(&signals, &operator)
+        })
+        .map_err(|error| failed(&error))?;
+    ctrlc::set_handler(move || order(&operator, Order::Stop)).map_err(|error| failed(&error))?;
+    Ok(orders)
+}
+
+/// The body of the thread `signals`.
+fn pass_on(signals: &SigSet, operator: &Sender<Order>) {
+    loop {
+        match signals.wait() {
+            Ok(Signal::SIGHUP) => order(operator, Order::RereadRules),
+            Ok(_) => order(operator, Order::Stop),
+            // Only a set that cannot be waited for fails, and ours can.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Orders that nobody takes are too many to matter.
+fn order(operator: &Sender<Order>, order: Order) {
+    let _ = operator.try_send(order);
+}
+
+/// Tells the operator on stderr what is in force.
+fn welcome(rulebook: &Rulebook, limits: Limits) {
+    let path = rulebook.path().display();
+    let (rules, _) = rulebook.current();
+    tell(&format_args!("{path}: {} rules in force", rules.len()));
+    for warning in inspect::warnings(&rules) {
+        tell(&format_args!("{path}: warning: {warning}"));
+    }
+    let Limits {
+        max_sessions,
+        because,
+    } = limits;
+    tell(&format_args!(
+        "up to {max_sessions} sessions at a time ({because})"
+    ));
+}
+
+fn check(config: &Path) -> ExitCode {
+    match open(config) {
+        Ok(rulebook) => {
+            let (rules, _) = rulebook.current();
+            print(&inspect::check(&config.display().to_string(), &rules))
+        }
+        Err(status) => status,
+    }
+}
+
+fn explain(config: &Path, inquiry: &Inquiry) -> ExitCode {
+    let rulebook = match open(config) {
+        Ok(rulebook) => rulebook,
+        Err(status) => return status,
+    };
+    let (rules, _) = rulebook.current();
+    match inquiry.explain(&config.display().to_string(), &rules) {
+        Ok(told) => print(&told),
+        Err(why) => complain(FAILED, &why),
+    }
+}
+
+/// Opens the rules, or says everything that is wrong with them.
+fn open(config: &Path) -> Result<Rulebook, ExitCode> {
+    Rulebook::open(config).map_err(|unusable| {
+        for line in unusable.describe(config) {
+            tell(&line);
+        }
+        if matches!(unusable, firewall::Unusable::Unreadable(_)) {
+            let folder = std::env::current_dir().unwrap_or_default();
+            tell(&format_args!(
+                "looked for the rules from {}; name another file with --config, or write \
+                 one, for example: permit cb 127.0.0.0/8 - - -",
+                folder.display()
+            ));
+        }
+        ExitCode::from(WRONG)
+    })
+}
+
+/// Prints on stdout. Whoever closed it early has seen enough.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    ExitCode::SUCCESS
+}
+
+fn complain(status: u8, what: &dyn Display) -> ExitCode {
+    tell(what);
+    ExitCode::from(status)
+}
+
+/// A line on stderr; if that is closed, there is nobody to tell.
+fn tell(what: &dyn Display) {
+    let _ = writeln!(io::stderr(), "threadsocks: {what}");
+}

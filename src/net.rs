@@ -1,0 +1,348 @@
+//! The few things about sockets that `std::net` lacks.
+
+use std::io::{self, BufRead, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, sockopt,
+};
+
+/// A point in time by which something must be done. It may lie so far off that
+/// the clock cannot express it; then it never comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// This long from now.
+    pub fn after(duration: Duration) -> Deadline {
+        Deadline(Instant::now().checked_add(duration))
+    }
+
+    /// Does it lie in the past?
+    pub fn is_over(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The time left, zero if it is over.
+    pub fn remaining(self) -> Duration {
+        match self.0 {
+            Some(instant) => instant.saturating_duration_since(Instant::now()),
+            None => Duration::MAX,
+        }
+    }
+
+    /// The earlier of this deadline and one that lies this long from now.
+    pub(crate) fn or_after(self, duration: Duration) -> Deadline {
+        Deadline::after(self.remaining().min(duration))
+    }
+
+    /// The time left as poll(2) wants it, rounded up so that a wait never ends
+    /// a moment too early and spins.
+    fn poll_timeout(self) -> PollTimeout {
+        let left = self.remaining();
+        let millis = left.as_nanos().div_ceil(1_000_000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::NONE)
+    }
+}
+
+/// poll(2), again after an interrupting signal, until something is ready or the
+/// deadline has come. True if something is ready.
+fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
+    loop {
+        match poll(fds, deadline.poll_timeout()) {
+            Ok(0) if deadline.is_over() => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Bytes looked at in one go: more than the longest SOCKS4 request has.
+const WINDOW: usize = 1024;
+
+/// A connection read under one total deadline, that looks before it takes.
+///
+/// As a [`BufRead`], its buffer is the kernel's: [`fill_buf`](BufRead::fill_buf)
+/// peeks, and [`consume`](BufRead::consume) takes exactly what a message
+/// needed. What the client sent early stays where the relay will find it.
+#[derive(Debug)]
+pub struct Lookahead<'a> {
+    stream: &'a TcpStream,
+    deadline: Deadline,
+    seen: [u8; WINDOW],
+}
+
+impl<'a> Lookahead<'a> {
+    /// Starts reading this connection.
+    pub fn new(stream: &'a TcpStream, deadline: Deadline) -> Lookahead<'a> {
+        let seen = [0; WINDOW];
+        Lookahead {
+            stream,
+            deadline,
+            seen,
+        }
+    }
+}
+
+impl BufRead for Lookahead<'_> {
+    /// Waits for bytes and shows them; none means the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` at the deadline.
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        loop {
+            // Looking first costs nothing where the request is already there.
+            match peek(self.stream, &mut self.seen) {
+                Ok(count) => return Ok(self.seen.get(..count).unwrap_or_default()),
+                Err(Errno::EAGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+            if !wait(&mut fds, self.deadline)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        let taken = self.seen.get_mut(..count).unwrap_or_default();
+        // These bytes were seen in the kernel's buffer, so this returns at once
+        // with all of them; a connection reset in between shows at the next use.
+        let _ = self.stream.read_exact(taken);
+    }
+}
+
+impl Read for Lookahead<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// What has arrived, without taking it and without waiting: `EAGAIN` if
+/// nothing has, 0 bytes at the end of the stream.
+fn peek(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match socket::recv(stream.as_raw_fd(), buffer, flags) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Sends a short message without ever waiting. The few bytes of a reply always
+/// fit the send buffer of a connection on which nothing else has been sent.
+///
+/// # Errors
+///
+/// As send(2); `WriteZero` if not everything fitted.
+pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match socket::send(stream.as_raw_fd(), message, flags)? {
+        sent if sent == message.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Why [`dial`] brought no connection.
+#[derive(Debug)]
+pub(crate) enum NotDialled {
+    /// The client broke its connection meanwhile.
+    ClientLeft,
+    /// The system's reason; `TimedOut` at the deadline.
+    Failed(io::Error),
+}
+
+impl From<Errno> for NotDialled {
+    fn from(error: Errno) -> NotDialled {
+        NotDialled::Failed(error.into())
+    }
+}
+
+impl From<io::Error> for NotDialled {
+    fn from(error: io::Error) -> NotDialled {
+        NotDialled::Failed(error)
+    }
+}
+
+/// Connects to this address before the deadline, for as long as the client
+/// stays. Only a broken connection counts as having left: a client that has
+/// closed its sending half still waits for the answer.
+pub(crate) fn dial(
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, NotDialled> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let remote = TcpStream::from(socket);
+    remote.set_nonblocking(true)?;
+    match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut fds = [
+        PollFd::new(remote.as_fd(), PollFlags::POLLOUT),
+        PollFd::new(client.as_fd(), PollFlags::empty()),
+    ];
+    if !wait(&mut fds, deadline)? {
+        return Err(NotDialled::Failed(io::ErrorKind::TimedOut.into()));
+    }
+    let [_, client] = fds;
+    if client.any() != Some(false) {
+        return Err(NotDialled::ClientLeft);
+    }
+    if let Some(error) = remote.take_error()? {
+        return Err(NotDialled::Failed(error));
+    }
+    remote.set_nonblocking(false)?;
+    tune(&remote)?;
+    Ok(remote)
+}
+
+/// What came first while a listener waited for a peer.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// A peer.
+    Peer(TcpStream, SocketAddr),
+    /// The client's end of the connection.
+    ClientLeft,
+    /// The deadline.
+    Nobody,
+}
+
+/// Waits at once for a peer, the deadline, and the client leaving.
+///
+/// A client that ends its side with nothing sent has given up. One that has
+/// sent something early may well have ended its side behind that: it waits for
+/// the peer, and only breaking the connection counts as leaving.
+pub(crate) fn await_peer(
+    listener: &TcpListener,
+    client: &TcpStream,
+    deadline: Deadline,
+) -> io::Result<Came> {
+    listener.set_nonblocking(true)?;
+    let mut watched = PollFlags::POLLIN;
+    loop {
+        let mut fds = [
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(client.as_fd(), watched),
+        ];
+        if !wait(&mut fds, deadline)? {
+            return Ok(Came::Nobody);
+        }
+        let [knock, client_state] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::all()));
+        if client_state.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
+            return Ok(Came::ClientLeft);
+        }
+        if client_state.contains(PollFlags::POLLIN) {
+            match peek(client, &mut [0]) {
+                Ok(0) => return Ok(Came::ClientLeft),
+                Ok(_) => watched = PollFlags::empty(),
+                Err(Errno::EAGAIN) => {}
+                Err(_) => return Ok(Came::ClientLeft),
+            }
+        }
+        if !knock.is_empty() {
+            match listener.accept() {
+                Ok((peer, address)) => {
+                    // Elsewhere than on Linux it inherits the listener's mode.
+                    peer.set_nonblocking(false)?;
+                    tune(&peer)?;
+                    return Ok(Came::Peer(peer, address));
+                }
+                // It knocked and ran: the next one may come.
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Is this error of accept(2) about one connection that went away, rather than
+/// about us?
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    ) || matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EPROTO | Errno::EPERM)
+    )
+}
+
+/// Makes a relayed connection prompt (no waiting for fuller packets) and
+/// notice a vanished peer (keepalive, at the system's intervals).
+///
+/// Set on a listener, both hold for every connection it accepts.
+pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
+    socket::setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    socket::setsockopt(socket, sockopt::KeepAlive, &true)?;
+    Ok(())
+}
+
+/// Lengthens the queue of connections that wait to be accepted, which std sets
+/// to 128, to what the system allows.
+pub(crate) fn lengthen_backlog(listener: &TcpListener) -> io::Result<()> {
+    Ok(socket::listen(listener, Backlog::MAXCONN)?)
+}
+
+/// Closes a listener that another thread may be blocked on: new connections are
+/// refused at once, and a blocked accept(2) returns with an error.
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    // The only error is "not listening", which is what we want.
+    let _ = socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both);
+}
+
+/// From now on closing this connection resets it: its end learns that it did
+/// not get everything, instead of taking a cut for the end.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    let now = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // Fails only on a socket that has no connection left to reset.
+    let _ = socket::setsockopt(stream, sockopt::Linger, &now);
+}
+
+/// How long and how many bytes a lingering close waits for the other end.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 64 << 10;
+
+/// Closes our half, then reads and drops what still comes until the other end
+/// closes as well.
+///
+/// A socket closed with unread bytes resets the connection, and the reset can
+/// overtake the reply that was just sent (RFC 1122, section 4.2.2.13).
+pub(crate) fn close_gently(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut late = Lookahead::new(stream, Deadline::after(LINGER));
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        match late.fill_buf() {
+            Ok([]) | Err(_) => return,
+            Ok(bytes) => {
+                let count = bytes.len();
+                dropped += count;
+                late.consume(count);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! One direction, by plain reads and writes.
+
+use std::io;
+
+use super::{Gauge, Leg};
+
+/// Where a direction begins: enough for a request, small enough that thousands
+/// of silent connections cost little.
+const SMALL: usize = 4 << 10;
+
+/// Where it ends up if reads keep filling the buffer: past 64 KiB a larger one
+/// saves hardly any system calls.
+const LARGE: usize = 64 << 10;
+
+/// Copies until `from` ends.
+///
+/// # Errors
+///
+/// That of the first read or write that failed.
+pub(super) fn copy<A: Leg, B: Leg>(from: &A, to: &B, gauge: &Gauge) -> io::Result<()> {
+    let mut buffer = vec![0; SMALL];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(buffer.get(..count).unwrap_or_default())?;
+        gauge.add(count);
+        if count == buffer.len() && count < LARGE {
+            buffer.resize(LARGE, 0);
+        }
+    }
+}
+
+/// Reads and drops what still comes, until `from` ends.
+pub(super) fn discard<A: Leg>(from: &A) {
+    let mut buffer = [0; SMALL];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}

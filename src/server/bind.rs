@@ -1,0 +1,140 @@
+//! BIND: the target connects to the server.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::House;
+use super::registry::Visit;
+use super::session::{Candidate, Down, Notes, Ready, candidates, reply};
+use crate::event::Cause;
+use crate::firewall::Question;
+use crate::net::{self, Came, Deadline};
+use crate::wire::socks4::Reply;
+use crate::wire::{Command, Host, Target};
+
+/// Who may come.
+enum Expected {
+    /// The request said 0.0.0.0: whoever the rules permit when it comes.
+    Anyone,
+    /// The requested host, by any of its addresses.
+    These(Vec<Candidate>),
+}
+
+/// Listens for the target under one total limit. The first of the two replies
+/// goes out here, with the port that the target must connect to.
+pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Ready, Cause> {
+    let house = &visit.house;
+    let expected = expected(visit, target, notes)?;
+    let (listener, port) =
+        listen(house).map_err(|error| Cause::Exhausted("port to listen on", error))?;
+    let down = Down::reserve(visit)?;
+
+    let address = house.settings.advertise.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let first = Reply {
+        outcome: Ok(()),
+        address: SocketAddrV4::new(address, port),
+    };
+    if !reply(visit, first) {
+        return Err(Cause::ClientLeft);
+    }
+
+    let deadline = Deadline::after(house.settings.bind_timeout);
+    let (remote, peer) = match net::await_peer(&listener, &visit.client, deadline) {
+        Ok(Came::Peer(remote, peer)) => (remote, peer),
+        Ok(Came::ClientLeft) => return Err(Cause::ClientLeft),
+        Ok(Came::Nobody) => return Err(Cause::TooLate),
+        Err(error) => return Err(Cause::Exhausted("peer", error)),
+    };
+    // The first that comes decides; nobody else is let in.
+    drop(listener);
+    check(visit, &expected, peer, target.port, notes)?;
+    if !visit.attach(remote) {
+        return Err(Cause::ClientLeft);
+    }
+    Ok(Ready {
+        reply_address: v4(peer),
+        down,
+    })
+}
+
+/// Whom the client expects, as far as the rules permit it. Only the rules use
+/// the request's port, which may be 0.
+fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Expected, Cause> {
+    if target.host != Host::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        let deadline = Deadline::after(visit.house.settings.connect_timeout);
+        let (host, port) = (&target.host, target.port);
+        let candidates = candidates(visit, Command::Bind, host, port, deadline, notes)?;
+        return Ok(Expected::These(candidates));
+    }
+    let rules = visit.house.rules();
+    if rules.could_permit(Command::Bind, visit.client_address, None, None) {
+        Ok(Expected::Anyone)
+    } else {
+        Err(Cause::Denied(None))
+    }
+}
+
+/// Opens the listener on every address, whatever address clients reach us at:
+/// the peer comes from the other side. Ports in a range are tried in turn.
+fn listen(house: &House) -> io::Result<(TcpListener, u16)> {
+    let on = |port| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    let Some(ports) = &house.settings.bind_ports else {
+        return on(0);
+    };
+    let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
+    let mut failure = io::ErrorKind::AddrInUse.into();
+    for _ in 0..count {
+        // Counting on over all sessions: two at once do not race for one port.
+        let step = house.next_bind_port.fetch_add(1, Ordering::Relaxed) % count;
+        match on(ports.start().saturating_add(step)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Is this the peer that was expected?
+fn check(
+    visit: &Visit,
+    expected: &Expected,
+    peer: SocketAddr,
+    port: u16,
+    notes: &mut Notes,
+) -> Result<(), Cause> {
+    match expected {
+        Expected::These(candidates) => {
+            let known = candidates.iter().find(|known| known.address == peer.ip());
+            let known = known.ok_or(Cause::Stranger(peer))?;
+            notes.destination(known.address, known.rule);
+        }
+        Expected::Anyone => {
+            let verdict = visit.house.rules().judge(&Question {
+                command: Command::Bind,
+                source: visit.client_address,
+                name: None,
+                address: peer.ip(),
+                port,
+            });
+            notes.peer(peer, verdict.line);
+            if !verdict.permitted {
+                return Err(Cause::Denied(verdict.line));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The address in the form SOCKS4 can say; the listener takes no other.
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddrV4::new(ip, address.port()),
+        IpAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port()),
+    }
+}

@@ -1,0 +1,131 @@
+//! CONNECT: the server connects to the target.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry::Visit;
+use super::session::{Candidate, Down, Notes, Ready, candidates};
+use crate::event::Cause;
+use crate::net::{self, Deadline, NotDialled};
+use crate::wire::{Command, Target};
+
+/// Addresses of one name that are tried, at most: with the total limit of two
+/// minutes, more of them would get no fair share.
+const MAX_ADDRESSES: usize = 8;
+
+/// Least time an address gets to answer before the next is tried.
+const FAIR_SHARE: Duration = Duration::from_secs(5);
+
+/// Connects to the target under one total limit: name lookup, all its
+/// addresses in turn. The reply repeats the request's port and address.
+pub(super) fn connect(
+    visit: &Arc<Visit>,
+    reply_address: SocketAddrV4,
+    target: &Target,
+    notes: &mut Notes,
+) -> Result<Ready, Cause> {
+    let deadline = Deadline::after(visit.house.settings.connect_timeout);
+    let (host, port) = (&target.host, target.port);
+    let mut candidates = candidates(visit, Command::Connect, host, port, deadline, notes)?;
+    let impossible = candidates
+        .first()
+        .and_then(|first| nobodys(first.address, port));
+    candidates.retain(|candidate| nobodys(candidate.address, port).is_none());
+    candidates.truncate(MAX_ADDRESSES);
+    if let (true, Some(why)) = (candidates.is_empty(), impossible) {
+        return Err(Cause::Impossible(why));
+    }
+    let remote = dial_in_turn(visit, &candidates, port, deadline, notes)?;
+    if let (Ok(local), Ok(peer)) = (remote.local_addr(), remote.peer_addr()) {
+        visit.note_outgoing(local, peer);
+    }
+    if !visit.attach(remote) {
+        return Err(Cause::ClientLeft);
+    }
+    let down = Down::reserve(visit)?;
+    Ok(Ready {
+        reply_address,
+        down,
+    })
+}
+
+/// Why this address and port can be no server's, whatever the rules say.
+/// (Linux would take 0.0.0.0 for the machine itself.)
+fn nobodys(address: IpAddr, port: u16) -> Option<&'static str> {
+    let IpAddr::V4(v4) = address.to_canonical() else {
+        return None;
+    };
+    if port == 0 {
+        Some("nobody listens on port 0")
+    } else if v4.is_unspecified() {
+        Some("0.0.0.0 is nobody's address")
+    } else if v4.is_multicast() {
+        Some("a multicast address cannot be connected to")
+    } else if v4.octets() >= [240, 0, 0, 0] {
+        Some("a broadcast or reserved address cannot be connected to")
+    } else {
+        None
+    }
+}
+
+/// Tries each address with its share of the time, until one answers.
+fn dial_in_turn(
+    visit: &Visit,
+    candidates: &[Candidate],
+    port: u16,
+    deadline: Deadline,
+    notes: &mut Notes,
+) -> Result<TcpStream, Cause> {
+    let mut failure = Cause::TooLate;
+    for (tried, &Candidate { address, rule }) in candidates.iter().enumerate() {
+        if deadline.is_over() {
+            break;
+        }
+        notes.destination(address, rule);
+        let address = SocketAddr::new(address, port);
+        let left = u32::try_from(candidates.len() - tried).unwrap_or(u32::MAX);
+        let share = (deadline.remaining() / left).max(FAIR_SHARE);
+        match dial(visit, address, deadline.or_after(share)) {
+            Ok(remote) => return Ok(remote),
+            Err(NotDialled::ClientLeft) => return Err(Cause::ClientLeft),
+            Err(NotDialled::Failed(error)) => failure = Cause::Unreachable(address, error),
+        }
+    }
+    Err(failure)
+}
+
+fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, NotDialled> {
+    let remote = net::dial(address, deadline, &visit.client)?;
+    // Dialling a free local port can pick that very port to dial from, and the
+    // socket connects to itself. Nobody is listening there.
+    if remote.local_addr()? == remote.peer_addr()? {
+        return Err(NotDialled::Failed(io::ErrorKind::ConnectionRefused.into()));
+    }
+    Ok(remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nobodys;
+
+    #[test]
+    fn what_is_nobodys_is_told_from_what_the_rules_decide() {
+        for (address, port, refused) in [
+            ("127.0.0.1", 0, true),
+            ("0.0.0.0", 80, true),
+            ("224.0.0.1", 80, true),
+            ("239.255.255.255", 80, true),
+            ("240.0.0.1", 80, true),
+            ("255.255.255.255", 80, true),
+            ("127.0.0.1", 80, false),
+            ("169.254.169.254", 80, false),
+            ("10.255.255.255", 65535, false),
+            ("223.255.255.255", 1, false),
+        ] {
+            let why = nobodys(address.parse().unwrap(), port);
+            assert_eq!(why.is_some(), refused, "{address}:{port}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! How many sessions fit this machine.
+//!
+//! A process that runs out of memory mappings while it starts a thread is
+//! aborted by the standard library, so the limit is worked out before the
+//! first client comes.
+
+use std::fmt;
+use std::fs;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Threads of a session: one per direction. A name is looked up on a thread of
+/// its own before the second direction has one.
+const THREADS: u64 = 2;
+
+/// Descriptors of a session: client and remote.
+const DESCRIPTORS: u64 = 2;
+
+/// Memory mappings of a thread, as std makes it on Linux: the stack and the
+/// signal stack, each with a guard page.
+const MAPPINGS_PER_THREAD: u64 = 4;
+
+/// Address space of a thread beyond its stack: the signal stack, the guards.
+const OVERHEAD_PER_THREAD: u64 = 64 << 10;
+
+/// Kept for what is no session: listener, output, rules file, resolver
+/// sockets, and the third descriptor a BIND has for a moment.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// Kept for the program, its libraries and the allocator's arenas.
+const SPARE_MAPPINGS: u64 = 1000;
+
+/// Kept for our own few threads and for other programs.
+const SPARE_THREADS: u64 = 200;
+
+/// How many sessions there may be at a time, and what sets the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at a time; one client more is closed at once.
+    pub max_sessions: usize,
+    /// What would run out first, as the end of a sentence.
+    pub because: Scarcity,
+}
+
+/// What a machine has too little of for one more session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarcity {
+    /// Open files (RLIMIT_NOFILE).
+    Descriptors(u64),
+    /// Memory mappings (vm.max_map_count).
+    Mappings(u64),
+    /// Threads (RLIMIT_NPROC, kernel.threads-max, kernel.pid_max, pids.max).
+    Threads(u64),
+    /// Address space in bytes (RLIMIT_AS).
+    AddressSpace(u64),
+    /// The operator's wish (`--max-sessions`).
+    Wish,
+}
+
+impl fmt::Display for Scarcity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scarcity::Descriptors(limit) => write!(out, "{limit} open files"),
+            Scarcity::Mappings(limit) => write!(out, "{limit} memory mappings"),
+            Scarcity::Threads(limit) => write!(out, "{limit} threads"),
+            Scarcity::AddressSpace(limit) => write!(out, "{limit} bytes of address space"),
+            Scarcity::Wish => out.write_str("--max-sessions"),
+        }
+    }
+}
+
+impl Limits {
+    /// Raises the soft limit of open files to the hard one, then works out how
+    /// many sessions, with stacks of this many bytes, the machine carries. The
+    /// operator may wish for fewer, not for more.
+    pub fn of_this_machine(stack: usize, wish: Option<usize>) -> Limits {
+        raise_descriptors();
+        let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
+        let candidates = [
+            soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {
+                let sessions = limit.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS;
+                (sessions, Scarcity::Descriptors(limit))
+            }),
+            number_in("/proc/sys/vm/max_map_count").map(|limit| {
+                let free = limit.saturating_sub(SPARE_MAPPINGS);
+                let sessions = free / (THREADS * MAPPINGS_PER_THREAD);
+                (sessions, Scarcity::Mappings(limit))
+            }),
+            thread_limit().map(|limit| {
+                let sessions = limit.saturating_sub(SPARE_THREADS) / THREADS;
+                (sessions, Scarcity::Threads(limit))
+            }),
+            soft_limit(Resource::RLIMIT_AS).map(|limit| {
+                // Half of it, because the allocator reserves address space in
+                // large pieces whenever threads compete for memory.
+                let sessions = limit / 2 / (THREADS * per_thread);
+                (sessions, Scarcity::AddressSpace(limit))
+            }),
+            wish.map(|wish| (wish as u64, Scarcity::Wish)),
+        ];
+        let tightest = candidates
+            .into_iter()
+            .flatten()
+            .min_by_key(|(count, _)| *count);
+        let (sessions, because) = tightest.unwrap_or((UNKNOWN, Scarcity::Wish));
+        Limits {
+            max_sessions: usize::try_from(sessions).unwrap_or(usize::MAX).max(1),
+            because,
+        }
+    }
+}
+
+/// Where a system tells none of its limits.
+const UNKNOWN: u64 = 1000;
+
+/// Most servers are started with a soft limit of 1024 open files, meant for
+/// programs that use select(2), and a far higher hard limit.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // If the system refuses, the soft limit stays and is what we count on.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The soft limit, if there is one.
+fn soft_limit(resource: Resource) -> Option<u64> {
+    let (soft, _) = getrlimit(resource).ok()?;
+    (soft != nix::sys::resource::RLIM_INFINITY).then_some(soft)
+}
+
+/// The tightest of the limits on threads. Root may exceed RLIMIT_NPROC, but
+/// whoever set it for root meant something.
+fn thread_limit() -> Option<u64> {
+    let limits = [
+        soft_limit(Resource::RLIMIT_NPROC),
+        number_in("/proc/sys/kernel/threads-max"),
+        number_in("/proc/sys/kernel/pid_max"),
+        number_in("/sys/fs/cgroup/pids.max"),
+        cgroup_limit(),
+    ];
+    limits.into_iter().flatten().min()
+}
+
+/// pids.max of the control group this process is in (`0::/PATH`, version 2).
+fn cgroup_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    number_in(&format!("/sys/fs/cgroup{path}/pids.max"))
+}
+
+/// The number a file of the kernel holds; none if there is no such file, or if
+/// it says "max".
+fn number_in(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_narrows_the_limit_but_does_not_widen_it() {
+        let machine = Limits::of_this_machine(256 << 10, None);
+        assert!(machine.max_sessions > 1);
+        let fewer = Limits::of_this_machine(256 << 10, Some(1));
+        assert_eq!((fewer.max_sessions, fewer.because), (1, Scarcity::Wish));
+        let more = Limits::of_this_machine(256 << 10, Some(usize::MAX));
+        assert_eq!(more, machine);
+    }
+}

@@ -1,0 +1,348 @@
+//! The server: takes clients in, gives each a thread, and sees everybody out.
+//!
+//! Read [`session`] first: one client's visit from top to bottom. This file is
+//! the house around it.
+//!
+//! ```text
+//!   accept ──> s1, s2, s3 ...        one thread per session, which becomes the
+//!                │                   pump from client to remote
+//!                └──> s1-down ...    the pump from remote to client
+//!   main   <── Order                 rereads the rules, sweeps out the idle, stops
+//!   logger <── Event                 owns the output
+//! ```
+
+mod bind;
+mod connect;
+mod limits;
+mod registry;
+mod session;
+mod workers;
+
+pub use limits::{Limits, Scarcity};
+pub use workers::STACK;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use nix::errno::Errno;
+
+use crate::event::{Event, TurnedAway};
+use crate::firewall::{News, Rulebook, Rules};
+use crate::logger::Log;
+use crate::net;
+use crate::wire::socks4::Reply;
+use registry::{Registry, Visit};
+
+/// What an operator can set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time from accept until the request must be complete.
+    pub handshake_timeout: Duration,
+    /// Time for a CONNECT, name lookup and all addresses included.
+    pub connect_timeout: Duration,
+    /// Time for the peer of a BIND to come.
+    pub bind_timeout: Duration,
+    /// Time without a byte either way after which a relay ends; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// The same once one direction has ended.
+    pub half_closed_timeout: Option<Duration>,
+    /// Time that live sessions have when the server stops.
+    pub grace: Duration,
+    /// Sessions at a time; see [`Limits`].
+    pub max_sessions: usize,
+    /// The address told to clients of BIND; `None`: 0.0.0.0, which they replace
+    /// by the one they reached us at.
+    pub advertise: Option<Ipv4Addr>,
+    /// Ports BIND listens on; `None`: any the system gives.
+    pub bind_ports: Option<RangeInclusive<u16>>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            handshake_timeout: Duration::from_secs(30),
+            // Two minutes for both is what SOCKS4.protocol names.
+            connect_timeout: Duration::from_secs(120),
+            bind_timeout: Duration::from_secs(120),
+            idle_timeout: None,
+            half_closed_timeout: Some(Duration::from_secs(300)),
+            grace: Duration::from_secs(10),
+            max_sessions: 1000,
+            advertise: None,
+            bind_ports: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Rounds of the sweep are this far apart: a tenth of the shortest limit,
+    /// so that no relay outlives its limit by more than that.
+    fn sweep_interval(&self) -> Duration {
+        let limits = [self.idle_timeout, self.half_closed_timeout];
+        let shortest = limits.into_iter().flatten().min();
+        let tenth = shortest.map(|limit| limit / 10);
+        tenth
+            .unwrap_or(Self::LONGEST_ROUND)
+            .clamp(Self::SHORTEST_ROUND, Self::LONGEST_ROUND)
+    }
+
+    /// A round looks at every session, so it should not come all the time.
+    const SHORTEST_ROUND: Duration = Duration::from_millis(10);
+    const LONGEST_ROUND: Duration = Duration::from_secs(30);
+}
+
+/// What the operator tells a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Look at the rules now and say so.
+    RereadRules,
+    /// Take no more clients; leave when they have, or when the grace is over.
+    /// Given twice: leave now.
+    Stop,
+}
+
+/// How a server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// All sessions ended, or were cut at the end of their grace.
+    Drained,
+    /// A second order to stop cut the grace short.
+    Forced,
+}
+
+/// Time for the threads of cut sessions to leave. All of them wake up at once,
+/// except from a name lookup, which nothing can interrupt.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// A SOCKS server, ready to run.
+#[derive(Debug)]
+pub struct Server {
+    house: Arc<House>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct House {
+    settings: Settings,
+    rulebook: Rulebook,
+    log: Log,
+    registry: Registry,
+    stopping: AtomicBool,
+    /// Counts on to spread the listeners of BIND over their ports.
+    next_bind_port: AtomicU16,
+}
+
+impl Server {
+    /// A server with these settings and rules, which tells this log.
+    pub fn new(settings: Settings, rulebook: Rulebook, log: Log) -> Server {
+        Server {
+            house: Arc::new(House {
+                settings,
+                rulebook,
+                log,
+                registry: Registry::default(),
+                stopping: AtomicBool::new(false),
+                next_bind_port: AtomicU16::new(0),
+            }),
+        }
+    }
+
+    /// Serves clients of this listener until ordered to stop.
+    ///
+    /// When it returns, all threads it started have left, unless one is held
+    /// up in a name lookup.
+    ///
+    /// # Errors
+    ///
+    /// Only at the start: the listener is unusable, or there is no thread.
+    pub fn run(self, listener: TcpListener, orders: &Receiver<Order>) -> io::Result<Stopped> {
+        let house = self.house;
+        net::lengthen_backlog(&listener)?;
+        net::tune(&listener)?;
+        let address = listener.local_addr()?;
+        let listener = Arc::new(listener);
+
+        // Every visit holds a copy of `present`, and nobody ever sends: when
+        // the last copy is gone, `all_left` is disconnected.
+        let (present, all_left) = bounded::<Infallible>(0);
+        let accepting = thread::Builder::new().name("accept".to_owned()).spawn({
+            let (house, listener) = (Arc::clone(&house), Arc::clone(&listener));
+            move || accept_clients(&house, &listener, &present)
+        })?;
+        house.log.send(Event::Listening(address));
+
+        house.carry_out(orders);
+
+        house.stopping.store(true, Ordering::SeqCst);
+        net::stop_listening(&listener);
+        drop(listener);
+        // Fails if that thread panicked; then it accepts no more either.
+        let _ = accepting.join();
+        let stopped = house.drain(&all_left, orders);
+        house.registry.cut_all();
+        let _ = all_left.recv_timeout(LEAVING);
+        Ok(stopped)
+    }
+}
+
+impl House {
+    /// Carries out orders, and sweeps in between, until one says stop (or
+    /// nobody is left who could say so).
+    fn carry_out(&self, orders: &Receiver<Order>) {
+        let interval = self.settings.sweep_interval();
+        loop {
+            match orders.recv_timeout(interval) {
+                Ok(Order::RereadRules) => self.reread_rules(),
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.registry.sweep(&self.settings),
+            }
+        }
+    }
+
+    /// Waits for all to leave, at most for the grace.
+    fn drain(&self, all_left: &Receiver<Infallible>, orders: &Receiver<Order>) -> Stopped {
+        let grace = self.settings.grace;
+        self.log.send(Event::Stopping {
+            sessions: self.registry.len(),
+            grace,
+        });
+        let over = crossbeam_channel::after(grace);
+        loop {
+            select! {
+                recv(all_left) -> _ => return Stopped::Drained,
+                recv(over) -> _ => return Stopped::Drained,
+                recv(orders) -> order => match order {
+                    Ok(Order::Stop) => return Stopped::Forced,
+                    Ok(Order::RereadRules) => self.reread_rules(),
+                    // Nobody can hurry us any more: wait for the other two.
+                    Err(_) => select! {
+                        recv(all_left) -> _ => return Stopped::Drained,
+                        recv(over) -> _ => return Stopped::Drained,
+                    },
+                },
+            }
+        }
+    }
+
+    /// The rules in force, as the file says at this moment.
+    fn rules(&self) -> Arc<Rules> {
+        let (rules, news) = self.rulebook.current();
+        if let Some(news) = news {
+            self.tell(news);
+        }
+        rules
+    }
+
+    fn reread_rules(&self) {
+        let path = self.rulebook.path().to_owned();
+        match self.rulebook.current() {
+            (_, Some(news)) => self.tell(news),
+            (_, None) => self.log.send(Event::RulesUnchanged { path }),
+        }
+    }
+
+    fn tell(&self, news: News) {
+        let path = self.rulebook.path().to_owned();
+        self.log.send(Event::Rules { path, news });
+    }
+
+    /// Gives a new client a thread, or turns it away.
+    fn admit(
+        self: &Arc<House>,
+        number: u64,
+        client: TcpStream,
+        client_address: SocketAddr,
+        present: &Sender<Infallible>,
+    ) {
+        let max_sessions = self.settings.max_sessions;
+        let house = Arc::clone(self);
+        let visit = Visit::new(house, number, client, client_address, present.clone());
+        let visit = Arc::new(visit);
+        if !self.registry.enter(&visit, max_sessions) {
+            self.turn_away(TurnedAway::Full { max_sessions });
+            return;
+        }
+        let started = workers::start(format!("s{number}"), {
+            let visit = Arc::clone(&visit);
+            move || session::serve(&visit)
+        });
+        if let Err(error) = started {
+            // It has not been heard, but it waits for eight bytes.
+            let _ = net::send_now(&visit.client, &Reply::REJECTED.encode());
+            self.turn_away(TurnedAway::NoThread(error));
+        }
+    }
+
+    fn turn_away(&self, why: TurnedAway) {
+        self.log.send(Event::TurnedAway(why));
+    }
+}
+
+/// The accept loop: it ends when the server stops, and at nothing else.
+fn accept_clients(house: &Arc<House>, listener: &TcpListener, present: &Sender<Infallible>) {
+    let mut spare = Spare::new();
+    for number in 1.. {
+        let (client, address) = loop {
+            match listener.accept() {
+                Ok(accepted) => break accepted,
+                Err(_) if house.stopping.load(Ordering::SeqCst) => return,
+                Err(error) if net::is_transient(&error) => {}
+                Err(error) => {
+                    spare.turn_one_away(listener, &error);
+                    house.turn_away(TurnedAway::NotAccepted(error));
+                }
+            }
+        };
+        spare.all_is_well();
+        house.admit(number, client, address, present);
+    }
+}
+
+/// What the accept loop does when it cannot accept: without a free descriptor
+/// the waiting client stays in the queue, and accept(2) would fail again at
+/// once and for ever.
+struct Spare {
+    /// Gives up its descriptor to accept one client and close it.
+    file: Option<File>,
+    /// How long to wait when even that does not help.
+    pause: Duration,
+}
+
+impl Spare {
+    const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    fn new() -> Spare {
+        Spare {
+            file: File::open("/dev/null").ok(),
+            pause: Self::SHORTEST_PAUSE,
+        }
+    }
+
+    fn turn_one_away(&mut self, listener: &TcpListener, error: &io::Error) {
+        let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
+        if no_descriptor && self.file.take().is_some() {
+            let turned_away = listener.accept();
+            drop(turned_away);
+            self.file = File::open("/dev/null").ok();
+        } else {
+            thread::sleep(self.pause);
+            self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
+        }
+    }
+
+    fn all_is_well(&mut self) {
+        self.pause = Self::SHORTEST_PAUSE;
+        if self.file.is_none() {
+            self.file = File::open("/dev/null").ok();
+        }
+    }
+}

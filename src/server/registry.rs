@@ -1,0 +1,221 @@
+//! The registry knows who is in the house.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::{House, Settings};
+use crate::event::Ending;
+use crate::relay::{Leg, Meter};
+
+/// Takes a lock. A thread that panicked while it held one has left nothing half
+/// done: what is done under the locks here are single assignments.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One client's visit: its sockets, and what others may see and do of it.
+///
+/// The session's threads share it; when the last of them lets go, the sockets
+/// close and the visit leaves the registry.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) house: Arc<House>,
+    /// Counts the visits, from 1.
+    pub(super) number: u64,
+    pub(super) client: TcpStream,
+    pub(super) client_address: SocketAddr,
+    pub(super) began: Instant,
+    pub(super) meter: Meter,
+    remote: OnceLock<TcpStream>,
+    /// The local and remote address of a connection this server has made.
+    outgoing: OnceLock<(SocketAddr, SocketAddr)>,
+    /// Why the visit is over, once it is. Whoever writes this also acts on it
+    /// under the same lock.
+    fate: Mutex<Option<Ending>>,
+    progress: Mutex<Progress>,
+    /// Dropped with the visit: the last one tells the server that all have left.
+    _present: Sender<Infallible>,
+}
+
+/// What changes when something moves: is there a remote, the bytes relayed up
+/// and down, and whether either direction has ended.
+type State = (bool, u64, u64, bool, bool);
+
+/// What the last round of [`Registry::sweep`] saw.
+#[derive(Debug)]
+struct Progress {
+    state: State,
+    since: Instant,
+}
+
+impl Visit {
+    pub(super) fn new(
+        house: Arc<House>,
+        number: u64,
+        client: TcpStream,
+        client_address: SocketAddr,
+        present: Sender<Infallible>,
+    ) -> Visit {
+        let now = Instant::now();
+        Visit {
+            house,
+            number,
+            client,
+            client_address,
+            began: now,
+            meter: Meter::default(),
+            remote: OnceLock::new(),
+            outgoing: OnceLock::new(),
+            fate: Mutex::new(None),
+            progress: Mutex::new(Progress {
+                state: State::default(),
+                since: now,
+            }),
+            _present: present,
+        }
+    }
+
+    /// The other end, once it is attached.
+    pub(super) fn remote(&self) -> Option<&TcpStream> {
+        self.remote.get()
+    }
+
+    /// Takes the other end in; not if the visit has been cut meanwhile, which
+    /// would leave this socket open. True if it was taken.
+    pub(super) fn attach(&self, remote: TcpStream) -> bool {
+        let fate = lock(&self.fate);
+        fate.is_none() && self.remote.set(remote).is_ok()
+    }
+
+    /// Remembers that this server itself made the connection between these
+    /// addresses, for as long as the visit lasts.
+    pub(super) fn note_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
+        if self.outgoing.set((local, remote)).is_ok() {
+            lock(&self.house.registry.outgoing).insert((local, remote));
+        }
+    }
+
+    /// Ends the visit now, for this reason: both sockets are shut down, and
+    /// every thread blocked on one of them wakes up.
+    pub(super) fn cut(&self, why: Ending) {
+        let mut fate = lock(&self.fate);
+        fate.get_or_insert(why);
+        self.client.cut();
+        if let Some(remote) = self.remote() {
+            remote.cut();
+        }
+    }
+
+    /// Notes why the visit is over, unless something else ended it before.
+    pub(super) fn ends_because(&self, why: Ending) {
+        lock(&self.fate).get_or_insert(why);
+    }
+
+    /// Takes the reason why the visit is over, if one has been noted.
+    pub(super) fn take_fate(&self) -> Option<Ending> {
+        lock(&self.fate).take()
+    }
+
+    /// How long nothing has moved, as far as the rounds of the sweep tell.
+    fn idle_at(&self, now: Instant) -> Duration {
+        let meter = &self.meter;
+        let state = (
+            self.remote().is_some(),
+            meter.up.bytes(),
+            meter.down.bytes(),
+            meter.up.has_ended(),
+            meter.down.has_ended(),
+        );
+        let mut progress = lock(&self.progress);
+        if progress.state != state {
+            *progress = Progress { state, since: now };
+        }
+        now.saturating_duration_since(progress.since)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.house.registry.leave(self);
+    }
+}
+
+/// All visits, and all connections this server has made.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    visits: Mutex<HashMap<u64, Weak<Visit>>>,
+    outgoing: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
+}
+
+impl Registry {
+    /// Lets a visit in, unless that many are in the house. True if it is in.
+    pub(super) fn enter(&self, visit: &Arc<Visit>, most: usize) -> bool {
+        let mut visits = lock(&self.visits);
+        if visits.len() >= most {
+            return false;
+        }
+        visits.insert(visit.number, Arc::downgrade(visit));
+        true
+    }
+
+    fn leave(&self, visit: &Visit) {
+        lock(&self.visits).remove(&visit.number);
+        if let Some(pair) = visit.outgoing.get() {
+            lock(&self.outgoing).remove(pair);
+        }
+    }
+
+    /// How many visits there are.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.visits).len()
+    }
+
+    /// Has this server itself made the connection between these addresses? A
+    /// client that comes over it is ourselves.
+    ///
+    /// The address it comes from is not enough: the system gives the same local
+    /// port to connections with different ends.
+    pub(super) fn made(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        lock(&self.outgoing).contains(&(local, remote))
+    }
+
+    /// Everybody in the house. The lock is released before anybody does
+    /// anything with them, since the last one to let go of a visit takes it.
+    fn present(&self) -> Vec<Arc<Visit>> {
+        lock(&self.visits)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Ends all visits.
+    pub(super) fn cut_all(&self) {
+        for visit in self.present() {
+            visit.cut(Ending::Stopped);
+        }
+    }
+
+    /// One round: ends the relays in which nothing has moved for the limit.
+    pub(super) fn sweep(&self, settings: &Settings) {
+        let now = Instant::now();
+        for visit in self.present() {
+            let idle = visit.idle_at(now);
+            if visit.remote().is_none() {
+                // Not relaying yet; each stage before has its own deadline.
+                continue;
+            }
+            let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
+            let half = visit.meter.up.has_ended() || visit.meter.down.has_ended();
+            if half && over(settings.half_closed_timeout) {
+                visit.cut(Ending::HalfClosed);
+            } else if over(settings.idle_timeout) {
+                visit.cut(Ending::Idle);
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! One client's visit, top to bottom.
+//!
+//! A thread's stack is the state of its session: the thread hears the request,
+//! has it answered by [`connect`](super::connect) or [`bind`](super::bind), and
+//! then becomes the pump from client to remote.
+
+use std::io::{self, BufRead};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use super::registry::Visit;
+use super::{bind, connect, workers};
+use crate::event::{Answered, Asked, Cause, Closed, Ending, Event, NoRequest};
+use crate::firewall::{Question, Rules};
+use crate::net::{self, Deadline, Lookahead};
+use crate::relay::{self, Pump};
+use crate::resolve;
+use crate::wire::socks4::{Reply, Request};
+use crate::wire::{Command, Host, HostName, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
+
+/// Everything from accept to end; the body of the thread `s7`.
+pub(super) fn serve(visit: &Arc<Visit>) {
+    let _guard = CutOnPanic(visit);
+    let mut notes = Notes::default();
+    let ending = match hear(visit) {
+        Ok(request) => match answer(visit, &request, &mut notes) {
+            Ok(down) => relay(visit, down),
+            Err(cause) => Ending::Refused(cause),
+        },
+        Err(ending) => ending,
+    };
+    visit.house.log.send(Event::Closed(Box::new(Closed {
+        session: visit.number,
+        client: visit.client_address,
+        asked: notes.asked,
+        rule: notes.rule,
+        up: visit.meter.up.bytes(),
+        down: visit.meter.down.bytes(),
+        lasted: visit.began.elapsed(),
+        ending: visit.take_fate().unwrap_or(ending),
+    })));
+}
+
+/// What is known of a request so far, for the screen and the log.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    asked: Option<Asked>,
+    /// The port dialled or expected, if it is not the requested one.
+    port: Option<u16>,
+    rule: Option<usize>,
+}
+
+impl Notes {
+    /// The address dialled or expected is known, and which rule decided on it.
+    pub(super) fn destination(&mut self, address: IpAddr, rule: Option<usize>) {
+        if let Some(asked) = &mut self.asked {
+            asked.address = Some(address);
+        }
+        self.rule = rule;
+    }
+
+    /// Any peer was expected, and this one came.
+    pub(super) fn peer(&mut self, peer: SocketAddr, rule: Option<usize>) {
+        self.destination(peer.ip(), rule);
+        self.port = Some(peer.port());
+    }
+}
+
+/// Waits for the request, under one deadline for all of it. What is no request
+/// is refused here.
+fn hear(visit: &Visit) -> Result<Request, Ending> {
+    let limit = visit.house.settings.handshake_timeout;
+    let mut stream = Lookahead::new(&visit.client, Deadline::after(limit));
+    let first = match stream.fill_buf() {
+        Ok(&[first, ..]) => first,
+        // A health check: not a word about it to the client.
+        Ok([]) | Err(_) => return Err(Ending::Silent),
+    };
+    let why = match Opening::of(first) {
+        Opening::Socks4 => match Request::read(&mut stream) {
+            Ok(request) => return Ok(request),
+            Err(unread) => {
+                reply(visit, Reply::REJECTED);
+                match unread {
+                    Unread::Incomplete(received, error) => NoRequest::Incomplete(received, error),
+                    Unread::Malformed(malformed) => NoRequest::Malformed(malformed),
+                }
+            }
+        },
+        Opening::Socks5 => {
+            // The client reads this whenever it has finished its greeting.
+            let _ = net::send_now(&visit.client, &NO_ACCEPTABLE_METHOD);
+            NoRequest::Socks5
+        }
+        // It does not speak SOCKS: nothing we could say would be understood.
+        Opening::Unknown(byte) => NoRequest::Malformed(Malformed::Version(byte)),
+    };
+    net::close_gently(&visit.client);
+    Err(Ending::NoRequest(why))
+}
+
+/// Gets the client what it asked for and replies. Either way the last reply
+/// goes out here, and with it the screen message: once for every request.
+fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Down, Cause> {
+    let asked = Asked {
+        command: request.command,
+        target: request.target(),
+        address: None,
+        user: request.user.clone(),
+    };
+    notes.asked = Some(asked.clone());
+    let ready = if is_ourselves(visit) {
+        Err(Cause::Loop)
+    } else {
+        match asked.command {
+            Command::Connect => connect::connect(visit, request.address, &asked.target, notes),
+            Command::Bind => bind::bind(visit, &asked.target, notes),
+        }
+    };
+    let (outcome, address) = match &ready {
+        Ok(ready) => (Ok(()), ready.reply_address),
+        Err(cause) => (Err(cause.refusal()), request.address),
+    };
+    // Only a reply that went out has been given.
+    let told = reply(visit, Reply { outcome, address });
+    let result = match (ready, told) {
+        (Ok(ready), true) => Ok(ready.down),
+        (Ok(_), false) => Err(Cause::ClientLeft),
+        (Err(cause), _) => Err(cause),
+    };
+    visit.house.log.send(Event::Answered(Answered {
+        client: visit.client_address,
+        destination: notes.asked.as_ref().and_then(|asked| asked.address),
+        port: notes.port.unwrap_or(asked.target.port),
+        command: asked.command,
+        accepted: result.is_ok(),
+    }));
+    if result.is_err() {
+        net::close_gently(&visit.client);
+    }
+    result
+}
+
+/// A request that can be granted: everything its relay needs is there.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Port and address of the reply.
+    pub(super) reply_address: SocketAddrV4,
+    /// The thread for the second direction.
+    pub(super) down: Down,
+}
+
+/// Did this client come over a connection that this server has made?
+fn is_ourselves(visit: &Visit) -> bool {
+    let accepted_on = visit.client.local_addr();
+    accepted_on.is_ok_and(|here| visit.house.registry.made(visit.client_address, here))
+}
+
+/// Sends a reply; false if the client is gone.
+pub(super) fn reply(visit: &Visit, reply: Reply) -> bool {
+    net::send_now(&visit.client, &reply.encode()).is_ok()
+}
+
+/// An address that may be dialled or awaited, by which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) address: IpAddr,
+    pub(super) rule: Option<usize>,
+}
+
+/// The addresses of this host that the rules permit, in the resolver's order:
+/// at least one. A name is looked up once, and only for a client to whom any
+/// address could be permitted at all.
+pub(super) fn candidates(
+    visit: &Arc<Visit>,
+    command: Command,
+    host: &Host,
+    port: u16,
+    deadline: Deadline,
+    notes: &mut Notes,
+) -> Result<Vec<Candidate>, Cause> {
+    let rules = visit.house.rules();
+    let (name, addresses) = match host {
+        Host::Address(address) => (None, vec![*address]),
+        Host::Name(name) => {
+            if !rules.could_permit(command, visit.client_address, Some(name), Some(port)) {
+                return Err(Cause::Denied(None));
+            }
+            (Some(name), look_up(visit, name, deadline)?)
+        }
+        Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
+    };
+    judge(visit, &rules, command, name, &addresses, port, notes)
+}
+
+fn judge(
+    visit: &Visit,
+    rules: &Rules,
+    command: Command,
+    name: Option<&HostName>,
+    addresses: &[IpAddr],
+    port: u16,
+    notes: &mut Notes,
+) -> Result<Vec<Candidate>, Cause> {
+    let mut permitted = Vec::new();
+    let mut denied_by = None;
+    for &address in addresses {
+        let verdict = rules.judge(&Question {
+            command,
+            source: visit.client_address,
+            name,
+            address,
+            port,
+        });
+        let rule = verdict.line;
+        if verdict.permitted {
+            permitted.push(Candidate { address, rule });
+        } else if denied_by.is_none() {
+            denied_by = Some(Candidate { address, rule });
+        }
+    }
+    let shown = permitted.first().copied().or(denied_by);
+    if let Some(Candidate { address, rule }) = shown {
+        notes.destination(address, rule);
+    }
+    if permitted.is_empty() {
+        return Err(Cause::Denied(denied_by.and_then(|denied| denied.rule)));
+    }
+    Ok(permitted)
+}
+
+/// Looks a name up on a thread of its own, since nothing can interrupt the
+/// resolver and the client must have its answer within the limit.
+fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
+    let (answer, found) = bounded(1);
+    let thread_name = format!("s{}-name", visit.number);
+    workers::start(thread_name, {
+        // The thread counts as part of the visit, even if nobody waits any more.
+        let (visit, name) = (Arc::clone(visit), name.clone());
+        move || {
+            let _ = answer.send(resolve::lookup(&name));
+            drop(visit);
+        }
+    })
+    .map_err(|error| Cause::Exhausted("thread", error))?;
+    let not_found = |why: String| Cause::NotFound(name.clone(), why);
+    match found.recv_timeout(deadline.remaining()) {
+        Ok(Ok(addresses)) => {
+            // SOCKS4 can say nothing about any other.
+            let addresses: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
+            if addresses.is_empty() {
+                return Err(not_found("it has no IPv4 address".to_owned()));
+            }
+            Ok(addresses)
+        }
+        Ok(Err(error)) => Err(not_found(error.to_string())),
+        Err(RecvTimeoutError::Timeout) => Err(Cause::TooLate),
+        Err(RecvTimeoutError::Disconnected) => Err(not_found("the lookup broke off".to_owned())),
+    }
+}
+
+/// The thread for the direction from remote to client. It exists before the
+/// client hears that its request is granted, and waits for the word to start;
+/// dropped without it, the thread leaves.
+#[derive(Debug)]
+pub(super) struct Down {
+    start: Sender<()>,
+    up: Pump,
+}
+
+impl Down {
+    /// Reserves the thread; it will relay from the remote that the visit has
+    /// when it starts.
+    pub(super) fn reserve(visit: &Arc<Visit>) -> Result<Down, Cause> {
+        let (up, mut down) = relay::pumps();
+        let (start, started) = bounded(0);
+        workers::start(format!("s{}-down", visit.number), {
+            let visit = Arc::clone(visit);
+            move || {
+                if let (Ok(()), Some(remote)) = (started.recv(), visit.remote()) {
+                    let result = down.run(remote, &visit.client, &visit.meter.down);
+                    note_break(&visit, result);
+                }
+            }
+        })
+        .map_err(|error| Cause::Exhausted("thread", error))?;
+        Ok(Down { start, up })
+    }
+}
+
+/// Relays until both directions have ended: this thread is one of the pumps.
+fn relay(visit: &Visit, down: Down) -> Ending {
+    let Down { start, mut up } = down;
+    if let (Ok(()), Some(remote)) = (start.send(()), visit.remote()) {
+        let result = up.run(&visit.client, remote, &visit.meter.up);
+        note_break(visit, result);
+    }
+    up.join();
+    Ending::Finished
+}
+
+fn note_break(visit: &Visit, result: io::Result<()>) {
+    if let Err(error) = result {
+        visit.ends_because(Ending::Broken(error));
+    }
+}
+
+/// A session that panics takes its sockets, and with them its second thread,
+/// along.
+struct CutOnPanic<'a>(&'a Visit);
+
+impl Drop for CutOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cut(Ending::Stopped);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A host as a client may name it.
+//!
+//! The system resolver accepts far more than host names: `127.1`,
+//! `0x7f000001` and `2130706433` all mean 127.0.0.1 to it. A firewall that
+//! judged such a name as text would be walked around, so names are allowed by
+//! a list of what they may look like, before any lookup.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Longest host name in the domain name system, without the final dot
+/// (RFC 1035, section 3.1).
+const MAX_HOST_NAME: usize = 253;
+
+/// Longest label between two dots (RFC 1035, section 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// The far end's host, as the client asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// By address.
+    Address(IpAddr),
+    /// By a name that may be looked up.
+    Name(HostName),
+    /// By something that is no name; the request is well formed and refused.
+    Unusable(BadName),
+}
+
+impl Host {
+    /// Understands the name field of a request: a strict dotted quad (four
+    /// numbers without leading zeros) is an address, a host name is a name, all
+    /// else is unusable. One final dot is dropped.
+    pub fn from_name(bytes: &[u8]) -> Host {
+        let unusable = |reason| {
+            Host::Unusable(BadName {
+                bytes: bytes.to_vec(),
+                reason,
+            })
+        };
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) if text.is_ascii() => text,
+            _ => return unusable("it has bytes outside ASCII"),
+        };
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(address) = text.parse::<Ipv4Addr>() {
+            return Host::Address(IpAddr::V4(address));
+        }
+        match fault(text) {
+            Some(reason) => unusable(reason),
+            None => Host::Name(HostName(text.to_ascii_lowercase())),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Address(address) => address.fmt(out),
+            Host::Name(name) => name.fmt(out),
+            Host::Unusable(bad) => write!(out, "\"{}\"", bad.bytes.escape_ascii()),
+        }
+    }
+}
+
+/// What keeps this text from being a host name, if anything does.
+fn fault(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        return Some("it is empty");
+    }
+    if text.len() > MAX_HOST_NAME {
+        return Some("it is over 253 characters");
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !text.bytes().all(allowed) {
+        return Some("it has characters other than letters, digits, '-', '_' and '.'");
+    }
+    for label in text.split('.') {
+        if label.is_empty() {
+            return Some("it has an empty part between dots");
+        }
+        if label.len() > MAX_LABEL {
+            return Some("it has a part over 63 characters");
+        }
+        if label.starts_with('-') {
+            return Some("it has a part that begins with '-'");
+        }
+    }
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if is_number(last) {
+        return Some("it is a number in disguise; write an address as a.b.c.d");
+    }
+    None
+}
+
+/// Would inet_aton(3), which the system resolver asks first, read this label
+/// as a number?
+fn is_number(label: &str) -> bool {
+    let hex = label.strip_prefix("0x").or(label.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => label.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+/// A host name that is safe to look up and to print: ASCII, lower case, no
+/// final dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// A name field that is no host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadName {
+    /// The field as it came; escape it before printing.
+    pub bytes: Vec<u8>,
+    /// What is wrong with it, as the end of a sentence.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "\"{}\" is no host name: {}",
+            self.bytes.escape_ascii(),
+            self.reason
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_in_lower_case_without_the_final_dot() {
+        for (given, kept) in [
+            ("example.org", "example.org"),
+            ("Example.ORG.", "example.org"),
+            ("localhost", "localhost"),
+            ("a_b-c.x1", "a_b-c.x1"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("3com.com", "3com.com"),
+            ("1.2.3.4.example", "1.2.3.4.example"),
+            ("0xg", "0xg"),
+        ] {
+            let host = Host::from_name(given.as_bytes());
+            assert_eq!(host, Host::Name(HostName(kept.to_owned())), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_strict_dotted_quad_is_an_address() {
+        for (given, address) in [
+            ("127.0.0.1", Ipv4Addr::LOCALHOST),
+            ("140.113.1.2", Ipv4Addr::new(140, 113, 1, 2)),
+            ("140.113.1.2.", Ipv4Addr::new(140, 113, 1, 2)),
+            ("0.0.0.0", Ipv4Addr::UNSPECIFIED),
+        ] {
+            let host = Host::from_name(given.as_bytes());
+            assert_eq!(host, Host::Address(IpAddr::V4(address)), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_the_resolver_would_take_for_an_address_is_refused() {
+        for given in [
+            "127.1",
+            "0177.0.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0X7F.1",
+            "0x",
+            "0",
+            "1.2.3",
+            "1.2.3.4.5",
+            "256.1.1.1",
+            "01.2.3.4",
+            "a.1",
+        ] {
+            let host = Host::from_name(given.as_bytes());
+            assert!(matches!(host, Host::Unusable(_)), "{given}: {host:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_name_is_refused() {
+        let long_label = format!("{}.example", "a".repeat(64));
+        let long_name = format!("{}.example", ["a"; 130].join("."));
+        for given in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "-a",
+            "a.-b",
+            "a b",
+            "a\tb",
+            "a\n",
+            "a%b",
+            "*",
+            "a/b",
+            "::1",
+            "::ffff:127.0.0.1",
+            "fe80::1%lo",
+            "[::1]",
+            "user@host",
+            "host:80",
+            "bücher.example",
+            "a\u{0}b",
+            &long_label,
+            &long_name,
+        ] {
+            let host = Host::from_name(given.as_bytes());
+            assert!(matches!(host, Host::Unusable(_)), "{given:?}: {host:?}");
+        }
+        let host = Host::from_name(b"\xff\xfe");
+        assert_eq!(host.to_string(), r#""\xff\xfe""#);
+    }
+}

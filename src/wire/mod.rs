@@ -1,0 +1,161 @@
+//! Bytes on the wire become values here, with nothing opened, started or timed.
+//!
+//! Both directions of every message live side by side, so that the server, the
+//! client, the console and the tests share one codec. This file has the words
+//! all protocol versions share; [`socks4`] has the packets.
+
+mod host;
+pub mod socks4;
+
+pub use host::{BadName, Host, HostName};
+
+use std::{fmt, io};
+
+/// Which language a client speaks, told by the first byte it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// `04`: SOCKS4 or SOCKS4A.
+    Socks4,
+    /// `05`: SOCKS5, which this version refuses with [`NO_ACCEPTABLE_METHOD`].
+    Socks5,
+    /// Anything else is not SOCKS; the byte is kept for the operator.
+    Unknown(u8),
+}
+
+impl Opening {
+    /// Tells the language from the first byte.
+    pub fn of(first: u8) -> Opening {
+        match first {
+            socks4::VERSION => Opening::Socks4,
+            0x05 => Opening::Socks5,
+            other => Opening::Unknown(other),
+        }
+    }
+}
+
+/// The SOCKS5 answer "no acceptable methods" (RFC 1928, section 3), after
+/// which a SOCKS5 client gives up. All a SOCKS4 server can say to one.
+pub const NO_ACCEPTABLE_METHOD: [u8; 2] = [0x05, 0xFF];
+
+/// What a client asks the server to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Connect to the target and relay.
+    Connect,
+    /// Wait for the target to connect to us and relay.
+    Bind,
+}
+
+impl fmt::Display for Command {
+    /// Writes the word of the screen message: `CONNECT` or `BIND`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Command::Connect => "CONNECT",
+            Command::Bind => "BIND",
+        })
+    }
+}
+
+/// The far end a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// By address or by name.
+    pub host: Host,
+    /// TCP port, 0 to 65535.
+    pub port: u16,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Why the client does not get what it asked for: all it will ever be told.
+///
+/// The operator learns more, from the session's
+/// [`Cause`](crate::event::Cause).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Request rejected or failed (91).
+    Rejected,
+    /// The server got no usable answer from the client's identd (92).
+    NoIdent,
+    /// The identd reports another user than the request (93).
+    OtherUser,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Refusal::Rejected => "request rejected or failed",
+            Refusal::NoIdent => "request rejected: no identd answered on the client's host",
+            Refusal::OtherUser => "request rejected: identd reports another user",
+        })
+    }
+}
+
+/// Bytes that are no message of the protocol, and what was wrong with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The version byte has another value.
+    Version(u8),
+    /// The command byte is neither CONNECT nor BIND.
+    Command(u8),
+    /// The user id is longer than [`socks4::MAX_USER`].
+    UserTooLong,
+    /// The host name is longer than [`socks4::MAX_NAME`].
+    NameTooLong,
+    /// The result code of a reply has an unknown value.
+    ReplyCode(u8),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::Version(byte) => write!(out, "bad version 0x{byte:02x}"),
+            Malformed::Command(byte) => write!(out, "bad command {byte}"),
+            Malformed::UserTooLong => write!(out, "user id over {} bytes", socks4::MAX_USER),
+            Malformed::NameTooLong => write!(out, "host name over {} bytes", socks4::MAX_NAME),
+            Malformed::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// Why no message could be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// The stream ended or failed after this many bytes of the message.
+    Incomplete(usize, io::Error),
+    /// The bytes are no message.
+    Malformed(Malformed),
+}
+
+impl Unread {
+    /// The stream ended after this many bytes of the message.
+    pub(crate) fn ended(received: usize) -> Unread {
+        Unread::Incomplete(received, io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl From<Malformed> for Unread {
+    fn from(malformed: Malformed) -> Unread {
+        Unread::Malformed(malformed)
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unread::Incomplete(0, error) => write!(out, "nothing came: {error}"),
+            Unread::Incomplete(received, error) => {
+                write!(out, "it broke off after {received} bytes: {error}")
+            }
+            Unread::Malformed(malformed) => malformed.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for Unread {}

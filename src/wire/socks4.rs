@@ -1,0 +1,506 @@
+//! SOCKS4 and SOCKS4A packets, read and written.
+//!
+//! A request (SOCKS4.protocol by Ying-Da Lee; the name is SOCKS4A's addition,
+//! present when the address is 0.0.0.x with x not 0):
+//!
+//! ```text
+//!      +----+----+----+----+----+----+----+----+----+-..-+----+----+-..-+----+
+//!      | VN | CD | DSTPORT |      DSTIP        | USERID  | 00 | [NAME   | 00] |
+//!      +----+----+----+----+----+----+----+----+----+-..-+----+----+-..-+----+
+//! bytes   1    1      2              4          variable   1   variable    1
+//!
+//!        04 01=CONNECT  big-endian                    for example
+//!           02=BIND                04 01 0050 00000001 616c6963 00 612e6f7267 00
+//! ```
+//!
+//! A reply:
+//!
+//! ```text
+//!      +----+----+----+----+----+----+----+----+
+//!      | VN | CD | DSTPORT |      DSTIP        |    VN = 00
+//!      +----+----+----+----+----+----+----+----+    CD = 5a granted, 5b rejected,
+//! bytes   1    1      2              4                   5c no identd, 5d other user
+//! ```
+
+use std::io::{self, BufRead, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use super::{Command, Host, Malformed, Refusal, Target, Unread};
+
+/// The first byte of a request.
+pub const VERSION: u8 = 0x04;
+
+/// Longest user id in bytes: RFC 1413 allows no longer one in an IDENT answer.
+pub const MAX_USER: usize = 512;
+
+/// Longest name field in bytes: a domain name has at most 255 (RFC 1035).
+pub const MAX_NAME: usize = 255;
+
+/// Bytes in front of the user id.
+const FIXED: usize = 8;
+
+/// Bytes of a reply.
+pub const REPLY_LENGTH: usize = 8;
+
+/// The version byte of a reply is 0, not 4.
+const REPLY_VERSION: u8 = 0x00;
+
+const CONNECT: u8 = 0x01;
+const BIND: u8 = 0x02;
+
+const GRANTED: u8 = 0x5A;
+const REJECTED: u8 = 0x5B;
+const NO_IDENT: u8 = 0x5C;
+const OTHER_USER: u8 = 0x5D;
+
+/// A request, field by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// CD: what to do.
+    pub command: Command,
+    /// DSTIP and DSTPORT.
+    pub address: SocketAddrV4,
+    /// USERID: opaque bytes without a zero; escape them before printing.
+    pub user: Vec<u8>,
+    /// SOCKS4A's name: opaque bytes without a zero. Present exactly when the
+    /// address is 0.0.0.x with x not 0.
+    pub name: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// A request for this target. An address travels as SOCKS4, because some
+    /// servers lack 4A; a name as SOCKS4A, to be looked up by the server.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if SOCKS4 cannot carry it: an IPv6 address, an unusable
+    /// name, or a user id with a zero byte or over [`MAX_USER`] bytes.
+    pub fn new(command: Command, target: &Target, user: &[u8]) -> io::Result<Request> {
+        let cannot = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if user.len() > MAX_USER || user.contains(&0) {
+            return cannot("a SOCKS4 user id has at most 512 bytes and no zero");
+        }
+        let (ip, name) = match &target.host {
+            Host::Address(IpAddr::V4(ip)) if asks_by_name(*ip) => {
+                return cannot("SOCKS4 cannot carry the addresses 0.0.0.1 to 0.0.0.255");
+            }
+            Host::Address(IpAddr::V4(ip)) => (*ip, None),
+            Host::Address(IpAddr::V6(_)) => return cannot("SOCKS4 has no IPv6 addresses"),
+            Host::Name(name) => {
+                let name = name.as_str().as_bytes().to_vec();
+                (Ipv4Addr::new(0, 0, 0, 1), Some(name))
+            }
+            Host::Unusable(bad) => return cannot(bad.reason),
+        };
+        Ok(Request {
+            command,
+            address: SocketAddrV4::new(ip, target.port),
+            user: user.to_vec(),
+            name,
+        })
+    }
+
+    /// The far end this request means.
+    pub fn target(&self) -> Target {
+        let host = match &self.name {
+            Some(name) => Host::from_name(name),
+            None => Host::Address(IpAddr::V4(*self.address.ip())),
+        };
+        Target {
+            host,
+            port: self.address.port(),
+        }
+    }
+
+    /// The request as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let command = match self.command {
+            Command::Connect => CONNECT,
+            Command::Bind => BIND,
+        };
+        let mut bytes = vec![VERSION, command];
+        bytes.extend(self.address.port().to_be_bytes());
+        bytes.extend(self.address.ip().octets());
+        bytes.extend(&self.user);
+        bytes.push(0);
+        if let Some(name) = &self.name {
+            bytes.extend(name);
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    /// Takes a request off the front of these bytes: the request and how many
+    /// bytes it has, or `None` while more must come.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] as soon as no further byte could make a request of it. An
+    /// unknown command is told only at the end of the request, so that the
+    /// refusal does not cross with the rest of it.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
+        match bytes.first() {
+            None => return Ok(None),
+            Some(&VERSION) => {}
+            Some(&other) => return Err(Malformed::Version(other)),
+        }
+        let Some((&[_, command, p1, p0, a, b, c, d], rest)) = bytes.split_first_chunk::<FIXED>()
+        else {
+            return Ok(None);
+        };
+        let ip = Ipv4Addr::new(a, b, c, d);
+        let Some((user, rest)) = split_at_zero(rest, MAX_USER, Malformed::UserTooLong)? else {
+            return Ok(None);
+        };
+        let (name, rest) = if asks_by_name(ip) {
+            match split_at_zero(rest, MAX_NAME, Malformed::NameTooLong)? {
+                Some((name, rest)) => (Some(name.to_vec()), rest),
+                None => return Ok(None),
+            }
+        } else {
+            (None, rest)
+        };
+        let command = match command {
+            CONNECT => Command::Connect,
+            BIND => Command::Bind,
+            other => return Err(Malformed::Command(other)),
+        };
+        let request = Request {
+            command,
+            address: SocketAddrV4::new(ip, u16::from_be_bytes([p1, p0])),
+            user: user.to_vec(),
+            name,
+        };
+        Ok(Some((request, bytes.len() - rest.len())))
+    }
+
+    /// Reads one request and not a byte more: what the client sent early stays
+    /// in the stream for the relay.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Request, Unread> {
+        let mut seen = Vec::new();
+        loop {
+            let chunk = match stream.fill_buf() {
+                Ok([]) => return Err(Unread::ended(seen.len())),
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Unread::Incomplete(seen.len(), error)),
+            };
+            let before = seen.len();
+            seen.extend_from_slice(chunk);
+            if let Some((request, length)) = Request::decode(&seen)? {
+                stream.consume(length - before);
+                return Ok(request);
+            }
+            // No byte of an incomplete request belongs to anyone else.
+            stream.consume(seen.len() - before);
+        }
+    }
+}
+
+/// Does this DSTIP announce a name (SOCKS4A)? The last number is ignored.
+fn asks_by_name(ip: Ipv4Addr) -> bool {
+    matches!(ip.octets(), [0, 0, 0, 1..=255])
+}
+
+type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// Splits off a field that a zero byte ends; `None` while the zero has not come.
+fn split_at_zero(
+    bytes: &[u8],
+    longest: usize,
+    too_long: Malformed,
+) -> Result<Option<FieldAndRest<'_>>, Malformed> {
+    let mut parts = bytes.splitn(2, |&byte| byte == 0);
+    match (parts.next(), parts.next()) {
+        (Some(field), _) if field.len() > longest => Err(too_long),
+        (Some(field), Some(rest)) => Ok(Some((field, rest))),
+        _ => Ok(None),
+    }
+}
+
+/// A reply: the outcome with the port and address fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Granted, or why not.
+    pub outcome: Result<(), Refusal>,
+    /// DSTPORT and DSTIP. CONNECT repeats those of the request; the first reply
+    /// to BIND has our listening address (0.0.0.0: "the one you reached me by"),
+    /// the second the peer's.
+    pub address: SocketAddrV4,
+}
+
+impl Reply {
+    /// The refusal of something that is no request, so that no port or address
+    /// is known.
+    pub const REJECTED: Reply = Reply {
+        outcome: Err(Refusal::Rejected),
+        address: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+    };
+
+    /// The reply as bytes.
+    pub fn encode(&self) -> [u8; REPLY_LENGTH] {
+        let code = match self.outcome {
+            Ok(()) => GRANTED,
+            Err(Refusal::Rejected) => REJECTED,
+            Err(Refusal::NoIdent) => NO_IDENT,
+            Err(Refusal::OtherUser) => OTHER_USER,
+        };
+        let [p1, p0] = self.address.port().to_be_bytes();
+        let [a, b, c, d] = self.address.ip().octets();
+        [REPLY_VERSION, code, p1, p0, a, b, c, d]
+    }
+
+    /// Understands the eight bytes of a reply.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the version is not 0 or the code is unknown.
+    pub fn decode(bytes: [u8; REPLY_LENGTH]) -> Result<Reply, Malformed> {
+        let [version, code, p1, p0, a, b, c, d] = bytes;
+        if version != REPLY_VERSION {
+            return Err(Malformed::Version(version));
+        }
+        let outcome = match code {
+            GRANTED => Ok(()),
+            REJECTED => Err(Refusal::Rejected),
+            NO_IDENT => Err(Refusal::NoIdent),
+            OTHER_USER => Err(Refusal::OtherUser),
+            other => return Err(Malformed::ReplyCode(other)),
+        };
+        let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([p1, p0]));
+        Ok(Reply { outcome, address })
+    }
+
+    /// Reads one reply and not a byte more.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl Read) -> Result<Reply, Unread> {
+        let mut bytes = [0; REPLY_LENGTH];
+        let mut received = 0;
+        while let Some(rest) = bytes.get_mut(received..).filter(|rest| !rest.is_empty()) {
+            received += match stream.read(rest) {
+                Ok(0) => return Err(Unread::ended(received)),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => return Err(Unread::Incomplete(received, error)),
+            };
+        }
+        Ok(Reply::decode(bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufReader;
+    use std::net::Ipv6Addr;
+
+    /// Bytes, the request they hold, and what must be left unread.
+    fn requests() -> Vec<(&'static [u8], Request, &'static [u8])> {
+        let request = |command, ip: [u8; 4], port, user: &[u8], name: Option<&[u8]>| Request {
+            command,
+            address: SocketAddrV4::new(ip.into(), port),
+            user: user.to_vec(),
+            name: name.map(<[u8]>::to_vec),
+        };
+        vec![
+            (
+                b"\x04\x01\x00\x50\x8c\x71\x01\x02\x00",
+                request(Command::Connect, [140, 113, 1, 2], 80, b"", None),
+                b"",
+            ),
+            (
+                b"\x04\x02\x12\x34\x7f\x00\x00\x01alice\x00early",
+                request(Command::Bind, [127, 0, 0, 1], 0x1234, b"alice", None),
+                b"early",
+            ),
+            (
+                b"\x04\x01\x01\xbb\x00\x00\x00\x01\x00a.org\x00\x16\x03",
+                request(Command::Connect, [0, 0, 0, 1], 443, b"", Some(b"a.org")),
+                b"\x16\x03",
+            ),
+            (
+                b"\x04\x02\x00\x15\x00\x00\x00\xffbob\x00\x00\x00",
+                request(Command::Bind, [0, 0, 0, 255], 21, b"bob", Some(b"")),
+                b"\x00",
+            ),
+            // 0.0.0.0 announces no name: what follows is data.
+            (
+                b"\x04\x02\x00\x00\x00\x00\x00\x00\x00name\x00",
+                request(Command::Bind, [0, 0, 0, 0], 0, b"", None),
+                b"name\x00",
+            ),
+            (
+                b"\x04\x01\x00\x01\x00\x00\x01\x01\xff\x1b\r\n\x00x",
+                request(Command::Connect, [0, 0, 1, 1], 1, b"\xff\x1b\r\n", None),
+                b"x",
+            ),
+        ]
+    }
+
+    #[test]
+    fn a_request_is_read_exactly_in_any_chunking() {
+        for (bytes, request, rest) in requests() {
+            for chunk in 1..=bytes.len() {
+                let mut stream = BufReader::with_capacity(chunk, bytes);
+                let read = Request::read(&mut stream).expect("a request");
+                assert_eq!(read, request);
+                let mut left = Vec::new();
+                stream.read_to_end(&mut left).unwrap();
+                assert_eq!(left, rest, "{bytes:?} in chunks of {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_split_into_two_and_three_pieces_gives_the_same_request() {
+        for (bytes, request, rest) in requests() {
+            for first in 0..=bytes.len() {
+                for second in first..=bytes.len() {
+                    let pieces = bytes[..first].chain(&bytes[first..second]);
+                    let mut stream = pieces.chain(&bytes[second..]);
+                    assert_eq!(Request::read(&mut stream).expect("a request"), request);
+                    let mut left = Vec::new();
+                    stream.read_to_end(&mut left).unwrap();
+                    assert_eq!(left, rest);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_proper_prefix_asks_for_more() {
+        for (bytes, _, rest) in requests() {
+            for length in 0..bytes.len() - rest.len() {
+                assert_eq!(Request::decode(&bytes[..length]), Ok(None));
+                match Request::read(&mut &bytes[..length]) {
+                    Err(Unread::Incomplete(received, _)) => assert_eq!(received, length),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn encode_then_decode_is_identity() {
+        for (bytes, request, rest) in requests() {
+            let encoded = request.encode();
+            assert_eq!(encoded, bytes[..bytes.len() - rest.len()]);
+            assert_eq!(
+                Request::decode(&encoded),
+                Ok(Some((request, encoded.len())))
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_number_of_a_name_announcement_is_ignored() {
+        for x in 1..=255 {
+            let bytes = [4, 1, 0, 80, 0, 0, 0, x, 0, b'h', 0];
+            let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
+            assert_eq!(length, bytes.len());
+            assert_eq!(request.target().host, Host::from_name(b"h"));
+        }
+    }
+
+    #[test]
+    fn fields_at_their_limit_pass_and_one_byte_more_is_refused_at_once() {
+        let head = [4, 1, 0, 80, 0, 0, 0, 1];
+        let with = |user: usize, name: usize| {
+            [&head[..], &vec![b'u'; user], &[0], &vec![b'n'; name], &[0]].concat()
+        };
+        let longest = with(MAX_USER, MAX_NAME);
+        let (request, length) = Request::decode(&longest).unwrap().expect("complete");
+        assert_eq!((request.user.len(), length), (MAX_USER, longest.len()));
+
+        let user = [&head[..], &[b'u'; MAX_USER + 1]].concat();
+        assert_eq!(Request::decode(&user), Err(Malformed::UserTooLong));
+        assert_eq!(Request::decode(&user[..user.len() - 1]), Ok(None));
+
+        let name = with(3, MAX_NAME + 1);
+        let unfinished = &name[..name.len() - 1];
+        assert_eq!(Request::decode(unfinished), Err(Malformed::NameTooLong));
+        assert_eq!(Request::decode(&name), Err(Malformed::NameTooLong));
+        assert_eq!(
+            Request::decode(&unfinished[..unfinished.len() - 1]),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
+        for byte in (0..=255).filter(|&byte| byte != VERSION) {
+            assert_eq!(Request::decode(&[byte]), Err(Malformed::Version(byte)));
+        }
+        for byte in (0..=255).filter(|&byte| byte != CONNECT && byte != BIND) {
+            let bytes = [4, byte, 0, 80, 1, 2, 3, 4, b'u', 0];
+            assert_eq!(Request::decode(&bytes[..9]), Ok(None));
+            assert_eq!(Request::decode(&bytes), Err(Malformed::Command(byte)));
+        }
+    }
+
+    #[test]
+    fn a_request_is_made_for_a_target_as_socks4_carries_it() {
+        let make = |host: Host, user: &[u8]| {
+            let target = Target { host, port: 80 };
+            Request::new(Command::Connect, &target, user).map(|request| request.encode())
+        };
+        let address = Host::Address(Ipv4Addr::new(1, 2, 3, 4).into());
+        let bytes = make(address.clone(), b"me").unwrap();
+        assert_eq!(bytes, b"\x04\x01\x00\x50\x01\x02\x03\x04me\x00");
+        let bytes = make(Host::from_name(b"A.org."), b"").unwrap();
+        assert_eq!(bytes, b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a.org\x00");
+
+        let v6 = Host::Address(Ipv6Addr::LOCALHOST.into());
+        let announces = Host::Address(Ipv4Addr::new(0, 0, 0, 7).into());
+        for host in [v6, announces, Host::from_name(b"127.1")] {
+            assert!(make(host.clone(), b"").is_err(), "{host}");
+        }
+        assert!(make(address.clone(), b"a\x00b").is_err());
+        assert!(make(address, &[b'u'; MAX_USER + 1]).is_err());
+    }
+
+    #[test]
+    fn replies_are_read_exactly_and_survive_the_round_trip() {
+        for (outcome, code) in [
+            (Ok(()), 90),
+            (Err(Refusal::Rejected), 91),
+            (Err(Refusal::NoIdent), 92),
+            (Err(Refusal::OtherUser), 93),
+        ] {
+            let reply = Reply {
+                outcome,
+                address: SocketAddrV4::new(Ipv4Addr::new(1, 2, 3, 4), 0x0506),
+            };
+            let bytes = [0, code, 5, 6, 1, 2, 3, 4];
+            assert_eq!(reply.encode(), bytes);
+            let with_data = [&bytes[..], b"data"].concat();
+            for chunk in 1..=with_data.len() {
+                let mut stream = BufReader::with_capacity(chunk, &with_data[..]);
+                assert_eq!(Reply::read(&mut stream).expect("a reply"), reply);
+                let mut left = Vec::new();
+                stream.read_to_end(&mut left).unwrap();
+                assert_eq!(left, b"data");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_told() {
+        let broken = |bytes: [u8; 8]| Reply::decode(bytes).unwrap_err();
+        assert_eq!(broken([4, 90, 0, 0, 0, 0, 0, 0]), Malformed::Version(4));
+        assert_eq!(broken([0, 89, 0, 0, 0, 0, 0, 0]), Malformed::ReplyCode(89));
+        match Reply::read(&mut &[0, 90, 1][..]) {
+            Err(Unread::Incomplete(3, error)) => {
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
