@@ -75,7 +75,9 @@ const WINDOW: usize = 1024;
 pub struct Lookahead<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
+    /// Copies of the bytes that were seen and not yet consumed.
     seen: [u8; WINDOW],
+    count: usize,
 }
 
 impl<'a> Lookahead<'a> {
@@ -86,6 +88,7 @@ impl<'a> Lookahead<'a> {
             stream,
             deadline,
             seen,
+            count: 0,
         }
     }
 }
@@ -97,25 +100,31 @@ impl BufRead for Lookahead<'_> {
     ///
     /// `TimedOut` at the deadline.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        loop {
-            // Looking first costs nothing where the request is already there.
+        while self.count == 0 {
+            // Looking before waiting costs nothing where bytes are already there.
             match peek(self.stream, &mut self.seen) {
-                Ok(count) => return Ok(self.seen.get(..count).unwrap_or_default()),
-                Err(Errno::EAGAIN) => {}
+                Ok(0) => break,
+                Ok(count) => self.count = count,
+                Err(Errno::EAGAIN) => {
+                    let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+                    if !wait(&mut fds, self.deadline)? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
-            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-            if !wait(&mut fds, self.deadline)? {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
         }
+        Ok(self.seen.get(..self.count).unwrap_or_default())
     }
 
     fn consume(&mut self, count: usize) {
+        let count = count.min(self.count);
         let taken = self.seen.get_mut(..count).unwrap_or_default();
         // These bytes were seen in the kernel's buffer, so this returns at once
         // with all of them; a connection reset in between shows at the next use.
         let _ = self.stream.read_exact(taken);
+        self.seen.copy_within(count..self.count, 0);
+        self.count -= count;
     }
 }
 

@@ -173,9 +173,10 @@ impl Server {
         // Every visit holds a copy of `present`, and nobody ever sends: when
         // the last copy is gone, `all_left` is disconnected.
         let (present, all_left) = bounded::<Infallible>(0);
+        let spare = Spare::new();
         let accepting = thread::Builder::new().name("accept".to_owned()).spawn({
             let (house, listener) = (Arc::clone(&house), Arc::clone(&listener));
-            move || accept_clients(&house, &listener, &present)
+            move || accept_clients(&house, &listener, &present, spare)
         })?;
         house.log.send(Event::Listening(address));
 
@@ -287,8 +288,12 @@ impl House {
 }
 
 /// The accept loop: it ends when the server stops, and at nothing else.
-fn accept_clients(house: &Arc<House>, listener: &TcpListener, present: &Sender<Infallible>) {
-    let mut spare = Spare::new();
+fn accept_clients(
+    house: &Arc<House>,
+    listener: &TcpListener,
+    present: &Sender<Infallible>,
+    mut spare: Spare,
+) {
     for number in 1.. {
         let (client, address) = loop {
             match listener.accept() {

@@ -1,0 +1,183 @@
+//! Ends of connections: origins that answer, clients that ask.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::thread;
+
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use threadsocks::client;
+use threadsocks::wire::socks4::Request;
+use threadsocks::wire::{Command, Host, Target};
+
+use crate::proxy::PATIENCE;
+
+/// A listener on loopback that does the same with every connection.
+pub(crate) struct Origin {
+    address: SocketAddr,
+}
+
+impl Origin {
+    /// Each connection gets a thread that does this.
+    pub(crate) fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Origin {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let serve = serve.clone();
+                thread::spawn(move || serve(patient(stream)));
+            }
+        });
+        Origin { address }
+    }
+
+    /// Sends back what comes, to the end.
+    pub(crate) fn echo() -> Origin {
+        Origin::serving(|stream| {
+            let mut buffer = [0; 16 << 10];
+            while let Ok(count @ 1..) = (&stream).read(&mut buffer) {
+                if (&stream).write_all(&buffer[..count]).is_err() {
+                    return;
+                }
+            }
+            let _ = stream.shutdown(Shutdown::Write);
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// As the client asks for it.
+    pub(crate) fn target(&self) -> Target {
+        at(self.address)
+    }
+}
+
+/// A target by address.
+pub(crate) fn at(address: SocketAddr) -> Target {
+    Target {
+        host: Host::Address(address.ip()),
+        port: address.port(),
+    }
+}
+
+/// A target by name.
+pub(crate) fn named(name: &str, port: u16) -> Target {
+    let host = Host::from_name(name.as_bytes());
+    Target { host, port }
+}
+
+/// A port of loopback on which nobody listens, and nobody will: below those the
+/// system gives out.
+pub(crate) const CLOSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+
+/// The bytes of a request.
+pub(crate) fn request(command: Command, target: &Target, user: &[u8]) -> Vec<u8> {
+    Request::new(command, target, user).unwrap().encode()
+}
+
+/// No read or write of a test blocks for ever.
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A plain connection.
+pub(crate) fn dial(address: SocketAddr) -> TcpStream {
+    patient(TcpStream::connect(address).expect("a connection"))
+}
+
+/// A connection through the proxy.
+pub(crate) fn through(proxy: SocketAddr, target: &Target) -> TcpStream {
+    client::connect(dial(proxy), target, b"test").expect("granted")
+}
+
+/// A pair of connected sockets: what the listener accepted, and the other end.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    patient(listener.accept().expect("a connection").0)
+}
+
+/// Everything until the end.
+pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("a proper end");
+    bytes
+}
+
+/// Exactly this many bytes.
+pub(crate) fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).expect("that many bytes");
+    bytes
+}
+
+pub(crate) fn write(mut stream: &TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("written");
+}
+
+/// Ends our sending half.
+pub(crate) fn finish(stream: &TcpStream) {
+    stream.shutdown(Shutdown::Write).expect("half-closed");
+}
+
+/// Breaks the connection instead of closing it.
+pub(crate) fn reset(stream: TcpStream) {
+    let now = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &now).expect("set");
+    drop(stream);
+}
+
+/// Bytes that do not repeat, the same for the same seed (xorshift64).
+pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
+}
+
+/// A listener whose queue is full: whoever connects to it waits for ever, as
+/// behind a firewall that drops packets.
+pub(crate) struct BlackHole {
+    listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub(crate) fn new() -> BlackHole {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let no_queue = nix::sys::socket::Backlog::new(0).unwrap();
+        nix::sys::socket::listen(&listener, no_queue).unwrap();
+        let mut waiting = Vec::new();
+        let short = std::time::Duration::from_millis(200);
+        // The queue holds one more than it should; the first that hangs is
+        // the proof that it is full.
+        while let Ok(stream) = TcpStream::connect_timeout(&address, short) {
+            waiting.push(stream);
+        }
+        BlackHole {
+            listener,
+            _waiting: waiting,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+}

@@ -1,0 +1,50 @@
+//! The server from outside: the real binary, real sockets, real programs.
+//!
+//! Every test starts its own server on a free port with its own rules, and ends
+//! with [`proxy::Proxy::finish`], which waits until the server has no thread and
+//! no descriptor more than at the start, then stops it and looks at its exit
+//! status. Tests wait for facts; no test sleeps and hopes.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+/// The server under test, as a child process.
+mod proxy;
+
+/// Ends of connections: origins that answer, clients that ask.
+mod ends;
+
+/// What a visitor of the project sees first still holds.
+mod house_rules;
+
+/// Dialogues in hexadecimal, also against another server.
+mod conversations;
+
+/// Requests in all states of wholeness.
+mod handshake;
+
+/// CONNECT: names, addresses, and everything that can fail.
+mod connecting;
+
+/// BIND: two replies, and who may come.
+mod binding;
+
+/// Both directions to their very end.
+mod relaying;
+
+/// `socks.conf` changes under a running server.
+mod firewall;
+
+/// What appears on the screen, and that nobody waits for it.
+mod output;
+
+/// Start, signals, limits, exit statuses.
+mod running;
+
+/// curl, nc, socat, Chromium, FTP clients and servers.
+mod programs;
