@@ -62,12 +62,14 @@ pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Re
 /// Whom the client expects, as far as the rules permit it. Only the rules use
 /// the request's port, which may be 0.
 fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Expected, Cause> {
-    if target.host != Host::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+    let anyone = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    if target.host != Host::Address(anyone) {
         let deadline = Deadline::after(visit.house.settings.connect_timeout);
         let (host, port) = (&target.host, target.port);
         let candidates = candidates(visit, Command::Bind, host, port, deadline, notes)?;
         return Ok(Expected::These(candidates));
     }
+    notes.destination(anyone, None);
     let rules = visit.house.rules();
     if rules.could_permit(Command::Bind, visit.client_address, None, None) {
         Ok(Expected::Anyone)

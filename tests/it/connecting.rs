@@ -1,1 +1,309 @@
-//! connecting
+//! CONNECT: names, addresses, and everything that can fail.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use threadsocks::client::{self, NotGranted};
+use threadsocks::wire::{Command, Target};
+
+use crate::ends::{
+    BlackHole, CLOSED, Origin, at, dial, named, read_all, read_exactly, request, reset, through,
+    write,
+};
+use crate::proxy::{PERMIT_ALL, Proxy, until};
+use crate::tampering::Tampering;
+
+/// Asks, is refused, and gives the screen's summary of it.
+fn refused(proxy: &Proxy, target: &Target) -> String {
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    write(&client, &request(Command::Connect, target, b""));
+    let [p1, p0] = target.port.to_be_bytes();
+    let reply = read_all(&client);
+    assert_eq!(reply[..4], [0, 91, p1, p0], "repeats the port");
+    assert_eq!(reply.len(), 8);
+    proxy.block_for(own).summary()
+}
+
+/// Asks with raw name bytes, is refused.
+fn refused_name(proxy: &Proxy, name: &[u8]) -> String {
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    let message = [&[4, 1, 0, 80, 0, 0, 0, 9, 0][..], name, &[0]].concat();
+    write(&client, &message);
+    assert_eq!(read_all(&client), [0, 91, 0, 80, 0, 0, 0, 9]);
+    proxy.block_for(own).summary()
+}
+
+#[test]
+fn the_reply_repeats_port_and_address() {
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let [p1, p0] = origin.port().to_be_bytes();
+    let client = dial(proxy.address());
+    write(&client, &request(Command::Connect, &origin.target(), b""));
+    assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 127, 0, 0, 1]);
+    drop(client);
+    let client = dial(proxy.address());
+    write(
+        &client,
+        &[&[4, 1, p1, p0, 0, 0, 0, 77, 0], &b"localhost"[..], &[0]].concat(),
+    );
+    assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 0, 0, 0, 77]);
+    let own = client.local_addr().unwrap();
+    let shown = proxy.block_for(own).summary();
+    assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn c01_a_closed_port_is_refused_at_once() {
+    let proxy = Proxy::open();
+    let began = Instant::now();
+    let shown = refused(&proxy, &at(CLOSED.into()));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(shown, "127.0.0.1:1 CONNECT Reject");
+    proxy.says("Connection refused");
+    proxy.finish();
+}
+
+#[test]
+fn c03_a_black_hole_is_left_at_the_limit() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
+    let hole = BlackHole::new();
+    let began = Instant::now();
+    let shown = refused(&proxy, &at(hole.address()));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(700), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(shown.ends_with("CONNECT Reject"), "{shown}");
+    proxy.finish();
+}
+
+#[test]
+fn c04_a_client_that_breaks_off_ends_the_dialling() {
+    let proxy = Proxy::open();
+    let hole = BlackHole::new();
+    let base = proxy.holdings();
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    write(
+        &client,
+        &request(Command::Connect, &at(hole.address()), b""),
+    );
+    // It dials: a thread and two descriptors more than at first.
+    until("the dialling", || (proxy.holdings() > base).then_some(()));
+    reset(client);
+    let began = Instant::now();
+    assert_eq!(proxy.block_for(own).reply, "Reject");
+    proxy.is_back_at_its_base();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    proxy.says("the client left");
+    proxy.finish();
+}
+
+#[test]
+fn c04_a_client_that_only_ends_its_half_is_still_served() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
+    let hole = BlackHole::new();
+    let client = dial(proxy.address());
+    write(
+        &client,
+        &request(Command::Connect, &at(hole.address()), b""),
+    );
+    crate::ends::finish(&client);
+    let began = Instant::now();
+    assert_eq!(read_all(&client)[..2], [0, 91]);
+    assert!(began.elapsed() >= Duration::from_millis(600));
+    proxy.finish();
+}
+
+#[test]
+fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
+    let proxy = Proxy::open();
+    for address in [
+        "127.0.0.1:0",
+        "0.0.0.0:80",
+        "224.0.0.1:80",
+        "255.255.255.255:80",
+    ] {
+        let target = at(address.parse().unwrap());
+        assert_eq!(
+            refused(&proxy, &target),
+            format!("{address} CONNECT Reject")
+        );
+    }
+    proxy.finish();
+}
+
+#[test]
+fn c09_a_loop_through_ourselves_ends_after_one_turn() {
+    let proxy = Proxy::open();
+    let ourselves = at(proxy.address());
+    for _ in 0..20 {
+        // The outer request is fine: we may connect to ourselves. The inner one
+        // comes from ourselves.
+        let tunnel = through(proxy.address(), &ourselves);
+        write(&tunnel, &request(Command::Connect, &ourselves, b""));
+        assert_eq!(read_all(&tunnel)[..2], [0, 91]);
+    }
+    proxy.says("a loop");
+    proxy.finish();
+}
+
+#[test]
+fn c10_without_a_second_thread_the_answer_is_no() {
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    // strace counts for each thread by itself. The session's first new thread
+    // is for the name, its second for the second direction.
+    let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN:when=2") else {
+        return;
+    };
+    let target = named("localhost", origin.port());
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    write(&client, &request(Command::Connect, &target, b""));
+    assert_eq!(read_all(&client)[..2], [0, 91]);
+    assert_eq!(proxy.block_for(own).reply, "Reject");
+    proxy.says("no thread to be had");
+    drop(tampering);
+    drop(through(proxy.address(), &origin.target()));
+    proxy.finish();
+}
+
+#[test]
+fn c13_an_origin_that_breaks_off_at_once() {
+    let proxy = Proxy::open();
+    let origin = Origin::serving(reset);
+    for _ in 0..50 {
+        let client = dial(proxy.address());
+        write(&client, &request(Command::Connect, &origin.target(), b""));
+        let mut got = Vec::new();
+        let _ = (&client).read_to_end(&mut got);
+        assert!(
+            got.is_empty() || got[..2] == [0, 90] || got[..2] == [0, 91],
+            "{got:?}"
+        );
+    }
+    proxy.finish();
+}
+
+#[test]
+fn d04_d05_d06_names_that_are_none_are_refused_unasked() {
+    let proxy = Proxy::open();
+    for name in [
+        &b""[..],
+        b"a b",
+        b"a..b",
+        b"127.1",
+        b"0177.0.0.1",
+        b"2130706433",
+        b"0x7f000001",
+        b"::1",
+        b"[::1]",
+        b"user@localhost",
+        b"localhost:80",
+        "b\u{fc}cher.example".as_bytes(),
+        b"\xff\xfe",
+        b"x\n<Reply>: Accept",
+        &[b'n'; 255],
+    ] {
+        assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
+    }
+    for line in proxy.said() {
+        assert!(
+            line.bytes().all(|byte| (0x20..0x7F).contains(&byte)),
+            "{line}"
+        );
+    }
+    proxy.finish();
+}
+
+#[test]
+fn d06_a_dotted_quad_as_name_is_an_address() {
+    let proxy = Proxy::start("permit c 127.0.0.1\n", &[]);
+    let origin = Origin::echo();
+    let client = dial(proxy.address());
+    let [p1, p0] = origin.port().to_be_bytes();
+    write(
+        &client,
+        &[&[4, 1, p1, p0, 0, 0, 0, 1, 0], &b"127.0.0.1"[..], &[0]].concat(),
+    );
+    assert_eq!(read_exactly(&client, 2), [0, 90]);
+    assert_eq!(
+        refused_name(&proxy, b"127.0.0.2"),
+        "127.0.0.2:80 CONNECT Reject"
+    );
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn d07_a_name_that_does_not_exist() {
+    let proxy = Proxy::open();
+    // RFC 6761 promises that this one never will.
+    assert_eq!(
+        refused_name(&proxy, b"nobody.invalid"),
+        "-:80 CONNECT Reject"
+    );
+    proxy.says("nobody.invalid was not found");
+    proxy.finish();
+}
+
+#[test]
+fn x01_a_name_is_judged_by_what_it_resolves_to() {
+    let proxy = Proxy::start("deny c 127.0.0.0/8\npermit c - \n", &[]);
+    let target = named("localhost", 80);
+    assert_eq!(refused(&proxy, &target), "127.0.0.1:80 CONNECT Reject");
+    proxy.says("rule on line 1 denies it");
+    proxy.finish();
+}
+
+#[test]
+fn x02_a_name_is_looked_up_only_for_whom_some_address_could_be_permitted() {
+    let proxy = Proxy::start("permit c 10.0.0.0/8 - - -\n", &["-v"]);
+    assert_eq!(
+        refused(&proxy, &named("localhost", 80)),
+        "-:80 CONNECT Reject"
+    );
+    proxy.says("no rule permits it");
+    proxy.finish();
+}
+
+#[test]
+fn s03_without_a_thread_a_client_still_gets_its_refusal() {
+    let proxy = Proxy::open();
+    let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN:when=1") else {
+        return;
+    };
+    let client = dial(proxy.address());
+    assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
+    proxy.says("no thread for a client");
+    drop(tampering);
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn s08_every_refusal_a_few_hundred_times_leaves_nothing() {
+    let proxy = Proxy::start("deny c 127.0.0.9\npermit c -\n", &[]);
+    let denied = at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 80)));
+    for _ in 0..300 {
+        for target in [
+            &at(CLOSED.into()),
+            &denied,
+            &at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        ] {
+            let result = client::connect(dial(proxy.address()), target, b"");
+            assert!(matches!(result, Err(NotGranted::Refused(_))));
+        }
+        let bad: TcpStream = dial(proxy.address());
+        write(&bad, b"\x04\x09\0\0\0\0\0\0\0");
+        assert_eq!(read_all(&bad)[..2], [0, 91]);
+    }
+    assert_eq!(proxy.blocks(900).len(), 900);
+    proxy.finish();
+}

@@ -310,7 +310,7 @@ fn h18_clients_that_break_off_at_once() {
 /// Two reads for the usual request: one looks, one takes exactly it.
 #[test]
 fn a_usual_request_costs_two_reads() {
-    if !crate::programs::present("strace", "strace") {
+    if !crate::tools::present("strace", "strace") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

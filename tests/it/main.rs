@@ -19,6 +19,12 @@ mod proxy;
 /// Ends of connections: origins that answer, clients that ask.
 mod ends;
 
+/// Programs that a test needs and a machine may lack.
+mod tools;
+
+/// System calls of a running server fail as the test wishes.
+mod tampering;
+
 /// What a visitor of the project sees first still holds.
 mod house_rules;
 

@@ -1,1 +1,349 @@
-//! relaying
+//! Both directions to their very end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::ends::{
+    Origin, accept, at, finish, noise, read_all, read_exactly, reset, through, write,
+};
+use crate::proxy::{PERMIT_ALL, Proxy, until};
+
+const MEGABYTE: usize = 1 << 20;
+
+/// A relayed connection with both ends in the test's hands: client, remote.
+fn relayed(proxy: &Proxy) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = through(proxy.address(), &at(listener.local_addr().unwrap()));
+    (client, accept(&listener))
+}
+
+#[test]
+fn r01_the_client_ends_first_and_still_gets_its_answer() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    write(&client, b"question");
+    finish(&client);
+    assert_eq!(read_all(&remote), b"question");
+    let answer = noise(1, MEGABYTE);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            write(&remote, &answer);
+            finish(&remote);
+        });
+        assert!(read_all(&client) == answer);
+    });
+    proxy.finish();
+}
+
+#[test]
+fn r02_the_remote_ends_first_and_still_gets_the_upload() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    finish(&remote);
+    assert_eq!(read_all(&client), b"");
+    let upload = noise(2, MEGABYTE);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            write(&client, &upload);
+            finish(&client);
+        });
+        assert!(read_all(&remote) == upload);
+    });
+    proxy.finish();
+}
+
+#[test]
+fn r03_both_end_at_once() {
+    let proxy = Proxy::open();
+    for round in 0..300 {
+        let (client, remote) = relayed(&proxy);
+        let start = Barrier::new(2);
+        let end = |stream: &TcpStream, seed| {
+            let sent = noise(seed, 3000);
+            start.wait();
+            write(stream, &sent);
+            finish(stream);
+            (sent, read_all(stream))
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| end(&remote, round + 1000));
+            let (sent_up, got_down) = end(&client, round);
+            let (sent_down, got_up) = other.join().unwrap();
+            assert!(sent_up == got_up && sent_down == got_down);
+        });
+    }
+    proxy.finish();
+}
+
+#[test]
+fn r04_half_closed_and_silent_for_too_long() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--half-closed-timeout", "500ms", "-v"]);
+    let (client, remote) = relayed(&proxy);
+    // A whole connection may be silent for longer than that.
+    client
+        .set_read_timeout(Some(Duration::from_millis(900)))
+        .unwrap();
+    let error = (&client).read(&mut [0]).expect_err("silence");
+    assert!(matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut
+    ));
+    let began = Instant::now();
+    finish(&client);
+    assert_eq!(read_all(&remote), b"");
+    client
+        .set_read_timeout(Some(crate::proxy::PATIENCE))
+        .unwrap();
+    assert_eq!(read_all(&client), b"");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(450), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    proxy.says("half-closed and silent");
+    proxy.finish();
+}
+
+#[test]
+fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
+    let proxy = Proxy::open();
+    for _ in 0..20 {
+        let (client, remote) = relayed(&proxy);
+        write(&remote, b"half a page");
+        assert_eq!(read_exactly(&client, 11), b"half a page");
+        reset(remote);
+        let error = (&client).read(&mut [0]).expect_err("a reset, no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+
+        let (client, remote) = relayed(&proxy);
+        reset(client);
+        let error = (&remote).read(&mut [0]).expect_err("a reset, no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    proxy.finish();
+}
+
+#[test]
+fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    // The remote sends more than all buffers hold, and nobody reads it.
+    let stuffing = thread::spawn({
+        let remote = remote.try_clone().unwrap();
+        move || {
+            let junk = noise(3, MEGABYTE);
+            while (&remote).write_all(&junk).is_ok() {}
+        }
+    });
+    let before = proxy.holdings();
+    // Data upwards, to a remote that then breaks off.
+    write(&client, b"x");
+    assert_eq!(read_exactly(&remote, 1), b"x");
+    reset_shared(&remote);
+    stuffing.join().unwrap();
+    drop(remote);
+    until("the session's end", || {
+        (proxy.holdings() < before).then_some(())
+    });
+    drop(client);
+    proxy.finish();
+}
+
+/// Breaks a connection that others still hold.
+fn reset_shared(stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn r06_idle_for_too_long_ends_without_a_byte() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "-v"]);
+    let (client, remote) = relayed(&proxy);
+    write(&client, b"hello");
+    assert_eq!(read_exactly(&remote, 5), b"hello");
+    let began = Instant::now();
+    assert_eq!(read_all(&client), b"");
+    assert_eq!(read_all(&remote), b"");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    proxy.says("idle for too long");
+    proxy.finish();
+}
+
+#[test]
+fn r07_one_busy_direction_keeps_the_other_alive() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "400ms"]);
+    let (client, remote) = relayed(&proxy);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        write(&client, b"tick");
+        assert_eq!(read_exactly(&remote, 4), b"tick");
+        thread::park_timeout(Duration::from_millis(50));
+    }
+    write(&remote, b"after a long silence");
+    assert_eq!(read_exactly(&client, 20), b"after a long silence");
+    drop((client, remote));
+    proxy.finish();
+}
+
+#[test]
+fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "1s"]);
+    let memory = proxy.status("VmRSS");
+    let (client, remote) = relayed(&proxy);
+    let stuffing = thread::spawn(move || {
+        let junk = noise(4, MEGABYTE);
+        while (&remote).write_all(&junk).is_ok() {}
+    });
+    // The other direction still works while this one is stuck.
+    write(&client, b"still here");
+    // The limit ends the session even though a pump is blocked in a write.
+    stuffing.join().unwrap();
+    let memory_now = proxy.status("VmRSS");
+    assert!(
+        memory_now < memory + 4096,
+        "{memory} kB, then {memory_now} kB"
+    );
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn r13_every_byte_both_ways_through_slow_and_choppy_ends() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    let send = |stream: &TcpStream, seed: u64| {
+        let bytes = noise(seed, 24 * MEGABYTE);
+        let mut rest = &bytes[..];
+        let mut piece = 1;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(piece.min(rest.len()));
+            write(stream, now);
+            rest = later;
+            piece = piece * 7 % 262_139 + 1;
+        }
+        finish(stream);
+        Sha256::digest(&bytes)
+    };
+    let receive = |mut stream: &TcpStream| {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 200_000];
+        let mut window = 1;
+        loop {
+            match stream.read(&mut buffer[..window]).expect("no break") {
+                0 => return hash.finalize(),
+                count => hash.update(&buffer[..count]),
+            }
+            window = window * 5 % 199_999 + 1;
+        }
+    };
+    thread::scope(|scope| {
+        let up_sent = scope.spawn(|| send(&client, 5));
+        let down_sent = scope.spawn(|| send(&remote, 6));
+        let up_got = scope.spawn(|| receive(&remote));
+        let down_got = receive(&client);
+        assert_eq!(up_sent.join().unwrap(), up_got.join().unwrap());
+        assert_eq!(down_sent.join().unwrap(), down_got);
+    });
+    proxy.finish();
+}
+
+#[test]
+fn r14_a_byte_goes_round_without_delay() {
+    let proxy = Proxy::open();
+    let client = through(proxy.address(), &Origin::echo().target());
+    let began = Instant::now();
+    let rounds = 500;
+    for _ in 0..rounds {
+        write(&client, b"x");
+        assert_eq!(read_exactly(&client, 1), b"x");
+    }
+    // Nagle's algorithm against delayed acknowledgements costs 40 ms a round.
+    let mean = began.elapsed() / rounds;
+    assert!(mean < Duration::from_millis(5), "{mean:?}");
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
+    let proxy = Proxy::open();
+    // As much as the buffers on the way hold, so that the remote can be done
+    // with it before the client reads a byte.
+    let answer = noise(7, 300_000);
+    for _ in 0..10 {
+        let (client, remote) = relayed(&proxy);
+        write(&remote, &answer);
+        finish(&remote);
+        // Everything has arrived at the proxy, the end included.
+        until("the remote's last byte", || {
+            (state(&remote) == FIN_WAIT2).then_some(())
+        });
+        drop(remote);
+        // What the client still uploads makes the remote's system break the
+        // connection.
+        for _ in 0..20 {
+            write(&client, b"who wants this?");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        finish(&client);
+        assert!(read_all(&client) == answer);
+    }
+    proxy.finish();
+}
+
+/// Our end has been acknowledged, the other end's has not come (/proc/net/tcp).
+const FIN_WAIT2: &str = "05";
+
+/// The state of this connection, as the kernel tells it.
+fn state(stream: &TcpStream) -> String {
+    let (SocketAddr::V4(own), SocketAddr::V4(other)) =
+        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    else {
+        panic!("IPv4 only");
+    };
+    let shown = |address: SocketAddrV4| {
+        let ip = u32::from_ne_bytes(address.ip().octets());
+        format!("{ip:08X}:{:04X}", address.port())
+    };
+    let row = format!("{} {}", shown(own), shown(other));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let found = table.lines().find_map(|line| line.split_once(&row));
+    let (_, rest) = found.expect("a row for the connection");
+    rest.split_whitespace().next().unwrap().to_owned()
+}
+
+/// The issue's own measure: a hundred clients at once, megabytes both ways,
+/// every byte right, and nothing left behind.
+#[test]
+fn a_hundred_clients_at_once() {
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let start = Arc::new(Barrier::new(100));
+    let clients: Vec<_> = (0..100)
+        .map(|number| {
+            let (address, target) = (proxy.address(), origin.target());
+            let start = Arc::clone(&start);
+            thread::spawn(move || {
+                let client = through(address, &target);
+                let bytes = noise(number, 2 * MEGABYTE);
+                start.wait();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        write(&client, &bytes);
+                        finish(&client);
+                    });
+                    assert!(read_all(&client) == bytes, "client {number}");
+                });
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("every byte right");
+    }
+    assert_eq!(proxy.blocks(100).len(), 100);
+    proxy.finish();
+}

@@ -1,0 +1,28 @@
+//! Programs that a test needs and a machine may lack.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// Is this program installed? If not, the test is to be skipped.
+pub(crate) fn present(program: &str, package: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        skip(&format!(
+            "{program} is missing; install the package {package}"
+        ));
+    }
+    found
+}
+
+/// Says on the real stderr, past the test runner's capture, that a test is
+/// skipped. Where everything must be there (`THREADSOCKS_REQUIRE_ALL=1`) the
+/// test fails instead.
+pub(crate) fn skip(why: &str) {
+    let required = std::env::var_os("THREADSOCKS_REQUIRE_ALL").is_some_and(|value| value == "1");
+    assert!(!required, "{why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
