@@ -34,15 +34,17 @@ pub(super) fn copy<A: Leg, B: Leg>(from: &A, to: &B, gauge: &Gauge) -> io::Resul
     }
 }
 
-/// Reads and drops what still comes, until `from` ends.
-pub(super) fn discard<A: Leg>(from: &A) {
+/// Reads and drops what still comes, until `from` ends (then true), or until
+/// this is over.
+pub(super) fn discard<A: Leg>(from: &A, is_over: impl Fn() -> bool) -> bool {
     let mut buffer = [0; SMALL];
-    loop {
+    while !is_over() {
         match from.read(&mut buffer) {
-            Ok(0) => return,
+            Ok(0) => return true,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+            Err(_) => return true,
         }
     }
+    false
 }

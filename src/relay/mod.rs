@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::net;
+use crate::net::{self, Deadline};
 
 /// One end of a relayed connection. The client's may later be more than a
 /// socket (a stream with protection around it), so the pumps ask for no more
@@ -89,6 +89,15 @@ pub struct Meter {
     pub down: Gauge,
 }
 
+impl Meter {
+    /// Nothing moves any more, because both ends have been cut. (An end that
+    /// goes on sending can still be read from.)
+    pub fn end(&self) {
+        self.up.end();
+        self.down.end();
+    }
+}
+
 /// How far one direction has come. One pump writes it, anybody may read it.
 #[derive(Debug, Default)]
 pub struct Gauge {
@@ -110,12 +119,21 @@ impl Gauge {
     fn add(&self, count: usize) {
         self.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 /// How long a pump that met an error waits for the other one to notice by
 /// itself. Long enough for a thread to wake on a busy machine, too short for
 /// anybody to mind.
 const NOTICE: Duration = Duration::from_millis(50);
+
+/// How long a pump reads what nobody wants any more. An end that reads at all
+/// gets through what the buffers hold for it in that time; one that sends
+/// without end must not be listened to for longer.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// One of two pumps that know of each other.
 ///
@@ -159,17 +177,33 @@ impl Pump {
         let result = copy::copy(from, to, gauge);
         match &result {
             // An end that another pump's error has brought about is no end.
-            Ok(()) if self.abandoned.load(Ordering::SeqCst) => {}
+            Ok(()) if self.is_abandoned() => {}
             Ok(()) => to.finish(),
-            // `to` has said all it had to say and then closed for good. Its last
-            // words may still be on their way to `from`, and a reset, by us or
-            // by closing with unread bytes, would lose them.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => copy::discard(from),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.outlive(from, to, gauge);
+            }
             Err(_) => self.abandon(from, to),
         }
-        gauge.ended.store(true, Ordering::Relaxed);
+        gauge.end();
         self.running = None;
         result
+    }
+
+    /// `to` has said all it had to say, and then closed for good while `from`
+    /// was still sending. Its last words may still be on their way to `from`,
+    /// and any reset would lose them: one of ours, or that which the system
+    /// sends when a socket is closed with unread bytes. So what `from` still
+    /// sends is read and dropped for a while.
+    fn outlive<A: Leg, B: Leg>(&mut self, from: &A, to: &B, gauge: &Gauge) {
+        let deadline = Deadline::after(LAST_WORDS);
+        let is_over = || deadline.is_over() || gauge.has_ended() || self.is_abandoned();
+        if !copy::discard(from, is_over) {
+            self.abandon(from, to);
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
     }
 
     /// Makes the other pump end too, in such a way that both ends learn that

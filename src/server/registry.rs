@@ -105,6 +105,7 @@ impl Visit {
     pub(super) fn cut(&self, why: Ending) {
         let mut fate = lock(&self.fate);
         fate.get_or_insert(why);
+        self.meter.end();
         self.client.cut();
         if let Some(remote) = self.remote() {
             remote.cut();

@@ -294,6 +294,7 @@ fn h17_urgent_bytes_do_not_hang_the_server() {
     nix::sys::socket::send(client.as_raw_fd(), &[4, 1, 0, 80], urgent).unwrap();
     // One byte is missing from the stream, so this is no request any more.
     assert_eq!(read_all(&client), REJECTED);
+    drop(client);
     proxy.finish();
 }
 

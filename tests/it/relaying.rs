@@ -295,6 +295,27 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
     proxy.finish();
 }
 
+#[test]
+fn r17_a_remote_that_never_stops_is_not_listened_to_for_ever() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    for leave in [drop, reset] {
+        let (client, remote) = relayed(&proxy);
+        let sending = thread::spawn(move || {
+            let began = Instant::now();
+            let junk = noise(8, 10_000);
+            while (&remote).write_all(&junk).is_ok() {}
+            began.elapsed()
+        });
+        read_exactly(&client, 100_000);
+        finish(&client);
+        leave(client);
+        let took = sending.join().unwrap();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+    proxy.says("broken:");
+    proxy.finish();
+}
+
 /// Our end has been acknowledged, the other end's has not come (/proc/net/tcp).
 const FIN_WAIT2: &str = "05";
 

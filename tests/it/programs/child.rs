@@ -1,0 +1,120 @@
+//! Programs that do not outlive the test that started them.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// A browser that starts from a cold disk, beside other tests, needs more than
+/// a socket does.
+pub(super) const LONG: Duration = Duration::from_secs(90);
+
+/// A running program.
+pub(super) struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+}
+
+impl Running {
+    /// Starts it with this on its stdin. What it says goes to files, so that it
+    /// never waits for the test to read, nor the test for the end of a pipe
+    /// that some helper of the program still holds.
+    pub(super) fn start(command: &mut Command, input: &[u8]) -> Running {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(input).unwrap();
+        stdin.rewind().unwrap();
+        let stdout = tempfile::tempfile().unwrap();
+        let stderr = tempfile::tempfile().unwrap();
+        let child = command
+            .process_group(0)
+            .stdin(stdin)
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .expect("the program starts");
+        Running {
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) fn ended(mut self, patience: Duration) -> Ended {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return self.left(status);
+            }
+            if began.elapsed() > patience {
+                let killed = self.killed();
+                panic!("{:#?} after {patience:?} without an end", self.left(killed));
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails the test if it has ended already.
+    pub(super) fn must_still_run(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("ended too early: {:#?}", self.left(status));
+        }
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        kill(self.pid(), Signal::SIGTERM).expect("it runs");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    fn left(&mut self, status: ExitStatus) -> Ended {
+        let mut stdout = Vec::new();
+        self.stdout.rewind().unwrap();
+        self.stdout.read_to_end(&mut stdout).unwrap();
+        let mut stderr = Vec::new();
+        self.stderr.rewind().unwrap();
+        self.stderr.read_to_end(&mut stderr).unwrap();
+        Ended {
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Ends the whole process group: a server's sessions, a browser's helpers.
+    fn killed(&mut self) -> ExitStatus {
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    /// Also after its own end: helpers may have stayed behind.
+    fn drop(&mut self) {
+        self.killed();
+    }
+}
+
+impl Ended {
+    /// Its stdout as text.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
