@@ -20,8 +20,8 @@ use super::rules::Rules;
 /// a rules file, and reading it would hold up every request.
 const MAX_FILE: u64 = 4 << 20;
 
-/// New content counts only if it is the same this much later; an editor that
-/// empties a file and fills it again is done within that time.
+/// New content counts only if it and the file's stamp are the same this much
+/// later; an editor that empties a file and fills it again is done by then.
 const WRITTEN_OUT: Duration = Duration::from_millis(10);
 
 /// A file changed less than this before it was read may be changed again
@@ -101,14 +101,14 @@ impl Rulebook {
     ///
     /// [`Unusable`] if the file cannot be read or has mistakes.
     pub fn open(path: &Path) -> Result<Rulebook, Unusable> {
-        let (text, settled) = read(path)?;
-        let rules = grammar::parse(&text).map_err(Unusable::Mistakes)?;
+        let copy = Copy::read(path)?;
+        let rules = grammar::parse(&copy.text).map_err(Unusable::Mistakes)?;
         Ok(Rulebook {
             path: path.to_owned(),
             page: Mutex::new(Page {
                 rules: Arc::new(rules),
-                text,
-                settled,
+                settled: copy.settled(),
+                text: copy.text,
                 complaint: None,
             }),
         })
@@ -140,26 +140,26 @@ impl Page {
         if seen.is_ok_and(|stamp| self.settled == Some(stamp)) {
             return None;
         }
-        let (text, settled) = match read(path) {
-            Ok(read) => read,
+        let copy = match Copy::read(path) {
+            Ok(copy) => copy,
             Err(unusable) => {
                 self.settled = None;
                 return self.complain(unusable);
             }
         };
-        let same = text == self.text;
+        let same = copy.text == self.text;
         if same && !matches!(self.complaint, Some(Unusable::Unreadable(_))) {
-            self.settled = settled;
+            self.settled = copy.settled();
             return None;
         }
         std::thread::sleep(WRITTEN_OUT);
-        match read(path) {
-            Ok((again, _)) if again == text => {}
+        let again = Copy::read(path);
+        if !again.is_ok_and(|again| again.is_unchanged_from(&copy)) {
             // Somebody is still writing: the next request looks again.
-            _ => return None,
+            return None;
         }
-        self.settled = settled;
-        self.text = text;
+        self.settled = copy.settled();
+        self.text = copy.text;
         match grammar::parse(&self.text) {
             Ok(rules) => {
                 self.complaint = None;
@@ -180,27 +180,46 @@ impl Page {
     }
 }
 
-/// Reads the file, with its stamp if equal stamps mean equal content from now on.
-fn read(path: &Path) -> Result<(Vec<u8>, Option<Stamp>), Unusable> {
-    let began = SystemTime::now();
-    let file = open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(Unusable::Unreadable("it is not a regular file".to_owned()));
+/// The file as it was at one moment.
+struct Copy {
+    text: Vec<u8>,
+    stamp: Stamp,
+    /// How long the file had been left alone; none if the clock cannot tell.
+    age: Option<Duration>,
+}
+
+impl Copy {
+    fn read(path: &Path) -> Result<Copy, Unusable> {
+        let now = SystemTime::now();
+        let file = open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Unusable::Unreadable("it is not a regular file".to_owned()));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(Unusable::Unreadable(format!(
+                "it is larger than {MAX_FILE} bytes"
+            )));
+        }
+        let modified = metadata.modified().ok();
+        Ok(Copy {
+            text,
+            stamp: Stamp::of(&metadata),
+            age: modified.and_then(|modified| now.duration_since(modified).ok()),
+        })
     }
-    let mut text = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(Unusable::Unreadable(format!(
-            "it is larger than {MAX_FILE} bytes"
-        )));
+
+    /// The stamp, if from now on an equal stamp means equal content.
+    fn settled(&self) -> Option<Stamp> {
+        let old_enough = self.age.is_some_and(|age| age > STAMP_GRAIN);
+        old_enough.then_some(self.stamp)
     }
-    let age = metadata
-        .modified()
-        .ok()
-        .and_then(|modified| began.duration_since(modified).ok());
-    let settled = age.is_some_and(|age| age > STAMP_GRAIN);
-    Ok((text, settled.then(|| Stamp::of(&metadata))))
+
+    fn is_unchanged_from(&self, before: &Copy) -> bool {
+        self.stamp == before.stamp && self.text == before.text
+    }
 }
 
 /// Opens without waiting: a FIFO with no writer would hold us up for ever.

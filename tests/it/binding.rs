@@ -4,14 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
-use std::os::fd::AsRawFd;
 use threadsocks::client::{self, Binding, NotGranted};
 use threadsocks::wire::socks4::Reply;
 use threadsocks::wire::{Command, Refusal, Target};
 
 use crate::ends::{
-    at, dial, finish, named, noise, patient, read_all, read_exactly, request, reset, write,
+    at, dial, dial_from, finish, named, noise, patient, read_all, read_exactly, request, reset,
+    write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -32,21 +31,6 @@ fn listening(binding: &Binding<TcpStream>) -> SocketAddr {
     assert_eq!(*binding.address.ip(), Ipv4Addr::UNSPECIFIED);
     assert_ne!(binding.address.port(), 0);
     (LOCALHOST, binding.address.port()).into()
-}
-
-/// Connects from this address of loopback.
-fn dial_from(ip: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = socket::socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    let from = SockaddrStorage::from(SocketAddr::from((ip, 0)));
-    socket::bind(socket.as_raw_fd(), &from).unwrap();
-    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).expect("listening");
-    patient(TcpStream::from(socket))
 }
 
 fn refused(result: Result<(TcpStream, SocketAddrV4), NotGranted>) {
@@ -89,7 +73,7 @@ fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
     let proxy = Proxy::open();
     let binding = bind(&proxy, &expecting(LOCALHOST));
     let address = listening(&binding);
-    let stranger = dial_from(NEIGHBOUR, address);
+    let stranger = dial_from((NEIGHBOUR, 0).into(), address);
     refused(binding.wait());
     assert_eq!(read_all(&stranger), b"");
     closes(address);
@@ -112,7 +96,7 @@ fn b03_any_peer_that_the_rules_permit() {
     drop((peer, client));
 
     let binding = bind(&proxy, &anyone);
-    let stranger = dial_from(NEIGHBOUR, listening(&binding));
+    let stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
     let came_from = stranger.local_addr().unwrap();
     refused(binding.wait());
     let last = proxy.blocks(2).pop().unwrap();
@@ -140,7 +124,7 @@ fn b04_a_name_stands_for_its_addresses() {
     assert_eq!(block.summary(), "127.0.0.1:21 BIND Accept");
     drop((peer, client));
     let binding = bind(&proxy, &named("localhost", 21));
-    let _stranger = dial_from(NEIGHBOUR, listening(&binding));
+    let _stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
     refused(binding.wait());
     proxy.finish();
 }

@@ -2,10 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
 use threadsocks::client;
 use threadsocks::wire::socks4::Request;
 use threadsocks::wire::{Command, Host, Target};
@@ -94,6 +98,15 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
     patient(TcpStream::connect(address).expect("a connection"))
 }
 
+/// Connects from this address of loopback.
+pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let (inet, stream) = (AddressFamily::Inet, SockType::Stream);
+    let socket = socket::socket(inet, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).expect("a connection");
+    patient(TcpStream::from(socket))
+}
+
 /// A connection through the proxy.
 pub(crate) fn through(proxy: SocketAddr, target: &Target) -> TcpStream {
     client::connect(dial(proxy), target, b"test").expect("granted")
@@ -162,8 +175,8 @@ impl BlackHole {
     pub(crate) fn new() -> BlackHole {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let no_queue = nix::sys::socket::Backlog::new(0).unwrap();
-        nix::sys::socket::listen(&listener, no_queue).unwrap();
+        let no_queue = socket::Backlog::new(0).unwrap();
+        socket::listen(&listener, no_queue).unwrap();
         let mut waiting = Vec::new();
         let short = std::time::Duration::from_millis(200);
         // The queue holds one more than it should; the first that hangs is
@@ -180,4 +193,17 @@ impl BlackHole {
     pub(crate) fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
+}
+
+/// A port of loopback that is free now, for a server that cannot say which one
+/// it has taken. Below those that the system gives out, lest a client of
+/// another test take it meanwhile.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    crate::proxy::until("a free port", || {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        Some(port)
+    })
 }

@@ -1,1 +1,208 @@
-//! output
+//! What appears on the screen, and that nobody waits for it.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use threadsocks::client;
+
+use crate::ends::{CLOSED, Origin, at, dial, finish, read_all, through, write};
+use crate::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
+
+/// A request that is refused at once.
+fn quick_refusal(proxy: SocketAddr) {
+    let nobody = at((Ipv4Addr::LOCALHOST, 0).into());
+    client::connect(dial(proxy), &nobody, b"").expect_err("refused");
+}
+
+#[test]
+fn a_message_has_six_lines_and_an_empty_one() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap().port();
+    client::connect(client, &at(CLOSED.into()), b"").expect_err("refused");
+    proxy.finish();
+    let mut screen = String::new();
+    reader.read_to_string(&mut screen).unwrap();
+    assert_eq!(
+        screen,
+        format!(
+            "<S_IP>: 127.0.0.1\n<S_PORT>: {own}\n<D_IP>: 127.0.0.1\n<D_PORT>: 1\n\
+             <Command>: CONNECT\n<Reply>: Reject\n\n"
+        )
+    );
+}
+
+#[test]
+fn verbose_tells_each_session_in_a_line() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let client = through(proxy.address(), &Origin::echo().target());
+    write(&client, b"hello");
+    finish(&client);
+    assert_eq!(read_all(&client), b"hello");
+    let line = proxy.says("ending=\"finished\"");
+    let own = client.local_addr().unwrap();
+    for part in [
+        &format!(" s1 client={own} command=CONNECT target=127.0.0.1:"),
+        " address=127.0.0.1 user=\"test\" rule=1 up=5 down=5 lasted=\"",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    client::connect(dial(proxy.address()), &at(CLOSED.into()), b"").expect_err("refused");
+    let line = proxy.says("refused: 127.0.0.1:1: Connection refused");
+    assert!(line.contains("up=0 down=0"), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn quiet_and_log_none_say_nothing() {
+    // Quiet servers do not even say that they are ready.
+    let port = crate::ends::free_port();
+    let mut server = crate::proxy::binary()
+        .args(["-q", "--log", "none", "-b", "127.0.0.1", &port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    crate::proxy::until("the server", || std::net::TcpStream::connect(address).ok());
+    quick_refusal(address);
+    let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(server.wait().unwrap().success());
+    for stream in [
+        &mut server.stdout.take().unwrap() as &mut dyn Read,
+        &mut server.stderr.take().unwrap(),
+    ] {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "");
+    }
+}
+
+#[test]
+fn l02_a_closed_stdout_stops_nothing() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    for _ in 0..20 {
+        quick_refusal(proxy.address());
+    }
+    let line = proxy.says("screen messages are lost");
+    assert!(line.contains("Broken pipe"), "{line}");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    // More than the pipe and the queue hold: some 600 and 8192 messages.
+    let requests = 12_000;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..requests / 4 {
+                    quick_refusal(proxy.address());
+                }
+            });
+        }
+    });
+    let began = Instant::now();
+    drop(through(proxy.address(), &Origin::echo().target()));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    proxy.is_back_at_its_base();
+
+    // Now somebody reads. Everything was printed, or is counted as dropped.
+    // (Each refusal sends two events, a message and its reason, and any of
+    // them may have been dropped.)
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        let mut reader = reader;
+        reader.read_to_string(&mut text).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<String>>()
+    });
+    let line = proxy.says("messages dropped");
+    let dropped = line.split_whitespace().nth(1).unwrap();
+    let dropped: usize = dropped.parse().expect("a count");
+    proxy.finish();
+    let shown = parse_screen(&reading.join().unwrap()).len();
+    assert!(shown > 8192 / 2, "{shown} shown");
+    assert!(
+        shown + dropped > requests,
+        "{shown} shown, {dropped} dropped"
+    );
+    assert!(shown < requests);
+}
+
+#[test]
+fn l04_a_full_disk_stops_nothing() {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(full)),
+        ..Setup::default()
+    });
+    quick_refusal(proxy.address());
+    proxy.says("No space left on device");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
+    let port = crate::ends::free_port();
+    let command = format!(
+        "exec {} -v -b 127.0.0.1 {port} <&- >&- 2>&-",
+        env!("CARGO_BIN_EXE_threadsocks")
+    );
+    let mut server = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    crate::proxy::until("the server", || std::net::TcpStream::connect(address).ok());
+    for _ in 0..50 {
+        quick_refusal(address);
+    }
+    let echo = through(address, &Origin::echo().target());
+    write(&echo, b"alive");
+    finish(&echo);
+    assert_eq!(read_all(&echo), b"alive");
+    let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn refusals_are_explained_at_most_once_a_second_and_counted() {
+    let proxy = Proxy::open();
+    let began = Instant::now();
+    for _ in 0..300 {
+        quick_refusal(proxy.address());
+    }
+    proxy.blocks(300);
+    proxy.says("requests refused");
+    let took = began.elapsed();
+    let lines = proxy.said();
+    let explained = lines.iter().filter(|line| line.contains("refused")).count();
+    let most = 3 + 2 * took.as_secs() as usize;
+    assert!(
+        explained <= most,
+        "{explained} lines in {took:?}: {lines:#?}"
+    );
+    proxy.finish();
+}

@@ -41,7 +41,7 @@ impl FtpServer {
         let user = String::from_utf8(user.stdout).unwrap();
         let settings = format!(
             "listen=YES\nlisten_address={ADDRESS}\nlisten_port={port}\nbackground=NO\n\
-             run_as_launching_user=YES\nseccomp_sandbox=NO\nsecure_chroot_dir={root}\n\
+             run_as_launching_user=YES\nseccomp_sandbox=NO\n\
              pasv_enable=NO\nanonymous_enable=YES\nno_anon_password=YES\n\
              anon_root={root}\nanon_world_readable_only=NO\nwrite_enable=YES\n\
              anon_upload_enable=YES\nftp_username={user}"
