@@ -95,7 +95,7 @@ fn take_orders() -> Result<Receiver<Order>, ExitCode> {
             move || pass_on(&signals, &operator)
         })
         .map_err(|error| failed(&error))?;
-    ctrlc::set_handler(move || order(&operator, Order::Stop)).map_err(|error| failed(&error))?;
+    ctrlc::set_handler(move || stop(&operator)).map_err(|error| failed(&error))?;
     Ok(orders)
 }
 
@@ -103,17 +103,19 @@ fn take_orders() -> Result<Receiver<Order>, ExitCode> {
 fn pass_on(signals: &SigSet, operator: &Sender<Order>) {
     loop {
         match signals.wait() {
-            Ok(Signal::SIGHUP) => order(operator, Order::RereadRules),
-            Ok(_) => order(operator, Order::Stop),
+            // If orders are waiting already, the rules are about to be read.
+            Ok(Signal::SIGHUP) => drop(operator.try_send(Order::RereadRules)),
+            Ok(_) => stop(operator),
             // Only a set that cannot be waited for fails, and ours can.
             Err(_) => return,
         }
     }
 }
 
-/// Orders that nobody takes are too many to matter.
-fn order(operator: &Sender<Order>, order: Order) {
-    let _ = operator.try_send(order);
+/// An order to stop waits for its turn, and must not get lost. (Nobody takes it
+/// any more when the program is about to end.)
+fn stop(operator: &Sender<Order>) {
+    let _ = operator.send(Order::Stop);
 }
 
 /// Tells the operator on stderr what is in force.

@@ -280,6 +280,13 @@ pub(crate) fn await_peer(
     }
 }
 
+/// Waits until a client wants to be accepted, or nobody listens any more.
+pub(crate) fn wait_for_knock(listener: &TcpListener) {
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    // Fails only for want of memory; then the caller sees for itself.
+    let _ = wait(&mut fds, Deadline(None));
+}
+
 /// Is this error of accept(2) about one connection that went away, rather than
 /// about us?
 pub(crate) fn is_transient(error: &io::Error) -> bool {

@@ -33,12 +33,18 @@ impl fmt::Display for Mistake {
     }
 }
 
+/// Mistakes that are looked for before a file is given up: more than anybody
+/// mends in one go. A file of millions of bad lines costs no more than one of
+/// twenty.
+pub const MOST_MISTAKES: usize = 20;
+
 /// Understands the bytes of a rules file. Comments, empty lines, tabs, CRLF, a
 /// byte order mark and a missing final newline are fine.
 ///
 /// # Errors
 ///
-/// Every line that is no rule; then no rule of the file may be used.
+/// The lines that are no rules, the first [`MOST_MISTAKES`] of them; then no
+/// rule of the file may be used.
 pub fn parse(text: &[u8]) -> Result<Rules, Vec<Mistake>> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let mut rules = Vec::new();
@@ -51,6 +57,9 @@ pub fn parse(text: &[u8]) -> Result<Rules, Vec<Mistake>> {
                 line: line_number,
                 reason,
             }),
+        }
+        if mistakes.len() == MOST_MISTAKES {
+            break;
         }
     }
     if mistakes.is_empty() {
@@ -474,5 +483,7 @@ mod tests {
         let mistakes = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
         let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
         assert_eq!(lines, [2, 5]);
+        let mistakes = parse(&b"foo\n".repeat(1_000_000)).expect_err("bad lines");
+        assert_eq!(mistakes.len(), MOST_MISTAKES);
     }
 }

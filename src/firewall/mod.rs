@@ -8,6 +8,6 @@ mod grammar;
 mod rulebook;
 mod rules;
 
-pub use grammar::{Mistake, parse};
+pub use grammar::{MOST_MISTAKES, Mistake, parse};
 pub use rulebook::{News, Rulebook, Unusable};
 pub use rules::{Question, Rule, Rules, Verdict};

@@ -24,6 +24,10 @@ const MAX_FILE: u64 = 4 << 20;
 /// later; an editor that empties a file and fills it again is done by then.
 const WRITTEN_OUT: Duration = Duration::from_millis(10);
 
+/// The same for content that ends in the middle of a line, or is empty: it may
+/// well be the first part of something, by a writer that has been held up.
+const SURELY_WRITTEN_OUT: Duration = Duration::from_millis(100);
+
 /// A file changed less than this before it was read may be changed again
 /// without a new time stamp, whose grain is a few milliseconds.
 const STAMP_GRAIN: Duration = Duration::from_millis(100);
@@ -67,20 +71,17 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// Mistakes told one by one, at most.
-    const MOST_TOLD: usize = 20;
-
-    /// Writes a line per reason, each with the file's name and, for a mistake,
-    /// its line in front; at most some twenty lines.
+    /// A line per reason, each with the file's name and, for a mistake, its line
+    /// in front.
     pub fn describe(&self, path: &Path) -> Vec<String> {
         let path = path.display();
         match self {
             Unusable::Unreadable(reason) => vec![format!("{path}: {reason}")],
             Unusable::Mistakes(mistakes) => {
-                let told = mistakes.iter().take(Self::MOST_TOLD);
-                let mut lines: Vec<String> = told.map(|it| format!("{path}:{it}")).collect();
-                if let Some(more @ 1..) = mistakes.len().checked_sub(Self::MOST_TOLD) {
-                    lines.push(format!("{path}: {more} more lines are wrong"));
+                let mut lines: Vec<String> =
+                    mistakes.iter().map(|it| format!("{path}:{it}")).collect();
+                if mistakes.len() == grammar::MOST_MISTAKES {
+                    lines.push(format!("{path}: there may be more mistakes after these"));
                 }
                 lines
             }
@@ -152,7 +153,10 @@ impl Page {
             self.settled = copy.settled();
             return None;
         }
-        std::thread::sleep(WRITTEN_OUT);
+        std::thread::sleep(match copy.text.ends_with(b"\n") {
+            true => WRITTEN_OUT,
+            false => SURELY_WRITTEN_OUT,
+        });
         let again = Copy::read(path);
         if !again.is_ok_and(|again| again.is_unchanged_from(&copy)) {
             // Somebody is still writing: the next request looks again.

@@ -53,17 +53,34 @@ pub struct Output {
 #[derive(Clone, Debug)]
 pub struct Log {
     events: Sender<Event>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
     detail: Detail,
     has_screen: bool,
 }
 
+/// What found the queue full, since somebody last asked.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Screen messages.
+    messages: AtomicU64,
+    /// Lines for stderr.
+    lines: AtomicU64,
+}
+
 impl Log {
     /// Tells what happened. Never waits: if the queue is full, the event is
-    /// counted as lost.
+    /// counted as lost. Half of the queue is kept for screen messages, which
+    /// are what the output is there for.
     pub fn send(&self, event: Event) {
-        if self.wants(&event) && self.events.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        if !self.wants(&event) {
+            return;
+        }
+        let (has_room, lost) = match event {
+            Event::Answered(_) => (true, &self.lost.messages),
+            _ => (self.events.len() < QUEUE / 2, &self.lost.lines),
+        };
+        if !has_room || self.events.try_send(event).is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -109,7 +126,7 @@ impl Logger {
 /// The system has no thread left.
 pub fn start(output: Output) -> io::Result<(Logger, Log)> {
     let (events, queue) = bounded(QUEUE);
-    let lost = Arc::new(AtomicU64::new(0));
+    let lost = Arc::new(Lost::default());
     let (leaving, left) = bounded(0);
     let log = Log {
         events,
@@ -127,15 +144,18 @@ pub fn start(output: Output) -> io::Result<(Logger, Log)> {
 }
 
 /// The body of the logger thread.
-fn print_events(queue: &Receiver<Event>, lost: &AtomicU64, mut screen: Screen) {
+fn print_events(queue: &Receiver<Event>, lost: &Lost, mut screen: Screen) {
     loop {
         match queue.recv_timeout(screen.patience()) {
             Ok(event) => screen.show(event),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        screen.note_lost(
+            lost.messages.swap(0, Ordering::Relaxed),
+            lost.lines.swap(0, Ordering::Relaxed),
+        );
         screen.show_held_back(Instant::now());
-        screen.show_lost(lost.swap(0, Ordering::Relaxed));
     }
     screen.close();
 }

@@ -21,12 +21,22 @@ enum Topic {
     Refused,
     NoRequest,
     TurnedAway,
+    LostMessages,
+    LostLines,
 }
+
+const TOPICS: [Topic; 5] = [
+    Topic::Refused,
+    Topic::NoRequest,
+    Topic::TurnedAway,
+    Topic::LostMessages,
+    Topic::LostLines,
+];
 
 /// The printer of events.
 pub(super) struct Screen {
     output: Output,
-    throttles: [Throttle; 3],
+    throttles: [Throttle; TOPICS.len()],
     /// Screen messages that could not be written since the last that could.
     unwritten: u64,
 }
@@ -117,10 +127,8 @@ impl Screen {
         }
     }
 
-    /// One line on stderr. If that is closed there is nobody left to tell.
     fn say(&mut self, what: &dyn fmt::Display) {
-        let line = format!("threadsocks: {what}\n");
-        let _ = self.output.diagnostics.write_all(line.as_bytes());
+        say(&mut self.output, what);
     }
 
     fn throttled(&mut self, topic: Topic, what: &dyn fmt::Display) {
@@ -142,21 +150,31 @@ impl Screen {
         if holding { INTERVAL } else { FOR_EVER }
     }
 
-    /// Says how many lines were held back, for the topics of which a line could
-    /// pass again at this time.
+    /// Says how many lines were held back, for the topics of which a line may
+    /// pass at this time.
     pub(super) fn show_held_back(&mut self, now: Instant) {
-        for topic in [Topic::Refused, Topic::NoRequest, Topic::TurnedAway] {
-            let held = match self.throttles.get_mut(topic as usize) {
-                Some(throttle) if !throttle.is_shut(now) => std::mem::take(&mut throttle.held),
-                _ => 0,
+        for (topic, throttle) in TOPICS.iter().zip(&mut self.throttles) {
+            let count = throttle.release(now);
+            if count == 0 {
+                continue;
+            }
+            let what = match topic {
+                Topic::Refused => "more requests refused",
+                Topic::NoRequest => "more clients without a request",
+                Topic::TurnedAway => "more clients turned away",
+                Topic::LostMessages => "screen messages dropped, as nobody read them fast enough",
+                Topic::LostLines => "lines dropped, as nobody read the output fast enough",
             };
-            if held > 0 {
-                let what = match topic {
-                    Topic::Refused => "requests refused",
-                    Topic::NoRequest => "clients without a request",
-                    Topic::TurnedAway => "clients turned away",
-                };
-                self.say(&format_args!("{held} more {what}"));
+            say(&mut self.output, &format_args!("{count} {what}"));
+        }
+    }
+
+    /// Notes how many screen messages and lines found the queue full, to be
+    /// said in due time.
+    pub(super) fn note_lost(&mut self, messages: u64, lines: u64) {
+        for (topic, count) in [(Topic::LostMessages, messages), (Topic::LostLines, lines)] {
+            if let Some(throttle) = self.throttles.get_mut(topic as usize) {
+                throttle.held += count;
             }
         }
     }
@@ -172,15 +190,12 @@ impl Screen {
             self.say(&format_args!("stdout: {count} screen messages were lost"));
         }
     }
+}
 
-    /// Says how many events found the queue full.
-    pub(super) fn show_lost(&mut self, count: u64) {
-        if count > 0 {
-            self.say(&format_args!(
-                "{count} messages dropped, because nobody read the output fast enough"
-            ));
-        }
-    }
+/// One line on stderr. If that is closed there is nobody left to tell.
+fn say(output: &mut Output, what: &dyn fmt::Display) {
+    let line = format!("threadsocks: {what}\n");
+    let _ = output.diagnostics.write_all(line.as_bytes());
 }
 
 /// The screen message: six lines and an empty one.
@@ -294,5 +309,14 @@ impl Throttle {
         }
         self.last = Some(now);
         Some(std::mem::take(&mut self.held))
+    }
+
+    /// How many were held back, if that may be said now; it counts as a line.
+    fn release(&mut self, now: Instant) -> u64 {
+        if self.held == 0 || self.is_shut(now) {
+            return 0;
+        }
+        self.last = Some(now);
+        std::mem::take(&mut self.held)
     }
 }

@@ -1,6 +1,8 @@
 //! One direction, by plain reads and writes.
 
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use super::{Gauge, Leg};
 
@@ -34,14 +36,19 @@ pub(super) fn copy<A: Leg, B: Leg>(from: &A, to: &B, gauge: &Gauge) -> io::Resul
     }
 }
 
+/// Pause between two reads of what nobody wants: whoever sends without end must
+/// not fill the network for it. Some 640 kB/s pass.
+const TRICKLE: Duration = Duration::from_millis(100);
+
 /// Reads and drops what still comes, until `from` ends (then true), or until
 /// this is over.
 pub(super) fn discard<A: Leg>(from: &A, is_over: impl Fn() -> bool) -> bool {
-    let mut buffer = [0; SMALL];
+    let mut buffer = vec![0; LARGE];
     while !is_over() {
         match from.read(&mut buffer) {
             Ok(0) => return true,
-            Ok(_) => {}
+            Ok(count) if count < SMALL => {}
+            Ok(_) => thread::sleep(TRICKLE),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return true,
         }

@@ -14,7 +14,6 @@
 
 mod copy;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -50,6 +49,10 @@ pub trait Leg {
     /// everything; wakes whoever waits to read from it, and sends nothing yet.
     fn abandon(&self);
 
+    /// Is there no connection any more? Also true after both directions have
+    /// properly ended.
+    fn is_gone(&self) -> bool;
+
     /// Ends both directions at once and wakes whoever waits on them.
     fn cut(&self);
 }
@@ -61,6 +64,10 @@ impl Leg for TcpStream {
 
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         io::Write::write_all(&mut { self }, bytes)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.peer_addr().is_err()
     }
 
     // A connection that is already gone can fail each of the following with
@@ -125,40 +132,43 @@ impl Gauge {
     }
 }
 
-/// How long a pump that met an error waits for the other one to notice by
-/// itself. Long enough for a thread to wake on a busy machine, too short for
-/// anybody to mind.
+/// How long a pump waits for the other one to notice an error by itself. Long
+/// enough for a thread to wake on a busy machine, too short for anybody to mind.
 const NOTICE: Duration = Duration::from_millis(50);
 
-/// How long a pump reads what nobody wants any more. An end that reads at all
-/// gets through what the buffers hold for it in that time; one that sends
-/// without end must not be listened to for longer.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a pump reads what nobody wants any more, so that last words on
+/// their way in the other direction are not lost. In that time an end that
+/// reads at 1 Mbit/s gets through the megabytes that buffers can hold for it.
+const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// One of two pumps that know of each other.
 ///
-/// Neither channel ever carries a message. A pump owns the sender of one and
-/// drops it when it ends: the other pump sees the channel disconnected.
+/// A pump owns the sender of one channel and drops it when it ends: the other
+/// pump sees the channel disconnected. Before that it says one word at most.
 #[derive(Debug)]
 pub struct Pump {
-    running: Option<Sender<Infallible>>,
-    other: Receiver<Infallible>,
-    /// Set before a pump wakes the other one because of an error.
+    word: Sender<Abandoned>,
+    other: Receiver<Abandoned>,
+    /// Stands as soon as the word is said.
     abandoned: Arc<AtomicBool>,
 }
 
+/// "I have met an error, and am about to wake you up because of it."
+#[derive(Debug)]
+struct Abandoned;
+
 /// Two pumps, one per direction, for one thread each.
 pub fn pumps() -> (Pump, Pump) {
-    let (first_running, first) = bounded(0);
-    let (second_running, second) = bounded(0);
+    let (first_word, first) = bounded(1);
+    let (second_word, second) = bounded(1);
     let abandoned = Arc::new(AtomicBool::new(false));
     let up = Pump {
-        running: Some(first_running),
+        word: first_word,
         other: second,
         abandoned: Arc::clone(&abandoned),
     };
     let down = Pump {
-        running: Some(second_running),
+        word: second_word,
         other: first,
         abandoned,
     };
@@ -173,11 +183,10 @@ impl Pump {
     ///
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
-    pub fn run<A: Leg, B: Leg>(&mut self, from: &A, to: &B, gauge: &Gauge) -> io::Result<()> {
+    pub fn run<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge) -> io::Result<()> {
         let result = copy::copy(from, to, gauge);
         match &result {
-            // An end that another pump's error has brought about is no end.
-            Ok(()) if self.is_abandoned() => {}
+            Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.outlive(from, to, gauge);
@@ -185,16 +194,34 @@ impl Pump {
             Err(_) => self.abandon(from, to),
         }
         gauge.end();
-        self.running = None;
         result
+    }
+
+    /// Ends this pump and waits for the other one.
+    pub fn join(self) {
+        drop(self.word);
+        // Ends when the other pump's sender is gone, after a word or without.
+        self.other.iter().for_each(drop);
+    }
+
+    /// Was this end of stream brought about by an error that the other pump met?
+    ///
+    /// The system tells of a reset only once. If the other pump was just writing
+    /// to `from`, it was told, and this one read an end. It is about to say its
+    /// word; or it has ended already, and both ends are gone for a good reason.
+    fn was_no_end<A: Leg>(&self, from: &A) -> bool {
+        if from.is_gone() && !self.is_abandoned() {
+            let _ = self.other.recv_timeout(NOTICE);
+        }
+        self.is_abandoned()
     }
 
     /// `to` has said all it had to say, and then closed for good while `from`
     /// was still sending. Its last words may still be on their way to `from`,
     /// and any reset would lose them: one of ours, or that which the system
     /// sends when a socket is closed with unread bytes. So what `from` still
-    /// sends is read and dropped for a while.
-    fn outlive<A: Leg, B: Leg>(&mut self, from: &A, to: &B, gauge: &Gauge) {
+    /// sends is read and dropped, slowly, for a while.
+    fn outlive<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge) {
         let deadline = Deadline::after(LAST_WORDS);
         let is_over = || deadline.is_over() || gauge.has_ended() || self.is_abandoned();
         if !copy::discard(from, is_over) {
@@ -202,31 +229,27 @@ impl Pump {
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::SeqCst)
-    }
-
     /// Makes the other pump end too, in such a way that both ends learn that
     /// they did not get everything.
-    fn abandon<A: Leg, B: Leg>(&mut self, from: &A, to: &B) {
-        self.abandoned.store(true, Ordering::SeqCst);
+    fn abandon<A: Leg, B: Leg>(&self, from: &A, to: &B) {
+        if self.abandoned.swap(true, Ordering::SeqCst) {
+            // The other pump is doing just that.
+            return;
+        }
+        let _ = self.word.try_send(Abandoned);
         from.abandon();
         to.abandon();
-        self.running = None;
         // The other pump wakes up from reading. If it is stuck writing, to an
         // end that does not read, only a cut wakes it. That sends an end of
         // stream ahead of the reset, which an end that does read could take
         // for a proper one; so it is not done before it must be.
-        if self.other.recv_timeout(NOTICE) == Err(RecvTimeoutError::Timeout) {
+        if let Err(RecvTimeoutError::Timeout) = self.other.recv_timeout(NOTICE) {
             from.cut();
             to.cut();
         }
     }
 
-    /// Waits for the other pump, after this one has run.
-    pub fn join(self) {
-        drop(self.running);
-        // Fails when the sender is gone, which is all there is to wait for.
-        let _ = self.other.recv();
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
     }
 }

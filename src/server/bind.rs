@@ -69,7 +69,6 @@ fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Ex
         let candidates = candidates(visit, Command::Bind, host, port, deadline, notes)?;
         return Ok(Expected::These(candidates));
     }
-    notes.destination(anyone, None);
     let rules = visit.house.rules();
     if rules.could_permit(Command::Bind, visit.client_address, None, None) {
         Ok(Expected::Anyone)

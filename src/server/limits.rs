@@ -5,7 +5,7 @@
 //! first client comes.
 
 use std::fmt;
-use std::fs;
+use std::{fs, thread};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -32,6 +32,9 @@ const SPARE_MAPPINGS: u64 = 1000;
 
 /// Kept for our own few threads and for other programs.
 const SPARE_THREADS: u64 = 200;
+
+/// Kept for our own few threads, whose stacks std makes 2 MiB large.
+const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 
 /// How many sessions there may be at a time, and what sets the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +94,7 @@ impl Limits {
                 (sessions, Scarcity::Threads(limit))
             }),
             soft_limit(Resource::RLIMIT_AS).map(|limit| {
-                // Half of it, because the allocator reserves address space in
-                // large pieces whenever threads compete for memory.
-                let sessions = limit / 2 / (THREADS * per_thread);
+                let sessions = free_address_space(limit) / (THREADS * per_thread);
                 (sessions, Scarcity::AddressSpace(limit))
             }),
             wish.map(|wish| (wish as u64, Scarcity::Wish)),
@@ -128,6 +129,29 @@ fn raise_descriptors() {
 fn soft_limit(resource: Resource) -> Option<u64> {
     let (soft, _) = getrlimit(resource).ok()?;
     (soft != nix::sys::resource::RLIM_INFINITY).then_some(soft)
+}
+
+/// What this limit leaves for sessions. The C library's allocator gives each of
+/// the first threads an arena of its own, of 64 MiB of address space, as long
+/// as there is room for one, and leaves but the rest for stacks.
+/// (`MALLOC_ARENA_MAX=1` in the environment makes it modest.)
+fn free_address_space(limit: u64) -> u64 {
+    const ARENA: u64 = 64 << 20;
+    let used = fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmSize:"))?;
+            let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            Some(kilobytes << 10)
+        });
+    let free = limit.saturating_sub(used.unwrap_or(0) + SPARE_ADDRESS_SPACE);
+    let most_arenas = match std::env::var("MALLOC_ARENA_MAX") {
+        Ok(count) => count.parse().unwrap_or(u64::MAX),
+        Err(_) => thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64),
+    };
+    free - ARENA * most_arenas.min(free / ARENA)
 }
 
 /// The tightest of the limits on threads. Root may exceed RLIMIT_NPROC, but

@@ -29,9 +29,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use nix::errno::Errno;
 
 use crate::event::{Event, TurnedAway};
@@ -165,6 +165,7 @@ impl Server {
     /// Only at the start: the listener is unusable, or there is no thread.
     pub fn run(self, listener: TcpListener, orders: &Receiver<Order>) -> io::Result<Stopped> {
         let house = self.house;
+        listener.set_nonblocking(false)?;
         net::lengthen_backlog(&listener)?;
         net::tune(&listener)?;
         let address = listener.local_addr()?;
@@ -180,14 +181,15 @@ impl Server {
         })?;
         house.log.send(Event::Listening(address));
 
-        house.carry_out(orders);
+        let round = tick(house.settings.sweep_interval());
+        house.carry_out(orders, &round);
 
         house.stopping.store(true, Ordering::SeqCst);
         net::stop_listening(&listener);
         drop(listener);
         // Fails if that thread panicked; then it accepts no more either.
         let _ = accepting.join();
-        let stopped = house.drain(&all_left, orders);
+        let stopped = house.drain(&all_left, orders, &round);
         house.registry.cut_all();
         let _ = all_left.recv_timeout(LEAVING);
         Ok(stopped)
@@ -195,39 +197,44 @@ impl Server {
 }
 
 impl House {
-    /// Carries out orders, and sweeps in between, until one says stop (or
+    /// Carries out orders, and sweeps now and then, until one says stop (or
     /// nobody is left who could say so).
-    fn carry_out(&self, orders: &Receiver<Order>) {
-        let interval = self.settings.sweep_interval();
+    fn carry_out(&self, orders: &Receiver<Order>, round: &Receiver<Instant>) {
         loop {
-            match orders.recv_timeout(interval) {
-                Ok(Order::RereadRules) => self.reread_rules(),
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.registry.sweep(&self.settings),
+            select! {
+                recv(orders) -> order => match order {
+                    Ok(Order::RereadRules) => self.reread_rules(),
+                    Ok(Order::Stop) | Err(_) => return,
+                },
+                recv(round) -> _ => self.registry.sweep(&self.settings),
             }
         }
     }
 
     /// Waits for all to leave, at most for the grace.
-    fn drain(&self, all_left: &Receiver<Infallible>, orders: &Receiver<Order>) -> Stopped {
+    fn drain(
+        &self,
+        all_left: &Receiver<Infallible>,
+        orders: &Receiver<Order>,
+        round: &Receiver<Instant>,
+    ) -> Stopped {
         let grace = self.settings.grace;
         self.log.send(Event::Stopping {
             sessions: self.registry.len(),
             grace,
         });
         let over = crossbeam_channel::after(grace);
+        let nobody = crossbeam_channel::never();
+        let mut orders = orders;
         loop {
             select! {
                 recv(all_left) -> _ => return Stopped::Drained,
                 recv(over) -> _ => return Stopped::Drained,
+                recv(round) -> _ => self.registry.sweep(&self.settings),
                 recv(orders) -> order => match order {
                     Ok(Order::Stop) => return Stopped::Forced,
                     Ok(Order::RereadRules) => self.reread_rules(),
-                    // Nobody can hurry us any more: wait for the other two.
-                    Err(_) => select! {
-                        recv(all_left) -> _ => return Stopped::Drained,
-                        recv(over) -> _ => return Stopped::Drained,
-                    },
+                    Err(_) => orders = &nobody,
                 },
             }
         }
@@ -301,7 +308,9 @@ fn accept_clients(
                 Err(_) if house.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if net::is_transient(&error) => {}
                 Err(error) => {
-                    spare.turn_one_away(listener, &error);
+                    if let Some(accepted) = spare.help(listener) {
+                        break accepted;
+                    }
                     house.turn_away(TurnedAway::NotAccepted(error));
                 }
             }
@@ -314,6 +323,7 @@ fn accept_clients(
 /// What the accept loop does when it cannot accept: without a free descriptor
 /// the waiting client stays in the queue, and accept(2) would fail again at
 /// once and for ever.
+#[derive(Debug)]
 struct Spare {
     /// Gives up its descriptor to accept one client and close it.
     file: Option<File>,
@@ -332,7 +342,15 @@ impl Spare {
         }
     }
 
-    fn turn_one_away(&mut self, listener: &TcpListener, error: &io::Error) {
+    /// Waits for a client, since accept(2) fails for want of a descriptor even
+    /// while there is none, and tries once more. If that fails as well, the
+    /// client is turned away, or if even that is impossible, left waiting.
+    fn help(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        net::wait_for_knock(listener);
+        let error = match listener.accept() {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => error,
+        };
         let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
         if no_descriptor && self.file.take().is_some() {
             let turned_away = listener.accept();
@@ -342,6 +360,7 @@ impl Spare {
             thread::sleep(self.pause);
             self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
         }
+        None
     }
 
     fn all_is_well(&mut self) {

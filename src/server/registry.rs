@@ -95,8 +95,9 @@ impl Visit {
     /// Remembers that this server itself made the connection between these
     /// addresses, for as long as the visit lasts.
     pub(super) fn note_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
-        if self.outgoing.set((local, remote)).is_ok() {
-            lock(&self.house.registry.outgoing).insert((local, remote));
+        let pair = (canonical(local), canonical(remote));
+        if self.outgoing.set(pair).is_ok() {
+            lock(&self.house.registry.outgoing).insert(pair);
         }
     }
 
@@ -146,6 +147,12 @@ impl Drop for Visit {
     }
 }
 
+/// An IPv4 address as such, even if a socket for both families shows it as
+/// `::ffff:1.2.3.4`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// All visits, and all connections this server has made.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -182,7 +189,7 @@ impl Registry {
     /// The address it comes from is not enough: the system gives the same local
     /// port to connections with different ends.
     pub(super) fn made(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        lock(&self.outgoing).contains(&(local, remote))
+        lock(&self.outgoing).contains(&(canonical(local), canonical(remote)))
     }
 
     /// Everybody in the house. The lock is released before anybody does

@@ -107,7 +107,10 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
     let asked = Asked {
         command: request.command,
         target: request.target(),
-        address: None,
+        address: match request.target().host {
+            Host::Address(address) => Some(address),
+            _ => None,
+        },
         user: request.user.clone(),
     };
     notes.asked = Some(asked.clone());
@@ -274,15 +277,18 @@ impl Down {
     /// Reserves the thread; it will relay from the remote that the visit has
     /// when it starts.
     pub(super) fn reserve(visit: &Arc<Visit>) -> Result<Down, Cause> {
-        let (up, mut down) = relay::pumps();
+        let (up, down) = relay::pumps();
         let (start, started) = bounded(0);
         workers::start(format!("s{}-down", visit.number), {
             let visit = Arc::clone(visit);
             move || {
+                let _guard = CutOnPanic(&visit);
                 if let (Ok(()), Some(remote)) = (started.recv(), visit.remote()) {
                     let result = down.run(remote, &visit.client, &visit.meter.down);
                     note_break(&visit, result);
                 }
+                // Only now does the session see that this direction has ended.
+                drop(down);
             }
         })
         .map_err(|error| Cause::Exhausted("thread", error))?;
@@ -292,7 +298,7 @@ impl Down {
 
 /// Relays until both directions have ended: this thread is one of the pumps.
 fn relay(visit: &Visit, down: Down) -> Ending {
-    let Down { start, mut up } = down;
+    let Down { start, up } = down;
     if let (Ok(()), Some(remote)) = (start.send(()), visit.remote()) {
         let result = up.run(&visit.client, remote, &visit.meter.up);
         note_break(visit, result);
@@ -307,8 +313,8 @@ fn note_break(visit: &Visit, result: io::Result<()>) {
     }
 }
 
-/// A session that panics takes its sockets, and with them its second thread,
-/// along.
+/// A thread that panics takes the session's sockets, and with them its other
+/// thread, along.
 struct CutOnPanic<'a>(&'a Visit);
 
 impl Drop for CutOnPanic<'_> {

@@ -140,17 +140,32 @@ fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
 
 #[test]
 fn c09_a_loop_through_ourselves_ends_after_one_turn() {
-    let proxy = Proxy::open();
-    let ourselves = at(proxy.address());
-    for _ in 0..20 {
-        // The outer request is fine: we may connect to ourselves. The inner one
-        // comes from ourselves.
-        let tunnel = through(proxy.address(), &ourselves);
-        write(&tunnel, &request(Command::Connect, &ourselves, b""));
-        assert_eq!(read_all(&tunnel)[..2], [0, 91]);
+    // Whatever address the server listens on, and reaches itself at.
+    for listening in ["127.0.0.1", "0.0.0.0", "::"] {
+        let proxy = Proxy::start(PERMIT_ALL, &["--bind", listening]);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
+        let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), proxy.port()));
+        for ourselves in [address, elsewhere] {
+            if listening == "127.0.0.1" && ourselves == elsewhere {
+                continue;
+            }
+            // The outer request is fine: we may connect to ourselves. The inner
+            // one comes from ourselves.
+            let tunnel = through(address, &at(ourselves));
+            let inner = tunnel.local_addr().unwrap();
+            write(&tunnel, &request(Command::Connect, &at(ourselves), b""));
+            assert_eq!(read_all(&tunnel)[..2], [0, 91]);
+            assert_eq!(proxy.block_for(inner).reply, "Accept");
+        }
+        proxy.says("a loop");
+        let blocks = proxy.blocks(2);
+        let summary = format!("{}:{} CONNECT Reject", blocks[0].destination, proxy.port());
+        assert!(
+            blocks.iter().any(|block| block.summary() == summary),
+            "{blocks:?}"
+        );
+        proxy.finish();
     }
-    proxy.says("a loop");
-    proxy.finish();
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! `socks.conf` changes under a running server.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -22,14 +21,6 @@ const DENY: &str = "deny   c 127.0.0.1\n";
 /// May a client connect to this origin now?
 fn permitted(proxy: &Proxy, origin: &Origin) -> bool {
     client::connect(dial(proxy.address()), &origin.target(), b"").is_ok()
-}
-
-/// Makes the file look as if nobody had touched it for a while, so that the
-/// server may trust its time stamp.
-fn make_old(path: &Path) {
-    let file = OpenOptions::new().append(true).open(path).unwrap();
-    let old = SystemTime::now() - Duration::from_secs(60);
-    file.set_modified(old).unwrap();
 }
 
 #[test]
@@ -214,7 +205,7 @@ fn f09_edits_of_equal_size_within_one_tick_of_the_clock() {
         assert_eq!(permitted(&proxy, &origin), expected, "round {round}");
     }
     // And from a state in which the stamp is trusted.
-    make_old(&proxy.config());
+    proxy.settle_rules();
     assert!(permitted(&proxy, &origin));
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
@@ -237,7 +228,7 @@ fn f12_live_sessions_outlast_a_stricter_file() {
 #[test]
 fn o06_hangup_rereads_the_rules_and_says_so() {
     let proxy = Proxy::start(PERMIT, &[]);
-    make_old(&proxy.config());
+    proxy.settle_rules();
     proxy.signal(Signal::SIGHUP);
     proxy.says("read again, nothing has changed");
     fs::write(proxy.config(), "permit c 127.\ndeny b -\n").unwrap();
@@ -266,7 +257,7 @@ fn rules_about_the_source_see_the_client() {
 fn an_unchanged_file_is_not_read_again() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
-    make_old(&proxy.config());
+    proxy.settle_rules();
     assert!(permitted(&proxy, &origin));
     // From now on opening any file would fail, and be complained about.
     let Some(tampering) = Tampering::with(&proxy, "openat:error=EMFILE") else {

@@ -1,14 +1,14 @@
 //! The server under test, as a child process.
 
 use std::fmt::Debug;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -199,6 +199,7 @@ impl Proxy {
         let mut child = command
             .args(["--bind", "127.0.0.1", "--config"])
             .arg(&config)
+            // The last of two options of a kind counts.
             .args(setup.options)
             .arg("0")
             .stdin(Stdio::null())
@@ -247,6 +248,17 @@ impl Proxy {
     /// The file of its rules.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("socks.conf")
+    }
+
+    /// Lets the server trust the time stamp of its rules, so that it reads them
+    /// no more: they look as if nobody had touched them for a while, and have
+    /// been looked at since.
+    pub(crate) fn settle_rules(&self) {
+        let file = OpenOptions::new().append(true).open(self.config());
+        let old = SystemTime::now() - Duration::from_secs(60);
+        file.and_then(|file| file.set_modified(old)).unwrap();
+        self.signal(Signal::SIGHUP);
+        self.says("read again, nothing has changed");
     }
 
     /// A folder for the test's own files.
@@ -310,6 +322,14 @@ impl Proxy {
     pub(crate) fn says(&self, words: &str) -> String {
         self.diagnostics.wait(words, |lines| {
             lines.iter().find(|line| line.contains(words)).cloned()
+        })
+    }
+
+    /// Waits until this many lines on stderr have these words in them.
+    pub(crate) fn until_said(&self, words: &str, count: usize) -> usize {
+        self.diagnostics.wait(words, |lines| {
+            let found = lines.iter().filter(|line| line.contains(words)).count();
+            (found >= count).then_some(found)
         })
     }
 
