@@ -66,7 +66,10 @@ impl fmt::Display for Scarcity {
             Scarcity::Descriptors(limit) => write!(out, "{limit} open files"),
             Scarcity::Mappings(limit) => write!(out, "{limit} memory mappings"),
             Scarcity::Threads(limit) => write!(out, "{limit} threads"),
-            Scarcity::AddressSpace(limit) => write!(out, "{limit} bytes of address space"),
+            Scarcity::AddressSpace(limit) => write!(
+                out,
+                "{limit} bytes of address space; MALLOC_ARENA_MAX=1 in the environment leaves more"
+            ),
             Scarcity::Wish => out.write_str("--max-sessions"),
         }
     }
@@ -137,21 +140,19 @@ fn soft_limit(resource: Resource) -> Option<u64> {
 /// (`MALLOC_ARENA_MAX=1` in the environment makes it modest.)
 fn free_address_space(limit: u64) -> u64 {
     const ARENA: u64 = 64 << 20;
-    let used = fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmSize:"))?;
-            let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-            Some(kilobytes << 10)
-        });
-    let free = limit.saturating_sub(used.unwrap_or(0) + SPARE_ADDRESS_SPACE);
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let used = status.lines().find_map(|line| {
+        let kilobytes = line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?;
+        Some(kilobytes.parse::<u64>().ok()? << 10)
+    });
+    let free = limit.saturating_sub(used.unwrap_or(0));
     let most_arenas = match std::env::var("MALLOC_ARENA_MAX") {
         Ok(count) => count.parse().unwrap_or(u64::MAX),
         Err(_) => thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64),
     };
-    free - ARENA * most_arenas.min(free / ARENA)
+    // The first arena is the program's own heap.
+    let arenas = most_arenas.saturating_sub(1).min(free / ARENA);
+    free.saturating_sub(arenas * ARENA + SPARE_ADDRESS_SPACE)
 }
 
 /// The tightest of the limits on threads. Root may exceed RLIMIT_NPROC, but
