@@ -1,1 +1,213 @@
-//! house_rules
+//! What ARCHITECTURE.md promises to be absent is absent, and what the papers
+//! say is true.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use threadsocks::cli::HELP;
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn paper(name: &str) -> String {
+    fs::read_to_string(project().join(name)).expect(name)
+}
+
+/// Every source file of the shipped programs, with its code: no comments, no
+/// tests.
+fn sources() -> Vec<(String, Vec<String>)> {
+    let mut folders = vec![project().join("src")];
+    let mut files: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let code = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text
+            .lines()
+            .take_while(|line| line.trim() != "#[cfg(test)]");
+        let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+        let code = lines.map(str::trim).filter(is_code).map(str::to_owned);
+        let name = path.strip_prefix(project()).unwrap();
+        (name.to_string_lossy().into_owned(), code.collect())
+    };
+    files.into_iter().map(code).collect()
+}
+
+/// None of these words in any file whose name begins like this.
+fn absent(words: &[&str], rooms: &[&str]) {
+    for (name, code) in sources() {
+        if !rooms.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        for line in code {
+            for word in words {
+                assert!(!line.contains(word), "{name} has {word:?}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_touch_no_socket_thread_clock_or_file() {
+    absent(
+        &[
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "thread::",
+            "Instant",
+            "SystemTime",
+            "fs::",
+            "File",
+            "nix::",
+            "env::",
+        ],
+        &[
+            "src/wire/",
+            "src/firewall/grammar.rs",
+            "src/firewall/rules.rs",
+            "src/cli.rs",
+            "src/event.rs",
+        ],
+    );
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let all = [
+        "crate::server",
+        "crate::relay",
+        "crate::logger",
+        "crate::firewall",
+        "crate::event",
+        "crate::net",
+        "crate::client",
+        "crate::resolve",
+        "crate::cli",
+        "crate::inspect",
+    ];
+    let but = |allowed: &[&str]| -> Vec<&str> {
+        all.into_iter()
+            .filter(|word| !allowed.contains(word))
+            .collect()
+    };
+    absent(&all, &["src/wire/"]);
+    absent(&all, &["src/net.rs"]);
+    absent(
+        &but(&[]),
+        &["src/firewall/", "src/resolve.rs", "src/client.rs"],
+    );
+    absent(&but(&["crate::net"]), &["src/relay/"]);
+    absent(&but(&["crate::firewall"]), &["src/event.rs"]);
+    absent(&but(&["crate::event", "crate::firewall"]), &["src/logger/"]);
+}
+
+#[test]
+fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
+    absent(
+        &[
+            "println!",
+            "print!",
+            "thread::spawn(",
+            "env::args()",
+            ".unwrap()",
+            ".expect(",
+            "panic!",
+            "unreachable!",
+            "todo!",
+            "unimplemented!",
+            "dbg!",
+            "unsafe",
+            "try_clone",
+        ],
+        &["src/"],
+    );
+}
+
+#[test]
+fn every_room_is_explained_in_its_first_line_by_one_sentence() {
+    for (name, _) in sources() {
+        let text = paper(&name);
+        let first = text.lines().next().unwrap();
+        assert!(first.starts_with("//! "), "{name}: {first}");
+        assert!(
+            first.ends_with('.') || first.ends_with(':'),
+            "{name}: {first}"
+        );
+    }
+}
+
+#[test]
+fn a_panic_stays_in_its_session() {
+    let manifest = paper("Cargo.toml");
+    assert!(!manifest.contains("panic = \"abort\""));
+}
+
+/// Long options in a text, `--like-this`.
+fn options(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = text
+        .split(|char: char| !(char.is_ascii_lowercase() || char == '-'))
+        .filter(|word| word.starts_with("--") && word.len() > 3)
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[test]
+fn help_and_manual_name_the_same_options() {
+    // Those of curl in the examples are not ours.
+    let ours = |text: &str| -> Vec<String> {
+        let all = options(text).into_iter();
+        all.filter(|option| !option.starts_with("--socks"))
+            .collect()
+    };
+    let manual = paper("docs/threadsocks.1").replace("\\-", "-");
+    assert_eq!(ours(&manual), ours(HELP));
+    let version = concat!("threadsocks ", env!("CARGO_PKG_VERSION"));
+    assert!(manual.contains(version));
+    assert!(paper("CHANGELOG.md").contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_readme_tells_the_size_of_the_code() {
+    let lines: usize = sources().iter().map(|(_, code)| code.len()).sum();
+    let readme = paper("README.md");
+    let told = readme
+        .split_once(" lines of code")
+        .and_then(|(front, _)| front.rsplit_once(char::is_whitespace))
+        .map(|(_, number)| number.replace(',', ""))
+        .expect("\"... lines of code\" in the README");
+    let told: usize = told.parse().expect("a number");
+    assert!(
+        told.abs_diff(lines) <= 150,
+        "README says {told}, counted {lines}"
+    );
+}
+
+#[test]
+fn the_readme_sample_is_what_the_screen_shows() {
+    let readme = paper("README.md");
+    for line in [
+        "<S_IP>: ",
+        "<S_PORT>: ",
+        "<D_IP>: ",
+        "<D_PORT>: ",
+        "<Command>: ",
+        "<Reply>: ",
+    ] {
+        assert!(readme.contains(line), "{line}");
+    }
+    assert!(readme.contains("cargo run --release -- 1080"));
+    assert!(readme.contains("cargo test"));
+}
