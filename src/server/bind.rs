@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::House;
+use super::destination::{Candidate, candidates};
 use super::registry::Visit;
-use super::session::{Candidate, Down, Notes, Ready, candidates, reply};
+use super::session::{Down, Notes, Ready, reply};
 use crate::event::Cause;
 use crate::firewall::Question;
 use crate::net::{self, Came, Deadline};
@@ -65,8 +66,7 @@ fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Ex
     let anyone = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     if target.host != Host::Address(anyone) {
         let deadline = Deadline::after(visit.house.settings.connect_timeout);
-        let (host, port) = (&target.host, target.port);
-        let candidates = candidates(visit, Command::Bind, host, port, deadline, notes)?;
+        let candidates = candidates(visit, Command::Bind, target, deadline, notes)?;
         return Ok(Expected::These(candidates));
     }
     let rules = visit.house.rules();

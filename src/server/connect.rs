@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::destination::{Candidate, candidates};
 use super::registry::Visit;
-use super::session::{Candidate, Down, Notes, Ready, candidates};
+use super::session::{Down, Notes, Ready};
 use crate::event::Cause;
 use crate::net::{self, Deadline, NotDialled};
 use crate::wire::{Command, Target};
@@ -27,8 +28,8 @@ pub(super) fn connect(
     notes: &mut Notes,
 ) -> Result<Ready, Cause> {
     let deadline = Deadline::after(visit.house.settings.connect_timeout);
-    let (host, port) = (&target.host, target.port);
-    let mut candidates = candidates(visit, Command::Connect, host, port, deadline, notes)?;
+    let port = target.port;
+    let mut candidates = candidates(visit, Command::Connect, target, deadline, notes)?;
     let impossible = candidates
         .first()
         .and_then(|first| nobodys(first.address, port));
@@ -38,9 +39,6 @@ pub(super) fn connect(
         return Err(Cause::Impossible(why));
     }
     let remote = dial_in_turn(visit, &candidates, port, deadline, notes)?;
-    if let (Ok(local), Ok(peer)) = (remote.local_addr(), remote.peer_addr()) {
-        visit.note_outgoing(local, peer);
-    }
     if !visit.attach(remote) {
         return Err(Cause::ClientLeft);
     }
@@ -98,11 +96,13 @@ fn dial_in_turn(
 
 fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, NotDialled> {
     let remote = net::dial(address, deadline, &visit.client)?;
+    let local = remote.local_addr()?;
     // Dialling a free local port can pick that very port to dial from, and the
     // socket connects to itself. Nobody is listening there.
-    if remote.local_addr()? == remote.peer_addr()? {
+    if local == address {
         return Err(NotDialled::Failed(io::ErrorKind::ConnectionRefused.into()));
     }
+    visit.note_outgoing(local, address);
     Ok(remote)
 }
 

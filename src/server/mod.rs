@@ -13,6 +13,7 @@
 
 mod bind;
 mod connect;
+mod destination;
 mod limits;
 mod registry;
 mod session;

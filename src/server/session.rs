@@ -8,17 +8,15 @@ use std::io::{self, BufRead};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::registry::Visit;
 use super::{bind, connect, workers};
 use crate::event::{Answered, Asked, Cause, Closed, Ending, Event, NoRequest};
-use crate::firewall::{Question, Rules};
 use crate::net::{self, Deadline, Lookahead};
 use crate::relay::{self, Pump};
-use crate::resolve;
 use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Host, HostName, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
+use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
 
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
@@ -104,23 +102,20 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
 /// Gets the client what it asked for and replies. Either way the last reply
 /// goes out here, and with it the screen message: once for every request.
 fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Down, Cause> {
-    let asked = Asked {
+    let target = request.target();
+    notes.asked = Some(Asked {
         command: request.command,
-        target: request.target(),
-        address: match request.target().host {
+        target: target.clone(),
+        address: match target.host {
             Host::Address(address) => Some(address),
-            _ => None,
+            Host::Name(_) | Host::Unusable(_) => None,
         },
         user: request.user.clone(),
-    };
-    notes.asked = Some(asked.clone());
-    let ready = if is_ourselves(visit) {
-        Err(Cause::Loop)
-    } else {
-        match asked.command {
-            Command::Connect => connect::connect(visit, request.address, &asked.target, notes),
-            Command::Bind => bind::bind(visit, &asked.target, notes),
-        }
+    });
+    let ready = match request.command {
+        _ if is_ourselves(visit) => Err(Cause::Loop),
+        Command::Connect => connect::connect(visit, request.address, &target, notes),
+        Command::Bind => bind::bind(visit, &target, notes),
     };
     let (outcome, address) = match &ready {
         Ok(ready) => (Ok(()), ready.reply_address),
@@ -136,8 +131,8 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
     visit.house.log.send(Event::Answered(Answered {
         client: visit.client_address,
         destination: notes.asked.as_ref().and_then(|asked| asked.address),
-        port: notes.port.unwrap_or(asked.target.port),
-        command: asked.command,
+        port: notes.port.unwrap_or(target.port),
+        command: request.command,
         accepted: result.is_ok(),
     }));
     if result.is_err() {
@@ -164,104 +159,6 @@ fn is_ourselves(visit: &Visit) -> bool {
 /// Sends a reply; false if the client is gone.
 pub(super) fn reply(visit: &Visit, reply: Reply) -> bool {
     net::send_now(&visit.client, &reply.encode()).is_ok()
-}
-
-/// An address that may be dialled or awaited, by which rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) address: IpAddr,
-    pub(super) rule: Option<usize>,
-}
-
-/// The addresses of this host that the rules permit, in the resolver's order:
-/// at least one. A name is looked up once, and only for a client to whom any
-/// address could be permitted at all.
-pub(super) fn candidates(
-    visit: &Arc<Visit>,
-    command: Command,
-    host: &Host,
-    port: u16,
-    deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<Vec<Candidate>, Cause> {
-    let rules = visit.house.rules();
-    let (name, addresses) = match host {
-        Host::Address(address) => (None, vec![*address]),
-        Host::Name(name) => {
-            if !rules.could_permit(command, visit.client_address, Some(name), Some(port)) {
-                return Err(Cause::Denied(None));
-            }
-            (Some(name), look_up(visit, name, deadline)?)
-        }
-        Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
-    };
-    judge(visit, &rules, command, name, &addresses, port, notes)
-}
-
-fn judge(
-    visit: &Visit,
-    rules: &Rules,
-    command: Command,
-    name: Option<&HostName>,
-    addresses: &[IpAddr],
-    port: u16,
-    notes: &mut Notes,
-) -> Result<Vec<Candidate>, Cause> {
-    let mut permitted = Vec::new();
-    let mut denied_by = None;
-    for &address in addresses {
-        let verdict = rules.judge(&Question {
-            command,
-            source: visit.client_address,
-            name,
-            address,
-            port,
-        });
-        let rule = verdict.line;
-        if verdict.permitted {
-            permitted.push(Candidate { address, rule });
-        } else if denied_by.is_none() {
-            denied_by = Some(Candidate { address, rule });
-        }
-    }
-    let shown = permitted.first().copied().or(denied_by);
-    if let Some(Candidate { address, rule }) = shown {
-        notes.destination(address, rule);
-    }
-    if permitted.is_empty() {
-        return Err(Cause::Denied(denied_by.and_then(|denied| denied.rule)));
-    }
-    Ok(permitted)
-}
-
-/// Looks a name up on a thread of its own, since nothing can interrupt the
-/// resolver and the client must have its answer within the limit.
-fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
-    let (answer, found) = bounded(1);
-    let thread_name = format!("s{}-name", visit.number);
-    workers::start(thread_name, {
-        // The thread counts as part of the visit, even if nobody waits any more.
-        let (visit, name) = (Arc::clone(visit), name.clone());
-        move || {
-            let _ = answer.send(resolve::lookup(&name));
-            drop(visit);
-        }
-    })
-    .map_err(|error| Cause::Exhausted("thread", error))?;
-    let not_found = |why: String| Cause::NotFound(name.clone(), why);
-    match found.recv_timeout(deadline.remaining()) {
-        Ok(Ok(addresses)) => {
-            // SOCKS4 can say nothing about any other.
-            let addresses: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
-            if addresses.is_empty() {
-                return Err(not_found("it has no IPv4 address".to_owned()));
-            }
-            Ok(addresses)
-        }
-        Ok(Err(error)) => Err(not_found(error.to_string())),
-        Err(RecvTimeoutError::Timeout) => Err(Cause::TooLate),
-        Err(RecvTimeoutError::Disconnected) => Err(not_found("the lookup broke off".to_owned())),
-    }
 }
 
 /// The thread for the direction from remote to client. It exists before the

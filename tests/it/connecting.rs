@@ -11,7 +11,7 @@ use crate::ends::{
     BlackHole, CLOSED, Origin, at, dial, named, read_all, read_exactly, request, reset, through,
     write,
 };
-use crate::proxy::{PERMIT_ALL, Proxy, until};
+use crate::proxy::{PERMIT_ALL, Proxy, Setup, until};
 use crate::tampering::Tampering;
 
 /// Asks, is refused, and gives the screen's summary of it.
@@ -265,6 +265,78 @@ fn d07_a_name_that_does_not_exist() {
         "-:80 CONNECT Reject"
     );
     proxy.says("nobody.invalid was not found");
+    proxy.finish();
+}
+
+/// A server for which this host file is the system's, in a mount namespace of
+/// its own; `None`, and the test is to be skipped, where that is not allowed.
+fn with_hosts(rules: &str, hosts: &str) -> Option<Proxy> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hosts");
+    std::fs::write(&file, hosts).unwrap();
+    let mount = format!("mount --bind {} /etc/hosts", file.display());
+    let allowed = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", &mount])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !allowed {
+        crate::tools::skip("unshare -m and mount are not allowed (not root?)");
+        return None;
+    }
+    let script = format!("{mount} && exec \"$0\" \"$@\"");
+    Some(Proxy::with(Setup {
+        rules,
+        options: &["--connect-timeout", "3s"],
+        wrapper: &["unshare", "-m", "sh", "-c", &script],
+        ..Setup::default()
+    }))
+}
+
+#[test]
+fn d10_every_address_of_a_name_is_tried() {
+    let hosts = "127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.3 both.test\n";
+    let Some(proxy) = with_hosts(PERMIT_ALL, hosts) else {
+        return;
+    };
+    // It listens on 127.0.0.1 only; the order is the resolver's.
+    let origin = Origin::echo();
+    for _ in 0..5 {
+        let client = through(proxy.address(), &named("both.test", origin.port()));
+        let shown = proxy.block_for(client.local_addr().unwrap()).summary();
+        assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
+    }
+    let shown = refused(&proxy, &named("both.test", 1));
+    assert!(shown.starts_with("127.0.0."), "the last one tried: {shown}");
+    proxy.finish();
+}
+
+#[test]
+fn d13_only_permitted_addresses_of_a_name_are_tried() {
+    let hosts = "127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.1 one.test\n";
+    let rules = "deny c 127.0.0.1\npermit c 127.0.0.2\n";
+    let Some(proxy) = with_hosts(rules, hosts) else {
+        return;
+    };
+    let origin = Origin::echo();
+    // On 127.0.0.2 nobody listens, and 127.0.0.1 is denied.
+    let shown = refused(&proxy, &named("both.test", origin.port()));
+    assert_eq!(shown, format!("127.0.0.2:{} CONNECT Reject", origin.port()));
+    let shown = refused(&proxy, &named("one.test", origin.port()));
+    assert_eq!(shown, format!("127.0.0.1:{} CONNECT Reject", origin.port()));
+    proxy.finish();
+}
+
+#[test]
+fn d12_a_name_with_no_ipv4_address() {
+    let Some(proxy) = with_hosts(PERMIT_ALL, "::1 six.test\n") else {
+        return;
+    };
+    assert_eq!(
+        refused(&proxy, &named("six.test", 80)),
+        "-:80 CONNECT Reject"
+    );
+    proxy.says("no IPv4 address");
     proxy.finish();
 }
 

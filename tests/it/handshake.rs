@@ -10,7 +10,7 @@ use threadsocks::wire::Command;
 use crate::ends::{
     self, Origin, at, dial, finish, named, noise, read_all, read_exactly, request, reset, write,
 };
-use crate::proxy::{Proxy, Setup, until};
+use crate::proxy::{PERMIT_ALL, Proxy, Setup, until};
 
 const REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
 
@@ -138,7 +138,7 @@ fn h05_every_prefix_then_a_reset() {
 
 #[test]
 fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
-    let proxy = Proxy::start(crate::proxy::PERMIT_ALL, &["-v"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let head = [4, 1, 0, 80, 0, 0, 0, 1];
     let endless_user = [&head[..], &vec![b'u'; 1 << 20]].concat();
     let long_user = [&head[..], &[b'u'; 513]].concat();
@@ -165,7 +165,7 @@ fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
 
 #[test]
 fn h09_a_user_id_is_opaque_and_escaped() {
-    let proxy = Proxy::start(crate::proxy::PERMIT_ALL, &["-v"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let origin = recorder();
     let user: Vec<u8> = (1..=255).collect();
     let client = dial(proxy.address());
@@ -180,7 +180,7 @@ fn h09_a_user_id_is_opaque_and_escaped() {
 
 #[test]
 fn h10_another_language_is_left_without_a_word() {
-    let proxy = Proxy::open();
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let tls_hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC][..], &noise(3, 500)].concat();
     for message in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
@@ -214,7 +214,7 @@ fn h11_socks5_is_refused_in_its_own_language() {
 
 #[test]
 fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
-    let proxy = Proxy::start(crate::proxy::PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
     let origin = Origin::echo();
     let message = request(Command::Connect, &named("localhost", 1), b"");
     let began = Instant::now();
@@ -288,7 +288,7 @@ fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
 #[test]
 fn h17_urgent_bytes_do_not_hang_the_server() {
     use std::os::fd::AsRawFd;
-    let proxy = Proxy::start(crate::proxy::PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
     let client = dial(proxy.address());
     let urgent = nix::sys::socket::MsgFlags::MSG_OOB;
     nix::sys::socket::send(client.as_raw_fd(), &[4, 1, 0, 80], urgent).unwrap();
