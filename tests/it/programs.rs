@@ -1,14 +1,14 @@
 //! curl, nc, socat, Chromium, FTP clients and servers.
 
 use std::fs;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::ends::{self, Origin, noise, read_all, write};
 use crate::proxy::{self, Block, Proxy, parse_screen, until};
+use crate::tools::present;
 use child::{Ended, LONG, Running};
 use ftp::FtpServer;
 use site::{Page, Site};
@@ -21,30 +21,6 @@ mod site;
 
 /// A real FTP server, and a real client that makes it connect back.
 mod ftp;
-
-/// Is this program installed? If not, the test says so on the real stderr, past
-/// the test runner's capture, and is skipped; where everything must be there
-/// (`THREADSOCKS_REQUIRE_ALL=1`) it fails.
-pub(crate) fn present(program: &str, package: &str) -> bool {
-    let found = Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .stdout(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !found {
-        let required =
-            std::env::var_os("THREADSOCKS_REQUIRE_ALL").is_some_and(|value| value == "1");
-        assert!(
-            !required,
-            "{program} is missing: install the package {package}"
-        );
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: {program} is missing; install the package {package} to run this test"
-        );
-    }
-    found
-}
 
 const GREETING: &str = "a page of this site\n";
 const GREETINGS: &[Page] = &[("/", "text/plain", GREETING)];
@@ -178,7 +154,8 @@ fn chromium_loads_a_page_with_everything_on_it() {
     let site = Site::at(Ipv4Addr::LOCALHOST, SHOP);
     let got = chromium(&proxy, &site.url());
     let page = got.text();
-    assert!(page.contains("Told+123+45+67"), "{got:#?}");
+    let told = proxy.said();
+    assert!(page.contains("Told+123+45+67"), "{got:#?} {told:#?}");
     let asked = site.paths();
     for (path, ..) in SHOP {
         assert!(asked.iter().any(|it| it == path), "{path} of {asked:?}");
@@ -358,6 +335,7 @@ fn curl(version: &str, proxy: SocketAddr, url: &str) -> Ended {
 /// The page as a browser has it after its scripts have run.
 fn chromium(proxy: &Proxy, url: &str) -> Ended {
     let home = proxy.folder().join("browser");
+    fs::create_dir(&home).unwrap();
     let mut command = Command::new("chromium");
     command
         .args(["--headless", "--dump-dom", "--disable-gpu"])
@@ -373,6 +351,8 @@ fn chromium(proxy: &Proxy, url: &str) -> Ended {
         .args(["--disable-quic", "--disable-breakpad"])
         .arg(user_data(&home))
         .env("HOME", &home)
+        // What it forgets to remove goes with the test's folder.
+        .env("TMPDIR", &home)
         .arg(url);
     Running::start(&mut command, b"").ended(LONG)
 }
