@@ -123,7 +123,7 @@ impl Rulebook {
     /// The rules in force now, and news if looking at the file brought some.
     ///
     /// Costs one `stat` while nothing changes. The request that notices a
-    /// change waits [`WRITTEN_OUT`] longer, as does every request meanwhile:
+    /// change waits some 10 ms longer, as does every request meanwhile:
     /// none of them may use rules that are out of date.
     pub fn current(&self) -> (Arc<Rules>, Option<News>) {
         // A panic elsewhere cannot leave the page half turned: every change

@@ -1,6 +1,6 @@
 //! The server: takes clients in, gives each a thread, and sees everybody out.
 //!
-//! Read [`session`] first: one client's visit from top to bottom. This file is
+//! Read `session.rs` first: one client's visit from top to bottom. This file is
 //! the house around it.
 //!
 //! ```text
