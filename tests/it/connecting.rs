@@ -175,7 +175,7 @@ fn c10_without_a_second_thread_the_answer_is_no() {
     // strace counts for each thread by itself. The session's first new thread
     // is for the name, its second for the second direction.
     let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN:when=2") else {
-        return;
+        return proxy.finish();
     };
     let target = named("localhost", origin.port());
     let client = dial(proxy.address());
@@ -364,7 +364,7 @@ fn x02_a_name_is_looked_up_only_for_whom_some_address_could_be_permitted() {
 fn s03_without_a_thread_a_client_still_gets_its_refusal() {
     let proxy = Proxy::open();
     let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN:when=1") else {
-        return;
+        return proxy.finish();
     };
     let client = dial(proxy.address());
     assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);

@@ -184,7 +184,7 @@ fn f08_without_a_descriptor_the_last_good_rules_stay() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     let Some(tampering) = Tampering::with(&proxy, "openat:error=EMFILE") else {
-        return;
+        return proxy.finish();
     };
     fs::write(proxy.config(), DENY).unwrap();
     assert!(permitted(&proxy, &origin));
@@ -261,7 +261,7 @@ fn an_unchanged_file_is_not_read_again() {
     assert!(permitted(&proxy, &origin));
     // From now on opening any file would fail, and be complained about.
     let Some(tampering) = Tampering::with(&proxy, "openat:error=EMFILE") else {
-        return;
+        return proxy.finish();
     };
     for _ in 0..10 {
         assert!(permitted(&proxy, &origin));

@@ -375,7 +375,7 @@ fn s02_errors_of_accept_end_nothing() {
         let origin = Origin::echo();
         let injection = format!("accept4:error={error}:when=1..3");
         let Some(tampering) = Tampering::with(&proxy, &injection) else {
-            return;
+            return proxy.finish();
         };
         for _ in 0..5 {
             drop(through(proxy.address(), &origin.target()));
@@ -395,7 +395,7 @@ fn r11_interrupted_calls_are_made_again() {
         "sendto:error=EINTR:when=2+5",
     ] {
         let Some(tampering) = Tampering::with(&proxy, injection) else {
-            return;
+            return proxy.finish();
         };
         let client = through(proxy.address(), &origin.target());
         let bytes = crate::ends::noise(1, 500_000);
@@ -509,7 +509,7 @@ fn d08_a_lookup_is_no_reason_to_wait_for_ever() {
     // resolver that is, takes its time.
     proxy.settle_rules();
     let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=3000000") else {
-        return;
+        return proxy.finish();
     };
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap();
