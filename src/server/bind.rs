@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 
 use super::House;
 use super::destination::{Candidate, candidates};
+use super::duplex::{Down, Ready};
+use super::notes::Notes;
 use super::registry::Visit;
-use super::session::{Down, Notes, Ready, reply};
 use crate::event::Cause;
 use crate::firewall::Question;
 use crate::net::{self, Came, Deadline};
@@ -37,7 +38,7 @@ pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Re
         outcome: Ok(()),
         address: SocketAddrV4::new(address, port),
     };
-    if !reply(visit, first) {
+    if !visit.reply(first) {
         return Err(Cause::ClientLeft);
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::destination::{Candidate, candidates};
+use super::duplex::{Down, Ready};
+use super::notes::Notes;
 use super::registry::Visit;
-use super::session::{Down, Notes, Ready};
 use crate::event::Cause;
 use crate::net::{self, Deadline, NotDialled};
 use crate::wire::{Command, Target};

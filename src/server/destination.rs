@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
+use super::notes::Notes;
 use super::registry::Visit;
-use super::session::Notes;
 use super::workers;
 use crate::event::Cause;
 use crate::firewall::{Question, Rules};

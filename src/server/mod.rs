@@ -14,7 +14,9 @@
 mod bind;
 mod connect;
 mod destination;
+mod duplex;
 mod limits;
+mod notes;
 mod registry;
 mod session;
 mod workers;
@@ -285,7 +287,7 @@ impl House {
         });
         if let Err(error) = started {
             // It has not been heard, but it waits for eight bytes.
-            let _ = net::send_now(&visit.client, &Reply::REJECTED.encode());
+            visit.reply(Reply::REJECTED);
             self.turn_away(TurnedAway::NoThread(error));
         }
     }

@@ -10,7 +10,9 @@ use crossbeam_channel::Sender;
 
 use super::{House, Settings};
 use crate::event::Ending;
+use crate::net;
 use crate::relay::{Leg, Meter};
+use crate::wire::socks4::Reply;
 
 /// Takes a lock. A thread that panicked while it held one has left nothing half
 /// done: what is done under the locks here are single assignments.
@@ -78,6 +80,11 @@ impl Visit {
             }),
             _present: present,
         }
+    }
+
+    /// Sends the client a reply; false if it is gone.
+    pub(super) fn reply(&self, reply: Reply) -> bool {
+        net::send_now(&self.client, &reply.encode()).is_ok()
     }
 
     /// The other end, once it is attached.

@@ -4,17 +4,15 @@
 //! has it answered by [`connect`](super::connect) or [`bind`](super::bind), and
 //! then becomes the pump from client to remote.
 
-use std::io::{self, BufRead};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::io::BufRead;
 use std::sync::Arc;
 
-use crossbeam_channel::{Sender, bounded};
-
+use super::duplex::{CutOnPanic, Down};
+use super::notes::Notes;
 use super::registry::Visit;
-use super::{bind, connect, workers};
+use super::{bind, connect};
 use crate::event::{Answered, Asked, Cause, Closed, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
-use crate::relay::{self, Pump};
 use crate::wire::socks4::{Reply, Request};
 use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
 
@@ -24,7 +22,7 @@ pub(super) fn serve(visit: &Arc<Visit>) {
     let mut notes = Notes::default();
     let ending = match hear(visit) {
         Ok(request) => match answer(visit, &request, &mut notes) {
-            Ok(down) => relay(visit, down),
+            Ok(down) => down.relay(visit),
             Err(cause) => Ending::Refused(cause),
         },
         Err(ending) => ending,
@@ -41,31 +39,6 @@ pub(super) fn serve(visit: &Arc<Visit>) {
     })));
 }
 
-/// What is known of a request so far, for the screen and the log.
-#[derive(Debug, Default)]
-pub(super) struct Notes {
-    asked: Option<Asked>,
-    /// The port dialled or expected, if it is not the requested one.
-    port: Option<u16>,
-    rule: Option<usize>,
-}
-
-impl Notes {
-    /// The address dialled or expected is known, and which rule decided on it.
-    pub(super) fn destination(&mut self, address: IpAddr, rule: Option<usize>) {
-        if let Some(asked) = &mut self.asked {
-            asked.address = Some(address);
-        }
-        self.rule = rule;
-    }
-
-    /// Any peer was expected, and this one came.
-    pub(super) fn peer(&mut self, peer: SocketAddr, rule: Option<usize>) {
-        self.destination(peer.ip(), rule);
-        self.port = Some(peer.port());
-    }
-}
-
 /// Waits for the request, under one deadline for all of it. What is no request
 /// is refused here.
 fn hear(visit: &Visit) -> Result<Request, Ending> {
@@ -80,7 +53,7 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
         Opening::Socks4 => match Request::read(&mut stream) {
             Ok(request) => return Ok(request),
             Err(unread) => {
-                reply(visit, Reply::REJECTED);
+                visit.reply(Reply::REJECTED);
                 match unread {
                     Unread::Incomplete(received, error) => NoRequest::Incomplete(received, error),
                     Unread::Malformed(malformed) => NoRequest::Malformed(malformed),
@@ -122,7 +95,7 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
         Err(cause) => (Err(cause.refusal()), request.address),
     };
     // Only a reply that went out has been given.
-    let told = reply(visit, Reply { outcome, address });
+    let told = visit.reply(Reply { outcome, address });
     let result = match (ready, told) {
         (Ok(ready), true) => Ok(ready.down),
         (Ok(_), false) => Err(Cause::ClientLeft),
@@ -141,83 +114,8 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
     result
 }
 
-/// A request that can be granted: everything its relay needs is there.
-#[derive(Debug)]
-pub(super) struct Ready {
-    /// Port and address of the reply.
-    pub(super) reply_address: SocketAddrV4,
-    /// The thread for the second direction.
-    pub(super) down: Down,
-}
-
 /// Did this client come over a connection that this server has made?
 fn is_ourselves(visit: &Visit) -> bool {
     let accepted_on = visit.client.local_addr();
     accepted_on.is_ok_and(|here| visit.house.registry.made(visit.client_address, here))
-}
-
-/// Sends a reply; false if the client is gone.
-pub(super) fn reply(visit: &Visit, reply: Reply) -> bool {
-    net::send_now(&visit.client, &reply.encode()).is_ok()
-}
-
-/// The thread for the direction from remote to client. It exists before the
-/// client hears that its request is granted, and waits for the word to start;
-/// dropped without it, the thread leaves.
-#[derive(Debug)]
-pub(super) struct Down {
-    start: Sender<()>,
-    up: Pump,
-}
-
-impl Down {
-    /// Reserves the thread; it will relay from the remote that the visit has
-    /// when it starts.
-    pub(super) fn reserve(visit: &Arc<Visit>) -> Result<Down, Cause> {
-        let (up, down) = relay::pumps();
-        let (start, started) = bounded(0);
-        workers::start(format!("s{}-down", visit.number), {
-            let visit = Arc::clone(visit);
-            move || {
-                let _guard = CutOnPanic(&visit);
-                if let (Ok(()), Some(remote)) = (started.recv(), visit.remote()) {
-                    let result = down.run(remote, &visit.client, &visit.meter.down);
-                    note_break(&visit, result);
-                }
-                // Only now does the session see that this direction has ended.
-                drop(down);
-            }
-        })
-        .map_err(|error| Cause::Exhausted("thread", error))?;
-        Ok(Down { start, up })
-    }
-}
-
-/// Relays until both directions have ended: this thread is one of the pumps.
-fn relay(visit: &Visit, down: Down) -> Ending {
-    let Down { start, up } = down;
-    if let (Ok(()), Some(remote)) = (start.send(()), visit.remote()) {
-        let result = up.run(&visit.client, remote, &visit.meter.up);
-        note_break(visit, result);
-    }
-    up.join();
-    Ending::Finished
-}
-
-fn note_break(visit: &Visit, result: io::Result<()>) {
-    if let Err(error) = result {
-        visit.ends_because(Ending::Broken(error));
-    }
-}
-
-/// A thread that panics takes the session's sockets, and with them its other
-/// thread, along.
-struct CutOnPanic<'a>(&'a Visit);
-
-impl Drop for CutOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.cut(Ending::Stopped);
-        }
-    }
 }
