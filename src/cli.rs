@@ -23,8 +23,8 @@ Usage: threadsocks [OPTIONS] [PORT]
 
 Who may use it:
   -c, --config FILE          rules [./socks.conf]; edit them while it runs
-      --check                print the rules as understood, and leave
-      --explain \"QUESTION\"   print which rule decides, and leave; ask
+      --check                print the rules as understood, and exit
+      --explain \"QUESTION\"   print which rule decides, and exit; ask
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
                              b BIND), client, destination, port
 
@@ -34,7 +34,7 @@ Where it listens:
       --advertise IP         address told to clients of BIND [0.0.0.0, which
                              they take for the one they reached us at]
 
-How long it waits (30s, 2m, 1h 30m; off where it says so):
+How long it waits (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    for the request [30s]
       --connect-timeout T      for a CONNECT, name lookup included [2m]
       --bind-timeout T         for the peer of a BIND [2m]
@@ -50,8 +50,8 @@ What it says:
       --log screen|none      a message on stdout for every request [screen]
   -v, --verbose              on stderr, a line for every ended session
   -q, --quiet                on stderr, errors only
-  -h, --help                 this
-  -V, --version              the version
+  -h, --help                 print this
+  -V, --version              print the version
 
 Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace;
 twice: leave now. HUP: look at the rules now and say so.
@@ -216,21 +216,21 @@ fn value<T>(
 
 fn port_number(text: &str) -> Result<u16, Usage> {
     text.parse()
-        .map_err(|_| Usage(format!("{text:?} is no PORT from 0 to 65535")))
+        .map_err(|_| Usage(format!("{text:?} is not a PORT from 0 to 65535")))
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
     let address = text.parse();
-    address.map_err(|_| format!("{text:?} is no address; write one as 127.0.0.1"))
+    address.map_err(|_| format!("{text:?} is not an address; write one as 127.0.0.1"))
 }
 
 fn advertised(text: &str) -> Result<Ipv4Addr, String> {
     let address = text.parse();
-    address.map_err(|_| format!("{text:?} is no IPv4 address, and SOCKS4 can tell no other"))
+    address.map_err(|_| format!("{text:?} is not an IPv4 address, and SOCKS4 knows no other"))
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let not_a_range = || format!("{text:?} is no range; write it as 50000-50999");
+    let not_a_range = || format!("{text:?} is not a range; write it as 50000-50999");
     let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
     let first: u16 = first.parse().map_err(|_| not_a_range())?;
     let last: u16 = last.parse().map_err(|_| not_a_range())?;
@@ -243,13 +243,13 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
 /// A time, possibly none.
 fn any_time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is no time ({error}); write it as 30s or 2m"))
+        .map_err(|error| format!("{text:?} is not a time ({error}); write it as 30s or 2m"))
 }
 
 /// A time to wait for something, so more than none.
 fn time(text: &str) -> Result<Duration, String> {
     match any_time(text)? {
-        Duration::ZERO => Err("no time at all is too short for anything".to_owned()),
+        Duration::ZERO => Err("it must be more than zero".to_owned()),
         time => Ok(time),
     }
 }
@@ -264,7 +264,7 @@ fn time_or_off(text: &str) -> Result<Option<Duration>, String> {
 fn sessions(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
-        _ => Err(format!("{text:?} is no number of sessions from 1 on")),
+        _ => Err(format!("{text:?} is not a number of sessions, 1 or more")),
     }
 }
 
@@ -376,21 +376,21 @@ mod tests {
     #[test]
     fn every_mistake_is_told_in_a_sentence() {
         for (line, told) in [
-            ("65536", "no PORT"),
-            ("http", "no PORT"),
+            ("65536", "not a PORT"),
+            ("http", "not a PORT"),
             ("-1", "-1"),
             ("1 2", "one PORT"),
             ("--nonsense", "--nonsense"),
             ("-b", "missing argument"),
-            ("-b localhost", "no address"),
+            ("-b localhost", "not an address"),
             ("--advertise ::1", "IPv4"),
             ("--bind-ports 5", "range"),
             ("--bind-ports 6-5", "range"),
             ("--bind-ports 0-5", "range"),
-            ("--grace 10", "no time"),
-            ("--grace off", "no time"),
-            ("--handshake-timeout 0s", "too short"),
-            ("--idle-timeout never", "no time"),
+            ("--grace 10", "not a time"),
+            ("--grace off", "not a time"),
+            ("--handshake-timeout 0s", "more than zero"),
+            ("--idle-timeout never", "not a time"),
             ("--max-sessions 0", "number of sessions"),
             ("--log json", "neither"),
             ("--check=yes", "check"),

@@ -107,6 +107,8 @@ pub enum Ending {
     HalfClosed,
     /// The server stopped.
     Stopped,
+    /// A thread of the session panicked: a mistake in this program.
+    Panicked,
     /// The client sent nothing and left, or stayed silent: a health check.
     Silent,
     /// The client sent no complete request.
@@ -187,6 +189,7 @@ impl fmt::Display for Ending {
             Ending::Idle => out.write_str("idle for too long"),
             Ending::HalfClosed => out.write_str("half-closed and silent for too long"),
             Ending::Stopped => out.write_str("the server stopped"),
+            Ending::Panicked => out.write_str("an error in the server itself"),
             Ending::Silent => out.write_str("no request came"),
             Ending::NoRequest(why) => why.fmt(out),
             Ending::Refused(cause) => write!(out, "refused: {cause}"),
@@ -219,7 +222,9 @@ impl fmt::Display for Cause {
             Cause::TooLate => out.write_str("nothing answered within the time limit"),
             Cause::ClientLeft => out.write_str("the client left before the answer"),
             Cause::Stranger(peer) => write!(out, "{peer} came, which was not expected"),
-            Cause::Exhausted(what, error) => write!(out, "no {what} to be had: {error}"),
+            Cause::Exhausted(what, error) => {
+                write!(out, "this machine has no {what} left: {error}")
+            }
         }
     }
 }

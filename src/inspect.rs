@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::firewall::{Question, Rules};
+use crate::firewall::{self, Question, Rules};
 use crate::resolve;
 use crate::wire::{Command, Host, HostName};
 
@@ -16,8 +16,7 @@ pub fn check(path: &str, rules: &Rules) -> String {
     }
     let _ = writeln!(
         told,
-        "{path}: {} rules; the first that matches decides, all else is denied",
-        rules.len()
+        "{path}: {rules}; the first that matches decides, all else is denied"
     );
     for warning in warnings(rules) {
         let _ = writeln!(told, "{path}: warning: {warning}");
@@ -49,7 +48,9 @@ pub fn warnings(rules: &Rules) -> Vec<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inquiry {
     command: Command,
-    source: SocketAddr,
+    source: IpAddr,
+    /// If the operator gave one.
+    source_port: Option<u16>,
     host: Host,
     port: u16,
 }
@@ -63,8 +64,10 @@ impl Inquiry {
     pub fn parse(text: &str) -> Result<Inquiry, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let (mode, source, source_port, host, port) = match *words.as_slice() {
-            [mode, source, host, port] => (mode, source, "0", host, port),
-            [mode, source, source_port, host, port] => (mode, source, source_port, host, port),
+            [mode, source, host, port] => (mode, source, None, host, port),
+            [mode, source, source_port, host, port] => {
+                (mode, source, Some(source_port), host, port)
+            }
             _ => {
                 return Err(
                     "write it as \"MODE SRC-IP [SRC-PORT] DST PORT\", for example \
@@ -74,8 +77,12 @@ impl Inquiry {
             }
         };
         let number = |text: &str| {
-            text.parse::<u16>()
-                .map_err(|_| format!("\"{}\" is no port from 0 to 65535", text.escape_default()))
+            text.parse::<u16>().map_err(|_| {
+                format!(
+                    "\"{}\" is not a port from 0 to 65535",
+                    text.escape_default()
+                )
+            })
         };
         let command = match mode {
             "c" => Command::Connect,
@@ -84,7 +91,7 @@ impl Inquiry {
         };
         let source: IpAddr = source
             .parse()
-            .map_err(|_| format!("\"{}\" is no address of a client", source.escape_default()))?;
+            .map_err(|_| format!("\"{}\" is not a client's address", source.escape_default()))?;
         let host = match host.parse() {
             Ok(address) => Host::Address(address),
             Err(_) => Host::from_name(host.as_bytes()),
@@ -94,7 +101,8 @@ impl Inquiry {
         }
         Ok(Inquiry {
             command,
-            source: SocketAddr::new(source, number(source_port)?),
+            source,
+            source_port: source_port.map(number).transpose()?,
             host,
             port: number(port)?,
         })
@@ -105,8 +113,13 @@ impl Inquiry {
     ///
     /// # Errors
     ///
-    /// A sentence, if the name has no address.
+    /// A sentence: the name has no address, or the question is not complete.
     pub fn explain(&self, path: &str, rules: &Rules) -> Result<String, String> {
+        if self.source_port.is_none() && rules.ask_for_source_port() {
+            return Err(format!(
+                "{path} has rules about the client's port; write it behind the client's address"
+            ));
+        }
         let (name, addresses) = match &self.host {
             Host::Address(address) => (None, vec![*address]),
             Host::Name(name) => {
@@ -117,43 +130,60 @@ impl Inquiry {
         };
         let mut told = String::new();
         for address in addresses {
-            self.explain_one(path, rules, name, address, &mut told);
+            let (permitted, why) = self.verdict(path, rules, name, address);
+            let action = if permitted { "permit" } else { "deny" };
+            let name = name.map_or(String::new(), |name| format!("{name} at "));
+            let Inquiry {
+                command,
+                source,
+                port,
+                ..
+            } = self;
+            let destination = SocketAddr::new(address, *port);
+            let _ = writeln!(
+                told,
+                "{action}: {command} from {source} to {name}{destination}, {why}"
+            );
         }
         Ok(told)
     }
 
-    fn explain_one(
+    /// Would the server do it, and why? In the server's own order.
+    fn verdict(
         &self,
         path: &str,
         rules: &Rules,
         name: Option<&HostName>,
         address: IpAddr,
-        told: &mut String,
-    ) {
+    ) -> (bool, String) {
+        let source = SocketAddr::new(self.source, self.source_port.unwrap_or(0));
+        if address.is_ipv6() {
+            return (false, "because SOCKS4 has no IPv6 addresses".to_owned());
+        }
+        let nobodys = firewall::nobodys(address, self.port);
+        match (self.command, nobodys) {
+            (Command::Connect, Some(why)) => return (false, format!("because {why}")),
+            // To any peer: each is judged when it comes.
+            (Command::Bind, _) if address.is_unspecified() => {
+                let permitted = rules.could_permit(Command::Bind, source, None, None);
+                let some = if permitted { "some" } else { "no" };
+                return (permitted, format!("as {some} peer is permitted by {path}"));
+            }
+            _ => {}
+        }
         let verdict = rules.judge(&Question {
             command: self.command,
-            source: self.source,
+            source,
             name,
             address,
             port: self.port,
         });
-        let action = if verdict.permitted { "permit" } else { "deny" };
-        let destination = SocketAddr::new(address, self.port);
-        let _ = write!(
-            told,
-            "{action}: {} from {} to ",
-            self.command,
-            self.source.ip()
-        );
-        if let Some(name) = name {
-            let _ = write!(told, "{name} at ");
-        }
-        let _ = write!(told, "{destination}, ");
         let decisive = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
-        let _ = match decisive {
-            Some(rule) => writeln!(told, "by {path}:{}: {rule}", rule.line()),
-            None => writeln!(told, "because no rule of {path} matches"),
+        let why = match decisive {
+            Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
+            None => format!("because no rule of {path} matches"),
         };
+        (verdict.permitted, why)
     }
 }
 
@@ -185,8 +215,8 @@ mod tests {
 
     #[test]
     fn explain_names_the_line_that_decides() {
-        let rules = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &rules);
+        let course = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &course);
         for (inquiry, told) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
@@ -204,6 +234,23 @@ mod tests {
             ),
         ] {
             assert_eq!(explain(inquiry).as_deref(), Ok(told));
+        }
+        let odd = rules("permit - 127. 1024-65535 - -\n");
+        let explain_odd = |text: &str| Inquiry::parse(text)?.explain("f", &odd);
+        for (inquiry, told) in [
+            ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
+            ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
+            ("c 127.0.0.1 2000 0.0.0.0 80", Ok("deny: ")),
+            ("c 127.0.0.1 2000 1.1.1.1 0", Ok("deny: ")),
+            ("c 127.0.0.1 2000 ::1 80", Ok("deny: ")),
+            ("c 127.0.0.1 2000 1.1.1.1 80", Ok("permit: ")),
+            ("c 127.0.0.1 1.1.1.1 80", Err("the client's port")),
+        ] {
+            match (explain_odd(inquiry), told) {
+                (Ok(answer), Ok(told)) => assert!(answer.starts_with(told), "{answer}"),
+                (Err(why), Err(told)) => assert!(why.contains(told), "{why}"),
+                (answer, _) => panic!("{inquiry}: {answer:?}"),
+            }
         }
         for inquiry in [
             "",

@@ -54,11 +54,17 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
     let listener = TcpListener::bind(options.address).map_err(|error| {
         complain(
             FAILED,
-            &format_args!("cannot listen on {}: {error}", options.address),
+            &format_args!(
+                "cannot listen on {}: {error}; name another PORT or --bind address",
+                options.address
+            ),
         )
     })?;
     if options.detail >= Detail::Usual {
         welcome(&rulebook, limits);
+    } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
+        // However quiet: nobody else knows the port.
+        tell(&format_args!("listening on {address}"));
     }
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
         true => Some(Box::new(io::stdout())),
@@ -122,7 +128,7 @@ fn stop(operator: &Sender<Order>) {
 fn welcome(rulebook: &Rulebook, limits: Limits) {
     let path = rulebook.path().display();
     let (rules, _) = rulebook.current();
-    tell(&format_args!("{path}: {} rules in force", rules.len()));
+    tell(&format_args!("{path}: {rules} in force"));
     for warning in inspect::warnings(&rules) {
         tell(&format_args!("{path}: warning: {warning}"));
     }
@@ -131,7 +137,7 @@ fn welcome(rulebook: &Rulebook, limits: Limits) {
         because,
     } = limits;
     tell(&format_args!(
-        "up to {max_sessions} sessions at a time ({because})"
+        "up to {max_sessions} sessions at a time, limited by {because}"
     ));
 }
 

@@ -42,11 +42,14 @@ impl Deadline {
     }
 
     /// The time left as poll(2) wants it, rounded up so that a wait never ends
-    /// a moment too early and spins.
+    /// a moment too early and spins. What is longer than poll can express (25
+    /// days) takes several waits.
     fn poll_timeout(self) -> PollTimeout {
-        let left = self.remaining();
-        let millis = left.as_nanos().div_ceil(1_000_000);
-        PollTimeout::try_from(millis).unwrap_or(PollTimeout::NONE)
+        if self.0.is_none() {
+            return PollTimeout::NONE;
+        }
+        let millis = self.remaining().as_nanos().div_ceil(1_000_000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
     }
 }
 

@@ -139,7 +139,7 @@ fn parse_modes(word: Option<&str>) -> Result<Modes, String> {
             'u' => modes.udp = true,
             _ => {
                 return Err(format!(
-                    "{} is no mode; write c (CONNECT), b (BIND), u (UDP), \
+                    "{} is not a mode; write c (CONNECT), b (BIND), u (UDP), \
                      several together, or - for any",
                     quote(word)
                 ));
@@ -172,7 +172,7 @@ fn parse_source(word: &str) -> Result<Addresses, String> {
     match parse_addresses(word)? {
         Some(addresses) => Ok(addresses),
         None => Err(format!(
-            "{} is no source address; write one address, a prefix as 140.113., \
+            "{} is not a source address; write one address, a prefix as 140.113., \
              a range as 10.0.0.0/8, or - for any",
             quote(word)
         )),
@@ -191,7 +191,7 @@ fn parse_destination(word: &str) -> Result<Destination, String> {
         (Host::Name(name), false) => Ok(Destination::Name(name)),
         (Host::Name(name), true) => Ok(Destination::Below(name)),
         _ => Err(format!(
-            "{} is no destination; write one address, a prefix as 140.113., a range \
+            "{} is not a destination; write one address, a prefix as 140.113., a range \
              as 10.0.0.0/8, a host name, *.domain, or - for any",
             quote(word)
         )),
@@ -219,7 +219,7 @@ fn parse_addresses(word: &str) -> Result<Option<Addresses>, String> {
 fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, String> {
     let not_a_range = || {
         format!(
-            "{} is no address range; write it as 10.0.0.0/8 or 2001:db8::/32",
+            "{} is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32",
             quote(word)
         )
     };
@@ -274,7 +274,7 @@ fn parse_ports(word: &str) -> Result<Ports, String> {
     }
     let not_ports = || {
         format!(
-            "{} is no port list; write 80, 80,443, 8000-8999, or - for any",
+            "{} is not a port list; write 80, 80,443, 8000-8999, or - for any",
             quote(word)
         )
     };
@@ -406,43 +406,43 @@ mod tests {
             ("allow c -", "permit or deny"),
             ("permit", "mode is missing"),
             ("permit c", "destination is missing"),
-            ("permit x -", "no mode"),
-            ("permit c- -", "no mode"),
-            ("permit 140.113.", "no mode"),
+            ("permit x -", "not a mode"),
+            ("permit c- -", "not a mode"),
+            ("permit 140.113.", "not a mode"),
             ("permit c - - - - -", "too many"),
-            ("permit c 256.1.1.1", "no destination"),
-            ("permit c 1.2.3", "no destination"),
-            ("permit c 140.113", "no destination"),
-            ("permit c 01.2.3.4", "no destination"),
-            ("permit c -1.2.3.4", "no destination"),
-            ("permit c 1*.2.3.4", "no destination"),
-            ("permit c 14?.1.1.1", "no destination"),
-            ("permit c *.*", "no destination"),
-            ("permit c 1.*.3.*", "no destination"),
-            ("permit c *.1.2.3", "no destination"),
-            ("permit c 1.2.3.4.", "no destination"),
-            ("permit c .", "no destination"),
-            ("permit c ..", "no destination"),
-            ("permit c a..b", "no destination"),
-            ("permit c *.", "no destination"),
-            ("permit c a.*.org", "no destination"),
-            ("permit c http://a.org", "no address range"),
-            ("permit c 1.2.3.4/33", "no address range"),
-            ("permit c 1.2.3.4/", "no address range"),
-            ("permit c 1.2.3.4/+8", "no address range"),
-            ("permit c ::/129", "no address range"),
-            ("permit c 10./8", "no address range"),
+            ("permit c 256.1.1.1", "not a destination"),
+            ("permit c 1.2.3", "not a destination"),
+            ("permit c 140.113", "not a destination"),
+            ("permit c 01.2.3.4", "not a destination"),
+            ("permit c -1.2.3.4", "not a destination"),
+            ("permit c 1*.2.3.4", "not a destination"),
+            ("permit c 14?.1.1.1", "not a destination"),
+            ("permit c *.*", "not a destination"),
+            ("permit c 1.*.3.*", "not a destination"),
+            ("permit c *.1.2.3", "not a destination"),
+            ("permit c 1.2.3.4.", "not a destination"),
+            ("permit c .", "not a destination"),
+            ("permit c ..", "not a destination"),
+            ("permit c a..b", "not a destination"),
+            ("permit c *.", "not a destination"),
+            ("permit c a.*.org", "not a destination"),
+            ("permit c http://a.org", "not an address range"),
+            ("permit c 1.2.3.4/33", "not an address range"),
+            ("permit c 1.2.3.4/", "not an address range"),
+            ("permit c 1.2.3.4/+8", "not an address range"),
+            ("permit c ::/129", "not an address range"),
+            ("permit c 10./8", "not an address range"),
             ("permit c 10.0.0.5/8", "write 10.0.0.0/8"),
             ("permit c 2001:db8::1/32", "write 2001:db8::/32"),
-            ("permit c a.org - -", "no source"),
-            ("permit c *.org - -", "no source"),
-            ("permit c - 65536", "no port list"),
-            ("permit c - -5", "no port list"),
-            ("permit c - 5-", "no port list"),
-            ("permit c - +5", "no port list"),
-            ("permit c - 80,", "no port list"),
-            ("permit c - http", "no port list"),
-            ("permit c - 1-2-3", "no port list"),
+            ("permit c a.org - -", "not a source"),
+            ("permit c *.org - -", "not a source"),
+            ("permit c - 65536", "not a port list"),
+            ("permit c - -5", "not a port list"),
+            ("permit c - 5-", "not a port list"),
+            ("permit c - +5", "not a port list"),
+            ("permit c - 80,", "not a port list"),
+            ("permit c - http", "not a port list"),
+            ("permit c - 1-2-3", "not a port list"),
             ("permit c - 9-8", "end before they begin"),
             ("permit c - ident", "\"ident\" is not supported"),
             ("permit c - user=alice", "\"user=alice\" is not supported"),

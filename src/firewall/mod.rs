@@ -5,9 +5,11 @@
 //! to the file without a restart.
 
 mod grammar;
+mod nobodys;
 mod rulebook;
 mod rules;
 
 pub use grammar::{MOST_MISTAKES, Mistake, parse};
+pub use nobodys::nobodys;
 pub use rulebook::{News, Rulebook, Unusable};
 pub use rules::{Question, Rule, Rules, Verdict};

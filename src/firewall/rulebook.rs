@@ -59,6 +59,9 @@ pub enum News {
     Reloaded(usize),
     /// The file is unusable, and the last good rules stay in force.
     Kept(Unusable),
+    /// Somebody is still writing the file, and the last good rules stay in
+    /// force until that is done. Told only to who asks.
+    BeingWritten,
 }
 
 /// Why a rules file cannot be used.
@@ -130,7 +133,16 @@ impl Rulebook {
         // below is a plain assignment.
         let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         let news = page.turn(&self.path);
+        let news = news.filter(|news| *news != News::BeingWritten);
         (Arc::clone(&page.rules), news)
+    }
+
+    /// Looks at the file because somebody asks: what they should know of it,
+    /// even if it has been told before. `None` if it is in force as it stands.
+    pub fn reread(&self) -> Option<News> {
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = page.turn(&self.path);
+        news.or_else(|| page.complaint.clone().map(News::Kept))
     }
 }
 
@@ -159,8 +171,8 @@ impl Page {
         });
         let again = Copy::read(path);
         if !again.is_ok_and(|again| again.is_unchanged_from(&copy)) {
-            // Somebody is still writing: the next request looks again.
-            return None;
+            // The next request looks again.
+            return Some(News::BeingWritten);
         }
         self.settled = copy.settled();
         self.text = copy.text;

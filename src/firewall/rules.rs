@@ -117,6 +117,13 @@ impl Rules {
         self.rules.is_empty()
     }
 
+    /// Is there a rule for which the client's port matters?
+    pub fn ask_for_source_port(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.source_ports != Ports::Any)
+    }
+
     /// The rules in the order in which they are asked.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
@@ -142,6 +149,16 @@ impl Rules {
         let by_name = |rule: &&Rule| !rule.permits && rule.destination.is_name();
         let lines = self.rules.iter().filter(by_name).map(|rule| rule.line);
         lines.collect()
+    }
+}
+
+impl fmt::Display for Rules {
+    /// Writes how many there are: "1 rule", "2 rules".
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.len() {
+            1 => out.write_str("1 rule"),
+            count => write!(out, "{count} rules"),
+        }
     }
 }
 

@@ -61,7 +61,10 @@ impl Screen {
                 News::Reloaded(count) => {
                     if self.output.detail >= Detail::Usual {
                         let path = path.display();
-                        self.say(&format_args!("{path}: {} in force", rules(count)));
+                        self.say(&format_args!(
+                            "{path}: {} in force",
+                            counted(count as u64, "rule")
+                        ));
                     }
                 }
                 News::Kept(unusable) => {
@@ -70,6 +73,12 @@ impl Screen {
                     }
                     self.say(&"the last good rules stay in force");
                 }
+                News::BeingWritten => {
+                    let path = path.display();
+                    self.say(&format_args!(
+                        "{path}: somebody is still writing it; the last good rules stay in force"
+                    ));
+                }
             },
             Event::RulesUnchanged { path } => {
                 let path = path.display();
@@ -77,8 +86,9 @@ impl Screen {
             }
             Event::Stopping { sessions, grace } => {
                 let grace = humantime::format_duration(grace);
+                let open = counted(sessions as u64, "open session");
                 self.say(&format_args!(
-                    "stopping: no new clients; {sessions} open sessions have {grace}"
+                    "stopping: no new clients; {open}, to be cut after {grace}"
                 ));
             }
         }
@@ -159,11 +169,11 @@ impl Screen {
                 continue;
             }
             let what = match topic {
-                Topic::Refused => "more requests refused",
-                Topic::NoRequest => "more clients without a request",
-                Topic::TurnedAway => "more clients turned away",
-                Topic::LostMessages => "screen messages dropped, as nobody read them fast enough",
-                Topic::LostLines => "lines dropped, as nobody read the output fast enough",
+                Topic::Refused => "refused since (-v tells each)",
+                Topic::NoRequest => "more without a request (-v tells each)",
+                Topic::TurnedAway => "more turned away",
+                Topic::LostMessages => "screen messages dropped: nobody read them fast enough",
+                Topic::LostLines => "lines dropped: nobody read them fast enough",
             };
             say(&mut self.output, &format_args!("{count} {what}"));
         }
@@ -224,11 +234,11 @@ fn block(answered: &Answered) -> String {
     )
 }
 
-/// "1 rule", "2 rules".
-fn rules(count: usize) -> String {
-    match count {
-        1 => "1 rule".to_owned(),
-        count => format!("{count} rules"),
+/// "1 session", "2 sessions".
+fn counted(count: impl Into<u64>, what: &str) -> String {
+    match count.into() {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
     }
 }
 

@@ -14,21 +14,31 @@ const SMALL: usize = 4 << 10;
 /// saves hardly any system calls.
 const LARGE: usize = 64 << 10;
 
-/// Copies until `from` ends.
+/// Copies until `from` ends, or until this is over: an end that is no longer
+/// read from may have sent a lot before.
 ///
 /// # Errors
 ///
 /// That of the first read or write that failed.
-pub(super) fn copy<A: Leg, B: Leg>(from: &A, to: &B, gauge: &Gauge) -> io::Result<()> {
+pub(super) fn copy<A: Leg, B: Leg>(
+    from: &A,
+    to: &B,
+    gauge: &Gauge,
+    is_over: impl Fn() -> bool,
+) -> io::Result<()> {
     let mut buffer = vec![0; SMALL];
     loop {
         let count = match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
+            Ok(_) if is_over() => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        gauge.set_writing(true);
+        // After a failure it stays set, until all that follows is done.
         to.write_all(buffer.get(..count).unwrap_or_default())?;
+        gauge.set_writing(false);
         gauge.add(count);
         if count == buffer.len() && count < LARGE {
             buffer.resize(LARGE, 0);

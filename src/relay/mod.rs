@@ -97,11 +97,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nothing moves any more, because both ends have been cut. (An end that
-    /// goes on sending can still be read from.)
+    /// Nothing moves any more, because both ends are about to be cut. (An end
+    /// that goes on sending could still be read from.)
     pub fn end(&self) {
-        self.up.end();
-        self.down.end();
+        self.up.ended.store(true, Ordering::Relaxed);
+        self.down.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -109,6 +109,8 @@ impl Meter {
 #[derive(Debug, Default)]
 pub struct Gauge {
     bytes: AtomicU64,
+    /// Is the pump busy with a write, or with what a failed one has led to?
+    writing: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -127,19 +129,32 @@ impl Gauge {
         self.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
 
+    fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Ordering::SeqCst);
+    }
+
+    fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::SeqCst)
+    }
+
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.set_writing(false);
     }
 }
 
-/// How long a pump waits for the other one to notice an error by itself. Long
-/// enough for a thread to wake on a busy machine, too short for anybody to mind.
+/// How long a pump waits before it looks again whether the other one is stuck.
+/// Long enough for a thread to wake on a busy machine, too short for anybody to
+/// mind.
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// How long a pump reads what nobody wants any more, so that last words on
-/// their way in the other direction are not lost. In that time an end that
-/// reads at 1 Mbit/s gets through the megabytes that buffers can hold for it.
-const LAST_WORDS: Duration = Duration::from_secs(60);
+/// their way in the other direction are not lost: two seconds, and one more for
+/// each of these many bytes that went that way, at most a minute. That is more
+/// than the buffers hold for an end that reads at 1 Mbit/s.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS_PER_SECOND: u64 = 64 << 10;
+const LONGEST_LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// One of two pumps that know of each other.
 ///
@@ -176,22 +191,34 @@ pub fn pumps() -> (Pump, Pump) {
 }
 
 impl Pump {
-    /// Moves everything from one end to the other. At the end of `from` tells
-    /// `to` and leaves the opposite direction open.
+    /// Moves everything from one end to the other, and measures it; `back` is
+    /// the gauge of the opposite direction. At the end of `from` tells `to`, and
+    /// leaves the opposite direction open.
     ///
     /// # Errors
     ///
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
-    pub fn run<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge) -> io::Result<()> {
-        let result = copy::copy(from, to, gauge);
+    pub fn run<A: Leg, B: Leg>(
+        &self,
+        from: &A,
+        to: &B,
+        gauge: &Gauge,
+        back: &Gauge,
+    ) -> io::Result<()> {
+        let result = copy::copy(from, to, gauge, || self.is_abandoned());
         match &result {
-            Ok(()) if self.was_no_end(from) => {}
+            // Both ends have been cut on purpose, and what was sent before is
+            // on its way: there is nothing to be done, least of all a reset.
+            _ if gauge.has_ended() => {}
+            Ok(()) if self.was_no_end(from, back) => {}
             Ok(()) => to.finish(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.outlive(from, to, gauge);
+                // No reset has been told to this pump.
+                gauge.set_writing(false);
+                self.outlive(from, to, gauge, back);
             }
-            Err(_) => self.abandon(from, to),
+            Err(_) => self.abandon(from, to, back),
         }
         gauge.end();
         result
@@ -207,11 +234,11 @@ impl Pump {
     /// Was this end of stream brought about by an error that the other pump met?
     ///
     /// The system tells of a reset only once. If the other pump was just writing
-    /// to `from`, it was told, and this one read an end. It is about to say its
-    /// word; or it has ended already, and both ends are gone for a good reason.
-    fn was_no_end<A: Leg>(&self, from: &A) -> bool {
-        if from.is_gone() && !self.is_abandoned() {
-            let _ = self.other.recv_timeout(NOTICE);
+    /// to `from`, it was told, and this one reads an end. The other is about to
+    /// say its word then: no write to a connection that is gone takes long.
+    fn was_no_end<A: Leg>(&self, from: &A, back: &Gauge) -> bool {
+        while from.is_gone() && back.is_writing() && !self.is_abandoned() {
+            let _ = self.other.recv_timeout(Duration::from_millis(1));
         }
         self.is_abandoned()
     }
@@ -221,17 +248,18 @@ impl Pump {
     /// and any reset would lose them: one of ours, or that which the system
     /// sends when a socket is closed with unread bytes. So what `from` still
     /// sends is read and dropped, slowly, for a while.
-    fn outlive<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge) {
-        let deadline = Deadline::after(LAST_WORDS);
+    fn outlive<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge, back: &Gauge) {
+        let more = Duration::from_secs(back.bytes() / LAST_WORDS_PER_SECOND);
+        let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
         let is_over = || deadline.is_over() || gauge.has_ended() || self.is_abandoned();
-        if !copy::discard(from, is_over) {
-            self.abandon(from, to);
+        if !copy::discard(from, is_over) && !gauge.has_ended() {
+            self.abandon(from, to, back);
         }
     }
 
     /// Makes the other pump end too, in such a way that both ends learn that
     /// they did not get everything.
-    fn abandon<A: Leg, B: Leg>(&self, from: &A, to: &B) {
+    fn abandon<A: Leg, B: Leg>(&self, from: &A, to: &B, back: &Gauge) {
         if self.abandoned.swap(true, Ordering::SeqCst) {
             // The other pump is doing just that.
             return;
@@ -243,9 +271,11 @@ impl Pump {
         // end that does not read, only a cut wakes it. That sends an end of
         // stream ahead of the reset, which an end that does read could take
         // for a proper one; so it is not done before it must be.
-        if let Err(RecvTimeoutError::Timeout) = self.other.recv_timeout(NOTICE) {
-            from.cut();
-            to.cut();
+        while let Err(RecvTimeoutError::Timeout) = self.other.recv_timeout(NOTICE) {
+            if back.is_writing() {
+                from.cut();
+                to.cut();
+            }
         }
     }
 

@@ -1,15 +1,18 @@
 //! CONNECT: the server connects to the target.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
+
+use nix::errno::Errno;
 
 use super::destination::{Candidate, candidates};
 use super::duplex::{Down, Ready};
 use super::notes::Notes;
 use super::registry::Visit;
 use crate::event::Cause;
+use crate::firewall;
 use crate::net::{self, Deadline, NotDialled};
 use crate::wire::{Command, Target};
 
@@ -33,8 +36,8 @@ pub(super) fn connect(
     let mut candidates = candidates(visit, Command::Connect, target, deadline, notes)?;
     let impossible = candidates
         .first()
-        .and_then(|first| nobodys(first.address, port));
-    candidates.retain(|candidate| nobodys(candidate.address, port).is_none());
+        .and_then(|first| firewall::nobodys(first.address, port));
+    candidates.retain(|candidate| firewall::nobodys(candidate.address, port).is_none());
     candidates.truncate(MAX_ADDRESSES);
     if let (true, Some(why)) = (candidates.is_empty(), impossible) {
         return Err(Cause::Impossible(why));
@@ -48,25 +51,6 @@ pub(super) fn connect(
         reply_address,
         down,
     })
-}
-
-/// Why this address and port can be no server's, whatever the rules say.
-/// (Linux would take 0.0.0.0 for the machine itself.)
-fn nobodys(address: IpAddr, port: u16) -> Option<&'static str> {
-    let IpAddr::V4(v4) = address.to_canonical() else {
-        return None;
-    };
-    if port == 0 {
-        Some("nobody listens on port 0")
-    } else if v4.is_unspecified() {
-        Some("0.0.0.0 is nobody's address")
-    } else if v4.is_multicast() {
-        Some("a multicast address cannot be connected to")
-    } else if v4.octets() >= [240, 0, 0, 0] {
-        Some("a broadcast or reserved address cannot be connected to")
-    } else {
-        None
-    }
 }
 
 /// Tries each address with its share of the time, until one answers.
@@ -89,10 +73,22 @@ fn dial_in_turn(
         match dial(visit, address, deadline.or_after(share)) {
             Ok(remote) => return Ok(remote),
             Err(NotDialled::ClientLeft) => return Err(Cause::ClientLeft),
+            Err(NotDialled::Failed(error)) if is_ours(&error) => {
+                return Err(Cause::Exhausted("room for a connection", error));
+            }
             Err(NotDialled::Failed(error)) => failure = Cause::Unreachable(address, error),
         }
     }
     Err(failure)
+}
+
+/// Does this error of socket(2) or connect(2) tell of this machine rather than
+/// of the other?
+fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
 }
 
 fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, NotDialled> {
@@ -105,28 +101,4 @@ fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStr
     }
     visit.note_outgoing(local, address);
     Ok(remote)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nobodys;
-
-    #[test]
-    fn what_is_nobodys_is_told_from_what_the_rules_decide() {
-        for (address, port, refused) in [
-            ("127.0.0.1", 0, true),
-            ("0.0.0.0", 80, true),
-            ("224.0.0.1", 80, true),
-            ("239.255.255.255", 80, true),
-            ("240.0.0.1", 80, true),
-            ("255.255.255.255", 80, true),
-            ("127.0.0.1", 80, false),
-            ("169.254.169.254", 80, false),
-            ("10.255.255.255", 65535, false),
-            ("223.255.255.255", 1, false),
-        ] {
-            let why = nobodys(address.parse().unwrap(), port);
-            assert_eq!(why.is_some(), refused, "{address}:{port}");
-        }
-    }
 }

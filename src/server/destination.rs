@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{bounded, select};
 
 use super::notes::Notes;
 use super::registry::Visit;
@@ -87,23 +87,26 @@ fn judge<'a>(
 fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
     let (answer, found) = bounded(1);
     workers::start(format!("s{}-name", visit.number), {
-        // The thread counts as part of the visit, even if nobody waits any more.
-        let (visit, name) = (Arc::clone(visit), name.clone());
+        // The thread takes up room, even when nobody waits for it any more.
+        let (seat, name) = (visit.seat(), name.clone());
         move || {
             // Fails when the client has been told that it took too long.
             let _ = answer.send(resolve::lookup(&name));
-            drop(visit);
+            drop(seat);
         }
     })
     .map_err(|error| Cause::Exhausted("thread", error))?;
     let not_found = |why: String| Cause::NotFound(name.clone(), why);
-    let addresses = match found.recv_timeout(deadline.remaining()) {
+    let answer = select! {
+        recv(found) -> answer => answer,
+        recv(visit.when_cut()) -> _ => return Err(Cause::ClientLeft),
+        default(deadline.remaining()) => return Err(Cause::TooLate),
+    };
+    let addresses = match answer {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return Err(not_found(error.to_string())),
-        Err(RecvTimeoutError::Timeout) => return Err(Cause::TooLate),
-        Err(RecvTimeoutError::Disconnected) => {
-            return Err(not_found("the lookup broke off".to_owned()));
-        }
+        // The thread panicked.
+        Err(_) => return Err(not_found("the lookup broke off".to_owned())),
     };
     // SOCKS4 can say nothing about any other.
     let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();

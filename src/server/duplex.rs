@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::registry::Visit;
 use super::workers;
 use crate::event::{Cause, Ending};
-use crate::relay::{self, Pump};
+use crate::relay::{self, Meter, Pump};
 
 /// A request that can be granted: everything its relay needs is there.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl Down {
             move || {
                 let _guard = CutOnPanic(&visit);
                 if let (Ok(()), Some(remote)) = (started.recv(), visit.remote()) {
-                    let result = down.run(remote, &visit.client, &visit.meter.down);
+                    let Meter { up, down: gauge } = &visit.meter;
+                    let result = down.run(remote, &visit.client, gauge, up);
                     note_break(&visit, result);
                 }
                 // Only now does the session see that this direction has ended.
@@ -56,7 +57,8 @@ impl Down {
     pub(super) fn relay(self, visit: &Visit) -> Ending {
         let Down { start, up } = self;
         if let (Ok(()), Some(remote)) = (start.send(()), visit.remote()) {
-            let result = up.run(&visit.client, remote, &visit.meter.up);
+            let Meter { up: gauge, down } = &visit.meter;
+            let result = up.run(&visit.client, remote, gauge, down);
             note_break(visit, result);
         }
         up.join();
@@ -77,7 +79,7 @@ pub(super) struct CutOnPanic<'a>(pub(super) &'a Visit);
 impl Drop for CutOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.cut(Ending::Stopped);
+            self.0.cut(Ending::Panicked);
         }
     }
 }

@@ -63,12 +63,15 @@ pub enum Scarcity {
 impl fmt::Display for Scarcity {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Scarcity::Descriptors(limit) => write!(out, "{limit} open files"),
-            Scarcity::Mappings(limit) => write!(out, "{limit} memory mappings"),
-            Scarcity::Threads(limit) => write!(out, "{limit} threads"),
+            Scarcity::Descriptors(limit) => write!(out, "{limit} open files (ulimit -n)"),
+            Scarcity::Mappings(limit) => write!(out, "{limit} memory mappings (vm.max_map_count)"),
+            Scarcity::Threads(limit) => write!(
+                out,
+                "{limit} threads (ulimit -u, kernel.threads-max, kernel.pid_max, pids.max)"
+            ),
             Scarcity::AddressSpace(limit) => write!(
                 out,
-                "{limit} bytes of address space; MALLOC_ARENA_MAX=1 in the environment leaves more"
+                "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
             ),
             Scarcity::Wish => out.write_str("--max-sessions"),
         }

@@ -121,8 +121,7 @@ pub enum Stopped {
     Forced,
 }
 
-/// Time for the threads of cut sessions to leave. All of them wake up at once,
-/// except from a name lookup, which nothing can interrupt.
+/// Time for the threads of cut sessions to leave. All of them wake up at once.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// A SOCKS server, ready to run.
@@ -137,7 +136,7 @@ struct House {
     settings: Settings,
     rulebook: Rulebook,
     log: Log,
-    registry: Registry,
+    registry: Arc<Registry>,
     stopping: AtomicBool,
     /// Counts on to spread the listeners of BIND over their ports.
     next_bind_port: AtomicU16,
@@ -151,7 +150,7 @@ impl Server {
                 settings,
                 rulebook,
                 log,
-                registry: Registry::default(),
+                registry: Arc::default(),
                 stopping: AtomicBool::new(false),
                 next_bind_port: AtomicU16::new(0),
             }),
@@ -160,8 +159,9 @@ impl Server {
 
     /// Serves clients of this listener until ordered to stop.
     ///
-    /// When it returns, all threads it started have left, unless one is held
-    /// up in a name lookup.
+    /// When it returns, all sessions are over and have been told to the log. The
+    /// only threads that may still be there are those held up in a name lookup,
+    /// which nothing can interrupt, and for which nobody waits any more.
     ///
     /// # Errors
     ///
@@ -253,10 +253,11 @@ impl House {
     }
 
     fn reread_rules(&self) {
-        let path = self.rulebook.path().to_owned();
-        match self.rulebook.current() {
-            (_, Some(news)) => self.tell(news),
-            (_, None) => self.log.send(Event::RulesUnchanged { path }),
+        match self.rulebook.reread() {
+            Some(news) => self.tell(news),
+            None => self.log.send(Event::RulesUnchanged {
+                path: self.rulebook.path().to_owned(),
+            }),
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{House, Settings};
 use crate::event::Ending;
@@ -23,7 +23,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One client's visit: its sockets, and what others may see and do of it.
 ///
 /// The session's threads share it; when the last of them lets go, the sockets
-/// close and the visit leaves the registry.
+/// close.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) house: Arc<House>,
@@ -34,15 +34,44 @@ pub(super) struct Visit {
     pub(super) began: Instant,
     pub(super) meter: Meter,
     remote: OnceLock<TcpStream>,
-    /// The local and remote address of a connection this server has made.
-    outgoing: OnceLock<(SocketAddr, SocketAddr)>,
-    /// Why the visit is over, once it is. Whoever writes this also acts on it
-    /// under the same lock.
-    fate: Mutex<Option<Ending>>,
+    seat: Arc<Seat>,
+    fate: Mutex<Fate>,
     progress: Mutex<Progress>,
     /// Dropped with the visit: the last one tells the server that all have left.
     _present: Sender<Infallible>,
 }
+
+/// Whether and why the visit is over. Whoever writes this also acts on it under
+/// the same lock.
+#[derive(Debug, Default)]
+struct Fate {
+    ending: Option<Ending>,
+    /// Dropped when the visit is cut, which wakes who waits for that.
+    not_cut: Option<Sender<Infallible>>,
+}
+
+/// A place among the sessions there may be at a time, with what the registry
+/// knows under its number. Kept by whoever still works for the visit, even when
+/// the visit itself is over.
+#[derive(Debug)]
+pub(super) struct Seat {
+    registry: Arc<Registry>,
+    number: u64,
+    /// The local and remote address of a connection this server has made.
+    outgoing: OnceLock<Pair>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        lock(&self.registry.visits).remove(&self.number);
+        if let Some(pair) = self.outgoing.get() {
+            lock(&self.registry.outgoing).remove(pair);
+        }
+    }
+}
+
+/// A connection, by its local and its remote address.
+type Pair = (SocketAddr, SocketAddr);
 
 /// What changes when something moves: is there a remote, the bytes relayed up
 /// and down, and whether either direction has ended.
@@ -64,6 +93,11 @@ impl Visit {
         present: Sender<Infallible>,
     ) -> Visit {
         let now = Instant::now();
+        let seat = Arc::new(Seat {
+            registry: Arc::clone(&house.registry),
+            number,
+            outgoing: OnceLock::new(),
+        });
         Visit {
             house,
             number,
@@ -72,8 +106,8 @@ impl Visit {
             began: now,
             meter: Meter::default(),
             remote: OnceLock::new(),
-            outgoing: OnceLock::new(),
-            fate: Mutex::new(None),
+            seat,
+            fate: Mutex::default(),
             progress: Mutex::new(Progress {
                 state: State::default(),
                 since: now,
@@ -96,15 +130,15 @@ impl Visit {
     /// would leave this socket open. True if it was taken.
     pub(super) fn attach(&self, remote: TcpStream) -> bool {
         let fate = lock(&self.fate);
-        fate.is_none() && self.remote.set(remote).is_ok()
+        fate.ending.is_none() && self.remote.set(remote).is_ok()
     }
 
     /// Remembers that this server itself made the connection between these
     /// addresses, for as long as the visit lasts.
     pub(super) fn note_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
         let pair = (canonical(local), canonical(remote));
-        if self.outgoing.set(pair).is_ok() {
-            lock(&self.house.registry.outgoing).insert(pair);
+        if self.seat.outgoing.set(pair).is_ok() {
+            lock(&self.seat.registry.outgoing).insert(pair);
         }
     }
 
@@ -112,7 +146,8 @@ impl Visit {
     /// every thread blocked on one of them wakes up.
     pub(super) fn cut(&self, why: Ending) {
         let mut fate = lock(&self.fate);
-        fate.get_or_insert(why);
+        fate.ending.get_or_insert(why);
+        fate.not_cut = None;
         self.meter.end();
         self.client.cut();
         if let Some(remote) = self.remote() {
@@ -122,12 +157,26 @@ impl Visit {
 
     /// Notes why the visit is over, unless something else ended it before.
     pub(super) fn ends_because(&self, why: Ending) {
-        lock(&self.fate).get_or_insert(why);
+        lock(&self.fate).ending.get_or_insert(why);
     }
 
     /// Takes the reason why the visit is over, if one has been noted.
     pub(super) fn take_fate(&self) -> Option<Ending> {
-        lock(&self.fate).take()
+        lock(&self.fate).ending.take()
+    }
+
+    /// A channel on which nobody ever sends; it is disconnected when the visit
+    /// is cut. For who waits for something else than one of the sockets.
+    pub(super) fn when_cut(&self) -> Receiver<Infallible> {
+        let (not_cut, when_cut) = bounded(0);
+        let mut fate = lock(&self.fate);
+        fate.not_cut = fate.ending.is_none().then_some(not_cut);
+        when_cut
+    }
+
+    /// The visit's place, for work that may outlast it.
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
     }
 
     /// How long nothing has moved, as far as the rounds of the sweep tell.
@@ -148,12 +197,6 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
-    fn drop(&mut self) {
-        self.house.registry.leave(self);
-    }
-}
-
 /// An IPv4 address as such, even if a socket for both families shows it as
 /// `::ffff:1.2.3.4`.
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -164,7 +207,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     visits: Mutex<HashMap<u64, Weak<Visit>>>,
-    outgoing: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
+    outgoing: Mutex<HashSet<Pair>>,
 }
 
 impl Registry {
@@ -176,13 +219,6 @@ impl Registry {
         }
         visits.insert(visit.number, Arc::downgrade(visit));
         true
-    }
-
-    fn leave(&self, visit: &Visit) {
-        lock(&self.visits).remove(&visit.number);
-        if let Some(pair) = visit.outgoing.get() {
-            lock(&self.outgoing).remove(pair);
-        }
     }
 
     /// How many visits there are.

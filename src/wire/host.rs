@@ -133,7 +133,7 @@ impl fmt::Display for BadName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "\"{}\" is no host name: {}",
+            "\"{}\" is not a host name: {}",
             self.bytes.escape_ascii(),
             self.reason
         )

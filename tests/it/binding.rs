@@ -265,7 +265,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     assert_eq!(ports, [first, second]);
     let none = client::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
     assert!(matches!(none, Err(NotGranted::Refused(_))));
-    proxy.says("no port to listen on");
+    proxy.says("no port to listen on left");
     let address = listening(&one);
     drop(one);
     closes(address);

@@ -183,7 +183,7 @@ fn c10_without_a_second_thread_the_answer_is_no() {
     write(&client, &request(Command::Connect, &target, b""));
     assert_eq!(read_all(&client)[..2], [0, 91]);
     assert_eq!(proxy.block_for(own).reply, "Reject");
-    proxy.says("no thread to be had");
+    proxy.says("no thread left");
     drop(tampering);
     drop(through(proxy.address(), &origin.target()));
     proxy.finish();

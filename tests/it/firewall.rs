@@ -134,7 +134,7 @@ fn f06_a_broken_file_is_reported_with_its_line_and_changes_nothing() {
     let origin = Origin::echo();
     fs::write(proxy.config(), "deny c 127.0.0.1\npermit c 256.1.1.1\n").unwrap();
     assert!(permitted(&proxy, &origin));
-    proxy.says("socks.conf:2: \"256.1.1.1\" is no destination");
+    proxy.says("socks.conf:2: \"256.1.1.1\" is not a destination");
     proxy.says("last good rules stay in force");
     assert!(permitted(&proxy, &origin));
     let complaints = proxy.said();
@@ -237,6 +237,9 @@ fn o06_hangup_rereads_the_rules_and_says_so() {
     fs::write(proxy.config(), "nonsense\n").unwrap();
     proxy.signal(Signal::SIGHUP);
     proxy.says("socks.conf:1: a rule begins with permit or deny");
+    // Who asks again is told again.
+    proxy.signal(Signal::SIGHUP);
+    proxy.until_said("socks.conf:1: a rule begins with permit or deny", 2);
     assert!(permitted(&proxy, &Origin::echo()));
     proxy.finish();
 }

@@ -4,6 +4,11 @@
 //! with [`proxy::Proxy::finish`], which waits until the server has no thread and
 //! no descriptor more than at the start, then stops it and looks at its exit
 //! status. Tests wait for facts; no test sleeps and hopes.
+//!
+//! A letter and a number in front of a test's name stand for a kind of fault:
+//! `h` in the handshake, `d` of names, `c` in CONNECT, `b` in BIND, `r` in the
+//! relay, `s` of the system's resources, `o` in operation (start, signals,
+//! stop), `f` in the rules file, `x` of rules walked around, `l` in the output.
 
 #![allow(
     clippy::disallowed_methods,

@@ -194,7 +194,7 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
         quick_refusal(proxy.address());
     }
     proxy.blocks(300);
-    proxy.says("requests refused");
+    proxy.says("refused since");
     let took = began.elapsed();
     let lines = proxy.said();
     let explained = lines.iter().filter(|line| line.contains("refused")).count();

@@ -1,10 +1,11 @@
 //! Start, signals, limits, exit statuses.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,10 +39,10 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn o01_f01_a_start_that_cannot_be_says_why_in_its_status_and_a_line() {
     for (arguments, status, told) in [
-        (&["65536"][..], 2, "no PORT"),
-        (&["http"], 2, "no PORT"),
+        (&["65536"][..], 2, "not a PORT"),
+        (&["http"], 2, "not a PORT"),
         (&["--nonsense"], 2, "--nonsense"),
-        (&["--grace", "soon"], 2, "no time"),
+        (&["--grace", "soon"], 2, "not a time"),
         (&["0"], 2, "socks.conf: No such file"),
         (&["-c", "/", "0"], 2, "not a regular file"),
         (&["--check", "-c", "nowhere"], 2, "nowhere: No such file"),
@@ -203,6 +204,71 @@ fn o04_a_second_signal_cuts_now() {
     assert!(began.elapsed() < Duration::from_secs(3));
     assert_eq!(read_all(&client), b"");
     assert_eq!(proxy.blocks(1).len(), 1);
+}
+
+/// What the server has counted as sent is delivered, although it cuts the
+/// session while it is stuck in a write: no reset destroys it.
+#[test]
+fn o04_what_was_sent_before_the_cut_arrives() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
+    let answer: Arc<[u8]> = crate::ends::noise(1, 16 << 20).into();
+    let origin = Origin::serving({
+        let answer = Arc::clone(&answer);
+        move |stream| drop((&stream).write_all(&answer))
+    });
+    let client = through(proxy.address(), &origin.target());
+    // The client reads nothing, so the pump gets stuck behind this.
+    until("the first of it", || {
+        (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
+    });
+    proxy.signal(Signal::SIGTERM);
+    let line = proxy.says("ending=\"the server stopped\"");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let counted = line.split_once("down=").unwrap().1;
+    let counted: usize = counted.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(counted > 100_000, "{line}");
+    let got = read_all(&client);
+    assert!(got.len() >= counted, "{} of {counted}", got.len());
+    assert!(got == answer[..got.len()]);
+}
+
+#[test]
+fn o07_a_lookup_does_not_hold_up_the_end() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms", "-v"]);
+    proxy.settle_rules();
+    let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=5000000") else {
+        return proxy.finish();
+    };
+    let client = dial(proxy.address());
+    let target = named("slow.invalid", 80);
+    write(&client, &request(Command::Connect, &target, b""));
+    until("the lookup", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
+        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+        names
+            .flatten()
+            .any(|name| name.trim() == "s1-name")
+            .then_some(())
+    });
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    proxy.says("ending=\"the server stopped\"");
+    assert_eq!(proxy.blocks(1)[0].summary(), "-:80 CONNECT Reject");
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    // The thread that looks up belongs to strace now, and ends with it.
+    drop(tampering);
+    assert_eq!(proxy.wait().code(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn however_quiet_a_free_port_is_told() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["-q"]);
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.said().len(), 1, "{:?}", proxy.said());
 }
 
 #[test]
@@ -446,7 +512,7 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
 #[test]
 fn s05_one_client_too_many_is_closed_at_once() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "10"]);
-    proxy.says("up to 10 sessions at a time (--max-sessions)");
+    proxy.says("up to 10 sessions at a time, limited by --max-sessions");
     let origin = Origin::echo();
     let mut held: Vec<_> = (0..10)
         .map(|_| through(proxy.address(), &origin.target()))
