@@ -1,7 +1,7 @@
 //! BIND: two replies, and who may come.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use threadsocks::client::{self, Binding, NotGranted};
@@ -9,8 +9,8 @@ use threadsocks::wire::socks4::Reply;
 use threadsocks::wire::{Command, Refusal, Target};
 
 use crate::ends::{
-    at, dial, dial_from, finish, named, noise, patient, read_all, read_exactly, request, reset,
-    write,
+    at, dial, dial_from, finish, free_ports, named, noise, patient, read_all, read_exactly,
+    request, reset, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -40,10 +40,12 @@ fn refused(result: Result<(TcpStream, SocketAddrV4), NotGranted>) {
     }
 }
 
-/// Nobody listens there any more, and within a second.
-fn closes(address: SocketAddr) {
+/// The server stops listening there, and within a second.
+fn closes(proxy: &Proxy, port: u16) {
     let began = Instant::now();
-    until("the listener's end", || TcpStream::connect(address).err());
+    until("the listener's end", || {
+        (!proxy.listens_on(port)).then_some(())
+    });
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
@@ -76,7 +78,7 @@ fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
     let stranger = dial_from((NEIGHBOUR, 0).into(), address);
     refused(binding.wait());
     assert_eq!(read_all(&stranger), b"");
-    closes(address);
+    closes(&proxy, address.port());
     assert_eq!(proxy.blocks(1)[0].summary(), "127.0.0.1:21 BIND Reject");
     proxy.says("127.0.0.2:");
     proxy.finish();
@@ -139,7 +141,7 @@ fn b05_nobody_comes() {
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    closes(address);
+    closes(&proxy, address.port());
     assert_eq!(proxy.blocks(1)[0].summary(), "127.0.0.1:21 BIND Reject");
     proxy.finish();
 }
@@ -151,14 +153,15 @@ fn b06_the_listener_does_not_outlive_its_client() {
         let client = dial(proxy.address());
         write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
         let reply = Reply::read(&mut &client).expect("listening");
+        assert!(proxy.listens_on(reply.address.port()));
         leave(client);
-        closes((LOCALHOST, reply.address.port()).into());
+        closes(&proxy, reply.address.port());
     }
     let client = dial(proxy.address());
     write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
     let reply = Reply::read(&mut &client).expect("listening");
     finish(&client);
-    closes((LOCALHOST, reply.address.port()).into());
+    closes(&proxy, reply.address.port());
     drop(client);
     let blocks = proxy.blocks(3);
     assert!(blocks.iter().all(|block| block.reply == "Reject"));
@@ -206,7 +209,7 @@ fn b08_a_reset_behind_early_data_frees_the_listener() {
     let reply = Reply::read(&mut &client).expect("listening");
     write(&client, b"early");
     reset(client);
-    closes((LOCALHOST, reply.address.port()).into());
+    closes(&proxy, reply.address.port());
     proxy.finish();
 }
 
@@ -248,14 +251,8 @@ fn b10_a_peer_that_breaks_off_at_once_hangs_nothing() {
 
 #[test]
 fn b11_bind_ports_are_kept_to_and_run_out() {
-    // Two ports that are free now, next to each other.
-    let (first, second) = until("two free ports", || {
-        let one = TcpListener::bind((LOCALHOST, 0)).ok()?;
-        let port = one.local_addr().ok()?.port();
-        let next = port.checked_add(1)?;
-        TcpListener::bind((LOCALHOST, next)).ok()?;
-        Some((port, next))
-    });
+    let first = free_ports(2);
+    let second = first + 1;
     let range = format!("{first}-{second}");
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &range]);
     let one = bind(&proxy, &expecting(LOCALHOST));
@@ -268,7 +265,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     proxy.says("no port to listen on left");
     let address = listening(&one);
     drop(one);
-    closes(address);
+    closes(&proxy, address.port());
     let again = bind(&proxy, &expecting(LOCALHOST));
     assert_eq!(again.address.port(), address.port());
     drop((again, two));

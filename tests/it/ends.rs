@@ -195,15 +195,16 @@ impl BlackHole {
     }
 }
 
-/// A port of loopback that is free now, for a server that cannot say which one
-/// it has taken. Below those that the system gives out, lest a client of
-/// another test take it meanwhile.
-pub(crate) fn free_port() -> u16 {
+/// Ports next to each other that are free now, the first of them, for a server
+/// that cannot say which one it has taken. Below those that the system gives
+/// out, lest a client or listener of another test take one meanwhile.
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    crate::proxy::until("a free port", || {
-        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
-        Some(port)
+    crate::proxy::until("free ports", || {
+        let first = start + NEXT.fetch_add(count, Ordering::Relaxed) % 2000;
+        let mut ports = first..first + count;
+        let is_free = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+        ports.all(is_free).then_some(first)
     })
 }

@@ -64,7 +64,7 @@ fn verbose_tells_each_session_in_a_line() {
 #[test]
 fn quiet_and_log_none_say_nothing() {
     // Quiet servers do not even say that they are ready.
-    let port = crate::ends::free_port();
+    let port = crate::ends::free_ports(1);
     let mut server = crate::proxy::binary()
         .args(["-q", "--log", "none", "-b", "127.0.0.1", &port.to_string()])
         .stdout(Stdio::piped())
@@ -163,7 +163,7 @@ fn l04_a_full_disk_stops_nothing() {
 
 #[test]
 fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
-    let port = crate::ends::free_port();
+    let port = crate::ends::free_ports(1);
     let command = format!(
         "exec {} -v -b 127.0.0.1 {port} <&- >&- 2>&-",
         env!("CARGO_BIN_EXE_threadsocks")

@@ -289,6 +289,29 @@ impl Proxy {
         }
     }
 
+    /// Does this very process listen on this port? (Asking by connecting would
+    /// also find the listener of another test that got the port since.)
+    pub(crate) fn listens_on(&self, port: u16) -> bool {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let links = folder.into_iter().flatten().flatten();
+        let ours: Vec<String> = links
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .map(|link| link.to_string_lossy().into_owned())
+            .collect();
+        let listens = |row: &str| {
+            // sl local_address rem_address st ... the tenth is the inode.
+            let fields: Vec<&str> = row.split_whitespace().collect();
+            let [_, local, _, "0A", _, _, _, _, _, inode, ..] = *fields.as_slice() else {
+                return false;
+            };
+            local.ends_with(&format!(":{port:04X}")) && ours.contains(&format!("socket:[{inode}]"))
+        };
+        ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+            let rows = fs::read_to_string(table).unwrap_or_default();
+            rows.lines().any(listens)
+        })
+    }
+
     /// A number from /proc/PID/status, as `VmRSS` in kB.
     pub(crate) fn status(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
