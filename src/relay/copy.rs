@@ -46,9 +46,9 @@ pub(super) fn copy<A: Leg, B: Leg>(
     }
 }
 
-/// Pause between two reads of what nobody wants: whoever sends without end must
-/// not fill the network for it. Some 640 kB/s pass.
-const TRICKLE: Duration = Duration::from_millis(100);
+/// Pause for each full buffer of what nobody wants, and less for less: whoever
+/// sends without end must not fill the network for it. Some 2.6 MB/s pass.
+const TRICKLE: Duration = Duration::from_millis(25);
 
 /// Reads and drops what still comes, until `from` ends (then true), or until
 /// this is over.
@@ -57,8 +57,7 @@ pub(super) fn discard<A: Leg>(from: &A, is_over: impl Fn() -> bool) -> bool {
     while !is_over() {
         match from.read(&mut buffer) {
             Ok(0) => return true,
-            Ok(count) if count < SMALL => {}
-            Ok(_) => thread::sleep(TRICKLE),
+            Ok(count) => thread::sleep(TRICKLE.mul_f64(count as f64 / LARGE as f64)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return true,
         }

@@ -348,7 +348,11 @@ fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
     });
     let uploading = thread::spawn({
         let client = client.try_clone().unwrap();
-        move || while (&client).write_all(&[0; 1000]).is_ok() {}
+        move || {
+            while (&client).write_all(&[0; 10_000]).is_ok() {
+                thread::park_timeout(Duration::from_millis(20));
+            }
+        }
     });
     let mut got = Vec::new();
     let mut piece = vec![0; 200_000];
@@ -387,7 +391,7 @@ fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     drop(client);
     // The buffers on the way hold most of it.
     let sent = sending.join().unwrap();
-    assert!(sent < 20 * MEGABYTE, "{sent}");
+    assert!(sent < 30 * MEGABYTE, "{sent}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
     proxy.says("broken: Broken pipe");
