@@ -300,8 +300,6 @@ mod tests {
             change(&mut options);
             options
         };
-        let seconds = Duration::from_secs;
-        assert_eq!(seconds(90), Duration::from_millis(90_000));
         for (line, options) in [
             ("", set(|_| {})),
             ("1081", set(|o| o.address.set_port(1081))),

@@ -12,4 +12,5 @@ mod rules;
 pub use grammar::{MOST_MISTAKES, Mistake, parse};
 pub use nobodys::nobodys;
 pub use rulebook::{News, Rulebook, Unusable};
+pub(crate) use rules::canonical;
 pub use rules::{Question, Rule, Rules, Verdict};

@@ -182,7 +182,7 @@ impl fmt::Display for Rule {
 }
 
 /// IPv4 in IPv6's clothes (`::ffff:1.2.3.4`) is judged as IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

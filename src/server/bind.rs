@@ -47,7 +47,7 @@ pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Re
         Ok(Came::Peer(remote, peer)) => (remote, peer),
         Ok(Came::ClientLeft) => return Err(Cause::ClientLeft),
         Ok(Came::Nobody) => return Err(Cause::TooLate),
-        Err(error) => return Err(Cause::Exhausted("peer", error)),
+        Err(error) => return Err(Cause::Exhausted("room for a connection", error)),
     };
     // The first that comes decides; nobody else is let in.
     drop(listener);

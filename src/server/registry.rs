@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{House, Settings};
 use crate::event::Ending;
+use crate::firewall::canonical;
 use crate::net;
 use crate::relay::{Leg, Meter};
 use crate::wire::socks4::Reply;
@@ -195,12 +196,6 @@ impl Visit {
         }
         now.saturating_duration_since(progress.since)
     }
-}
-
-/// An IPv4 address as such, even if a socket for both families shows it as
-/// `::ffff:1.2.3.4`.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// All visits, and all connections this server has made.

@@ -142,12 +142,17 @@ pub(crate) fn finish(stream: &TcpStream) {
 
 /// Breaks the connection instead of closing it.
 pub(crate) fn reset(stream: TcpStream) {
+    reset_on_close(&stream);
+    drop(stream);
+}
+
+/// The last one to close this connection breaks it.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
     let now = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(&stream, sockopt::Linger, &now).expect("set");
-    drop(stream);
+    setsockopt(stream, sockopt::Linger, &now).expect("set");
 }
 
 /// Bytes that do not repeat, the same for the same seed (xorshift64).

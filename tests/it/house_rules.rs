@@ -128,6 +128,8 @@ fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
             "dbg!",
             "unsafe",
             "try_clone",
+            "set_read_timeout",
+            "set_write_timeout",
         ],
         &["src/"],
     );

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::ends::{
-    Origin, accept, at, finish, noise, read_all, read_exactly, reset, through, write,
+    Origin, accept, at, finish, noise, read_all, read_exactly, reset, reset_on_close, through,
+    write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -173,23 +174,22 @@ fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
             while (&remote).write_all(&junk).is_ok() {}
         }
     });
+    // Stuck: the client's own buffer is full, and stays so.
+    until("a full buffer", || {
+        (client.peek(&mut [0; 60_000]).unwrap() == 60_000).then_some(())
+    });
     let before = proxy.holdings();
-    // Data upwards, to a remote that then breaks off.
-    write(&client, b"x");
-    assert_eq!(read_exactly(&remote, 1), b"x");
-    reset_shared(&remote);
+    reset_on_close(&remote);
+    remote.shutdown(Shutdown::Both).unwrap();
     stuffing.join().unwrap();
     drop(remote);
+    // The pump upwards meets the reset, and takes the stuck one along.
+    write(&client, b"x");
     until("the session's end", || {
         (proxy.holdings() < before).then_some(())
     });
     drop(client);
     proxy.finish();
-}
-
-/// Breaks a connection that others still hold.
-fn reset_shared(stream: &TcpStream) {
-    let _ = stream.shutdown(Shutdown::Both);
 }
 
 #[test]
