@@ -222,6 +222,15 @@ fn split_at_zero(
     }
 }
 
+/// The result code of a refusal: 91, 92 or 93.
+pub fn code(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::Rejected => REJECTED,
+        Refusal::NoIdent => NO_IDENT,
+        Refusal::OtherUser => OTHER_USER,
+    }
+}
+
 /// A reply: the outcome with the port and address fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -245,9 +254,7 @@ impl Reply {
     pub fn encode(&self) -> [u8; REPLY_LENGTH] {
         let code = match self.outcome {
             Ok(()) => GRANTED,
-            Err(Refusal::Rejected) => REJECTED,
-            Err(Refusal::NoIdent) => NO_IDENT,
-            Err(Refusal::OtherUser) => OTHER_USER,
+            Err(refusal) => code(refusal),
         };
         let [p1, p0] = self.address.port().to_be_bytes();
         let [a, b, c, d] = self.address.ip().octets();

@@ -1,0 +1,136 @@
+//! Where the administrator lets this program go: `CONSOLE_ALLOW`.
+
+use std::ops::RangeInclusive;
+
+/// Patterns as in `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    /// `None`: everywhere.
+    patterns: Option<Vec<Pattern>>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    host: HostPattern,
+    ports: RangeInclusive<u16>,
+}
+
+#[derive(Debug)]
+enum HostPattern {
+    Any,
+    /// What a name must end with, the dot included.
+    Below(String),
+    Exactly(String),
+}
+
+impl Allowed {
+    /// Everywhere.
+    pub(crate) fn everywhere() -> Allowed {
+        Allowed { patterns: None }
+    }
+
+    /// Nowhere.
+    pub(crate) fn nowhere() -> Allowed {
+        Allowed {
+            patterns: Some(Vec::new()),
+        }
+    }
+
+    /// Understands the list.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that is no pattern. Nothing is allowed then: half of a
+    /// list is not what the administrator meant.
+    pub(crate) fn parse(list: &str) -> Result<Allowed, String> {
+        let entries = list.split(',').map(str::trim);
+        let patterns = entries
+            .filter(|entry| !entry.is_empty())
+            .map(|entry| pattern(entry).ok_or_else(|| entry.to_owned()));
+        Ok(Allowed {
+            patterns: Some(patterns.collect::<Result<_, _>>()?),
+        })
+    }
+
+    /// May it go there? The host is a name in lower case or an address.
+    pub(crate) fn permits(&self, host: &str, port: u16) -> bool {
+        let matches = |pattern: &Pattern| {
+            let host_matches = match &pattern.host {
+                HostPattern::Any => true,
+                HostPattern::Below(suffix) => host.ends_with(suffix),
+                HostPattern::Exactly(name) => host == name,
+            };
+            host_matches && pattern.ports.contains(&port)
+        };
+        match &self.patterns {
+            Some(patterns) => patterns.iter().any(matches),
+            None => true,
+        }
+    }
+}
+
+fn pattern(entry: &str) -> Option<Pattern> {
+    let (host, ports) = entry.rsplit_once(':')?;
+    let host = host.to_ascii_lowercase();
+    let host = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(address) => address.to_owned(),
+        None => host.strip_suffix('.').unwrap_or(&host).to_owned(),
+    };
+    let host = match host.strip_prefix('*') {
+        Some("") => HostPattern::Any,
+        Some(suffix) if suffix.starts_with('.') => HostPattern::Below(suffix.to_owned()),
+        Some(_) => return None,
+        None if host.is_empty() || host.contains('*') => return None,
+        None => HostPattern::Exactly(host),
+    };
+    let ports = match ports.split_once('-') {
+        _ if ports == "*" => 1..=u16::MAX,
+        Some((first, last)) => first.trim().parse().ok()?..=last.trim().parse().ok()?,
+        None => {
+            let port = ports.parse().ok()?;
+            port..=port
+        }
+    };
+    (!ports.is_empty()).then_some(Pattern { host, ports })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w19_only_what_a_pattern_names() {
+        let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.:22 ,[::1]:1080,";
+        let allowed = Allowed::parse(list).expect("good patterns");
+        for (host, port, permitted) in [
+            ("a.cs.example.edu", 1, true),
+            ("a.b.cs.example.edu", 65535, true),
+            ("cs.example.edu", 80, false),
+            ("evilcs.example.edu", 80, false),
+            ("127.0.0.1", 7000, true),
+            ("127.0.0.1", 7999, true),
+            ("127.0.0.1", 6999, false),
+            ("127.0.0.1", 8000, false),
+            ("127.0.0.2", 7000, false),
+            ("shell", 22, true),
+            ("::1", 1080, true),
+            ("::2", 1080, false),
+        ] {
+            assert_eq!(allowed.permits(host, port), permitted, "{host}:{port}");
+        }
+        assert!(Allowed::everywhere().permits("a", 1));
+        assert!(Allowed::parse("*:80").unwrap().permits("a", 80));
+        assert!(!Allowed::parse("*:80").unwrap().permits("a", 81));
+        assert!(!Allowed::parse("").unwrap().permits("a", 80));
+    }
+
+    #[test]
+    fn w19_a_bad_entry_is_named() {
+        for entry in [
+            "a", "a:", "a:b", "a:80-70", "a:70-", ":80", "a*:80", "*a:80", "a:65536",
+        ] {
+            let list = format!("b:80, {entry}");
+            assert_eq!(Allowed::parse(&list).unwrap_err(), entry);
+        }
+    }
+}

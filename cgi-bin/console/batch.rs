@@ -1,0 +1,175 @@
+//! Batch files: which there are, and what is in one.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+/// Where the files are, below the working directory, which a web server sets
+/// to the program's own folder.
+pub(crate) const FOLDER: &str = "test_case";
+
+/// Bytes a batch file may have.
+const MAX_SIZE: u64 = 1024 * 1024;
+
+/// Files offered in the form.
+const MAX_LISTED: usize = 200;
+
+/// What ends a visit.
+pub(crate) const EXIT: &str = "exit";
+
+/// The lines to send to one shell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Without their line ends, and none behind `exit`.
+    pub(crate) lines: Vec<Vec<u8>>,
+    /// Is the last one `exit`?
+    pub(crate) exits: bool,
+}
+
+impl Batch {
+    /// Cuts the text of a file into lines, which may end in CRLF.
+    fn parse(text: &[u8]) -> Batch {
+        let mut batch = Batch::default();
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        if text.is_empty() {
+            return batch;
+        }
+        for line in text.split(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            batch.lines.push(line.to_vec());
+            if line.trim_ascii() == EXIT.as_bytes() {
+                batch.exits = true;
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Reads the file with this name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the name or the file, as a sentence for the page.
+    pub(crate) fn read(name: &str) -> Result<Batch, String> {
+        if !is_allowed(name) {
+            return Err(
+                "a batch file's name has letters, digits, '.', '_' and '-', and begins \
+                 with no '.'"
+                    .to_owned(),
+            );
+        }
+        match read_regular(&Path::new(FOLDER).join(name)) {
+            Ok(text) => Ok(Batch::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(format!("no such batch file: {name}"))
+            }
+            Err(error) => Err(format!("cannot use the batch file {name}: {error}")),
+        }
+    }
+}
+
+/// Names that lead nowhere else.
+fn is_allowed(name: &str) -> bool {
+    let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(ordinary)
+}
+
+/// The content of a regular file. Opening neither follows a link nor waits for
+/// somebody to write into a pipe.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(careful.bits())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    // One more, to see whether there is more; a file may grow meanwhile.
+    file.take(MAX_SIZE + 1).read_to_end(&mut text)?;
+    match u64::try_from(text.len()) {
+        Ok(size) if size <= MAX_SIZE => Ok(text),
+        _ => Err(io::Error::other("it is over 1 MiB")),
+    }
+}
+
+/// The names of the batch files there are, in order; none if the folder cannot
+/// be read.
+pub(crate) fn list() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(FOLDER) else {
+        return Vec::new();
+    };
+    let regular = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let names = regular.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| is_allowed(name)).collect();
+    names.sort();
+    names.truncate(MAX_LISTED);
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_up_to_exit() {
+        for (text, lines, exits) in [
+            ("", &[][..], false),
+            ("\n", &[], false),
+            ("ls\n", &["ls"], false),
+            ("ls", &["ls"], false),
+            ("ls\r\n\r\ncat a\r\n", &["ls", "", "cat a"], false),
+            ("a\n\n", &["a", ""], false),
+            ("a\nexit\nb\n", &["a", "exit"], true),
+            (" exit \nb", &[" exit "], true),
+            ("exit now\n", &["exit now"], false),
+        ] {
+            let batch = Batch::parse(text.as_bytes());
+            let got: Vec<String> = batch
+                .lines
+                .iter()
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect();
+            assert_eq!(
+                (got.as_slice(), batch.exits),
+                (
+                    lines
+                        .iter()
+                        .map(|it| it.to_string())
+                        .collect::<Vec<_>>()
+                        .as_slice(),
+                    exits
+                ),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn w05_names_that_lead_elsewhere_are_refused() {
+        for name in [
+            "../x",
+            "/etc/passwd",
+            "a/b",
+            "..",
+            ".",
+            "",
+            ".hidden",
+            "a\0",
+            "a b",
+            "%2e",
+            "ä",
+        ] {
+            assert!(!is_allowed(name), "{name:?}");
+        }
+        for name in ["t1.txt", "a", "-", "A_b-c.9..x"] {
+            assert!(is_allowed(name), "{name:?}");
+        }
+    }
+}

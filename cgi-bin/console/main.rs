@@ -1,0 +1,170 @@
+//! console.cgi: up to five remote shells on one live page, each through SOCKS.
+//!
+//! A web server starts this program for every visit (CGI, RFC 3875). The query
+//! is in the environment; what goes to stdout goes to the browser. Arguments
+//! are never read: web servers put queries there too.
+
+#![allow(missing_docs, reason = "a program, not a library")]
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use allow::Allowed;
+use html::Nonce;
+use page::HtmlPage;
+use query::Query;
+use row::Column;
+use text::TextPage;
+
+/// Where the administrator lets this program go.
+mod allow;
+/// Batch files: which there are, and what is in one.
+mod batch;
+/// What is known of every column.
+mod board;
+/// What both pages have in common.
+mod html;
+/// The page on which everything runs.
+mod page;
+/// The form.
+mod panel;
+/// Where in a shell's output it asks for the next line.
+mod prompt;
+/// The query becomes five rows of text.
+mod query;
+/// A row becomes a visit, or what is wrong with it.
+mod row;
+/// One thread per shell, and the owner of the page.
+mod run;
+/// One shell's visit.
+mod shell;
+/// Telnet commands are left out.
+mod telnet;
+/// A shell's bytes become text in colours.
+mod terminal;
+/// The page as plain text.
+mod text;
+
+/// How long a page may take, unless the administrator says otherwise.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+fn main() -> ExitCode {
+    let query = Query::parse(&variable("QUERY_STRING").into_vec());
+    let settings = Settings::from_environment();
+    let mut stdout = io::stdout().lock();
+    let mut page = Counted {
+        inner: &mut stdout,
+        written: 0,
+    };
+    let result = answer(&query, &settings, &mut page);
+    match result {
+        // A reader who has left has had his page.
+        Err(_) if page.written == 0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// What the administrator of the web server says.
+struct Settings {
+    allowed: Allowed,
+    limit: Duration,
+}
+
+impl Settings {
+    /// Reads the environment. Mistakes go to the web server's error log; they
+    /// never widen what is allowed.
+    fn from_environment() -> Settings {
+        let allowed = match env::var("CONSOLE_ALLOW") {
+            Err(env::VarError::NotPresent) => Allowed::everywhere(),
+            list => Allowed::parse(&list.unwrap_or_else(|_| "not UTF-8".to_owned()))
+                .unwrap_or_else(|entry| {
+                    complain(&format!(
+                        "CONSOLE_ALLOW: \"{entry}\" is not HOST:PORTS; nothing is allowed"
+                    ));
+                    Allowed::nowhere()
+                }),
+        };
+        let limit = match env::var("CONSOLE_LIMIT") {
+            Err(env::VarError::NotPresent) => LIMIT,
+            text => humantime::parse_duration(text.as_deref().unwrap_or_default()).unwrap_or_else(
+                |error| {
+                    complain(&format!("CONSOLE_LIMIT: {error}; it stays at 10 minutes"));
+                    LIMIT
+                },
+            ),
+        };
+        Settings { allowed, limit }
+    }
+}
+
+/// Writes the page that the query asks for.
+fn answer(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
+    if variable("REQUEST_METHOD") == "HEAD" {
+        // Somebody just asks what this is; nothing must run for that.
+        let headers = match query.as_text {
+            true => html::text_headers(),
+            false => html::headers(&Nonce::new()),
+        };
+        output.write_all(headers.as_bytes())?;
+        return output.flush();
+    }
+    let columns = row::columns(query, &settings.allowed);
+    let none_can_run = columns.iter().all(|column| column.plan.is_err());
+    // Plain text has room for what is wrong with the rows, if there are any.
+    let text_will_do = query.as_text && !columns.is_empty();
+    if query.edit || (none_can_run && !text_will_do) {
+        let nonce = Nonce::new();
+        let page = html::headers(&nonce) + &panel::panel(query, &settings.allowed, &nonce);
+        output.write_all(page.as_bytes())?;
+        return output.flush();
+    }
+    run_all(query, columns, settings.limit, output)
+}
+
+fn run_all(
+    query: &Query,
+    columns: Vec<Column>,
+    limit: Duration,
+    output: &mut impl Write,
+) -> io::Result<()> {
+    if query.as_text {
+        let mut page = TextPage::default();
+        return run::run(columns, limit, html::text_headers(), &mut page, output);
+    }
+    let nonce = Nonce::new();
+    let headers = html::headers(&nonce);
+    let mut page = HtmlPage::new(query, nonce);
+    run::run(columns, limit, headers, &mut page, output)
+}
+
+/// A variable of the environment; empty if there is none.
+fn variable(name: &str) -> OsString {
+    env::var_os(name).unwrap_or_default()
+}
+
+/// A line in the web server's error log.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "console.cgi: {what}");
+}
+
+/// Counts what has been written.
+struct Counted<W> {
+    inner: W,
+    written: usize,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.written += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

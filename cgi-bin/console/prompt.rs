@@ -1,0 +1,129 @@
+//! Where in a shell's output it asks for the next line.
+//!
+//! The prompt is `% `. At the start of a line, or right behind another prompt,
+//! it counts at once, whatever follows it: an error message of an earlier
+//! command may come late, behind the prompt, in the same segment. In the
+//! middle of a line it may be the prompt behind output without a final newline,
+//! or just text like `50% off`: it counts if nothing more comes for a while.
+
+use std::time::Duration;
+
+/// How long nothing more must come behind a `% ` in the middle of a line.
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
+
+/// Follows the output byte by byte, across any split.
+#[derive(Debug, Default)]
+pub(crate) struct PromptFinder {
+    seen: Seen,
+}
+
+/// The end of what has come so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seen {
+    /// Nothing of this line yet.
+    #[default]
+    LineStart,
+    /// `%` and nothing else of this line.
+    PercentAtLineStart,
+    /// Any other text.
+    Text,
+    /// `%` behind other text.
+    Percent,
+    /// `% ` behind other text.
+    PerhapsPrompt,
+}
+
+impl PromptFinder {
+    /// Looks at what came next. If there is a prompt in it: how many bytes up
+    /// to the prompt's end; the bytes behind that are to be looked at next.
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.seen = match (self.seen, byte) {
+                (Seen::PercentAtLineStart, b' ') => {
+                    self.seen = Seen::LineStart;
+                    return Some(index + 1);
+                }
+                (_, b'\n') => Seen::LineStart,
+                (Seen::LineStart, b'\r') => Seen::LineStart,
+                (Seen::LineStart, b'%') => Seen::PercentAtLineStart,
+                (_, b'%') => Seen::Percent,
+                (Seen::Percent, b' ') => Seen::PerhapsPrompt,
+                _ => Seen::Text,
+            };
+        }
+        None
+    }
+
+    /// Does the output end with what is a prompt if nothing more comes?
+    pub(crate) fn perhaps(&self) -> bool {
+        self.seen == Seen::PerhapsPrompt
+    }
+
+    /// Nothing more came: it was a prompt.
+    pub(crate) fn it_was(&mut self) {
+        self.seen = Seen::LineStart;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The output up to each prompt, and what is left, when it comes in these
+    /// pieces.
+    fn cut(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
+        let mut finder = PromptFinder::default();
+        let mut cuts = vec![Vec::new()];
+        for mut piece in pieces.iter().copied() {
+            while let Some(length) = finder.find(piece) {
+                cuts.last_mut().unwrap().extend(&piece[..length]);
+                cuts.push(Vec::new());
+                piece = &piece[length..];
+            }
+            cuts.last_mut().unwrap().extend(piece);
+        }
+        (cuts, finder.perhaps())
+    }
+
+    #[test]
+    fn w09_prompts_in_any_pieces() {
+        for (output, cuts, perhaps) in [
+            ("% ", &["% ", ""][..], false),
+            ("**\n% ", &["**\n% ", ""], false),
+            ("% % % ", &["% ", "% ", "% ", ""], false),
+            (
+                "% Unknown command: [x].\n% ",
+                &["% ", "Unknown command: [x].\n% ", ""],
+                false,
+            ),
+            ("a\r\n% b", &["a\r\n% ", "b"], false),
+            ("no newline% ", &["no newline% "], true),
+            ("50% off\n% ", &["50% off\n% ", ""], false),
+            ("100% ", &["100% "], true),
+            ("100%% ", &["100%% "], true),
+            ("%% ", &["%% "], true),
+            ("%", &["%"], false),
+            ("%\n% ", &["%\n% ", ""], false),
+            ("%x % y", &["%x % y"], false),
+            ("", &[""], false),
+        ] {
+            let bytes = output.as_bytes();
+            let wanted: Vec<Vec<u8>> = cuts.iter().map(|cut| cut.as_bytes().to_vec()).collect();
+            for first in 0..=bytes.len() {
+                for second in first..=bytes.len() {
+                    let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                    assert_eq!(cut(&pieces), (wanted.clone(), perhaps), "{pieces:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_supposed_prompt_a_line_begins() {
+        let mut finder = PromptFinder::default();
+        assert_eq!(finder.find(b"text% "), None);
+        assert!(finder.perhaps());
+        finder.it_was();
+        assert_eq!(finder.find(b"% "), Some(2));
+    }
+}

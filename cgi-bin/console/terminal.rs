@@ -1,0 +1,298 @@
+//! A shell's bytes become text in colours.
+//!
+//! UTF-8 may be split between reads; what is no UTF-8 becomes U+FFFD. Colours
+//! and bold are kept as a [`Style`], all other escape sequences are swallowed.
+//! Other control characters are shown by their pictures (U+2400 and up), so
+//! that nothing is lost and nothing reaches anybody's terminal.
+
+use std::fmt::{self, Write};
+
+use vte::{Params, Parser, Perform};
+
+/// How a piece of text looks, as a terminal was told (ECMA-48, SGR).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Style {
+    /// One of sixteen, for the text.
+    pub(crate) colour: Option<u8>,
+    /// One of sixteen, behind it.
+    pub(crate) background: Option<u8>,
+    pub(crate) bold: bool,
+    pub(crate) underlined: bool,
+}
+
+/// Text of one style, with `\n` for every line end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) style: Style,
+    pub(crate) text: String,
+}
+
+/// Follows what one shell says.
+#[derive(Default)]
+pub(crate) struct Terminal {
+    parser: Parser,
+    screen: Screen,
+    /// The beginning of a character, at most three bytes. (The parser would
+    /// take it, but version 0.15 loses what follows in the next piece.)
+    split: Vec<u8>,
+}
+
+impl fmt::Debug for Terminal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.screen.fmt(out)
+    }
+}
+
+impl Terminal {
+    /// What these bytes, which follow those before, add to the page.
+    pub(crate) fn show(&mut self, bytes: &[u8]) -> Vec<Piece> {
+        let mut text = std::mem::take(&mut self.split);
+        text.extend_from_slice(bytes);
+        self.split = text.split_off(whole_characters(&text));
+        self.parser.advance(&mut self.screen, &text);
+        std::mem::take(&mut self.screen.pieces)
+    }
+
+    /// Ends whatever has begun: a split character, an escape sequence, a
+    /// colour. Output that leaves such a thing open spoils nothing behind it.
+    pub(crate) fn finish(&mut self) -> Vec<Piece> {
+        // An escape ends a split character, and the new parser forgets it.
+        let last = self.show(b"\x1b");
+        *self = Terminal::default();
+        last
+    }
+}
+
+/// How many of these bytes come before a character that is not complete yet.
+fn whole_characters(bytes: &[u8]) -> usize {
+    // A character has up to four bytes, so at most three can be too few.
+    for length in 1..=bytes.len().min(3) {
+        let start = bytes.len() - length;
+        let end = bytes.get(start..).unwrap_or_default();
+        let begins_a_character = end.first().is_some_and(|&byte| byte >= 0xc0);
+        if begins_a_character {
+            let could_go_on =
+                std::str::from_utf8(end).is_err_and(|error| error.error_len().is_none());
+            return if could_go_on { start } else { bytes.len() };
+        }
+    }
+    bytes.len()
+}
+
+/// The visible form of a control character.
+fn picture(control: char) -> char {
+    match control {
+        '\u{7f}' => '\u{2421}',
+        '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}'),
+        _ => '\u{fffd}',
+    }
+}
+
+/// A line that is no output, as it can be shown.
+pub(crate) fn plain(bytes: &[u8]) -> String {
+    let show = |char: char| match char {
+        '\t' => char,
+        _ if char.is_control() => picture(char),
+        _ => char,
+    };
+    String::from_utf8_lossy(bytes).chars().map(show).collect()
+}
+
+/// What the parser writes on.
+#[derive(Debug, Default)]
+struct Screen {
+    style: Style,
+    pieces: Vec<Piece>,
+    /// A carriage return that may belong to a newline.
+    returned: bool,
+}
+
+impl Screen {
+    fn put(&mut self, char: char) {
+        match self.pieces.last_mut() {
+            Some(piece) if piece.style == self.style => piece.text.push(char),
+            _ => self.pieces.push(Piece {
+                style: self.style,
+                text: char.to_string(),
+            }),
+        }
+    }
+
+    /// A carriage return without newline goes back to overwrite the line, as
+    /// progress counters do. Here each state of it gets its own line.
+    fn settle_return(&mut self) {
+        if std::mem::take(&mut self.returned) {
+            self.put('\n');
+        }
+    }
+}
+
+impl Perform for Screen {
+    fn print(&mut self, char: char) {
+        self.settle_return();
+        match char {
+            '\u{7f}' => self.put(picture(char)),
+            _ => self.put(char),
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        match byte {
+            b'\n' => {
+                self.returned = false;
+                self.put('\n');
+            }
+            b'\r' => self.returned = true,
+            b'\t' => self.print('\t'),
+            _ => {
+                self.settle_return();
+                self.put(picture(char::from(byte)));
+            }
+        }
+    }
+
+    fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], ignore: bool, action: char) {
+        if action == 'm' && intermediates.is_empty() && !ignore {
+            self.style.change(params);
+        }
+    }
+}
+
+impl Style {
+    /// Applies the numbers of one "select graphic rendition".
+    fn change(&mut self, params: &Params) {
+        let mut numbers = params
+            .iter()
+            .map(|param| param.first().copied().unwrap_or(0));
+        while let Some(number) = numbers.next() {
+            match number {
+                0 => *self = Style::default(),
+                1 => self.bold = true,
+                4 => self.underlined = true,
+                22 => self.bold = false,
+                24 => self.underlined = false,
+                30..=37 => self.colour = colour(number - 30),
+                39 => self.colour = None,
+                40..=47 => self.background = colour(number - 40),
+                49 => self.background = None,
+                90..=97 => self.colour = colour(number - 90 + 8),
+                100..=107 => self.background = colour(number - 100 + 8),
+                // Colours out of thousands: their numbers mean nothing else.
+                38 | 48 => match numbers.next() {
+                    Some(5) => drop(numbers.next()),
+                    Some(2) => drop(numbers.nth(2)),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    /// Its classes in the page's style sheet.
+    pub(crate) fn classes(&self) -> String {
+        let mut classes = String::new();
+        if let Some(colour) = self.colour {
+            let _ = write!(classes, "c{colour} ");
+        }
+        if let Some(background) = self.background {
+            let _ = write!(classes, "b{background} ");
+        }
+        if self.bold {
+            classes.push_str("strong ");
+        }
+        if self.underlined {
+            classes.push_str("under ");
+        }
+        classes.truncate(classes.trim_end().len());
+        classes
+    }
+}
+
+fn colour(number: u16) -> Option<u8> {
+    u8::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text, whatever its style, when it comes in two pieces.
+    fn text(bytes: &[u8], split: usize) -> String {
+        let mut terminal = Terminal::default();
+        let mut pieces = terminal.show(&bytes[..split]);
+        pieces.extend(terminal.show(&bytes[split..]));
+        pieces.extend(terminal.finish());
+        pieces.into_iter().map(|piece| piece.text).collect()
+    }
+
+    #[test]
+    fn w08_text_in_any_two_pieces() {
+        for (bytes, shown) in [
+            (&b"plain\n"[..], "plain\n"),
+            (
+                "caf\u{e9} \u{4f60}\u{1f600}".as_bytes(),
+                "caf\u{e9} \u{4f60}\u{1f600}",
+            ),
+            (b"a\xffb", "a\u{fffd}b"),
+            (b"end\xe4\xbd", "end\u{fffd}"),
+            (b"a\r\nb", "a\nb"),
+            (b"10%\r20%\r\n", "10%\n20%\n"),
+            (b"a\r\r\nb", "a\nb"),
+            (b"\0\x07\x7f", "\u{2400}\u{2407}\u{2421}"),
+            (b"\x1b[31mred\x1b[0m", "red"),
+            (b"\x1b]0;title\x07x", "x"),
+            (b"\x1b[2J\x1b[10;10Hx", "x"),
+            (b"\x1bPdevice\x1b\\x", "x"),
+            (b"<b>&amp;\\</script>\t'\"", "<b>&amp;\\</script>\t'\""),
+            ("\u{2028}\u{2029}".as_bytes(), "\u{2028}\u{2029}"),
+        ] {
+            for split in 0..=bytes.len() {
+                assert_eq!(text(bytes, split), shown, "{bytes:?} at {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn colours_become_classes() {
+        for (bytes, classes) in [
+            (&b"\x1b[31mx"[..], "c1"),
+            (b"\x1b[1;4;97;100mx", "c15 b8 strong under"),
+            (b"\x1b[38;5;196mx", ""),
+            (b"\x1b[48;2;1;2;3;32mx", "c2"),
+            (b"\x1b[31m\x1b[mx", ""),
+            (b"\x1b[1m\x1b[22m\x1b[39mx", ""),
+            (b"\x1b[999;31mx", "c1"),
+        ] {
+            let pieces = Terminal::default().show(bytes);
+            assert_eq!(pieces[0].style.classes(), classes, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_open_spoils_nothing_behind_it() {
+        for open in [
+            &b"\x1b[31"[..],
+            b"\x1b]0;title",
+            b"\xe4\xbd",
+            b"\x1b[31m",
+            b"\x1bP",
+        ] {
+            let mut terminal = Terminal::default();
+            terminal.show(open);
+            terminal.finish();
+            let style = Style::default();
+            let text = "after".to_owned();
+            assert_eq!(terminal.show(b"after"), [Piece { style, text }]);
+        }
+    }
+
+    #[test]
+    fn endless_sequences_take_no_memory() {
+        let mut terminal = Terminal::default();
+        terminal.show(b"\x1b]0;");
+        for _ in 0..1000 {
+            assert!(terminal.show(&[b'x'; 1000]).is_empty());
+        }
+        assert_eq!(plain(b"a\x1b\t\xff"), "a\u{241b}\t\u{fffd}");
+    }
+}
