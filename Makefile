@@ -2,13 +2,20 @@
 
 PREFIX ?= /usr/local
 
-.PHONY: help run test check big install clean
+# Where cargo puts what it builds.
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help run test check big cgi apache demo pictures install clean
 
 help:
 	@echo "make run      the server on port 1080"
 	@echo "make test     all tests (missing programs are named, their tests skipped)"
 	@echo "make check    format, lints, tests, documentation: what must be green"
 	@echo "make big      1.2 GB each way by FTP through BIND"
+	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
+	@echo "make cgi      the console as cgi-bin/console.cgi"
+	@echo "make apache   an Apache of your own with it, on port CONSOLE_PORT [8080]"
+	@echo "make pictures screenshots of the console into docs/pictures (apache2, chromium)"
 	@echo "make install  program and manual below PREFIX [$(PREFIX)]"
 	@echo "make clean    removes what was built"
 
@@ -26,6 +33,19 @@ check:
 
 big:
 	cargo test --release --test it -- --ignored --nocapture ftp_with
+
+cgi:
+	cargo build --release --bin console
+	install -m 755 $(TARGET)/release/console cgi-bin/console.cgi
+
+apache: cgi
+	cgi-bin/apache.sh
+
+demo:
+	cgi-bin/demo.sh
+
+pictures:
+	cargo test --test it -- --ignored --nocapture pictures
 
 install:
 	cargo build --release

@@ -126,7 +126,7 @@ impl fmt::Display for Board {
         let commands = self.standings.iter().map(|it| it.sent).sum();
         write!(out, "{finished} of {all} finished")?;
         if finished < all {
-            write!(out, ", {} did not", all - finished)?;
+            write!(out, ", {} failed", all - finished)?;
         }
         write!(
             out,

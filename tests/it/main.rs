@@ -59,3 +59,9 @@ mod running;
 
 /// curl, nc, socat, Chromium, FTP clients and servers.
 mod programs;
+
+/// The console as a web server starts it, without one.
+mod cgi;
+
+/// The console under a real Apache, in a real browser.
+mod console;

@@ -14,7 +14,7 @@ use ftp::FtpServer;
 use site::{Page, Site};
 
 /// Programs that do not outlive the test that started them.
-mod child;
+pub(crate) mod child;
 
 /// HTTP origins that remember who came for what.
 mod site;

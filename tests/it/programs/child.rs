@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -12,10 +13,13 @@ use nix::unistd::Pid;
 
 /// A browser that starts from a cold disk, beside other tests, needs more than
 /// a socket does.
-pub(super) const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
+
+/// For the end of a program that has been asked to end.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// A running program.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: File,
     stderr: File,
@@ -23,17 +27,17 @@ pub(super) struct Running {
 
 /// What a program left behind.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Running {
     /// Starts it with this on its stdin. What it says goes to files, so that it
     /// never waits for the test to read, nor the test for the end of a pipe
     /// that some helper of the program still holds.
-    pub(super) fn start(command: &mut Command, input: &[u8]) -> Running {
+    pub(crate) fn start(command: &mut Command, input: &[u8]) -> Running {
         let mut stdin = tempfile::tempfile().unwrap();
         stdin.write_all(input).unwrap();
         stdin.rewind().unwrap();
@@ -54,7 +58,7 @@ impl Running {
     }
 
     /// Waits until it has ended by itself.
-    pub(super) fn ended(mut self, patience: Duration) -> Ended {
+    pub(crate) fn ended(mut self, patience: Duration) -> Ended {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -69,15 +73,39 @@ impl Running {
     }
 
     /// Fails the test if it has ended already.
-    pub(super) fn must_still_run(&mut self) {
+    pub(crate) fn must_still_run(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("ended too early: {:#?}", self.left(status));
         }
     }
 
     /// Asks it to end.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
+    }
+
+    /// Asks it to end and gives it a moment, for programs that tidy up then.
+    pub(crate) fn stop(&mut self) {
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < MOMENT {
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// What it has written to stdout by now.
+    pub(crate) fn stdout_so_far(&self) -> String {
+        so_far(&self.stdout)
+    }
+
+    /// What it has written to stderr by now.
+    pub(crate) fn stderr_so_far(&self) -> String {
+        so_far(&self.stderr)
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {
@@ -105,6 +133,15 @@ impl Running {
     }
 }
 
+/// The whole file, from a position of our own: the program writes wherever the
+/// one that it shares with us happens to be.
+fn so_far(file: &File) -> String {
+    let length = file.metadata().unwrap().len();
+    let mut bytes = vec![0; usize::try_from(length).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl Drop for Running {
     /// Also after its own end: helpers may have stayed behind.
     fn drop(&mut self) {
@@ -114,7 +151,7 @@ impl Drop for Running {
 
 impl Ended {
     /// Its stdout as text.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }

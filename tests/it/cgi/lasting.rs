@@ -1,0 +1,229 @@
+//! Silence, endless output, readers who leave: how a page ends.
+
+use std::fs;
+use std::io::{BufRead, Read, Write};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+
+use super::shell::Shell;
+use super::{Console, column, good, row, shows};
+use crate::ends::{Origin, read_all, read_exactly, write};
+use crate::programs::child::{LONG, Running};
+use crate::proxy::{PATIENCE, Proxy, until};
+use crate::tools::present;
+
+/// The limit is half a minute, so this takes as long.
+#[test]
+fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
+    let silent = Origin::serving(|stream| {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        drop(read_all(&stream));
+    });
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+    });
+    let query = row(
+        1,
+        "127.0.0.1:7000".parse().unwrap(),
+        "t1.txt",
+        silent.address(),
+    ) + &row(2, shell.address(), "t1.txt", proxy.address())
+        + "format=text";
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut page = console.start(&query);
+    // The other one is done long before.
+    shows(&mut page, &format!("{} # done", shell.address()));
+    // The heartbeat.
+    shows(
+        &mut page,
+        "127.0.0.1:7000 # connecting to the SOCKS server, 10 s",
+    );
+    let page = good(&page.ended(LONG));
+    let (_, status) = column(&page, "127.0.0.1:7000");
+    assert!(
+        status.contains("was silent: 0 of 8 bytes in 30 s"),
+        "{status}"
+    );
+    proxy.finish();
+}
+
+/// Its largest resident set so far, in kilobytes.
+fn peak_memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
+    let proxy = Proxy::open();
+    let (tell, left) = channel();
+    let endless = Origin::serving(move |mut stream| {
+        write(&stream, b"% ");
+        read_exactly(&stream, 2);
+        let text = "<and on, and on>\n".repeat(1000);
+        while stream.write_all(text.as_bytes()).is_ok() {}
+        tell.send(()).unwrap();
+    });
+    let rows = (1..=5).map(|number| row(number, endless.address(), "t1.txt", proxy.address()));
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut child = console
+        .command
+        .env("QUERY_STRING", rows.collect::<String>())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..100 {
+        pipe.read_exact(&mut buffer).unwrap();
+    }
+    let kilobytes = peak_memory(child.id());
+    assert!(kilobytes < 20_000, "{kilobytes} kB");
+    drop(pipe);
+    assert_ends(&mut child);
+    for _ in 0..5 {
+        left.recv_timeout(PATIENCE).expect("the shell sees the end");
+    }
+    proxy.finish();
+}
+
+fn assert_ends(child: &mut std::process::Child) -> ExitStatus {
+    let status = until("its end", || child.try_wait().unwrap());
+    assert!(status.success(), "{status:?}");
+    status
+}
+
+#[test]
+fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
+    let proxy = Proxy::open();
+    let silent = Origin::serving(|stream| drop(read_all(&stream)));
+    let query = row(1, silent.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut child = console
+        .command
+        .env("QUERY_STRING", &query)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    // W18: the head comes at once, while the shell says nothing.
+    let mut head = vec![0; 1000];
+    pipe.read_exact(&mut head).unwrap();
+    assert!(head.starts_with(b"Content-Type: text/html"));
+    drop(pipe);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+#[test]
+fn a_page_that_cannot_be_written_at_all_is_a_failure() {
+    let mut console = Console::new(&[]);
+    let mut child = console
+        .command
+        .stdin(Stdio::null())
+        .stdout(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        )
+        .spawn()
+        .unwrap();
+    let status = until("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn w13_no_program_is_ever_started() {
+    if !present("strace", "strace") {
+        return;
+    }
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+    });
+    let console = Console::new(&[("t1.txt", "a\n")]);
+    let trace = console.folder.path().join("trace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=execve,execveat,fork,vfork", "-o"])
+        .arg(&trace)
+        .arg(env!("CARGO_BIN_EXE_console"))
+        .current_dir(console.folder.path())
+        .env(
+            "QUERY_STRING",
+            row(1, shell.address(), "t1.txt", proxy.address()),
+        );
+    let page = good(&Running::start(&mut command, b"").ended(LONG));
+    assert!(page.contains("1 of 1 finished"), "{page}");
+    let calls = fs::read_to_string(trace).unwrap();
+    // The one that strace itself makes.
+    assert_eq!(calls.matches("exec").count(), 1, "{calls}");
+    assert!(!calls.contains("fork"), "{calls}");
+    proxy.finish();
+}
+
+#[test]
+fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
+    let proxy = Proxy::open();
+    let stuck = Shell::saying(|visit| {
+        visit.say("thinking");
+        let _ = visit.lines.fill_buf();
+    });
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+    });
+    let query = row(1, stuck.address(), "t1.txt", proxy.address())
+        + &row(4, shell.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "3s");
+    let page = console.page(&query);
+    for shown in [
+        "<span slot=\"ended1\" class=\"bad\">timed out</span>",
+        "<span slot=\"clock1\">0 of 1 command, 3 s</span>",
+        "<span slot=\"ended4\" class=\"good\">done</span>",
+        "1 of 2 finished, 1 failed; 1 command in 3 s",
+        "thinking",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    proxy.finish();
+}
+
+#[test]
+fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        let line = visit.hear();
+        visit.say(&format!("{line}% "));
+        visit.hear();
+    });
+    let mut pages: Vec<(usize, Console, Option<Running>)> = (0..20)
+        .map(|number| {
+            let text = format!("page {number}\n");
+            (number, Console::new(&[("t1.txt", &text)]), None)
+        })
+        .collect();
+    for (_, console, page) in &mut pages {
+        let rows = (1..=5).map(|row| self::row(row, shell.address(), "t1.txt", proxy.address()));
+        *page = Some(console.start(&(rows.collect::<String>() + "format=text")));
+    }
+    for (number, _, page) in pages {
+        let page = good(&page.unwrap().ended(LONG));
+        assert!(page.contains("# 5 of 5 finished; 5 commands in"), "{page}");
+        for row in 1..=5 {
+            let title = format!("{} ({row})", shell.address());
+            let (said, _) = column(&page, &title);
+            assert_eq!(said, format!("% page {number}\npage {number}\n% exit\n"));
+        }
+    }
+    proxy.finish();
+}

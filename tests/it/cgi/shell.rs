@@ -1,0 +1,87 @@
+//! A shell that says and hears exactly what a test wants.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::ends::{Origin, write};
+use crate::proxy::PATIENCE;
+
+/// A shell that says and hears exactly what a test wants.
+pub(super) struct Shell {
+    origin: Origin,
+    /// What each visit heard, when it is over.
+    heard: Receiver<String>,
+}
+
+/// One visit of it.
+pub(super) struct Visit {
+    pub(super) stream: TcpStream,
+    pub(super) lines: BufReader<TcpStream>,
+    heard: String,
+}
+
+impl Shell {
+    pub(super) fn saying(script: impl Fn(&mut Visit) + Send + Sync + Clone + 'static) -> Shell {
+        let (tell, heard) = channel();
+        let origin = Origin::serving(move |stream| {
+            let lines = BufReader::new(stream.try_clone().unwrap());
+            let mut visit = Visit {
+                stream,
+                lines,
+                heard: String::new(),
+            };
+            script(&mut visit);
+            let _ = tell.send(visit.heard);
+        });
+        Shell { origin, heard }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.origin.address()
+    }
+
+    pub(super) fn heard(&self) -> String {
+        self.heard.recv_timeout(PATIENCE).expect("a visit's end")
+    }
+}
+
+impl Visit {
+    pub(super) fn say(&mut self, text: &str) {
+        write(&self.stream, text.as_bytes());
+    }
+
+    /// Byte by byte.
+    pub(super) fn dribble(&self, text: &str) {
+        for byte in text.bytes() {
+            write(&self.stream, &[byte]);
+        }
+    }
+
+    /// The next line.
+    pub(super) fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        self.heard.push_str(&line);
+        line
+    }
+
+    /// Nothing must come for longer than the console waits at the end of an
+    /// unfinished line.
+    pub(super) fn hears_nothing(&mut self) {
+        let a_while = Duration::from_millis(400);
+        self.stream.set_read_timeout(Some(a_while)).unwrap();
+        let nothing = self.lines.fill_buf().map(<[u8]>::to_vec);
+        let kind = nothing.expect_err("nothing").kind();
+        assert_eq!(kind, std::io::ErrorKind::WouldBlock);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    /// Everything up to `exit`, one line for each prompt, with no other output.
+    pub(super) fn hear_all(&mut self) {
+        while self.hear() != "exit\n" {
+            self.say("% ");
+        }
+    }
+}

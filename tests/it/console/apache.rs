@@ -1,0 +1,166 @@
+//! A real Apache on a port of the test's own, as Debian would have it, with the
+//! console in it.
+
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::ends::free_ports;
+use crate::programs::child::Running;
+use crate::proxy::until;
+
+/// By its whole name, because only administrators have its folder on their path.
+pub(super) const APACHE: &str = "/usr/sbin/apache2";
+
+/// Where Debian has its parts.
+const MODULES: &str = "/usr/lib/apache2/modules";
+
+/// The project's own settings know nothing of compression here; these add what
+/// Debian does to every page, and a page to see that it really does it.
+const COMPRESSION: &str = "\
+LoadModule filter_module ${APACHE_MODULES}/mod_filter.so
+LoadModule deflate_module ${APACHE_MODULES}/mod_deflate.so
+Include /etc/apache2/mods-available/deflate.conf
+Alias /control.html ${CONSOLE_DIR}/control.html
+<Location /control.html>
+    Require all granted
+    ForceType text/html
+</Location>
+";
+
+/// Long enough for Apache to think it worth the trouble.
+const CONTROL: &str = "<!DOCTYPE html><title>Control</title><p>How this page shrinks, shrinks!\n";
+
+/// A running Apache.
+pub(super) struct Apache {
+    running: Running,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Apache {
+    /// Starts one whose console finds these batch files beside the project's.
+    pub(super) fn start(batch_files: &[(&str, &str)]) -> Apache {
+        let folder = tempfile::tempdir().expect("a folder for Apache");
+        furnish(folder.path(), batch_files);
+        let run = folder.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let compression = folder.path().join("compression.conf");
+        fs::write(&compression, COMPRESSION).unwrap();
+        let port = free_ports(1);
+        let mut command = Command::new(APACHE);
+        command
+            .arg("-f")
+            .arg(project().join("cgi-bin/apache.conf"))
+            .arg("-c")
+            .arg(format!("Include {}", compression.display()))
+            .arg("-DFOREGROUND")
+            .env("CONSOLE_DIR", folder.path())
+            .env("CONSOLE_RUN", run)
+            .env("CONSOLE_PORT", port.to_string())
+            .env("APACHE_MODULES", MODULES);
+        let mut running = Running::start(&mut command, b"");
+        until("Apache", || {
+            running.must_still_run();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        Apache {
+            running,
+            folder,
+            port,
+        }
+    }
+
+    /// The console's URL with this query.
+    pub(super) fn console(&self, query: &str) -> String {
+        self.url(&format!("cgi-bin/console.cgi?{query}"))
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// Waits for the console of the next page, and for its end: the most
+    /// memory, in kB, that it has ever had.
+    pub(super) fn memory_of_the_next_console(&self) -> u64 {
+        let console = until("the console", || self.a_console());
+        let mut most = 0;
+        super::in_the_long_run("the console's end", || match peak_memory(&console) {
+            Some(memory) => {
+                most = memory.max(most);
+                None
+            }
+            None => Some(most),
+        })
+    }
+
+    /// Is there a page in progress?
+    pub(super) fn runs_a_console(&self) -> bool {
+        self.a_console().is_some()
+    }
+
+    /// Its folder in /proc: of all consoles, one that works in our folder.
+    fn a_console(&self) -> Option<PathBuf> {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut folders = processes.map(|entry| entry.path());
+        folders.find(|process| {
+            let name = fs::read_to_string(process.join("comm"));
+            let place = fs::read_link(process.join("cwd"));
+            name.is_ok_and(|name| name.trim_end() == "console.cgi")
+                && place.is_ok_and(|place| place == self.folder.path())
+        })
+    }
+}
+
+/// In kB, for a process that has not ended.
+fn peak_memory(process: &Path) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+impl Drop for Apache {
+    fn drop(&mut self) {
+        self.running.stop();
+    }
+}
+
+/// Puts everything there. Whoever runs the tests as root has an Apache that
+/// serves as somebody else, so everybody may read it.
+fn furnish(folder: &Path, batch_files: &[(&str, &str)]) {
+    let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    open(folder);
+    let program = folder.join("console.cgi");
+    fs::copy(console(), &program).expect("the console copied");
+    open(&program);
+    let control = folder.join("control.html");
+    fs::write(&control, CONTROL.repeat(50)).unwrap();
+    open(&control);
+    let batches = folder.join("test_case");
+    fs::create_dir(&batches).unwrap();
+    open(&batches);
+    for entry in fs::read_dir(project().join("cgi-bin/test_case")).unwrap() {
+        let entry = entry.unwrap();
+        let copy = batches.join(entry.file_name());
+        fs::copy(entry.path(), &copy).expect("a batch file copied");
+        open(&copy);
+    }
+    for (name, content) in batch_files {
+        let file = batches.join(name);
+        fs::write(&file, content).unwrap();
+        open(&file);
+    }
+}
+
+/// The console's own binary.
+fn console() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_console"))
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,83 @@
+// What somebody sees who looks at the run page now, as one fact.
+const root = document.querySelector('#board')?.shadowRoot;
+const above = (node) => node.assignedSlot ?? node.parentElement ?? node.getRootNode().host;
+
+// The part of a text that no box around it cuts off, if there is one.
+const visible = (text) => {
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  let { left, right, top, bottom } = range.getBoundingClientRect();
+  for (let box = above(text); box; box = above(box)) {
+    const { overflowX, overflowY } = getComputedStyle(box);
+    if (overflowX === 'visible' && overflowY === 'visible') continue;
+    const clip = box.getBoundingClientRect();
+    [left, right] = [Math.max(left, clip.left), Math.min(right, clip.right)];
+    [top, bottom] = [Math.max(top, clip.top), Math.min(bottom, clip.bottom)];
+  }
+  return right - left > 1 && bottom - top > 1 ? { left, right, top, bottom } : null;
+};
+
+// All texts below a node as they are shown: where a slot is, what is in it.
+const texts = (node) => {
+  if (node.nodeType === Node.TEXT_NODE) return node.data.trim() ? [node] : [];
+  const given = node.localName === 'slot' ? node.assignedNodes() : [];
+  return [...(given.length ? given : node.childNodes)].flatMap(texts);
+};
+const seen = (node) => (node ? texts(node).filter(visible).map((it) => it.data.trim()) : []);
+
+// What a column says, piece by piece, and its commands with the text before them.
+const transcript = (slot) => {
+  const pieces = slot.assignedNodes();
+  const commands = [];
+  let text = '';
+  const read = (node) => {
+    if (node.localName === 'b') {
+      const weight = Number(getComputedStyle(node).fontWeight);
+      commands.push({ line: node.textContent, after: text.slice(-2), bold: weight >= 600 });
+    }
+    if (node.nodeType === Node.TEXT_NODE) text += node.data;
+    node.childNodes.forEach(read);
+  };
+  pieces.forEach(read);
+  return { text, commands };
+};
+
+// Is this part of the page inside that one?
+const is_in = (outer, inner) => inner.left >= outer.left && inner.right <= outer.right
+  && inner.top >= outer.top && inner.bottom <= outer.bottom;
+
+// Is the very end of a text painted inside this box, with nothing in front of it?
+const ends_in = (box, text) => {
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  const line = [...range.getClientRects()].at(-1);
+  const [x, y] = [(line.left + line.right) / 2, (line.top + line.bottom) / 2];
+  return is_in(box, line) && text.parentElement.contains(document.elementFromPoint(x, y));
+};
+
+const column = (section) => {
+  const slot = section.querySelector('[role=log] slot');
+  const box = section.getBoundingClientRect();
+  const pieces = texts(slot);
+  const link = section.querySelector('.save slot').assignedElements()[0];
+  const href = link?.href ?? '';
+  return {
+    ...transcript(slot),
+    newest_is_seen: pieces.length > 0 && ends_in(box, pieces.at(-1)),
+    nothing_sticks_out: pieces.map(visible).every((it) => !it || is_in(box, it)),
+    status: seen(section.querySelector('[role=status]')),
+    clock: seen(section.querySelector('.clock')),
+    saved: decodeURIComponent(href.slice(href.indexOf(',') + 1)),
+    saved_as: link?.download ?? null,
+  };
+};
+
+const sections = [...(root?.querySelectorAll('section') ?? [])];
+const board = [...document.querySelectorAll('#board *')];
+return {
+  sum: document.querySelector('#sum')?.textContent ?? null,
+  columns: Object.fromEntries(sections.map((it) => [it.id, column(it)])),
+  elements: [...new Set(board.map((it) => it.localName))].sort(),
+  scripts: document.scripts.length,
+  title: document.title,
+};
