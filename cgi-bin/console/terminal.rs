@@ -1,7 +1,7 @@
 //! A shell's bytes become text in colours.
 //!
 //! UTF-8 may be split between reads; what is no UTF-8 becomes U+FFFD. Colours
-//! and bold are kept as a [`Style`], all other escape sequences are swallowed.
+//! and bold are kept as a style, all other escape sequences are swallowed.
 //! Other control characters are shown by their pictures (U+2400 and up), so
 //! that nothing is lost and nothing reaches anybody's terminal.
 
