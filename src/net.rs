@@ -55,7 +55,11 @@ impl Deadline {
 
 /// poll(2), again after an interrupting signal, until something is ready or the
 /// deadline has come. True if something is ready.
-fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// Those of poll(2) that no caller can cause: want of memory.
+pub fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
     loop {
         match poll(fds, deadline.poll_timeout()) {
             Ok(0) if deadline.is_over() => return Ok(false),

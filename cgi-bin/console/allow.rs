@@ -1,6 +1,9 @@
 //! Where the administrator lets this program go: `CONSOLE_ALLOW`.
 
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
+
+use threadsocks::wire::Host;
 
 /// Patterns as in `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
 #[derive(Debug)]
@@ -71,17 +74,10 @@ impl Allowed {
 
 fn pattern(entry: &str) -> Option<Pattern> {
     let (host, ports) = entry.rsplit_once(':')?;
-    let host = host.to_ascii_lowercase();
-    let host = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
-        Some(address) => address.to_owned(),
-        None => host.strip_suffix('.').unwrap_or(&host).to_owned(),
-    };
     let host = match host.strip_prefix('*') {
         Some("") => HostPattern::Any,
-        Some(suffix) if suffix.starts_with('.') => HostPattern::Below(suffix.to_owned()),
-        Some(_) => return None,
-        None if host.is_empty() || host.contains('*') => return None,
-        None => HostPattern::Exactly(host),
+        Some(suffix) if suffix.starts_with('.') => HostPattern::Below(below(suffix)?),
+        _ => HostPattern::Exactly(exactly(host)?),
     };
     let ports = match ports.split_once('-') {
         _ if ports == "*" => 1..=u16::MAX,
@@ -94,13 +90,33 @@ fn pattern(entry: &str) -> Option<Pattern> {
     (!ports.is_empty()).then_some(Pattern { host, ports })
 }
 
+/// A host as the rows will have it. What none can ever have, such as `127.1`, is
+/// a mistake.
+fn exactly(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        return Some(address.parse::<Ipv6Addr>().ok()?.to_string());
+    }
+    match Host::from_name(host.as_bytes()) {
+        Host::Unusable(_) => None,
+        host => Some(host.to_string()),
+    }
+}
+
+/// What names end with. Addresses have no such order.
+fn below(suffix: &str) -> Option<String> {
+    match Host::from_name(format!("a{suffix}").as_bytes()) {
+        Host::Name(name) => name.as_str().strip_prefix('a').map(str::to_owned),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn w19_only_what_a_pattern_names() {
-        let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.:22 ,[::1]:1080,";
+        let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.:22 ,[0:0:0:0:0:0:0:1]:1080,";
         let allowed = Allowed::parse(list).expect("good patterns");
         for (host, port, permitted) in [
             ("a.cs.example.edu", 1, true),
@@ -127,7 +143,19 @@ mod tests {
     #[test]
     fn w19_a_bad_entry_is_named() {
         for entry in [
-            "a", "a:", "a:b", "a:80-70", "a:70-", ":80", "a*:80", "*a:80", "a:65536",
+            "a",
+            "127.1:80",
+            "127.0.0.01:80",
+            "*.0.0.1:80",
+            "[::g]:80",
+            "a:",
+            "a:b",
+            "a:80-70",
+            "a:70-",
+            ":80",
+            "a*:80",
+            "*a:80",
+            "a:65536",
         ] {
             let list = format!("b:80, {entry}");
             assert_eq!(Allowed::parse(&list).unwrap_err(), entry);

@@ -14,38 +14,56 @@ pub(crate) const FOLDER: &str = "test_case";
 /// Bytes a batch file may have.
 const MAX_SIZE: u64 = 1024 * 1024;
 
+/// Bytes of a file's name; no file system here has longer ones.
+const MAX_NAME: usize = 255;
+
 /// Files offered in the form.
 const MAX_LISTED: usize = 200;
 
 /// What ends a visit.
 pub(crate) const EXIT: &str = "exit";
 
+/// What Windows' editors put in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The lines to send to one shell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// Without their line ends, and none behind `exit`.
-    pub(crate) lines: Vec<Vec<u8>>,
+    /// In one piece: a file of empty lines has a million of them.
+    text: Vec<u8>,
+    /// Lines to be sent: those up to `exit`.
+    pub(crate) count: usize,
     /// Is the last one `exit`?
     pub(crate) exits: bool,
 }
 
 impl Batch {
-    /// Cuts the text of a file into lines, which may end in CRLF.
+    /// Understands the text of a file.
     fn parse(text: &[u8]) -> Batch {
-        let mut batch = Batch::default();
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        if text.is_empty() {
-            return batch;
-        }
-        for line in text.split(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            batch.lines.push(line.to_vec());
-            if line.trim_ascii() == EXIT.as_bytes() {
-                batch.exits = true;
-                break;
-            }
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        let mut batch = Batch {
+            text: text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
+            count: 0,
+            exits: false,
+        };
+        if !batch.text.is_empty() {
+            let is_exit = |line: &[u8]| line.trim_ascii() == EXIT.as_bytes();
+            let exit = batch.all_lines().position(is_exit);
+            batch.exits = exit.is_some();
+            batch.count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
         }
         batch
+    }
+
+    /// The lines to send, without their ends, which may be CRLF; none behind
+    /// `exit`.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.all_lines().take(self.count)
+    }
+
+    fn all_lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.text.split(|&byte| byte == b'\n');
+        lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line))
     }
 
     /// Reads the file with this name.
@@ -56,8 +74,8 @@ impl Batch {
     pub(crate) fn read(name: &str) -> Result<Batch, String> {
         if !is_allowed(name) {
             return Err(
-                "a batch file's name has letters, digits, '.', '_' and '-', and begins \
-                 with no '.'"
+                "a batch file's name has letters, digits, '.', '_' and '-', and does not \
+                 begin with '.'"
                     .to_owned(),
             );
         }
@@ -74,13 +92,14 @@ impl Batch {
 /// Names that lead nowhere else.
 fn is_allowed(name: &str) -> bool {
     let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(ordinary)
+    let length = 1..=MAX_NAME;
+    length.contains(&name.len()) && !name.starts_with('.') && name.bytes().all(ordinary)
 }
 
 /// The content of a regular file. Opening neither follows a link nor waits for
 /// somebody to write into a pipe.
 fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(careful.bits())
@@ -129,25 +148,12 @@ mod tests {
             ("a\nexit\nb\n", &["a", "exit"], true),
             (" exit \nb", &[" exit "], true),
             ("exit now\n", &["exit now"], false),
+            ("\u{feff}ls\r\n", &["ls"], false),
         ] {
             let batch = Batch::parse(text.as_bytes());
-            let got: Vec<String> = batch
-                .lines
-                .iter()
-                .map(|line| String::from_utf8_lossy(line).into_owned())
-                .collect();
-            assert_eq!(
-                (got.as_slice(), batch.exits),
-                (
-                    lines
-                        .iter()
-                        .map(|it| it.to_string())
-                        .collect::<Vec<_>>()
-                        .as_slice(),
-                    exits
-                ),
-                "{text:?}"
-            );
+            let got: Vec<&[u8]> = batch.lines().collect();
+            let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+            assert_eq!((got, batch.exits), (lines, exits), "{text:?}");
         }
     }
 

@@ -60,10 +60,7 @@ impl Board {
             socks: column.socks.clone(),
             state: State::Waiting,
             sent: 0,
-            total: column
-                .plan
-                .as_ref()
-                .map_or(0, |visit| visit.batch.lines.len()),
+            total: column.plan.as_ref().map_or(0, |visit| visit.batch.count),
             elapsed: Duration::ZERO,
         });
         Board {
@@ -74,7 +71,7 @@ impl Board {
     }
 
     /// Moves the clocks of those that have not ended.
-    pub(crate) fn now(&mut self, now: Instant) {
+    pub(crate) fn advance_to(&mut self, now: Instant) {
         self.now = now;
         let elapsed = self.elapsed();
         for standing in &mut self.standings {

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use allow::Allowed;
 use html::Nonce;
+use output::Output;
 use page::HtmlPage;
 use query::Query;
 use row::Column;
 use text::TextPage;
+use threadsocks::net::Deadline;
 
 /// Where the administrator lets this program go.
 mod allow;
@@ -28,6 +30,8 @@ mod batch;
 mod board;
 /// What both pages have in common.
 mod html;
+/// The way to the web server.
+mod output;
 /// The page on which everything runs.
 mod page;
 /// The form.
@@ -52,18 +56,17 @@ mod text;
 /// How long a page may take, unless the administrator says otherwise.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// How long a reader who reads nothing is waited for at the end of a page.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 fn main() -> ExitCode {
     let query = Query::parse(&variable("QUERY_STRING").into_vec());
     let settings = Settings::from_environment();
-    let mut stdout = io::stdout().lock();
-    let mut page = Counted {
-        inner: &mut stdout,
-        written: 0,
-    };
-    let result = answer(&query, &settings, &mut page);
-    match result {
+    let deadline = Deadline::after(settings.limit.saturating_add(LAST_WORDS));
+    let mut output = Output::until(deadline);
+    match answer(&query, &settings, &mut output) {
         // A reader who has left has had his page.
-        Err(_) if page.written == 0 => ExitCode::FAILURE,
+        Err(_) if output.written == 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
 }
@@ -109,20 +112,34 @@ fn answer(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Re
             true => html::text_headers(),
             false => html::headers(&Nonce::new()),
         };
-        output.write_all(headers.as_bytes())?;
-        return output.flush();
+        return output.write_all(headers.as_bytes());
+    }
+    if query.edit || asked_by_another_site() {
+        return form(query, settings, output);
     }
     let columns = row::columns(query, &settings.allowed);
     let none_can_run = columns.iter().all(|column| column.plan.is_err());
     // Plain text has room for what is wrong with the rows, if there are any.
     let text_will_do = query.as_text && !columns.is_empty();
-    if query.edit || (none_can_run && !text_will_do) {
-        let nonce = Nonce::new();
-        let page = html::headers(&nonce) + &panel::panel(query, &settings.allowed, &nonce);
-        output.write_all(page.as_bytes())?;
-        return output.flush();
+    if none_can_run && !text_will_do {
+        return form(query, settings, output);
     }
     run_all(query, columns, settings.limit, output)
+}
+
+/// Has a page of another site sent the browser here? (Fetch metadata, which all
+/// browsers send that show columns.) Then nothing runs before somebody presses
+/// the button: who may use this console is one thing, who may use its users'
+/// browsers another.
+fn asked_by_another_site() -> bool {
+    let from = variable("HTTP_SEC_FETCH_SITE");
+    !(from.is_empty() || from == "none" || from == "same-origin")
+}
+
+fn form(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
+    let nonce = Nonce::new();
+    let page = html::headers(&nonce) + &panel::panel(query, &settings.allowed, &nonce);
+    output.write_all(page.as_bytes())
 }
 
 fn run_all(
@@ -149,22 +166,4 @@ fn variable(name: &str) -> OsString {
 /// A line in the web server's error log.
 fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "console.cgi: {what}");
-}
-
-/// Counts what has been written.
-struct Counted<W> {
-    inner: W,
-    written: usize,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.written += count;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

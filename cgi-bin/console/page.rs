@@ -19,7 +19,6 @@ use crate::board::{Board, Mood, Standing, State};
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, percent_encode};
 use crate::run::Page;
-use crate::shell::News;
 use crate::terminal::{Piece, Style};
 
 /// The style of the columns, inside the shadow tree.
@@ -46,8 +45,6 @@ pub(crate) struct HtmlPage {
 /// What the page has of one column.
 #[derive(Clone, Debug, Default)]
 struct Shown {
-    /// The slot of the last state.
-    state: &'static str,
     clock: String,
     transcript: Transcript,
 }
@@ -58,6 +55,7 @@ const STATES: [&str; 4] = ["connecting", "granted", "running", "ended"];
 fn slot_of(state: &State) -> &'static str {
     let [connecting, granted, running, ended] = STATES;
     match state {
+        // In the page from the beginning.
         State::Waiting => "",
         State::Connecting => connecting,
         State::Granted => granted,
@@ -85,14 +83,11 @@ impl HtmlPage {
     }
 
     /// From here on, what is written belongs to this column.
-    fn turn_to(&mut self, board: &Board, index: usize) {
+    fn turn_to(&mut self, standing: &Standing, index: usize) {
         if self.open == Some(index) {
             return;
         }
         self.close();
-        let Some(standing) = board.standings.get(index) else {
-            return;
-        };
         self.label(standing, index);
         self.write(format_args!("<span slot=\"log{}\">", standing.number));
         self.open = Some(index);
@@ -125,50 +120,24 @@ impl HtmlPage {
         }
     }
 
-    fn command(&mut self, class: &str, line: &str) {
-        let line = escape(line);
-        self.write(format_args!("<b{class}>{line}</b>\n"));
-    }
-
     fn keep(&mut self, index: usize, text: &str) {
         if let Some(shown) = self.columns.get_mut(index) {
             shown.transcript.keep(text);
         }
     }
 
-    /// The state in words and the clock, where they have changed.
-    fn standing(&mut self, standing: &Standing, index: usize) {
-        let Some(shown) = self.columns.get_mut(index) else {
-            return;
-        };
-        let slot = slot_of(&standing.state);
-        let state_is_new = std::mem::replace(&mut shown.state, slot) != slot;
+    /// How far it is, and since when, if that has changed.
+    fn clock(&mut self, standing: &Standing, index: usize) {
         let progress = standing.progress();
-        let time_is_new = shown.clock != progress;
-        if time_is_new {
-            shown.clock.clone_from(&progress);
+        match self.columns.get_mut(index) {
+            Some(shown) if shown.clock != progress => shown.clock.clone_from(&progress),
+            _ => return,
         }
-        if state_is_new || time_is_new {
-            self.close();
-        }
+        self.close();
         let number = standing.number;
-        if state_is_new {
-            self.label(standing, index);
-            let mood = match standing.state.mood() {
-                Mood::Busy => "busy",
-                Mood::Good => "good",
-                Mood::Bad => "bad",
-            };
-            let words = escape(&standing.state.to_string());
-            self.write(format_args!(
-                "<span slot=\"{slot}{number}\" class=\"{mood}\">{words}</span>\n"
-            ));
-        }
-        if time_is_new {
-            self.write(format_args!(
-                "<span slot=\"clock{number}\">{progress}</span>\n"
-            ));
-        }
+        self.write(format_args!(
+            "<span slot=\"clock{number}\">{progress}</span>\n"
+        ));
     }
 
     fn save_link(&mut self, standing: &Standing, index: usize) {
@@ -234,40 +203,51 @@ impl Page for HtmlPage {
         self.text.push_str("</div></template>\n");
     }
 
-    fn show(&mut self, board: &Board, index: usize, news: &News) {
-        let Some(standing) = board.standings.get(index) else {
-            return;
+    fn status(&mut self, standing: &Standing, index: usize) {
+        self.close();
+        self.label(standing, index);
+        let slot = slot_of(&standing.state);
+        let number = standing.number;
+        let mood = match standing.state.mood() {
+            Mood::Busy => "busy",
+            Mood::Good => "good",
+            Mood::Bad => "bad",
         };
-        if slot_of(&standing.state) != self.columns.get(index).map_or("", |it| it.state) {
-            self.standing(standing, index);
+        let words = escape(&standing.state.to_string());
+        self.write(format_args!(
+            "<span slot=\"{slot}{number}\" class=\"{mood}\">{words}</span>\n"
+        ));
+        self.clock(standing, index);
+        if standing.has_ended() {
+            self.save_link(standing, index);
         }
-        match news {
-            News::Output(pieces) => {
-                self.turn_to(board, index);
-                self.pieces(pieces);
-                for piece in pieces {
-                    self.keep(index, &piece.text);
-                }
-            }
-            News::Command(line) => {
-                self.turn_to(board, index);
-                self.command("", line);
-                self.keep(index, &format!("{line}\n"));
-            }
-            News::AddedExit => {
-                let note = " title=\"sent by the console: the file has none\" class=\"added\"";
-                self.turn_to(board, index);
-                self.command(note, crate::batch::EXIT);
-                self.keep(index, "exit\n");
-            }
-            News::Ended(_) => self.save_link(standing, index),
-            News::Connecting | News::Granted => {}
+    }
+
+    fn output(&mut self, standing: &Standing, index: usize, pieces: &[Piece]) {
+        self.turn_to(standing, index);
+        self.pieces(pieces);
+        for piece in pieces {
+            self.keep(index, &piece.text);
         }
+    }
+
+    fn command(&mut self, standing: &Standing, index: usize, line: &str, is_added: bool) {
+        self.turn_to(standing, index);
+        let escaped = escape(line);
+        match is_added {
+            true => self.write(format_args!(
+                "<b class=\"added\" title=\"sent by the console: the file has none\">\
+                 {escaped}</b>\n"
+            )),
+            false => self.write(format_args!("<b>{escaped}</b>\n")),
+        }
+        self.keep(index, line);
+        self.keep(index, "\n");
     }
 
     fn tick(&mut self, board: &Board) {
         for (index, standing) in board.standings.iter().enumerate() {
-            self.standing(standing, index);
+            self.clock(standing, index);
         }
     }
 
@@ -283,7 +263,7 @@ impl Page for HtmlPage {
         std::mem::take(&mut self.text)
     }
 
-    fn waiting(&self) -> usize {
+    fn pending(&self) -> usize {
         self.text.len()
     }
 }

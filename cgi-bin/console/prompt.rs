@@ -15,6 +15,19 @@ pub(crate) const QUIET: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(crate) struct PromptFinder {
     seen: Seen,
+    escape: Escape,
+}
+
+/// Inside an escape sequence, which is no part of the text: prompts may have a
+/// colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    No,
+    /// Behind the escape character.
+    Begun,
+    /// Behind `ESC [`, up to a letter or the like.
+    Numbers,
 }
 
 /// The end of what has come so far.
@@ -38,6 +51,9 @@ impl PromptFinder {
     /// to the prompt's end; the bytes behind that are to be looked at next.
     pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, byte) in bytes.iter().enumerate() {
+            if self.is_no_text(*byte) {
+                continue;
+            }
             self.seen = match (self.seen, byte) {
                 (Seen::PercentAtLineStart, b' ') => {
                     self.seen = Seen::LineStart;
@@ -52,6 +68,19 @@ impl PromptFinder {
             };
         }
         None
+    }
+
+    /// Escape sequences, and the NUL that C programs send along with a string.
+    fn is_no_text(&mut self, byte: u8) -> bool {
+        let was_inside = self.escape != Escape::No;
+        self.escape = match (self.escape, byte) {
+            (_, b'\x1b') => Escape::Begun,
+            (Escape::Begun, b'[') => Escape::Numbers,
+            (Escape::Numbers, b' '..=b'?') => Escape::Numbers,
+            _ => Escape::No,
+        };
+        let is_inside = self.escape != Escape::No;
+        byte == 0 || is_inside || (was_inside && byte != b'\n')
     }
 
     /// Does the output end with what is a prompt if nothing more comes?
@@ -105,6 +134,17 @@ mod tests {
             ("%", &["%"], false),
             ("%\n% ", &["%\n% ", ""], false),
             ("%x % y", &["%x % y"], false),
+            ("% \0% \0", &["% ", "\0% ", "\0"], false),
+            ("text% \0", &["text% \0"], true),
+            (
+                "\x1b[1;32m% \x1b[0mls",
+                &["\x1b[1;32m% ", "\x1b[0mls"],
+                false,
+            ),
+            ("\x1b[1m%\x1b[0m ", &["\x1b[1m%\x1b[0m ", ""], false),
+            ("a\x1b[1m\n% ", &["a\x1b[1m\n% ", ""], false),
+            ("\x1b[\n% ", &["\x1b[\n% ", ""], false),
+            ("text\x1b[1m% \x1b[0m", &["text\x1b[1m% \x1b[0m"], true),
             ("", &[""], false),
         ] {
             let bytes = output.as_bytes();

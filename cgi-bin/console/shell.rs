@@ -1,7 +1,8 @@
 //! One shell's visit, from top to bottom: its thread's whole life.
 //!
 //! The connection is never closed before `exit` has been sent, nor half-closed
-//! at all: there are shell servers that do not survive either.
+//! at all: there are shell servers that do not survive either. (Only the end of
+//! the whole program, at its limit or without a reader, may come earlier.)
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +18,6 @@ use crate::batch::EXIT;
 use crate::prompt::{self, PromptFinder};
 use crate::row::{Server, Visit};
 use crate::telnet::Telnet;
-use crate::terminal::{self, Piece, Terminal};
 
 /// How long the SOCKS server may take from the first packet to its reply. It
 /// may have to wait for the shell server itself.
@@ -33,10 +33,10 @@ pub(crate) enum News {
     Connecting,
     /// The SOCKS server has connected us.
     Granted,
-    /// The shell said this.
-    Output(Vec<Piece>),
+    /// The shell said this; at most [`READ`] bytes and what was held back.
+    Output(Vec<u8>),
     /// This line was sent.
-    Command(String),
+    Command(Vec<u8>),
     /// `exit` was sent, which the file does not have.
     AddedExit,
     /// The last news.
@@ -52,7 +52,7 @@ pub(crate) enum End {
     ClosedEarly,
     /// The page's time was over.
     TimedOut,
-    /// It did not get as far as the shell; the words for the page.
+    /// It did not come about; the words for the page.
     Failed(String),
 }
 
@@ -74,10 +74,10 @@ pub(crate) fn visit(visit: &Visit, listener: &impl Listener) -> Result<(), Unhea
             listener.tell(News::Granted)?;
             let conversation = Conversation {
                 stream: &stream,
-                unsent: visit.batch.lines.iter(),
+                unsent: visit.batch.lines(),
+                left: visit.batch.count,
                 exits: visit.batch.exits,
                 exit_sent: false,
-                terminal: Terminal::default(),
                 listener,
             };
             conversation.hold()?
@@ -116,8 +116,9 @@ fn connect(visit: &Visit) -> Result<TcpStream, String> {
     }
 }
 
-/// Tries each address of the SOCKS server, all before one deadline. Only the
-/// lookup of its name takes as long as the system's resolver likes.
+/// Tries each address of the SOCKS server, all before one deadline, of which
+/// each gets its share. Only the lookup of its name takes as long as the
+/// system's resolver likes.
 fn dial(server: &Server, deadline: Deadline) -> io::Result<TcpStream> {
     let addresses: Vec<IpAddr> = match &server.host {
         Host::Address(address) => vec![*address],
@@ -125,11 +126,12 @@ fn dial(server: &Server, deadline: Deadline) -> io::Result<TcpStream> {
         Host::Unusable(bad) => return Err(io::Error::other(bad.to_string())),
     };
     let mut outcome = Err(ErrorKind::NotFound.into());
-    for address in addresses {
+    for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let share = deadline.remaining() / u32::try_from(shares).unwrap_or(u32::MAX);
         // A timeout of zero would be an error of the caller.
-        let left = deadline.remaining().max(Duration::from_millis(1));
-        outcome = TcpStream::connect_timeout(&SocketAddr::new(address, server.port), left);
-        if outcome.is_ok() || deadline.is_over() {
+        let share = share.max(Duration::from_millis(1));
+        outcome = TcpStream::connect_timeout(&SocketAddr::new(*address, server.port), share);
+        if outcome.is_ok() {
             break;
         }
     }
@@ -161,13 +163,14 @@ impl Write for Handshake<'_> {
 }
 
 /// The shell speaks, and gets one line for each prompt.
-struct Conversation<'a, L> {
+struct Conversation<'a, Lines, L> {
     stream: &'a TcpStream,
-    unsent: std::slice::Iter<'a, Vec<u8>>,
-    /// Does the last line say `exit`?
+    unsent: Lines,
+    /// Lines in it.
+    left: usize,
+    /// Does the last one say `exit`?
     exits: bool,
     exit_sent: bool,
-    terminal: Terminal,
     listener: &'a L,
 }
 
@@ -179,7 +182,7 @@ enum Came {
     TheEnd,
 }
 
-impl<L: Listener> Conversation<'_, L> {
+impl<'a, Lines: Iterator<Item = &'a [u8]>, L: Listener> Conversation<'a, Lines, L> {
     /// Until the shell closes the connection.
     fn hold(mut self) -> Result<End, Unheard> {
         let mut buffer = [0; READ];
@@ -198,8 +201,6 @@ impl<L: Listener> Conversation<'_, L> {
                 Came::TheEnd => break,
             }
         }
-        let last = self.terminal.finish();
-        self.show(last)?;
         Ok(match self.exit_sent {
             true => End::Done,
             false => End::ClosedEarly,
@@ -230,40 +231,40 @@ impl<L: Listener> Conversation<'_, L> {
     fn answer(&mut self, mut output: &[u8], prompts: &mut PromptFinder) -> Result<(), Unheard> {
         while let Some(length) = prompts.find(output) {
             let (asked, rest) = output.split_at(length);
-            let pieces = self.terminal.show(asked);
-            self.show(pieces)?;
+            self.show(asked)?;
             self.send_next()?;
             output = rest;
         }
-        let pieces = self.terminal.show(output);
-        self.show(pieces)
+        self.show(output)
     }
 
     /// One line, for one prompt.
     fn send_next(&mut self) -> Result<(), Unheard> {
         let (line, news) = match self.unsent.next() {
-            Some(line) => {
-                self.exit_sent = self.exits && self.unsent.len() == 0;
-                (line.as_slice(), News::Command(terminal::plain(line)))
-            }
+            Some(line) => (line, News::Command(line.to_vec())),
             None if self.exit_sent => return Ok(()),
-            None => {
-                self.exit_sent = true;
-                (EXIT.as_bytes(), News::AddedExit)
-            }
+            None => (EXIT.as_bytes(), News::AddedExit),
         };
-        let left_open = self.terminal.finish();
-        self.show(left_open)?;
-        self.listener.tell(news)?;
-        // In one piece; if the shell has left, reading shows it.
-        let _ = (&mut &*self.stream).write_all(&[line, b"\n"].concat());
-        Ok(())
+        // In one piece. If the shell has left, reading shows it; then this line
+        // has not been sent.
+        let mut stream = self.stream;
+        if stream.write_all(&[line, b"\n"].concat()).is_err() {
+            return Ok(());
+        }
+        self.exit_sent = match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                self.exits && left == 0
+            }
+            None => true,
+        };
+        self.listener.tell(news)
     }
 
-    fn show(&self, pieces: Vec<Piece>) -> Result<(), Unheard> {
-        match pieces.is_empty() {
+    fn show(&self, output: &[u8]) -> Result<(), Unheard> {
+        match output.is_empty() {
             true => Ok(()),
-            false => self.listener.tell(News::Output(pieces)),
+            false => self.listener.tell(News::Output(output.to_vec())),
         }
     }
 }

@@ -14,8 +14,9 @@ const SE: u8 = 240;
 const WILL: u8 = 251;
 const DONT: u8 = 254;
 
-/// Bytes a subnegotiation may have. In binary output the codes appear by
-/// chance, and must not swallow all the rest.
+/// Bytes a subnegotiation may have; it also ends with the line. In binary output
+/// the codes appear by chance, and must swallow neither all the rest nor a
+/// prompt.
 const MAX_SUBNEGOTIATION: usize = 512;
 
 /// Leaves out the commands, across any split.
@@ -65,6 +66,10 @@ impl Telnet {
                     text.extend([IAC, byte]);
                     State::Text
                 }
+                (State::Subnegotiation(_) | State::PerhapsEnd(_), b'\n') => {
+                    text.push(byte);
+                    State::Text
+                }
                 (State::Subnegotiation(length) | State::PerhapsEnd(length), _)
                     if length == MAX_SUBNEGOTIATION =>
                 {
@@ -94,6 +99,7 @@ mod tests {
             (b"a\xff\xfa\x18\x01\xff\xf0b", b"ab"),
             (b"a\xff\xfa\xff\xff\xff\xf0b", b"ab"),
             (b"a\xffb", b"a\xffb"),
+            (b"a\xff\xfab\n% ", b"a\n% "),
         ] {
             for at in 0..=bytes.len() {
                 let mut telnet = Telnet::default();

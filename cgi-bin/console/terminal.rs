@@ -1,7 +1,8 @@
 //! A shell's bytes become text in colours.
 //!
 //! UTF-8 may be split between reads; what is no UTF-8 becomes U+FFFD. Colours
-//! and bold are kept as a style, all other escape sequences are swallowed.
+//! and bold are kept as a style, all other escape sequences are swallowed; one
+//! that does not end ends with its line.
 //! Other control characters are shown by their pictures (U+2400 and up), so
 //! that nothing is lost and nothing reaches anybody's terminal.
 
@@ -27,6 +28,9 @@ pub(crate) struct Piece {
     pub(crate) text: String,
 }
 
+/// Ends any escape sequence (ECMA-48, CAN).
+const CANCEL: u8 = 0x18;
+
 /// Follows what one shell says.
 #[derive(Default)]
 pub(crate) struct Terminal {
@@ -49,8 +53,25 @@ impl Terminal {
         let mut text = std::mem::take(&mut self.split);
         text.extend_from_slice(bytes);
         self.split = text.split_off(whole_characters(&text));
-        self.parser.advance(&mut self.screen, &text);
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            if line.ends_with(b"\n") {
+                let (line, end) = line.split_at(line.len() - 1);
+                self.parser.advance(&mut self.screen, line);
+                self.cancel();
+                self.parser.advance(&mut self.screen, end);
+            } else {
+                self.parser.advance(&mut self.screen, line);
+            }
+        }
         std::mem::take(&mut self.screen.pieces)
+    }
+
+    /// Ends an escape sequence. Those with text in them, as for a window's
+    /// title, would go on for ever if a binary file began one by chance.
+    fn cancel(&mut self) {
+        self.screen.is_cancelling = true;
+        self.parser.advance(&mut self.screen, &[CANCEL]);
+        self.screen.is_cancelling = false;
     }
 
     /// Ends whatever has begun: a split character, an escape sequence, a
@@ -105,6 +126,8 @@ struct Screen {
     pieces: Vec<Piece>,
     /// A carriage return that may belong to a newline.
     returned: bool,
+    /// The next control character is ours, and not to be seen.
+    is_cancelling: bool,
 }
 
 impl Screen {
@@ -144,6 +167,7 @@ impl Perform for Screen {
             }
             b'\r' => self.returned = true,
             b'\t' => self.print('\t'),
+            CANCEL if self.is_cancelling => {}
             _ => {
                 self.settle_return();
                 self.put(picture(char::from(byte)));
@@ -161,14 +185,14 @@ impl Perform for Screen {
 impl Style {
     /// Applies the numbers of one "select graphic rendition".
     fn change(&mut self, params: &Params) {
-        let mut numbers = params
-            .iter()
-            .map(|param| param.first().copied().unwrap_or(0));
-        while let Some(number) = numbers.next() {
+        let mut params = params.iter();
+        let mut next = || params.next().and_then(|param| param.split_first());
+        while let Some((&number, details)) = next() {
             match number {
                 0 => *self = Style::default(),
                 1 => self.bold = true,
-                4 => self.underlined = true,
+                // Its kinds of lines are all one here; 0 is none.
+                4 => self.underlined = details.first() != Some(&0),
                 22 => self.bold = false,
                 24 => self.underlined = false,
                 30..=37 => self.colour = colour(number - 30),
@@ -177,12 +201,18 @@ impl Style {
                 49 => self.background = None,
                 90..=97 => self.colour = colour(number - 90 + 8),
                 100..=107 => self.background = colour(number - 100 + 8),
-                // Colours out of thousands: their numbers mean nothing else.
-                38 | 48 => match numbers.next() {
-                    Some(5) => drop(numbers.next()),
-                    Some(2) => drop(numbers.nth(2)),
-                    _ => {}
-                },
+                // Colours out of thousands: what follows in the same sequence,
+                // if it is no part of this number, means nothing else.
+                38 | 48 if details.is_empty() => {
+                    let further = match next() {
+                        Some((5, _)) => 1,
+                        Some((2, _)) => 3,
+                        _ => 0,
+                    };
+                    for _ in 0..further {
+                        next();
+                    }
+                }
                 _ => {}
             }
         }
@@ -243,6 +273,12 @@ mod tests {
             (b"\x1b]0;title\x07x", "x"),
             (b"\x1b[2J\x1b[10;10Hx", "x"),
             (b"\x1bPdevice\x1b\\x", "x"),
+            (b"\x1b]0;not ended\nnext", "\nnext"),
+            (b"\x1bPnot ended\r\nnext", "\nnext"),
+            (b"\x1b_not ended\nnext", "\nnext"),
+            (b"\x1b[31\nnext", "\nnext"),
+            (b"\x18", "\u{2418}"),
+            (b"end\xe4\n", "end\u{fffd}\n"),
             (b"<b>&amp;\\</script>\t'\"", "<b>&amp;\\</script>\t'\""),
             ("\u{2028}\u{2029}".as_bytes(), "\u{2028}\u{2029}"),
         ] {
@@ -260,6 +296,9 @@ mod tests {
             (b"\x1b[38;5;196mx", ""),
             (b"\x1b[48;2;1;2;3;32mx", "c2"),
             (b"\x1b[31m\x1b[mx", ""),
+            (b"\x1b[38:5:196;1mx", "strong"),
+            (b"\x1b[4;4:0;1mx", "strong"),
+            (b"\x1b[4:3mx", "under"),
             (b"\x1b[1m\x1b[22m\x1b[39mx", ""),
             (b"\x1b[999;31mx", "c1"),
         ] {

@@ -6,14 +6,14 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::batch::EXIT;
 use crate::board::{Board, Standing};
 use crate::run::Page;
-use crate::shell::News;
+use crate::terminal::Piece;
 
-/// How long a column may say nothing before its clock is written. A web server
-/// gives up a program that is silent for much longer.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a column may write no line before its clock is written. A web server
+/// gives up a program that is silent for much longer than ten seconds; time is
+/// looked at once a second.
+const HEARTBEAT: Duration = Duration::from_secs(9);
 
 /// Bytes of a line that are kept until it ends; longer ones are broken.
 const MAX_LINE: usize = 16 * 1024;
@@ -47,6 +47,7 @@ impl TextPage {
                 let complete = unfinished.strip_suffix('\n').unwrap_or(&unfinished);
                 self.line(format_args!("{} | {complete}", standing.title));
                 unfinished.clear();
+                self.has_spoken(standing, index);
             }
         }
         if let Some(line) = self.lines.get_mut(index) {
@@ -54,12 +55,20 @@ impl TextPage {
         }
     }
 
-    fn status(&mut self, standing: &Standing) {
+    /// A line about the column itself.
+    fn speak_of(&mut self, standing: &Standing, index: usize) {
         let Standing { title, state, .. } = standing;
         let progress = standing.progress();
         match progress.is_empty() {
             true => self.line(format_args!("{title} # {state}")),
             false => self.line(format_args!("{title} # {state}, {progress}")),
+        }
+        self.has_spoken(standing, index);
+    }
+
+    fn has_spoken(&mut self, standing: &Standing, index: usize) {
+        if let Some(spoken) = self.spoken.get_mut(index) {
+            *spoken = standing.elapsed;
         }
     }
 }
@@ -76,39 +85,29 @@ impl Page for TextPage {
         }
     }
 
-    fn show(&mut self, board: &Board, index: usize, news: &News) {
-        let Some(standing) = board.standings.get(index) else {
-            return;
-        };
-        if let Some(spoken) = self.spoken.get_mut(index) {
-            *spoken = standing.elapsed;
+    fn status(&mut self, standing: &Standing, index: usize) {
+        if standing.has_ended() && self.lines.get(index).is_some_and(|line| !line.is_empty()) {
+            self.add(standing, index, "\n");
         }
-        match news {
-            News::Output(pieces) => {
-                for piece in pieces {
-                    self.add(standing, index, &piece.text);
-                }
-            }
-            News::Command(line) => self.add(standing, index, &format!("{line}\n")),
-            News::AddedExit => self.add(standing, index, &format!("{EXIT}\n")),
-            News::Connecting | News::Granted => self.status(standing),
-            News::Ended(_) => {
-                if self.lines.get(index).is_some_and(|line| !line.is_empty()) {
-                    self.add(standing, index, "\n");
-                }
-                self.status(standing);
-            }
+        self.speak_of(standing, index);
+    }
+
+    fn output(&mut self, standing: &Standing, index: usize, pieces: &[Piece]) {
+        for piece in pieces {
+            self.add(standing, index, &piece.text);
         }
+    }
+
+    fn command(&mut self, standing: &Standing, index: usize, line: &str, _is_added: bool) {
+        self.add(standing, index, line);
+        self.add(standing, index, "\n");
     }
 
     fn tick(&mut self, board: &Board) {
         for (index, standing) in board.standings.iter().enumerate() {
-            let Some(spoken) = self.spoken.get_mut(index) else {
-                continue;
-            };
-            if !standing.has_ended() && standing.elapsed.saturating_sub(*spoken) >= HEARTBEAT {
-                *spoken = standing.elapsed;
-                self.status(standing);
+            let spoken = self.spoken.get(index).copied().unwrap_or_default();
+            if !standing.has_ended() && standing.elapsed.saturating_sub(spoken) >= HEARTBEAT {
+                self.speak_of(standing, index);
             }
         }
     }
@@ -121,7 +120,7 @@ impl Page for TextPage {
         std::mem::take(&mut self.text)
     }
 
-    fn waiting(&self) -> usize {
+    fn pending(&self) -> usize {
         self.text.len()
     }
 }

@@ -233,6 +233,31 @@ fn w21_asking_for_the_head_runs_nothing() {
     proxy.finish();
 }
 
+/// A page somewhere else must not be able to make somebody's browser run things.
+#[test]
+fn what_another_site_asks_for_has_to_be_confirmed() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+    });
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    for (from, runs) in [
+        ("cross-site", false),
+        ("same-site", false),
+        ("same-origin", true),
+        ("none", true),
+    ] {
+        let mut console = Console::new(&[("t1.txt", "a\n")]).with("HTTP_SEC_FETCH_SITE", from);
+        let page = console.page(&query);
+        assert_eq!(page.contains("1 of 1 finished"), runs, "{from}");
+        let kept = format!("name=\"p1\" value=\"{}\"", shell.address().port());
+        assert_eq!(page.contains(&kept), !runs, "{from}");
+    }
+    assert_eq!(proxy.blocks(2).len(), 2);
+    proxy.finish();
+}
+
 #[test]
 fn the_form_keeps_what_was_typed_and_says_what_is_wrong() {
     let mut console = Console::new(&[("t1.txt", "ls\n"), (".hidden", ""), ("b.txt", "")]);

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::shell::Shell;
 use super::{Console, column, good, row, shows};
@@ -38,7 +40,7 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
     // The heartbeat.
     shows(
         &mut page,
-        "127.0.0.1:7000 # connecting to the SOCKS server, 10 s",
+        "127.0.0.1:7000 # connecting to the SOCKS server, 9 s",
     );
     let page = good(&page.ended(LONG));
     let (_, status) = column(&page, "127.0.0.1:7000");
@@ -61,24 +63,25 @@ fn peak_memory(process: u32) -> u64 {
 
 #[test]
 fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
+    // Colours make the most of each byte.
+    for text in ["<and on, and on>\n", "\u{1b}[1mx\u{1b}[mx"] {
+        endless_output_of(text);
+    }
+}
+
+fn endless_output_of(text: &'static str) {
     let proxy = Proxy::open();
     let (tell, left) = channel();
     let endless = Origin::serving(move |mut stream| {
         write(&stream, b"% ");
         read_exactly(&stream, 2);
-        let text = "<and on, and on>\n".repeat(1000);
+        let text = text.repeat(1000);
         while stream.write_all(text.as_bytes()).is_ok() {}
         tell.send(()).unwrap();
     });
     let rows = (1..=5).map(|number| row(number, endless.address(), "t1.txt", proxy.address()));
     let mut console = Console::new(&[("t1.txt", "a\n")]);
-    let mut child = console
-        .command
-        .env("QUERY_STRING", rows.collect::<String>())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut pipe = child.stdout.take().unwrap();
+    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
     let mut buffer = vec![0; 1 << 20];
     for _ in 0..100 {
         pipe.read_exact(&mut buffer).unwrap();
@@ -93,7 +96,31 @@ fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
     proxy.finish();
 }
 
-fn assert_ends(child: &mut std::process::Child) -> ExitStatus {
+#[test]
+fn w11_batch_files_of_empty_lines_take_no_memory() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| visit.say("% "));
+    let rows = (1..=5).map(|number| row(number, shell.address(), "t1.txt", proxy.address()));
+    let mut console = Console::new(&[("t1.txt", &"\n".repeat(1 << 20))]);
+    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
+    let mut head = [0; 1000];
+    pipe.read_exact(&mut head).unwrap();
+    let kilobytes = peak_memory(child.id());
+    assert!(kilobytes < 20_000, "{kilobytes} kB");
+    drop(pipe);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+/// The console, with a pipe from it that the test reads as it likes.
+fn piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
+    let command = console.command.env("QUERY_STRING", query);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdout.take().unwrap();
+    (child, pipe)
+}
+
+fn assert_ends(child: &mut Child) -> ExitStatus {
     let status = until("its end", || child.try_wait().unwrap());
     assert!(status.success(), "{status:?}");
     status
@@ -105,13 +132,7 @@ fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
     let silent = Origin::serving(|stream| drop(read_all(&stream)));
     let query = row(1, silent.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]);
-    let mut child = console
-        .command
-        .env("QUERY_STRING", &query)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut pipe = child.stdout.take().unwrap();
+    let (mut child, mut pipe) = piped(&mut console, &query);
     // W18: the head comes at once, while the shell says nothing.
     let mut head = vec![0; 1000];
     pipe.read_exact(&mut head).unwrap();
@@ -225,5 +246,66 @@ fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
             assert_eq!(said, format!("% page {number}\npage {number}\n% exit\n"));
         }
     }
+    proxy.finish();
+}
+
+/// Progress dots are no lines; the page must say something all the same.
+#[test]
+fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
+    let proxy = Proxy::open();
+    let dots = Origin::serving(|mut stream| {
+        while stream.write_all(b".").is_ok() {
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    });
+    let query = row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut page = console.start(&query);
+    shows(&mut page, "# running, 0 of 1 command, 9 s");
+    drop(page);
+    proxy.finish();
+}
+
+#[test]
+fn a_reader_who_reads_nothing_cannot_keep_the_program() {
+    let proxy = Proxy::open();
+    let endless = Origin::serving(|mut stream| {
+        write(&stream, b"% ");
+        while stream.write_all(&[b'x'; 1000]).is_ok() {}
+    });
+    let query = row(1, endless.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "1s");
+    let (mut child, _pipe) = piped(&mut console, &query);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+/// What was told before the limit is no victim of it.
+#[test]
+fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
+    let proxy = Proxy::open();
+    let endless = Origin::serving(|mut stream| {
+        write(&stream, b"% ");
+        while stream.write_all(&[b'x'; 1000]).is_ok() {}
+    });
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+    });
+    let query = row(1, shell.address(), "t1.txt", proxy.address())
+        + &row(2, endless.address(), "t1.txt", proxy.address());
+    let (began, limit) = (Instant::now(), Duration::from_secs(2));
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "2s");
+    let (mut child, mut pipe) = piped(&mut console, &query);
+    assert_eq!(shell.heard(), "a\nexit\n");
+    // The pipe is full long before the limit is over.
+    proxy.blocks(2);
+    until("the limit", || (began.elapsed() > 2 * limit).then_some(()));
+    let mut page = Vec::new();
+    pipe.read_to_end(&mut page).unwrap();
+    assert_ends(&mut child);
+    let page = String::from_utf8_lossy(&page).into_owned();
+    assert!(page.contains("<span slot=\"ended1\" class=\"good\">done</span>"));
+    assert!(page.contains("<span slot=\"ended2\" class=\"bad\">timed out</span>"));
     proxy.finish();
 }

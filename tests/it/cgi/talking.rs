@@ -45,7 +45,7 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
         "% <b>cat &lt;in &gt;out &amp; 'x' \"y\"</b>\n",
         "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;b&gt;'\"\\ &amp;amp; &lt;!-- ]]&gt; \u{2028}\n",
         "\u{2400}<span class=\"c1\">red</span>\n",
-        "% <b title=\"sent by the console: the file has none\" class=\"added\">exit</b>\n",
+        "% <b class=\"added\" title=\"sent by the console: the file has none\">exit</b>\n",
     ] {
         assert!(board.contains(shown), "{shown}: {board}");
     }
@@ -233,5 +233,53 @@ fn a_long_transcript_is_not_offered_as_a_link() {
         assert_eq!(page.contains(" download="), offered, "{count}");
         assert_eq!(page.contains("Too long for a link"), !offered, "{count}");
     }
+    proxy.finish();
+}
+
+#[test]
+fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
+    let proxy = Proxy::open();
+    for (prompt, shown) in [
+        ("% \0", "% b\n\u{2400}"),
+        ("\u{1b}[32m% \u{1b}[0m", "% b\n"),
+        ("\u{1b}]0;a title that never ends\n% ", "\n% b\n"),
+    ] {
+        let shell = Shell::saying(move |visit| {
+            visit.say(prompt);
+            visit.hear();
+            visit.say(prompt);
+            visit.hear();
+            visit.say("seen\n");
+            visit.say(prompt);
+            visit.hear();
+        });
+        let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+        let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
+        let (said, status) = column(&page, &shell.address().to_string());
+        assert!(status.starts_with("done, 2 of 2"), "{prompt:?}: {page}");
+        assert!(
+            said.contains(&format!("{shown}seen\n")),
+            "{prompt:?}: {said}"
+        );
+    }
+    proxy.finish();
+}
+
+/// A shell that does not read may not be called served.
+#[test]
+fn lines_that_could_not_be_sent_are_not_counted() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        let prompts = "% ".repeat(100_000);
+        visit.say(&prompts);
+        ends::reset_on_close(&visit.stream);
+    });
+    let lines = "a\n".repeat(50_000) + "exit\n";
+    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let page = Console::new(&[("t1.txt", &lines)]).page(&query);
+    let (_, status) = column(&page, &shell.address().to_string());
+    assert!(!status.contains("50001 of 50001"), "{status}");
     proxy.finish();
 }
