@@ -5,13 +5,14 @@ PREFIX ?= /usr/local
 # Where cargo puts what it builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test check big cgi apache demo pictures install clean
+.PHONY: help run test check big bench cgi apache demo pictures install clean
 
 help:
 	@echo "make run      the server on port 1080"
 	@echo "make test     all tests (missing programs are named, their tests skipped)"
 	@echo "make check    format, lints, tests, documentation: what must be green"
 	@echo "make big      1.2 GB each way by FTP through BIND"
+	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes ten minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
 	@echo "make cgi      the console as cgi-bin/console.cgi"
 	@echo "make apache   an Apache of your own with it, on port CONSOLE_PORT [8080]"
@@ -33,6 +34,9 @@ check:
 
 big:
 	cargo test --release --test it -- --ignored --nocapture ftp_with
+
+bench:
+	cargo bench --bench load -- $(or $(BENCH),--quick)
 
 cgi:
 	cargo build --release --bin console

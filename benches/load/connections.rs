@@ -1,0 +1,105 @@
+//! One short connection after the other: connect, ask, be granted, one byte each way, break it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::socket::{self, Shutdown};
+
+use crate::ends::{listen, prepare};
+use crate::peers::Peer;
+use crate::results::Outcome;
+use crate::span::Span;
+
+/// Connections per second, and CPU microseconds per connection.
+pub(crate) fn measure(peer: &Peer, clients: usize, window: Duration) -> Outcome {
+    // Twice as many as needed: some wait for the contender to close its end.
+    let origin = Origin::start(2 * clients + 2);
+    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let failure = Mutex::new(None);
+    let client = || {
+        while !over.load(Ordering::Relaxed) {
+            match visit(peer, origin.address) {
+                Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+                Err(error) => return *failure.lock().expect("whole") = Some(error),
+            };
+        }
+    };
+    let span = thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(client);
+        }
+        let span = Span::watch(peer, window, || done.load(Ordering::Relaxed));
+        over.store(true, Ordering::Relaxed);
+        span
+    });
+    if let Some(error) = failure.into_inner().expect("whole") {
+        return Err(format!("one of {clients} clients: {error}"));
+    }
+    if span.count == 0.0 {
+        return Err(format!("served none of {clients} clients"));
+    }
+    let (rate, cpu) = match clients {
+        1 => ("rate_1", "rate_1_cpu"),
+        8 => ("rate_8", "rate_8_cpu"),
+        _ => ("rate_64", "rate_64_cpu"),
+    };
+    let mut numbers = vec![(rate, span.count / span.seconds)];
+    numbers.extend(span.cpu.map(|seconds| (cpu, 1e6 * seconds / span.count)));
+    Ok(numbers)
+}
+
+/// A whole connection. At its end the client breaks it, the contender closes
+/// its other end, and then the origin breaks that: no port stays taken.
+pub(crate) fn visit(peer: &Peer, origin: SocketAddr) -> io::Result<()> {
+    let mut stream = peer.connect(origin)?;
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0])
+}
+
+/// Answers one byte with one byte, on every connection.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    listener: Arc<TcpListener>,
+}
+
+impl Origin {
+    /// This many threads, each for one connection at a time.
+    pub(crate) fn start(threads: usize) -> Origin {
+        let listener = Arc::new(listen());
+        for _ in 0..threads {
+            let listener = Arc::clone(&listener);
+            thread::spawn(move || {
+                while let Ok((stream, _)) = listener.accept() {
+                    // A contender that breaks it has its own reasons.
+                    let _ = answer(&stream);
+                }
+            });
+        }
+        Origin {
+            address: listener.local_addr().expect("its address"),
+            listener,
+        }
+    }
+}
+
+fn answer(mut stream: &TcpStream) -> io::Result<()> {
+    prepare(stream)?;
+    stream.read_exact(&mut [0])?;
+    stream.write_all(b"!")?;
+    let _the_end = stream.read(&mut [0])?;
+    Ok(())
+}
+
+impl Drop for Origin {
+    /// On Linux this wakes all who wait in accept. Nobody waits for those who
+    /// wait for the end of a connection: once in many thousand, microsocks
+    /// forgets to close it.
+    fn drop(&mut self) {
+        let _ = socket::shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+    }
+}

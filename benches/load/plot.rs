@@ -1,0 +1,117 @@
+//! The numbers as bars, in an SVG for light and dark pages.
+
+use std::fmt::Write;
+
+use crate::peers::Contender;
+use crate::report::short;
+use crate::results::{MEASURES, Measure, Results, median};
+
+/// Two panels side by side; all lengths in pixels.
+const WIDTH: usize = 820;
+const COLUMN: usize = 420;
+const LINE: usize = 19;
+/// Where bars begin, behind the names, and how long they get.
+const NAMES: usize = 90;
+const LONGEST: f64 = 230.0;
+
+const STYLE: &str = "\
+text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+.title { font-weight: 600 }
+.small { fill: #59636e }
+.name { text-anchor: end }
+.bar { fill: #b4bcc6 }
+.direct { fill: none; stroke: #8c959f }
+.ours { fill: #1a7f37 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #f0f6fc }
+  .small { fill: #9198a1 }
+  .bar { fill: #545d68 }
+  .direct { fill: none; stroke: #768390 }
+  .ours { fill: #3fb950 }
+}";
+
+pub(crate) fn svg(results: &Results, contenders: &[Contender]) -> String {
+    let panel = LINE * (contenders.len() + 2);
+    let plotted: Vec<&Measure> = MEASURES.iter().filter(|it| it.plotted).collect();
+    let below = plotted.len().div_ceil(2) * panel;
+    let height = below + 2 * LINE;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
+         viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
+         <title>threadsocks and other SOCKS servers, measured side by side</title>\n\
+         <style>{STYLE}</style>\n"
+    );
+    for (number, measure) in plotted.into_iter().enumerate() {
+        let (left, top) = (number % 2 * COLUMN, number / 2 * panel);
+        let bars = bars(measure, results, contenders);
+        let _ = write!(
+            svg,
+            "<g transform=\"translate({left},{top})\">\n{bars}</g>\n"
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<text class=\"small\" y=\"{}\">{}</text>",
+        below + LINE,
+        circumstances(results, contenders)
+    );
+    svg + "</svg>\n"
+}
+
+/// Without which the numbers say little.
+fn circumstances(results: &Results, contenders: &[Contender]) -> String {
+    let versions = contenders.iter().map(|it| (it.name(), it.version()));
+    let known = versions.filter(|(_, version)| !version.is_empty());
+    let known: Vec<String> = known
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "Medians of {} rounds on loopback, {cores} cores. plain: std::io::copy. {}.",
+        results.rounds,
+        known.join(", ")
+    )
+}
+
+/// One measure: a title, and a bar for each contender.
+fn bars(measure: &Measure, results: &Results, contenders: &[Contender]) -> String {
+    let numbers: Vec<(Contender, f64)> = contenders
+        .iter()
+        .filter_map(|it| Some((*it, median(results.samples(measure.key, *it)?))))
+        .collect();
+    let most = numbers
+        .iter()
+        .map(|(_, number)| *number)
+        .fold(0.0, f64::max);
+    let better = match measure.more_is_better {
+        true => "more is better",
+        false => "less is better",
+    };
+    let mut bars = format!(
+        "<text y=\"{LINE}\"><tspan class=\"title\">{}</tspan> \
+         <tspan class=\"small\">{}, {better}</tspan></text>\n",
+        measure.title, measure.unit
+    );
+    for (place, (contender, number)) in numbers.into_iter().enumerate() {
+        let top = LINE * (place + 1) + 7;
+        let length = (LONGEST * number / most).max(1.0);
+        let class = match contender {
+            Contender::Ours => "bar ours",
+            Contender::Direct => "bar direct",
+            _ => "bar",
+        };
+        let _ = writeln!(
+            bars,
+            "<text class=\"name\" x=\"{}\" y=\"{}\">{}</text>\
+             <rect class=\"{class}\" x=\"{NAMES}\" y=\"{top}\" width=\"{length:.1}\" height=\"13\"/>\
+             <text class=\"small\" x=\"{:.1}\" y=\"{}\">{}</text>",
+            NAMES - 6,
+            top + 11,
+            contender.name(),
+            NAMES as f64 + length + 6.0,
+            top + 11,
+            short(number)
+        );
+    }
+    bars
+}
