@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::ends::{
-    Origin, accept, at, finish, noise, read_all, read_exactly, reset, reset_on_close, through,
-    write,
+    Origin, accept, at, finish, noise, read_all, read_exactly, reset, through, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -166,23 +165,16 @@ fn r05_a_reset_is_not_called_finished() {
 fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
     let proxy = Proxy::open();
     let (client, remote) = relayed(&proxy);
-    // The remote sends more than all buffers hold, and nobody reads it.
-    let stuffing = thread::spawn({
-        let remote = remote.try_clone().unwrap();
-        move || {
-            let junk = noise(3, MEGABYTE);
-            while (&remote).write_all(&junk).is_ok() {}
-        }
-    });
-    // Stuck: the client's own buffer is full, and stays so.
-    until("a full buffer", || {
+    // The remote sends more than all buffers hold, and nobody reads it. It must
+    // not end its half before it resets, which would be a proper end.
+    let junk = noise(3, MEGABYTE);
+    remote.set_nonblocking(true).unwrap();
+    until("full buffers", || {
+        while (&remote).write(&junk).is_ok() {}
         (client.peek(&mut [0; 60_000]).unwrap() == 60_000).then_some(())
     });
     let before = proxy.holdings();
-    reset_on_close(&remote);
-    remote.shutdown(Shutdown::Both).unwrap();
-    stuffing.join().unwrap();
-    drop(remote);
+    reset(remote);
     // The pump upwards meets the reset, and takes the stuck one along.
     write(&client, b"x");
     until("the session's end", || {
