@@ -1,9 +1,11 @@
-//! One direction, by plain reads and writes.
+//! One direction, by plain reads and writes, or in bulk where the system can.
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use super::splice::Pipe;
 use super::{Gauge, Leg};
 
 /// Where a direction begins: enough for a request, small enough that thousands
@@ -27,6 +29,7 @@ pub(super) fn copy<A: Leg, B: Leg>(
     is_over: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; SMALL];
+    let mut may_go_in_bulk = true;
     loop {
         let count = match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -40,10 +43,61 @@ pub(super) fn copy<A: Leg, B: Leg>(
         to.write_all(buffer.get(..count).unwrap_or_default())?;
         gauge.set_writing(false);
         gauge.add(count);
-        if count == buffer.len() && count < LARGE {
+        if count < buffer.len() {
+            continue;
+        }
+        if count < LARGE {
             buffer.resize(LARGE, 0);
+        } else if may_go_in_bulk {
+            match bulk(from, to, gauge, &is_over)? {
+                Pause::End => return Ok(()),
+                Pause::Lull => buffer = vec![0; SMALL],
+                Pause::NoPipe => {}
+                Pause::Unfit => may_go_in_bulk = false,
+            }
         }
     }
+}
+
+/// Why a direction in bulk has stopped without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// The direction has ended.
+    End,
+    /// Nothing comes for now.
+    Lull,
+    /// All pipes are in use; nothing has been moved.
+    NoPipe,
+    /// Between these two it does not work; nothing has been moved.
+    Unfit,
+}
+
+/// Moves what comes past this program, if both ends are plain sockets.
+#[cfg(target_os = "linux")]
+fn bulk<A: Leg, B: Leg>(
+    from: &A,
+    to: &B,
+    gauge: &Gauge,
+    is_over: &impl Fn() -> bool,
+) -> io::Result<Pause> {
+    let (Some(from), Some(to)) = (from.socket(), to.socket()) else {
+        return Ok(Pause::Unfit);
+    };
+    match Pipe::open() {
+        Some(pipe) => pipe.pump(from, to, gauge, is_over),
+        None => Ok(Pause::NoPipe),
+    }
+}
+
+/// Other systems copy.
+#[cfg(not(target_os = "linux"))]
+fn bulk<A: Leg, B: Leg>(
+    _from: &A,
+    _to: &B,
+    _gauge: &Gauge,
+    _is_over: &impl Fn() -> bool,
+) -> io::Result<Pause> {
+    Ok(Pause::Unfit)
 }
 
 /// Pause for each full buffer of what nobody wants, and less for less: whoever

@@ -13,9 +13,12 @@
 //! error ends both. The [`Meter`] shows from outside how far they have come.
 
 mod copy;
+#[cfg(target_os = "linux")]
+mod splice;
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +26,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::net::{self, Deadline};
+
+#[cfg(target_os = "linux")]
+pub(crate) use splice::MAX_PIPES;
+/// Where nothing is spliced.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const MAX_PIPES: usize = 0;
 
 /// One end of a relayed connection. The client's may later be more than a
 /// socket (a stream with protection around it), so the pumps ask for no more
@@ -55,6 +64,10 @@ pub trait Leg {
 
     /// Ends both directions at once and wakes whoever waits on them.
     fn cut(&self);
+
+    /// The socket, if what goes through it is just what was read and written
+    /// here: then bytes may go past this program.
+    fn socket(&self) -> Option<BorrowedFd<'_>>;
 }
 
 impl Leg for TcpStream {
@@ -84,6 +97,10 @@ impl Leg for TcpStream {
 
     fn cut(&self) {
         let _ = self.shutdown(Shutdown::Both);
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::{fs, thread};
 
+use crate::relay::MAX_PIPES;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
@@ -24,8 +25,9 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 const OVERHEAD_PER_THREAD: u64 = 64 << 10;
 
 /// Kept for what is no session: listener, output, rules file, resolver
-/// sockets, and the third descriptor a BIND has for a moment.
-const SPARE_DESCRIPTORS: u64 = 128;
+/// sockets, the third descriptor a BIND has for a moment, and the pipes of
+/// those who move bytes in bulk.
+const SPARE_DESCRIPTORS: u64 = 128 + 2 * MAX_PIPES as u64;
 
 /// Kept for the program, its libraries and the allocator's arenas.
 const SPARE_MAPPINGS: u64 = 1000;

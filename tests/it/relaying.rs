@@ -442,3 +442,59 @@ fn a_hundred_clients_at_once() {
     assert_eq!(proxy.blocks(100).len(), 100);
     proxy.finish();
 }
+
+/// What comes in bulk goes through a pipe of the system's. The pipe is held only
+/// as long as more comes, and holds nothing back.
+#[test]
+fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    let at_rest = proxy.holdings();
+    let data = noise(7, 20 * MEGABYTE);
+    let sending = thread::spawn({
+        let (remote, data) = (remote.try_clone().unwrap(), data.clone());
+        move || write(&remote, &data)
+    });
+    // Nobody reads yet, so it stays in the middle of it.
+    until("a pipe", || (proxy.holdings() > at_rest).then_some(()));
+    assert!(read_exactly(&client, data.len()) == data);
+    sending.join().unwrap();
+    until("no pipe", || (proxy.holdings() == at_rest).then_some(()));
+    // And again, in the other direction, up to the very end.
+    let receiving = thread::spawn(move || read_all(&remote));
+    write(&client, &data);
+    finish(&client);
+    assert!(receiving.join().unwrap() == data);
+    drop(client);
+    proxy.finish();
+}
+
+/// There are 32 pipes for all. Whoever finds none is served without.
+#[test]
+fn r22_more_in_bulk_than_there_are_pipes() {
+    const SESSIONS: u64 = 24;
+    let proxy = Proxy::open();
+    let both_ways = |seed| {
+        let (client, remote) = relayed(&proxy);
+        let (up, down) = (noise(seed, 3 * MEGABYTE), noise(seed + 100, 3 * MEGABYTE));
+        thread::scope(|scope| {
+            scope.spawn(|| write(&client, &up));
+            scope.spawn(|| write(&remote, &down));
+            // One of the two reads late, so that pipes are held.
+            let late = scope.spawn(|| {
+                until("a full buffer", || {
+                    (client.peek(&mut [0; 60_000]).unwrap() == 60_000).then_some(())
+                });
+                assert!(read_exactly(&client, down.len()) == down);
+            });
+            assert!(read_exactly(&remote, up.len()) == up);
+            late.join().unwrap();
+        });
+    };
+    thread::scope(|scope| {
+        for seed in 0..SESSIONS {
+            scope.spawn(move || both_ways(seed));
+        }
+    });
+    proxy.finish();
+}

@@ -1,0 +1,134 @@
+//! One direction in bulk: the kernel moves the bytes, through a pipe.
+//!
+//! Copying takes every byte into this program and out of it again. splice(2)
+//! hands over the pages instead: from a socket to a pipe, and from the pipe to
+//! the other socket.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::poll::{PollFd, PollFlags};
+use nix::unistd::pipe2;
+
+use super::Gauge;
+use super::copy::Pause;
+use crate::net::{self, Deadline};
+
+/// Pipes at a time, each with two descriptors, in the whole process. More
+/// directions than these in bulk at once are copied: by then the processor is
+/// busy anyway. The limit of sessions leaves room for them.
+pub(crate) const MAX_PIPES: usize = 32;
+
+/// Bytes a pipe may hold. It makes a pipe of sixteen pages one that takes what a
+/// socket has; all of ours together stay below what the system grants a user
+/// (16,384 pages).
+const CAPACITY: usize = 1 << 20;
+
+/// A pipe is given back after so long without a byte.
+const LULL: Duration = Duration::from_millis(100);
+
+/// Pipes that exist now.
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+
+/// A pipe, empty between two calls of [`Pipe::pump`].
+#[derive(Debug)]
+pub(super) struct Pipe {
+    read_end: OwnedFd,
+    write_end: OwnedFd,
+    _place: Place,
+}
+
+/// One of the [`MAX_PIPES`].
+#[derive(Debug)]
+struct Place;
+
+impl Place {
+    fn take() -> Option<Place> {
+        let take_one = |count| (count < MAX_PIPES).then_some(count + 1);
+        PIPES
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
+            .ok()
+            .map(|_| Place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pipe {
+    /// A pipe, if there is one to be had.
+    pub(super) fn open() -> Option<Pipe> {
+        let place = Place::take()?;
+        let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
+        // A smaller one works too.
+        let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(CAPACITY as i32));
+        Some(Pipe {
+            read_end,
+            write_end,
+            _place: place,
+        })
+    }
+
+    /// Moves what comes from one socket to the other, until there is a pause.
+    ///
+    /// # Errors
+    ///
+    /// That of the first splice(2) that failed, as those of read(2) and write(2).
+    pub(super) fn pump(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        gauge: &Gauge,
+        is_over: &impl Fn() -> bool,
+    ) -> io::Result<Pause> {
+        let mut is_first = true;
+        loop {
+            if !readable(from)? {
+                return Ok(Pause::Lull);
+            }
+            let count = match pass(from, self.write_end.as_fd(), CAPACITY) {
+                Ok(0) => return Ok(Pause::End),
+                Ok(_) if is_over() => return Ok(Pause::End),
+                Ok(count) => count,
+                Err(Errno::EINVAL | Errno::ENOSYS) if is_first => return Ok(Pause::Unfit),
+                Err(error) => return Err(error.into()),
+            };
+            is_first = false;
+            gauge.set_writing(true);
+            // After a failure it stays set, until all that follows is done.
+            let mut left = count;
+            while left > 0 {
+                let moved = pass(self.read_end.as_fd(), to, left)?;
+                if moved == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                gauge.add(moved);
+                left = left.saturating_sub(moved);
+            }
+            gauge.set_writing(false);
+        }
+    }
+}
+
+/// Waits a moment for bytes, or an end.
+fn readable(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
+    net::wait(&mut fds, Deadline::after(LULL))
+}
+
+/// splice(2), again after an interrupting signal.
+fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>, count: usize) -> nix::Result<usize> {
+    loop {
+        match splice(from, None, to, None, count, SpliceFFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
