@@ -43,6 +43,7 @@ trap 'exit 143' TERM HUP
 # session of its own, so that Ctrl-C comes to this script alone, which then ends
 # them all. If it cannot, being killed, the kernel does.
 start() {
+    : >"$folder/$1.log"
     setsid setpriv --pdeathsig TERM "${@:2}" >"$folder/$1.log" 2>&1 &
     names[$!]=$1
 }

@@ -76,18 +76,26 @@ fn pattern(entry: &str) -> Option<Pattern> {
     let (host, ports) = entry.rsplit_once(':')?;
     let host = match host.strip_prefix('*') {
         Some("") => HostPattern::Any,
-        Some(suffix) if suffix.starts_with('.') => HostPattern::Below(below(suffix)?),
+        Some(suffix) if suffix.starts_with('.') && suffix != "." => {
+            HostPattern::Below(below(suffix)?)
+        }
         _ => HostPattern::Exactly(exactly(host)?),
     };
-    let ports = match ports.split_once('-') {
-        _ if ports == "*" => 1..=u16::MAX,
-        Some((first, last)) => first.trim().parse().ok()?..=last.trim().parse().ok()?,
+    let ports = match ports.trim().split_once('-') {
+        Some((first, last)) => port_number(first.trim())?..=port_number(last.trim())?,
+        None if ports.trim() == "*" => 1..=u16::MAX,
         None => {
-            let port = ports.parse().ok()?;
+            let port = port_number(ports.trim())?;
             port..=port
         }
     };
     (!ports.is_empty()).then_some(Pattern { host, ports })
+}
+
+/// A number from 1 to 65535, in digits only.
+pub(crate) fn port_number(text: &str) -> Option<u16> {
+    let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits_only && port > 0)
 }
 
 /// A host as the rows will have it. What none can ever have, such as `127.1`, is
@@ -116,7 +124,7 @@ mod tests {
 
     #[test]
     fn w19_only_what_a_pattern_names() {
-        let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.:22 ,[0:0:0:0:0:0:0:1]:1080,";
+        let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.: 22 ,[0:0:0:0:0:0:0:1]:1080,";
         let allowed = Allowed::parse(list).expect("good patterns");
         for (host, port, permitted) in [
             ("a.cs.example.edu", 1, true),
@@ -144,6 +152,9 @@ mod tests {
     fn w19_a_bad_entry_is_named() {
         for entry in [
             "a",
+            "*.:80",
+            "a:+80",
+            "a:0",
             "127.1:80",
             "127.0.0.01:80",
             "*.0.0.1:80",

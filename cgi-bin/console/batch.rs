@@ -41,17 +41,17 @@ impl Batch {
     /// Understands the text of a file.
     fn parse(text: &[u8]) -> Batch {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        if text.is_empty() {
+            return Batch::default();
+        }
         let mut batch = Batch {
             text: text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
-            count: 0,
-            exits: false,
+            ..Batch::default()
         };
-        if !batch.text.is_empty() {
-            let is_exit = |line: &[u8]| line.trim_ascii() == EXIT.as_bytes();
-            let exit = batch.all_lines().position(is_exit);
-            batch.exits = exit.is_some();
-            batch.count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
-        }
+        let is_exit = |line: &[u8]| line.trim_ascii() == EXIT.as_bytes();
+        let exit = batch.all_lines().position(is_exit);
+        batch.exits = exit.is_some();
+        batch.count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
         batch
     }
 
@@ -140,7 +140,7 @@ mod tests {
     fn lines_up_to_exit() {
         for (text, lines, exits) in [
             ("", &[][..], false),
-            ("\n", &[], false),
+            ("\n", &[""], false),
             ("ls\n", &["ls"], false),
             ("ls", &["ls"], false),
             ("ls\r\n\r\ncat a\r\n", &["ls", "", "cat a"], false),

@@ -66,7 +66,7 @@ const STREAMED: &str = "Content-Encoding: none\r\n\
                         X-Accel-Buffering: no\r\n\
                         Cache-Control: no-store\r\n\
                         X-Content-Type-Options: nosniff\r\n\
-                        Referrer-Policy: no-referrer\r\n";
+                        Referrer-Policy: same-origin\r\n";
 
 /// The document up to its body.
 pub(crate) fn head(nonce: &Nonce, title: &str) -> String {

@@ -17,10 +17,12 @@ use allow::Allowed;
 use html::Nonce;
 use output::Output;
 use page::HtmlPage;
+use panel::Reason;
 use query::Query;
 use row::Column;
 use text::TextPage;
 use threadsocks::net::Deadline;
+use visitor::Visitor;
 
 /// Where the administrator lets this program go.
 mod allow;
@@ -52,6 +54,8 @@ mod telnet;
 mod terminal;
 /// The page as plain text.
 mod text;
+/// Whether somebody asked for this page.
+mod visitor;
 
 /// How long a page may take, unless the administrator says otherwise.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -114,31 +118,30 @@ fn answer(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Re
         };
         return output.write_all(headers.as_bytes());
     }
-    if query.edit || asked_by_another_site() {
-        return form(query, settings, output);
+    if query.edit {
+        return form(query, settings, Reason::Edit, output);
     }
     let columns = row::columns(query, &settings.allowed);
     let none_can_run = columns.iter().all(|column| column.plan.is_err());
     // Plain text has room for what is wrong with the rows, if there are any.
     let text_will_do = query.as_text && !columns.is_empty();
     if none_can_run && !text_will_do {
-        return form(query, settings, output);
+        return form(query, settings, Reason::Edit, output);
+    }
+    if !Visitor::from_environment().asks_for_it() {
+        return form(query, settings, Reason::Confirm, output);
     }
     run_all(query, columns, settings.limit, output)
 }
 
-/// Has a page of another site sent the browser here? (Fetch metadata, which all
-/// browsers send that show columns.) Then nothing runs before somebody presses
-/// the button: who may use this console is one thing, who may use its users'
-/// browsers another.
-fn asked_by_another_site() -> bool {
-    let from = variable("HTTP_SEC_FETCH_SITE");
-    !(from.is_empty() || from == "none" || from == "same-origin")
-}
-
-fn form(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
+fn form(
+    query: &Query,
+    settings: &Settings,
+    reason: Reason,
+    output: &mut impl Write,
+) -> io::Result<()> {
     let nonce = Nonce::new();
-    let page = html::headers(&nonce) + &panel::panel(query, &settings.allowed, &nonce);
+    let page = html::headers(&nonce) + &panel::panel(query, &settings.allowed, reason, &nonce);
     output.write_all(page.as_bytes())
 }
 

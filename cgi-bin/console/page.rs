@@ -177,9 +177,9 @@ impl HtmlPage {
              <h2 id=\"title{number}\">{title}</h2>\n\
              <p class=\"way\">{file} through {socks}</p>\n\
              <p class=\"state\" role=\"status\">{state}</p>\n\
-             <div class=\"clock\"><div><slot name=\"clock{number}\"></slot></div></div>\n\
+             <div class=\"clock\" aria-hidden=\"true\"><div><slot name=\"clock{number}\"></slot></div></div>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Output of {title}\">\
-             <pre role=\"log\"><slot name=\"log{number}\"></slot></pre></div>\n\
+             <pre role=\"log\" aria-live=\"off\"><slot name=\"log{number}\"></slot></pre></div>\n\
              <p class=\"save\"><slot name=\"save{number}\"></slot></p>\n</section>\n"
         ));
     }
@@ -195,7 +195,7 @@ impl Page for HtmlPage {
             "{head}<body>\n<header class=\"top\"><h1>Remote batch console</h1>\n\
              <p><a href=\"?{edit}edit=1\">Edit these rows</a></p>\n\
              <p><a href=\"?\">Begin anew</a></p></header>\n\
-             <div id=\"board\"><template shadowrootmode=\"open\">{style}<div class=\"columns\">\n"
+             <main id=\"board\"><template shadowrootmode=\"open\">{style}<div class=\"columns\">\n"
         ));
         for standing in &board.standings {
             self.column(standing);
@@ -254,7 +254,7 @@ impl Page for HtmlPage {
     fn end(&mut self, board: &Board) {
         self.close();
         self.write(format_args!(
-            "</div>\n<footer id=\"sum\">{board}</footer>\n</body>\n</html>\n"
+            "</main>\n<footer id=\"sum\" role=\"status\">{board}</footer>\n</body>\n</html>\n"
         ));
     }
 

@@ -68,7 +68,7 @@ const ENTRIES: [Entry; 5] = [
     },
     Entry {
         key: "sp",
-        label: "Port",
+        label: "SOCKS port",
         class: "port",
         example: |query| or(&query.socks_port, A_SOCKS_PORT),
         is_number: true,
@@ -77,14 +77,29 @@ const ENTRIES: [Entry; 5] = [
     },
 ];
 
+/// Why there is a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// To be filled in or mended.
+    Edit,
+    /// It could run, but it is not sure that somebody wants that.
+    Confirm,
+}
+
 /// The whole document.
-pub(crate) fn panel(query: &Query, allowed: &Allowed, nonce: &Nonce) -> String {
+pub(crate) fn panel(query: &Query, allowed: &Allowed, reason: Reason, nonce: &Nonce) -> String {
     let mut page = html::head(nonce, "Remote batch console");
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
          <p class=\"soft\">Up to five shells at once, each reached through a SOCKS server, \
-         each fed a batch file line by line.</p></header>\n<form method=\"get\">\n",
+         each fed a batch file line by line.</p></header>\n<main>\n<form method=\"get\">\n",
     );
+    if reason == Reason::Confirm {
+        page.push_str(
+            "<p id=\"confirm\" role=\"status\">Another page has led here, so nothing runs yet: press \
+             Run if this is what you want.</p>\n",
+        );
+    }
     for (index, row) in query.rows.iter().enumerate() {
         let faults = row::faults(query, row, allowed);
         row_of_entries(&mut page, index + 1, row, &faults, query);
@@ -102,12 +117,12 @@ pub(crate) fn panel(query: &Query, allowed: &Allowed, nonce: &Nonce) -> String {
          name=\"format\" value=\"text\"{checked}> as plain text</label></p>\n"
     );
     files(&mut page);
-    page.push_str("</form>\n</body>\n</html>\n");
+    page.push_str("</form>\n</main>\n</body>\n</html>\n");
     page
 }
 
 fn row_of_entries(page: &mut String, number: usize, row: &Row, faults: &[Fault], query: &Query) {
-    let _ = writeln!(page, "<fieldset><legend>{number}</legend>");
+    let _ = writeln!(page, "<fieldset><legend>Shell {number}</legend>");
     for entry in &ENTRIES {
         let why = faults.iter().find(|fault| fault.field == entry.field);
         let input = Input {
@@ -128,7 +143,7 @@ fn shared_server(page: &mut String, query: &Query) {
     page.push_str("<fieldset><legend>for all rows that name no SOCKS server</legend>\n");
     for (id, label, class, value, example) in [
         ("sh", "SOCKS server", "host", &query.socks_host, A_HOST),
-        ("sp", "Port", "port", &query.socks_port, A_SOCKS_PORT),
+        ("sp", "SOCKS port", "port", &query.socks_port, A_SOCKS_PORT),
     ] {
         let input = Input {
             id: id.to_owned(),

@@ -28,6 +28,8 @@ enum Escape {
     Begun,
     /// Behind `ESC [`, up to a letter or the like.
     Numbers,
+    /// Behind `ESC ]` and its like: a text for the terminal, up to BEL or `ESC \`.
+    Words,
 }
 
 /// The end of what has come so far.
@@ -70,17 +72,24 @@ impl PromptFinder {
         None
     }
 
-    /// Escape sequences, and the NUL that C programs send along with a string.
+    /// Escape sequences, and control characters that take no room, as the NUL
+    /// that C programs send along with a string. No sequence outlasts its line.
     fn is_no_text(&mut self, byte: u8) -> bool {
         let was_inside = self.escape != Escape::No;
         self.escape = match (self.escape, byte) {
             (_, b'\x1b') => Escape::Begun,
             (Escape::Begun, b'[') => Escape::Numbers,
+            (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::Words,
+            // As in `ESC ( B`, which chooses an alphabet.
+            (Escape::Begun, b' '..=b'/') => Escape::Begun,
+            (Escape::Words, b'\x07' | b'\n') => Escape::No,
+            (Escape::Words, _) => Escape::Words,
             (Escape::Numbers, b' '..=b'?') => Escape::Numbers,
             _ => Escape::No,
         };
         let is_inside = self.escape != Escape::No;
-        byte == 0 || is_inside || (was_inside && byte != b'\n')
+        let takes_no_room = byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
+        takes_no_room || is_inside || (was_inside && byte != b'\n')
     }
 
     /// Does the output end with what is a prompt if nothing more comes?
@@ -144,6 +153,12 @@ mod tests {
             ("\x1b[1m%\x1b[0m ", &["\x1b[1m%\x1b[0m ", ""], false),
             ("a\x1b[1m\n% ", &["a\x1b[1m\n% ", ""], false),
             ("\x1b[\n% ", &["\x1b[\n% ", ""], false),
+            ("\x1b(B\x1b[m% ", &["\x1b(B\x1b[m% ", ""], false),
+            ("\x1b]0;title\x07% ", &["\x1b]0;title\x07% ", ""], false),
+            ("\x1b]0;a % b\x1b\\% ", &["\x1b]0;a % b\x1b\\% ", ""], false),
+            ("\x1b]0;title\n% ", &["\x1b]0;title\n% ", ""], false),
+            ("\x07% ", &["\x07% ", ""], false),
+            ("\t% ", &["\t% "], true),
             ("text\x1b[1m% \x1b[0m", &["text\x1b[1m% \x1b[0m"], true),
             ("", &[""], false),
         ] {

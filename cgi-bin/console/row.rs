@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use threadsocks::wire::{Host, Target};
 
-use crate::allow::Allowed;
+use crate::allow::{Allowed, port_number};
 use crate::batch::Batch;
 use crate::query::{Query, Row};
 
@@ -76,9 +76,9 @@ pub(crate) fn columns(query: &Query, allowed: &Allowed) -> Vec<Column> {
             let row = with_shared_server(row, query);
             Column {
                 number: index + 1,
-                title: format!("{}:{}", shorten(&row.host), shorten(&row.port)),
+                title: host_and_port(&row.host, &row.port),
                 file: shorten(&row.file),
-                socks: format!("{}:{}", shorten(&row.socks_host), shorten(&row.socks_port)),
+                socks: host_and_port(&row.socks_host, &row.socks_port),
                 plan: judge(&row, allowed),
             }
         })
@@ -205,13 +205,18 @@ fn port(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Err("no port is given".to_owned());
     }
-    let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(port @ 1..) if digits_only => Ok(port),
-        _ => Err(format!(
-            "\"{}\" is no port: a port is a number from 1 to 65535",
-            shorten(text)
-        )),
+    port_number(text).ok_or_else(|| {
+        let shown = shorten(text);
+        format!("\"{shown}\" is no port: a port is a number from 1 to 65535")
+    })
+}
+
+/// Both as typed, for a heading.
+fn host_and_port(host: &str, port: &str) -> String {
+    let (host, port) = (shorten(host), shorten(port));
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 

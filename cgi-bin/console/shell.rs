@@ -33,7 +33,7 @@ pub(crate) enum News {
     Connecting,
     /// The SOCKS server has connected us.
     Granted,
-    /// The shell said this; at most [`READ`] bytes and what was held back.
+    /// The shell said this; not much more than [`READ`] bytes.
     Output(Vec<u8>),
     /// This line was sent.
     Command(Vec<u8>),

@@ -4,7 +4,7 @@
 //! and bold are kept as a style, all other escape sequences are swallowed; one
 //! that does not end ends with its line.
 //! Other control characters are shown by their pictures (U+2400 and up), so
-//! that nothing is lost and nothing reaches anybody's terminal.
+//! that none reaches anybody's terminal; but NUL, which is padding, is dropped.
 
 use std::fmt::{self, Write};
 
@@ -168,6 +168,7 @@ impl Perform for Screen {
             b'\r' => self.returned = true,
             b'\t' => self.print('\t'),
             CANCEL if self.is_cancelling => {}
+            b'\0' => {}
             _ => {
                 self.settle_return();
                 self.put(picture(char::from(byte)));
@@ -268,7 +269,8 @@ mod tests {
             (b"a\r\nb", "a\nb"),
             (b"10%\r20%\r\n", "10%\n20%\n"),
             (b"a\r\r\nb", "a\nb"),
-            (b"\0\x07\x7f", "\u{2400}\u{2407}\u{2421}"),
+            (b"\0\x07\x7f\0", "\u{2407}\u{2421}"),
+            (b"a\r\0\nb", "a\nb"),
             (b"\x1b[31mred\x1b[0m", "red"),
             (b"\x1b]0;title\x07x", "x"),
             (b"\x1b[2J\x1b[10;10Hx", "x"),

@@ -384,7 +384,7 @@ fn everything_fits_on_a_phone() {
 }
 
 /// What stands before the sum at the end of a page.
-const HTML_SUM: &str = "<footer id=\"sum\">";
+const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
 
 /// The same on a page of plain text.
 const TEXT_SUM: &str = "\n# ";

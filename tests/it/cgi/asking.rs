@@ -40,7 +40,10 @@ fn w02_every_query_gets_a_page() {
         &long,
     ] {
         let page = console.page(query);
-        assert!(page.ends_with("</form>\n</body>\n</html>\n"), "{page}");
+        assert!(
+            page.ends_with("</form>\n</main>\n</body>\n</html>\n"),
+            "{page}"
+        );
     }
     let nonsense = std::ffi::OsStr::from_bytes(b"h1=\xff\xfe&p1=\xff");
     let got = good(&Running::start(console.command.env("QUERY_STRING", nonsense), b"").ended(LONG));
@@ -253,6 +256,7 @@ fn what_another_site_asks_for_has_to_be_confirmed() {
         assert_eq!(page.contains("1 of 1 finished"), runs, "{from}");
         let kept = format!("name=\"p1\" value=\"{}\"", shell.address().port());
         assert_eq!(page.contains(&kept), !runs, "{from}");
+        assert_eq!(page.contains("nothing runs yet"), !runs, "{from}");
     }
     assert_eq!(proxy.blocks(2).len(), 2);
     proxy.finish();

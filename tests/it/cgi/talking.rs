@@ -14,7 +14,7 @@ const GRANTED: &[u8] = b"\0\x5a\0\0\0\0\0\0";
 fn log(page: &str, number: usize) -> String {
     let begin = format!("<span slot=\"log{number}\">");
     let (_, board) = page.split_once("</template>").unwrap();
-    let ends = ["<span slot=", "<i slot=", "<a slot=", "</div>"];
+    let ends = ["<span slot=", "<i slot=", "<a slot=", "</main>"];
     let pieces = board.split(&begin).skip(1).map(|piece| {
         let ends = ends.map(|next| piece.find(&format!("</span>\n{next}")));
         let end = ends.into_iter().flatten().min();
@@ -34,7 +34,7 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
     let shell = Shell::saying(|visit| {
         visit.say("% ");
         visit.hear();
-        visit.say(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\n% "));
+        visit.say(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\x07\n% "));
         visit.hear();
     });
     let command = "cat <in >out & 'x' \"y\"";
@@ -44,7 +44,7 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
     for shown in [
         "% <b>cat &lt;in &gt;out &amp; 'x' \"y\"</b>\n",
         "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;b&gt;'\"\\ &amp;amp; &lt;!-- ]]&gt; \u{2028}\n",
-        "\u{2400}<span class=\"c1\">red</span>\n",
+        "<span class=\"c1\">red</span>\u{2407}\n",
         "% <b class=\"added\" title=\"sent by the console: the file has none\">exit</b>\n",
     ] {
         assert!(board.contains(shown), "{shown}: {board}");
@@ -240,8 +240,9 @@ fn a_long_transcript_is_not_offered_as_a_link() {
 fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
     let proxy = Proxy::open();
     for (prompt, shown) in [
-        ("% \0", "% b\n\u{2400}"),
+        ("% \0", "% b\n"),
         ("\u{1b}[32m% \u{1b}[0m", "% b\n"),
+        ("\u{1b}]0;a title\u{7}\u{1b}(B\u{1b}[m% ", "% b\n"),
         ("\u{1b}]0;a title that never ends\n% ", "\n% b\n"),
     ] {
         let shell = Shell::saying(move |visit| {
