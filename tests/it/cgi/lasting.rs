@@ -37,10 +37,9 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
     let mut page = console.start(&query);
     // The other one is done long before.
     shows(&mut page, &format!("{} # done", shell.address()));
-    // The heartbeat.
-    shows(
+    beats(
         &mut page,
-        "127.0.0.1:7000 # connecting to the SOCKS server, 9 s",
+        "127.0.0.1:7000 # connecting to the SOCKS server, ",
     );
     let page = good(&page.ended(LONG));
     let (_, status) = column(&page, "127.0.0.1:7000");
@@ -49,6 +48,18 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
         "{status}"
     );
     proxy.finish();
+}
+
+/// Waits for a sign of life between the beginning of a silence and its end.
+fn beats(page: &mut Running, status: &str) {
+    until("a heartbeat", || {
+        page.must_still_run();
+        let so_far = page.stdout_so_far();
+        let mut times = so_far.split(status).skip(1);
+        times
+            .any(|time| !time.starts_with("0 s") && !time.starts_with("1 s"))
+            .then_some(())
+    });
 }
 
 /// Its largest resident set so far, in kilobytes.
@@ -208,9 +219,9 @@ fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
     let page = console.page(&query);
     for shown in [
         "<span slot=\"ended1\" class=\"bad\">timed out</span>",
-        "<span slot=\"clock1\">0 of 1 command, 3 s</span>",
+        "<span slot=\"clock1\">0 of 1 command, ",
         "<span slot=\"ended4\" class=\"good\">done</span>",
-        "1 of 2 finished, 1 failed; 1 command in 3 s",
+        "1 of 2 finished, 1 failed; 1 command in ",
         "thinking",
     ] {
         assert!(page.contains(shown), "{shown}: {page}");
@@ -261,7 +272,7 @@ fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
     let query = row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
-    shows(&mut page, "# running, 0 of 1 command, 9 s");
+    beats(&mut page, "# running, 0 of 1 command, ");
     drop(page);
     proxy.finish();
 }
