@@ -76,10 +76,7 @@ fn w03_nothing_typed_gets_into_the_headers() {
 #[test]
 fn w04_w20_what_is_wrong_stands_in_its_own_column() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let query = [
         row(1, at, "t1.txt", socks).replace("p1=", "p1=80abc&x="),
@@ -147,10 +144,7 @@ fn w05_only_regular_files_of_the_folder_are_read() {
 #[test]
 fn both_generations_of_queries_run() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let old = format!(
         "h0=127.0.0.1&p0={}&f0=t1.txt&h4=127.0.0.1&p4={}&f4=t1.txt&h1=&p1=&f1=&sh=127.0.0.1&sp={}",
@@ -174,10 +168,7 @@ fn both_generations_of_queries_run() {
 #[test]
 fn w12_the_environment_of_a_proxy_user_is_ignored() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let query = row(1, shell.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")])
         .with("HTTP_PROXY", "http://127.0.0.1:1")
@@ -194,10 +185,7 @@ fn w12_the_environment_of_a_proxy_user_is_ignored() {
 #[test]
 fn w19_the_administrator_says_where_it_may_go() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let query = row(1, at, "t1.txt", socks) + "format=text";
     let run = |allow: &str| {
@@ -240,10 +228,7 @@ fn w21_asking_for_the_head_runs_nothing() {
 #[test]
 fn what_another_site_asks_for_has_to_be_confirmed() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let query = row(1, shell.address(), "t1.txt", proxy.address());
     for (from, runs) in [
         ("cross-site", false),

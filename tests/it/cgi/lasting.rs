@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::shell::Shell;
 use super::{Console, column, good, row, shows};
 use crate::ends::{Origin, read_all, read_exactly, write};
-use crate::programs::child::{LONG, Running};
+use crate::programs::child::{LONG, Running, peak_memory};
 use crate::proxy::{PATIENCE, Proxy, until};
 use crate::tools::present;
 
@@ -22,10 +23,7 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
         drop(read_all(&stream));
     });
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let query = row(
         1,
         "127.0.0.1:7000".parse().unwrap(),
@@ -62,14 +60,13 @@ fn beats(page: &mut Running, status: &str) {
     });
 }
 
-/// Its largest resident set so far, in kilobytes.
-fn peak_memory(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+/// More than this, in kB, no page may cost.
+const ENOUGH_MEMORY: u64 = 20_000;
+
+fn takes_little_memory(console: &Child) {
+    let process = format!("/proc/{}", console.id());
+    let kilobytes = peak_memory(Path::new(&process)).expect("it runs");
+    assert!(kilobytes < ENOUGH_MEMORY, "{kilobytes} kB");
 }
 
 #[test]
@@ -97,8 +94,7 @@ fn endless_output_of(text: &'static str) {
     for _ in 0..100 {
         pipe.read_exact(&mut buffer).unwrap();
     }
-    let kilobytes = peak_memory(child.id());
-    assert!(kilobytes < 20_000, "{kilobytes} kB");
+    takes_little_memory(&child);
     drop(pipe);
     assert_ends(&mut child);
     for _ in 0..5 {
@@ -116,8 +112,7 @@ fn w11_batch_files_of_empty_lines_take_no_memory() {
     let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
     let mut head = [0; 1000];
     pipe.read_exact(&mut head).unwrap();
-    let kilobytes = peak_memory(child.id());
-    assert!(kilobytes < 20_000, "{kilobytes} kB");
+    takes_little_memory(&child);
     drop(pipe);
     assert_ends(&mut child);
     proxy.finish();
@@ -177,10 +172,7 @@ fn w13_no_program_is_ever_started() {
         return;
     }
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let console = Console::new(&[("t1.txt", "a\n")]);
     let trace = console.folder.path().join("trace");
     let mut command = Command::new("strace");
@@ -209,10 +201,7 @@ fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
         visit.say("thinking");
         let _ = visit.lines.fill_buf();
     });
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let query = row(1, stuck.address(), "t1.txt", proxy.address())
         + &row(4, shell.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "3s");
@@ -299,10 +288,7 @@ fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
         write(&stream, b"% ");
         while stream.write_all(&[b'x'; 1000]).is_ok() {}
     });
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-    });
+    let shell = Shell::with_prompts_only();
     let query = row(1, shell.address(), "t1.txt", proxy.address())
         + &row(2, endless.address(), "t1.txt", proxy.address());
     let (began, limit) = (Instant::now(), Duration::from_secs(2));

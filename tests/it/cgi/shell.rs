@@ -38,6 +38,14 @@ impl Shell {
         Shell { origin, heard }
     }
 
+    /// Prompts, and says nothing else, until it hears `exit`.
+    pub(super) fn with_prompts_only() -> Shell {
+        Shell::saying(|visit| {
+            visit.say("% ");
+            visit.hear_all();
+        })
+    }
+
     pub(super) fn address(&self) -> SocketAddr {
         self.origin.address()
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::ends::free_ports;
-use crate::programs::child::Running;
+use crate::programs::child::{Running, peak_memory};
 use crate::proxy::until;
 
 /// By its whole name, because only administrators have its folder on their path.
@@ -114,13 +114,6 @@ impl Apache {
                 && place.is_ok_and(|place| place == self.folder.path())
         })
     }
-}
-
-/// In kB, for a process that has not ended.
-fn peak_memory(process: &Path) -> Option<u64> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 impl Drop for Apache {

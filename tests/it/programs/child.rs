@@ -1,9 +1,10 @@
 //! Programs that do not outlive the test that started them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -131,6 +132,14 @@ impl Running {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         self.child.wait().unwrap()
     }
+}
+
+/// The largest resident set, in kB, that a process has had so far; nothing if it
+/// has ended. It is named by its folder in /proc.
+pub(crate) fn peak_memory(process: &Path) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The whole file, from a position of our own: the program writes wherever the
