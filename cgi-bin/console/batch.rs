@@ -33,8 +33,11 @@ pub(crate) struct Batch {
     text: Vec<u8>,
     /// Lines to be sent: those up to `exit`.
     pub(crate) count: usize,
-    /// Is the last one `exit`?
-    pub(crate) exits: bool,
+}
+
+/// Does this line end a visit?
+pub(crate) fn is_exit(line: &[u8]) -> bool {
+    line.trim_ascii() == EXIT.as_bytes()
 }
 
 impl Batch {
@@ -46,11 +49,9 @@ impl Batch {
         }
         let mut batch = Batch {
             text: text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
-            ..Batch::default()
+            count: 0,
         };
-        let is_exit = |line: &[u8]| line.trim_ascii() == EXIT.as_bytes();
         let exit = batch.all_lines().position(is_exit);
-        batch.exits = exit.is_some();
         batch.count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
         batch
     }
@@ -153,7 +154,8 @@ mod tests {
             let batch = Batch::parse(text.as_bytes());
             let got: Vec<&[u8]> = batch.lines().collect();
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-            assert_eq!((got, batch.exits), (lines, exits), "{text:?}");
+            let ends_with_exit = got.last().is_some_and(|line| is_exit(line));
+            assert_eq!((got, ends_with_exit), (lines, exits), "{text:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use threadsocks::net::{Deadline, Lookahead};
 use threadsocks::resolve;
 use threadsocks::wire::{Host, Unread, socks4};
 
-use crate::batch::EXIT;
+use crate::batch::{EXIT, is_exit};
 use crate::prompt::{self, PromptFinder};
 use crate::row::{Server, Visit};
 use crate::telnet::Telnet;
@@ -75,8 +75,6 @@ pub(crate) fn visit(visit: &Visit, listener: &impl Listener) -> Result<(), Unhea
             let conversation = Conversation {
                 stream: &stream,
                 unsent: visit.batch.lines(),
-                left: visit.batch.count,
-                exits: visit.batch.exits,
                 exit_sent: false,
                 listener,
             };
@@ -166,10 +164,6 @@ impl Write for Handshake<'_> {
 struct Conversation<'a, Lines, L> {
     stream: &'a TcpStream,
     unsent: Lines,
-    /// Lines in it.
-    left: usize,
-    /// Does the last one say `exit`?
-    exits: bool,
     exit_sent: bool,
     listener: &'a L,
 }
@@ -251,13 +245,7 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: Listener> Conversation<'a, Lines, 
         if stream.write_all(&[line, b"\n"].concat()).is_err() {
             return Ok(());
         }
-        self.exit_sent = match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                self.exits && left == 0
-            }
-            None => true,
-        };
+        self.exit_sent = is_exit(line);
         self.listener.tell(news)
     }
 

@@ -6,7 +6,7 @@
 //! Other control characters are shown by their pictures (U+2400 and up), so
 //! that none reaches anybody's terminal; but NUL, which is padding, is dropped.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use vte::{Params, Parser, Perform};
 
@@ -39,12 +39,6 @@ pub(crate) struct Terminal {
     /// The beginning of a character, at most three bytes. (The parser would
     /// take it, but version 0.15 loses what follows in the next piece.)
     split: Vec<u8>,
-}
-
-impl fmt::Debug for Terminal {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.screen.fmt(out)
-    }
 }
 
 impl Terminal {

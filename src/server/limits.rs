@@ -7,8 +7,9 @@
 use std::fmt;
 use std::{fs, thread};
 
-use crate::relay::MAX_PIPES;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::relay::MAX_PIPES;
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.

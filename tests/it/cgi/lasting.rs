@@ -266,13 +266,18 @@ fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
     proxy.finish();
 }
 
+/// A shell that never stops talking.
+fn flood() -> Origin {
+    Origin::serving(|mut stream| {
+        write(&stream, b"% ");
+        while stream.write_all(&[b'x'; 1000]).is_ok() {}
+    })
+}
+
 #[test]
 fn a_reader_who_reads_nothing_cannot_keep_the_program() {
     let proxy = Proxy::open();
-    let endless = Origin::serving(|mut stream| {
-        write(&stream, b"% ");
-        while stream.write_all(&[b'x'; 1000]).is_ok() {}
-    });
+    let endless = flood();
     let query = row(1, endless.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "1s");
     let (mut child, _pipe) = piped(&mut console, &query);
@@ -284,10 +289,7 @@ fn a_reader_who_reads_nothing_cannot_keep_the_program() {
 #[test]
 fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
     let proxy = Proxy::open();
-    let endless = Origin::serving(|mut stream| {
-        write(&stream, b"% ");
-        while stream.write_all(&[b'x'; 1000]).is_ok() {}
-    });
+    let endless = flood();
     let shell = Shell::with_prompts_only();
     let query = row(1, shell.address(), "t1.txt", proxy.address())
         + &row(2, endless.address(), "t1.txt", proxy.address());

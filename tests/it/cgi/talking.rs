@@ -273,14 +273,14 @@ fn lines_that_could_not_be_sent_are_not_counted() {
     let shell = Shell::saying(|visit| {
         visit.say("% ");
         visit.hear();
-        let prompts = "% ".repeat(100_000);
+        let prompts = "% ".repeat(450_000);
         visit.say(&prompts);
         ends::reset_on_close(&visit.stream);
     });
-    let lines = "a\n".repeat(50_000) + "exit\n";
+    let lines = "a\n".repeat(400_000) + "exit\n";
     let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let page = Console::new(&[("t1.txt", &lines)]).page(&query);
     let (_, status) = column(&page, &shell.address().to_string());
-    assert!(!status.contains("50001 of 50001"), "{status}");
+    assert!(!status.contains("400001 of 400001"), "{status}");
     proxy.finish();
 }
