@@ -54,6 +54,8 @@ pub mod resolve;
 
 pub mod net;
 
+mod lock;
+
 pub mod cli;
 
 pub mod inspect;

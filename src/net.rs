@@ -70,6 +70,19 @@ pub fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
     }
 }
 
+/// Waits until there is something to read (bytes, an end, an error), or until
+/// the deadline has come; true if there is.
+///
+/// # Errors
+///
+/// As [`wait`].
+pub(crate) fn wait_readable(socket: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    wait(
+        &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
+        deadline,
+    )
+}
+
 /// Bytes looked at in one go: more than the longest SOCKS4 request has.
 const WINDOW: usize = 1024;
 
@@ -113,8 +126,7 @@ impl BufRead for Lookahead<'_> {
                 Ok(0) => break,
                 Ok(count) => self.count = count,
                 Err(Errno::EAGAIN) => {
-                    let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-                    if !wait(&mut fds, self.deadline)? {
+                    if !wait_readable(self.stream, self.deadline)? {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -289,9 +301,8 @@ pub(crate) fn await_peer(
 
 /// Waits until a client wants to be accepted, or nobody listens any more.
 pub(crate) fn wait_for_knock(listener: &TcpListener) {
-    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     // Fails only for want of memory; then the caller sees for itself.
-    let _ = wait(&mut fds, Deadline(None));
+    let _ = wait_readable(listener, Deadline(None));
 }
 
 /// Is this error of accept(2) about one connection that went away, rather than

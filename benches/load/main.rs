@@ -70,6 +70,7 @@ cargo bench --bench load -- [OPTIONS]
       --quick          under a minute [this]
       --full           under ten minutes; also as many idle connections as fit
       --only NAMES     these contenders: direct,threadsocks,plain,microsocks,dante
+      --tests NAMES    these tests: bulk,connections,latency,idle
       --before FILE    one more contender: another build of threadsocks
       --out FOLDER     where bench.json and bench.svg are put [docs]
 ";
@@ -96,9 +97,13 @@ enum Task {
 struct Options {
     form: Form,
     contenders: Vec<Contender>,
+    tests: Vec<String>,
     before: Option<PathBuf>,
     out: PathBuf,
 }
+
+/// By the name of the file they are in.
+const TESTS: [&str; 4] = ["bulk", "connections", "latency", "idle"];
 
 /// How long everything takes.
 struct Form {
@@ -131,10 +136,17 @@ const FULL: Form = Form {
     as_many_as_fit: true,
 };
 
+impl Options {
+    fn wants(&self, test: &str) -> bool {
+        self.tests.iter().any(|wanted| wanted == test)
+    }
+}
+
 fn options() -> Result<Task, lexopt::Error> {
     let mut options = Options {
         form: QUICK,
         contenders: Contender::ALL.to_vec(),
+        tests: TESTS.map(str::to_owned).to_vec(),
         before: None,
         out: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")),
     };
@@ -146,6 +158,7 @@ fn options() -> Result<Task, lexopt::Error> {
             Arg::Long("quick") => options.form = QUICK,
             Arg::Long("full") => options.form = FULL,
             Arg::Long("only") => options.contenders = only(&parser.value()?.string()?)?,
+            Arg::Long("tests") => options.tests = tests(&parser.value()?.string()?)?,
             Arg::Long("before") => options.before = Some(parser.value()?.into()),
             Arg::Long("out") => options.out = parser.value()?.into(),
             Arg::Long("plain-relay") => return Ok(Task::PlainRelay(parser.value()?.parse()?)),
@@ -171,6 +184,13 @@ fn only(names: &str) -> Result<Vec<Contender>, String> {
     names.split(',').map(find).collect()
 }
 
+fn tests(names: &str) -> Result<Vec<String>, String> {
+    match names.split(',').find(|name| !TESTS.contains(name)) {
+        Some(name) => Err(format!("no test is called {name:?}")),
+        None => Ok(names.split(',').map(str::to_owned).collect()),
+    }
+}
+
 /// The whole benchmark.
 fn measure(options: &Options) {
     let began = Instant::now();
@@ -187,7 +207,9 @@ fn measure(options: &Options) {
         eprintln!("{seconds:5.0} s: round {} of {}", round + 1, form.rounds);
         one_round(&order, options, &mut results);
     }
-    hold_idle(began, options, &mut results);
+    if options.wants("idle") {
+        hold_idle(began, options, &mut results);
+    }
     results.seconds = began.elapsed().as_secs_f64();
     results.stolen = tree::stolen().saturating_sub(stolen_before).as_secs_f64();
     report::screen(&results, &options.contenders);
@@ -205,6 +227,8 @@ fn measure(options: &Options) {
     }
 }
 
+type Test<'a> = &'a dyn Fn(&Peer) -> Outcome;
+
 /// Starts all contenders anew and does every test with each of them.
 fn one_round(order: &[Contender], options: &Options, results: &mut Results) {
     let peers: Vec<Peer> = order
@@ -212,17 +236,33 @@ fn one_round(order: &[Contender], options: &Options, results: &mut Results) {
         .filter_map(|contender| start(*contender, options, results))
         .collect();
     let form = &options.form;
-    let tests: [&dyn Fn(&Peer) -> Outcome; 8] = [
-        &|peer| bulk::measure(peer, 1, Direction::Down, form.bulk),
-        &|peer| bulk::measure(peer, 1, Direction::Up, form.bulk),
-        &|peer| bulk::measure(peer, 4, Direction::Down, form.bulk),
-        &|peer| connections::measure(peer, 1, form.connections),
-        &|peer| connections::measure(peer, 8, form.connections),
-        &|peer| connections::measure(peer, 64, form.connections),
-        &|peer| latency::round_trip(peer, form.round_trips),
-        &|peer| latency::new_while_busy(peer, form.while_busy),
+    let tests: [(&str, Test); 8] = [
+        ("bulk", &|peer| {
+            bulk::measure(peer, 1, Direction::Down, form.bulk)
+        }),
+        ("bulk", &|peer| {
+            bulk::measure(peer, 1, Direction::Up, form.bulk)
+        }),
+        ("bulk", &|peer| {
+            bulk::measure(peer, 4, Direction::Down, form.bulk)
+        }),
+        ("connections", &|peer| {
+            connections::measure(peer, 1, form.connections)
+        }),
+        ("connections", &|peer| {
+            connections::measure(peer, 8, form.connections)
+        }),
+        ("connections", &|peer| {
+            connections::measure(peer, 64, form.connections)
+        }),
+        ("latency", &|peer| {
+            latency::round_trip(peer, form.round_trips)
+        }),
+        ("latency", &|peer| {
+            latency::new_while_busy(peer, form.while_busy)
+        }),
     ];
-    for test in tests {
+    for (_, test) in tests.iter().filter(|(name, _)| options.wants(name)) {
         for peer in &peers {
             results.take(peer.contender, || test(peer));
         }

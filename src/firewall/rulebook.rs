@@ -8,13 +8,14 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 
 use super::grammar::{self, Mistake};
 use super::rules::Rules;
+use crate::lock::lock;
 
 /// Largest rules file in bytes: some 100,000 rules. Whatever is larger is not
 /// a rules file, and reading it would hold up every request.
@@ -129,9 +130,7 @@ impl Rulebook {
     /// change waits some 10 ms longer, as does every request meanwhile:
     /// none of them may use rules that are out of date.
     pub fn current(&self) -> (Arc<Rules>, Option<News>) {
-        // A panic elsewhere cannot leave the page half turned: every change
-        // below is a plain assignment.
-        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = lock(&self.page);
         let news = page.turn(&self.path);
         let news = news.filter(|news| *news != News::BeingWritten);
         (Arc::clone(&page.rules), news)
@@ -140,7 +139,7 @@ impl Rulebook {
     /// Looks at the file because somebody asks: what they should know of it,
     /// even if it has been told before. `None` if it is in force as it stands.
     pub fn reread(&self) -> Option<News> {
-        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = lock(&self.page);
         let news = page.turn(&self.path);
         news.or_else(|| page.complaint.clone().map(News::Kept))
     }

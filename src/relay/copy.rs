@@ -8,13 +8,17 @@ use std::time::Duration;
 use super::splice::Pipe;
 use super::{Gauge, Leg};
 
-/// Where a direction begins: enough for a request, small enough that thousands
-/// of silent connections cost little.
-const SMALL: usize = 4 << 10;
+/// The buffer of a direction on which little moves. It lies on the thread's
+/// stack, in a page that is there anyway: thousands of waiting connections need
+/// no memory for it.
+const SMALL: usize = 2 << 10;
 
-/// Where it ends up if reads keep filling the buffer: past 64 KiB a larger one
-/// saves hardly any system calls.
+/// The buffer once that was filled: past 64 KiB a larger one saves hardly any
+/// system calls.
 const LARGE: usize = 64 << 10;
+
+/// A large buffer, or a pipe, is given back after so long without a byte.
+pub(super) const LULL: Duration = Duration::from_millis(100);
 
 /// Copies until `from` ends, or until this is over: an end that is no longer
 /// read from may have sent a lot before.
@@ -28,30 +32,39 @@ pub(super) fn copy<A: Leg, B: Leg>(
     gauge: &Gauge,
     is_over: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; SMALL];
+    let mut small = [0; SMALL];
+    let mut large = Vec::new();
     let mut may_go_in_bulk = true;
     loop {
-        let count = match from.read(&mut buffer) {
+        if !large.is_empty() && !from.has_more_within(LULL)? {
+            large = Vec::new();
+        }
+        let buffer = match large.is_empty() {
+            true => &mut small[..],
+            false => &mut large[..],
+        };
+        let count = match from.read(buffer) {
             Ok(0) => return Ok(()),
-            Ok(_) if is_over() => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        // In this order: whoever says that it is over, and then sees nobody
+        // writing, knows that no more will be written.
         gauge.set_writing(true);
+        if is_over() {
+            return Ok(());
+        }
         // After a failure it stays set, until all that follows is done.
         to.write_all(buffer.get(..count).unwrap_or_default())?;
         gauge.set_writing(false);
         gauge.add(count);
-        if count < buffer.len() {
-            continue;
-        }
-        if count < LARGE {
-            buffer.resize(LARGE, 0);
-        } else if may_go_in_bulk {
+        if count == SMALL && large.is_empty() {
+            large = vec![0; LARGE];
+        } else if count == LARGE && may_go_in_bulk {
             match bulk(from, to, gauge, &is_over)? {
                 Pause::End => return Ok(()),
-                Pause::Lull => buffer = vec![0; SMALL],
+                Pause::Lull => large = Vec::new(),
                 Pause::NoPipe => {}
                 Pause::Unfit => may_go_in_bulk = false,
             }

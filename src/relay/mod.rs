@@ -19,11 +19,9 @@ mod splice;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::net::{self, Deadline};
 
@@ -43,6 +41,14 @@ pub trait Leg {
     ///
     /// As read(2).
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Waits for bytes, an end or an error without taking them, at most for
+    /// this long; true if there is something to read.
+    ///
+    /// # Errors
+    ///
+    /// As poll(2).
+    fn has_more_within(&self, limit: Duration) -> io::Result<bool>;
 
     /// Waits until all these bytes are on their way.
     ///
@@ -75,6 +81,10 @@ impl Leg for TcpStream {
         io::Read::read(&mut { self }, buffer)
     }
 
+    fn has_more_within(&self, limit: Duration) -> io::Result<bool> {
+        net::wait_readable(self, Deadline::after(limit))
+    }
+
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         io::Write::write_all(&mut { self }, bytes)
     }
@@ -104,16 +114,36 @@ impl Leg for TcpStream {
     }
 }
 
-/// How far both directions have come.
+/// How far both directions have come; what their two pumps know of each other.
 #[derive(Debug, Default)]
 pub struct Meter {
     /// From client to remote.
     pub up: Gauge,
     /// From remote to client.
     pub down: Gauge,
+    /// One of the pumps has met an error, and makes the other one end as well.
+    abandoned: AtomicBool,
 }
 
 impl Meter {
+    /// The pump from client to remote.
+    pub fn pump_up(&self) -> Pump<'_> {
+        Pump {
+            gauge: &self.up,
+            back: &self.down,
+            abandoned: &self.abandoned,
+        }
+    }
+
+    /// The pump from remote to client.
+    pub fn pump_down(&self) -> Pump<'_> {
+        Pump {
+            gauge: &self.down,
+            back: &self.up,
+            abandoned: &self.abandoned,
+        }
+    }
+
     /// Nothing moves any more, because both ends are about to be cut. (An end
     /// that goes on sending could still be read from.)
     pub fn end(&self) {
@@ -160,10 +190,12 @@ impl Gauge {
     }
 }
 
-/// How long a pump waits before it looks again whether the other one is stuck.
-/// Long enough for a thread to wake on a busy machine, too short for anybody to
-/// mind.
+/// How long a pump lets the other one write on after an error. Long enough for
+/// a thread to wake on a busy machine, too short for anybody to mind.
 const NOTICE: Duration = Duration::from_millis(50);
+
+/// How often a pump looks what the other one is doing, when it must wait for it.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// How long a pump reads what nobody wants any more, so that last words on
 /// their way in the other direction are not lost: two seconds, and one more for
@@ -173,89 +205,50 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_PER_SECOND: u64 = 64 << 10;
 const LONGEST_LAST_WORDS: Duration = Duration::from_secs(60);
 
-/// One of two pumps that know of each other.
-///
-/// A pump owns the sender of one channel and drops it when it ends: the other
-/// pump sees the channel disconnected. Before that it says one word at most.
-#[derive(Debug)]
-pub struct Pump {
-    word: Sender<Abandoned>,
-    other: Receiver<Abandoned>,
-    /// Stands as soon as the word is said.
-    abandoned: Arc<AtomicBool>,
+/// One of the two pumps; each is for one thread, and runs once.
+#[derive(Clone, Copy, Debug)]
+pub struct Pump<'a> {
+    gauge: &'a Gauge,
+    /// The gauge of the opposite direction.
+    back: &'a Gauge,
+    abandoned: &'a AtomicBool,
 }
 
-/// "I have met an error, and am about to wake you up because of it."
-#[derive(Debug)]
-struct Abandoned;
-
-/// Two pumps, one per direction, for one thread each.
-pub fn pumps() -> (Pump, Pump) {
-    let (first_word, first) = bounded(1);
-    let (second_word, second) = bounded(1);
-    let abandoned = Arc::new(AtomicBool::new(false));
-    let up = Pump {
-        word: first_word,
-        other: second,
-        abandoned: Arc::clone(&abandoned),
-    };
-    let down = Pump {
-        word: second_word,
-        other: first,
-        abandoned,
-    };
-    (up, down)
-}
-
-impl Pump {
-    /// Moves everything from one end to the other, and measures it; `back` is
-    /// the gauge of the opposite direction. At the end of `from` tells `to`, and
-    /// leaves the opposite direction open.
+impl Pump<'_> {
+    /// Moves everything from one end to the other, and measures it. At the end
+    /// of `from` tells `to`, and leaves the opposite direction open.
     ///
     /// # Errors
     ///
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
-    pub fn run<A: Leg, B: Leg>(
-        &self,
-        from: &A,
-        to: &B,
-        gauge: &Gauge,
-        back: &Gauge,
-    ) -> io::Result<()> {
-        let result = copy::copy(from, to, gauge, || self.is_abandoned());
+    pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
+        let result = copy::copy(from, to, self.gauge, || self.is_abandoned());
         match &result {
             // Both ends have been cut on purpose, and what was sent before is
             // on its way: there is nothing to be done, least of all a reset.
-            _ if gauge.has_ended() => {}
-            Ok(()) if self.was_no_end(from, back) => {}
+            _ if self.gauge.has_ended() => {}
+            Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // No reset has been told to this pump.
-                gauge.set_writing(false);
-                self.outlive(from, to, gauge, back);
+                self.gauge.set_writing(false);
+                self.outlive(from, to);
             }
-            Err(_) => self.abandon(from, to, back),
+            Err(_) => self.abandon(from, to),
         }
-        gauge.end();
+        self.gauge.end();
         result
-    }
-
-    /// Ends this pump and waits for the other one.
-    pub fn join(self) {
-        drop(self.word);
-        // Ends when the other pump's sender is gone, after a word or without.
-        self.other.iter().for_each(drop);
     }
 
     /// Was this end of stream brought about by an error that the other pump met?
     ///
     /// The system tells of a reset only once. If the other pump was just writing
     /// to `from`, it was told, and this one reads an end. The other is about to
-    /// say its word then: no write to a connection that is gone takes long.
-    fn was_no_end<A: Leg>(&self, from: &A, back: &Gauge) -> bool {
-        while from.is_gone() && back.is_writing() && !self.is_abandoned() {
-            let _ = self.other.recv_timeout(Duration::from_millis(1));
+    /// abandon this one then: no write to a connection that is gone takes long.
+    fn was_no_end<A: Leg>(self, from: &A) -> bool {
+        while from.is_gone() && self.back.is_writing() && !self.is_abandoned() {
+            thread::sleep(GLANCE);
         }
         self.is_abandoned()
     }
@@ -265,38 +258,40 @@ impl Pump {
     /// and any reset would lose them: one of ours, or that which the system
     /// sends when a socket is closed with unread bytes. So what `from` still
     /// sends is read and dropped, slowly, for a while.
-    fn outlive<A: Leg, B: Leg>(&self, from: &A, to: &B, gauge: &Gauge, back: &Gauge) {
-        let more = Duration::from_secs(back.bytes() / LAST_WORDS_PER_SECOND);
+    fn outlive<A: Leg, B: Leg>(self, from: &A, to: &B) {
+        let more = Duration::from_secs(self.back.bytes() / LAST_WORDS_PER_SECOND);
         let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
-        let is_over = || deadline.is_over() || gauge.has_ended() || self.is_abandoned();
-        if !copy::discard(from, is_over) && !gauge.has_ended() {
-            self.abandon(from, to, back);
+        let is_over = || deadline.is_over() || self.gauge.has_ended() || self.is_abandoned();
+        if !copy::discard(from, is_over) && !self.gauge.has_ended() {
+            self.abandon(from, to);
         }
     }
 
     /// Makes the other pump end too, in such a way that both ends learn that
     /// they did not get everything.
-    fn abandon<A: Leg, B: Leg>(&self, from: &A, to: &B, back: &Gauge) {
+    fn abandon<A: Leg, B: Leg>(self, from: &A, to: &B) {
         if self.abandoned.swap(true, Ordering::SeqCst) {
             // The other pump is doing just that.
             return;
         }
-        let _ = self.word.try_send(Abandoned);
         from.abandon();
         to.abandon();
-        // The other pump wakes up from reading. If it is stuck writing, to an
-        // end that does not read, only a cut wakes it. That sends an end of
-        // stream ahead of the reset, which an end that does read could take
-        // for a proper one; so it is not done before it must be.
-        while let Err(RecvTimeoutError::Timeout) = self.other.recv_timeout(NOTICE) {
-            if back.is_writing() {
+        // The other pump wakes up from reading, and writes nothing any more. If
+        // it is stuck writing, to an end that does not read, only a cut wakes
+        // it. That sends an end of stream ahead of the reset, which an end that
+        // does read could take for a proper one; so it is not done before it
+        // must be.
+        let notice = Deadline::after(NOTICE);
+        while self.back.is_writing() {
+            if notice.is_over() {
                 from.cut();
                 to.cut();
             }
+            thread::sleep(GLANCE);
         }
     }
 
-    fn is_abandoned(&self) -> bool {
+    fn is_abandoned(self) -> bool {
         self.abandoned.load(Ordering::SeqCst)
     }
 }

@@ -7,15 +7,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
-use nix::poll::{PollFd, PollFlags};
 use nix::unistd::pipe2;
 
 use super::Gauge;
-use super::copy::Pause;
+use super::copy::{LULL, Pause};
 use crate::net::{self, Deadline};
 
 /// Pipes at a time, each with two descriptors, in the whole process. More
@@ -27,9 +25,6 @@ pub(crate) const MAX_PIPES: usize = 32;
 /// socket has; all of ours together stay below what the system grants a user
 /// (16,384 pages).
 const CAPACITY: usize = 1 << 20;
-
-/// A pipe is given back after so long without a byte.
-const LULL: Duration = Duration::from_millis(100);
 
 /// Pipes that exist now.
 static PIPES: AtomicUsize = AtomicUsize::new(0);
@@ -90,19 +85,21 @@ impl Pipe {
     ) -> io::Result<Pause> {
         let mut is_first = true;
         loop {
-            if !readable(from)? {
+            if !net::wait_readable(&from, Deadline::after(LULL))? {
                 return Ok(Pause::Lull);
             }
             let count = match pass(from, self.write_end.as_fd(), CAPACITY) {
                 Ok(0) => return Ok(Pause::End),
-                Ok(_) if is_over() => return Ok(Pause::End),
                 Ok(count) => count,
                 Err(Errno::EINVAL | Errno::ENOSYS) if is_first => return Ok(Pause::Unfit),
                 Err(error) => return Err(error.into()),
             };
             is_first = false;
+            // As in `copy`.
             gauge.set_writing(true);
-            // After a failure it stays set, until all that follows is done.
+            if is_over() {
+                return Ok(Pause::End);
+            }
             let mut left = count;
             while left > 0 {
                 let moved = pass(self.read_end.as_fd(), to, left)?;
@@ -115,12 +112,6 @@ impl Pipe {
             gauge.set_writing(false);
         }
     }
-}
-
-/// Waits a moment for bytes, or an end.
-fn readable(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
-    net::wait(&mut fds, Deadline::after(LULL))
 }
 
 /// splice(2), again after an interrupting signal.

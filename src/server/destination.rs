@@ -7,7 +7,6 @@ use crossbeam_channel::{bounded, select};
 
 use super::notes::Notes;
 use super::registry::Visit;
-use super::workers;
 use crate::event::Cause;
 use crate::firewall::{Question, Rules};
 use crate::net::Deadline;
@@ -86,7 +85,8 @@ fn judge<'a>(
 /// resolver and the client must have its answer within the limit.
 fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
     let (answer, found) = bounded(1);
-    workers::start(format!("s{}-name", visit.number), {
+    let workers = &visit.house.workers;
+    let started = workers.start(format!("s{}-name", visit.number), {
         // The thread takes up room, even when nobody waits for it any more.
         let (seat, name) = (visit.seat(), name.clone());
         move || {
@@ -94,8 +94,8 @@ fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Ve
             let _ = answer.send(resolve::lookup(&name));
             drop(seat);
         }
-    })
-    .map_err(|error| Cause::Exhausted("thread", error))?;
+    });
+    started.map_err(|error| Cause::Exhausted("thread", error))?;
     let not_found = |why: String| Cause::NotFound(name.clone(), why);
     let answer = select! {
         recv(found) -> answer => answer,

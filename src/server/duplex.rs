@@ -4,12 +4,9 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use crossbeam_channel::{Sender, bounded};
-
 use super::registry::Visit;
-use super::workers;
+use super::workers::Worker;
 use crate::event::{Cause, Ending};
-use crate::relay::{self, Meter, Pump};
 
 /// A request that can be granted: everything its relay needs is there.
 #[derive(Debug)]
@@ -20,49 +17,37 @@ pub(super) struct Ready {
     pub(super) down: Down,
 }
 
-/// The thread for the direction from remote to client. It exists before the
-/// client hears that its request is granted, and waits for the word to start;
-/// dropped without it, the thread leaves.
+/// The thread for the direction from remote to client. It is reserved before
+/// the client hears that its request is granted.
 #[derive(Debug)]
-pub(super) struct Down {
-    start: Sender<()>,
-    up: Pump,
-}
+pub(super) struct Down(Worker);
 
 impl Down {
-    /// Reserves the thread; it will relay from the remote that the visit has
-    /// when it starts.
-    pub(super) fn reserve(visit: &Arc<Visit>) -> Result<Down, Cause> {
-        let (up, down) = relay::pumps();
-        let (start, started) = bounded(0);
-        workers::start(format!("s{}-down", visit.number), {
+    pub(super) fn reserve(visit: &Visit) -> Result<Down, Cause> {
+        let worker = visit.house.workers.reserve();
+        worker
+            .map(Down)
+            .map_err(|error| Cause::Exhausted("thread", error))
+    }
+
+    /// Relays between client and remote. The calling thread becomes the pump
+    /// from client to remote, and is done when that direction has ended; the
+    /// last of the two to leave ends the visit.
+    pub(super) fn relay(self, visit: &Arc<Visit>) {
+        self.0.start(format!("s{}-down", visit.number), {
             let visit = Arc::clone(visit);
             move || {
                 let _guard = CutOnPanic(&visit);
-                if let (Ok(()), Some(remote)) = (started.recv(), visit.remote()) {
-                    let Meter { up, down: gauge } = &visit.meter;
-                    let result = down.run(remote, &visit.client, gauge, up);
+                if let Some(remote) = visit.remote() {
+                    let result = visit.meter.pump_down().run(remote, &visit.client);
                     note_break(&visit, result);
                 }
-                // Only now does the session see that this direction has ended.
-                drop(down);
             }
-        })
-        .map_err(|error| Cause::Exhausted("thread", error))?;
-        Ok(Down { start, up })
-    }
-
-    /// Relays until both directions have ended. The calling thread becomes the
-    /// pump from client to remote.
-    pub(super) fn relay(self, visit: &Visit) -> Ending {
-        let Down { start, up } = self;
-        if let (Ok(()), Some(remote)) = (start.send(()), visit.remote()) {
-            let Meter { up: gauge, down } = &visit.meter;
-            let result = up.run(&visit.client, remote, gauge, down);
+        });
+        if let Some(remote) = visit.remote() {
+            let result = visit.meter.pump_up().run(&visit.client, remote);
             note_break(visit, result);
         }
-        up.join();
-        Ending::Finished
     }
 }
 

@@ -43,6 +43,7 @@ use crate::logger::Log;
 use crate::net;
 use crate::wire::socks4::Reply;
 use registry::{Registry, Visit};
+use workers::Workers;
 
 /// What an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,7 @@ struct House {
     rulebook: Rulebook,
     log: Log,
     registry: Arc<Registry>,
+    workers: Workers,
     stopping: AtomicBool,
     /// Counts on to spread the listeners of BIND over their ports.
     next_bind_port: AtomicU16,
@@ -151,6 +153,7 @@ impl Server {
                 rulebook,
                 log,
                 registry: Arc::default(),
+                workers: Workers::default(),
                 stopping: AtomicBool::new(false),
                 next_bind_port: AtomicU16::new(0),
             }),
@@ -275,22 +278,24 @@ impl House {
         present: &Sender<Infallible>,
     ) {
         let max_sessions = self.settings.max_sessions;
-        let house = Arc::clone(self);
-        let visit = Visit::new(house, number, client, client_address, present.clone());
-        let visit = Arc::new(visit);
-        if !self.registry.enter(&visit, max_sessions) {
+        let Some(seat) = self.registry.seat(number, max_sessions) else {
             self.turn_away(TurnedAway::Full { max_sessions });
             return;
-        }
-        let started = workers::start(format!("s{number}"), {
-            let visit = Arc::clone(&visit);
-            move || session::serve(&visit)
-        });
-        if let Err(error) = started {
-            // It has not been heard, but it waits for eight bytes.
-            visit.reply(Reply::REJECTED);
-            self.turn_away(TurnedAway::NoThread(error));
-        }
+        };
+        let worker = match self.workers.reserve() {
+            Ok(worker) => worker,
+            Err(error) => {
+                // It has not been heard, but it waits for eight bytes.
+                let _ = net::send_now(&client, &Reply::REJECTED.encode());
+                self.turn_away(TurnedAway::NoThread(error));
+                return;
+            }
+        };
+        let house = Arc::clone(self);
+        let visit = Visit::new(house, seat, client, client_address, present.clone());
+        let visit = Arc::new(visit);
+        self.registry.enter(&visit);
+        worker.start(format!("s{number}"), move || session::serve(&visit));
     }
 
     fn turn_away(&self, why: TurnedAway) {

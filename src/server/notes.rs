@@ -5,20 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use crate::event::Asked;
 
 /// Taken down for the screen and the log, whatever becomes of the request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Notes {
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Asked,
     /// The port dialled or expected, if it is not the requested one.
     pub(super) port: Option<u16>,
     pub(super) rule: Option<usize>,
 }
 
 impl Notes {
+    pub(super) fn new(asked: Asked) -> Notes {
+        Notes {
+            asked,
+            port: None,
+            rule: None,
+        }
+    }
+
     /// The address dialled or expected is known, and which rule decided on it.
     pub(super) fn destination(&mut self, address: IpAddr, rule: Option<usize>) {
-        if let Some(asked) = &mut self.asked {
-            asked.address = Some(address);
-        }
+        self.asked.address = Some(address);
         self.rule = rule;
     }
 

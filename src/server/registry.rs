@@ -3,28 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::notes::Notes;
 use super::{House, Settings};
-use crate::event::Ending;
+use crate::event::{Closed, Ending, Event};
 use crate::firewall::canonical;
+use crate::lock::lock;
 use crate::net;
 use crate::relay::{Leg, Meter};
 use crate::wire::socks4::Reply;
 
-/// Takes a lock. A thread that panicked while it held one has left nothing half
-/// done: what is done under the locks here are single assignments.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One client's visit: its sockets, and what others may see and do of it.
 ///
 /// The session's threads share it; when the last of them lets go, the sockets
-/// close.
+/// close and the log is told of it.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) house: Arc<House>,
@@ -35,6 +31,7 @@ pub(super) struct Visit {
     pub(super) began: Instant,
     pub(super) meter: Meter,
     remote: OnceLock<TcpStream>,
+    notes: OnceLock<Notes>,
     seat: Arc<Seat>,
     fate: Mutex<Fate>,
     progress: Mutex<Progress>,
@@ -88,26 +85,22 @@ struct Progress {
 impl Visit {
     pub(super) fn new(
         house: Arc<House>,
-        number: u64,
+        seat: Seat,
         client: TcpStream,
         client_address: SocketAddr,
         present: Sender<Infallible>,
     ) -> Visit {
         let now = Instant::now();
-        let seat = Arc::new(Seat {
-            registry: Arc::clone(&house.registry),
-            number,
-            outgoing: OnceLock::new(),
-        });
         Visit {
             house,
-            number,
+            number: seat.number,
             client,
             client_address,
             began: now,
             meter: Meter::default(),
             remote: OnceLock::new(),
-            seat,
+            notes: OnceLock::new(),
+            seat: Arc::new(seat),
             fate: Mutex::default(),
             progress: Mutex::new(Progress {
                 state: State::default(),
@@ -161,9 +154,10 @@ impl Visit {
         lock(&self.fate).ending.get_or_insert(why);
     }
 
-    /// Takes the reason why the visit is over, if one has been noted.
-    pub(super) fn take_fate(&self) -> Option<Ending> {
-        lock(&self.fate).ending.take()
+    /// Keeps what was taken down about its request.
+    pub(super) fn keep(&self, notes: Notes) {
+        // A visit has one request.
+        let _ = self.notes.set(notes);
     }
 
     /// A channel on which nobody ever sends; it is disconnected when the visit
@@ -198,6 +192,26 @@ impl Visit {
     }
 }
 
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let ending = lock(&self.fate).ending.take();
+        let (asked, rule) = match self.notes.take() {
+            Some(notes) => (Some(notes.asked), notes.rule),
+            None => (None, None),
+        };
+        self.house.log.send(Event::Closed(Box::new(Closed {
+            session: self.number,
+            client: self.client_address,
+            asked,
+            rule,
+            up: self.meter.up.bytes(),
+            down: self.meter.down.bytes(),
+            lasted: self.began.elapsed(),
+            ending: ending.unwrap_or(Ending::Finished),
+        })));
+    }
+}
+
 /// All visits, and all connections this server has made.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -206,14 +220,23 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Lets a visit in, unless that many are in the house. True if it is in.
-    pub(super) fn enter(&self, visit: &Arc<Visit>, most: usize) -> bool {
+    /// Gives a seat to the visit of this number, unless that many are taken.
+    pub(super) fn seat(self: &Arc<Registry>, number: u64, most: usize) -> Option<Seat> {
         let mut visits = lock(&self.visits);
         if visits.len() >= most {
-            return false;
+            return None;
         }
-        visits.insert(visit.number, Arc::downgrade(visit));
-        true
+        visits.insert(number, Weak::new());
+        Some(Seat {
+            registry: Arc::clone(self),
+            number,
+            outgoing: OnceLock::new(),
+        })
+    }
+
+    /// From now on the registry knows the visit on its seat.
+    pub(super) fn enter(&self, visit: &Arc<Visit>) {
+        lock(&self.visits).insert(visit.number, Arc::downgrade(visit));
     }
 
     /// How many visits there are.

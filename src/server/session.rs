@@ -11,7 +11,7 @@ use super::duplex::{CutOnPanic, Down};
 use super::notes::Notes;
 use super::registry::Visit;
 use super::{bind, connect};
-use crate::event::{Answered, Asked, Cause, Closed, Ending, Event, NoRequest};
+use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
 use crate::wire::socks4::{Reply, Request};
 use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
@@ -19,24 +19,13 @@ use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unrea
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
     let _guard = CutOnPanic(visit);
-    let mut notes = Notes::default();
-    let ending = match hear(visit) {
-        Ok(request) => match answer(visit, &request, &mut notes) {
+    match hear(visit) {
+        Ok(request) => match answer(visit, &request) {
             Ok(down) => down.relay(visit),
-            Err(cause) => Ending::Refused(cause),
+            Err(cause) => visit.ends_because(Ending::Refused(cause)),
         },
-        Err(ending) => ending,
-    };
-    visit.house.log.send(Event::Closed(Box::new(Closed {
-        session: visit.number,
-        client: visit.client_address,
-        asked: notes.asked,
-        rule: notes.rule,
-        up: visit.meter.up.bytes(),
-        down: visit.meter.down.bytes(),
-        lasted: visit.began.elapsed(),
-        ending: visit.take_fate().unwrap_or(ending),
-    })));
+        Err(ending) => visit.ends_because(ending),
+    }
 }
 
 /// Waits for the request, under one deadline for all of it. What is no request
@@ -74,9 +63,9 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
 
 /// Gets the client what it asked for and replies. Either way the last reply
 /// goes out here, and with it the screen message: once for every request.
-fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Down, Cause> {
+fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
     let target = request.target();
-    notes.asked = Some(Asked {
+    let mut notes = Notes::new(Asked {
         command: request.command,
         target: target.clone(),
         address: match target.host {
@@ -87,8 +76,8 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
     });
     let ready = match request.command {
         _ if is_ourselves(visit) => Err(Cause::Loop),
-        Command::Connect => connect::connect(visit, request.address, &target, notes),
-        Command::Bind => bind::bind(visit, &target, notes),
+        Command::Connect => connect::connect(visit, request.address, &target, &mut notes),
+        Command::Bind => bind::bind(visit, &target, &mut notes),
     };
     let (outcome, address) = match &ready {
         Ok(ready) => (Ok(()), ready.reply_address),
@@ -103,11 +92,12 @@ fn answer(visit: &Arc<Visit>, request: &Request, notes: &mut Notes) -> Result<Do
     };
     visit.house.log.send(Event::Answered(Answered {
         client: visit.client_address,
-        destination: notes.asked.as_ref().and_then(|asked| asked.address),
+        destination: notes.asked.address,
         port: notes.port.unwrap_or(target.port),
         command: request.command,
         accepted: result.is_ok(),
     }));
+    visit.keep(notes);
     if result.is_err() {
         net::close_gently(&visit.client);
     }

@@ -1,7 +1,18 @@
-//! OS threads for sessions.
+//! OS threads for sessions, kept for a while for the next one.
+//!
+//! To start a thread and to end it costs the system more than all the rest of a
+//! short session: a stack to map and to guard, a signal stack, the clone. So a
+//! thread that has done its job waits a few seconds for another.
 
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::fmt;
 use std::io;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
+
+use crate::lock::{lock, wait_while};
 
 /// Stack of a session's thread in bytes. Our own frames need a few KiB, the
 /// system resolver tens of them, and with some name service modules a hundred
@@ -9,13 +20,174 @@ use std::thread;
 /// becomes memory; the rest is address space.
 pub const STACK: usize = 256 << 10;
 
-/// Starts a thread of this name (15 bytes show up in `ps -T` and `top -H`).
-///
-/// # Errors
-///
-/// The system has no thread left; the job has been dropped.
-pub(super) fn start(name: String, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let builder = thread::Builder::new().name(name).stack_size(STACK);
-    // Nobody joins it: the session it works for tells when it is over.
-    builder.spawn(job).map(drop)
+/// How long a thread waits for its next job. Clients come in bursts (a page
+/// with its pictures, a script): within one, leaving is never worth it, and
+/// after it the memory goes back soon.
+const WARM: Duration = Duration::from_secs(5);
+
+/// The threads that wait for a job. When it is dropped, they leave.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    waiting_room: Arc<WaitingRoom>,
 }
+
+/// Where threads without a job wait.
+#[derive(Debug, Default)]
+struct WaitingRoom {
+    state: Mutex<Waiting>,
+    /// Notified when there is a job, and when the room closes.
+    changed: Condvar,
+}
+
+/// Who waits for what. Any thread here may do any job, so it is enough to count.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Threads that nobody has reserved.
+    free: usize,
+    /// Jobs for which a thread has been reserved.
+    jobs: VecDeque<Job>,
+    /// Nobody will bring any more jobs.
+    closed: bool,
+}
+
+/// What a thread does under which name.
+struct Job {
+    name: String,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl Workers {
+    /// Gives this job to a thread; see [`Worker::start`].
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left; the job has been dropped.
+    pub(super) fn start(
+        &self,
+        name: String,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        self.reserve()?.start(name, work);
+        Ok(())
+    }
+
+    /// Reserves a thread that waits, or else a new one.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left.
+    pub(super) fn reserve(&self) -> io::Result<Worker> {
+        if !self.waiting_room.reserve() {
+            let waiting_room = Arc::clone(&self.waiting_room);
+            // Nobody joins it: the session it works for tells when it is over.
+            let builder = thread::Builder::new().name("worker".to_owned());
+            builder.stack_size(STACK).spawn(move || {
+                name_thread(c"idle");
+                while let Some(job) = waiting_room.next_job() {
+                    job.run();
+                    name_thread(c"idle");
+                    waiting_room.enter();
+                }
+            })?;
+        }
+        Ok(Worker {
+            waiting_room: Arc::clone(&self.waiting_room),
+            has_job: false,
+        })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        lock(&self.waiting_room.state).closed = true;
+        self.waiting_room.changed.notify_all();
+    }
+}
+
+impl WaitingRoom {
+    /// Takes one out of those that nobody has reserved; false if there is none.
+    fn reserve(&self) -> bool {
+        let mut waiting = lock(&self.state);
+        let found = waiting.free > 0;
+        if found {
+            waiting.free -= 1;
+        }
+        found
+    }
+
+    /// One more thread waits that nobody has reserved.
+    fn enter(&self) {
+        lock(&self.state).free += 1;
+    }
+
+    /// Waits for a job; `None` says that it is time to leave.
+    fn next_job(&self) -> Option<Job> {
+        let mut waiting = lock(&self.state);
+        loop {
+            waiting = wait_while(&self.changed, waiting, WARM, |waiting| {
+                waiting.jobs.is_empty() && !waiting.closed
+            });
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            // As many must stay as are reserved, whichever they are.
+            if waiting.closed || waiting.free > 0 {
+                waiting.free = waiting.free.saturating_sub(1);
+                return None;
+            }
+        }
+    }
+}
+
+/// A thread that waits for its job. Dropped without one, it is free again.
+#[derive(Debug)]
+pub(super) struct Worker {
+    waiting_room: Arc<WaitingRoom>,
+    has_job: bool,
+}
+
+impl Worker {
+    /// Starts the job, under a name of which 15 bytes show up in `ps -T` and
+    /// `top -H`.
+    pub(super) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
+        let work = Box::new(work);
+        let job = Job { name, work };
+        lock(&self.waiting_room.state).jobs.push_back(job);
+        self.has_job = true;
+        self.waiting_room.changed.notify_one();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.has_job {
+            self.waiting_room.enter();
+        }
+    }
+}
+
+impl Job {
+    /// Does it, under its name. A panic ends the thread too.
+    fn run(self) {
+        // A name with a zero byte within is none; ours are there for people.
+        name_thread(&CString::new(self.name).unwrap_or_default());
+        (self.work)();
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.name)
+    }
+}
+
+/// Tells the system what the calling thread is called from now on.
+#[cfg(target_os = "linux")]
+fn name_thread(name: &CStr) {
+    // The only error is an address that is none.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
+/// Elsewhere it goes on being a `worker`.
+#[cfg(not(target_os = "linux"))]
+fn name_thread(_: &CStr) {}

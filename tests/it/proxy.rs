@@ -277,16 +277,25 @@ impl Proxy {
         }
     }
 
-    /// Threads and descriptors now.
+    /// Threads that do something, and descriptors, now.
     pub(crate) fn holdings(&self) -> Holdings {
-        let count = |what: &str| {
-            let folder = fs::read_dir(format!("/proc/{}/{what}", self.pid()));
-            folder.expect("the server runs").count()
-        };
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let names = self.threads();
         Holdings {
-            threads: count("task"),
-            descriptors: count("fd"),
+            threads: names.iter().filter(|name| *name != "idle").count(),
+            descriptors: descriptors.expect("the server runs").count(),
         }
+    }
+
+    /// The names of all threads now, in alphabetical order.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let tasks = tasks.expect("the server runs").flatten();
+        // Some may leave meanwhile.
+        let names = tasks.flat_map(|task| fs::read_to_string(task.path().join("comm")));
+        let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
+        names.sort();
+        names
     }
 
     /// Does this very process listen on this port? (Asking by connecting would

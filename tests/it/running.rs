@@ -243,11 +243,9 @@ fn o07_a_lookup_does_not_hold_up_the_end() {
     let target = named("slow.invalid", 80);
     write(&client, &request(Command::Connect, &target, b""));
     until("the lookup", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
-        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
-        names
-            .flatten()
-            .any(|name| name.trim() == "s1-name")
+        proxy
+            .threads()
+            .contains(&"s1-name".to_owned())
             .then_some(())
     });
     let began = Instant::now();
@@ -335,26 +333,42 @@ fn the_idle_limit_holds_among_hangups_and_while_stopping() {
 fn threads_carry_the_names_of_what_they_do() {
     let proxy = Proxy::open();
     let client = through(proxy.address(), &Origin::echo().target());
-    let expected = [
-        "accept",
-        "ctrl-c",
-        "logger",
-        "s1",
-        "s1-down",
-        "signals",
-        "threadsocks",
-    ];
+    let with = |first: &'static str, second: &'static str| {
+        let house = ["accept", "ctrl-c", "logger", first, second, "signals"];
+        [&house[..], &["threadsocks"]].concat()
+    };
     // A thread takes its name only after it has started.
     until("the names", || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
-        let name = |task: std::fs::DirEntry| fs::read_to_string(task.path().join("comm"));
-        let names: Result<Vec<String>, _> = tasks.map(|task| name(task?)).collect();
-        let mut names = names.ok()?;
-        names.sort();
-        let names: Vec<&str> = names.iter().map(|name| name.trim()).collect();
-        (names == expected).then_some(())
+        (proxy.threads() == with("s1", "s1-down")).then_some(())
     });
     drop(client);
+    // Kept for the next, under that one's names.
+    let kept = |threads: &[String]| threads.iter().filter(|name| *name == "idle").count();
+    until("idle threads", || {
+        (kept(&proxy.threads()) == 2).then_some(())
+    });
+    let client = through(proxy.address(), &Origin::echo().target());
+    until("the names", || {
+        (proxy.threads() == with("s2", "s2-down")).then_some(())
+    });
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn threads_are_used_again_and_leave_when_nobody_comes() {
+    let proxy = Proxy::open();
+    let at_rest = proxy.threads();
+    let origin = Origin::echo();
+    for _ in 0..100 {
+        drop(through(proxy.address(), &origin.target()));
+        proxy.is_back_at_its_base();
+    }
+    let kept = proxy.threads().len() - at_rest.len();
+    assert_eq!(kept, 2, "{:?}", proxy.threads());
+    until("their leaving", || {
+        (proxy.threads() == at_rest).then_some(())
+    });
     proxy.finish();
 }
 

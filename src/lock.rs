@@ -1,0 +1,26 @@
+//! Locks that survive a panic.
+//!
+//! Under every lock of this program only single assignments are made, so a
+//! thread that panicked while it held one has left nothing half done, and the
+//! others go on.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Takes the lock.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of the lock while this holds, at most for this long, and takes it
+/// again. Whoever changes something notifies the condition.
+pub(crate) fn wait_while<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+    holds: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    let waited = condition.wait_timeout_while(guard, limit, holds);
+    let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    guard
+}
