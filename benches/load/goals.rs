@@ -31,7 +31,7 @@ use Wish::{AtLeast, AtMost};
 
 /// Those of connections that fit are meant for a machine that allows 20,000
 /// descriptors: the load generator itself needs two for each.
-pub(crate) const GOALS: [Goal; 16] = [
+pub(crate) const GOALS: [Goal; 18] = [
     goal("down", AtLeast(0.65), Than::Contender(Direct)),
     goal("up", AtLeast(0.65), Than::Contender(Direct)),
     goal("down_cpu", AtMost(0.25), Than::Contender(Dante)),
@@ -48,6 +48,8 @@ pub(crate) const GOALS: [Goal; 16] = [
     goal("idle_memory", AtMost(18.0), Nobody),
     goal("most", AtLeast(8000.0), Nobody),
     goal("most_new", AtMost(5.0), Nobody),
+    goal("rules_addresses", AtMost(50.0), Nobody),
+    goal("rules_names", AtMost(50.0), Nobody),
 ];
 
 const fn goal(measure: &'static str, wish: Wish, than: Than) -> Goal {

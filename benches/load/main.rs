@@ -38,6 +38,9 @@ mod latency;
 /// Connections on which nothing happens.
 mod idle;
 
+/// What the rules cost.
+mod rules;
+
 /// What we want to reach.
 mod goals;
 
@@ -70,7 +73,7 @@ cargo bench --bench load -- [OPTIONS]
       --quick          under a minute [this]
       --full           under ten minutes; also as many idle connections as fit
       --only NAMES     these contenders: direct,threadsocks,plain,microsocks,dante
-      --tests NAMES    these tests: bulk,connections,latency,idle
+      --tests NAMES    these tests: bulk,connections,latency,idle,rules
       --before FILE    one more contender: another build of threadsocks
       --out FOLDER     where bench.json and bench.svg are put [docs]
 ";
@@ -103,7 +106,7 @@ struct Options {
 }
 
 /// By the name of the file they are in.
-const TESTS: [&str; 4] = ["bulk", "connections", "latency", "idle"];
+const TESTS: [&str; 5] = ["bulk", "connections", "latency", "idle", "rules"];
 
 /// How long everything takes.
 struct Form {
@@ -206,6 +209,11 @@ fn measure(options: &Options) {
         let seconds = began.elapsed().as_secs_f64();
         eprintln!("{seconds:5.0} s: round {} of {}", round + 1, form.rounds);
         one_round(&order, options, &mut results);
+    }
+    if options.wants("rules") && options.contenders.contains(&Contender::Ours) {
+        for _ in 0..form.rounds {
+            results.take(Contender::Ours, rules::measure);
+        }
     }
     if options.wants("idle") {
         hold_idle(began, options, &mut results);

@@ -18,7 +18,7 @@ pub(crate) struct Measure {
     pub(crate) plotted: bool,
 }
 
-pub(crate) const MEASURES: [Measure; 22] = [
+pub(crate) const MEASURES: [Measure; 25] = [
     measure("down", "one stream, down", "Gbit/s", true, true),
     measure("down_cpu", "one stream, down: CPU", "s/GB", false, true),
     measure("up", "one stream, up", "Gbit/s", true, true),
@@ -95,6 +95,15 @@ pub(crate) const MEASURES: [Measure; 22] = [
         false,
     ),
     measure("most_new", "as many as fit: a new one", "ms", false, false),
+    measure("rules_look", "rules unchanged: a look", "us", false, false),
+    measure(
+        "rules_addresses",
+        "10,000 addresses: a verdict",
+        "us",
+        false,
+        false,
+    ),
+    measure("rules_names", "10,000 names: a verdict", "us", false, false),
 ];
 
 const fn measure(

@@ -130,7 +130,13 @@ impl Rulebook {
     /// change waits some 10 ms longer, as does every request meanwhile:
     /// none of them may use rules that are out of date.
     pub fn current(&self) -> (Arc<Rules>, Option<News>) {
+        // Looked at before the lock is taken, so that requests need not queue
+        // for the disk.
+        let seen = Stamp::of_file(&self.path);
         let mut page = lock(&self.page);
+        if page.is_settled(seen) {
+            return (Arc::clone(&page.rules), None);
+        }
         let news = page.turn(&self.path);
         let news = news.filter(|news| *news != News::BeingWritten);
         (Arc::clone(&page.rules), news)
@@ -148,8 +154,7 @@ impl Rulebook {
 impl Page {
     /// Looks at the file, and adopts it if it has changed and is good.
     fn turn(&mut self, path: &Path) -> Option<News> {
-        let seen = fs::metadata(path).map(|metadata| Stamp::of(&metadata));
-        if seen.is_ok_and(|stamp| self.settled == Some(stamp)) {
+        if self.is_settled(Stamp::of_file(path)) {
             return None;
         }
         let copy = match Copy::read(path) {
@@ -183,6 +188,11 @@ impl Page {
             }
             Err(mistakes) => self.complain(Unusable::Mistakes(mistakes)),
         }
+    }
+
+    /// Does a file with this stamp need no reading?
+    fn is_settled(&self, seen: Option<Stamp>) -> bool {
+        seen.is_some() && seen == self.settled
     }
 
     /// The same complaint is news only once.
@@ -256,6 +266,11 @@ struct Stamp {
 }
 
 impl Stamp {
+    /// That of the file now; none if there is no such file.
+    fn of_file(path: &Path) -> Option<Stamp> {
+        fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
     fn of(metadata: &Metadata) -> Stamp {
         Stamp {
             device: metadata.dev(),

@@ -26,6 +26,11 @@ use screen::Screen;
 /// second's worth, and at most a few MB.
 const QUEUE: usize = 8192;
 
+/// After all that was there the logger rests this long, too short for anybody to
+/// see. A busy server need not wake it for each event then, which would cost as
+/// much as a twentieth of a short session.
+const REST: Duration = Duration::from_millis(1);
+
 /// How much is said on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
@@ -147,7 +152,12 @@ pub fn start(output: Output) -> io::Result<(Logger, Log)> {
 fn print_events(queue: &Receiver<Event>, lost: &Lost, mut screen: Screen) {
     loop {
         match queue.recv_timeout(screen.patience()) {
-            Ok(event) => screen.show(event),
+            Ok(event) => {
+                screen.show(event);
+                let waiting = queue.try_iter().take(QUEUE);
+                waiting.for_each(|event| screen.show(event));
+                thread::sleep(REST);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

@@ -1,0 +1,83 @@
+//! What the rules cost a request.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use tempfile::NamedTempFile;
+use threadsocks::firewall::{Question, Rulebook};
+use threadsocks::wire::{Command, Host};
+
+use crate::results::Outcome;
+
+/// How many rules there are. The last one decides.
+const RULES: usize = 10_000;
+
+/// Looks and verdicts in one measurement.
+const TIMES: u32 = 200;
+
+/// Microseconds of a look at rules that have not changed, and of verdicts among
+/// many: when they are about addresses, and when they are about names.
+pub(crate) fn measure() -> Outcome {
+    let addresses = file(|at, line| {
+        let [high, low] = (at as u16).to_be_bytes();
+        write!(line, "deny c - - 10.{high}.{low}.0/24 80,443")
+    });
+    let names = file(|at, line| write!(line, "deny c - - *.ads{at}.example.com -"));
+    let (addresses, names) = (open(&addresses), open(&names));
+    let look = each(|| addresses.current());
+    let name = match Host::from_name(b"www.example.org") {
+        Host::Name(name) => name,
+        other => return Err(format!("{other:?} is no name")),
+    };
+    let verdict = |rulebook: &Rulebook| {
+        let (rules, _) = rulebook.current();
+        let question = Question {
+            command: Command::Connect,
+            source: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
+            name: Some(&name),
+            address: IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1)),
+            port: 80,
+        };
+        let verdict = rules.judge(&question);
+        assert!(verdict.permitted && verdict.line == Some(RULES));
+        each(|| black_box(&rules).judge(black_box(&question)))
+    };
+    Ok(vec![
+        ("rules_look", look),
+        ("rules_addresses", verdict(&addresses)),
+        ("rules_names", verdict(&names)),
+    ])
+}
+
+/// A file of rules of which the last one permits everything. It looks as if it
+/// had not been touched for a while.
+fn file(rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile {
+    let mut text = String::new();
+    for at in 1..RULES {
+        rule(at, &mut text).expect("strings take everything");
+        text.push('\n');
+    }
+    text.push_str("permit c - - - -\n");
+    let mut file = NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    let old = SystemTime::now() - Duration::from_secs(60);
+    File::set_modified(file.as_file(), old).expect("dated");
+    file
+}
+
+fn open(file: &NamedTempFile) -> Rulebook {
+    Rulebook::open(file.path()).expect("good rules")
+}
+
+/// Microseconds each.
+fn each<T>(what: impl Fn() -> T) -> f64 {
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        black_box(what());
+    }
+    1e6 * began.elapsed().as_secs_f64() / f64::from(TIMES)
+}
