@@ -11,7 +11,7 @@ help:
 	@echo "make run      the server on port 1080"
 	@echo "make test     all tests (missing programs are named, their tests skipped)"
 	@echo "make check    format, lints, tests, documentation: what must be green"
-	@echo "make big      1.2 GB each way by FTP through BIND"
+	@echo "make big      gigabytes: by FTP through BIND, between slow, stalling and resetting ends"
 	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes ten minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
 	@echo "make cgi      the console as cgi-bin/console.cgi"
@@ -33,7 +33,7 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 big:
-	cargo test --release --test it -- --ignored --nocapture ftp_with
+	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes
 
 bench:
 	cargo bench --bench load -- $(or $(BENCH),--quick)

@@ -5,11 +5,15 @@
 //! the other socket.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use nix::unistd::pipe2;
 
 use super::Gauge;
@@ -100,18 +104,42 @@ impl Pipe {
             if is_over() {
                 return Ok(Pause::End);
             }
-            let mut left = count;
-            while left > 0 {
-                let moved = pass(self.read_end.as_fd(), to, left)?;
-                if moved == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                gauge.add(moved);
-                left = left.saturating_sub(moved);
-            }
+            self.empty(count, to, gauge)?;
             gauge.set_writing(false);
         }
     }
+
+    /// Moves these bytes from the pipe to the socket.
+    ///
+    /// When the connection is reset in the middle of it, splice(2) tells how far
+    /// it came and forgets the reset; what follows is told of a broken pipe, as
+    /// if the other end had closed for good after a proper end.
+    fn empty(&self, count: usize, to: BorrowedFd<'_>, gauge: &Gauge) -> io::Result<()> {
+        let had_ended = says_no_more(to)?;
+        let mut left = count;
+        while left > 0 {
+            let moved = match pass(self.read_end.as_fd(), to, left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(moved) => moved,
+                Err(Errno::EPIPE) if left < count && !had_ended => {
+                    return Err(Errno::ECONNRESET.into());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            gauge.add(moved);
+            left = left.saturating_sub(moved);
+        }
+        Ok(())
+    }
+}
+
+/// Has this end said that it sends no more, and is still there?
+fn says_no_more(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    // nix knows the flag for epoll only.
+    let no_more = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut fds = [PollFd::new(socket, no_more)];
+    Ok(net::wait(&mut fds, Deadline::after(Duration::ZERO))?
+        && getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok())
 }
 
 /// splice(2), again after an interrupting signal.

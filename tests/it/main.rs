@@ -48,6 +48,9 @@ mod binding;
 /// Both directions to their very end.
 mod relaying;
 
+/// Many bytes between ends that behave badly.
+mod volume;
+
 /// `socks.conf` changes under a running server.
 mod firewall;
 
