@@ -5,12 +5,13 @@ PREFIX ?= /usr/local
 # Where cargo puts what it builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test check big bench cgi apache demo pictures install clean
+.PHONY: help run test check others big bench cgi apache demo pictures install clean
 
 help:
 	@echo "make run      the server on port 1080"
 	@echo "make test     all tests (missing programs are named, their tests skipped)"
 	@echo "make check    format, lints, tests, documentation: what must be green"
+	@echo "make others   does it compile for FreeBSD and macOS? (rustup target add ...)"
 	@echo "make big      gigabytes: by FTP through BIND, between slow, stalling and resetting ends"
 	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes ten minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
@@ -31,6 +32,10 @@ check:
 	cargo clippy --all-targets -- -D warnings
 	cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+others:
+	cargo check --lib --bins --target x86_64-unknown-freebsd
+	cargo check --lib --bins --target x86_64-apple-darwin
 
 big:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes

@@ -174,8 +174,8 @@ fn peek(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> {
 ///
 /// As send(2); `WriteZero` if not everything fitted.
 pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    match socket::send(stream.as_raw_fd(), message, flags)? {
+    // Whoever is gone means no signal: Rust programs ignore SIGPIPE.
+    match socket::send(stream.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT)? {
         sent if sent == message.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
     }
@@ -214,8 +214,7 @@ pub(crate) fn dial(
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let remote = TcpStream::from(socket::socket(family, SockType::Stream, flags, None)?);
+    let remote = nonblocking_socket(family)?;
     match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
@@ -237,6 +236,23 @@ pub(crate) fn dial(
     remote.set_nonblocking(false)?;
     tune(&remote)?;
     Ok(remote)
+}
+
+#[cfg(target_os = "linux")]
+fn nonblocking_socket(family: AddressFamily) -> io::Result<TcpStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(family, SockType::Stream, flags, None)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Not every other system has the flags. (We start no programs that could
+/// inherit it.)
+#[cfg(not(target_os = "linux"))]
+fn nonblocking_socket(family: AddressFamily) -> io::Result<TcpStream> {
+    let socket = socket::socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// What came first while a listener waited for a peer.

@@ -74,6 +74,10 @@ pub(super) fn copy<A: Leg, B: Leg>(
 
 /// Why a direction in bulk has stopped without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only Linux splices")
+)]
 pub(super) enum Pause {
     /// The direction has ended.
     End,

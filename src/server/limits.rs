@@ -102,7 +102,7 @@ impl Limits {
                 let sessions = limit.saturating_sub(SPARE_THREADS) / THREADS;
                 (sessions, Scarcity::Threads(limit))
             }),
-            soft_limit(Resource::RLIMIT_AS).map(|limit| {
+            address_space_limit().map(|limit| {
                 let sessions = free_address_space(limit) / (THREADS * per_thread);
                 (sessions, Scarcity::AddressSpace(limit))
             }),
@@ -137,7 +137,22 @@ fn raise_descriptors() {
 /// The soft limit, if there is one.
 fn soft_limit(resource: Resource) -> Option<u64> {
     let (soft, _) = getrlimit(resource).ok()?;
-    (soft != nix::sys::resource::RLIM_INFINITY).then_some(soft)
+    if soft == nix::sys::resource::RLIM_INFINITY {
+        return None;
+    }
+    #[allow(clippy::useless_conversion, reason = "signed on other systems")]
+    u64::try_from(soft).ok()
+}
+
+#[cfg(target_os = "linux")]
+fn address_space_limit() -> Option<u64> {
+    soft_limit(Resource::RLIMIT_AS)
+}
+
+/// Elsewhere it is not asked for: the formula below is glibc's.
+#[cfg(not(target_os = "linux"))]
+fn address_space_limit() -> Option<u64> {
+    None
 }
 
 /// What this limit leaves for sessions. The C library's allocator gives each of
@@ -165,13 +180,24 @@ fn free_address_space(limit: u64) -> u64 {
 /// whoever set it for root meant something.
 fn thread_limit() -> Option<u64> {
     let limits = [
-        soft_limit(Resource::RLIMIT_NPROC),
+        user_limit(),
         number_in("/proc/sys/kernel/threads-max"),
         number_in("/proc/sys/kernel/pid_max"),
         number_in("/sys/fs/cgroup/pids.max"),
         cgroup_limit(),
     ];
     limits.into_iter().flatten().min()
+}
+
+/// On Linux this counts threads, elsewhere processes.
+#[cfg(target_os = "linux")]
+fn user_limit() -> Option<u64> {
+    soft_limit(Resource::RLIMIT_NPROC)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn user_limit() -> Option<u64> {
+    None
 }
 
 /// pids.max of the control group this process is in (`0::/PATH`, version 2).

@@ -191,3 +191,80 @@ fn name_thread(name: &CStr) {
 /// Elsewhere it goes on being a `worker`.
 #[cfg(not(target_os = "linux"))]
 fn name_thread(_: &CStr) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn every_job_is_done_once_whoever_brings_it() {
+        const BRINGERS: usize = 8;
+        const JOBS: usize = 300;
+        let workers = Workers::default();
+        let (done, all) = unbounded();
+        thread::scope(|scope| {
+            for bringer in 0..BRINGERS {
+                let (workers, done) = (&workers, done.clone());
+                scope.spawn(move || {
+                    for job in 0..JOBS {
+                        // One that is reserved in vain beside each that is used.
+                        let in_vain = workers.reserve();
+                        let used = workers.reserve().expect("a thread");
+                        let done = done.clone();
+                        used.start("job".to_owned(), move || {
+                            let _ = done.send((bringer, job));
+                        });
+                        drop(in_vain);
+                    }
+                });
+            }
+        });
+        drop(done);
+        let mut jobs: Vec<(usize, usize)> = all.iter().collect();
+        jobs.sort_unstable();
+        let expected = (0..BRINGERS).flat_map(|it| (0..JOBS).map(move |job| (it, job)));
+        assert!(jobs.into_iter().eq(expected));
+    }
+
+    #[test]
+    fn a_panic_ends_one_thread_and_no_other_job() {
+        let workers = Workers::default();
+        let (done, all) = unbounded();
+        for job in 0..20 {
+            let done = done.clone();
+            let start = workers.start("job".to_owned(), move || {
+                assert!(job % 2 == 0, "on purpose");
+                let _ = done.send(job);
+            });
+            start.expect("a thread");
+        }
+        drop(done);
+        let mut jobs: Vec<i32> = all.iter().collect();
+        jobs.sort_unstable();
+        assert!(jobs.into_iter().eq((0..20).step_by(2)));
+    }
+
+    #[test]
+    fn who_waits_leaves_when_nobody_can_bring_a_job() {
+        let workers = Workers::default();
+        let waiting_room = Arc::downgrade(&workers.waiting_room);
+        let (start, started) = unbounded();
+        for _ in 0..3 {
+            let start = start.clone();
+            let job = move || {
+                let _ = start.send(());
+            };
+            workers.start("job".to_owned(), job).expect("a thread");
+            started.recv_timeout(PATIENCE).expect("done");
+        }
+        drop(workers);
+        let began = std::time::Instant::now();
+        while waiting_room.strong_count() > 0 {
+            assert!(began.elapsed() < WARM / 2, "they wait on");
+            thread::yield_now();
+        }
+    }
+}
