@@ -282,7 +282,7 @@ impl Pump<'_> {
         // does read could take for a proper one; so it is not done before it
         // must be.
         let notice = Deadline::after(NOTICE);
-        while self.back.is_writing() {
+        while self.back.is_writing() && !self.back.has_ended() {
             if notice.is_over() {
                 from.cut();
                 to.cut();

@@ -93,7 +93,8 @@ impl Pipe {
                 return Ok(Pause::Lull);
             }
             let count = match pass(from, self.write_end.as_fd(), CAPACITY) {
-                Ok(0) => return Ok(Pause::End),
+                // The end, or the mark of an urgent byte: reading will tell.
+                Ok(0) => return Ok(Pause::Lull),
                 Ok(count) => count,
                 Err(Errno::EINVAL | Errno::ENOSYS) if is_first => return Ok(Pause::Unfit),
                 Err(error) => return Err(error.into()),

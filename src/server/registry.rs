@@ -23,6 +23,8 @@ use crate::wire::socks4::Reply;
 /// close and the log is told of it.
 #[derive(Debug)]
 pub(super) struct Visit {
+    /// Given back before the sockets close: whoever sees that may come again.
+    seat: Arc<Seat>,
     pub(super) house: Arc<House>,
     /// Counts the visits, from 1.
     pub(super) number: u64,
@@ -32,7 +34,6 @@ pub(super) struct Visit {
     pub(super) meter: Meter,
     remote: OnceLock<TcpStream>,
     notes: OnceLock<Notes>,
-    seat: Arc<Seat>,
     fate: Mutex<Fate>,
     progress: Mutex<Progress>,
     /// Dropped with the visit: the last one tells the server that all have left.

@@ -4,7 +4,6 @@
 //! short session: a stack to map and to guard, a signal stack, the clone. So a
 //! thread that has done its job waits a few seconds for another.
 
-use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
@@ -33,21 +32,33 @@ pub(super) struct Workers {
 
 /// Where threads without a job wait.
 #[derive(Debug, Default)]
-struct WaitingRoom {
-    state: Mutex<Waiting>,
-    /// Notified when there is a job, and when the room closes.
-    changed: Condvar,
-}
+struct WaitingRoom(Mutex<Waiting>);
 
-/// Who waits for what. Any thread here may do any job, so it is enough to count.
+/// Who waits there that nobody has reserved.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Threads that nobody has reserved.
-    free: usize,
-    /// Jobs for which a thread has been reserved.
-    jobs: VecDeque<Job>,
+    /// The last one to come is the first to be called: after a burst, those at
+    /// the bottom are called no more, and leave. If all were called in turn, a
+    /// trickle of clients would keep them all.
+    desks: Vec<Arc<Desk>>,
     /// Nobody will bring any more jobs.
     closed: bool,
+}
+
+/// Where one thread finds its next job.
+#[derive(Debug, Default)]
+struct Desk {
+    call: Mutex<Call>,
+    called: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum Call {
+    #[default]
+    None,
+    Job(Job),
+    /// No job will come.
+    Leave,
 }
 
 /// What a thread does under which name.
@@ -71,27 +82,20 @@ impl Workers {
         Ok(())
     }
 
-    /// Reserves a thread that waits, or else a new one.
+    /// Reserves a thread that waits, without waking it, or else a new one.
     ///
     /// # Errors
     ///
     /// The system has no thread left.
     pub(super) fn reserve(&self) -> io::Result<Worker> {
-        if !self.waiting_room.reserve() {
-            let waiting_room = Arc::clone(&self.waiting_room);
-            // Nobody joins it: the session it works for tells when it is over.
-            let builder = thread::Builder::new().name("worker".to_owned());
-            builder.stack_size(STACK).spawn(move || {
-                name_thread(c"idle");
-                while let Some(job) = waiting_room.next_job() {
-                    job.run();
-                    name_thread(c"idle");
-                    waiting_room.enter();
-                }
-            })?;
-        }
+        let waiting = lock(&self.waiting_room.0).desks.pop();
+        let desk = match waiting {
+            Some(desk) => desk,
+            None => self.waiting_room.start_thread()?,
+        };
         Ok(Worker {
             waiting_room: Arc::clone(&self.waiting_room),
+            desk,
             has_job: false,
         })
     }
@@ -99,43 +103,67 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        lock(&self.waiting_room.state).closed = true;
-        self.waiting_room.changed.notify_all();
+        let mut waiting = lock(&self.waiting_room.0);
+        waiting.closed = true;
+        for desk in waiting.desks.drain(..) {
+            desk.call(Call::Leave);
+        }
     }
 }
 
 impl WaitingRoom {
-    /// Takes one out of those that nobody has reserved; false if there is none.
-    fn reserve(&self) -> bool {
-        let mut waiting = lock(&self.state);
-        let found = waiting.free > 0;
-        if found {
-            waiting.free -= 1;
-        }
-        found
-    }
-
-    /// One more thread waits that nobody has reserved.
-    fn enter(&self) {
-        lock(&self.state).free += 1;
-    }
-
-    /// Waits for a job; `None` says that it is time to leave.
-    fn next_job(&self) -> Option<Job> {
-        let mut waiting = lock(&self.state);
-        loop {
-            waiting = wait_while(&self.changed, waiting, WARM, |waiting| {
-                waiting.jobs.is_empty() && !waiting.closed
-            });
-            if let Some(job) = waiting.jobs.pop_front() {
-                return Some(job);
+    /// Starts a thread, which is reserved for who calls this.
+    fn start_thread(self: &Arc<WaitingRoom>) -> io::Result<Arc<Desk>> {
+        let (room, desk) = (Arc::clone(self), Arc::<Desk>::default());
+        // Nobody joins it: the session it works for tells when it is over.
+        let builder = thread::Builder::new().name("worker".to_owned());
+        builder.stack_size(STACK).spawn({
+            let desk = Arc::clone(&desk);
+            move || {
+                name_thread(c"idle");
+                while let Some(job) = room.next_job(&desk) {
+                    job.run();
+                    name_thread(c"idle");
+                    room.enter(Arc::clone(&desk));
+                }
             }
-            // As many must stay as are reserved, whichever they are.
-            if waiting.closed || waiting.free > 0 {
-                waiting.free = waiting.free.saturating_sub(1);
+        })?;
+        Ok(desk)
+    }
+
+    /// Waits for a job at this desk; `None` says that it is time to leave.
+    fn next_job(&self, desk: &Arc<Desk>) -> Option<Job> {
+        loop {
+            let call = lock(&desk.call);
+            let mut call = wait_while(&desk.called, call, WARM, |call| matches!(call, Call::None));
+            match std::mem::take(&mut *call) {
+                Call::Job(job) => return Some(job),
+                Call::Leave => return None,
+                Call::None => drop(call),
+            }
+            // Who is reserved stays, however long it takes.
+            let desks = &mut lock(&self.0).desks;
+            if let Some(place) = desks.iter().position(|it| Arc::ptr_eq(it, desk)) {
+                desks.remove(place);
                 return None;
             }
         }
+    }
+
+    /// The thread of this desk has no job, and nobody has reserved it.
+    fn enter(&self, desk: Arc<Desk>) {
+        let mut waiting = lock(&self.0);
+        match waiting.closed {
+            true => desk.call(Call::Leave),
+            false => waiting.desks.push(desk),
+        }
+    }
+}
+
+impl Desk {
+    fn call(&self, call: Call) {
+        *lock(&self.call) = call;
+        self.called.notify_one();
     }
 }
 
@@ -143,6 +171,7 @@ impl WaitingRoom {
 #[derive(Debug)]
 pub(super) struct Worker {
     waiting_room: Arc<WaitingRoom>,
+    desk: Arc<Desk>,
     has_job: bool,
 }
 
@@ -151,17 +180,15 @@ impl Worker {
     /// `top -H`.
     pub(super) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
         let work = Box::new(work);
-        let job = Job { name, work };
-        lock(&self.waiting_room.state).jobs.push_back(job);
         self.has_job = true;
-        self.waiting_room.changed.notify_one();
+        self.desk.call(Call::Job(Job { name, work }));
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.has_job {
-            self.waiting_room.enter();
+            self.waiting_room.enter(Arc::clone(&self.desk));
         }
     }
 }

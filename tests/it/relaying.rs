@@ -2,10 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{MsgFlags, send};
 use sha2::{Digest, Sha256};
 
 use crate::ends::{
@@ -466,6 +468,27 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
     finish(&client);
     assert!(receiving.join().unwrap() == data);
     drop(client);
+    proxy.finish();
+}
+
+/// An urgent byte (MSG_OOB) is not passed on, as ever when streams are copied;
+/// what stands around it is.
+#[test]
+fn r25_an_urgent_byte_amid_bulk_ends_nothing() {
+    let proxy = Proxy::open();
+    let (client, remote) = relayed(&proxy);
+    let data = noise(8, 20 * MEGABYTE);
+    let (before, behind) = data.split_at(8 * MEGABYTE);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            write(&client, before);
+            send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("sent");
+            write(&client, behind);
+            finish(&client);
+        });
+        assert!(read_all(&remote) == data);
+    });
+    drop((client, remote));
     proxy.finish();
 }
 

@@ -373,6 +373,25 @@ fn threads_are_used_again_and_leave_when_nobody_comes() {
 }
 
 #[test]
+fn threads_of_a_burst_leave_while_a_few_clients_still_come() {
+    let proxy = Proxy::open();
+    let at_rest = proxy.threads().len();
+    let origin = Origin::echo();
+    let burst: Vec<_> = (0..40)
+        .map(|_| through(proxy.address(), &origin.target()))
+        .collect();
+    assert_eq!(proxy.threads().len(), at_rest + 80);
+    drop(burst);
+    proxy.is_back_at_its_base();
+    // One client after the other, all the time.
+    until("the burst's threads to leave", || {
+        drop(through(proxy.address(), &origin.target()));
+        (proxy.threads().len() <= at_rest + 4).then_some(())
+    });
+    proxy.finish();
+}
+
+#[test]
 fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     if !present("prlimit", "util-linux") {
         return;
