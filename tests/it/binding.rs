@@ -40,13 +40,13 @@ fn refused(result: Result<(TcpStream, SocketAddrV4), NotGranted>) {
     }
 }
 
-/// The server stops listening there, and within a second.
+/// The server stops listening there, long before the limit of two minutes.
 fn closes(proxy: &Proxy, port: u16) {
     let began = Instant::now();
     until("the listener's end", || {
         (!proxy.listens_on(port)).then_some(())
     });
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

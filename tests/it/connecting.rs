@@ -174,9 +174,7 @@ fn c10_without_a_second_thread_the_answer_is_no() {
     let origin = Origin::echo();
     // After a visitor who asks for nothing, one thread is there for the session.
     drop(dial(proxy.address()));
-    until("one idle thread", || {
-        proxy.threads().contains(&"idle".to_owned()).then_some(())
-    });
+    proxy.until_thread("idle");
     let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN") else {
         return proxy.finish();
     };

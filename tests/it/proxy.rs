@@ -287,6 +287,14 @@ impl Proxy {
         }
     }
 
+    /// Waits until one of its threads is called this. (A session's second thread
+    /// begins its work after the client has heard that its request is granted.)
+    pub(crate) fn until_thread(&self, name: &str) {
+        until(name, || {
+            self.threads().iter().any(|it| it == name).then_some(())
+        });
+    }
+
     /// The names of all threads now, in alphabetical order.
     pub(crate) fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));

@@ -451,6 +451,7 @@ fn a_hundred_clients_at_once() {
 fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
     let proxy = Proxy::open();
     let (client, remote) = relayed(&proxy);
+    proxy.until_thread("s1-down");
     let at_rest = proxy.holdings();
     let data = noise(7, 20 * MEGABYTE);
     let sending = thread::spawn({

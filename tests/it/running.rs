@@ -242,12 +242,7 @@ fn o07_a_lookup_does_not_hold_up_the_end() {
     let client = dial(proxy.address());
     let target = named("slow.invalid", 80);
     write(&client, &request(Command::Connect, &target, b""));
-    until("the lookup", || {
-        proxy
-            .threads()
-            .contains(&"s1-name".to_owned())
-            .then_some(())
-    });
+    proxy.until_thread("s1-name");
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     proxy.says("ending=\"the server stopped\"");
@@ -399,6 +394,7 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     let live = through(proxy.address(), &origin.target());
+    proxy.until_thread("s1-down");
     let pid = proxy.pid().to_string();
     let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
     // The next descriptor that the server would get is one too many.
