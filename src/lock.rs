@@ -1,8 +1,8 @@
 //! Locks that survive a panic.
 //!
-//! Under every lock of this program only single assignments are made, so a
-//! thread that panicked while it held one has left nothing half done, and the
-//! others go on.
+//! What they guard is replaced, inserted or removed one value at a time. So a
+//! thread that panicked while it held one has left something undone at worst,
+//! and the others go on.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

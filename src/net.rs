@@ -174,7 +174,7 @@ fn peek(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> {
 ///
 /// As send(2); `WriteZero` if not everything fitted.
 pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
-    // Whoever is gone means no signal: Rust programs ignore SIGPIPE.
+    // No signal if the other end is gone: Rust programs ignore SIGPIPE.
     match socket::send(stream.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT)? {
         sent if sent == message.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),

@@ -63,7 +63,7 @@ pub(super) fn copy<A: Leg, B: Leg>(
             large = vec![0; LARGE];
         } else if count == LARGE && may_go_in_bulk {
             match bulk(from, to, gauge, &is_over)? {
-                Pause::End => return Ok(()),
+                Pause::Over => return Ok(()),
                 Pause::Lull => large = Vec::new(),
                 Pause::NoPipe => {}
                 Pause::Unfit => may_go_in_bulk = false,
@@ -79,9 +79,9 @@ pub(super) fn copy<A: Leg, B: Leg>(
     expect(dead_code, reason = "only Linux splices")
 )]
 pub(super) enum Pause {
-    /// The direction has ended.
-    End,
-    /// Nothing comes for now.
+    /// It is over: what came is no longer wanted.
+    Over,
+    /// Nothing comes for now, or reading must tell what comes.
     Lull,
     /// All pipes are in use; nothing has been moved.
     NoPipe,

@@ -147,8 +147,8 @@ impl Meter {
     /// Nothing moves any more, because both ends are about to be cut. (An end
     /// that goes on sending could still be read from.)
     pub fn end(&self) {
-        self.up.ended.store(true, Ordering::Relaxed);
-        self.down.ended.store(true, Ordering::Relaxed);
+        self.up.end();
+        self.down.end();
     }
 }
 
@@ -181,12 +181,11 @@ impl Gauge {
     }
 
     fn is_writing(&self) -> bool {
-        self.writing.load(Ordering::SeqCst)
+        self.writing.load(Ordering::SeqCst) && !self.has_ended()
     }
 
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-        self.set_writing(false);
     }
 }
 
@@ -282,7 +281,7 @@ impl Pump<'_> {
         // does read could take for a proper one; so it is not done before it
         // must be.
         let notice = Deadline::after(NOTICE);
-        while self.back.is_writing() && !self.back.has_ended() {
+        while self.back.is_writing() {
             if notice.is_over() {
                 from.cut();
                 to.cut();

@@ -103,7 +103,7 @@ impl Pipe {
             // As in `copy`.
             gauge.set_writing(true);
             if is_over() {
-                return Ok(Pause::End);
+                return Ok(Pause::Over);
             }
             self.empty(count, to, gauge)?;
             gauge.set_writing(false);

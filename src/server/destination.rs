@@ -86,7 +86,7 @@ fn judge<'a>(
 fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
     let (answer, found) = bounded(1);
     let workers = &visit.house.workers;
-    let started = workers.start(format!("s{}-name", visit.number), {
+    let started = workers.start(format!("s{}-name", visit.number()), {
         // The thread takes up room, even when nobody waits for it any more.
         let (seat, name) = (visit.seat(), name.clone());
         move || {

@@ -34,7 +34,7 @@ impl Down {
     /// from client to remote, and is done when that direction has ended; the
     /// last of the two to leave ends the visit.
     pub(super) fn relay(self, visit: &Arc<Visit>) {
-        self.0.start(format!("s{}-down", visit.number), {
+        self.0.start(format!("s{}-down", visit.number()), {
             let visit = Arc::clone(visit);
             move || {
                 let _guard = CutOnPanic(&visit);

@@ -162,9 +162,9 @@ impl Server {
 
     /// Serves clients of this listener until ordered to stop.
     ///
-    /// When it returns, all sessions are over and have been told to the log. The
-    /// only threads that may still be there are those held up in a name lookup,
-    /// which nothing can interrupt, and for which nobody waits any more.
+    /// When it returns, all sessions are over and have been told to the log, and
+    /// idle threads are leaving. Others that may still be there are held up in a
+    /// name lookup, which nothing can interrupt, and nobody waits for them.
     ///
     /// # Errors
     ///

@@ -26,8 +26,6 @@ pub(super) struct Visit {
     /// Given back before the sockets close: whoever sees that may come again.
     seat: Arc<Seat>,
     pub(super) house: Arc<House>,
-    /// Counts the visits, from 1.
-    pub(super) number: u64,
     pub(super) client: TcpStream,
     pub(super) client_address: SocketAddr,
     pub(super) began: Instant,
@@ -94,7 +92,6 @@ impl Visit {
         let now = Instant::now();
         Visit {
             house,
-            number: seat.number,
             client,
             client_address,
             began: now,
@@ -109,6 +106,11 @@ impl Visit {
             }),
             _present: present,
         }
+    }
+
+    /// Counts the visits, from 1.
+    pub(super) fn number(&self) -> u64 {
+        self.seat.number
     }
 
     /// Sends the client a reply; false if it is gone.
@@ -201,7 +203,7 @@ impl Drop for Visit {
             None => (None, None),
         };
         self.house.log.send(Event::Closed(Box::new(Closed {
-            session: self.number,
+            session: self.number(),
             client: self.client_address,
             asked,
             rule,
@@ -237,7 +239,7 @@ impl Registry {
 
     /// From now on the registry knows the visit on its seat.
     pub(super) fn enter(&self, visit: &Arc<Visit>) {
-        lock(&self.visits).insert(visit.number, Arc::downgrade(visit));
+        lock(&self.visits).insert(visit.number(), Arc::downgrade(visit));
     }
 
     /// How many visits there are.

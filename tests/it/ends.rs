@@ -117,6 +117,14 @@ pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     patient(listener.accept().expect("a connection").0)
 }
 
+/// A connection through the proxy with both ends in the test's hands: the
+/// client's, the remote's.
+pub(crate) fn relayed(proxy: SocketAddr) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let client = through(proxy, &at(listener.local_addr().unwrap()));
+    (client, accept(&listener))
+}
+
 /// Everything until the end.
 pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();

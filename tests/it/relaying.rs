@@ -1,7 +1,7 @@
 //! Both directions to their very end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -10,24 +10,15 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{MsgFlags, send};
 use sha2::{Digest, Sha256};
 
-use crate::ends::{
-    Origin, accept, at, finish, noise, read_all, read_exactly, reset, through, write,
-};
+use crate::ends::{Origin, finish, noise, read_all, read_exactly, relayed, reset, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
 const MEGABYTE: usize = 1 << 20;
 
-/// A relayed connection with both ends in the test's hands: client, remote.
-fn relayed(proxy: &Proxy) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let client = through(proxy.address(), &at(listener.local_addr().unwrap()));
-    (client, accept(&listener))
-}
-
 #[test]
 fn r01_the_client_ends_first_and_still_gets_its_answer() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     write(&client, b"question");
     finish(&client);
     assert_eq!(read_all(&remote), b"question");
@@ -45,7 +36,7 @@ fn r01_the_client_ends_first_and_still_gets_its_answer() {
 #[test]
 fn r02_the_remote_ends_first_and_still_gets_the_upload() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     finish(&remote);
     assert_eq!(read_all(&client), b"");
     let upload = noise(2, MEGABYTE);
@@ -63,7 +54,7 @@ fn r02_the_remote_ends_first_and_still_gets_the_upload() {
 fn r03_both_end_at_once() {
     let proxy = Proxy::open();
     for round in 0..300 {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         let start = Barrier::new(2);
         let end = |stream: &TcpStream, seed| {
             let sent = noise(seed, 3000);
@@ -85,7 +76,7 @@ fn r03_both_end_at_once() {
 #[test]
 fn r04_half_closed_and_silent_for_too_long() {
     let proxy = Proxy::start(PERMIT_ALL, &["--half-closed-timeout", "500ms", "-v"]);
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     // A whole connection may be silent for longer than that.
     client
         .set_read_timeout(Some(Duration::from_millis(900)))
@@ -113,14 +104,14 @@ fn r04_half_closed_and_silent_for_too_long() {
 fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
     let proxy = Proxy::open();
     for _ in 0..20 {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         write(&remote, b"half a page");
         assert_eq!(read_exactly(&client, 11), b"half a page");
         reset(remote);
         let error = (&client).read(&mut [0]).expect_err("a reset, no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         reset(client);
         let error = (&remote).read(&mut [0]).expect_err("a reset, no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -133,7 +124,7 @@ fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
 fn r05_a_reset_among_writes_is_not_taken_for_an_end() {
     let proxy = Proxy::open();
     for _ in 0..200 {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         let reading = client.try_clone().unwrap();
         let writing = thread::spawn(move || while (&client).write_all(b"an upload").is_ok() {});
         read_exactly(&remote, 9);
@@ -152,7 +143,7 @@ fn r05_a_reset_among_writes_is_not_taken_for_an_end() {
 fn r05_a_reset_is_not_called_finished() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     for round in 1..=20 {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         if round % 2 == 0 {
             reset(client)
         } else {
@@ -166,7 +157,7 @@ fn r05_a_reset_is_not_called_finished() {
 #[test]
 fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     // The remote sends more than all buffers hold, and nobody reads it. It must
     // not end its half before it resets, which would be a proper end.
     let junk = noise(3, MEGABYTE);
@@ -189,7 +180,7 @@ fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
 #[test]
 fn r06_idle_for_too_long_ends_without_a_byte() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "-v"]);
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     write(&client, b"hello");
     assert_eq!(read_exactly(&remote, 5), b"hello");
     let began = Instant::now();
@@ -205,7 +196,7 @@ fn r06_idle_for_too_long_ends_without_a_byte() {
 #[test]
 fn r07_one_busy_direction_keeps_the_other_alive() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "400ms"]);
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(1500) {
         write(&client, b"tick");
@@ -222,7 +213,7 @@ fn r07_one_busy_direction_keeps_the_other_alive() {
 fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "1s"]);
     let memory = proxy.status("VmRSS");
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let stuffing = thread::spawn(move || {
         let junk = noise(4, MEGABYTE);
         while (&remote).write_all(&junk).is_ok() {}
@@ -243,7 +234,7 @@ fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
 #[test]
 fn r13_every_byte_both_ways_through_slow_and_choppy_ends() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let send = |stream: &TcpStream, seed: u64| {
         let bytes = noise(seed, 24 * MEGABYTE);
         let mut rest = &bytes[..];
@@ -304,7 +295,7 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
     // with it before the client reads a byte.
     let answer = noise(7, 300_000);
     for _ in 0..10 {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         write(&remote, &answer);
         finish(&remote);
         // Everything has arrived at the proxy, the end included.
@@ -329,7 +320,7 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
 fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
     let proxy = Proxy::open();
     let answer = noise(9, 3 * MEGABYTE);
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let answering = thread::spawn({
         let answer = answer.clone();
         move || {
@@ -370,7 +361,7 @@ fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
 #[test]
 fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let sending = thread::spawn(move || {
         let mut sent = 0;
         let junk = noise(8, 10_000);
@@ -450,7 +441,7 @@ fn a_hundred_clients_at_once() {
 #[test]
 fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     proxy.until_thread("s1-down");
     let at_rest = proxy.holdings();
     let data = noise(7, 20 * MEGABYTE);
@@ -477,7 +468,7 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
 #[test]
 fn r25_an_urgent_byte_amid_bulk_ends_nothing() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(&proxy);
+    let (client, remote) = relayed(proxy.address());
     let data = noise(8, 20 * MEGABYTE);
     let (before, behind) = data.split_at(8 * MEGABYTE);
     thread::scope(|scope| {
@@ -499,7 +490,7 @@ fn r22_more_in_bulk_than_there_are_pipes() {
     const SESSIONS: u64 = 24;
     let proxy = Proxy::open();
     let both_ways = |seed| {
-        let (client, remote) = relayed(&proxy);
+        let (client, remote) = relayed(proxy.address());
         let (up, down) = (noise(seed, 3 * MEGABYTE), noise(seed + 100, 3 * MEGABYTE));
         thread::scope(|scope| {
             scope.spawn(|| write(&client, &up));
