@@ -97,7 +97,7 @@ fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStr
     // Dialling a free local port can pick that very port to dial from, and the
     // socket connects to itself. Nobody is listening there.
     if local == address {
-        return Err(NotDialled::Failed(io::ErrorKind::ConnectionRefused.into()));
+        return Err(Errno::ECONNREFUSED.into());
     }
     visit.note_outgoing(local, address);
     Ok(remote)

@@ -30,6 +30,12 @@ mod tools;
 /// System calls of a running server fail as the test wishes.
 mod tampering;
 
+/// A network of the test's own, with routes, limits and names that nobody else has.
+mod network;
+
+/// A name server that says what the test wishes.
+mod dns;
+
 /// What a visitor of the project sees first still holds.
 mod house_rules;
 
@@ -39,8 +45,14 @@ mod conversations;
 /// Requests in all states of wholeness.
 mod handshake;
 
-/// CONNECT: names, addresses, and everything that can fail.
+/// CONNECT: addresses, and everything that can fail.
 mod connecting;
+
+/// Names: what they resolve to, and what becomes of that.
+mod names;
+
+/// Routes that lead nowhere, ports that run out, wires that are cut.
+mod routes;
 
 /// BIND: two replies, and who may come.
 mod binding;

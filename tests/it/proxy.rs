@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use threadsocks::server::STACK;
+use threadsocks::wire::{Command, Target};
+
+use crate::ends::{dial, read_all, request, write};
 
 /// Nothing a test waits for takes longer on a machine that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,10 +127,37 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<Block> {
 }
 
 /// What a process holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Holdings {
-    threads: usize,
-    descriptors: usize,
+    /// Threads that do something.
+    pub(crate) threads: usize,
+    /// Threads that wait for a session.
+    idle: usize,
+    pub(crate) descriptors: usize,
+    /// Those of the descriptors that are sockets.
+    sockets: usize,
+    /// Areas of memory.
+    mappings: usize,
+}
+
+impl Holdings {
+    /// Is there nothing more than at the start?
+    fn are_within(&self, start: &Holdings) -> bool {
+        self.threads <= start.threads
+            && self.descriptors <= start.descriptors
+            && self.sockets <= start.sockets
+            && self.mappings <= start.mappings + self.spare_mappings()
+    }
+
+    /// Areas of memory that may be there without being lost: four for each
+    /// thread that waits (its stack, its signal stack, and a guard below each),
+    /// two for each stack that the C library keeps for later, up to 40 MiB of
+    /// them, two for each of its arenas, eight a core, and some for what it
+    /// loads to look names up.
+    fn spare_mappings(&self) -> usize {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        4 * self.idle + 2 * ((40 << 20) / STACK) + 2 * 8 * cores + 40
+    }
 }
 
 /// How a test starts the server.
@@ -162,8 +193,8 @@ pub(crate) struct Proxy {
 }
 
 /// The server's own binary.
-pub(crate) fn binary() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_threadsocks"))
+pub(crate) fn binary() -> process::Command {
+    process::Command::new(env!("CARGO_BIN_EXE_threadsocks"))
 }
 
 impl Proxy {
@@ -189,7 +220,7 @@ impl Proxy {
         let mut words = setup.wrapper.iter().map(|word| word.to_string());
         let mut command = match words.next() {
             Some(program) => {
-                let mut command = Command::new(program);
+                let mut command = process::Command::new(program);
                 command.args(words).arg(env!("CARGO_BIN_EXE_threadsocks"));
                 command
             }
@@ -226,10 +257,7 @@ impl Proxy {
             folder,
             screen,
             diagnostics,
-            at_start: Holdings {
-                threads: 0,
-                descriptors: 0,
-            },
+            at_start: Holdings::default(),
             finished: false,
         };
         proxy.at_start = proxy.holdings();
@@ -277,14 +305,30 @@ impl Proxy {
         }
     }
 
-    /// Threads that do something, and descriptors, now.
+    /// What it holds now.
     pub(crate) fn holdings(&self) -> Holdings {
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid()));
         let names = self.threads();
+        let idle = names.iter().filter(|name| *name == "idle").count();
+        let descriptors = self.descriptors();
+        let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()));
         Holdings {
-            threads: names.iter().filter(|name| *name != "idle").count(),
-            descriptors: descriptors.expect("the server runs").count(),
+            threads: names.len() - idle,
+            idle,
+            descriptors: descriptors.len(),
+            sockets: descriptors.iter().filter(is_socket).count(),
+            mappings: maps.expect("the server runs").lines().count(),
         }
+    }
+
+    /// What its descriptors stand for, as `socket:[4711]`.
+    fn descriptors(&self) -> Vec<PathBuf> {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let links = folder.expect("the server runs").flatten();
+        // Some may be closed meanwhile.
+        links
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .collect()
     }
 
     /// Waits until one of its threads is called this. (A session's second thread
@@ -309,22 +353,19 @@ impl Proxy {
     /// Does this very process listen on this port? (Asking by connecting would
     /// also find the listener of another test that got the port since.)
     pub(crate) fn listens_on(&self, port: u16) -> bool {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
-        let links = folder.into_iter().flatten().flatten();
-        let ours: Vec<String> = links
-            .filter_map(|entry| fs::read_link(entry.path()).ok())
-            .map(|link| link.to_string_lossy().into_owned())
-            .collect();
+        let ours = self.descriptors();
         let listens = |row: &str| {
             // sl local_address rem_address st ... the tenth is the inode.
             let fields: Vec<&str> = row.split_whitespace().collect();
             let [_, local, _, "0A", _, _, _, _, _, inode, ..] = *fields.as_slice() else {
                 return false;
             };
-            local.ends_with(&format!(":{port:04X}")) && ours.contains(&format!("socket:[{inode}]"))
+            let socket = PathBuf::from(format!("socket:[{inode}]"));
+            local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
         };
-        ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-            let rows = fs::read_to_string(table).unwrap_or_default();
+        ["tcp", "tcp6"].iter().any(|table| {
+            let rows = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid()));
+            let rows = rows.unwrap_or_default();
             rows.lines().any(listens)
         })
     }
@@ -351,6 +392,18 @@ impl Proxy {
             let blocks = parse_screen(lines);
             blocks.into_iter().find(|block| block.source == client)
         })
+    }
+
+    /// Asks for a connection there, is refused, and gives the screen's summary.
+    pub(crate) fn refuses(&self, target: &Target) -> String {
+        let client = dial(self.address);
+        let own = client.local_addr().unwrap();
+        write(&client, &request(Command::Connect, target, b""));
+        let [p1, p0] = target.port.to_be_bytes();
+        let reply = read_all(&client);
+        assert_eq!(reply[..4], [0, 91, p1, p0], "repeats the port");
+        assert_eq!(reply.len(), 8);
+        self.block_for(own).summary()
     }
 
     /// What stderr has said so far.
@@ -389,7 +442,7 @@ impl Proxy {
     pub(crate) fn is_back_at_its_base(&self) {
         let mut now = self.holdings();
         let began = Instant::now();
-        while now > self.at_start || now.descriptors > self.at_start.descriptors {
+        while !now.are_within(&self.at_start) {
             assert!(
                 began.elapsed() < PATIENCE,
                 "{now:?} left, {:?} at the start; it said {:#?}",

@@ -401,10 +401,10 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     let next = (0..).find(is_free).unwrap();
     let old = set_descriptor_limit(&pid, &next.to_string());
     // The server already waits for a client, with a descriptor for it in hand.
-    let before = proxy.holdings();
+    let before = proxy.holdings().descriptors;
     let last = dial(proxy.address());
     until("the last one in", || {
-        (proxy.holdings() > before).then_some(())
+        (proxy.holdings().descriptors > before).then_some(())
     });
     let cpu = cpu_ticks(&pid);
     for _ in 0..50 {

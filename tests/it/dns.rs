@@ -1,0 +1,112 @@
+//! A name server that says what the test wishes.
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use simple_dns::rdata::{A, AAAA, RData};
+use simple_dns::{CLASS, Packet, QTYPE, RCODE, ResourceRecord, TYPE};
+
+/// What it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    /// For addresses of which family; others are not asked for.
+    pub(crate) v6: bool,
+    /// How often the same has been asked before.
+    pub(crate) before: usize,
+}
+
+/// What it answers.
+pub(crate) enum Answer {
+    /// These addresses, as far as they are of the family that is asked for. If
+    /// none is, the name exists and has no such address.
+    Addresses(Vec<IpAddr>),
+    /// An error.
+    Fails(RCODE),
+    /// Nothing, ever.
+    Silence,
+}
+
+/// A few addresses as they are written.
+pub(crate) fn addresses(written: &[&str]) -> Answer {
+    let parsed = written.iter().map(|it| it.parse().expect("an address"));
+    Answer::Addresses(parsed.collect())
+}
+
+/// The server, at port 53 of loopback; only in a network of the test's own.
+pub(crate) struct NameServer {
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl NameServer {
+    /// Answers every question by this script.
+    pub(crate) fn with(script: impl Fn(&Asked) -> Answer + Send + 'static) -> NameServer {
+        let socket = UdpSocket::bind("127.0.0.1:53").expect("the port of names");
+        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        thread::spawn({
+            let asked = Arc::clone(&asked);
+            move || {
+                let mut buffer = [0; 512];
+                while let Ok((count, client)) = socket.recv_from(&mut buffer) {
+                    let query = Packet::parse(&buffer[..count]).expect("a question");
+                    let mut all = asked.lock().unwrap();
+                    let question = understand(&query, &all);
+                    let answer = script(&question);
+                    all.push(question);
+                    drop(all);
+                    if let Some(reply) = reply(&query, &answer) {
+                        let _ = socket.send_to(&reply, client);
+                    }
+                }
+            }
+        });
+        NameServer { asked }
+    }
+
+    /// Everything it has been asked.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// How often it has been asked for addresses of this name.
+    pub(crate) fn asked_for(&self, name: &str, v6: bool) -> usize {
+        count(&self.asked.lock().unwrap(), name, v6)
+    }
+}
+
+fn understand(query: &Packet<'_>, all: &[Asked]) -> Asked {
+    let question = &query.questions[0];
+    let name = question.qname.to_string();
+    let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);
+    let before = count(all, &name, v6);
+    Asked { name, v6, before }
+}
+
+fn count(asked: &[Asked], name: &str, v6: bool) -> usize {
+    let same = |it: &&Asked| it.name == name && it.v6 == v6;
+    asked.iter().filter(same).count()
+}
+
+fn reply(query: &Packet<'_>, answer: &Answer) -> Option<Vec<u8>> {
+    let question = &query.questions[0];
+    let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);
+    let mut reply = Packet::new_reply(query.id());
+    reply.questions.push(question.clone());
+    match answer {
+        Answer::Silence => return None,
+        Answer::Fails(code) => *reply.rcode_mut() = *code,
+        Answer::Addresses(addresses) => {
+            let fitting = addresses.iter().filter(|address| address.is_ipv6() == v6);
+            let records = fitting.map(|address| {
+                let data = match *address {
+                    IpAddr::V4(address) => RData::A(A::from(address)),
+                    IpAddr::V6(address) => RData::AAAA(AAAA::from(address)),
+                };
+                ResourceRecord::new(question.qname.clone(), CLASS::IN, 1, data)
+            });
+            reply.answers.extend(records);
+        }
+    }
+    Some(reply.build_bytes_vec_compressed().expect("a packet"))
+}
