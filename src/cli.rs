@@ -402,7 +402,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn an_argument_that_is_no_text_is_a_mistake_and_no_panic() {
+    fn o01_an_argument_that_is_no_text_is_a_mistake_and_no_panic() {
         use std::os::unix::ffi::OsStringExt;
         let odd = OsString::from_vec(vec![0xFF, b'8']);
         assert!(parse([odd.clone()]).is_err());

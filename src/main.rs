@@ -170,15 +170,22 @@ fn open(config: &Path) -> Result<Rulebook, ExitCode> {
             tell(&line);
         }
         if matches!(unusable, firewall::Unusable::Unreadable(_)) {
-            let folder = std::env::current_dir().unwrap_or_default();
             tell(&format_args!(
                 "looked for the rules from {}; name another file with --config, or write \
                  one, for example: permit cb 127.0.0.0/8 - - -",
-                folder.display()
+                current_folder()
             ));
         }
         ExitCode::from(WRONG)
     })
+}
+
+/// Where relative paths begin, for the operator.
+fn current_folder() -> String {
+    match std::env::current_dir() {
+        Ok(folder) => folder.display().to_string(),
+        Err(error) => format!("the current folder, which cannot be told ({error})"),
+    }
 }
 
 /// Prints on stdout. Whoever closed it early has seen enough.

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_survives() {
+    fn w06_every_character_survives() {
         for char in (1..=u32::from(char::MAX)).filter_map(char::from_u32) {
             let text = char.to_string();
             assert_eq!(decode(&escape(&text)), text);

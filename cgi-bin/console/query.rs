@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_parsed_again() {
+    fn w02_what_is_encoded_is_parsed_again() {
         let query = Query::parse(b"h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt");
         assert_eq!(Query::parse(query.encode().as_bytes()), query);
     }

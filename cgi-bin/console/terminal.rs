@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_sequences_take_no_memory() {
+    fn w11_endless_sequences_take_no_memory() {
         let mut terminal = Terminal::default();
         terminal.show(b"\x1b]0;");
         for _ in 0..1000 {

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn every_good_form_is_understood() {
+    fn f06_f13_every_good_form_is_understood() {
         for (line, meaning) in [
             // From the project sheet and the notes.
             ("permit c - - - -", "permit c - - - -"),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_form_is_refused_with_a_reason() {
+    fn f06_every_bad_form_is_refused_with_a_reason() {
         for (line, reason) in [
             ("allow c -", "permit or deny"),
             ("permit", "mode is missing"),
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused_outside_comments() {
+    fn f06_bytes_that_are_no_text_are_refused_outside_comments() {
         assert!(parse(b"permit c \xff\xfe").is_err());
         assert_eq!(
             parse(b"permit c - # \xa4\xa4\xa4\xe5").map(|r| r.len()),
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line() {
+    fn f06_every_mistake_is_told_with_its_line() {
         let mistakes = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
         let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
         assert_eq!(lines, [2, 5]);

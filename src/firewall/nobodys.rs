@@ -26,7 +26,7 @@ mod tests {
     use super::nobodys;
 
     #[test]
-    fn what_is_nobodys_is_told_from_what_the_rules_decide() {
+    fn c05_c11_what_is_nobodys_is_told_from_what_the_rules_decide() {
         for (address, port, refused) in [
             ("127.0.0.1", 0, true),
             ("0.0.0.0", 80, true),

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_match_decides_and_no_match_is_a_no() {
+    fn f10_the_first_match_decides_and_no_match_is_a_no() {
         let rules = rules(
             "permit c - - 140.113. -  # [NCTU only]\n\
              permit b 140.114.*.*\n\
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_compared_number_by_number() {
+    fn f10_addresses_are_compared_number_by_number() {
         let rules = rules("permit c 140.113.1.*\n");
         assert!(judge(&rules, "c 1.1.1.1 140.113.1.0 80").0);
         assert!(judge(&rules, "c 1.1.1.1 140.113.1.255 80").0);
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_length_covers_what_it_should() {
+    fn f10_every_prefix_length_covers_what_it_should() {
         for bits in 0..=32_u32 {
             let first = 0xAAAA_AAAA_u32 & mask_v4(bits as u8);
             let text = format!("permit c {}/{bits}\n", Ipv4Addr::from_bits(first));
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_find_the_open_relay_and_the_denial_by_name() {
+    fn x05_warnings_find_the_open_relay_and_the_denial_by_name() {
         let open = rules("permit c 10.0.0.0/8 - - -\npermit c *.*.*.*\n");
         assert_eq!(open.open_relay(), Some(2));
         assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
@@ -514,7 +514,7 @@ mod tests {
     /// default deny, leading rules permit no more than the whole file did, as
     /// long as it denies nothing that a later rule permits.
     #[test]
-    fn leading_lines_permit_a_subset() {
+    fn f05_f10_leading_lines_permit_a_subset() {
         let text = "permit c 1.0.0.0/8\ndeny c 2.0.0.0/8\npermit c 2.2.0.0/16\npermit c 3.\n";
         let whole = rules(text);
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);

@@ -294,3 +294,24 @@ impl Pump<'_> {
         self.abandoned.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn r18_a_connection_that_is_gone_can_be_ended_in_every_way() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let far = TcpStream::connect(listener.local_addr().expect("an address"));
+        let (near, _) = listener.accept().expect("a connection");
+        net::reset_on_close(&far.expect("a connection"));
+        let error = Leg::read(&near, &mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(near.is_gone());
+        near.finish();
+        near.abandon();
+        near.cut();
+        assert_eq!(Leg::read(&near, &mut [0]).expect("an end"), 0);
+    }
+}

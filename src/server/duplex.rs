@@ -68,3 +68,106 @@ impl Drop for CutOnPanic<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use crate::firewall::Rulebook;
+    use crate::logger::{self, Detail, Output};
+    use crate::server::{House, Server, Settings};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Sends what is written to it.
+    struct Told(Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn house(diagnostics: Sender<Vec<u8>>) -> Arc<House> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rules = folder.path().join("socks.conf");
+        std::fs::write(&rules, "permit - -\n").expect("written");
+        let output = Output {
+            screen: None,
+            diagnostics: Box::new(Told(diagnostics)),
+            detail: Detail::Sessions,
+        };
+        let (_logger, log) = logger::start(output).expect("a thread");
+        let rulebook = Rulebook::open(&rules).expect("good rules");
+        Server::new(Settings::default(), rulebook, log).house
+    }
+
+    /// A visit with both its ends, and the other ends of both.
+    fn visit(house: &Arc<House>, present: &Sender<Infallible>) -> (Arc<Visit>, [TcpStream; 2]) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let connect = || {
+            let far = TcpStream::connect(listener.local_addr().expect("an address"));
+            let far = far.expect("a connection");
+            far.set_read_timeout(Some(PATIENCE)).expect("set");
+            (listener.accept().expect("a connection"), far)
+        };
+        let ((client, address), client_far) = connect();
+        let ((remote, _), remote_far) = connect();
+        let seat = house.registry.seat(1, 10).expect("a seat");
+        let visit = Visit::new(Arc::clone(house), seat, client, address, present.clone());
+        assert!(visit.attach(remote));
+        (Arc::new(visit), [client_far, remote_far])
+    }
+
+    fn told(diagnostics: &Receiver<Vec<u8>>, words: &str) {
+        let mut all = String::new();
+        while !all.contains(words) {
+            let more = diagnostics.recv_timeout(PATIENCE).expect(words);
+            all.push_str(&String::from_utf8_lossy(&more));
+        }
+    }
+
+    #[test]
+    fn s12_a_panic_ends_its_session_and_no_other() {
+        let (tell, diagnostics) = unbounded();
+        let house = house(tell);
+        let (present, all_left) = bounded::<Infallible>(0);
+        let (healthy, [client, remote]) = visit(&house, &present);
+        let down = Down::reserve(&healthy).expect("a thread");
+        let relay = move || down.relay(&healthy);
+        house
+            .workers
+            .start("s1".to_owned(), relay)
+            .expect("a thread");
+        let (ill, far_ends) = visit(&house, &present);
+        let panics = move || {
+            let _guard = CutOnPanic(&ill);
+            panic!("on purpose");
+        };
+        house
+            .workers
+            .start("s1".to_owned(), panics)
+            .expect("a thread");
+        for mut far in far_ends {
+            assert_eq!(far.read(&mut [0]).expect("an end"), 0);
+        }
+        told(&diagnostics, "an error in the server itself");
+        // The other one goes on.
+        (&client).write_all(b"x").expect("sent");
+        (&remote).read_exact(&mut [0]).expect("received");
+        drop((client, remote, present));
+        let left = all_left.recv_timeout(PATIENCE);
+        assert_eq!(left, Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+    }
+}

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_one_thread_and_no_other_job() {
+    fn s12_a_panic_ends_one_thread_and_no_other_job() {
         let workers = Workers::default();
         let (done, all) = unbounded();
         for job in 0..20 {

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_kept_in_lower_case_without_the_final_dot() {
+    fn x06_names_are_kept_in_lower_case_without_the_final_dot() {
         for (given, kept) in [
             ("example.org", "example.org"),
             ("Example.ORG.", "example.org"),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_dotted_quad_is_an_address() {
+    fn d06_a_strict_dotted_quad_is_an_address() {
         for (given, address) in [
             ("127.0.0.1", Ipv4Addr::LOCALHOST),
             ("140.113.1.2", Ipv4Addr::new(140, 113, 1, 2)),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_resolver_would_take_for_an_address_is_refused() {
+    fn d06_x03_what_the_resolver_would_take_for_an_address_is_refused() {
         for given in [
             "127.1",
             "0177.0.0.1",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_name_is_refused() {
+    fn d04_d05_x06_what_is_no_host_name_is_refused() {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = format!("{}.example", ["a"; 130].join("."));
         for given in [

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_read_exactly_in_any_chunking() {
+    fn h01_h02_a_request_is_read_exactly_in_any_chunking() {
         for (bytes, request, rest) in requests() {
             for chunk in 1..=bytes.len() {
                 let mut stream = BufReader::with_capacity(chunk, bytes);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_into_two_and_three_pieces_gives_the_same_request() {
+    fn h01_every_split_into_two_and_three_pieces_gives_the_same_request() {
         for (bytes, request, rest) in requests() {
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn every_proper_prefix_asks_for_more() {
+    fn h04_every_proper_prefix_asks_for_more() {
         for (bytes, _, rest) in requests() {
             for length in 0..bytes.len() - rest.len() {
                 assert_eq!(Request::decode(&bytes[..length]), Ok(None));
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_number_of_a_name_announcement_is_ignored() {
+    fn d01_the_last_number_of_a_name_announcement_is_ignored() {
         for x in 1..=255 {
             let bytes = [4, 1, 0, 80, 0, 0, 0, x, 0, b'h', 0];
             let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
@@ -417,7 +417,30 @@ mod tests {
     }
 
     #[test]
-    fn fields_at_their_limit_pass_and_one_byte_more_is_refused_at_once() {
+    fn d02_d03_what_only_looks_like_an_announcement_is_an_address() {
+        for address in [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1]] {
+            let head = [&[4, 1, 0, 80], &address[..], &[0]].concat();
+            let bytes = [&head[..], b"early\x00"].concat();
+            let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
+            assert_eq!(length, head.len(), "no name is read");
+            let expected = Host::Address(Ipv4Addr::from(address).into());
+            assert_eq!(request.target().host, expected);
+        }
+    }
+
+    #[test]
+    fn c14_port_and_address_are_in_network_byte_order() {
+        for x in 0..=255 {
+            let bytes = [4, 1, x, 7, 9, x, 2, 3, 0];
+            let (request, _) = Request::decode(&bytes).unwrap().expect("complete");
+            let target = request.target();
+            assert_eq!(target.port, u16::from(x) * 256 + 7);
+            assert_eq!(target.host.to_string(), format!("9.{x}.2.3"));
+        }
+    }
+
+    #[test]
+    fn h07_h08_fields_at_their_limit_pass_and_one_byte_more_is_refused_at_once() {
         let head = [4, 1, 0, 80, 0, 0, 0, 1];
         let with = |user: usize, name: usize| {
             [&head[..], &vec![b'u'; user], &[0], &vec![b'n'; name], &[0]].concat()
@@ -441,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
+    fn h10_h13_other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
         for byte in (0..=255).filter(|&byte| byte != VERSION) {
             assert_eq!(Request::decode(&[byte]), Err(Malformed::Version(byte)));
         }

@@ -273,7 +273,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
 }
 
 #[test]
-fn b13_what_the_rules_deny_opens_no_listener() {
+fn b13_x09_what_the_rules_deny_opens_no_listener() {
     if !crate::tools::present("strace", "strace") {
         return;
     }
@@ -334,7 +334,7 @@ fn advertise_is_what_the_first_reply_says() {
 }
 
 #[test]
-fn five_hundred_wait_at_once_and_leave_nothing() {
+fn b05_five_hundred_wait_at_once_and_leave_nothing() {
     let proxy = Proxy::open();
     let waiting: Vec<_> = (0..500)
         .map(|_| bind(&proxy, &expecting(LOCALHOST)))

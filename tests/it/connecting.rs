@@ -114,6 +114,38 @@ fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
     proxy.finish();
 }
 
+/// This machine lacks something: the answer is no, and the next is served.
+#[test]
+fn c07_what_the_system_denies_is_told_and_forgotten() {
+    for (injection, words) in [
+        ("socket:error=EMFILE", "Too many open files"),
+        ("socket:error=ENFILE", "Too many open files in system"),
+        ("socket:error=ENOBUFS", "No buffer space available"),
+        ("socket:error=ENOMEM", "Cannot allocate memory"),
+        ("connect:error=ENOBUFS", "No buffer space available"),
+        ("connect:error=EAGAIN", "Resource temporarily unavailable"),
+        (
+            "connect:error=EADDRNOTAVAIL",
+            "Cannot assign requested address",
+        ),
+        ("ioctl:error=EIO", "Input/output error"),
+        ("setsockopt:error=ENOPROTOOPT", "Protocol not available"),
+        ("getsockname:error=ENOBUFS", "No buffer space available"),
+    ] {
+        let proxy = Proxy::open();
+        let origin = Origin::echo();
+        let Some(tampering) = Tampering::with(&proxy, injection) else {
+            return proxy.finish();
+        };
+        assert!(proxy.refuses(&origin.target()).ends_with("CONNECT Reject"));
+        let line = proxy.says("refused");
+        assert!(line.contains(words), "{injection}: {line}");
+        drop(tampering);
+        drop(through(proxy.address(), &origin.target()));
+        proxy.finish();
+    }
+}
+
 #[test]
 fn c09_a_loop_through_ourselves_ends_after_one_turn() {
     // Whatever address the server listens on, and reaches itself at.

@@ -390,7 +390,7 @@ const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
 const TEXT_SUM: &str = "\n# ";
 
 #[test]
-fn curl_receives_chunks_as_they_come() {
+fn w18_curl_receives_chunks_as_they_come() {
     if !present(apache::APACHE, "apache2") || !present("curl", "curl") {
         return;
     }
@@ -436,11 +436,21 @@ fn curl_receives_chunks_as_they_come() {
 }
 
 #[test]
-fn a_reader_who_leaves_ends_the_program() {
+fn w14_a_reader_who_leaves_ends_the_program() {
+    ends_the_program(|curl, _| drop(curl));
+}
+
+#[test]
+fn w16_a_killed_web_server_ends_the_program() {
+    ends_the_program(|_curl, apache| apache.is_killed());
+}
+
+/// Begins a page on which nothing moves but the clock, and waits for its end
+/// once this has happened.
+fn ends_the_program(why: impl FnOnce(Running, &Apache)) {
     if !present(apache::APACHE, "apache2") || !present("curl", "curl") {
         return;
     }
-    // Nothing but the clock moves on this page.
     let (proxy, shell) = (Proxy::open(), Shell::start(&["--hang"]));
     let apache = Apache::start(&[("normal.txt", NORMAL)]);
     let row = Row {
@@ -453,7 +463,7 @@ fn a_reader_who_leaves_ends_the_program() {
         curl.stdout_so_far().contains(">granted").then_some(())
     });
     assert!(apache.runs_a_console());
-    drop(curl);
+    why(curl, &apache);
     until("the end of the program", || {
         (!apache.runs_a_console()).then_some(())
     });

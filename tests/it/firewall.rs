@@ -180,18 +180,25 @@ fn f07_what_is_no_regular_file_hangs_nothing() {
 }
 
 #[test]
-fn f08_without_a_descriptor_the_last_good_rules_stay() {
-    let proxy = Proxy::start(PERMIT, &[]);
-    let origin = Origin::echo();
-    let Some(tampering) = Tampering::with(&proxy, "openat:error=EMFILE") else {
-        return proxy.finish();
-    };
-    fs::write(proxy.config(), DENY).unwrap();
-    assert!(permitted(&proxy, &origin));
-    proxy.says("Too many open files");
-    drop(tampering);
-    assert!(!permitted(&proxy, &origin));
-    proxy.finish();
+fn f07_f08_a_file_that_cannot_be_opened_changes_nothing() {
+    for (error, words) in [
+        ("EMFILE", "Too many open files"),
+        ("ENFILE", "Too many open files in system"),
+        ("EIO", "Input/output error"),
+        ("EACCES", "Permission denied"),
+    ] {
+        let proxy = Proxy::start(PERMIT, &[]);
+        let origin = Origin::echo();
+        let Some(tampering) = Tampering::with(&proxy, &format!("openat:error={error}")) else {
+            return proxy.finish();
+        };
+        fs::write(proxy.config(), DENY).unwrap();
+        assert!(permitted(&proxy, &origin));
+        proxy.says(words);
+        drop(tampering);
+        assert!(!permitted(&proxy, &origin));
+        proxy.finish();
+    }
 }
 
 #[test]

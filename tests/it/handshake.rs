@@ -1,14 +1,16 @@
 //! Requests in all states of wholeness.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use threadsocks::wire::Command;
 
 use crate::ends::{
-    self, Origin, at, dial, finish, named, noise, read_all, read_exactly, request, reset, write,
+    self, CLOSED, Origin, accept, at, dial, finish, named, noise, read_all, read_exactly, request,
+    reset, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, until};
 
@@ -282,6 +284,25 @@ fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
     }
     proxy.is_back_at_its_base();
     assert!(proxy.said().len() < 10, "{:?}", proxy.said());
+    proxy.finish();
+}
+
+/// Whoever asks and reads nothing, with the least room there can be for an
+/// answer, keeps nobody waiting: the reply goes into the server's own buffer.
+#[test]
+fn h16_a_client_that_never_reads_holds_nothing_up() {
+    let proxy = Proxy::open();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let here = listener.local_addr().unwrap();
+    for target in [at(here), at(CLOSED.into())] {
+        let client = dial(proxy.address());
+        setsockopt(&client, sockopt::RcvBuf, &1).unwrap();
+        write(&client, &request(Command::Connect, &target, b""));
+        proxy.block_for(client.local_addr().unwrap());
+    }
+    assert_eq!(proxy.blocks(2)[0].reply, "Accept");
+    assert_eq!(proxy.blocks(2)[1].reply, "Reject");
+    drop(accept(&listener));
     proxy.finish();
 }
 

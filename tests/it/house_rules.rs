@@ -174,7 +174,7 @@ fn every_room_is_explained_in_its_first_line_by_one_sentence() {
 }
 
 #[test]
-fn a_panic_stays_in_its_session() {
+fn s12_a_panic_stays_in_its_session() {
     let manifest = paper("Cargo.toml");
     assert!(!manifest.contains("panic = \"abort\""));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use threadsocks::client;
 
-use crate::ends::{CLOSED, Origin, at, dial, finish, read_all, through, write};
+use crate::ends::{CLOSED, Origin, at, dial, finish, read_all, read_exactly, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
 
 /// A request that is refused at once.
@@ -149,7 +149,7 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
 }
 
 #[test]
-fn l04_a_full_disk_stops_nothing() {
+fn l04_s11_a_full_disk_stops_nothing() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let proxy = Proxy::with(Setup {
         stdout: Some(Stdio::from(full)),
@@ -203,5 +203,23 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
         explained <= most,
         "{explained} lines in {took:?}: {lines:#?}"
     );
+    proxy.finish();
+}
+
+#[test]
+fn l09_nothing_that_is_relayed_is_ever_printed() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let origin = Origin::echo();
+    let client = through(proxy.address(), &origin.target());
+    write(&client, b"PASS hunter2\r\n");
+    assert_eq!(read_exactly(&client, 14), b"PASS hunter2\r\n");
+    let own = client.local_addr().unwrap();
+    drop(client);
+    proxy.says("ending=");
+    proxy.block_for(own);
+    for line in proxy.said() {
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    // The screen is nothing but messages, which finish() looks at.
     proxy.finish();
 }

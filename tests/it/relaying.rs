@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ends::{Origin, finish, noise, read_all, read_exactly, relayed, reset, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, until};
+use crate::tampering::Tampering;
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -121,7 +122,7 @@ fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
 
 /// The system tells of a reset only once, and may tell the pump that writes.
 #[test]
-fn r05_a_reset_among_writes_is_not_taken_for_an_end() {
+fn r05_s10_a_reset_among_writes_is_not_taken_for_an_end() {
     let proxy = Proxy::open();
     for _ in 0..200 {
         let (client, remote) = relayed(proxy.address());
@@ -407,7 +408,7 @@ fn state(stream: &TcpStream) -> String {
 /// The issue's own measure: a hundred clients at once, megabytes both ways,
 /// every byte right, and nothing left behind.
 #[test]
-fn a_hundred_clients_at_once() {
+fn l06_a_hundred_clients_at_once() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     let start = Arc::new(Barrier::new(100));
@@ -486,6 +487,31 @@ fn r25_an_urgent_byte_amid_bulk_ends_nothing() {
     });
     drop((client, remote));
     proxy.finish();
+}
+
+#[test]
+fn r22_without_pipes_or_splice_bulk_is_copied() {
+    for injection in [
+        "pipe2:error=EMFILE",
+        "pipe2:error=ENFILE",
+        "splice:error=EINVAL",
+    ] {
+        let proxy = Proxy::open();
+        let Some(tampering) = Tampering::with(&proxy, injection) else {
+            return proxy.finish();
+        };
+        let (client, remote) = relayed(proxy.address());
+        let data = noise(22, 8 * MEGABYTE);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                write(&remote, &data);
+                finish(&remote);
+            });
+            assert!(read_all(&client) == data, "{injection}");
+        });
+        drop((client, remote, tampering));
+        proxy.finish();
+    }
 }
 
 /// There are 32 pipes for all. Whoever finds none is served without.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
@@ -58,6 +60,115 @@ fn o01_f01_a_start_that_cannot_be_says_why_in_its_status_and_a_line() {
 }
 
 #[test]
+fn o11_a_current_folder_that_is_gone_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = folder.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let mut command = std::process::Command::new("sh");
+    let script = "rmdir ../gone && exec \"$0\" 0";
+    let output = command
+        .args(["-c", script, env!("CARGO_BIN_EXE_threadsocks")])
+        .current_dir(&gone)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("current folder, which cannot be told"),
+        "{said}"
+    );
+    assert!(said.contains("--config"), "{said}");
+}
+
+/// Starts a copy of the server that anybody may run, beside its rules, as
+/// nobody.
+const AS_NOBODY: &str = "folder=${4%/*} && chmod 755 \"$folder\" && cp \"$0\" \"$folder/server\" \
+    && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$folder/server\" \"$@\"";
+
+#[test]
+fn o11_s03_an_unprivileged_user_without_threads_left() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become somebody else");
+    }
+    if !present("setpriv", "util-linux") || !present("prlimit", "util-linux") {
+        return;
+    }
+    let proxy = Proxy::with(Setup {
+        wrapper: &["sh", "-c", AS_NOBODY],
+        ..Setup::default()
+    });
+    let origin = Origin::echo();
+    let live = through(proxy.address(), &origin.target());
+    proxy.until_thread("s1-down");
+    let pid = proxy.pid().to_string();
+    // Root may have any number of threads; nobody may not.
+    let old = set_limit(&pid, "nproc", "1");
+    let client = dial(proxy.address());
+    assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
+    proxy.says("no thread for a client");
+    write(&live, b"still here");
+    assert_eq!(read_exactly(&live, 10), b"still here");
+    set_limit(&pid, "nproc", &old);
+    drop(through(proxy.address(), &origin.target()));
+    drop(live);
+    proxy.finish();
+}
+
+#[test]
+fn o11_rules_that_may_not_be_read_are_told() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become somebody else");
+    }
+    if !present("setpriv", "util-linux") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("socks.conf");
+    fs::write(&rules, PERMIT_ALL).unwrap();
+    fs::set_permissions(&rules, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = std::process::Command::new("sh");
+    let output = command
+        .args(["-c", AS_NOBODY, env!("CARGO_BIN_EXE_threadsocks")])
+        .args(["--bind", "127.0.0.1", "--config"])
+        .args([rules.as_os_str(), "0".as_ref()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("socks.conf: Permission denied"), "{said}");
+}
+
+/// No limit passes while the whole process stands still, other than by the
+/// clock, and nothing is lost.
+#[test]
+fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "500ms"]);
+    let origin = Origin::echo();
+    let live = through(proxy.address(), &origin.target());
+    let silent = dial(proxy.address());
+    proxy.until_thread("s2");
+    proxy.signal(Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", proxy.pid());
+    until("the stop", || {
+        fs::read_to_string(&stat)
+            .unwrap()
+            .contains(") T ")
+            .then_some(())
+    });
+    let late = dial(proxy.address());
+    write(&late, &request(Command::Connect, &origin.target(), b""));
+    write(&live, b"sent meanwhile");
+    thread::park_timeout(Duration::from_millis(700));
+    proxy.signal(Signal::SIGCONT);
+    assert_eq!(read_exactly(&live, 14), b"sent meanwhile");
+    // Its time begins when it is accepted.
+    assert_eq!(read_exactly(&late, 2), [0, 90]);
+    assert_eq!(read_all(&silent), b"");
+    drop((live, late));
+    proxy.finish();
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let (code, stdout, stderr) = run(&["--help"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
@@ -98,7 +209,16 @@ fn check_and_explain_tell_an_operator_what_the_rules_mean() {
 }
 
 #[test]
-fn the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
+fn x05_rules_that_make_an_open_relay_are_warned_of() {
+    let proxy = Proxy::open();
+    proxy.says("warning: ");
+    // What they permit is permitted, this machine too.
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn x07_the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
     let rules = include_str!("../../socks.conf");
     let proxy = Proxy::start(rules, &[]);
     drop(through(proxy.address(), &Origin::echo().target()));
@@ -172,7 +292,7 @@ fn o04_o05_one_signal_drains() {
 }
 
 #[test]
-fn o04_the_grace_ends_and_every_block_is_printed() {
+fn o04_l07_the_grace_ends_and_every_block_is_printed() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
     let origin = Origin::echo();
     let clients: Vec<_> = (0..50)
@@ -399,7 +519,7 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
     // The next descriptor that the server would get is one too many.
     let next = (0..).find(is_free).unwrap();
-    let old = set_descriptor_limit(&pid, &next.to_string());
+    let old = set_limit(&pid, "nofile", &next.to_string());
     // The server already waits for a client, with a descriptor for it in hand.
     let before = proxy.holdings().descriptors;
     let last = dial(proxy.address());
@@ -422,18 +542,22 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     assert!(took < 50, "{took} hundredths of a second");
     let line = proxy.says("cannot accept a client");
     assert!(line.contains("Too many open files"), "{line}");
-    set_descriptor_limit(&pid, &old);
+    set_limit(&pid, "nofile", &old);
     // The first that comes now is served.
     drop(through(proxy.address(), &origin.target()));
     drop((last, live));
     proxy.finish();
 }
 
-/// Sets the soft limit of a running process and gives the old one.
-fn set_descriptor_limit(pid: &str, limit: &str) -> String {
+/// Sets a soft limit of a running process, as `nofile`, and gives the old one.
+fn set_limit(pid: &str, name: &str, limit: &str) -> String {
+    // Not even root may, everywhere, but its own user.
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
     let prlimit = |arguments: &[&str]| {
         let mut command = std::process::Command::new("prlimit");
         let output = command
+            .uid(owner.uid())
+            .gid(owner.gid())
             .args(["--pid", pid])
             .args(arguments)
             .output()
@@ -441,8 +565,9 @@ fn set_descriptor_limit(pid: &str, limit: &str) -> String {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let old = prlimit(&["--nofile", "--noheadings", "--raw", "--output=SOFT"]);
-    prlimit(&[&format!("--nofile={limit}:")]);
+    let option = format!("--{name}");
+    let old = prlimit(&[&option, "--noheadings", "--raw", "--output=SOFT"]);
+    prlimit(&[&format!("{option}={limit}:")]);
     old.trim().to_owned()
 }
 

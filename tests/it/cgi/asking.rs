@@ -52,7 +52,7 @@ fn w02_every_query_gets_a_page() {
 }
 
 #[test]
-fn w03_nothing_typed_gets_into_the_headers() {
+fn w03_w23_nothing_typed_gets_into_the_headers() {
     let mut console = Console::new(&[]);
     let plain = console.page("");
     let nasty = console.page("h1=a%0d%0aSet-Cookie:x%0d%0a%0d%0a&p1=%0d%0a1&format=%0d%0ahtml");

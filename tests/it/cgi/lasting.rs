@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::shell::Shell;
 use super::{Console, column, good, row, shows};
@@ -118,6 +121,24 @@ fn w11_batch_files_of_empty_lines_take_no_memory() {
     proxy.finish();
 }
 
+#[test]
+fn w16_a_signal_ends_it_with_its_sessions() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        visit.hear();
+    });
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let mut page = console.start(&query);
+    shows(&mut page, "granted");
+    page.terminate();
+    let ended = page.ended(PATIENCE);
+    assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32));
+    proxy.finish();
+}
+
 /// The console, with a pipe from it that the test reads as it likes.
 fn piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
     let command = console.command.env("QUERY_STRING", query);
@@ -149,7 +170,7 @@ fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
 }
 
 #[test]
-fn a_page_that_cannot_be_written_at_all_is_a_failure() {
+fn w22_a_page_that_cannot_be_written_at_all_is_a_failure() {
     let mut console = Console::new(&[]);
     let mut child = console
         .command
@@ -275,7 +296,7 @@ fn flood() -> Origin {
 }
 
 #[test]
-fn a_reader_who_reads_nothing_cannot_keep_the_program() {
+fn w11_w14_a_reader_who_reads_nothing_cannot_keep_the_program() {
     let proxy = Proxy::open();
     let endless = flood();
     let query = row(1, endless.address(), "t1.txt", proxy.address());

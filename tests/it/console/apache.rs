@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::ends::free_ports;
@@ -101,6 +103,24 @@ impl Apache {
     /// Is there a page in progress?
     pub(super) fn runs_a_console(&self) -> bool {
         self.a_console().is_some()
+    }
+
+    /// Kills it with all its children, except for the programs they have started.
+    pub(super) fn is_killed(&self) {
+        let group = self.running.id().to_string();
+        let mut killed = 0;
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+            // 4711 (name) state parent group ...
+            let fields: Vec<&str> = stat.split_whitespace().collect();
+            if let [id, "(apache2)", _, _, its_group, ..] = *fields.as_slice()
+                && its_group == group
+            {
+                let _ = kill(Pid::from_raw(id.parse().unwrap()), Signal::SIGKILL);
+                killed += 1;
+            }
+        }
+        assert!(killed > 1, "the parent and those who serve");
     }
 
     /// Its folder in /proc: of all consoles, one that works in our folder.
