@@ -10,7 +10,7 @@ use threadsocks::wire::{Command, Refusal, Target};
 
 use crate::ends::{
     at, dial, dial_from, finish, free_ports, named, noise, patient, read_all, read_exactly,
-    request, reset, write,
+    request, reset, through, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -348,5 +348,19 @@ fn b05_five_hundred_wait_at_once_and_leave_nothing() {
         peer.write_all(b"x").unwrap();
         assert_eq!(read_exactly(&client, 1), b"x");
     }
+    proxy.finish();
+}
+
+/// The peer comes through the same server, which is no loop: the rules permit it
+/// to connect there.
+#[test]
+fn b15_the_peer_may_be_the_server_itself() {
+    let proxy = Proxy::open();
+    let binding = bind(&proxy, &expecting(LOCALHOST));
+    let peer = through(proxy.address(), &at(listening(&binding)));
+    let (client, _) = binding.wait().expect("granted");
+    write(&peer, b"the long way");
+    assert_eq!(read_exactly(&client, 12), b"the long way");
+    drop((peer, client));
     proxy.finish();
 }

@@ -1,14 +1,15 @@
 //! CONNECT: addresses, and everything that can fail.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use threadsocks::client::{self, NotGranted};
-use threadsocks::wire::Command;
+use threadsocks::wire::{Command, Target};
 
 use crate::ends::{
-    BlackHole, CLOSED, Origin, at, dial, read_all, read_exactly, request, reset, through, write,
+    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, reset,
+    through, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 use crate::tampering::Tampering;
@@ -92,7 +93,7 @@ fn c04_a_client_that_only_ends_its_half_is_still_served() {
         &client,
         &request(Command::Connect, &at(hole.address()), b""),
     );
-    crate::ends::finish(&client);
+    finish(&client);
     let began = Instant::now();
     assert_eq!(read_all(&client)[..2], [0, 91]);
     assert!(began.elapsed() >= Duration::from_millis(600));
@@ -228,23 +229,52 @@ fn s03_without_a_thread_a_client_still_gets_its_refusal() {
     proxy.finish();
 }
 
+/// Everything that can end otherwise than in a relay, a thousand times each.
 #[test]
-fn s08_every_refusal_a_few_hundred_times_leaves_nothing() {
-    let proxy = Proxy::start("deny c 127.0.0.9\npermit c -\n", &[]);
-    let denied = at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 80)));
-    for _ in 0..300 {
-        for target in [
-            &at(CLOSED.into()),
-            &denied,
-            &at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        ] {
-            let result = client::connect(dial(proxy.address()), target, b"");
-            assert!(matches!(result, Err(NotGranted::Refused(_))));
+fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
+    const TIMES: usize = 1000;
+    let proxy = Proxy::start("deny cb 127.0.0.9\npermit cb -\n", &[]);
+    let local = |last, port| at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port)));
+    let connect = |target: &Target| request(Command::Connect, target, b"");
+    let bind = |target: &Target| request(Command::Bind, target, b"");
+    let refused = &[0, 91][..];
+    // What is sent, and how the answer begins.
+    let ways: [(Vec<u8>, &[u8]); 14] = [
+        (connect(&at(CLOSED.into())), refused),
+        (connect(&local(9, 80)), refused),
+        (connect(&local(1, 0)), refused),
+        (connect(&named("localhost", 1)), refused),
+        (b"\x04\x01\0\x50\0\0\0\x01\0a b\0".to_vec(), refused),
+        (b"\x04\x01\0\x50\0\0\0\x01\0\0".to_vec(), refused),
+        (b"\x04\x09\0\0\0\0\0\0\0".to_vec(), refused),
+        (b"\x04\x01\0".to_vec(), refused),
+        (vec![b'u'; 0], b""),
+        (b"GET / HTTP/1.1\r\n".to_vec(), b""),
+        (b"\x05\x01\0".to_vec(), &[5, 0xFF]),
+        (
+            [b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 513]].concat(),
+            refused,
+        ),
+        (bind(&local(9, 80)), refused),
+        // Granted at first, and left at once.
+        (bind(&local(1, 80)), &[0, 90]),
+    ];
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let (ways, proxy) = (&ways, &proxy);
+            scope.spawn(move || {
+                for _ in (half..TIMES).step_by(2) {
+                    for (message, answer) in ways {
+                        let client = dial(proxy.address());
+                        write(&client, message);
+                        finish(&client);
+                        assert!(read_all(&client).starts_with(answer), "{message:?}");
+                    }
+                }
+            });
         }
-        let bad: TcpStream = dial(proxy.address());
-        write(&bad, b"\x04\x09\0\0\0\0\0\0\0");
-        assert_eq!(read_all(&bad)[..2], [0, 91]);
-    }
-    assert_eq!(proxy.blocks(900).len(), 900);
+    });
+    // One message for every whole request.
+    assert_eq!(proxy.blocks(8 * TIMES).len(), 8 * TIMES);
     proxy.finish();
 }

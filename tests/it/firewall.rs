@@ -280,3 +280,25 @@ fn an_unchanged_file_is_not_read_again() {
     assert!(!proxy.said().iter().any(|line| line.contains("Too many")));
     proxy.finish();
 }
+
+#[test]
+fn f11_ten_thousand_rules_cost_less_than_a_millisecond() {
+    let rule = |number: usize| format!("deny c 10.{}.{}.0/24 - - -\n", number / 256, number % 256);
+    let many: String = (0..10_000).map(rule).collect();
+    let quickest = |rules: &str| {
+        let proxy = Proxy::start(rules, &[]);
+        proxy.settle_rules();
+        let origin = Origin::echo();
+        let request = |_| {
+            let began = Instant::now();
+            drop(through(proxy.address(), &origin.target()));
+            began.elapsed()
+        };
+        let quickest = (0..50).map(request).min().unwrap();
+        proxy.finish();
+        quickest
+    };
+    let (few, all) = (quickest(PERMIT), quickest(&(many + PERMIT)));
+    let cost = all.saturating_sub(few);
+    assert!(cost < Duration::from_millis(1), "{few:?}, then {all:?}");
+}

@@ -59,7 +59,7 @@ fn h01_split_at_every_byte() {
 }
 
 #[test]
-fn h02_early_data_arrives_once_and_in_order() {
+fn h02_h15_early_data_arrives_once_and_in_order() {
     let proxy = Proxy::open();
     let origin = recorder();
     for target in [origin.target(), named("localhost", origin.port())] {
@@ -84,7 +84,7 @@ fn h02_early_data_arrives_once_and_in_order() {
 }
 
 #[test]
-fn h02_the_reply_precedes_a_banner() {
+fn h02_c12_the_reply_precedes_a_banner() {
     let proxy = Proxy::open();
     let origin = Origin::serving(|stream| write(&stream, b"220 hello"));
     for _ in 0..50 {
@@ -166,7 +166,7 @@ fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
 }
 
 #[test]
-fn h09_a_user_id_is_opaque_and_escaped() {
+fn h09_l01_a_user_id_is_opaque_and_escaped() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let origin = recorder();
     let user: Vec<u8> = (1..=255).collect();

@@ -44,7 +44,7 @@ const NO_NAMES: [&[u8]; 15] = [
 ];
 
 #[test]
-fn d04_d05_d06_names_that_are_none_are_refused() {
+fn d04_d05_d06_l01_names_that_are_none_are_refused() {
     let proxy = Proxy::open();
     for name in NO_NAMES {
         assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
