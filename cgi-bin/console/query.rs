@@ -171,7 +171,13 @@ fn decode(value: &[u8]) -> String {
             _ => bytes.push(first),
         }
     }
-    String::from_utf8_lossy(&bytes).trim().to_owned()
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    // What stands for bytes that are no UTF-8, or for a character cut at the
+    // limit, is longer than they were.
+    while text.len() > MAX_VALUE {
+        text.pop();
+    }
+    text.trim().to_owned()
 }
 
 /// The byte that the first two characters stand for, if they are hexadecimal.
@@ -254,6 +260,16 @@ mod tests {
         }
         let long = format!("h1={}", "a".repeat(1_000_000));
         assert_eq!(hosts(&long)[0].len(), MAX_VALUE);
+        let invalid = format!("h1={}", "%ff".repeat(MAX_VALUE));
+        assert_eq!(hosts(&invalid)[0], "\u{fffd}".repeat(MAX_VALUE / 3));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_long_value_leads_to_itself() {
+        for sign in ["%ff", "%e4%bd%a0", "%f0%9f%98%80", "a%c3%a9"] {
+            let query = Query::parse(format!("h1={}", sign.repeat(MAX_VALUE)).as_bytes());
+            assert_eq!(Query::parse(query.encode().as_bytes()), query, "{sign}");
+        }
     }
 
     #[test]
