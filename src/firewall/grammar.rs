@@ -206,7 +206,7 @@ fn parse_addresses(word: &str) -> Result<Option<Addresses>, String> {
     if let Ok(address) = word.parse::<IpAddr>() {
         return Ok(Some(match address {
             IpAddr::V4(first) => Addresses::V4 { first, bits: 32 },
-            IpAddr::V6(first) => Addresses::V6 { first, bits: 128 },
+            IpAddr::V6(first) => canonical_v6(first, 128),
         }));
     }
     if let Some((address, bits)) = word.split_once('/') {
@@ -233,7 +233,7 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, Strin
         }
         IpAddr::V6(address) if bits <= 128 && all_digits => {
             let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
-            (IpAddr::V6(first), Addresses::V6 { first, bits })
+            (IpAddr::V6(first), canonical_v6(first, bits))
         }
         _ => return Err(not_a_range()),
     };
@@ -243,6 +243,15 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, Strin
         ));
     }
     Ok(range)
+}
+
+/// What is judged as IPv4 (`::ffff:1.2.3.4`) must be so in a rule as well, or
+/// the rule would never match.
+fn canonical_v6(first: Ipv6Addr, bits: u8) -> Addresses {
+    match (first.to_ipv4_mapped(), bits.checked_sub(96)) {
+        (Some(first), Some(bits)) => Addresses::V4 { first, bits },
+        _ => Addresses::V6 { first, bits },
+    }
 }
 
 /// `140.113.` or `140.113.*.*`: whole numbers from the left.
@@ -359,6 +368,10 @@ mod tests {
             ("permit c ::1", "permit c - - ::1 -"),
             ("permit c ::/0", "permit c - - ::/0 -"),
             ("permit c 2001:db8::/32", "permit c - - 2001:db8::/32 -"),
+            ("permit c ::ffff:1.2.3.4", "permit c - - 1.2.3.4 -"),
+            ("deny c ::ffff:a00:0/104", "deny   c - - 10.0.0.0/8 -"),
+            ("deny c ::ffff:0:0/96", "deny   c - - 0.0.0.0/0 -"),
+            ("permit c ::fffe:0:0/95", "permit c - - ::fffe:0:0/95 -"),
             // Names.
             (
                 "permit c WWW.Example.org.",
