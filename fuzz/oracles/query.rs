@@ -1,0 +1,152 @@
+//! The query of an address is understood as forms write it.
+
+use crate::query::{Query, ROWS, Row, percent_encode};
+
+/// Bytes of a value that are kept.
+const MOST: usize = 1000;
+
+/// The oracle.
+pub fn holds(bytes: &[u8]) {
+    let query = Query::parse(bytes);
+    assert_eq!(query, model(bytes), "the model reads it otherwise");
+    for value in values(&query) {
+        assert!(value.len() <= MOST, "{} bytes are kept", value.len());
+        assert_eq!(value.trim(), value);
+    }
+    in_any_order(bytes, &query);
+    leads_back(&query);
+    encoded(&String::from_utf8_lossy(bytes));
+}
+
+fn values(query: &Query) -> Vec<&str> {
+    let rows = query.rows.iter();
+    let mut values: Vec<&str> = rows.flat_map(values_of).collect();
+    values.extend([&query.socks_host[..], &query.socks_port]);
+    values
+}
+
+fn values_of(row: &Row) -> [&str; 5] {
+    [
+        &row.host,
+        &row.port,
+        &row.file,
+        &row.socks_host,
+        &row.socks_port,
+    ]
+    .map(String::as_str)
+}
+
+/// Each key's first value, found by looking for it.
+fn model(bytes: &[u8]) -> Query {
+    let mut query = Query::default();
+    let from_zero = ["h0", "p0", "f0", "sh0", "sp0"]
+        .iter()
+        .any(|key| has(bytes, key));
+    for row in 0..ROWS {
+        let number = if from_zero { row } else { row + 1 };
+        let get = |key: &str| first_value(bytes, &format!("{key}{number}"));
+        query.rows[row] = Row {
+            host: get("h"),
+            port: get("p"),
+            file: get("f"),
+            socks_host: get("sh"),
+            socks_port: get("sp"),
+        };
+    }
+    query.socks_host = first_value(bytes, "sh");
+    query.socks_port = first_value(bytes, "sp");
+    query.as_text = first_value(bytes, "format") == "text";
+    query.edit = !first_value(bytes, "edit").is_empty();
+    query
+}
+
+fn has(bytes: &[u8], wanted: &str) -> bool {
+    pairs(bytes)
+        .iter()
+        .any(|pair| key(pair) == wanted.as_bytes())
+}
+
+fn pairs(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split(|&byte| byte == b'&').collect()
+}
+
+fn key(pair: &[u8]) -> &[u8] {
+    let end = pair.iter().position(|&byte| byte == b'=');
+    &pair[..end.unwrap_or(pair.len())]
+}
+
+fn first_value(bytes: &[u8], wanted: &str) -> String {
+    let pairs = pairs(bytes);
+    let Some(pair) = pairs.iter().find(|pair| key(pair) == wanted.as_bytes()) else {
+        return String::new();
+    };
+    let value = pair.get(wanted.len() + 1..).unwrap_or_default();
+    let mut bytes = decoded(value);
+    bytes.truncate(MOST);
+    let text = String::from_utf8_lossy(&bytes);
+    let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
+    let end = ends.take_while(|&end| end <= MOST).last().unwrap_or(0);
+    text[..end].trim().to_owned()
+}
+
+/// Cut at each `%`; what stands behind one begins with two digits or not.
+pub(super) fn decoded(value: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = value
+        .iter()
+        .map(|&it| if it == b'+' { b' ' } else { it })
+        .collect();
+    let mut parts = spaced.split(|&byte| byte == b'%');
+    let mut bytes = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        let digits = part
+            .get(..2)
+            .filter(|two| two.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|two| std::str::from_utf8(two).ok());
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part[2..]);
+            }
+            None => {
+                bytes.push(b'%');
+                bytes.extend(part);
+            }
+        }
+    }
+    bytes
+}
+
+/// Only the order of equal keys counts, and further ones change nothing.
+fn in_any_order(bytes: &[u8], query: &Query) {
+    let mut firsts: Vec<&[u8]> = Vec::new();
+    for pair in pairs(bytes) {
+        if !firsts.iter().any(|first| key(first) == key(pair)) {
+            firsts.push(pair);
+        }
+    }
+    firsts.reverse();
+    assert_eq!(Query::parse(&firsts.join(&b'&')), *query, "in reverse");
+    firsts.extend(pairs(b"other=1&h=2&h6=3&&=&%68%31=4&hh1=5"));
+    assert_eq!(Query::parse(&firsts.join(&b'&')), *query, "with other keys");
+}
+
+/// The page's link to the form has all that was typed.
+fn leads_back(query: &Query) {
+    let link = query.encode();
+    let typed = Query {
+        as_text: false,
+        edit: false,
+        ..query.clone()
+    };
+    assert_eq!(Query::parse(link.as_bytes()), typed, "{link}");
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%=&".contains(&byte);
+    assert!(link.bytes().all(harmless), "{link}");
+}
+
+/// Encoded text has only what an address may have, and decodes to itself.
+fn encoded(text: &str) {
+    let encoded = percent_encode(text);
+    assert_eq!(decoded(encoded.as_bytes()), text.as_bytes());
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    assert!(encoded.bytes().all(harmless), "{encoded}");
+}

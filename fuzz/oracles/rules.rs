@@ -1,0 +1,402 @@
+//! `socks.conf` means what a slow reading of its text says.
+//!
+//! The model below knows nothing of the parser's types: it takes each line apart
+//! anew for each question, and compares addresses as text.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use threadsocks::firewall::{MOST_MISTAKES, Mistake, Question, Rules, Verdict, parse};
+use threadsocks::wire::{Command, Host, HostName};
+
+/// Lines of a file about which questions are asked.
+const LINES_ASKED: usize = 12;
+
+/// Questions for each of them.
+const QUESTIONS: usize = 12;
+
+/// Places at which a file is cut off.
+const CUTS: usize = 12;
+
+/// The oracle.
+pub fn holds(bytes: &[u8]) {
+    let whole = parse(bytes);
+    layout_is_without_meaning(bytes, &whole);
+    match &whole {
+        Err(mistakes) => told_well(bytes, mistakes),
+        Ok(rules) => {
+            shown_and_understood(rules);
+            judged_as_read(bytes, rules);
+        }
+    }
+    for end in line_ends(bytes) {
+        leading_lines(&bytes[..end], &whole);
+    }
+}
+
+/// Mistakes come in order, each on a line of the file, in words for a screen.
+fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
+    assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
+    let lines = bytes.split(|&byte| byte == b'\n').count();
+    for (index, mistake) in mistakes.iter().enumerate() {
+        let before = index.checked_sub(1).map_or(0, |it| mistakes[it].line);
+        assert!(before < mistake.line && mistake.line <= lines, "{mistake}");
+        assert!(mistake.reason.len() < 400, "{mistake}");
+        assert!(
+            mistake
+                .reason
+                .bytes()
+                .all(|byte| (0x20..0x7f).contains(&byte)),
+            "{mistake}"
+        );
+    }
+}
+
+type Parsed = Result<Rules, Vec<Mistake>>;
+
+/// The rules, or the lines that are none.
+fn gist(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
+    let lines = |mistakes: &Vec<Mistake>| mistakes.iter().map(|it| it.line).collect();
+    parsed.as_ref().map_err(lines)
+}
+
+/// CRLF, a final newline, comments, more blanks, a byte order mark and capital
+/// letters change nothing.
+fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
+    let with_ends = |end: &[u8]| {
+        let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+        lines.join(end)
+    };
+    let mut layouts = vec![
+        with_ends(b"\r\n"),
+        with_ends(b" \t\n"),
+        with_ends(b" # \xff permit - -\n"),
+        [bytes, b"\n"].concat(),
+        [bytes, b"\n# end"].concat(),
+        bytes.to_ascii_uppercase(),
+        bytes.to_ascii_lowercase(),
+    ];
+    if !bytes.starts_with(b"\xef\xbb\xbf") {
+        layouts.push([b"\xef\xbb\xbf", bytes].concat());
+    }
+    for layout in layouts {
+        let text = layout.escape_ascii();
+        assert_eq!(gist(&parse(&layout)), gist(whole), "with the layout {text}");
+    }
+}
+
+/// Each rule written in full on its own line is the same rule.
+fn shown_and_understood(rules: &Rules) {
+    let mut text = String::new();
+    for rule in rules.iter() {
+        let line = text.matches('\n').count() + 1;
+        let shown = rule.to_string();
+        assert!(
+            shown.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+            "{shown}"
+        );
+        text.push_str(&"\n".repeat(rule.line() - line));
+        text.push_str(&shown);
+        text.push('\n');
+    }
+    assert_eq!(parse(text.as_bytes()).as_ref(), Ok(rules), "{text}");
+}
+
+/// Some places behind a newline.
+fn line_ends(bytes: &[u8]) -> Vec<usize> {
+    let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
+    ends.map(|at| at + 1).take(CUTS).collect()
+}
+
+/// A file that somebody cut off between two lines permits no more than the
+/// whole: its rules decide as before, and the rest is denied.
+fn leading_lines(front: &[u8], whole: &Parsed) {
+    let part = parse(front);
+    let rules = match (&part, whole) {
+        (Ok(rules), Ok(whole)) => (rules, whole),
+        (Ok(_), Err(mistakes)) => {
+            let last = front.split(|&byte| byte == b'\n').count() - 1;
+            return assert!(mistakes[0].line > last, "{} is overlooked", mistakes[0]);
+        }
+        (Err(part), Err(whole)) => return assert!(whole.starts_with(part)),
+        (Err(part), Ok(_)) => panic!("only the front is wrong: {part:?}"),
+    };
+    let (part, whole) = rules;
+    assert!(part.iter().eq(whole.iter().take(part.len())));
+    let last = front.split(|&byte| byte == b'\n').count() - 1;
+    for asked in questions(front) {
+        let question = asked.question();
+        let expected = match whole.judge(&question) {
+            verdict @ Verdict {
+                line: Some(line), ..
+            } if line <= last => verdict,
+            _ => DENIED,
+        };
+        assert_eq!(part.judge(&question), expected, "{asked:?}");
+    }
+}
+
+const DENIED: Verdict = Verdict {
+    permitted: false,
+    line: None,
+};
+
+/// The verdicts are the model's, also for IPv4 in IPv6's clothes, and what is
+/// permitted was never ruled out beforehand.
+fn judged_as_read(bytes: &[u8], rules: &Rules) {
+    let text = String::from_utf8_lossy(bytes);
+    for asked in questions(bytes) {
+        let question = asked.question();
+        let verdict = rules.judge(&question);
+        assert_eq!(verdict, model(&text, &asked), "{asked:?}");
+        let disguised = Question {
+            source: SocketAddr::new(disguise(asked.source.ip()), asked.source.port()),
+            address: disguise(asked.address),
+            ..question
+        };
+        assert_eq!(rules.judge(&disguised), verdict, "{disguised:?}");
+        for port in [Some(asked.port), None] {
+            let could = rules.could_permit(asked.command, asked.source, question.name, port);
+            assert!(could || !verdict.permitted, "{asked:?} was ruled out");
+        }
+        if rules.open_relay().is_none() && rules.len() == 1 {
+            assert!(!verdict.permitted || !permits_all(&text), "{text} is open");
+        }
+    }
+}
+
+fn permits_all(text: &str) -> bool {
+    text.split_whitespace()
+        .eq(["permit", "c", "-", "-", "-", "-"])
+}
+
+fn disguise(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V6(address.to_ipv6_mapped()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// A question that owns its name.
+#[derive(Clone, Debug)]
+struct Asked {
+    command: Command,
+    source: SocketAddr,
+    name: Option<HostName>,
+    address: IpAddr,
+    port: u16,
+}
+
+impl Asked {
+    fn question(&self) -> Question<'_> {
+        Question {
+            command: self.command,
+            source: self.source,
+            name: self.name.as_ref(),
+            address: self.address,
+            port: self.port,
+        }
+    }
+}
+
+/// The four columns of one line in the long form.
+struct Line<'a> {
+    number: usize,
+    action: &'a str,
+    modes: &'a str,
+    columns: [&'a str; 4],
+}
+
+/// The lines of a good file that are rules.
+fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.split('\n').enumerate().filter_map(|(index, line)| {
+        let code = line.split_once('#').map_or(line, |(code, _)| code);
+        let words: Vec<&str> = code.split_ascii_whitespace().collect();
+        let columns = match *words.get(2..)? {
+            [to] => ["-", "-", to, "-"],
+            [to, port] => ["-", "-", to, port],
+            [from, from_port, to] => [from, from_port, to, "-"],
+            [from, from_port, to, port] => [from, from_port, to, port],
+            _ => return None,
+        };
+        Some(Line {
+            number: index + 1,
+            action: words[0],
+            modes: words[1],
+            columns,
+        })
+    })
+}
+
+/// The verdict by the text alone.
+fn model(text: &str, asked: &Asked) -> Verdict {
+    let letter = match asked.command {
+        Command::Connect => 'c',
+        Command::Bind => 'b',
+    };
+    let found = lines(text).find(|line| {
+        let [from, from_port, to, port] = line.columns;
+        (is_any(line.modes) || line.modes.to_lowercase().contains(letter))
+            && has_address(from, asked.source.ip())
+            && has_port(from_port, asked.source.port())
+            && (has_address(to, asked.address) || has_name(to, asked.name.as_ref()))
+            && has_port(port, asked.port)
+    });
+    found.map_or(DENIED, |line| Verdict {
+        permitted: line.action.to_lowercase() == "permit",
+        line: Some(line.number),
+    })
+}
+
+fn is_any(word: &str) -> bool {
+    ["-", "*"].contains(&word)
+}
+
+/// An address as a string of noughts and ones, IPv4 being a part of IPv6.
+fn bits(address: IpAddr) -> String {
+    let octets = match disguise(address) {
+        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(_) => unreachable!("disguised"),
+    };
+    octets.iter().map(|octet| format!("{octet:08b}")).collect()
+}
+
+fn has_address(word: &str, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    if is_any(word) {
+        return true;
+    }
+    if let Ok(same) = word.parse::<IpAddr>() {
+        return bits(same) == bits(address);
+    }
+    if let Some((first, length)) = word.split_once('/')
+        && let (Ok(first), Ok(length)) = (first.parse::<IpAddr>(), length.parse::<usize>())
+    {
+        // Ranges of IPv6 that begin before it do not contain IPv4.
+        let length = if first.is_ipv4() { 96 + length } else { length };
+        let reaches = length >= 96 || address.is_ipv6();
+        return reaches && bits(first)[..length] == bits(address)[..length];
+    }
+    let pattern = |char: char| char.is_ascii_digit() || ".*".contains(char);
+    if !word.chars().all(pattern) || address.is_ipv6() {
+        return false;
+    }
+    let given = word.split('.').filter(|part| !part.is_empty());
+    let have = address.to_string();
+    given
+        .zip(have.split('.'))
+        .all(|(given, have)| given == "*" || given == have)
+}
+
+fn has_name(word: &str, name: Option<&HostName>) -> bool {
+    let Some(name) = name else {
+        return false;
+    };
+    let word = word.to_ascii_lowercase();
+    let word = word.strip_suffix('.').unwrap_or(&word);
+    match word.strip_prefix('*') {
+        Some(below) => name.as_str().ends_with(below) && name.as_str().len() > below.len(),
+        None => name.as_str() == word,
+    }
+}
+
+fn has_port(word: &str, port: u16) -> bool {
+    let number = |text: &str| text.parse::<u16>().unwrap();
+    is_any(word)
+        || word.split(',').any(|part| match part.split_once('-') {
+            Some((first, last)) => number(first) <= port && port <= number(last),
+            None => number(part) == port,
+        })
+}
+
+/// Questions close to what the lines are about, the same ones each time.
+fn questions(bytes: &[u8]) -> Vec<Asked> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut questions = Vec::new();
+    for line in lines(&text).take(LINES_ASKED) {
+        let [from, from_port, to, port] = line.columns;
+        let sources = addresses(from);
+        let destinations = addresses(to);
+        let (source_ports, ports) = (ports(from_port), ports(port));
+        let names = names(to);
+        for turn in 0..QUESTIONS {
+            // Each list at a pace of its own; the first turn hits the line.
+            questions.push(Asked {
+                command: [Command::Connect, Command::Bind][turn % 2],
+                source: SocketAddr::new(
+                    sources[turn / 2 % sources.len()],
+                    source_ports[turn / 3 % source_ports.len()],
+                ),
+                name: names[turn % names.len()].clone(),
+                address: destinations[turn % destinations.len()],
+                port: ports[turn / 4 % ports.len()],
+            });
+        }
+    }
+    questions
+}
+
+/// Addresses at the edges of what this word may mean.
+fn addresses(word: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let (first, length) = word.split_once('/').unwrap_or((word, ""));
+    let parts: Vec<&str> = word
+        .split('.')
+        .filter(|it| it.parse::<u8>().is_ok())
+        .collect();
+    let filled = |with: &'static str| {
+        let all = parts.iter().copied().chain([with; 4]).take(4);
+        all.collect::<Vec<_>>().join(".").parse().ok()
+    };
+    found.extend(first.parse::<IpAddr>().ok().or_else(|| filled("0")));
+    found.extend(filled("255"));
+    if let (Some(&first), Ok(length)) = (found.first(), length.parse::<u32>()) {
+        found.push(last_of(first, length));
+    }
+    for address in found.clone() {
+        found.extend([stepped(address, 1), stepped(address, u128::MAX)]);
+    }
+    found
+        .extend(["10.0.0.1", "140.113.1.2", "2001:db8::1"].map(|it| it.parse::<IpAddr>().unwrap()));
+    found
+}
+
+fn last_of(first: IpAddr, length: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(it) => {
+            let rest = u32::MAX.checked_shr(length).unwrap_or(0);
+            Ipv4Addr::from_bits(it.to_bits() | rest).into()
+        }
+        IpAddr::V6(it) => {
+            let rest = u128::MAX.checked_shr(length).unwrap_or(0);
+            std::net::Ipv6Addr::from_bits(it.to_bits() | rest).into()
+        }
+    }
+}
+
+fn stepped(address: IpAddr, by: u128) -> IpAddr {
+    match address {
+        IpAddr::V4(it) => Ipv4Addr::from_bits(it.to_bits().wrapping_add(by as u32)).into(),
+        IpAddr::V6(it) => std::net::Ipv6Addr::from_bits(it.to_bits().wrapping_add(by)).into(),
+    }
+}
+
+fn ports(word: &str) -> Vec<u16> {
+    let numbers = word
+        .split([',', '-'])
+        .filter_map(|it| it.parse::<u16>().ok());
+    let around = numbers.flat_map(|it| [it, it.wrapping_sub(1), it.wrapping_add(1)]);
+    around.take(30).chain([80, 0]).collect()
+}
+
+fn names(word: &str) -> Vec<Option<HostName>> {
+    let word = word.strip_prefix("*.").unwrap_or(word);
+    let name = |text: String| match Host::from_name(text.as_bytes()) {
+        Host::Name(name) => Some(name),
+        _ => None,
+    };
+    let like = [word.to_owned(), format!("www.{word}"), format!("x{word}")];
+    let mut names: Vec<_> = like.into_iter().map(name).collect();
+    names.push(None);
+    names
+}

@@ -1,0 +1,277 @@
+//! Input that mostly is what the parsers expect, and sometimes just not.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::strategy::Union;
+
+type Words = &'static [&'static str];
+
+/// Anything.
+pub(crate) fn bytes() -> BoxedStrategy<Vec<u8>> {
+    vec(any::<u8>(), 0..200).boxed()
+}
+
+/// Sometimes with a byte too many, too few, or another.
+pub(crate) fn mostly_whole(
+    whole: impl Strategy<Value = Vec<u8>>,
+) -> impl Strategy<Value = Vec<u8>> {
+    let change = prop_oneof![
+        3 => Just(None),
+        1 => any::<(Index, Option<u8>, bool)>().prop_map(Some),
+    ];
+    (whole, change).prop_map(|(mut bytes, change)| {
+        if let Some((at, byte, replaces)) = change
+            && !bytes.is_empty()
+        {
+            let at = at.index(bytes.len());
+            bytes.splice(at..at + usize::from(replaces), byte);
+        }
+        bytes
+    })
+}
+
+/// One of these, or else something from the strategy.
+fn word(words: Words, other: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
+    prop_oneof![4 => select(words).prop_map(str::to_owned), 1 => other].boxed()
+}
+
+/// Several of these, one behind the other.
+fn sequence(parts: Vec<(u32, BoxedStrategy<Vec<u8>>)>, most: usize) -> BoxedStrategy<Vec<u8>> {
+    let parts = vec(Union::new_weighted(parts), 0..most);
+    parts.prop_map(|parts| parts.concat()).boxed()
+}
+
+fn texts(words: Words) -> BoxedStrategy<Vec<u8>> {
+    select(words)
+        .prop_map(|word| word.as_bytes().to_vec())
+        .boxed()
+}
+
+/// A name field: names, addresses, and numbers in disguise.
+pub(crate) fn host() -> BoxedStrategy<Vec<u8>> {
+    let label = word(
+        &[
+            "a", "org", "example", "1", "0x7f", "0", "010", "127", "256", "-a", "a_b", "*", "0X1",
+        ],
+        "[a-zA-Z0-9_-]{1,70}",
+    );
+    let labels = vec(label, 1..9).prop_map(|labels| labels.join("."));
+    let dotted = (labels, select(&["", "", ".", ".."][..]));
+    dotted
+        .prop_map(|(labels, dot)| format!("{labels}{dot}").into_bytes())
+        .boxed()
+}
+
+fn field(limit: usize) -> BoxedStrategy<Vec<u8>> {
+    let length = prop_oneof![4 => 0..20_usize, 1 => limit - 2..limit + 3];
+    (length, any::<u8>())
+        .prop_map(|(length, byte)| vec![byte.max(1); length])
+        .boxed()
+}
+
+/// A request, and perhaps early data.
+pub(crate) fn request() -> BoxedStrategy<Vec<u8>> {
+    let head = (
+        select(&[4, 4, 4, 4, 5, 0][..]),
+        select(&[1, 1, 2, 0, 3][..]),
+        any::<[u8; 2]>(),
+    );
+    let ip = prop_oneof![
+        any::<[u8; 4]>(),
+        any::<u8>().prop_map(|last| [0, 0, 0, last]),
+        select(&[[0, 0, 0, 0], [0, 0, 1, 0], [127, 0, 0, 1]][..]),
+    ];
+    let name = prop_oneof![2 => host(), 1 => field(255)];
+    (head, ip, field(512), name, bytes())
+        .prop_map(|((version, command, port), ip, user, name, early)| {
+            let head = [version, command, port[0], port[1]];
+            [&head[..], &ip, &user, &[0], &name, &[0], &early].concat()
+        })
+        .boxed()
+}
+
+/// Up to three replies, and perhaps data.
+pub(crate) fn replies() -> BoxedStrategy<Vec<u8>> {
+    let version = select(&[0, 0, 0, 0, 4][..]);
+    let reply = (
+        version,
+        select(&[90, 90, 90, 91, 92, 93, 89, 94][..]),
+        any::<[u8; 6]>(),
+    );
+    let replies = vec(reply, 0..4);
+    replies
+        .prop_map(|replies| {
+            let bytes = replies
+                .into_iter()
+                .map(|(version, code, rest)| [&[version, code][..], &rest].concat());
+            bytes.collect::<Vec<_>>().concat()
+        })
+        .boxed()
+}
+
+fn address() -> BoxedStrategy<String> {
+    let v4 = any::<[u8; 4]>().prop_map(|ip| ip.map(|it| it.to_string()));
+    let ranges = (any::<u32>(), 0..33_u32).prop_map(|(ip, bits)| {
+        let kept = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        format!("{}/{bits}", std::net::Ipv4Addr::from_bits(ip & kept))
+    });
+    let ranges6 = (any::<u128>(), 0..129_u32).prop_map(|(ip, bits)| {
+        let kept = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+        format!("{}/{bits}", std::net::Ipv6Addr::from_bits(ip & kept))
+    });
+    prop_oneof![
+        6 => select(&["-", "*", "-", "10.0.0.0/8", "10.0.0.1", "140.113.", "140.113.*.*", "::1", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"][..])
+            .prop_map(str::to_owned),
+        1 => v4.clone().prop_map(|ip| ip.join(".")),
+        1 => (v4, 1..4_usize).prop_map(|(ip, parts)| format!("{}.", ip[..parts].join("."))),
+        1 => ranges,
+        1 => ranges6,
+    ]
+    .boxed()
+}
+
+fn port_list() -> BoxedStrategy<String> {
+    let range = any::<(u16, u16)>().prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b)));
+    let part = prop_oneof![any::<u16>().prop_map(|port| port.to_string()), range];
+    let list = vec(part, 1..4).prop_map(|parts| parts.join(","));
+    prop_oneof![3 => Just("-".to_owned()), 1 => Just("80".to_owned()), 1 => list].boxed()
+}
+
+/// Lines of `socks.conf`, with a bad one now and then.
+pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
+    let action = select(&["permit", "permit", "deny", "Deny", "Permit"][..]);
+    let mode = select(&["c", "b", "cb", "-", "*", "u", "C", "Bc"][..]);
+    let names: Words = &[
+        "a.org",
+        "*.org",
+        "*.a.org",
+        "A.ORG.",
+        "localhost",
+        "*.x",
+        "1_2",
+    ];
+    let to = prop_oneof![2 => address(), 1 => select(names).prop_map(str::to_owned)].boxed();
+    let columns = prop_oneof![
+        to.clone(),
+        (to.clone(), port_list()).prop_map(|(to, port)| format!("{to}  {port}")),
+        (address(), port_list(), to.clone()).prop_map(|(a, b, c)| format!("{a} {b}\t{c}")),
+        (address(), port_list(), to, port_list())
+            .prop_map(|(a, b, c, d)| format!("{a} {b} {c} {d}")),
+    ];
+    let rule = (action, mode, columns).prop_map(|(a, b, c)| format!("{a} {b} {c}"));
+    let bad: Words = &[
+        "permit",
+        "allow c -",
+        "permit x -",
+        "deny c 1.2.3",
+        "permit c - ident",
+        "\u{e4}",
+    ];
+    let line = prop_oneof![
+        40 => rule,
+        4 => select(&["", "# all", "\t", "\r"][..]).prop_map(str::to_owned),
+        1 => select(bad).prop_map(str::to_owned),
+    ];
+    let end = select(&["\n", "\n", "\r\n", " # why\n", "\n\n"][..]);
+    let lines = vec((line, end), 0..8);
+    lines
+        .prop_map(|lines| {
+            lines
+                .into_iter()
+                .map(|(line, end)| line + end)
+                .collect::<String>()
+                .into_bytes()
+        })
+        .boxed()
+}
+
+/// The query of the console.
+pub(crate) fn query() -> BoxedStrategy<Vec<u8>> {
+    let key = word(
+        &[
+            "h0", "h1", "p1", "f1", "sh1", "sp1", "h5", "sh4", "sp", "sh", "format", "edit", "h4",
+            "p0",
+        ],
+        "[hpfs0-6%=]{0,4}",
+    );
+    let part = prop_oneof![
+        8 => select(&["a", "text", "+", "%41", "%zz", "%", "%e4%bd%a0", "%ff", "%26", "=", "<", "\"", " "][..])
+            .prop_map(str::to_owned),
+        1 => (990..1010_usize).prop_map(|count| "x".repeat(count)),
+        1 => (300..400_usize).prop_map(|count| "%e4%bd%a0".repeat(count)),
+        1 => any::<char>().prop_map(String::from),
+    ];
+    let value = vec(part, 0..5).prop_map(|parts| parts.concat());
+    let pairs = vec((key, value), 0..8);
+    pairs
+        .prop_map(|pairs| {
+            let pairs = pairs
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}"));
+            pairs.collect::<Vec<_>>().join("&").into_bytes()
+        })
+        .boxed()
+}
+
+/// Telnet's commands, and characters without their end.
+const RAW: &[&[u8]] = &[
+    b"\xff",
+    b"\xff\xfb\x01",
+    b"\xff\xfa\x18",
+    b"\xff\xf0",
+    b"\xff\xff",
+    b"\xe4\xbd",
+    b"\xf0\x9f",
+];
+
+/// What a shell may say: text, prompts, escapes, telnet, and what is broken.
+pub(crate) fn shell() -> BoxedStrategy<Vec<u8>> {
+    let marks = &[
+        "% ", "\n% ", "%", " ", "\n", "\r\n", "\r", "\t", "50% off", "ls\n", "\0", "\x07",
+    ];
+    let escapes = &[
+        "\x1b[",
+        "\x1b[31m",
+        "\x1b[1;38;5;9m",
+        "\x1b[0m",
+        "\x1b]0;",
+        "\x07",
+        "\x1b\\",
+        "\x1bP",
+        "\x1b(B",
+        "\x1b",
+        ";",
+        "m",
+        "\x18",
+        "\u{9b}",
+        "\x7f",
+        "\x1b_",
+    ];
+    let signs = &[
+        "<b>",
+        "&amp;",
+        "\"",
+        "'",
+        "</script>",
+        "\u{e9}",
+        "\u{4f60}",
+        "\u{1f600}",
+        "\u{2028}",
+    ];
+    let raw: BoxedStrategy<Vec<u8>> = prop_oneof![
+        select(RAW).prop_map(<[u8]>::to_vec),
+        any::<u8>().prop_map(|byte| vec![byte]),
+        (500..520_usize).prop_map(|count| [&b"\xff\xfa"[..], &vec![b'x'; count]].concat()),
+    ]
+    .boxed();
+    sequence(
+        vec![
+            (4, texts(marks)),
+            (3, texts(escapes)),
+            (2, texts(signs)),
+            (2, raw),
+        ],
+        24,
+    )
+}
