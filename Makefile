@@ -5,13 +5,18 @@ PREFIX ?= /usr/local
 # Where cargo puts what it builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run test check others big bench cgi apache demo pictures install clean
+# How long each fuzz target runs, and where new finds go: not into the corpus.
+FUZZ_SECONDS ?= 60
+FUZZ_FINDS = fuzz/target/finds
+
+.PHONY: help run test check others fuzz big bench cgi apache demo pictures install clean
 
 help:
 	@echo "make run      the server on port 1080"
 	@echo "make test     all tests (missing programs are named, their tests skipped)"
 	@echo "make check    format, lints, tests, documentation: what must be green"
 	@echo "make others   does it compile for FreeBSD and macOS? (rustup target add ...)"
+	@echo "make fuzz     looks for broken promises, FUZZ_SECONDS [60] for each parser (cargo-fuzz, nightly)"
 	@echo "make big      gigabytes: by FTP through BIND, between choppy, slow, stalling and resetting ends"
 	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes eight minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
@@ -36,6 +41,18 @@ check:
 others:
 	cargo check --lib --bins --target x86_64-unknown-freebsd
 	cargo check --lib --bins --target x86_64-apple-darwin
+
+fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || \
+		{ echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
+	@cargo +nightly --version >/dev/null 2>&1 || \
+		{ echo "the nightly compiler is missing: rustup toolchain install nightly --profile minimal"; exit 1; }
+	@for target in $$(cargo fuzz list); do \
+		echo "== $$target"; \
+		mkdir -p $(FUZZ_FINDS)/$$target; \
+		cargo +nightly fuzz run $$target $(FUZZ_FINDS)/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1 || exit 1; \
+	done
 
 big:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes
