@@ -54,7 +54,7 @@ pub mod resolve;
 
 pub mod net;
 
-mod lock;
+mod sync;
 
 pub mod cli;
 

@@ -8,14 +8,14 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 
 use super::grammar::{self, Mistake};
 use super::rules::Rules;
-use crate::lock::lock;
+use crate::sync::{Mutex, lock};
 
 /// Largest rules file in bytes: some 100,000 rules. Whatever is larger is not
 /// a rules file, and reading it would hold up every request.

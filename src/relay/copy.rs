@@ -1,12 +1,12 @@
 //! One direction, by plain reads and writes, or in bulk where the system can.
 
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
 use super::{Gauge, Leg};
+use crate::sync::thread;
 
 /// The buffer of a direction on which little moves. It lies on the thread's
 /// stack, in a page that is there anyway: thousands of waiting connections need

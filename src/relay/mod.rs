@@ -19,11 +19,11 @@ mod splice;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::net::{self, Deadline};
+use crate::sync::{AtomicBool, AtomicU64, thread};
 
 #[cfg(target_os = "linux")]
 pub(crate) use splice::MAX_PIPES;

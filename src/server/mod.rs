@@ -30,8 +30,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
@@ -41,6 +40,7 @@ use crate::event::{Event, TurnedAway};
 use crate::firewall::{News, Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
+use crate::sync::{AtomicBool, AtomicU16, thread};
 use crate::wire::socks4::Reply;
 use registry::{Registry, Visit};
 use workers::Workers;

@@ -7,11 +7,10 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lock::{lock, wait_while};
+use crate::sync::{Condvar, Mutex, lock, thread, wait_while};
 
 /// Stack of a session's thread in bytes. Our own frames need a few KiB, the
 /// system resolver tens of them, and with some name service modules a hundred

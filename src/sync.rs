@@ -1,11 +1,19 @@
-//! Locks that survive a panic.
+//! What threads share and wait for: the standard library's, and locks that survive a panic.
 //!
-//! What they guard is replaced, inserted or removed one value at a time. So a
-//! thread that panicked while it held one has left something undone at worst,
+//! The rooms in which threads meet take all of it from here. `tests/model` puts
+//! another room in this place, whose locks and flags let a test choose which
+//! thread goes on.
+//!
+//! What the locks guard is replaced, inserted or removed one value at a time. So
+//! a thread that panicked while it held one has left something undone at worst,
 //! and the others go on.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
+
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::thread;
 
 /// Takes the lock.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
