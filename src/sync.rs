@@ -8,11 +8,11 @@
 //! a thread that panicked while it held one has left something undone at worst,
 //! and the others go on.
 
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{Condvar, Mutex, OnceLock};
 pub(crate) use std::thread;
 
 /// Takes the lock.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::registry::Visit;
 use super::workers::Worker;
 use crate::event::{Cause, Ending};
+use crate::sync::thread;
 
 /// A request that can be granted: everything its relay needs is there.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub(super) struct CutOnPanic<'a>(pub(super) &'a Visit);
 
 impl Drop for CutOnPanic<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.cut(Ending::Panicked);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -14,7 +14,7 @@ use crate::event::{Closed, Ending, Event};
 use crate::firewall::canonical;
 use crate::net;
 use crate::relay::{Leg, Meter};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, OnceLock, lock};
 use crate::wire::socks4::Reply;
 
 /// One client's visit: its sockets, and what others may see and do of it.

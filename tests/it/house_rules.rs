@@ -138,6 +138,30 @@ fn arrows_point_one_way() {
 }
 
 #[test]
+fn where_threads_meet_the_model_sees_it() {
+    // Whatever is shared comes from `sync`, which `tests/model` exchanges.
+    let shared = [
+        "std::thread",
+        "Atomic",
+        "Condvar",
+        "Mutex",
+        "OnceLock",
+        "mpsc",
+    ];
+    // (What is spliced is not modelled.)
+    let rooms = ["src/server/", "src/relay/mod.rs", "src/relay/copy.rs"];
+    for (name, code) in sources() {
+        if !rooms.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        for line in code.iter().filter(|line| line.contains("std::")) {
+            let from_std = shared.iter().any(|it| line.contains(it));
+            assert!(!from_std, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
     absent(
         &[
