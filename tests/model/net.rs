@@ -1,0 +1,214 @@
+//! Real sockets, but whoever would wait for one lets the other threads go on and looks again.
+
+use std::cell::OnceCell;
+use std::io::{self, BufRead, Read};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFd;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+pub(crate) use crate::sockets::{
+    Came, NotDialled, lengthen_backlog, reset_on_close, send_now, stop_listening,
+};
+use crate::sync::{one_in, pause, runs_out, thread};
+
+/// A limit that runs out by chance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline;
+
+impl Deadline {
+    pub(crate) fn after(_: Duration) -> Deadline {
+        Deadline
+    }
+
+    pub(crate) fn or_after(self, _: Duration) -> Deadline {
+        self
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        runs_out()
+    }
+
+    pub(crate) fn remaining(self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+/// Reads when there is something to read.
+pub(crate) fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => thread::yield_now(),
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Writes when there is room.
+pub(crate) fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    thread::yield_now();
+    while !bytes.is_empty() {
+        match send(stream.as_raw_fd(), bytes, flags) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EAGAIN) => thread::yield_now(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads to the end, whichever end it is.
+pub(crate) fn read_to_end(stream: &TcpStream) {
+    while read(stream, &mut [0; 64]).is_ok_and(|count| count > 0) {}
+}
+
+/// Only what is spliced asks this, and nothing is.
+pub(crate) fn wait(_: &mut [PollFd<'_>], _: Deadline) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// As [`wait`].
+pub(crate) fn wait_readable(_: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    Ok(!deadline.is_over())
+}
+
+/// One byte at a time, which is as far as it looks ahead.
+pub(crate) struct Lookahead<'a> {
+    stream: &'a TcpStream,
+    deadline: Deadline,
+    seen: [u8; 1],
+    count: usize,
+}
+
+impl<'a> Lookahead<'a> {
+    pub(crate) fn new(stream: &'a TcpStream, deadline: Deadline) -> Lookahead<'a> {
+        Lookahead {
+            stream,
+            deadline,
+            seen: [0],
+            count: 0,
+        }
+    }
+}
+
+impl BufRead for Lookahead<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.count == 0 {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recv(self.stream.as_raw_fd(), &mut self.seen, flags) {
+                Ok(0) => break,
+                Ok(count) => self.count = count,
+                Err(Errno::EAGAIN) if self.deadline.is_over() => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(Errno::EAGAIN) => thread::yield_now(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(&self.seen[..self.count])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.count -= count;
+    }
+}
+
+impl Read for Lookahead<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+pub(crate) fn close_gently(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_ok() {
+        let _ = io::copy(&mut Lookahead::new(stream, Deadline), &mut io::sink());
+    }
+}
+
+thread_local! {
+    static ELSEWHERE: OnceCell<TcpListener> = const { OnceCell::new() };
+}
+
+/// Where every client wants to go.
+pub(crate) fn elsewhere() -> SocketAddr {
+    ELSEWHERE.with(|listener| {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.get_or_init(bind).local_addr().unwrap()
+    })
+}
+
+/// Connects, in a while, to somebody who says a word, stays until the end, and
+/// then resets or ends as well.
+pub(crate) fn dial(
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, NotDialled> {
+    pause();
+    if deadline.is_over() {
+        return Err(NotDialled::Failed(io::ErrorKind::TimedOut.into()));
+    }
+    if client.peer_addr().is_err() {
+        return Err(NotDialled::ClientLeft);
+    }
+    let remote = TcpStream::connect(address)?;
+    let (peer, _) = ELSEWHERE.with(|listener| listener.get().unwrap().accept())?;
+    thread::spawn(move || {
+        let _ = write_all(&peer, b"word");
+        read_to_end(&peer);
+        match one_in(2) {
+            true => reset_on_close(&peer),
+            false => drop(peer.shutdown(Shutdown::Write)),
+        }
+    });
+    Ok(remote)
+}
+
+/// Nobody ever comes.
+pub(crate) fn await_peer(
+    _: &TcpListener,
+    client: &TcpStream,
+    deadline: Deadline,
+) -> io::Result<Came> {
+    if deadline.is_over() {
+        return Ok(Came::Nobody);
+    }
+    read_to_end(client);
+    Ok(Came::ClientLeft)
+}
+
+pub(crate) fn wait_for_knock(_: &TcpListener) {
+    thread::yield_now();
+}
+
+/// That nobody knocks is an error that passes.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    thread::yield_now();
+    crate::sockets::is_transient(error)
+}
+
+/// What is tuned is the listener, on which the model cannot wait.
+pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    crate::sockets::tune(socket)
+}
+
+/// Two ends of a connection.
+pub(crate) fn pair() -> (TcpStream, TcpStream) {
+    let (one, other) = UnixStream::pair().unwrap();
+    let tcp = |stream| TcpStream::from(OwnedFd::from(stream));
+    (tcp(one), tcp(other))
+}
+
+/// Has this end come, or is something there to be read?
+pub(crate) fn has_ended(stream: &TcpStream) -> bool {
+    recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+}
