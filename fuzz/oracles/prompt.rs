@@ -83,7 +83,14 @@ fn plain_prompts(bytes: &[u8], found: &(Vec<usize>, bool)) {
         }
     }
     let perhaps = bytes[line..].ends_with(b"% ");
-    assert_eq!(*found, (ends, perhaps));
+    assert_eq!(*found, (ends.clone(), perhaps));
+    // Colours are no part of a line.
+    let in_colour = bytes
+        .iter()
+        .flat_map(|&byte| [b"\x1b[1;31m", &[byte][..]].concat());
+    let in_colour: Vec<u8> = in_colour.collect();
+    let ends = ends.into_iter().map(|end| 8 * end).collect();
+    assert_eq!(prompts(&[&in_colour]), (ends, perhaps));
 }
 
 /// No sequence outlasts its line: the prompt behind a newline is seen.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::oracles;
 
 /// Bytes of all variants of one file together; they are spread evenly over it.
-const MOST: usize = 20_000;
+const MOST: usize = 8_000;
 
 /// Bytes that mean something to one of the parsers.
 const TELLING: &[u8] = b"\0\n\r %&=+-*./,:#<\"\x04\x1b[\xff\xc3";
