@@ -510,9 +510,8 @@ mod tests {
         assert_eq!(by_name.denials_by_name(), [2, 3]);
     }
 
-    /// Whoever cuts a file short must not open the gate: with first-match and
-    /// default deny, leading rules permit no more than the whole file did, as
-    /// long as it denies nothing that a later rule permits.
+    /// Whoever cuts a file short must not open the gate: with first match and
+    /// default deny, leading rules permit no more than the whole file did.
     #[test]
     fn f05_f10_leading_lines_permit_a_subset() {
         let text = "permit c 1.0.0.0/8\ndeny c 2.0.0.0/8\npermit c 2.2.0.0/16\npermit c 3.\n";
