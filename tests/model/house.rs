@@ -38,6 +38,7 @@ type Clients = Vec<thread::JoinHandle<()>>;
 /// A server from start to stop, and what its clients do meanwhile.
 fn run(limits: bool, orders: &'static [Order]) -> (Log, Clients, Stopped) {
     sync::begin(limits);
+    net::begin();
     let log = Log::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

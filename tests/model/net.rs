@@ -1,6 +1,6 @@
 //! Real sockets, but whoever would wait for one lets the other threads go on and looks again.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, BufRead, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -39,11 +39,31 @@ impl Deadline {
     }
 }
 
+thread_local! {
+    static LOOKS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The others go on. On a busy machine the system may take long to deliver what
+/// was sent; who has looked often gives it real time, so as not to be taken for
+/// somebody who waits for ever.
+fn look_again() {
+    LOOKS.set(LOOKS.get() + 1);
+    if LOOKS.get() > 5_000 && LOOKS.get().is_multiple_of(100) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    thread::yield_now();
+}
+
+/// At the start of an execution.
+pub(crate) fn begin() {
+    LOOKS.set(0);
+}
+
 /// Reads when there is something to read.
 pub(crate) fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Err(Errno::EAGAIN) => thread::yield_now(),
+            Err(Errno::EAGAIN) => look_again(),
             result => return Ok(result?),
         }
     }
@@ -56,7 +76,7 @@ pub(crate) fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> 
     while !bytes.is_empty() {
         match send(stream.as_raw_fd(), bytes, flags) {
             Ok(count) => bytes = &bytes[count..],
-            Err(Errno::EAGAIN) => thread::yield_now(),
+            Err(Errno::EAGAIN) => look_again(),
             Err(error) => return Err(error.into()),
         }
     }
@@ -107,7 +127,7 @@ impl BufRead for Lookahead<'_> {
                 Err(Errno::EAGAIN) if self.deadline.is_over() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                Err(Errno::EAGAIN) => thread::yield_now(),
+                Err(Errno::EAGAIN) => look_again(),
                 Err(error) => return Err(error.into()),
             }
         }
