@@ -269,3 +269,78 @@ fn the_readme_sample_is_what_the_screen_shows() {
     assert!(readme.contains("cargo run --release -- 1080"));
     assert!(readme.contains("cargo test"));
 }
+
+/// Every `#[test]` below these folders, by its name.
+fn tests_in(folders: &[&str]) -> Vec<String> {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|it| project().join(it)).collect();
+    let mut names = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let behind = text.split("#[test]").skip(1);
+                let name = |it: &str| {
+                    it.split_once("fn ")?
+                        .1
+                        .split_once('(')
+                        .map(|it| it.0.into())
+                };
+                names.extend(behind.filter_map(name));
+            }
+        }
+    }
+    names
+}
+
+/// The faults that a test is named after: `H4`, for `h04_every_prefix...`.
+fn faults_of(test: &str) -> Vec<String> {
+    let is_fault = |part: &&str| {
+        part.len() == 3
+            && part.starts_with(|letter: char| letter.is_ascii_lowercase())
+            && part[1..].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let parts = test.split('_').take_while(is_fault);
+    parts
+        .map(|part| {
+            let (letter, number) = part.split_at(1);
+            format!("{}{}", letter.to_uppercase(), number.parse::<u8>().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_fault_has_its_row_and_every_row_its_tests() {
+    let tests = tests_in(&["src", "cgi-bin", "tests"]);
+    let page = paper("docs/reliability.md");
+    let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
+    // The first row of a table has no fault in front.
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| |");
+    for line in page.lines().filter(is_row) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, fault, .., named, result, _] = *cells.as_slice() else {
+            panic!("{line}");
+        };
+        let named: Vec<&str> = named.split('`').filter(|it| it.len() > 1).collect();
+        for name in &named {
+            assert!(tests.iter().any(|test| test == name), "{fault}: no {name}");
+        }
+        let elsewhere = ["*IDENT*", "*SOCKS5*", "not tested: "];
+        let is_tested = !elsewhere.iter().any(|it| result.starts_with(it));
+        assert_eq!(is_tested, result == "holds", "{line}");
+        assert_eq!(is_tested, !named.is_empty(), "{line}");
+        rows.push((fault, named));
+    }
+    for test in &tests {
+        for fault in faults_of(test) {
+            let row = rows.iter().find(|(it, _)| *it == fault);
+            let (_, named) = row.unwrap_or_else(|| panic!("no row {fault} for {test}"));
+            assert!(
+                named.contains(&test.as_str()),
+                "{test} is not in row {fault}"
+            );
+        }
+    }
+}
