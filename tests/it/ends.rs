@@ -14,6 +14,7 @@ use threadsocks::client;
 use threadsocks::wire::socks4::Request;
 use threadsocks::wire::{Command, Host, Target};
 
+use crate::dice::Dice;
 use crate::proxy::PATIENCE;
 
 /// A listener on loopback that does the same with every connection.
@@ -163,18 +164,9 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
     setsockopt(stream, sockopt::Linger, &now).expect("set");
 }
 
-/// Bytes that do not repeat, the same for the same seed (xorshift64).
+/// Bytes that do not repeat, the same for the same seed.
 pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(count + 8);
-    while bytes.len() < count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(count);
-    bytes
+    Dice::new(seed).bytes(count)
 }
 
 /// A listener whose queue is full: whoever connects to it waits for ever, as

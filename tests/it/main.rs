@@ -11,6 +11,7 @@
 //! stop), `f` in the rules file, `x` of rules walked around, `l` in the output.
 
 #![allow(
+    clippy::disallowed_macros,
     clippy::disallowed_methods,
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -23,6 +24,15 @@ mod proxy;
 
 /// Ends of connections: origins that answer, clients that ask.
 mod ends;
+
+/// Chance that can be repeated.
+mod dice;
+
+/// An end that follows a script.
+mod peer;
+
+/// A network that misbehaves, to put between two ends.
+mod faults;
 
 /// Programs that a test needs and a machine may lack.
 mod tools;
@@ -62,6 +72,9 @@ mod relaying;
 
 /// Many bytes between ends that behave badly.
 mod volume;
+
+/// Both commands through networks that misbehave.
+mod chaos;
 
 /// `socks.conf` changes under a running server.
 mod firewall;

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, send};
-use sha2::{Digest, Sha256};
 
 use crate::ends::{Origin, finish, noise, read_all, read_exactly, relayed, reset, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, until};
@@ -229,46 +228,6 @@ fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
         "{memory} kB, then {memory_now} kB"
     );
     drop(client);
-    proxy.finish();
-}
-
-#[test]
-fn r13_every_byte_both_ways_through_slow_and_choppy_ends() {
-    let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
-    let send = |stream: &TcpStream, seed: u64| {
-        let bytes = noise(seed, 24 * MEGABYTE);
-        let mut rest = &bytes[..];
-        let mut piece = 1;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(piece.min(rest.len()));
-            write(stream, now);
-            rest = later;
-            piece = piece * 7 % 262_139 + 1;
-        }
-        finish(stream);
-        Sha256::digest(&bytes)
-    };
-    let receive = |mut stream: &TcpStream| {
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 200_000];
-        let mut window = 1;
-        loop {
-            match stream.read(&mut buffer[..window]).expect("no break") {
-                0 => return hash.finalize(),
-                count => hash.update(&buffer[..count]),
-            }
-            window = window * 5 % 199_999 + 1;
-        }
-    };
-    thread::scope(|scope| {
-        let up_sent = scope.spawn(|| send(&client, 5));
-        let down_sent = scope.spawn(|| send(&remote, 6));
-        let up_got = scope.spawn(|| receive(&remote));
-        let down_got = receive(&client);
-        assert_eq!(up_sent.join().unwrap(), up_got.join().unwrap());
-        assert_eq!(down_sent.join().unwrap(), down_got);
-    });
     proxy.finish();
 }
 

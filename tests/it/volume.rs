@@ -1,148 +1,28 @@
 //! Many bytes both ways at once, between ends that behave badly.
-//!
-//! Every byte follows from its place, so the first wrong, missing or doubled
-//! one is told by its place.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::ends::{finish, noise, relayed, reset};
-use crate::proxy::{PERMIT_ALL, Proxy};
+use crossbeam_channel::bounded;
+use nix::sys::socket::{setsockopt, sockopt};
 
-const MEGABYTE: u64 = 1 << 20;
-
-/// The source of all bytes: a prime number of them, so that nothing repeats in
-/// step with a buffer.
-const PERIOD: usize = 1_048_573;
-
-/// Longer than the relay keeps a pipe or a large buffer for nothing.
-const STALL: Duration = Duration::from_millis(150);
-
-/// How an end sends and receives.
-#[derive(Clone, Copy, Debug)]
-enum Manner {
-    /// As fast as it can.
-    Steady,
-    /// In pieces of all sizes.
-    Choppy,
-    /// Far below what the relay could.
-    Slow,
-    /// As fast as it can, and now and then not at all.
-    Stalling,
-}
-
-use Manner::{Choppy, Slow, Stalling, Steady};
-
-const MANNERS: [Manner; 4] = [Steady, Choppy, Slow, Stalling];
-
-/// What a slow end does before each piece: 250 MB/s at most.
-const NAP: Duration = Duration::from_millis(1);
-
-impl Manner {
-    /// How many bytes to move next, after so many.
-    fn next(self, done: u64, stall_every: u64) -> usize {
-        match self {
-            Steady => 256 << 10,
-            Choppy => 1 + (done.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 47) as usize,
-            Slow => {
-                thread::sleep(NAP);
-                256 << 10
-            }
-            Stalling => {
-                let piece = 64 << 10;
-                if done % stall_every < piece {
-                    thread::sleep(STALL);
-                }
-                piece as usize
-            }
-        }
-    }
-}
-
-/// What one end sends.
-struct Source {
-    bytes: Vec<u8>,
-}
-
-impl Source {
-    fn new(seed: u64) -> Source {
-        let bytes = noise(seed, PERIOD);
-        Source { bytes }
-    }
-
-    /// The bytes from this place on, at most so many.
-    fn at(&self, place: u64, most: usize) -> &[u8] {
-        let start = (place % PERIOD as u64) as usize;
-        &self.bytes[start..PERIOD.min(start + most)]
-    }
-
-    fn send(&self, mut to: &TcpStream, count: u64, manner: Manner) -> std::io::Result<()> {
-        let mut done = 0;
-        while done < count {
-            let piece = manner
-                .next(done, count / 5 + 1)
-                .min((count - done) as usize);
-            let piece = self.at(done, piece);
-            to.write_all(piece)?;
-            done += piece.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Receives to the end or an error: how many bytes came, all of them right,
-    /// and whether there was a proper end.
-    fn receive(&self, mut from: &TcpStream, most: u64, manner: Manner) -> (u64, bool) {
-        let mut buffer = vec![0; 256 << 10];
-        let mut done = 0;
-        while done < most {
-            let room = manner.next(done, most / 5 + 1).min(buffer.len());
-            let count = match from.read(&mut buffer[..room]) {
-                Ok(0) => return (done, true),
-                Ok(count) => count,
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                    return (done, false);
-                }
-            };
-            let mut seen = &buffer[..count];
-            while !seen.is_empty() {
-                let expected = self.at(done, seen.len());
-                let (now, rest) = seen.split_at(expected.len());
-                assert!(now == expected, "wrong bytes from {done} on");
-                done += now.len() as u64;
-                seen = rest;
-            }
-        }
-        (done, false)
-    }
-}
+use crate::ends::{Origin, read_exactly, relayed, through, write};
+use crate::peer::Manner::{Choppy, Slow, Stalling, Steady};
+use crate::peer::Step::{HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send, Stall};
+use crate::peer::{End, MEGABYTE, Outcome, Peer, exchange};
+use crate::proxy::{PERMIT_ALL, Proxy, until};
 
 /// This many bytes each way, with each manner of sending against each of
 /// receiving.
 fn both_ways(count: u64) {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let (up, down) = (Source::new(1), Source::new(2));
-    for client_manner in MANNERS {
-        for remote_manner in MANNERS {
+    let manners = [Steady, Choppy, Slow, Stalling(count / 5 + 1)];
+    for client_manner in manners {
+        for remote_manner in manners {
             let (client, remote) = relayed(proxy.address());
-            thread::scope(|scope| {
-                for (end, source, manner) in [
-                    (&client, &up, client_manner),
-                    (&remote, &down, remote_manner),
-                ] {
-                    scope.spawn(move || {
-                        source.send(end, count, manner).expect("sent");
-                        finish(end);
-                    });
-                }
-                // One more than will come, so that the end is seen.
-                let sink = scope.spawn(|| up.receive(&remote, count + 1, remote_manner));
-                let back = down.receive(&client, count + 1, client_manner);
-                assert_eq!(back, (count, true), "down");
-                assert_eq!(sink.join().unwrap(), (count, true), "up");
-            });
+            let client = Peer::client(client, exchange(count, client_manner));
+            let remote = Peer::remote(remote, exchange(count, remote_manner));
+            assert_eq!(client.outcome(), Outcome::whole(count), "down");
+            assert_eq!(remote.outcome(), Outcome::whole(count), "up");
             proxy.says(&format!("up={count} down={count} "));
         }
     }
@@ -153,30 +33,25 @@ fn both_ways(count: u64) {
 /// is right as far as it goes, and no proper end.
 fn resets(rounds: u64, least: u64) {
     let proxy = Proxy::open();
-    let (up, down) = (Source::new(3), Source::new(4));
     for round in 0..rounds {
-        let (client, remote) = relayed(proxy.address());
-        let (breaker, other) = match round % 2 {
-            0 => (client, remote),
-            _ => (remote, client),
-        };
         let manner = [Steady, Choppy][round as usize / 2 % 2];
         // Somewhere in the middle, each time somewhere else.
         let place = least + round.wrapping_mul(0x9E37_79B9_7F4A_7C15) % MEGABYTE;
-        thread::scope(|scope| {
-            let flood = scope.spawn(|| up.send(&other, u64::MAX, Steady).expect_err("broken"));
-            let sink = scope.spawn(|| down.receive(&other, u64::MAX, Steady));
-            thread::scope(|scope| {
-                scope.spawn(|| down.send(&breaker, least, manner).expect("sent"));
-                let (received, _) = up.receive(&breaker, place, manner);
-                assert!(received >= place, "round {round}: {received} of {place}");
-            });
-            reset(breaker);
-            let (received, ended) = sink.join().unwrap();
-            // The system tells of a reset once: who reads, or who writes.
-            let told = flood.join().unwrap().kind() == ErrorKind::ConnectionReset;
-            assert!(told || !ended, "round {round}: an end after {received}");
-        });
+        let breaks = vec![
+            Meanwhile(vec![Send(least, manner)]),
+            Receive(place, manner),
+            Reset,
+        ];
+        let goes_on = vec![Meanwhile(vec![Send(u64::MAX, Steady)]), ReceiveAll(Steady)];
+        let (client, remote) = relayed(proxy.address());
+        let (breaker, other) = match round % 2 {
+            0 => (Peer::client(client, breaks), Peer::remote(remote, goes_on)),
+            _ => (Peer::remote(remote, breaks), Peer::client(client, goes_on)),
+        };
+        let broke = breaker.outcome();
+        assert!(broke.received >= place, "round {round}: {broke:?}");
+        let told = other.outcome();
+        assert_eq!(told.end, End::Reset, "round {round}: {told:?}");
     }
     proxy.finish();
 }
@@ -189,6 +64,74 @@ fn r23_every_byte_between_choppy_slow_and_stalling_ends() {
 #[test]
 fn r24_a_reset_amid_bulk_is_never_taken_for_an_end() {
     resets(40, 4 * MEGABYTE);
+}
+
+/// Whoever reads nothing costs the server a buffer, however much is sent, and
+/// nobody else any time.
+fn stalled_readers(count: usize) {
+    const SENT: u64 = 12 * MEGABYTE;
+    const ROOM: usize = 128 << 10;
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let at_rest = proxy.status("VmRSS");
+    let (told, stall) = bounded(0);
+    let (mut readers, mut senders) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (client, remote) = relayed(proxy.address());
+        // The buffers on the way hold megabytes for each as it is.
+        setsockopt(&client, sockopt::RcvBuf, &ROOM).unwrap();
+        setsockopt(&remote, sockopt::SndBuf, &ROOM).unwrap();
+        let stalls = vec![Stall(stall.clone()), ReceiveAll(Steady)];
+        readers.push(Peer::client(client, stalls));
+        senders.push(Peer::remote(remote, vec![Send(SENT, Steady), HalfClose]));
+    }
+    let (mut sent, mut since) = (0, Instant::now());
+    until("all senders to be stuck", || {
+        let now = senders.iter().map(Peer::sent).sum();
+        if now != sent {
+            (sent, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_millis(300)).then_some(())
+    });
+    let each = (proxy.status("VmRSS") - at_rest) / count as u64;
+    // Two stacks of a few pages, and 64 KiB if it is not a pipe.
+    assert!(each < 128, "{each} kB for each");
+    for _ in 0..20 {
+        let began = Instant::now();
+        let client = through(proxy.address(), &origin.target());
+        write(&client, b"x");
+        assert_eq!(read_exactly(&client, 1), b"x");
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(250), "{took:?}");
+    }
+    // Nothing was lost meanwhile.
+    drop(told);
+    for (reader, sender) in readers.into_iter().zip(senders) {
+        assert_eq!(sender.outcome().sent, SENT);
+        let Outcome { received, end, .. } = reader.outcome();
+        assert_eq!((received, end), (SENT, End::Proper));
+    }
+    proxy.is_back_at_its_base();
+    until("warm threads to leave", || {
+        let names = proxy.threads();
+        names.iter().all(|name| name != "idle").then_some(())
+    });
+    let kept = proxy.status("VmRSS").saturating_sub(at_rest);
+    println!("{each} kB each, {kept} kB kept");
+    // The allocator keeps a part of it for the next.
+    assert!(kept < each * count as u64, "{kept} kB kept");
+    proxy.finish();
+}
+
+#[test]
+fn r09_sixty_stalled_readers() {
+    stalled_readers(60);
+}
+
+#[test]
+#[ignore = "1.5 GB of the system's memory for sockets, which others may need"]
+fn r09_three_hundred_stalled_readers() {
+    stalled_readers(300);
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! Chance that repeats: the same for the same seed (xorshift64).
+
+use std::time::{Duration, SystemTime};
+
+/// Gives one number after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// From 0 on, below this. (The upper bits are the better ones.)
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        (self.roll() >> 16) % bound
+    }
+
+    /// Up to this long.
+    pub(crate) fn up_to(&mut self, longest: Duration) -> Duration {
+        Duration::from_nanos(self.below(longest.as_nanos() as u64 + 1))
+    }
+
+    /// That many bytes, which do not repeat.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend(self.roll().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// Another seed for each run, which a failing test shows; or the one that is to
+/// be repeated, from the environment.
+pub(crate) fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let repeated = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
+    let seed = repeated.unwrap_or(now.unwrap().as_micros() as u64 % 1_000_000);
+    println!("SEED={seed} repeats this");
+    seed
+}
