@@ -76,6 +76,9 @@ mod volume;
 /// Both commands through networks that misbehave.
 mod chaos;
 
+/// Clients that talk nonsense.
+mod noise;
+
 /// `socks.conf` changes under a running server.
 mod firewall;
 
