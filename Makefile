@@ -9,7 +9,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 60
 FUZZ_FINDS = fuzz/target/finds
 
-.PHONY: help run test check others fuzz big bench cgi apache demo pictures install clean
+.PHONY: help run test check others fuzz big soak bench cgi apache demo pictures install clean
 
 help:
 	@echo "make run      the server on port 1080"
@@ -18,6 +18,7 @@ help:
 	@echo "make others   does it compile for FreeBSD and macOS? (rustup target add ...)"
 	@echo "make fuzz     looks for broken promises, FUZZ_SECONDS [60] for each parser (cargo-fuzz, nightly)"
 	@echo "make big      gigabytes: by FTP through BIND, between choppy, slow, stalling and resetting ends"
+	@echo "make soak     ten minutes of everything at once, a minute of noise: does it stay as it was? SOAK_SECONDS=20"
 	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes eight minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
 	@echo "make cgi      the console as cgi-bin/console.cgi"
@@ -56,6 +57,9 @@ fuzz:
 
 big:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes
+
+soak:
+	cargo test --release --test it -- --ignored --nocapture --test-threads=1 three_hundred minute_of_noise everything_at_once
 
 bench:
 	cargo bench --bench load -- $(or $(BENCH),--quick)

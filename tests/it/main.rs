@@ -79,6 +79,12 @@ mod chaos;
 /// Clients that talk nonsense.
 mod noise;
 
+/// Everything at once, for long.
+mod soak;
+
+/// Curves over time.
+mod plot;
+
 /// `socks.conf` changes under a running server.
 mod firewall;
 
