@@ -181,7 +181,7 @@ fn r13_latency() {
 }
 
 #[test]
-fn r13_little_bandwidth() {
+fn r12_r13_little_bandwidth() {
     let second = Duration::from_secs(1);
     keeps(MEGABYTE, Fault::Bandwidth(MEGABYTE), second);
 }

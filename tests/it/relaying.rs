@@ -430,7 +430,7 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
 /// An urgent byte (MSG_OOB) is not passed on, as ever when streams are copied;
 /// what stands around it is.
 #[test]
-fn r25_an_urgent_byte_amid_bulk_ends_nothing() {
+fn r15_r25_an_urgent_byte_amid_bulk_ends_nothing() {
     let proxy = Proxy::open();
     let (client, remote) = relayed(proxy.address());
     let data = noise(8, 20 * MEGABYTE);
