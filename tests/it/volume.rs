@@ -96,14 +96,16 @@ fn stalled_readers(count: usize) {
     let each = (proxy.status("VmRSS") - at_rest) / count as u64;
     // Two stacks of a few pages, and 64 KiB if it is not a pipe.
     assert!(each < 128, "{each} kB for each");
-    for _ in 0..20 {
+    // Others use this machine as well, but not half of the time.
+    let mut times = [(); 21].map(|()| {
         let began = Instant::now();
         let client = through(proxy.address(), &origin.target());
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
-        let took = began.elapsed();
-        assert!(took < Duration::from_millis(250), "{took:?}");
-    }
+        began.elapsed()
+    });
+    times.sort();
+    assert!(times[10] < Duration::from_millis(50), "{times:?}");
     // Nothing was lost meanwhile.
     drop(told);
     for (reader, sender) in readers.into_iter().zip(senders) {
