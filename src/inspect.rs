@@ -165,9 +165,12 @@ impl Inquiry {
             (Command::Connect, Some(why)) => return (false, format!("because {why}")),
             // To any peer: each is judged when it comes.
             (Command::Bind, _) if address.is_unspecified() => {
-                let permitted = rules.could_permit(Command::Bind, source, None, None);
-                let some = if permitted { "some" } else { "no" };
-                return (permitted, format!("as {some} peer is permitted by {path}"));
+                let best = rules.at_best(Command::Bind, source, None, None);
+                let some = if best.permitted { "some" } else { "no" };
+                return (
+                    best.permitted,
+                    format!("as {some} peer is permitted by {path}"),
+                );
             }
             _ => {}
         }

@@ -67,7 +67,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         tell(&format_args!("listening on {address}"));
     }
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
-        true => Some(Box::new(io::stdout())),
+        true => Some(Box::new(Unbuffered)),
         false => None,
     };
     let (logger, log) = logger::start(Output {
@@ -94,6 +94,11 @@ fn take_orders() -> Result<Receiver<Order>, ExitCode> {
     let failed =
         |error: &dyn Display| complain(FAILED, &format_args!("cannot take signals: {error}"));
     signals.thread_block().map_err(|error| failed(&error))?;
+    // A file behind stdout that has reached its limit of size makes writing fail,
+    // which the logger counts, instead of killing us.
+    let mut too_large = SigSet::empty();
+    too_large.add(Signal::SIGXFSZ);
+    too_large.thread_block().map_err(|error| failed(&error))?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn({
@@ -185,6 +190,20 @@ fn current_folder() -> String {
     match std::env::current_dir() {
         Ok(folder) => folder.display().to_string(),
         Err(error) => format!("the current folder, which cannot be told ({error})"),
+    }
+}
+
+/// stdout without the buffer that the standard library has before it: the logger
+/// writes whole messages, and must know how far it came.
+struct Unbuffered;
+
+impl Write for Unbuffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(io::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -155,8 +155,11 @@ fn judged_as_read(bytes: &[u8], rules: &Rules) {
         };
         assert_eq!(rules.judge(&disguised), verdict, "{disguised:?}");
         for port in [Some(asked.port), None] {
-            let could = rules.could_permit(asked.command, asked.source, question.name, port);
-            assert!(could || !verdict.permitted, "{asked:?} was ruled out");
+            let best = rules.at_best(asked.command, asked.source, question.name, port);
+            assert!(
+                best.permitted || !verdict.permitted,
+                "{asked:?} was ruled out"
+            );
         }
         if rules.open_relay().is_none() && rules.len() == 1 {
             assert!(!verdict.permitted || !permits_all(&text), "{text} is open");

@@ -49,6 +49,15 @@ pub struct Verdict {
     pub line: Option<usize>,
 }
 
+impl Verdict {
+    fn by(rule: Option<&Rule>) -> Verdict {
+        Verdict {
+            permitted: rule.is_some_and(|rule| rule.permits),
+            line: rule.map(|rule| rule.line),
+        }
+    }
+}
+
 impl Rules {
     pub(super) fn new(rules: Vec<Rule>) -> Rules {
         Rules { rules }
@@ -65,30 +74,22 @@ impl Rules {
                 && rule.destination.has(question.name, address)
                 && rule.destination_ports.has(question.port)
         };
-        match self.rules.iter().find(decides) {
-            Some(rule) => Verdict {
-                permitted: rule.permits,
-                line: Some(rule.line),
-            },
-            None => Verdict {
-                permitted: false,
-                line: None,
-            },
-        }
+        Verdict::by(self.rules.iter().find(decides))
     }
 
-    /// Is there any address for which [`judge`](Rules::judge) would say yes?
+    /// The best that [`judge`](Rules::judge) could say about any address: yes by
+    /// some rule, or no, by the one that leaves nothing to those behind it.
     ///
     /// Asked before the address is known: before a name is looked up, so that
     /// nobody without a permit makes us ask the resolver, and (with no port)
     /// before BIND waits for whoever may come. `None` as port means any port.
-    pub fn could_permit(
+    pub fn at_best(
         &self,
         command: Command,
         source: SocketAddr,
         name: Option<&HostName>,
         port: Option<u16>,
-    ) -> bool {
+    ) -> Verdict {
         let source = canonical(source);
         let concerns = |rule: &&Rule| {
             rule.modes.has(command)
@@ -103,8 +104,7 @@ impl Rules {
                 || rule.destination.has_every_address(name)
                     && (port.is_some() || rule.destination_ports == Ports::Any)
         };
-        let first = self.rules.iter().filter(concerns).find(ends);
-        first.is_some_and(|rule| rule.permits)
+        Verdict::by(self.rules.iter().filter(concerns).find(ends))
     }
 
     /// How many rules there are.
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn could_permit_says_no_only_where_every_judgement_would() {
+    fn at_best_it_says_no_only_where_every_judgement_would() {
         for (text, connect_by_name, bind_by_anyone) in [
             ("", false, false),
             ("permit - -\n", true, true),
@@ -495,9 +495,10 @@ mod tests {
             let rules = rules(text);
             let source = "1.2.3.4:5000".parse().unwrap();
             let asked = name("a.org");
-            let connect = rules.could_permit(Command::Connect, source, Some(&asked), Some(80));
-            let bind = rules.could_permit(Command::Bind, source, None, None);
-            assert_eq!((connect, bind), (connect_by_name, bind_by_anyone), "{text}");
+            let connect = rules.at_best(Command::Connect, source, Some(&asked), Some(80));
+            let bind = rules.at_best(Command::Bind, source, None, None);
+            let permitted = (connect.permitted, bind.permitted);
+            assert_eq!(permitted, (connect_by_name, bind_by_anyone), "{text}");
         }
     }
 

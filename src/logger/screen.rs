@@ -1,8 +1,8 @@
 //! The words: screen messages on stdout, everything else on stderr.
 
 use std::fmt::{self, Write as _};
-use std::io::Write;
-use std::time::{Duration, Instant, SystemTime};
+use std::io::{self, Write};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Detail, Output};
 use crate::event::{Answered, Closed, Ending, Event};
@@ -37,8 +37,11 @@ const TOPICS: [Topic; 5] = [
 pub(super) struct Screen {
     output: Output,
     throttles: [Throttle; TOPICS.len()],
-    /// Screen messages that could not be written since the last that could.
-    unwritten: u64,
+    /// While stdout fails: how many screen messages were lost by that.
+    unwritten: Option<u64>,
+    /// What is missing of one of which a part was written. It comes before the
+    /// next, so that nobody ever sees half a message.
+    rest: Vec<u8>,
 }
 
 impl Screen {
@@ -46,7 +49,8 @@ impl Screen {
         Screen {
             output,
             throttles: Default::default(),
-            unwritten: 0,
+            unwritten: None,
+            rest: Vec::new(),
         }
     }
 
@@ -99,24 +103,30 @@ impl Screen {
         let Some(screen) = &mut self.output.screen else {
             return;
         };
-        let block = block(answered);
-        let written = screen
-            .write_all(block.as_bytes())
-            .and_then(|()| screen.flush());
-        match written {
-            Ok(()) if self.unwritten > 0 => {
-                let count = std::mem::take(&mut self.unwritten);
-                self.say(&format_args!("stdout: {count} screen messages were lost"));
-            }
-            Ok(()) => {}
+        let begun = self.rest.len();
+        let mut bytes = std::mem::take(&mut self.rest);
+        bytes.extend(block(answered).as_bytes());
+        let (written, result) = write_as_far(screen, &bytes);
+        // A message that has begun will end; one that has not is lost.
+        let kept = if written > begun { bytes.len() } else { begun };
+        self.rest = bytes.get(written..kept).unwrap_or_default().to_vec();
+        match result {
+            Ok(()) => self.say_unwritten(),
             Err(error) => {
-                if self.unwritten == 0 {
+                if self.unwritten.is_none() {
                     self.say(&format_args!(
                         "stdout: {error}; screen messages are lost, everything else goes on"
                     ));
                 }
-                self.unwritten += 1;
+                let lost = u64::from(written <= begun);
+                self.unwritten = Some(self.unwritten.unwrap_or(0) + lost);
             }
+        }
+    }
+
+    fn say_unwritten(&mut self) {
+        if let Some(count @ 1..) = self.unwritten.take() {
+            self.say(&format_args!("stdout: {count} screen messages were lost"));
         }
     }
 
@@ -195,11 +205,25 @@ impl Screen {
             throttle.last = None;
         }
         self.show_held_back(Instant::now());
-        if self.unwritten > 0 {
-            let count = self.unwritten;
-            self.say(&format_args!("stdout: {count} screen messages were lost"));
+        // One of which a part was written is lost now.
+        let begun = u64::from(!self.rest.is_empty());
+        self.unwritten = self.unwritten.map(|count| count + begun);
+        self.say_unwritten();
+    }
+}
+
+/// Writes as much of this as can be written, and says how much that was.
+fn write_as_far(to: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest @ [_, ..]) = bytes.get(written..) {
+        match to.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
         }
     }
+    (written, to.flush())
 }
 
 /// One line on stderr. If that is closed there is nobody left to tell.
@@ -258,7 +282,7 @@ impl fmt::Display for SessionLine<'_> {
             lasted,
             ending,
         } = self.0;
-        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        let now = humantime::format_rfc3339_seconds(sayable(SystemTime::now()));
         write!(out, "{now} s{session} client={client}")?;
         if let Some(asked) = asked {
             write!(out, " command={} target={}", asked.command, asked.target)?;
@@ -280,6 +304,15 @@ impl fmt::Display for SessionLine<'_> {
         Escaped(out).write_fmt(format_args!("{ending}"))?;
         out.write_char('"')
     }
+}
+
+/// The time, or the nearest one that can be printed: a machine may come up
+/// without knowing what year it is.
+fn sayable(now: SystemTime) -> SystemTime {
+    /// The last second of the year 9999.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + since.min(LAST)
 }
 
 /// Escapes what goes between quotes.
@@ -328,5 +361,90 @@ impl Throttle {
         }
         self.last = Some(now);
         std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Command;
+    use std::sync::{Arc, Mutex};
+
+    /// A file on a disk that has so much room left.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(usize, String)>>);
+
+    impl Disk {
+        fn has_room_for(&self, bytes: usize) {
+            self.0.lock().expect("no panic").0 = bytes;
+        }
+
+        fn holds(&self) -> String {
+            self.0.lock().expect("no panic").1.clone()
+        }
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, text) = &mut *self.0.lock().expect("no panic");
+            if *room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(*room);
+            *room -= count;
+            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn answered(port: u16) -> Event {
+        Event::Answered(Answered {
+            client: "127.0.0.1:1".parse().expect("an address"),
+            destination: None,
+            port,
+            command: Command::Connect,
+            accepted: true,
+        })
+    }
+
+    #[test]
+    fn l04_a_message_that_was_broken_off_is_ended_before_the_next() {
+        let (disk, said) = (Disk::default(), Disk::default());
+        said.has_room_for(usize::MAX);
+        let mut screen = Screen::new(Output {
+            screen: Some(Box::new(disk.clone())),
+            diagnostics: Box::new(said.clone()),
+            detail: Detail::Usual,
+        });
+        let mut expected = String::new();
+        // The first begins; the next two find no room, not even for its end; it
+        // ends; the last is whole.
+        for (port, room) in [(1, 50), (2, 0), (3, 7), (4, usize::MAX)] {
+            disk.has_room_for(room);
+            let event = answered(port);
+            if let (Event::Answered(answered), 1 | 4) = (&event, port) {
+                expected.push_str(&block(answered));
+            }
+            screen.show(event);
+        }
+        assert_eq!(disk.holds(), expected);
+        assert!(said.holds().contains("2 screen messages were lost"));
+    }
+
+    #[test]
+    fn any_time_can_be_said() {
+        let second = Duration::from_secs(1);
+        for (time, said) in [
+            (UNIX_EPOCH - second, "1970-01-01T00:00:00Z"),
+            (UNIX_EPOCH + second, "1970-01-01T00:00:01Z"),
+            (UNIX_EPOCH + second * u32::MAX * 100, "9999-12-31T23:59:59Z"),
+        ] {
+            let shown = humantime::format_rfc3339_seconds(sayable(time));
+            assert_eq!(shown.to_string(), said);
+        }
     }
 }

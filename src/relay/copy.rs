@@ -15,7 +15,7 @@ const SMALL: usize = 2 << 10;
 
 /// The buffer once that was filled: past 64 KiB a larger one saves hardly any
 /// system calls.
-const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = 64 << 10;
 
 /// A large buffer, or a pipe, is given back after so long without a byte.
 pub(super) const LULL: Duration = Duration::from_millis(100);
@@ -56,9 +56,8 @@ pub(super) fn copy<A: Leg, B: Leg>(
             return Ok(());
         }
         // After a failure it stays set, until all that follows is done.
-        to.write_all(buffer.get(..count).unwrap_or_default())?;
+        write_all(to, buffer.get(..count).unwrap_or_default(), gauge)?;
         gauge.set_writing(false);
-        gauge.add(count);
         if count == SMALL && large.is_empty() {
             large = vec![0; LARGE];
         } else if count == LARGE && may_go_in_bulk {
@@ -70,6 +69,23 @@ pub(super) fn copy<A: Leg, B: Leg>(
             }
         }
     }
+}
+
+/// Writes all of it, and measures each part as it goes: one that waits for its
+/// reader moves as well.
+fn write_all<B: Leg>(to: &B, mut bytes: &[u8], gauge: &Gauge) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                gauge.add(count);
+                bytes = bytes.get(count..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Why a direction in bulk has stopped without an error.

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::net::{self, Deadline};
 use crate::sync::{AtomicBool, AtomicU64, thread};
 
+pub(crate) use copy::LARGE;
 #[cfg(target_os = "linux")]
 pub(crate) use splice::MAX_PIPES;
 /// Where nothing is spliced.
@@ -50,15 +51,18 @@ pub trait Leg {
     /// As poll(2).
     fn has_more_within(&self, limit: Duration) -> io::Result<bool>;
 
-    /// Waits until all these bytes are on their way.
+    /// Waits until some of these bytes are on their way, and says how many.
     ///
     /// # Errors
     ///
     /// As write(2).
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()>;
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Tells this end that no more will come; it may go on sending.
     fn finish(&self);
+
+    /// Wakes whoever waits to read from this end, and sends it nothing.
+    fn wake(&self);
 
     /// Gives up what is on its way, so that this end learns that it did not get
     /// everything; wakes whoever waits to read from it, and sends nothing yet.
@@ -68,7 +72,8 @@ pub trait Leg {
     /// properly ended.
     fn is_gone(&self) -> bool;
 
-    /// Ends both directions at once and wakes whoever waits on them.
+    /// Ends both directions at once and wakes whoever waits on them, also to
+    /// write. The other side may take that for a proper end.
     fn cut(&self);
 
     /// The socket, if what goes through it is just what was read and written
@@ -85,8 +90,8 @@ impl Leg for TcpStream {
         net::wait_readable(self, Deadline::after(limit))
     }
 
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        io::Write::write_all(&mut { self }, bytes)
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut { self }, bytes)
     }
 
     fn is_gone(&self) -> bool {
@@ -100,9 +105,13 @@ impl Leg for TcpStream {
         let _ = self.shutdown(Shutdown::Write);
     }
 
+    fn wake(&self) {
+        let _ = self.shutdown(Shutdown::Read);
+    }
+
     fn abandon(&self) {
         net::reset_on_close(self);
-        let _ = self.shutdown(Shutdown::Read);
+        self.wake();
     }
 
     fn cut(&self) {
@@ -123,6 +132,8 @@ pub struct Meter {
     pub down: Gauge,
     /// One of the pumps has met an error, and makes the other one end as well.
     abandoned: AtomicBool,
+    /// Somebody else ends both.
+    cut: AtomicBool,
 }
 
 impl Meter {
@@ -131,7 +142,7 @@ impl Meter {
         Pump {
             gauge: &self.up,
             back: &self.down,
-            abandoned: &self.abandoned,
+            meter: self,
         }
     }
 
@@ -140,15 +151,37 @@ impl Meter {
         Pump {
             gauge: &self.down,
             back: &self.up,
-            abandoned: &self.abandoned,
+            meter: self,
         }
     }
 
-    /// Nothing moves any more, because both ends are about to be cut. (An end
-    /// that goes on sending could still be read from.)
-    pub fn end(&self) {
-        self.up.end();
-        self.down.end();
+    /// Ends both directions from outside. A direction at rest ends properly. One
+    /// amid bytes ends in a reset of both ends, since nobody may take a cut for
+    /// an end. Pumps that wait to read leave at once; see [`Meter::force`].
+    pub fn cut<A: Leg, B: Leg>(&self, client: &A, remote: &B) {
+        self.cut.store(true, Ordering::SeqCst);
+        client.wake();
+        remote.wake();
+    }
+
+    /// Is one of the pumps busy with a write?
+    pub fn is_writing(&self) -> bool {
+        self.up.is_writing() || self.down.is_writing()
+    }
+
+    /// After a cut and some [`NOTICE`]: ends what is still stuck in a write, to
+    /// an end that does not read. See [`Leg::cut`] for what it costs.
+    pub fn force<A: Leg, B: Leg>(&self, client: &A, remote: &B) {
+        if self.is_writing() {
+            client.abandon();
+            remote.abandon();
+            client.cut();
+            remote.cut();
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
     }
 }
 
@@ -189,12 +222,12 @@ impl Gauge {
     }
 }
 
-/// How long a pump lets the other one write on after an error. Long enough for
-/// a thread to wake on a busy machine, too short for anybody to mind.
-const NOTICE: Duration = Duration::from_millis(50);
+/// How long a pump may write on after an error of the other one, or a cut. Long
+/// enough for a thread to wake on a busy machine, too short for anybody to mind.
+pub const NOTICE: Duration = Duration::from_millis(50);
 
-/// How often a pump looks what the other one is doing, when it must wait for it.
-const GLANCE: Duration = Duration::from_millis(1);
+/// How often to look what a pump is doing, when somebody must wait for it.
+pub const GLANCE: Duration = Duration::from_millis(1);
 
 /// How long a pump reads what nobody wants any more, so that last words on
 /// their way in the other direction are not lost: two seconds, and one more for
@@ -210,7 +243,7 @@ pub struct Pump<'a> {
     gauge: &'a Gauge,
     /// The gauge of the opposite direction.
     back: &'a Gauge,
-    abandoned: &'a AtomicBool,
+    meter: &'a Meter,
 }
 
 impl Pump<'_> {
@@ -222,11 +255,15 @@ impl Pump<'_> {
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
     pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
-        let result = copy::copy(from, to, self.gauge, || self.is_abandoned());
+        let is_over = || self.is_abandoned() || self.meter.is_cut();
+        let result = copy::copy(from, to, self.gauge, is_over);
         match &result {
-            // Both ends have been cut on purpose, and what was sent before is
-            // on its way: there is nothing to be done, least of all a reset.
-            _ if self.gauge.has_ended() => {}
+            Ok(()) if self.meter.is_cut() && !self.gauge.is_writing() => to.finish(),
+            // What was read has not been written, or not all of it.
+            _ if self.meter.is_cut() => {
+                from.abandon();
+                to.abandon();
+            }
             Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -260,8 +297,8 @@ impl Pump<'_> {
     fn outlive<A: Leg, B: Leg>(self, from: &A, to: &B) {
         let more = Duration::from_secs(self.back.bytes() / LAST_WORDS_PER_SECOND);
         let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
-        let is_over = || deadline.is_over() || self.gauge.has_ended() || self.is_abandoned();
-        if !copy::discard(from, is_over) && !self.gauge.has_ended() {
+        let is_over = || deadline.is_over() || self.meter.is_cut() || self.is_abandoned();
+        if !copy::discard(from, is_over) && !self.meter.is_cut() {
             self.abandon(from, to);
         }
     }
@@ -269,7 +306,7 @@ impl Pump<'_> {
     /// Makes the other pump end too, in such a way that both ends learn that
     /// they did not get everything.
     fn abandon<A: Leg, B: Leg>(self, from: &A, to: &B) {
-        if self.abandoned.swap(true, Ordering::SeqCst) {
+        if self.meter.abandoned.swap(true, Ordering::SeqCst) {
             // The other pump is doing just that.
             return;
         }
@@ -291,7 +328,7 @@ impl Pump<'_> {
     }
 
     fn is_abandoned(self) -> bool {
-        self.abandoned.load(Ordering::SeqCst)
+        self.meter.abandoned.load(Ordering::SeqCst)
     }
 }
 

@@ -96,7 +96,10 @@ impl Pipe {
                 // The end, or the mark of an urgent byte: reading will tell.
                 Ok(0) => return Ok(Pause::Lull),
                 Ok(count) => count,
-                Err(Errno::EINVAL | Errno::ENOSYS) if is_first => return Ok(Pause::Unfit),
+                // These sockets cannot, or (EPERM, EACCES) a policy forbids it.
+                Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) if is_first => {
+                    return Ok(Pause::Unfit);
+                }
                 Err(error) => return Err(error.into()),
             };
             is_first = false;

@@ -71,10 +71,12 @@ fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Ex
         return Ok(Expected::These(candidates));
     }
     let rules = visit.house.rules();
-    if rules.could_permit(Command::Bind, visit.client_address, None, None) {
+    let best = rules.at_best(Command::Bind, visit.client_address, None, None);
+    if best.permitted {
         Ok(Expected::Anyone)
     } else {
-        Err(Cause::Denied(None))
+        notes.rule = best.line;
+        Err(Cause::Denied(best.line))
     }
 }
 
@@ -91,9 +93,9 @@ fn listen(house: &House) -> io::Result<(TcpListener, u16)> {
     };
     let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
     let mut failure = io::ErrorKind::AddrInUse.into();
-    for _ in 0..count {
-        // Counting on over all sessions: two at once do not race for one port.
-        let step = house.next_bind_port.fetch_add(1, Ordering::Relaxed) % count;
+    // Counting on over all sessions, so that two at once do not race for a port.
+    let first = house.next_bind_port.fetch_add(1, Ordering::Relaxed) % count;
+    for step in (first..count).chain(0..first) {
         match on(ports.start().saturating_add(step)) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = error,

@@ -35,8 +35,10 @@ pub(super) fn candidates(
         Host::Address(address) => (None, vec![*address]),
         Host::Name(name) => {
             let client = visit.client_address;
-            if !rules.could_permit(command, client, Some(name), Some(target.port)) {
-                return Err(Cause::Denied(None));
+            let best = rules.at_best(command, client, Some(name), Some(target.port));
+            if !best.permitted {
+                notes.rule = best.line;
+                return Err(Cause::Denied(best.line));
             }
             (Some(name), look_up(visit, name, deadline)?)
         }

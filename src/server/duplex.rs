@@ -66,6 +66,7 @@ impl Drop for CutOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.cut(Ending::Panicked);
+            self.0.force();
         }
     }
 }

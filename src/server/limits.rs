@@ -9,7 +9,7 @@ use std::{fs, thread};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::relay::MAX_PIPES;
+use crate::relay::{LARGE, MAX_PIPES};
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
@@ -59,6 +59,8 @@ pub enum Scarcity {
     Threads(u64),
     /// Address space in bytes (RLIMIT_AS).
     AddressSpace(u64),
+    /// Writable memory in bytes, used or not (RLIMIT_DATA).
+    Data(u64),
     /// The operator's wish (`--max-sessions`).
     Wish,
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Scarcity {
                 out,
                 "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
             ),
+            Scarcity::Data(limit) => write!(out, "{limit} bytes of data (ulimit -d)"),
             Scarcity::Wish => out.write_str("--max-sessions"),
         }
     }
@@ -105,6 +108,10 @@ impl Limits {
             address_space_limit().map(|limit| {
                 let sessions = free_address_space(limit) / (THREADS * per_thread);
                 (sessions, Scarcity::AddressSpace(limit))
+            }),
+            data_limit().map(|limit| {
+                let sessions = free_data(limit) / (THREADS * (per_thread + LARGE as u64));
+                (sessions, Scarcity::Data(limit))
             }),
             wish.map(|wish| (wish as u64, Scarcity::Wish)),
         ];
@@ -149,9 +156,21 @@ fn address_space_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_AS)
 }
 
-/// Elsewhere it is not asked for: the formula below is glibc's.
+/// On Linux stacks count as data, touched or not.
+#[cfg(target_os = "linux")]
+fn data_limit() -> Option<u64> {
+    soft_limit(Resource::RLIMIT_DATA)
+}
+
+/// Elsewhere neither is asked for: the formulas below are those of Linux and
+/// glibc.
 #[cfg(not(target_os = "linux"))]
 fn address_space_limit() -> Option<u64> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn data_limit() -> Option<u64> {
     None
 }
 
@@ -161,12 +180,7 @@ fn address_space_limit() -> Option<u64> {
 /// (`MALLOC_ARENA_MAX=1` in the environment makes it modest.)
 fn free_address_space(limit: u64) -> u64 {
     const ARENA: u64 = 64 << 20;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let used = status.lines().find_map(|line| {
-        let kilobytes = line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?;
-        Some(kilobytes.parse::<u64>().ok()? << 10)
-    });
-    let free = limit.saturating_sub(used.unwrap_or(0));
+    let free = limit.saturating_sub(used("VmSize:"));
     let most_arenas = match std::env::var("MALLOC_ARENA_MAX") {
         Ok(count) => count.parse().unwrap_or(u64::MAX),
         Err(_) => thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64),
@@ -174,6 +188,21 @@ fn free_address_space(limit: u64) -> u64 {
     // The first arena is the program's own heap.
     let arenas = most_arenas.saturating_sub(1).min(free / ARENA);
     free.saturating_sub(arenas * ARENA + SPARE_ADDRESS_SPACE)
+}
+
+/// What this limit leaves for sessions. Of the arenas only what is used counts.
+fn free_data(limit: u64) -> u64 {
+    limit.saturating_sub(used("VmData:") + SPARE_ADDRESS_SPACE)
+}
+
+/// Bytes that this process uses already, by their name in its status.
+fn used(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| {
+        let kilobytes = line.strip_prefix(name)?.trim().strip_suffix(" kB")?;
+        kilobytes.parse::<u64>().ok()
+    });
+    kilobytes.unwrap_or(0) << 10
 }
 
 /// The tightest of the limits on threads. Root may exceed RLIMIT_NPROC, but

@@ -320,6 +320,9 @@ fn accept_clients(
                     if let Some(accepted) = spare.help(listener) {
                         break accepted;
                     }
+                    if house.stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
                     house.turn_away(TurnedAway::NotAccepted(error));
                 }
             }

@@ -12,9 +12,9 @@ use super::notes::Notes;
 use super::{House, Settings};
 use crate::event::{Closed, Ending, Event};
 use crate::firewall::canonical;
-use crate::net;
-use crate::relay::{Leg, Meter};
-use crate::sync::{Mutex, OnceLock, lock};
+use crate::net::{self, Deadline};
+use crate::relay::{GLANCE, Leg, Meter, NOTICE};
+use crate::sync::{Mutex, OnceLock, lock, thread};
 use crate::wire::socks4::Reply;
 
 /// One client's visit: its sockets, and what others may see and do of it.
@@ -139,16 +139,22 @@ impl Visit {
         }
     }
 
-    /// Ends the visit now, for this reason: both sockets are shut down, and
-    /// every thread blocked on one of them wakes up.
+    /// Ends the visit now, for this reason, and wakes every thread that waits
+    /// for one of its sockets, but for one that is stuck in a write.
     pub(super) fn cut(&self, why: Ending) {
         let mut fate = lock(&self.fate);
         fate.ending.get_or_insert(why);
         fate.not_cut = None;
-        self.meter.end();
-        self.client.cut();
+        match self.remote() {
+            Some(remote) => self.meter.cut(&self.client, remote),
+            None => self.client.cut(),
+        }
+    }
+
+    /// After a cut: wakes who is stuck in a write.
+    pub(super) fn force(&self) {
         if let Some(remote) = self.remote() {
-            remote.cut();
+            self.meter.force(&self.client, remote);
         }
     }
 
@@ -175,6 +181,22 @@ impl Visit {
     /// The visit's place, for work that may outlast it.
     pub(super) fn seat(&self) -> Arc<Seat> {
         Arc::clone(&self.seat)
+    }
+
+    /// Why the relay is over, if nothing has moved for too long.
+    fn overstayed(&self, settings: &Settings, now: Instant) -> Option<Ending> {
+        let idle = self.idle_at(now);
+        // If it is not relaying yet, each stage has its own deadline.
+        self.remote()?;
+        let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
+        let half = self.meter.up.has_ended() || self.meter.down.has_ended();
+        if half && over(settings.half_closed_timeout) {
+            Some(Ending::HalfClosed)
+        } else if over(settings.idle_timeout) {
+            Some(Ending::Idle)
+        } else {
+            None
+        }
     }
 
     /// How long nothing has moved, as far as the rounds of the sweep tell.
@@ -267,27 +289,35 @@ impl Registry {
 
     /// Ends all visits.
     pub(super) fn cut_all(&self) {
-        for visit in self.present() {
+        let present = self.present();
+        for visit in &present {
             visit.cut(Ending::Stopped);
         }
+        force_after_notice(&present);
     }
 
     /// One round: ends the relays in which nothing has moved for the limit.
     pub(super) fn sweep(&self, settings: &Settings) {
         let now = Instant::now();
-        for visit in self.present() {
-            let idle = visit.idle_at(now);
-            if visit.remote().is_none() {
-                // Not relaying yet; each stage before has its own deadline.
-                continue;
+        let mut idle = self.present();
+        idle.retain(|visit| match visit.overstayed(settings, now) {
+            Some(why) => {
+                visit.cut(why);
+                true
             }
-            let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
-            let half = visit.meter.up.has_ended() || visit.meter.down.has_ended();
-            if half && over(settings.half_closed_timeout) {
-                visit.cut(Ending::HalfClosed);
-            } else if over(settings.idle_timeout) {
-                visit.cut(Ending::Idle);
-            }
-        }
+            None => false,
+        });
+        force_after_notice(&idle);
+    }
+}
+
+/// Gives the pumps of visits that have been cut time to leave by themselves.
+fn force_after_notice(cut: &[Arc<Visit>]) {
+    let notice = Deadline::after(NOTICE);
+    while cut.iter().any(|visit| visit.meter.is_writing()) && !notice.is_over() {
+        thread::sleep(GLANCE);
+    }
+    for visit in cut {
+        visit.force();
     }
 }

@@ -19,12 +19,18 @@ use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unrea
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
     let _guard = CutOnPanic(visit);
-    match hear(visit) {
+    let ending = match hear(visit) {
         Ok(request) => match answer(visit, &request) {
-            Ok(down) => down.relay(visit),
-            Err(cause) => visit.ends_because(Ending::Refused(cause)),
+            Ok(down) => return down.relay(visit),
+            Err(cause) => Ending::Refused(cause),
         },
-        Err(ending) => visit.ends_because(ending),
+        Err(ending) => ending,
+    };
+    let has_spoken = !matches!(ending, Ending::Silent);
+    // Before the client takes its leave, which may take as long as a stop.
+    visit.ends_because(ending);
+    if has_spoken {
+        net::close_gently(&visit.client);
     }
 }
 
@@ -57,7 +63,6 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
         // It does not speak SOCKS: nothing we could say would be understood.
         Opening::Unknown(byte) => NoRequest::Malformed(Malformed::Version(byte)),
     };
-    net::close_gently(&visit.client);
     Err(Ending::NoRequest(why))
 }
 
@@ -98,9 +103,6 @@ fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
         accepted: result.is_ok(),
     }));
     visit.keep(notes);
-    if result.is_err() {
-        net::close_gently(&visit.client);
-    }
     result
 }
 

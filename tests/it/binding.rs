@@ -1,7 +1,7 @@
 //! BIND: two replies, and who may come.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use threadsocks::client::{self, Binding, NotGranted};
@@ -269,6 +269,26 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     let again = bind(&proxy, &expecting(LOCALHOST));
     assert_eq!(again.address.port(), address.port());
     drop((again, two));
+    proxy.finish();
+}
+
+/// However many are taken, whoever asks gets the one that is free.
+#[test]
+fn b11_the_last_port_of_a_range_is_found() {
+    let first = free_ports(7);
+    let free = first + 3;
+    let others = (first..first + 7).filter(|port| *port != free);
+    let _taken: Vec<_> = others
+        .map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+        .collect();
+    let range = format!("{first}-{}", first + 6);
+    let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &range]);
+    for _ in 0..20 {
+        let binding = bind(&proxy, &expecting(LOCALHOST));
+        assert_eq!(binding.address.port(), free);
+        drop(binding);
+        closes(&proxy, free);
+    }
     proxy.finish();
 }
 

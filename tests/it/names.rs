@@ -424,4 +424,13 @@ fn x02_a_name_is_looked_up_only_for_whom_some_address_could_be_permitted() {
     );
     proxy.says("no rule permits it");
     proxy.finish();
+    // And if it is a rule that leaves nothing to others, that one is told.
+    let proxy = Proxy::start("permit b -\ndeny c localhost\npermit c -\n", &["-v"]);
+    assert_eq!(
+        proxy.refuses(&named("localhost", 80)),
+        "-:80 CONNECT Reject"
+    );
+    let line = proxy.says("rule on line 2 denies it");
+    assert!(line.contains(" rule=2 "), "{line}");
+    proxy.finish();
 }

@@ -1,6 +1,6 @@
 //! What appears on the screen, and that nobody waits for it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -11,6 +11,7 @@ use threadsocks::client;
 
 use crate::ends::{CLOSED, Origin, at, dial, finish, read_all, read_exactly, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
+use crate::tools::present;
 
 /// A request that is refused at once.
 fn quick_refusal(proxy: SocketAddr) {
@@ -159,6 +160,28 @@ fn l04_s11_a_full_disk_stops_nothing() {
     proxy.says("No space left on device");
     drop(through(proxy.address(), &Origin::echo().target()));
     proxy.finish();
+}
+
+#[test]
+fn l04_a_file_that_may_grow_no_further_stops_nothing() {
+    if !present("prlimit", "util-linux") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let screen = folder.path().join("screen");
+    // A limit of bytes: the system would rather kill who exceeds it.
+    let proxy = Proxy::with(Setup {
+        wrapper: &["prlimit", "--fsize=1000", "--"],
+        stdout: Some(Stdio::from(File::create(&screen).unwrap())),
+        ..Setup::default()
+    });
+    for _ in 0..30 {
+        quick_refusal(proxy.address());
+    }
+    proxy.says("File too large");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+    assert_eq!(screen.metadata().unwrap().len(), 1000);
 }
 
 #[test]

@@ -454,6 +454,7 @@ fn r22_without_pipes_or_splice_bulk_is_copied() {
         "pipe2:error=EMFILE",
         "pipe2:error=ENFILE",
         "splice:error=EINVAL",
+        "splice:error=EPERM",
     ] {
         let proxy = Proxy::open();
         let Some(tampering) = Tampering::with(&proxy, injection) else {

@@ -1,13 +1,12 @@
 //! Start, signals, limits, exit statuses.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,8 @@ use threadsocks::client;
 use threadsocks::wire::Command;
 
 use crate::ends::{
-    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, through,
-    write,
+    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, relayed, request,
+    through, write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, binary, until};
 use crate::tampering::Tampering;
@@ -326,30 +325,73 @@ fn o04_a_second_signal_cuts_now() {
     assert_eq!(proxy.blocks(1).len(), 1);
 }
 
-/// What the server has counted as sent is delivered, although it cuts the
-/// session while it is stuck in a write: no reset destroys it.
+/// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
+/// what has arrived by then for all there was.
 #[test]
-fn o04_what_was_sent_before_the_cut_arrives() {
-    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
-    let answer: Arc<[u8]> = crate::ends::noise(1, 16 << 20).into();
-    let origin = Origin::serving({
-        let answer = Arc::clone(&answer);
-        move |stream| drop((&stream).write_all(&answer))
-    });
-    let client = through(proxy.address(), &origin.target());
-    // The client reads nothing, so the pump gets stuck behind this.
-    until("the first of it", || {
-        (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
-    });
-    proxy.signal(Signal::SIGTERM);
-    let line = proxy.says("ending=\"the server stopped\"");
-    assert_eq!(proxy.wait().code(), Some(0));
-    let counted = line.split_once("down=").unwrap().1;
-    let counted: usize = counted.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(counted > 100_000, "{line}");
-    let got = read_all(&client);
-    assert!(got.len() >= counted, "{} of {counted}", got.len());
-    assert!(got == answer[..got.len()]);
+fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
+    const ALL: usize = 16 << 20;
+    for (option, limit, half_closes, ending) in [
+        ("--idle-timeout", "500ms", false, "idle for too long"),
+        (
+            "--half-closed-timeout",
+            "500ms",
+            true,
+            "half-closed and silent",
+        ),
+        ("--grace", "300ms", false, "the server stopped"),
+    ] {
+        let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
+        let (client, remote) = relayed(proxy.address());
+        if half_closes {
+            finish(&client);
+        }
+        let sending = thread::spawn(move || {
+            let _ = (&remote).write_all(&vec![b'x'; ALL]);
+        });
+        // The client reads nothing, so the pump gets stuck behind this.
+        until("the first of it", || {
+            (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
+        });
+        if option == "--grace" {
+            proxy.signal(Signal::SIGTERM);
+        }
+        let line = proxy.says("ending=");
+        assert!(line.contains(ending), "{line}");
+        let mut got = Vec::new();
+        let error = (&client).read_to_end(&mut got).expect_err("no proper end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(got.len() < ALL);
+        sending.join().unwrap();
+        proxy.signal(Signal::SIGTERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+    }
+}
+
+/// What is at rest ends properly, however it is cut.
+#[test]
+fn r26_a_session_at_rest_ends_in_an_end() {
+    for (option, limit, signals) in [
+        ("--idle-timeout", "300ms", 0),
+        ("--grace", "300ms", 1),
+        ("--grace", "1m", 2),
+    ] {
+        let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
+        let (client, remote) = relayed(proxy.address());
+        write(&client, b"all of it");
+        write(&remote, b"and back");
+        assert_eq!(read_exactly(&remote, 9), b"all of it");
+        assert_eq!(read_exactly(&client, 8), b"and back");
+        for _ in 0..signals {
+            proxy.signal(Signal::SIGTERM);
+            proxy.says("stopping");
+        }
+        assert_eq!(read_all(&client), b"");
+        assert_eq!(read_all(&remote), b"");
+        if signals == 0 {
+            proxy.signal(Signal::SIGTERM);
+        }
+        proxy.wait();
+    }
 }
 
 #[test]
@@ -382,6 +424,19 @@ fn however_quiet_a_free_port_is_told() {
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
     assert_eq!(proxy.said().len(), 1, "{:?}", proxy.said());
+}
+
+/// A client that was refused takes its leave at its ease; a stop meanwhile is
+/// not why it was refused.
+#[test]
+fn o07_a_refusal_is_told_although_the_stop_comes_first() {
+    let mut proxy = Proxy::start("deny c -\n", &["--grace", "0s", "-v"]);
+    let client = dial(proxy.address());
+    write(&client, &request(Command::Connect, &at(CLOSED.into()), b""));
+    assert_eq!(read_exactly(&client, 2), [0, 91]);
+    proxy.signal(Signal::SIGTERM);
+    proxy.says("ending=\"refused: rule on line 1 denies it\"");
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[test]
@@ -633,14 +688,22 @@ fn r11_interrupted_calls_are_made_again() {
 
 #[test]
 fn s04_little_address_space_means_few_sessions_and_no_abort() {
-    // The allocator takes most of it for itself, unless told otherwise.
-    for (setting, at_least) in [("", 1), ("MALLOC_ARENA_MAX=1", 300)] {
-        let script = format!("ulimit -v 500000; exec env {setting} \"$0\" \"$@\"");
+    for (setting, at_least, scarcity) in [
+        // The allocator takes most of it for itself, unless told otherwise.
+        ("ulimit -v 500000; exec env", 1, "address space"),
+        (
+            "ulimit -v 500000; exec env MALLOC_ARENA_MAX=1",
+            300,
+            "address space",
+        ),
+        ("ulimit -d 60000; exec env", 40, "data"),
+    ] {
+        let script = format!("{setting} \"$0\" \"$@\"");
         let proxy = Proxy::with(Setup {
             wrapper: &["sh", "-c", &script],
             ..Setup::default()
         });
-        proxy.says("bytes of address space");
+        proxy.says(&format!("bytes of {scarcity}"));
         let origin = Origin::echo();
         let mut held = Vec::new();
         // Until one is turned away; half of them need a thread for a name.

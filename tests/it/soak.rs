@@ -422,7 +422,6 @@ struct Sample {
     memory: f64,
     threads: f64,
     descriptors: f64,
-    mappings: f64,
     /// That have come so far.
     connections: f64,
 }
@@ -430,13 +429,11 @@ struct Sample {
 impl Sample {
     fn take(proxy: &Proxy, soak: &Soak, began: Instant) -> Sample {
         let process = PathBuf::from(format!("/proc/{}", proxy.pid()));
-        let maps = fs::read_to_string(process.join("maps")).unwrap();
         Sample {
             seconds: began.elapsed().as_secs_f64(),
             memory: proxy.status("VmRSS") as f64 / 1024.0,
             threads: proxy.status("Threads") as f64,
             descriptors: fs::read_dir(process.join("fd")).unwrap().count() as f64,
-            mappings: maps.lines().count() as f64,
             connections: soak.connections.load(Ordering::Relaxed) as f64,
         }
     }

@@ -53,6 +53,7 @@
 //! | `abandon`: does not wait for who writes, or never cuts | `pumps` | 2 |
 //! | `was_no_end`: does not wait, or only once | `pumps` | 8, 46 |
 //! | `is_writing` although it has ended | `pumps` | 1 |
+//! | a cut is an end although bytes are held | `pumps` | 1 |
 //! | a broken pipe ends at once | `pumps` | 1 |
 #![allow(
     dead_code,
@@ -128,6 +129,7 @@ const MODELS: &[Model] = &[
     model!(500, visits::the_last_to_leave_tells),
     model!(3000, pumps::no_end_that_was_none),
     model!(4000, pumps::an_error_ends_both),
+    model!(3000, pumps::a_cut_is_an_end_only_at_rest),
     model!(300, pumps::last_words_are_delivered),
     model!(600, house::it_stops),
     model!(600, house::whatever_runs_out),

@@ -29,6 +29,7 @@ struct State {
     /// A reset is told only once; afterwards there is just no connection.
     told: bool,
     finished: bool,
+    woken: bool,
     abandoned: bool,
     cut: bool,
 }
@@ -74,7 +75,7 @@ impl Leg for End {
             if !state.coming.is_empty() {
                 return Some(Ok(state.coming.remove(0).min(buffer.len())));
             }
-            if state.has_finished || state.told || state.abandoned || state.cut {
+            if state.has_finished || state.told || state.woken || state.cut {
                 return Some(Ok(0));
             }
             state.tell().map(|error| Err(error.into()))
@@ -85,7 +86,7 @@ impl Leg for End {
         Ok(!runs_out())
     }
 
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.wait(|state| {
             if let Some(error) = state.tell() {
                 return Some(Err(error.into()));
@@ -96,7 +97,7 @@ impl Leg for End {
             assert!(!state.finished, "written behind an end");
             state.room = state.room.checked_sub(1)?;
             state.delivered += bytes.len();
-            Some(Ok(()))
+            Some(Ok(bytes.len()))
         })
     }
 
@@ -104,8 +105,15 @@ impl Leg for End {
         self.change(|state| state.finished = true);
     }
 
+    fn wake(&self) {
+        self.change(|state| state.woken = true);
+    }
+
     fn abandon(&self) {
-        self.change(|state| state.abandoned = true);
+        self.change(|state| {
+            state.woken = true;
+            state.abandoned = true;
+        });
     }
 
     fn is_gone(&self) -> bool {
@@ -224,6 +232,42 @@ pub(crate) fn no_end_that_was_none() {
         side.join().unwrap();
     }
     scene.end();
+}
+
+/// Somebody else ends it all, while both sides talk and read little. An end is
+/// passed on where nothing was on its way; otherwise both sides learn of it.
+pub(crate) fn a_cut_is_an_end_only_at_rest() {
+    let scene = Scene::new(true);
+    let talking = [&scene.client, &scene.remote].map(|end| {
+        let end = end.clone();
+        thread::spawn(move || {
+            for _ in 0..any(&[0, 1, 2]) {
+                match one_in(2) {
+                    true => send(&end),
+                    false => end.change(|state| state.room += 1),
+                }
+            }
+        })
+    });
+    pause();
+    scene.meter.cut(&*scene.client, &*scene.remote);
+    pause();
+    scene.meter.force(&*scene.client, &*scene.remote);
+    for side in talking {
+        side.join().unwrap();
+    }
+    for pump in [scene.up, scene.down] {
+        let _ = pump.join().unwrap();
+    }
+    let ends = [&scene.client, &scene.remote];
+    for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+        let taken = from.look(|end| end.sent - end.coming.iter().sum::<usize>());
+        if to.look(|end| end.delivered) < taken {
+            assert!(ends.iter().all(|end| end.look(|end| end.abandoned)));
+        } else {
+            assert!(to.look(|end| end.finished || end.abandoned), "left open");
+        }
+    }
 }
 
 /// One side never reads and never ends; the other resets amid its words. Some

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::net;
 use crate::pumping;
-pub(crate) use crate::pumping::{Leg, MAX_PIPES};
+pub(crate) use crate::pumping::{GLANCE, LARGE, Leg, MAX_PIPES, NOTICE};
 
 /// The program's, whose pumps take sockets.
 #[derive(Debug, Default)]
@@ -52,12 +52,16 @@ impl Leg for Asked<'_> {
         Ok(true)
     }
 
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        net::write_all(self.0, bytes)
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        net::write_all(self.0, bytes).map(|()| bytes.len())
     }
 
     fn finish(&self) {
         self.0.finish();
+    }
+
+    fn wake(&self) {
+        self.0.wake();
     }
 
     fn abandon(&self) {
