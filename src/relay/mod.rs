@@ -169,14 +169,14 @@ impl Meter {
         self.up.is_writing() || self.down.is_writing()
     }
 
-    /// After a cut and some [`NOTICE`]: ends what is still stuck in a write, to
+    /// After a cut and some [`NOTICE`]: wakes a pump that is stuck in a write, to
     /// an end that does not read. See [`Leg::cut`] for what it costs.
     pub fn force<A: Leg, B: Leg>(&self, client: &A, remote: &B) {
-        if self.is_writing() {
-            client.abandon();
-            remote.abandon();
-            client.cut();
-            remote.cut();
+        for (gauge, stuck_at) in [(&self.up, remote as &dyn Leg), (&self.down, client)] {
+            if gauge.is_writing() {
+                stuck_at.abandon();
+                stuck_at.cut();
+            }
         }
     }
 
@@ -257,15 +257,14 @@ impl Pump<'_> {
     pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
         let is_over = || self.is_abandoned() || self.meter.is_cut();
         let result = copy::copy(from, to, self.gauge, is_over);
+        let is_cut = self.meter.is_cut();
         match &result {
-            Ok(()) if self.meter.is_cut() && !self.gauge.is_writing() => to.finish(),
-            // What was read has not been written, or not all of it.
-            _ if self.meter.is_cut() => {
-                from.abandon();
-                to.abandon();
-            }
+            // It is cut amid bytes: some were read and not written.
+            Ok(()) if is_cut && self.gauge.is_writing() => drop(self.give_up(from, to)),
             Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
+            // Whoever cuts it sees to the other pump as well.
+            Err(_) if is_cut => drop(self.give_up(from, to)),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // No reset has been told to this pump.
                 self.gauge.set_writing(false);
@@ -277,13 +276,16 @@ impl Pump<'_> {
         result
     }
 
-    /// Was this end of stream brought about by an error that the other pump met?
+    /// Was this end of stream brought about by an error that the other pump met,
+    /// or by a cut that left bytes in its hands?
     ///
     /// The system tells of a reset only once. If the other pump was just writing
     /// to `from`, it was told, and this one reads an end. The other is about to
-    /// abandon this one then: no write to a connection that is gone takes long.
+    /// give up then: no write to a connection that is gone takes long, and none
+    /// in a session that was cut is left alone for long.
     fn was_no_end<A: Leg>(self, from: &A) -> bool {
-        while from.is_gone() && self.back.is_writing() && !self.is_abandoned() {
+        let is_odd = || from.is_gone() || self.meter.is_cut();
+        while is_odd() && self.back.is_writing() && !self.is_abandoned() {
             thread::sleep(GLANCE);
         }
         self.is_abandoned()
@@ -303,25 +305,30 @@ impl Pump<'_> {
         }
     }
 
-    /// Makes the other pump end too, in such a way that both ends learn that
-    /// they did not get everything.
+    /// Both ends learn that they did not get everything, once all is over. The
+    /// other pump wakes up from reading, and writes nothing any more. False if
+    /// that pump has given up already.
+    fn give_up<A: Leg, B: Leg>(self, from: &A, to: &B) -> bool {
+        let is_first = !self.meter.abandoned.swap(true, Ordering::SeqCst);
+        if is_first {
+            from.abandon();
+            to.abandon();
+        }
+        is_first
+    }
+
+    /// Gives up, and makes the other pump end too. If that is stuck writing, to
+    /// an end that does not read, only a cut wakes it. That sends an end of
+    /// stream ahead of the reset, which an end that does read could take for a
+    /// proper one; so it is not done before it must be.
     fn abandon<A: Leg, B: Leg>(self, from: &A, to: &B) {
-        if self.meter.abandoned.swap(true, Ordering::SeqCst) {
-            // The other pump is doing just that.
+        if !self.give_up(from, to) {
             return;
         }
-        from.abandon();
-        to.abandon();
-        // The other pump wakes up from reading, and writes nothing any more. If
-        // it is stuck writing, to an end that does not read, only a cut wakes
-        // it. That sends an end of stream ahead of the reset, which an end that
-        // does read could take for a proper one; so it is not done before it
-        // must be.
         let notice = Deadline::after(NOTICE);
         while self.back.is_writing() {
             if notice.is_over() {
                 from.cut();
-                to.cut();
             }
             thread::sleep(GLANCE);
         }

@@ -293,7 +293,7 @@ impl Registry {
         for visit in &present {
             visit.cut(Ending::Stopped);
         }
-        force_after_notice(&present);
+        force_after_notice(present);
     }
 
     /// One round: ends the relays in which nothing has moved for the limit.
@@ -307,12 +307,14 @@ impl Registry {
             }
             None => false,
         });
-        force_after_notice(&idle);
+        force_after_notice(idle);
     }
 }
 
-/// Gives the pumps of visits that have been cut time to leave by themselves.
-fn force_after_notice(cut: &[Arc<Visit>]) {
+/// Gives the pumps of visits that have been cut time to leave by themselves, and
+/// then lets go of the visits one by one, since their sockets close with the last
+/// who holds them.
+fn force_after_notice(cut: Vec<Arc<Visit>>) {
     let notice = Deadline::after(NOTICE);
     while cut.iter().any(|visit| visit.meter.is_writing()) && !notice.is_over() {
         thread::sleep(GLANCE);
