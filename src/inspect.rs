@@ -123,6 +123,9 @@ impl Inquiry {
         let (name, addresses) = match &self.host {
             Host::Address(address) => (None, vec![*address]),
             Host::Name(name) => {
+                if let Some(denial) = self.denial_unseen(path, rules, name) {
+                    return Ok(denial);
+                }
                 let found = resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?;
                 (Some(name), found)
             }
@@ -146,6 +149,25 @@ impl Inquiry {
             );
         }
         Ok(told)
+    }
+
+    /// If no address could be permitted, the server does not look the name up.
+    fn denial_unseen(&self, path: &str, rules: &Rules, name: &HostName) -> Option<String> {
+        let source = SocketAddr::new(self.source, self.source_port.unwrap_or(0));
+        let best = rules.at_best(self.command, source, Some(name), Some(self.port));
+        if best.permitted {
+            return None;
+        }
+        let Inquiry {
+            command,
+            source,
+            port,
+            ..
+        } = self;
+        let why = decided(path, rules, best.line);
+        Some(format!(
+            "deny: {command} from {source} to {name}:{port}, whatever it stands for, {why}\n"
+        ))
     }
 
     /// Would the server do it, and why? In the server's own order.
@@ -181,12 +203,16 @@ impl Inquiry {
             address,
             port: self.port,
         });
-        let decisive = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
-        let why = match decisive {
-            Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
-            None => format!("because no rule of {path} matches"),
-        };
+        let why = decided(path, rules, verdict.line);
         (verdict.permitted, why)
+    }
+}
+
+/// Which rule decided.
+fn decided(path: &str, rules: &Rules, line: Option<usize>) -> String {
+    match rules.iter().find(|rule| Some(rule.line()) == line) {
+        Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
+        None => format!("because no rule of {path} matches"),
     }
 }
 

@@ -141,8 +141,13 @@ fn welcome(rulebook: &Rulebook, limits: Limits) {
         max_sessions,
         because,
     } = limits;
+    let sessions = if max_sessions == 1 {
+        "session"
+    } else {
+        "sessions"
+    };
     tell(&format_args!(
-        "up to {max_sessions} sessions at a time, limited by {because}"
+        "up to {max_sessions} {sessions} at a time, limited by {because}"
     ));
 }
 

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// A point in time by which something must be done. It may lie so far off that
 /// the clock cannot express it; then it never comes.
@@ -335,13 +336,23 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Makes a relayed connection prompt (no waiting for fuller packets) and
-/// notice a vanished peer (keepalive, at the system's intervals).
+/// How long a write waits for its reader before it says "would block". Nothing
+/// else wakes who is stuck in one, without telling the reader an end.
+const PATIENCE_MILLIS: i64 = 500;
+
+/// Makes a relayed connection prompt (no waiting for fuller packets), notice a
+/// vanished peer (keepalive, at the system's intervals), and look up from a write
+/// now and then.
 ///
-/// Set on a listener, both hold for every connection it accepts.
+/// Set on a listener, all of it holds for every connection it accepts.
 pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
     socket::setsockopt(socket, sockopt::TcpNoDelay, &true)?;
     socket::setsockopt(socket, sockopt::KeepAlive, &true)?;
+    socket::setsockopt(
+        socket,
+        sockopt::SendTimeout,
+        &TimeVal::milliseconds(PATIENCE_MILLIS),
+    )?;
     Ok(())
 }
 

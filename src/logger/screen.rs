@@ -205,9 +205,13 @@ impl Screen {
             throttle.last = None;
         }
         self.show_held_back(Instant::now());
-        // One of which a part was written is lost now.
-        let begun = u64::from(!self.rest.is_empty());
-        self.unwritten = self.unwritten.map(|count| count + begun);
+        // One of which a part was written is ended now, or lost.
+        let rest = std::mem::take(&mut self.rest);
+        let is_ended = match &mut self.output.screen {
+            Some(screen) => write_as_far(screen, &rest).0 == rest.len(),
+            None => true,
+        };
+        self.unwritten = self.unwritten.map(|lost| lost + u64::from(!is_ended));
         self.say_unwritten();
     }
 }

@@ -56,7 +56,10 @@ pub(super) fn copy<A: Leg, B: Leg>(
             return Ok(());
         }
         // After a failure it stays set, until all that follows is done.
-        write_all(to, buffer.get(..count).unwrap_or_default(), gauge)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if !write_all(to, bytes, gauge, &is_over)? {
+            return Ok(());
+        }
         gauge.set_writing(false);
         if count == SMALL && large.is_empty() {
             large = vec![0; LARGE];
@@ -71,9 +74,14 @@ pub(super) fn copy<A: Leg, B: Leg>(
     }
 }
 
-/// Writes all of it, and measures each part as it goes: one that waits for its
-/// reader moves as well.
-fn write_all<B: Leg>(to: &B, mut bytes: &[u8], gauge: &Gauge) -> io::Result<()> {
+/// Writes all of it, and measures each part as it goes; false if this was over
+/// before the reader had taken all.
+fn write_all<B: Leg>(
+    to: &B,
+    mut bytes: &[u8],
+    gauge: &Gauge,
+    is_over: &impl Fn() -> bool,
+) -> io::Result<bool> {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -82,10 +90,15 @@ fn write_all<B: Leg>(to: &B, mut bytes: &[u8], gauge: &Gauge) -> io::Result<()> 
                 bytes = bytes.get(count..).unwrap_or_default();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if is_over() {
+                    return Ok(false);
+                }
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Why a direction in bulk has stopped without an error.

@@ -55,7 +55,7 @@ pub trait Leg {
     ///
     /// # Errors
     ///
-    /// As write(2).
+    /// As write(2); `WouldBlock` now and then while this end reads nothing.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Tells this end that no more will come; it may go on sending.
@@ -71,10 +71,6 @@ pub trait Leg {
     /// Is there no connection any more? Also true after both directions have
     /// properly ended.
     fn is_gone(&self) -> bool;
-
-    /// Ends both directions at once and wakes whoever waits on them, also to
-    /// write. The other side may take that for a proper end.
-    fn cut(&self);
 
     /// The socket, if what goes through it is just what was read and written
     /// here: then bytes may go past this program.
@@ -114,10 +110,6 @@ impl Leg for TcpStream {
         self.wake();
     }
 
-    fn cut(&self) {
-        let _ = self.shutdown(Shutdown::Both);
-    }
-
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         Some(self.as_fd())
     }
@@ -130,9 +122,10 @@ pub struct Meter {
     pub up: Gauge,
     /// From remote to client.
     pub down: Gauge,
-    /// One of the pumps has met an error, and makes the other one end as well.
+    /// Neither direction will come to its end: one of the pumps has met an error,
+    /// or somebody else ends them.
     abandoned: AtomicBool,
-    /// Somebody else ends both.
+    /// Somebody else ends both directions, in which nothing moves.
     cut: AtomicBool,
 }
 
@@ -155,29 +148,28 @@ impl Meter {
         }
     }
 
-    /// Ends both directions from outside. A direction at rest ends properly. One
-    /// amid bytes ends in a reset of both ends, since nobody may take a cut for
-    /// an end. Pumps that wait to read leave at once; see [`Meter::force`].
-    pub fn cut<A: Leg, B: Leg>(&self, client: &A, remote: &B) {
-        self.cut.store(true, Ordering::SeqCst);
-        client.wake();
-        remote.wake();
-    }
-
-    /// Is one of the pumps busy with a write?
-    pub fn is_writing(&self) -> bool {
-        self.up.is_writing() || self.down.is_writing()
-    }
-
-    /// After a cut and some [`NOTICE`]: wakes a pump that is stuck in a write, to
-    /// an end that does not read. See [`Leg::cut`] for what it costs.
-    pub fn force<A: Leg, B: Leg>(&self, client: &A, remote: &B) {
-        for (gauge, stuck_at) in [(&self.up, remote as &dyn Leg), (&self.down, client)] {
-            if gauge.is_writing() {
-                stuck_at.abandon();
-                stuck_at.cut();
-            }
+    /// Ends both directions from outside, and wakes the pumps from reading. From
+    /// a write that waits for its reader they look up by themselves.
+    ///
+    /// Where nothing moves any more, a direction ends properly, unless its pump
+    /// still holds bytes. Otherwise both ends are reset, since nobody may take a
+    /// cut for an end.
+    pub fn cut<A: Leg, B: Leg>(&self, client: &A, remote: &B, is_at_rest: bool) {
+        if is_at_rest {
+            self.cut.store(true, Ordering::SeqCst);
+            client.wake();
+            remote.wake();
+        } else {
+            self.give_up(client, remote);
         }
+    }
+
+    /// Both ends learn that they did not get everything, once all is over. The
+    /// pumps wake up from reading, and write nothing any more.
+    fn give_up<A: Leg, B: Leg>(&self, one: &A, other: &B) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        one.abandon();
+        other.abandon();
     }
 
     fn is_cut(&self) -> bool {
@@ -222,12 +214,8 @@ impl Gauge {
     }
 }
 
-/// How long a pump may write on after an error of the other one, or a cut. Long
-/// enough for a thread to wake on a busy machine, too short for anybody to mind.
-pub const NOTICE: Duration = Duration::from_millis(50);
-
-/// How often to look what a pump is doing, when somebody must wait for it.
-pub const GLANCE: Duration = Duration::from_millis(1);
+/// How often a pump looks what the other one is doing, when it must wait for it.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// How long a pump reads what nobody wants any more, so that last words on
 /// their way in the other direction are not lost: two seconds, and one more for
@@ -255,22 +243,18 @@ impl Pump<'_> {
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
     pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
-        let is_over = || self.is_abandoned() || self.meter.is_cut();
-        let result = copy::copy(from, to, self.gauge, is_over);
-        let is_cut = self.meter.is_cut();
+        let result = copy::copy(from, to, self.gauge, || self.is_over());
         match &result {
-            // It is cut amid bytes: some were read and not written.
-            Ok(()) if is_cut && self.gauge.is_writing() => drop(self.give_up(from, to)),
+            // It is cut, and some bytes were read and not written.
+            Ok(()) if self.meter.is_cut() && self.gauge.is_writing() => self.give_up(from, to),
             Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
-            // Whoever cuts it sees to the other pump as well.
-            Err(_) if is_cut => drop(self.give_up(from, to)),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // No reset has been told to this pump.
                 self.gauge.set_writing(false);
                 self.outlive(from, to);
             }
-            Err(_) => self.abandon(from, to),
+            Err(_) => self.give_up(from, to),
         }
         self.gauge.end();
         result
@@ -282,7 +266,7 @@ impl Pump<'_> {
     /// The system tells of a reset only once. If the other pump was just writing
     /// to `from`, it was told, and this one reads an end. The other is about to
     /// give up then: no write to a connection that is gone takes long, and none
-    /// in a session that was cut is left alone for long.
+    /// in a session that was cut goes on for long.
     fn was_no_end<A: Leg>(self, from: &A) -> bool {
         let is_odd = || from.is_gone() || self.meter.is_cut();
         while is_odd() && self.back.is_writing() && !self.is_abandoned() {
@@ -299,39 +283,19 @@ impl Pump<'_> {
     fn outlive<A: Leg, B: Leg>(self, from: &A, to: &B) {
         let more = Duration::from_secs(self.back.bytes() / LAST_WORDS_PER_SECOND);
         let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
-        let is_over = || deadline.is_over() || self.meter.is_cut() || self.is_abandoned();
+        let is_over = || deadline.is_over() || self.is_over();
         if !copy::discard(from, is_over) && !self.meter.is_cut() {
-            self.abandon(from, to);
+            self.give_up(from, to);
         }
     }
 
-    /// Both ends learn that they did not get everything, once all is over. The
-    /// other pump wakes up from reading, and writes nothing any more. False if
-    /// that pump has given up already.
-    fn give_up<A: Leg, B: Leg>(self, from: &A, to: &B) -> bool {
-        let is_first = !self.meter.abandoned.swap(true, Ordering::SeqCst);
-        if is_first {
-            from.abandon();
-            to.abandon();
-        }
-        is_first
+    fn give_up<A: Leg, B: Leg>(self, from: &A, to: &B) {
+        self.meter.give_up(from, to);
     }
 
-    /// Gives up, and makes the other pump end too. If that is stuck writing, to
-    /// an end that does not read, only a cut wakes it. That sends an end of
-    /// stream ahead of the reset, which an end that does read could take for a
-    /// proper one; so it is not done before it must be.
-    fn abandon<A: Leg, B: Leg>(self, from: &A, to: &B) {
-        if !self.give_up(from, to) {
-            return;
-        }
-        let notice = Deadline::after(NOTICE);
-        while self.back.is_writing() {
-            if notice.is_over() {
-                from.cut();
-            }
-            thread::sleep(GLANCE);
-        }
+    /// Is nothing to be moved any more?
+    fn is_over(self) -> bool {
+        self.is_abandoned() || self.meter.is_cut()
     }
 
     fn is_abandoned(self) -> bool {
@@ -355,7 +319,6 @@ mod tests {
         assert!(near.is_gone());
         near.finish();
         near.abandon();
-        near.cut();
         assert_eq!(Leg::read(&near, &mut [0]).expect("an end"), 0);
     }
 }

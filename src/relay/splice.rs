@@ -108,23 +108,34 @@ impl Pipe {
             if is_over() {
                 return Ok(Pause::Over);
             }
-            self.empty(count, to, gauge)?;
+            if !self.empty(count, to, gauge, is_over)? {
+                return Ok(Pause::Over);
+            }
             gauge.set_writing(false);
         }
     }
 
-    /// Moves these bytes from the pipe to the socket.
+    /// Moves these bytes from the pipe to the socket; false if this was over
+    /// before the reader had taken all.
     ///
     /// When the connection is reset in the middle of it, splice(2) tells how far
     /// it came and forgets the reset; what follows is told of a broken pipe, as
     /// if the other end had closed for good after a proper end.
-    fn empty(&self, count: usize, to: BorrowedFd<'_>, gauge: &Gauge) -> io::Result<()> {
+    fn empty(
+        &self,
+        count: usize,
+        to: BorrowedFd<'_>,
+        gauge: &Gauge,
+        is_over: &impl Fn() -> bool,
+    ) -> io::Result<bool> {
         let had_ended = says_no_more(to)?;
         let mut left = count;
         while left > 0 {
             let moved = match pass(self.read_end.as_fd(), to, left) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
+                Err(Errno::EAGAIN) if is_over() => return Ok(false),
+                Err(Errno::EAGAIN) => 0,
                 Err(Errno::EPIPE) if left < count && !had_ended => {
                     return Err(Errno::ECONNRESET.into());
                 }
@@ -133,7 +144,7 @@ impl Pipe {
             gauge.add(moved);
             left = left.saturating_sub(moved);
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -184,6 +184,9 @@ impl Server {
         let accepting = thread::Builder::new().name("accept".to_owned()).spawn({
             let (house, listener) = (Arc::clone(&house), Arc::clone(&listener));
             move || accept_clients(&house, &listener, &present, spare)
+        });
+        let accepting = accepting.map_err(|error| {
+            io::Error::new(error.kind(), format!("no thread to take clients: {error}"))
         })?;
         house.log.send(Event::Listening(address));
 

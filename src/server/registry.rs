@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use super::notes::Notes;
 use super::{House, Settings};
 use crate::event::{Closed, Ending, Event};
 use crate::firewall::canonical;
-use crate::net::{self, Deadline};
-use crate::relay::{GLANCE, Leg, Meter, NOTICE};
-use crate::sync::{Mutex, OnceLock, lock, thread};
+use crate::net;
+use crate::relay::Meter;
+use crate::sync::{Mutex, OnceLock, lock};
 use crate::wire::socks4::Reply;
 
 /// One client's visit: its sockets, and what others may see and do of it.
@@ -70,9 +70,13 @@ impl Drop for Seat {
 /// A connection, by its local and its remote address.
 type Pair = (SocketAddr, SocketAddr);
 
-/// What changes when something moves: is there a remote, the bytes relayed up
-/// and down, and whether either direction has ended.
-type State = (bool, u64, u64, bool, bool);
+/// What changes when something moves; of both directions, up and down.
+#[derive(Debug, Default, PartialEq)]
+struct State {
+    is_relaying: bool,
+    bytes: (u64, u64),
+    ended: (bool, bool),
+}
 
 /// What the last round of [`Registry::sweep`] saw.
 #[derive(Debug)]
@@ -140,21 +144,17 @@ impl Visit {
     }
 
     /// Ends the visit now, for this reason, and wakes every thread that waits
-    /// for one of its sockets, but for one that is stuck in a write.
+    /// for one of its sockets. What has moved lately ends in a reset, since there
+    /// was more to come.
     pub(super) fn cut(&self, why: Ending) {
+        let is_at_rest = !matches!(why, Ending::Panicked) && !self.has_moved();
         let mut fate = lock(&self.fate);
         fate.ending.get_or_insert(why);
         fate.not_cut = None;
         match self.remote() {
-            Some(remote) => self.meter.cut(&self.client, remote),
-            None => self.client.cut(),
-        }
-    }
-
-    /// After a cut: wakes who is stuck in a write.
-    pub(super) fn force(&self) {
-        if let Some(remote) = self.remote() {
-            self.meter.force(&self.client, remote);
+            Some(remote) => self.meter.cut(&self.client, remote, is_at_rest),
+            // Fails only if the client is gone already.
+            None => drop(self.client.shutdown(Shutdown::Both)),
         }
     }
 
@@ -199,16 +199,23 @@ impl Visit {
         }
     }
 
+    /// Has a byte moved since the last round of the sweep?
+    fn has_moved(&self) -> bool {
+        lock(&self.progress).state.bytes != self.state().bytes
+    }
+
+    fn state(&self) -> State {
+        let (up, down) = (&self.meter.up, &self.meter.down);
+        State {
+            is_relaying: self.remote().is_some(),
+            bytes: (up.bytes(), down.bytes()),
+            ended: (up.has_ended(), down.has_ended()),
+        }
+    }
+
     /// How long nothing has moved, as far as the rounds of the sweep tell.
     fn idle_at(&self, now: Instant) -> Duration {
-        let meter = &self.meter;
-        let state = (
-            self.remote().is_some(),
-            meter.up.bytes(),
-            meter.down.bytes(),
-            meter.up.has_ended(),
-            meter.down.has_ended(),
-        );
+        let state = self.state();
         let mut progress = lock(&self.progress);
         if progress.state != state {
             *progress = Progress { state, since: now };
@@ -289,37 +296,18 @@ impl Registry {
 
     /// Ends all visits.
     pub(super) fn cut_all(&self) {
-        let present = self.present();
-        for visit in &present {
+        for visit in self.present() {
             visit.cut(Ending::Stopped);
         }
-        force_after_notice(present);
     }
 
     /// One round: ends the relays in which nothing has moved for the limit.
     pub(super) fn sweep(&self, settings: &Settings) {
         let now = Instant::now();
-        let mut idle = self.present();
-        idle.retain(|visit| match visit.overstayed(settings, now) {
-            Some(why) => {
+        for visit in self.present() {
+            if let Some(why) = visit.overstayed(settings, now) {
                 visit.cut(why);
-                true
             }
-            None => false,
-        });
-        force_after_notice(idle);
-    }
-}
-
-/// Gives the pumps of visits that have been cut time to leave by themselves, and
-/// then lets go of the visits one by one, since their sockets close with the last
-/// who holds them.
-fn force_after_notice(cut: Vec<Arc<Visit>>) {
-    let notice = Deadline::after(NOTICE);
-    while cut.iter().any(|visit| visit.meter.is_writing()) && !notice.is_over() {
-        thread::sleep(GLANCE);
-    }
-    for visit in cut {
-        visit.force();
+        }
     }
 }

@@ -195,6 +195,8 @@ fn check_and_explain_tell_an_operator_what_the_rules_mean() {
     for (question, told) in [
         ("c 127.0.0.1 localhost 80", "permit: CONNECT"),
         ("c 127.0.0.1 127.0.0.1 80", "deny: CONNECT"),
+        // Decided without a lookup, as the server does.
+        ("c 127.0.0.1 nobody.invalid 80", "deny: CONNECT"),
     ] {
         let (code, stdout, _) = run(&["-c", path, "--explain", question]);
         assert_eq!(code, Some(0));
@@ -367,6 +369,31 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
     }
 }
 
+/// The same when all that came has been passed on, and more was to come: a
+/// server that keeps up holds no bytes, and still cuts a transfer.
+#[test]
+fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
+    for signals in [1, 2] {
+        let grace = ["0s", "1m"][signals - 1];
+        let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", grace]);
+        let (client, remote) = relayed(proxy.address());
+        let sending = thread::spawn(move || {
+            while (&remote).write_all(b"a line now and then\n").is_ok() {
+                thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        read_exactly(&client, 200);
+        for _ in 0..signals {
+            proxy.signal(Signal::SIGTERM);
+            proxy.says("stopping");
+        }
+        let error = (&client).read_to_end(&mut Vec::new()).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        sending.join().unwrap();
+        proxy.wait();
+    }
+}
+
 /// What is at rest ends properly, however it is cut.
 #[test]
 fn r26_a_session_at_rest_ends_in_an_end() {
@@ -375,12 +402,16 @@ fn r26_a_session_at_rest_ends_in_an_end() {
         ("--grace", "300ms", 1),
         ("--grace", "1m", 2),
     ] {
-        let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
+        // The server looks at all sessions every 100 ms.
+        let rounds = ["--half-closed-timeout", "1s"];
+        let options = [&rounds[..], &[option, limit, "-v"]].concat();
+        let mut proxy = Proxy::start(PERMIT_ALL, &options);
         let (client, remote) = relayed(proxy.address());
         write(&client, b"all of it");
         write(&remote, b"and back");
         assert_eq!(read_exactly(&remote, 9), b"all of it");
         assert_eq!(read_exactly(&client, 8), b"and back");
+        thread::park_timeout(Duration::from_millis(250));
         for _ in 0..signals {
             proxy.signal(Signal::SIGTERM);
             proxy.says("stopping");

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::net;
 use crate::pumping;
-pub(crate) use crate::pumping::{GLANCE, LARGE, Leg, MAX_PIPES, NOTICE};
+use crate::pumping::Leg;
+pub(crate) use crate::pumping::{LARGE, MAX_PIPES};
 
 /// The program's, whose pumps take sockets.
 #[derive(Debug, Default)]
@@ -70,10 +71,6 @@ impl Leg for Asked<'_> {
 
     fn is_gone(&self) -> bool {
         self.0.is_gone()
-    }
-
-    fn cut(&self) {
-        self.0.cut();
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
