@@ -181,7 +181,8 @@ impl Meter {
 #[derive(Debug, Default)]
 pub struct Gauge {
     bytes: AtomicU64,
-    /// Is the pump busy with a write, or with what a failed one has led to?
+    /// Does the pump hold bytes that are not written yet, or has it met an error
+    /// and is about to deal with it?
     writing: AtomicBool,
     ended: AtomicBool,
 }
