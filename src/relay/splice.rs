@@ -128,9 +128,11 @@ impl Pipe {
         gauge: &Gauge,
         is_over: &impl Fn() -> bool,
     ) -> io::Result<bool> {
+        let mut had_ended = false;
         let mut left = count;
         while left > 0 {
-            let had_ended = says_no_more(to)?;
+            // Before each part: one that is gone does not say it any more.
+            had_ended = had_ended || says_no_more(to)?;
             let moved = match pass(self.read_end.as_fd(), to, left) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
