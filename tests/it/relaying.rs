@@ -337,9 +337,9 @@ fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     read_exactly(&client, 16 * MEGABYTE);
     let began = Instant::now();
     drop(client);
-    // The buffers on the way hold most of the rest.
+    // The buffers on the way hold most of the rest; some passes meanwhile.
     let sent = sending.join().unwrap();
-    assert!(sent < 46 * MEGABYTE, "{sent}");
+    assert!(sent < 64 * MEGABYTE, "{sent}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
     proxy.says("broken: Broken pipe");
