@@ -151,10 +151,14 @@ impl Inquiry {
         Ok(told)
     }
 
+    /// The client in question; its port matters only where it was given.
+    fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.source, self.source_port.unwrap_or(0))
+    }
+
     /// If no address could be permitted, the server does not look the name up.
     fn denial_unseen(&self, path: &str, rules: &Rules, name: &HostName) -> Option<String> {
-        let source = SocketAddr::new(self.source, self.source_port.unwrap_or(0));
-        let best = rules.at_best(self.command, source, Some(name), Some(self.port));
+        let best = rules.at_best(self.command, self.client(), Some(name), Some(self.port));
         if best.permitted {
             return None;
         }
@@ -178,7 +182,7 @@ impl Inquiry {
         name: Option<&HostName>,
         address: IpAddr,
     ) -> (bool, String) {
-        let source = SocketAddr::new(self.source, self.source_port.unwrap_or(0));
+        let source = self.client();
         if address.is_ipv6() {
             return (false, "because SOCKS4 has no IPv6 addresses".to_owned());
         }

@@ -17,12 +17,12 @@
 //! use std::net::TcpListener;
 //! use std::path::Path;
 //! use threadsocks::firewall::Rulebook;
-//! use threadsocks::logger::{self, Detail, Output};
+//! use threadsocks::logger::{self, Detail, Output, Stdout};
 //! use threadsocks::server::{Order, Server, Settings, Stopped};
 //!
 //! let rulebook = Rulebook::open(Path::new("socks.conf")).expect("good rules");
 //! let output = Output {
-//!     screen: Some(Box::new(std::io::stdout())),
+//!     screen: Some(Box::new(Stdout)),
 //!     diagnostics: Box::new(std::io::stderr()),
 //!     detail: Detail::Usual,
 //! };

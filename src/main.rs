@@ -67,7 +67,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         tell(&format_args!("listening on {address}"));
     }
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
-        true => Some(Box::new(Unbuffered)),
+        true => Some(Box::new(logger::Stdout)),
         false => None,
     };
     let (logger, log) = logger::start(Output {
@@ -195,20 +195,6 @@ fn current_folder() -> String {
     match std::env::current_dir() {
         Ok(folder) => folder.display().to_string(),
         Err(error) => format!("the current folder, which cannot be told ({error})"),
-    }
-}
-
-/// stdout without the buffer that the standard library has before it: the logger
-/// writes whole messages, and must know how far it came.
-struct Unbuffered;
-
-impl Write for Unbuffered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(nix::unistd::write(io::stdout(), bytes)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 //! having printed everything.
 
 mod screen;
+mod stdout;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::event::{Ending, Event};
 use screen::Screen;
+pub use stdout::Stdout;
 
 /// Events that may wait to be printed. At 10,000 requests per second nearly a
 /// second's worth, and at most a few MB.
@@ -46,7 +48,7 @@ pub enum Detail {
 
 /// Where the output goes, and how much of it there is.
 pub struct Output {
-    /// Gets the screen messages; `None`: there are none.
+    /// Gets the screen messages, as [`Stdout`] does; `None`: there are none.
     pub screen: Option<Box<dyn Write + Send>>,
     /// Gets everything else.
     pub diagnostics: Box<dyn Write + Send>,

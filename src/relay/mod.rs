@@ -172,8 +172,17 @@ impl Meter {
         other.abandon();
     }
 
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
+    }
+
     fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
+    }
+
+    /// Is nothing to be moved any more?
+    fn is_over(&self) -> bool {
+        self.is_abandoned() || self.is_cut()
     }
 }
 
@@ -244,10 +253,12 @@ impl Pump<'_> {
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
     pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
-        let result = copy::copy(from, to, self.gauge, || self.is_over());
+        let result = copy::copy(from, to, self.gauge, || self.meter.is_over());
         match &result {
             // It is cut, and some bytes were read and not written.
-            Ok(()) if self.meter.is_cut() && self.gauge.is_writing() => self.give_up(from, to),
+            Ok(()) if self.meter.is_cut() && self.gauge.is_writing() => {
+                self.meter.give_up(from, to)
+            }
             Ok(()) if self.was_no_end(from) => {}
             Ok(()) => to.finish(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -255,7 +266,7 @@ impl Pump<'_> {
                 self.gauge.set_writing(false);
                 self.outlive(from, to);
             }
-            Err(_) => self.give_up(from, to),
+            Err(_) => self.meter.give_up(from, to),
         }
         self.gauge.end();
         result
@@ -270,10 +281,10 @@ impl Pump<'_> {
     /// in a session that was cut goes on for long.
     fn was_no_end<A: Leg>(self, from: &A) -> bool {
         let is_odd = || from.is_gone() || self.meter.is_cut();
-        while is_odd() && self.back.is_writing() && !self.is_abandoned() {
+        while is_odd() && self.back.is_writing() && !self.meter.is_abandoned() {
             thread::sleep(GLANCE);
         }
-        self.is_abandoned()
+        self.meter.is_abandoned()
     }
 
     /// `to` has said all it had to say, and then closed for good while `from`
@@ -284,23 +295,10 @@ impl Pump<'_> {
     fn outlive<A: Leg, B: Leg>(self, from: &A, to: &B) {
         let more = Duration::from_secs(self.back.bytes() / LAST_WORDS_PER_SECOND);
         let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
-        let is_over = || deadline.is_over() || self.is_over();
+        let is_over = || deadline.is_over() || self.meter.is_over();
         if !copy::discard(from, is_over) && !self.meter.is_cut() {
-            self.give_up(from, to);
+            self.meter.give_up(from, to);
         }
-    }
-
-    fn give_up<A: Leg, B: Leg>(self, from: &A, to: &B) {
-        self.meter.give_up(from, to);
-    }
-
-    /// Is nothing to be moved any more?
-    fn is_over(self) -> bool {
-        self.is_abandoned() || self.meter.is_cut()
-    }
-
-    fn is_abandoned(self) -> bool {
-        self.meter.abandoned.load(Ordering::SeqCst)
     }
 }
 

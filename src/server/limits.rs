@@ -156,22 +156,15 @@ fn address_space_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_AS)
 }
 
-/// On Linux stacks count as data, touched or not.
-#[cfg(target_os = "linux")]
-fn data_limit() -> Option<u64> {
-    soft_limit(Resource::RLIMIT_DATA)
-}
-
-/// Elsewhere neither is asked for: the formulas below are those of Linux and
-/// glibc.
+/// Elsewhere it is not asked for: the formula below is glibc's.
 #[cfg(not(target_os = "linux"))]
 fn address_space_limit() -> Option<u64> {
     None
 }
 
-#[cfg(not(target_os = "linux"))]
+/// On Linux stacks count as data, touched or not.
 fn data_limit() -> Option<u64> {
-    None
+    soft_limit(Resource::RLIMIT_DATA).filter(|_| cfg!(target_os = "linux"))
 }
 
 /// What this limit leaves for sessions. The C library's allocator gives each of
