@@ -26,7 +26,10 @@ Who may use it:
       --check                print the rules as understood, and exit
       --explain \"QUESTION\"   print which rule decides, and exit; ask
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
-                             b BIND), client, destination, port
+                             b BIND), client, destination, port, and
+                             user=NAME, time=fri/09:30 if rules want them
+      --enforce              end sessions that changed rules, or the hour, no
+                             longer permit; without it they go on
 
 Where it listens:
   -b, --bind ADDR            address for clients [0.0.0.0]
@@ -38,6 +41,7 @@ How long it waits (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    for the request [30s]
       --connect-timeout T      for a CONNECT, name lookup included [2m]
       --bind-timeout T         for the peer of a BIND [2m]
+      --ident-timeout T        for identd, where a rule asks for it [10s]
       --idle-timeout T|off     for a byte, either way [off]
       --half-closed-timeout T|off
                                the same, once one side has ended [5m]
@@ -45,6 +49,7 @@ How long it waits (30s, 2m, 1h 30m; some can be off):
 
 How much:
       --max-sessions N       clients at a time [what this machine carries]
+      --max-per-client N|off the same from one address [off]
 
 What it says:
       --log screen|none      a message on stdout for every request [screen]
@@ -171,6 +176,9 @@ where
             Arg::Long("bind-timeout") => {
                 settings.bind_timeout = value(&mut parser, "--bind-timeout", time)?;
             }
+            Arg::Long("ident-timeout") => {
+                settings.ident_timeout = value(&mut parser, "--ident-timeout", time)?;
+            }
             Arg::Long("idle-timeout") => {
                 settings.idle_timeout = value(&mut parser, "--idle-timeout", time_or_off)?;
             }
@@ -182,6 +190,11 @@ where
             Arg::Long("max-sessions") => {
                 options.max_sessions = Some(value(&mut parser, "--max-sessions", sessions)?);
             }
+            Arg::Long("max-per-client") => {
+                let most = value(&mut parser, "--max-per-client", sessions_or_off)?;
+                settings.max_per_client = most;
+            }
+            Arg::Long("enforce") => settings.enforce = true,
             Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
             Arg::Short('v') | Arg::Long("verbose") => options.detail = Detail::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.detail = Detail::Errors,
@@ -268,6 +281,13 @@ fn sessions(text: &str) -> Result<usize, String> {
     }
 }
 
+fn sessions_or_off(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "off" => Ok(None),
+        text => sessions(text).map(Some),
+    }
+}
+
 fn log(text: &str) -> Result<bool, String> {
     match text {
         "screen" => Ok(true),
@@ -342,6 +362,19 @@ mod tests {
                 "--half-closed-timeout 9s",
                 set(|o| o.settings.half_closed_timeout = Some(Duration::from_secs(9))),
             ),
+            (
+                "--ident-timeout 3s",
+                set(|o| o.settings.ident_timeout = Duration::from_secs(3)),
+            ),
+            ("--enforce", set(|o| o.settings.enforce = true)),
+            (
+                "--max-per-client 5",
+                set(|o| o.settings.max_per_client = Some(5)),
+            ),
+            (
+                "--max-per-client off",
+                set(|o| o.settings.max_per_client = None),
+            ),
             ("--grace 0s", set(|o| o.settings.grace = Duration::ZERO)),
             ("--max-sessions 10", set(|o| o.max_sessions = Some(10))),
             (
@@ -390,6 +423,9 @@ mod tests {
             ("--handshake-timeout 0s", "more than zero"),
             ("--idle-timeout never", "not a time"),
             ("--max-sessions 0", "number of sessions"),
+            ("--max-per-client 0", "number of sessions"),
+            ("--ident-timeout off", "not a time"),
+            ("--enforce=yes", "enforce"),
             ("--log json", "neither"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::firewall::News;
+use crate::firewall::{News, Verdict};
 use crate::wire::{BadName, Command, HostName, Malformed, Refusal, Target};
 
 /// One thing that happened in the server.
@@ -69,6 +69,10 @@ pub struct Closed {
     pub client: SocketAddr,
     /// What it asked for, if it came to that.
     pub asked: Option<Asked>,
+    /// The address dialled or expected, once known.
+    pub address: Option<IpAddr>,
+    /// Has identd confirmed the user?
+    pub confirmed: bool,
     /// The line of `socks.conf` that decided, if one did.
     pub rule: Option<usize>,
     /// Bytes relayed from client to remote.
@@ -88,8 +92,6 @@ pub struct Asked {
     pub command: Command,
     /// As requested, so with the name if it was one.
     pub target: Target,
-    /// The address dialled or expected, once known.
-    pub address: Option<IpAddr>,
     /// The user id; opaque bytes.
     pub user: Vec<u8>,
 }
@@ -105,6 +107,8 @@ pub enum Ending {
     Idle,
     /// One direction had ended and nothing moved in the other for its limit.
     HalfClosed,
+    /// The rules have changed, or an hour is over, and this is what they say now.
+    Withdrawn(Verdict),
     /// The server stopped.
     Stopped,
     /// A thread of the session panicked: a mistake in this program.
@@ -134,8 +138,12 @@ pub enum NoRequest {
 pub enum Cause {
     /// The name field is no host name.
     BadName(BadName),
-    /// A rule denies it, or (without a line) no rule permits it.
-    Denied(Option<usize>),
+    /// A rule denies it, or no rule permits it.
+    Denied(Verdict),
+    /// The client's identd gave no usable answer.
+    NoIdent(io::Error),
+    /// The client's identd did not confirm the user; what it said instead.
+    OtherUser(String),
     /// The address or port can be nobody's.
     Impossible(&'static str),
     /// The request came from ourselves: a loop.
@@ -157,7 +165,11 @@ pub enum Cause {
 impl Cause {
     /// What the client is told.
     pub fn refusal(&self) -> Refusal {
-        Refusal::Rejected
+        match self {
+            Cause::NoIdent(_) => Refusal::NoIdent,
+            Cause::OtherUser(_) => Refusal::OtherUser,
+            _ => Refusal::Rejected,
+        }
     }
 }
 
@@ -168,6 +180,13 @@ pub enum TurnedAway {
     Full {
         /// How many there may be.
         max_sessions: usize,
+    },
+    /// This client had all the sessions that one client may have.
+    Greedy {
+        /// Its address.
+        client: IpAddr,
+        /// How many that is.
+        max_per_client: usize,
     },
     /// The system gave us no socket for the client.
     NotAccepted(io::Error),
@@ -188,6 +207,7 @@ impl fmt::Display for Ending {
             Ending::Broken(error) => write!(out, "broken: {error}"),
             Ending::Idle => out.write_str("idle for too long"),
             Ending::HalfClosed => out.write_str("half-closed and silent for too long"),
+            Ending::Withdrawn(verdict) => write!(out, "no longer permitted: {verdict}"),
             Ending::Stopped => out.write_str("the server stopped"),
             Ending::Panicked => out.write_str("an error in the server itself"),
             Ending::Silent => out.write_str("no request came"),
@@ -213,8 +233,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::BadName(bad) => bad.fmt(out),
-            Cause::Denied(Some(line)) => write!(out, "rule on line {line} denies it"),
-            Cause::Denied(None) => out.write_str("no rule permits it"),
+            Cause::Denied(verdict) => verdict.fmt(out),
+            Cause::NoIdent(error) => write!(out, "no word from the client's identd: {error}"),
+            Cause::OtherUser(instead) => write!(out, "the user is not confirmed: {instead}"),
             Cause::Impossible(why) => out.write_str(why),
             Cause::Loop => out.write_str("the request came through this very server (a loop)"),
             Cause::NotFound(name, why) => write!(out, "{name} was not found: {why}"),
@@ -235,6 +256,13 @@ impl fmt::Display for TurnedAway {
             TurnedAway::Full { max_sessions } => {
                 write!(out, "at capacity: all {max_sessions} sessions are taken")
             }
+            TurnedAway::Greedy {
+                client,
+                max_per_client,
+            } => write!(
+                out,
+                "{client} has {max_per_client} sessions, and may have no more"
+            ),
             TurnedAway::NotAccepted(error) => write!(out, "cannot accept a client: {error}"),
             TurnedAway::NoThread(error) => write!(out, "no thread for a client: {error}"),
         }

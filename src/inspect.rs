@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::firewall::{self, Question, Rules};
+use crate::firewall::{self, Moment, Part, Question, Rule, Rules};
 use crate::resolve;
-use crate::wire::{Command, Host, HostName};
+use crate::wire::{Command, Host};
 
 /// The rules as understood, a line each, with warnings about what they do not
-/// keep out. `path` is what to call the file.
-pub fn check(path: &str, rules: &Rules) -> String {
+/// keep out, and the time if they ask for it. `path` is what to call the file.
+pub fn check(path: &str, rules: &Rules, now: Moment) -> String {
     let mut told = String::new();
     for rule in rules.iter() {
         let _ = writeln!(told, "{path}:{}: {rule}", rule.line());
@@ -18,14 +18,26 @@ pub fn check(path: &str, rules: &Rules) -> String {
         told,
         "{path}: {rules}; the first that matches decides, all else is denied"
     );
-    for warning in warnings(rules) {
-        let _ = writeln!(told, "{path}: warning: {warning}");
+    for remark in remarks(rules, now) {
+        let _ = writeln!(told, "{path}: {remark}");
+    }
+    told
+}
+
+/// What the operator should know of these rules, a sentence each.
+pub fn remarks(rules: &Rules, now: Moment) -> Vec<String> {
+    let warnings = warnings(rules).into_iter();
+    let mut told: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
+    if rules.ask_for_time() {
+        told.push(format!(
+            "some rules look at the clock, which shows {now} now"
+        ));
     }
     told
 }
 
 /// What the operator may not have meant, a sentence each.
-pub fn warnings(rules: &Rules) -> Vec<String> {
+fn warnings(rules: &Rules) -> Vec<String> {
     let mut told = Vec::new();
     if rules.is_empty() {
         told.push("there is no rule, so every request is denied".to_owned());
@@ -40,11 +52,22 @@ pub fn warnings(rules: &Rules) -> Vec<String> {
             "line {line} denies a name; who asks for its address instead is not denied by it"
         ));
     }
+    if let [first, others @ ..] = rules.unproven_users().as_slice() {
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" (and {count} more)"),
+        };
+        told.push(format!(
+            "line {first}{more} permits whoever claims to be that user; add ident, and the \
+             addresses of hosts whose identd you trust"
+        ));
+    }
     told
 }
 
 /// A connection to be explained, as the operator writes it:
-/// `MODE SRC-IP [SRC-PORT] DST PORT`, where DST is an address or a name.
+/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME] [time=DAY/HH:MM]`, where DST is an
+/// address or a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inquiry {
     command: Command,
@@ -53,7 +76,15 @@ pub struct Inquiry {
     source_port: Option<u16>,
     host: Host,
     port: u16,
+    /// If the operator named one; an empty one counts as named.
+    user: Option<String>,
+    /// If the operator named one; otherwise it is now.
+    moment: Option<Moment>,
 }
+
+/// How to ask.
+const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME] \
+                     [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
 
 impl Inquiry {
     /// Understands the operator's words.
@@ -62,27 +93,22 @@ impl Inquiry {
     ///
     /// A sentence that says how to write it.
     pub fn parse(text: &str) -> Result<Inquiry, String> {
-        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut user = None;
+        let mut moment = None;
+        let mut words = Vec::new();
+        for word in text.split_whitespace() {
+            match word.split_once('=') {
+                Some(("user", name)) => user = Some(name.to_owned()),
+                Some(("time", time)) => moment = Some(parse_moment(time)?),
+                _ => words.push(word),
+            }
+        }
         let (mode, source, source_port, host, port) = match *words.as_slice() {
             [mode, source, host, port] => (mode, source, None, host, port),
             [mode, source, source_port, host, port] => {
                 (mode, source, Some(source_port), host, port)
             }
-            _ => {
-                return Err(
-                    "write it as \"MODE SRC-IP [SRC-PORT] DST PORT\", for example \
-                     \"c 10.0.0.5 140.113.1.2 80\""
-                        .to_owned(),
-                );
-            }
-        };
-        let number = |text: &str| {
-            text.parse::<u16>().map_err(|_| {
-                format!(
-                    "\"{}\" is not a port from 0 to 65535",
-                    text.escape_default()
-                )
-            })
+            _ => return Err(USAGE.to_owned()),
         };
         let command = match mode {
             "c" => Command::Connect,
@@ -102,122 +128,191 @@ impl Inquiry {
         Ok(Inquiry {
             command,
             source,
-            source_port: source_port.map(number).transpose()?,
+            source_port: source_port.map(parse_port).transpose()?,
             host,
-            port: number(port)?,
+            port: parse_port(port)?,
+            user,
+            moment,
         })
     }
 
-    /// Which line decides, for each address the destination has. A name is
-    /// looked up, as a request's would be.
+    /// Which line decides, for each address the destination has, and what of each
+    /// line in front of that did not match. A name is looked up, as a request's
+    /// would be.
     ///
     /// # Errors
     ///
     /// A sentence: the name has no address, or the question is not complete.
-    pub fn explain(&self, path: &str, rules: &Rules) -> Result<String, String> {
-        if self.source_port.is_none() && rules.ask_for_source_port() {
-            return Err(format!(
-                "{path} has rules about the client's port; write it behind the client's address"
-            ));
-        }
-        let (name, addresses) = match &self.host {
-            Host::Address(address) => (None, vec![*address]),
+    pub fn explain(&self, path: &str, rules: &Rules, now: Moment) -> Result<String, String> {
+        self.is_complete(path, rules)?;
+        let question = Question {
+            command: self.command,
+            source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
+            user: self.user.as_deref().unwrap_or_default().as_bytes(),
+            name: self.host.name(),
+            address: None,
+            port: Some(self.port),
+            moment: self.moment.unwrap_or(now),
+        };
+        let addresses = match &self.host {
+            Host::Address(address) => vec![*address],
             Host::Name(name) => {
-                if let Some(denial) = self.denial_unseen(path, rules, name) {
-                    return Ok(denial);
+                // If no address could be permitted, the server does not look the
+                // name up.
+                let finding = Finding::by_rules(path, rules, &question);
+                if !finding.permitted {
+                    let to = format!("{name}:{}, whatever it stands for", self.port);
+                    return Ok(self.tell(&to, rules, &question, &finding));
                 }
-                let found = resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?;
-                (Some(name), found)
+                resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
             }
             Host::Unusable(bad) => return Err(bad.to_string()),
         };
         let mut told = String::new();
         for address in addresses {
-            let (permitted, why) = self.verdict(path, rules, name, address);
-            let action = if permitted { "permit" } else { "deny" };
+            let finding = self.find(path, rules, question, address);
+            let name = question.name;
             let name = name.map_or(String::new(), |name| format!("{name} at "));
-            let Inquiry {
-                command,
-                source,
-                port,
-                ..
-            } = self;
-            let destination = SocketAddr::new(address, *port);
-            let _ = writeln!(
-                told,
-                "{action}: {command} from {source} to {name}{destination}, {why}"
-            );
+            let to = format!("{name}{}", SocketAddr::new(address, self.port));
+            told.push_str(&self.tell(&to, rules, &question, &finding));
         }
         Ok(told)
     }
 
-    /// The client in question; its port matters only where it was given.
-    fn client(&self) -> SocketAddr {
-        SocketAddr::new(self.source, self.source_port.unwrap_or(0))
-    }
-
-    /// If no address could be permitted, the server does not look the name up.
-    fn denial_unseen(&self, path: &str, rules: &Rules, name: &HostName) -> Option<String> {
-        let best = rules.at_best(self.command, self.client(), Some(name), Some(self.port));
-        if best.permitted {
-            return None;
+    /// What the rules look at must be in the question.
+    fn is_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
+        if self.source_port.is_none() && rules.ask_for_source_port() {
+            return Err(format!(
+                "{path} has rules about the client's port; write it behind the client's address"
+            ));
         }
-        let Inquiry {
-            command,
-            source,
-            port,
-            ..
-        } = self;
-        let why = decided(path, rules, best.line);
-        Some(format!(
-            "deny: {command} from {source} to {name}:{port}, whatever it stands for, {why}\n"
-        ))
+        if self.user.is_none() && rules.ask_for_user() {
+            return Err(format!(
+                "{path} has rules about the user; add user=NAME, or user= for none"
+            ));
+        }
+        Ok(())
     }
 
     /// Would the server do it, and why? In the server's own order.
-    fn verdict(
-        &self,
-        path: &str,
-        rules: &Rules,
-        name: Option<&HostName>,
-        address: IpAddr,
-    ) -> (bool, String) {
-        let source = self.client();
+    fn find(&self, path: &str, rules: &Rules, unseen: Question<'_>, address: IpAddr) -> Finding {
         if address.is_ipv6() {
-            return (false, "because SOCKS4 has no IPv6 addresses".to_owned());
+            return Finding::no("because SOCKS4 has no IPv6 addresses".to_owned());
         }
-        let nobodys = firewall::nobodys(address, self.port);
-        match (self.command, nobodys) {
-            (Command::Connect, Some(why)) => return (false, format!("because {why}")),
+        match (self.command, firewall::nobodys(address, self.port)) {
+            (Command::Connect, Some(why)) => Finding::no(format!("because {why}")),
             // To any peer: each is judged when it comes.
             (Command::Bind, _) if address.is_unspecified() => {
-                let best = rules.at_best(Command::Bind, source, None, None);
-                let some = if best.permitted { "some" } else { "no" };
-                return (
-                    best.permitted,
-                    format!("as {some} peer is permitted by {path}"),
-                );
+                let anybody = Question {
+                    port: None,
+                    ..unseen
+                };
+                let finding = Finding::by_rules(path, rules, &anybody);
+                let some = if finding.permitted { "some" } else { "no" };
+                Finding {
+                    why: format!("as {some} peer is permitted by {path}"),
+                    ..finding
+                }
             }
-            _ => {}
+            _ => {
+                let address = Some(address);
+                Finding::by_rules(path, rules, &Question { address, ..unseen })
+            }
         }
-        let verdict = rules.judge(&Question {
-            command: self.command,
-            source,
-            name,
-            address,
-            port: self.port,
-        });
-        let why = decided(path, rules, verdict.line);
-        (verdict.permitted, why)
+    }
+
+    /// The answer: a line for the verdict, and those of its trace.
+    fn tell(&self, to: &str, rules: &Rules, question: &Question<'_>, finding: &Finding) -> String {
+        let Finding {
+            permitted,
+            why,
+            trace,
+        } = finding;
+        let action = if *permitted { "permit" } else { "deny" };
+        let Inquiry {
+            command, source, ..
+        } = self;
+        let user = match self.user.as_deref() {
+            None | Some("") => String::new(),
+            Some(user) => format!(" as \"{}\"", user.escape_default()),
+        };
+        let time = match rules.ask_for_time() {
+            true => format!(" at {}", question.moment),
+            false => String::new(),
+        };
+        format!("{action}: {command} from {source}{user} to {to}{time}, {why}\n{trace}")
     }
 }
 
-/// Which rule decided.
-fn decided(path: &str, rules: &Rules, line: Option<usize>) -> String {
-    match rules.iter().find(|rule| Some(rule.line()) == line) {
-        Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
-        None => format!("because no rule of {path} matches"),
+/// What the server would do.
+struct Finding {
+    permitted: bool,
+    /// The reason, a clause.
+    why: String,
+    /// The rules that did not decide, a line each.
+    trace: String,
+}
+
+impl Finding {
+    fn no(why: String) -> Finding {
+        Finding {
+            permitted: false,
+            why,
+            trace: String::new(),
+        }
     }
+
+    fn by_rules(path: &str, rules: &Rules, question: &Question<'_>) -> Finding {
+        let verdict = rules.judge(question);
+        let is_in_front = |rule: &&Rule| Some(rule.line()) != verdict.line;
+        let mut trace = String::new();
+        for rule in rules.iter().take_while(is_in_front) {
+            let parts: Vec<String> = rule
+                .mismatches(question)
+                .iter()
+                .map(Part::to_string)
+                .collect();
+            let how = match parts.as_slice() {
+                [] => "matches some address, not every one".to_owned(),
+                parts => format!("does not match in {}", parts.join(", ")),
+            };
+            let _ = writeln!(trace, "  {path}:{} {how}: {rule}", rule.line());
+        }
+        let rule = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
+        let by = match rule {
+            Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
+            None => format!("because no rule of {path} matches"),
+        };
+        let is_named = !question.user.is_empty();
+        let why = match (verdict.ident, is_named) {
+            (false, _) => by,
+            (true, true) => format!("if identd on the client's host confirms the user, {by}"),
+            (true, false) => format!("since there is no user for identd to confirm, {by}"),
+        };
+        Finding {
+            permitted: verdict.permitted && (is_named || !verdict.ident),
+            why,
+            trace,
+        }
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "\"{}\" is not a port from 0 to 65535",
+            text.escape_default()
+        )
+    })
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    Moment::parse(text).ok_or_else(|| {
+        format!(
+            "\"{}\" is not a moment of the week; write it as fri/09:30",
+            text.escape_default()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -234,6 +329,7 @@ mod tests {
         let told = check(
             "f",
             &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
+            Moment::MONDAY,
         );
         assert_eq!(
             told,
@@ -242,19 +338,27 @@ mod tests {
              f: 2 rules; the first that matches decides, all else is denied\n\
              f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
         );
-        assert!(check("f", &rules("")).contains("every request is denied"));
-        assert!(check("f", &rules("permit - -")).contains("line 1 lets anybody"));
+        let told = |text: &str| check("f", &rules(text), Moment::MONDAY);
+        assert!(told("").contains("every request is denied"));
+        assert!(told("permit - -").contains("line 1 lets anybody"));
+        assert!(!told("permit - -").contains("clock"));
+        let told = told("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
+        let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
+        assert!(told.starts_with(shown), "{told}");
+        assert!(told.contains("line 1 (and 1 more) permits whoever claims"));
+        assert!(told.contains("the clock, which shows mon/00:00 now"));
     }
 
     #[test]
     fn explain_names_the_line_that_decides() {
         let course = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &course);
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &course, Moment::MONDAY);
         for (inquiry, told) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
                 "permit: CONNECT from 10.0.0.5 to 140.113.1.2:80, \
-                 by f:2: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n",
+                 by f:2: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n  \
+                 f:1 does not match in dst-ip: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n",
             ),
             (
                 "c 10.0.0.5 4000 140.113.9.2 80",
@@ -263,13 +367,15 @@ mod tests {
             ),
             (
                 "b 10.0.0.5 140.113.1.2 80",
-                "deny: BIND from 10.0.0.5 to 140.113.1.2:80, because no rule of f matches\n",
+                "deny: BIND from 10.0.0.5 to 140.113.1.2:80, because no rule of f matches\n  \
+                 f:1 does not match in mode, dst-ip: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n  \
+                 f:2 does not match in mode: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n",
             ),
         ] {
             assert_eq!(explain(inquiry).as_deref(), Ok(told));
         }
         let odd = rules("permit - 127. 1024-65535 - -\n");
-        let explain_odd = |text: &str| Inquiry::parse(text)?.explain("f", &odd);
+        let explain_odd = |text: &str| Inquiry::parse(text)?.explain("f", &odd, Moment::MONDAY);
         for (inquiry, told) in [
             ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
             ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
@@ -292,8 +398,51 @@ mod tests {
             "c a.org 2.2.2.2 80",
             "c 1.1.1.1 127.1 80",
             "c 1.1.1.1 2.2.2.2 http",
+            "c 1.1.1.1 2.2.2.2 80 time=8:00",
+            "c 1.1.1.1 2.2.2.2 80 group=wheel",
         ] {
             assert!(explain(inquiry).is_err(), "{inquiry}");
         }
+    }
+
+    #[test]
+    fn explain_takes_users_and_hours() {
+        let people = rules(
+            "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
+             permit c 10. - - - user=bob ident\n",
+        );
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &people, Moment::MONDAY);
+        for (inquiry, told) in [
+            (
+                "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
+                "permit: CONNECT from 10.0.0.5 as \"alice\" to 1.2.3.4:80 at fri/17:59, \
+                 by f:1: permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n",
+            ),
+            (
+                "c 10.0.0.5 1.2.3.4 443 user=alice",
+                "deny: CONNECT from 10.0.0.5 as \"alice\" to 1.2.3.4:443 at mon/00:00, \
+                 because no rule of f matches\n  \
+                 f:1 does not match in dst-port, time: \
+                 permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n  \
+                 f:2 does not match in user: permit c 10.0.0.0/8 - - - user=bob ident\n",
+            ),
+            (
+                "c 10.0.0.5 1.2.3.4 80 user=bob",
+                "permit: CONNECT from 10.0.0.5 as \"bob\" to 1.2.3.4:80 at mon/00:00, \
+                 if identd on the client's host confirms the user, \
+                 by f:2: permit c 10.0.0.0/8 - - - user=bob ident\n  \
+                 f:1 does not match in user, time: \
+                 permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n",
+            ),
+        ] {
+            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+        }
+        let nobody = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
+        assert!(nobody.contains("user= for none"), "{nobody}");
+        let anybody = rules("permit c - ident\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &anybody, Moment::MONDAY);
+        let told = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("complete");
+        assert!(told.starts_with("deny: "), "{told}");
+        assert!(told.contains("no user for identd to confirm"), "{told}");
     }
 }

@@ -8,7 +8,7 @@
 //! - [`relay`]: two pumps, one per direction
 //! - [`event`] and [`logger`]: what happened, and the one thread that prints it
 //! - [`client`]: the other side of the same language
-//! - [`resolve`] and [`net`]: what the others need of names and sockets
+//! - [`resolve`], [`clock`] and [`net`]: what the others need of names, hours and sockets
 //! - [`cli`] and [`inspect`]: what an operator types, and gets explained
 //!
 //! A server in a few lines; see `src/main.rs` for the whole of it:
@@ -16,6 +16,7 @@
 //! ```
 //! use std::net::TcpListener;
 //! use std::path::Path;
+//! use threadsocks::clock::Clock;
 //! use threadsocks::firewall::Rulebook;
 //! use threadsocks::logger::{self, Detail, Output, Stdout};
 //! use threadsocks::server::{Order, Server, Settings, Stopped};
@@ -28,7 +29,7 @@
 //! };
 //! let (logger, log) = logger::start(output)?;
 //! let (operator, orders) = crossbeam_channel::bounded(1);
-//! let server = Server::new(Settings::default(), rulebook, log);
+//! let server = Server::new(Settings::default(), rulebook, Clock::local(), log);
 //! operator.send(Order::Stop)?; // so that this example ends
 //! let stopped = server.run(TcpListener::bind("127.0.0.1:0")?, &orders)?;
 //! assert_eq!(stopped, Stopped::Drained);
@@ -51,6 +52,10 @@ pub mod logger;
 pub mod client;
 
 pub mod resolve;
+
+mod ident;
+
+pub mod clock;
 
 pub mod net;
 

@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
 use threadsocks::cli::{self, Options, Task};
-use threadsocks::firewall::{self, Rulebook};
+use threadsocks::clock::Clock;
+use threadsocks::firewall::{self, Moment, Rulebook};
 use threadsocks::inspect::{self, Inquiry};
 use threadsocks::logger::{self, Detail, Output};
 use threadsocks::server::{Limits, Order, STACK, Server, Stopped};
@@ -51,6 +52,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
     let limits = Limits::of_this_machine(STACK, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
     let rulebook = open(&options.config)?;
+    let clock = Clock::local();
     let listener = TcpListener::bind(options.address).map_err(|error| {
         complain(
             FAILED,
@@ -61,7 +63,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         )
     })?;
     if options.detail >= Detail::Usual {
-        welcome(&rulebook, limits);
+        welcome(&rulebook, clock.now(), limits);
     } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
         // However quiet: nobody else knows the port.
         tell(&format_args!("listening on {address}"));
@@ -76,7 +78,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         detail: options.detail,
     })
     .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
-    let stopped = Server::new(settings, rulebook, log).run(listener, &orders);
+    let stopped = Server::new(settings, rulebook, clock, log).run(listener, &orders);
     logger.finish(LAST_WORDS);
     stopped.map_err(|error| complain(FAILED, &error))
 }
@@ -130,12 +132,12 @@ fn stop(operator: &Sender<Order>) {
 }
 
 /// Tells the operator on stderr what is in force.
-fn welcome(rulebook: &Rulebook, limits: Limits) {
+fn welcome(rulebook: &Rulebook, now: Moment, limits: Limits) {
     let path = rulebook.path().display();
     let (rules, _) = rulebook.current();
     tell(&format_args!("{path}: {rules} in force"));
-    for warning in inspect::warnings(&rules) {
-        tell(&format_args!("{path}: warning: {warning}"));
+    for remark in inspect::remarks(&rules, now) {
+        tell(&format_args!("{path}: {remark}"));
     }
     let Limits {
         max_sessions,
@@ -155,7 +157,8 @@ fn check(config: &Path) -> ExitCode {
     match open(config) {
         Ok(rulebook) => {
             let (rules, _) = rulebook.current();
-            print(&inspect::check(&config.display().to_string(), &rules))
+            let now = Clock::local().now();
+            print(&inspect::check(&config.display().to_string(), &rules, now))
         }
         Err(status) => status,
     }
@@ -167,7 +170,8 @@ fn explain(config: &Path, inquiry: &Inquiry) -> ExitCode {
         Err(status) => return status,
     };
     let (rules, _) = rulebook.current();
-    match inquiry.explain(&config.display().to_string(), &rules) {
+    let now = Clock::local().now();
+    match inquiry.explain(&config.display().to_string(), &rules, now) {
         Ok(told) => print(&told),
         Err(why) => complain(FAILED, &why),
     }

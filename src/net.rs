@@ -182,24 +182,24 @@ pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Why [`dial`] brought no connection.
+/// Why another host gave no answer.
 #[derive(Debug)]
-pub(crate) enum NotDialled {
+pub(crate) enum Unanswered {
     /// The client broke its connection meanwhile.
     ClientLeft,
     /// The system's reason; `TimedOut` at the deadline.
     Failed(io::Error),
 }
 
-impl From<Errno> for NotDialled {
-    fn from(error: Errno) -> NotDialled {
-        NotDialled::Failed(error.into())
+impl From<Errno> for Unanswered {
+    fn from(error: Errno) -> Unanswered {
+        Unanswered::Failed(error.into())
     }
 }
 
-impl From<io::Error> for NotDialled {
-    fn from(error: io::Error) -> NotDialled {
-        NotDialled::Failed(error)
+impl From<io::Error> for Unanswered {
+    fn from(error: io::Error) -> Unanswered {
+        Unanswered::Failed(error)
     }
 }
 
@@ -210,47 +210,96 @@ pub(crate) fn dial(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, NotDialled> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let remote = nonblocking_socket(family)?;
+) -> Result<TcpStream, Unanswered> {
+    let remote = nonblocking_socket(address)?;
+    connect(remote, address, deadline, client)
+}
+
+/// The same from this local address, where [`dial`] leaves the choice to the
+/// system.
+pub(crate) fn dial_from(
+    local: SocketAddr,
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, Unanswered> {
+    let remote = nonblocking_socket(address)?;
+    // Else bind(2) chooses a port that is free for all destinations, of which
+    // there are soon none left.
+    #[cfg(target_os = "linux")]
+    socket::setsockopt(&remote, sockopt::IpBindAddressNoPort, &true)?;
+    socket::bind(remote.as_raw_fd(), &SockaddrStorage::from(local))?;
+    connect(remote, address, deadline, client)
+}
+
+fn connect(
+    remote: TcpStream,
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, Unanswered> {
     match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut fds = [
-        PollFd::new(remote.as_fd(), PollFlags::POLLOUT),
-        PollFd::new(client.as_fd(), PollFlags::empty()),
-    ];
-    if !wait(&mut fds, deadline)? {
-        return Err(NotDialled::Failed(io::ErrorKind::TimedOut.into()));
-    }
-    let [_, client] = fds;
-    if client.any() != Some(false) {
-        return Err(NotDialled::ClientLeft);
-    }
+    wait_with(&remote, PollFlags::POLLOUT, deadline, client)?;
     if let Some(error) = remote.take_error()? {
-        return Err(NotDialled::Failed(error));
+        return Err(Unanswered::Failed(error));
     }
     remote.set_nonblocking(false)?;
     tune(&remote)?;
     Ok(remote)
 }
 
+/// Waits until there is something to read from the remote, for as long as the
+/// client stays.
+pub(crate) fn wait_for_answer(
+    remote: &TcpStream,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<(), Unanswered> {
+    wait_with(remote, PollFlags::POLLIN, deadline, client)
+}
+
+fn wait_with(
+    remote: &TcpStream,
+    event: PollFlags,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<(), Unanswered> {
+    let mut fds = [
+        PollFd::new(remote.as_fd(), event),
+        PollFd::new(client.as_fd(), PollFlags::empty()),
+    ];
+    if !wait(&mut fds, deadline)? {
+        return Err(Unanswered::Failed(io::ErrorKind::TimedOut.into()));
+    }
+    let [_, client] = fds;
+    match client.any() {
+        Some(false) => Ok(()),
+        _ => Err(Unanswered::ClientLeft),
+    }
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn nonblocking_socket(family: AddressFamily) -> io::Result<TcpStream> {
+fn nonblocking_socket(to: SocketAddr) -> io::Result<TcpStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(family, SockType::Stream, flags, None)?;
+    let socket = socket::socket(family(to), SockType::Stream, flags, None)?;
     Ok(TcpStream::from(socket))
 }
 
 /// Not every other system has the flags. (We start no programs that could
 /// inherit it.)
 #[cfg(not(target_os = "linux"))]
-fn nonblocking_socket(family: AddressFamily) -> io::Result<TcpStream> {
-    let socket = socket::socket(family, SockType::Stream, SockFlag::empty(), None)?;
+fn nonblocking_socket(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket::socket(family(to), SockType::Stream, SockFlag::empty(), None)?;
     let socket = TcpStream::from(socket);
     socket.set_nonblocking(true)?;
     Ok(socket)

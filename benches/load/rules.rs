@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::NamedTempFile;
-use threadsocks::firewall::{Question, Rulebook};
+use threadsocks::firewall::{Moment, Question, Rulebook};
 use threadsocks::wire::{Command, Host};
 
 use crate::results::Outcome;
@@ -38,9 +38,11 @@ pub(crate) fn measure() -> Outcome {
         let question = Question {
             command: Command::Connect,
             source: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
+            user: b"",
             name: Some(&name),
-            address: IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1)),
-            port: 80,
+            address: Some(IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1))),
+            port: Some(80),
+            moment: Moment::MONDAY,
         };
         let verdict = rules.judge(&question);
         assert!(verdict.permitted && verdict.line == Some(RULES));

@@ -12,6 +12,8 @@ pub(crate) mod console;
 /// One stream, cut in many ways.
 mod pieces;
 
+/// What identd answers.
+pub mod ident;
 /// The page as HTML and as text, whatever shells say.
 pub mod page;
 /// Where a shell asks for the next line.
@@ -31,9 +33,10 @@ pub mod terminal;
 pub type Oracle = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Oracle; 7] = [
+pub const ALL: [Oracle; 8] = [
     ("request", request::holds),
     ("reply", reply::holds),
+    ("ident", ident::holds),
     ("rules", rules::holds),
     ("query", query::holds),
     ("prompt", prompt::holds),

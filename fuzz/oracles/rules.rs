@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use threadsocks::firewall::{MOST_MISTAKES, Mistake, Question, Rules, Verdict, parse};
+use threadsocks::firewall::{MOST_MISTAKES, Mistake, Moment, Question, Rules, Verdict, parse};
 use threadsocks::wire::{Command, Host, HostName};
 
 /// Lines of a file about which questions are asked.
@@ -59,8 +59,8 @@ fn gist(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
     parsed.as_ref().map_err(lines)
 }
 
-/// CRLF, a final newline, comments, more blanks, a byte order mark and capital
-/// letters change nothing.
+/// CRLF, a final newline, comments, more blanks, a byte order mark and, but in
+/// the names of users, capital letters change nothing.
 fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
     let with_ends = |end: &[u8]| {
         let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
@@ -72,9 +72,14 @@ fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
         with_ends(b" # \xff permit - -\n"),
         [bytes, b"\n"].concat(),
         [bytes, b"\n# end"].concat(),
-        bytes.to_ascii_uppercase(),
-        bytes.to_ascii_lowercase(),
     ];
+    if !bytes
+        .to_ascii_lowercase()
+        .windows(5)
+        .any(|it| it == b"user=")
+    {
+        layouts.extend([bytes.to_ascii_uppercase(), bytes.to_ascii_lowercase()]);
+    }
     if !bytes.starts_with(b"\xef\xbb\xbf") {
         layouts.push([b"\xef\xbb\xbf", bytes].concat());
     }
@@ -137,6 +142,7 @@ fn leading_lines(front: &[u8], whole: &Parsed) {
 
 const DENIED: Verdict = Verdict {
     permitted: false,
+    ident: false,
     line: None,
 };
 
@@ -150,16 +156,27 @@ fn judged_as_read(bytes: &[u8], rules: &Rules) {
         assert_eq!(verdict, model(&text, &asked), "{asked:?}");
         let disguised = Question {
             source: SocketAddr::new(disguise(asked.source.ip()), asked.source.port()),
-            address: disguise(asked.address),
+            address: Some(disguise(asked.address)),
             ..question
         };
         assert_eq!(rules.judge(&disguised), verdict, "{disguised:?}");
         for port in [Some(asked.port), None] {
-            let best = rules.at_best(asked.command, asked.source, question.name, port);
-            assert!(
-                best.permitted || !verdict.permitted,
-                "{asked:?} was ruled out"
-            );
+            let best = rules.judge(&Question {
+                address: None,
+                port,
+                ..question
+            });
+            let is_worse = !best.permitted || best.ident && !verdict.ident;
+            assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
+        }
+        for rule in rules.iter() {
+            let decides = Some(rule.line()) == verdict.line;
+            let matches = rule.mismatches(&question).is_empty();
+            assert!(matches || !decides, "{rule} does not match {asked:?}");
+            if decides {
+                break;
+            }
+            assert!(!matches, "{rule} matches {asked:?}");
         }
         if rules.open_relay().is_none() && rules.len() == 1 {
             assert!(!verdict.permitted || !permits_all(&text), "{text} is open");
@@ -187,6 +204,8 @@ struct Asked {
     name: Option<HostName>,
     address: IpAddr,
     port: u16,
+    user: String,
+    moment: Moment,
 }
 
 impl Asked {
@@ -194,19 +213,36 @@ impl Asked {
         Question {
             command: self.command,
             source: self.source,
+            user: self.user.as_bytes(),
             name: self.name.as_ref(),
-            address: self.address,
-            port: self.port,
+            address: Some(self.address),
+            port: Some(self.port),
+            moment: self.moment,
         }
     }
 }
 
-/// The four columns of one line in the long form.
+/// The four columns of one line in the long form, and its options.
 struct Line<'a> {
     number: usize,
     action: &'a str,
     modes: &'a str,
     columns: [&'a str; 4],
+    options: Vec<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    /// What stands behind `user=` or `time=`.
+    fn option(&self, key: &str) -> Option<&'a str> {
+        let values = self.options.iter().filter_map(|it| it.split_once('='));
+        let mut found = values.filter(|(name, _)| name.eq_ignore_ascii_case(key));
+        found.next().map(|(_, value)| value)
+    }
+
+    fn wants_ident(&self) -> bool {
+        let is_ident = |it: &&str| it.eq_ignore_ascii_case("ident");
+        self.options.iter().any(is_ident)
+    }
 }
 
 /// The lines of a good file that are rules.
@@ -215,7 +251,10 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     text.split('\n').enumerate().filter_map(|(index, line)| {
         let code = line.split_once('#').map_or(line, |(code, _)| code);
         let words: Vec<&str> = code.split_ascii_whitespace().collect();
-        let columns = match *words.get(2..)? {
+        let is_option = |it: &&str| it.contains('=') || it.eq_ignore_ascii_case("ident");
+        let (columns, options): (Vec<&str>, Vec<&str>) =
+            words.get(2..)?.iter().partition(|it| !is_option(it));
+        let columns = match *columns.as_slice() {
             [to] => ["-", "-", to, "-"],
             [to, port] => ["-", "-", to, port],
             [from, from_port, to] => [from, from_port, to, "-"],
@@ -227,6 +266,7 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
             action: words[0],
             modes: words[1],
             columns,
+            options,
         })
     })
 }
@@ -244,9 +284,16 @@ fn model(text: &str, asked: &Asked) -> Verdict {
             && has_port(from_port, asked.source.port())
             && (has_address(to, asked.address) || has_name(to, asked.name.as_ref()))
             && has_port(port, asked.port)
+            && line
+                .option("user")
+                .is_none_or(|it| has_user(it, &asked.user))
+            && line
+                .option("time")
+                .is_none_or(|it| has_time(it, asked.moment))
     });
     found.map_or(DENIED, |line| Verdict {
         permitted: line.action.to_lowercase() == "permit",
+        ident: line.wants_ident(),
         line: Some(line.number),
     })
 }
@@ -312,6 +359,76 @@ fn has_port(word: &str, port: u16) -> bool {
         })
 }
 
+fn has_user(names: &str, user: &str) -> bool {
+    names.split(',').any(|name| name == user)
+}
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/// Walks through the hours on all their days, a minute at a time.
+fn has_time(list: &str, moment: Moment) -> bool {
+    let list = list.to_lowercase();
+    let now = moment.to_string();
+    let mut days = DAYS.to_vec();
+    let mut is_open = false;
+    for item in list.split(',') {
+        let (named, hours) = match item.split_once('/') {
+            Some((named, hours)) => (named, hours),
+            None if item.contains(':') => ("", item),
+            None => (item, ""),
+        };
+        if !named.is_empty() {
+            if !is_open {
+                days.clear();
+            }
+            days.extend(walk(named));
+            is_open = true;
+        }
+        if let Some((from, to)) = hours.split_once('-') {
+            is_open = false;
+            if days.iter().any(|day| walks_through(day, from, to, &now)) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The days of `sat-mon`, or of `sat`.
+fn walk(named: &str) -> Vec<&'static str> {
+    let (first, last) = named.split_once('-').unwrap_or((named, named));
+    let from_first = DAYS.into_iter().cycle().skip_while(|day| *day != first);
+    let mut days: Vec<_> = from_first.take(7).collect();
+    let count = days.iter().position(|day| *day == last).unwrap();
+    days.truncate(count + 1);
+    days
+}
+
+/// Does a walk from this time of that day to the other time come past now?
+fn walks_through(day: &str, from: &str, to: &str, now: &str) -> bool {
+    let mut day = DAYS.iter().position(|it| *it == day).unwrap();
+    let number = |text: &str| text.parse::<u32>().unwrap();
+    let time = |text: &str| {
+        let (hour, minute) = text.split_once(':').unwrap();
+        (number(hour), number(minute))
+    };
+    let ((mut hour, mut minute), to) = (time(from), time(to));
+    while (hour, minute) != to {
+        if hour == 24 {
+            (day, hour) = ((day + 1) % 7, 0);
+            continue;
+        }
+        if format!("{}/{hour:02}:{minute:02}", DAYS[day]) == now {
+            return true;
+        }
+        minute += 1;
+        if minute == 60 {
+            (hour, minute) = (hour + 1, 0);
+        }
+    }
+    false
+}
+
 /// Questions close to what the lines are about, the same ones each time.
 fn questions(bytes: &[u8]) -> Vec<Asked> {
     let text = String::from_utf8_lossy(bytes);
@@ -322,6 +439,8 @@ fn questions(bytes: &[u8]) -> Vec<Asked> {
         let destinations = addresses(to);
         let (source_ports, ports) = (ports(from_port), ports(port));
         let names = names(to);
+        let users = users(line.option("user").unwrap_or_default());
+        let moments = moments(line.option("time").unwrap_or_default());
         for turn in 0..QUESTIONS {
             // Each list at a pace of its own; the first turn hits the line.
             questions.push(Asked {
@@ -333,6 +452,8 @@ fn questions(bytes: &[u8]) -> Vec<Asked> {
                 name: names[turn % names.len()].clone(),
                 address: destinations[turn % destinations.len()],
                 port: ports[turn / 4 % ports.len()],
+                user: users[turn / 5 % users.len()].clone(),
+                moment: moments[turn % moments.len()],
             });
         }
     }
@@ -402,4 +523,29 @@ fn names(word: &str) -> Vec<Option<HostName>> {
     let mut names: Vec<_> = like.into_iter().map(name).collect();
     names.push(None);
     names
+}
+
+fn users(names: &str) -> Vec<String> {
+    let like = names.split(',').take(3);
+    let like = like.flat_map(|name| [name.to_owned(), format!("{name}x"), name.to_uppercase()]);
+    like.chain([String::new()]).collect()
+}
+
+/// Moments around those that are written there, on any day.
+fn moments(list: &str) -> Vec<Moment> {
+    let mut moments = Vec::new();
+    let times = list.split(['/', ',', '-']).filter(|it| it.contains(':'));
+    for (place, time) in times.take(6).enumerate() {
+        let (hour, minute) = time.split_once(':').unwrap();
+        let (hour, minute) = (hour.parse::<u32>().unwrap(), minute.parse::<u32>().unwrap());
+        let minute = hour * 60 + minute;
+        for (turn, minute) in [minute, minute + 1, minute + 1439].into_iter().enumerate() {
+            let day = (place * 3 + turn * 5) % 7;
+            let minute = minute % 1440;
+            let (hour, minute) = ((minute / 60) as u8, (minute % 60) as u8);
+            moments.push(Moment::new(day as u8, hour, minute).unwrap());
+        }
+    }
+    moments.push(Moment::MONDAY);
+    moments
 }

@@ -1,18 +1,21 @@
 //! The text of `socks.conf` becomes rules, or a list of what is wrong with it.
 //!
 //! ```text
-//! permit|deny  MODE  [SRC-IP SRC-PORT]  DST-IP  [DST-PORT]     # comment
+//! permit|deny  MODE  [SRC-IP SRC-PORT]  DST-IP  [DST-PORT]  [OPTION...]   # comment
 //! ```
 //!
 //! One column after the mode is the destination address, two are destination
 //! address and port, three source address and port with the destination
-//! address, four all of them.
+//! address, four all of them. Options are `user=`, `time=` and `ident`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::rules::{Addresses, Destination, Modes, Ports, Rule, Rules, mask_v4, mask_v6};
+use super::columns::{Addresses, Destination, Modes, Ports, Users, mask_v4, mask_v6};
+use super::hours::Hours;
+use super::rules::{Rule, Rules};
 use crate::wire::Host;
+use crate::wire::socks4::MAX_USER;
 
 /// Longest part of a bad word that a message repeats.
 const MAX_QUOTE: usize = 60;
@@ -91,10 +94,10 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         ));
     };
     let modes = parse_modes(words.next())?;
-    let columns = words
-        .map(refuse_option)
-        .collect::<Result<Vec<&str>, String>>()?;
-    let (source, source_ports, destination, destination_ports) = match *columns.as_slice() {
+    let words: Vec<&str> = words.collect();
+    let options_begin = words.iter().position(|word| is_option(word));
+    let (columns, options) = words.split_at(options_begin.unwrap_or(words.len()));
+    let (source, source_ports, destination, destination_ports) = match *columns {
         [destination] => ("-", "-", destination, "-"),
         [destination, ports] => ("-", "-", destination, ports),
         [source, source_ports, destination] => (source, source_ports, destination, "-"),
@@ -108,6 +111,11 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
             ));
         }
     };
+    let Options {
+        users,
+        hours,
+        ident,
+    } = parse_options(options)?;
     Ok(Some(Rule {
         line: line_number,
         permits,
@@ -116,6 +124,9 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         source_ports: parse_ports(source_ports)?,
         destination: parse_destination(destination)?,
         destination_ports: parse_ports(destination_ports)?,
+        users: users.unwrap_or(Users::Any),
+        hours: hours.unwrap_or(Hours::Always),
+        ident,
     }))
 }
 
@@ -149,19 +160,76 @@ fn parse_modes(word: Option<&str>) -> Result<Modes, String> {
     Ok(modes)
 }
 
-/// Passes a column on. The words reserved for rules about people and hours
-/// must not be mistaken for host names, nor be ignored.
-fn refuse_option(word: &str) -> Result<&str, String> {
-    let reserved = ["ident", "auth"]
-        .iter()
-        .any(|option| word.eq_ignore_ascii_case(option));
-    if reserved || word.contains('=') {
-        return Err(format!(
-            "the option {} is not supported by this version",
-            quote(word)
-        ));
+/// What may stand behind the columns, each once.
+#[derive(Default)]
+struct Options {
+    users: Option<Users>,
+    hours: Option<Hours>,
+    ident: bool,
+}
+
+/// The words reserved for options must not be mistaken for host names.
+fn is_option(word: &str) -> bool {
+    let is = |option: &str| word.eq_ignore_ascii_case(option);
+    is("ident") || is("auth") || word.contains('=')
+}
+
+fn parse_options(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options::default();
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let is_new = match key.to_ascii_lowercase().as_str() {
+            "user" => options.users.replace(parse_users(value)?).is_none(),
+            "time" => {
+                let hours = Hours::parse(value);
+                let hours = hours.map_err(|why| format!("time={} {why}", quote(value)))?;
+                options.hours.replace(hours).is_none()
+            }
+            "ident" if key == *word => !std::mem::replace(&mut options.ident, true),
+            "auth" if key == *word => {
+                return Err("the option auth is not supported by this version".to_owned());
+            }
+            _ if is_option(word) => {
+                return Err(format!(
+                    "{} is no option; there are user=, time= and ident",
+                    quote(word)
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "{} stands behind an option; the columns come first",
+                    quote(word)
+                ));
+            }
+        };
+        if !is_new {
+            return Err(format!(
+                "{} repeats an option; write each once",
+                quote(word)
+            ));
+        }
     }
-    Ok(word)
+    Ok(options)
+}
+
+/// `alice,bob`: what requests have as their user id.
+fn parse_users(names: &str) -> Result<Users, String> {
+    let mut users = Vec::new();
+    for name in names.split(',') {
+        let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
+        if name.is_empty() || name.len() > MAX_USER || !is_visible {
+            return Err(format!(
+                "user={} is no list of users; write user=alice,bob, each of 1 to {MAX_USER} \
+                 visible ASCII characters",
+                quote(names)
+            ));
+        }
+        if is_any(name) {
+            return Err("for any user, leave user= out".to_owned());
+        }
+        users.push(name.to_owned());
+    }
+    Ok(Users::Among(users))
 }
 
 fn is_any(word: &str) -> bool {
@@ -386,6 +454,21 @@ mod tests {
             ),
             ("permit c - 0-65535", "permit c - - - 0-65535"),
             ("permit c - 7-7", "permit c - - - 7"),
+            // Options.
+            (
+                "permit c - user=alice,Bob.2",
+                "permit c - - - - user=alice,Bob.2",
+            ),
+            (
+                "permit c - time=MON-fri/8:00-18:00",
+                "permit c - - - - time=mon-fri/08:00-18:00",
+            ),
+            ("permit c - 80 IDENT", "permit c - - - 80 ident"),
+            (
+                "permit c 10. - a.org 80 ident TIME=22:00-06:00 User=u",
+                "permit c 10.0.0.0/8 - a.org 80 user=u time=mon-sun/22:00-06:00 ident",
+            ),
+            ("deny - - user==", "deny   - - - - - user=="),
             // Layout.
             ("", ""),
             ("# permit c -", ""),
@@ -407,6 +490,7 @@ mod tests {
         for line in [
             "permit c 10. 1-5 *.a.org 80,90-99",
             "deny - ::1 - 2001:db8::/32 -",
+            "permit c - time=sat-mon/8:00-9:00,23:00-1:00 ident user=b,a",
         ] {
             let shown = understood(line);
             assert_eq!(understood(&shown), shown);
@@ -457,10 +541,23 @@ mod tests {
             ("permit c - http", "not a port list"),
             ("permit c - 1-2-3", "not a port list"),
             ("permit c - 9-8", "end before they begin"),
-            ("permit c - ident", "\"ident\" is not supported"),
-            ("permit c - user=alice", "\"user=alice\" is not supported"),
-            ("permit c - time=mon/08:00-18:00", "is not supported"),
-            ("permit c - auth", "is not supported"),
+            ("permit c - auth", "not supported"),
+            ("permit c - auth=x", "no option"),
+            ("permit c - ident=yes", "no option"),
+            ("permit c - ident ident", "write each once"),
+            ("permit c - user=a user=b", "write each once"),
+            ("permit c - group=wheel", "no option"),
+            ("permit c ident", "destination is missing"),
+            ("permit c - ident 80", "the columns come first"),
+            ("permit c user=a -", "destination is missing"),
+            ("permit c - user=", "no list of users"),
+            ("permit c - user=a,,b", "no list of users"),
+            ("permit c - user=\u{e9}", "no list of users"),
+            ("permit c - user=*", "leave user= out"),
+            ("permit c - time=", "not a time of the week"),
+            ("permit c - time=mon", "names days without hours"),
+            ("permit c - time=8:00-8:00", "write 00:00-24:00"),
+            ("permit c - time=8-18", "not a time of the week"),
             ("permit c \u{0}", "\\x00"),
             ("permit c \u{1b}[2J", "\\x1b"),
         ] {

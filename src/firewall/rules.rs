@@ -1,9 +1,10 @@
 //! The rules in force answer whether one connection may be made.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, SocketAddr};
 
+use super::columns::{Addresses, Destination, Fit, Modes, Ports, Users};
+use super::hours::{Hours, Moment};
 use crate::wire::{Command, HostName};
 
 /// All rules of one file, in its order. The first that matches decides; where
@@ -23,6 +24,9 @@ pub struct Rule {
     pub(super) source_ports: Ports,
     pub(super) destination: Destination,
     pub(super) destination_ports: Ports,
+    pub(super) users: Users,
+    pub(super) hours: Hours,
+    pub(super) ident: bool,
 }
 
 /// One connection somebody asks for: exactly what would be dialled or awaited.
@@ -32,12 +36,17 @@ pub struct Question<'a> {
     pub command: Command,
     /// The client.
     pub source: SocketAddr,
+    /// The user id of the request; opaque bytes.
+    pub user: &'a [u8],
     /// The name the client asked for, if it asked by name.
     pub name: Option<&'a HostName>,
-    /// The address that would be dialled or awaited.
-    pub address: IpAddr,
-    /// The port of the request.
-    pub port: u16,
+    /// The address that would be dialled or awaited. `None`: not known yet,
+    /// because the name is still to be looked up or anybody may come.
+    pub address: Option<IpAddr>,
+    /// The port of the request. `None`: any.
+    pub port: Option<u16>,
+    /// When it is asked.
+    pub moment: Moment,
 }
 
 /// The answer to a [`Question`].
@@ -45,6 +54,8 @@ pub struct Question<'a> {
 pub struct Verdict {
     /// May the connection be made?
     pub permitted: bool,
+    /// Must identd confirm the user first?
+    pub ident: bool,
     /// The line of the rule that decided; none if no rule matched.
     pub line: Option<usize>,
 }
@@ -53,8 +64,72 @@ impl Verdict {
     fn by(rule: Option<&Rule>) -> Verdict {
         Verdict {
             permitted: rule.is_some_and(|rule| rule.permits),
+            ident: rule.is_some_and(|rule| rule.ident),
             line: rule.map(|rule| rule.line),
         }
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// Writes the reason, a clause.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.permitted, self.ident) {
+            (None, _, _) => out.write_str("no rule permits it"),
+            (Some(line), false, _) => write!(out, "rule on line {line} denies it"),
+            (Some(line), true, false) => write!(out, "rule on line {line} permits it"),
+            (Some(line), true, true) => {
+                write!(
+                    out,
+                    "rule on line {line} permits it if identd confirms the user"
+                )
+            }
+        }
+    }
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// CONNECT or BIND.
+    Mode,
+    /// The client's address.
+    Source,
+    /// The client's port.
+    SourcePort,
+    /// The address or name asked for.
+    Destination,
+    /// The port asked for.
+    DestinationPort,
+    /// The user id.
+    User,
+    /// The moment.
+    Time,
+}
+
+impl Part {
+    const ALL: [Part; 7] = [
+        Part::Mode,
+        Part::Source,
+        Part::SourcePort,
+        Part::Destination,
+        Part::DestinationPort,
+        Part::User,
+        Part::Time,
+    ];
+}
+
+impl fmt::Display for Part {
+    /// Writes it as the columns of `socks.conf` are called.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Part::Mode => "mode",
+            Part::Source => "src-ip",
+            Part::SourcePort => "src-port",
+            Part::Destination => "dst-ip",
+            Part::DestinationPort => "dst-port",
+            Part::User => "user",
+            Part::Time => "time",
+        })
     }
 }
 
@@ -64,47 +139,27 @@ impl Rules {
     }
 
     /// Judges one connection: the first rule that matches decides.
-    pub fn judge(&self, question: &Question<'_>) -> Verdict {
-        let source = canonical(question.source);
-        let address = question.address.to_canonical();
-        let decides = |rule: &&Rule| {
-            rule.modes.has(question.command)
-                && rule.source.has(source.ip())
-                && rule.source_ports.has(source.port())
-                && rule.destination.has(question.name, address)
-                && rule.destination_ports.has(question.port)
-        };
-        Verdict::by(self.rules.iter().find(decides))
-    }
-
-    /// The best that [`judge`](Rules::judge) could say about any address: yes by
-    /// some rule, or no, by the one that leaves nothing to those behind it.
     ///
-    /// Asked before the address is known: before a name is looked up, so that
-    /// nobody without a permit makes us ask the resolver, and (with no port)
-    /// before BIND waits for whoever may come. `None` as port means any port.
-    pub fn at_best(
-        &self,
-        command: Command,
-        source: SocketAddr,
-        name: Option<&HostName>,
-        port: Option<u16>,
-    ) -> Verdict {
-        let source = canonical(source);
-        let concerns = |rule: &&Rule| {
-            rule.modes.has(command)
-                && rule.source.has(source.ip())
-                && rule.source_ports.has(source.port())
-                && rule.destination.could_have(name)
-                && port.is_none_or(|port| rule.destination_ports.has(port))
-        };
-        // A deny ends the search only if no address and port escape it.
-        let ends = |rule: &&Rule| {
-            rule.permits
-                || rule.destination.has_every_address(name)
-                    && (port.is_some() || rule.destination_ports == Ports::Any)
-        };
-        Verdict::by(self.rules.iter().filter(concerns).find(ends))
+    /// Where the address or port is not known yet, this is the best that could
+    /// be said about any: yes by some rule, first of all by one that needs no
+    /// identd, or no, by the one that leaves nothing to those behind it. So
+    /// nobody without a permit makes us ask the resolver, or wait for a peer.
+    pub fn judge(&self, question: &Question<'_>) -> Verdict {
+        let question = question.canonical();
+        let mut with_ident = None;
+        for rule in &self.rules {
+            match rule.fit(&question) {
+                Fit::No => {}
+                Fit::Perhaps if !rule.permits => {}
+                Fit::Perhaps if rule.ident => {
+                    with_ident.get_or_insert(rule);
+                }
+                Fit::Perhaps => return Verdict::by(Some(rule)),
+                Fit::Yes if rule.permits && !rule.ident => return Verdict::by(Some(rule)),
+                Fit::Yes => return Verdict::by(with_ident.or(Some(rule))),
+            }
+        }
+        Verdict::by(with_ident)
     }
 
     /// How many rules there are.
@@ -124,6 +179,17 @@ impl Rules {
             .any(|rule| rule.source_ports != Ports::Any)
     }
 
+    /// Is there a rule for which the user matters?
+    pub fn ask_for_user(&self) -> bool {
+        let asks = |rule: &Rule| rule.users != Users::Any || rule.ident;
+        self.rules.iter().any(asks)
+    }
+
+    /// Is there a rule that does not count all the time?
+    pub fn ask_for_time(&self) -> bool {
+        self.rules.iter().any(|rule| rule.hours != Hours::Always)
+    }
+
     /// The rules in the order in which they are asked.
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
@@ -139,8 +205,20 @@ impl Rules {
                 && rule.source_ports == Ports::Any
                 && rule.destination.has_every_ipv4()
                 && rule.destination_ports == Ports::Any
+                && rule.users == Users::Any
         };
         self.rules.iter().find(open).map(|rule| rule.line)
+    }
+
+    /// The lines that permit users whom any client can claim to be: without
+    /// identd, or with that of any machine, whose owner lets it say what he likes.
+    pub fn unproven_users(&self) -> Vec<usize> {
+        let unproven = |rule: &&Rule| {
+            let is_proven = rule.ident && !rule.source.has_every_ipv4();
+            rule.permits && rule.users != Users::Any && !is_proven
+        };
+        let lines = self.rules.iter().filter(unproven).map(|rule| rule.line);
+        lines.collect()
     }
 
     /// The lines that deny a destination by name. Whoever asks for the same
@@ -167,6 +245,48 @@ impl Rule {
     pub fn line(&self) -> usize {
         self.line
     }
+
+    /// What of the question the rule does not match, in the order of its columns;
+    /// nothing if it matches, or may match when the address is known.
+    pub fn mismatches(&self, question: &Question<'_>) -> Vec<Part> {
+        let question = question.canonical();
+        let differs = |part: &Part| self.fit_of(*part, &question) == Fit::No;
+        Part::ALL.into_iter().filter(differs).collect()
+    }
+
+    fn fit(&self, question: &Question<'_>) -> Fit {
+        let mut whole = Fit::Yes;
+        for part in Part::ALL {
+            match self.fit_of(part, question) {
+                Fit::No => return Fit::No,
+                fit => whole = whole.min(fit),
+            }
+        }
+        whole
+    }
+
+    fn fit_of(&self, part: Part, question: &Question<'_>) -> Fit {
+        match part {
+            Part::Mode => self.modes.has(question.command).into(),
+            Part::Source => self.source.has(question.source.ip()).into(),
+            Part::SourcePort => self.source_ports.fit(Some(question.source.port())),
+            Part::Destination => self.destination.fit(question.name, question.address),
+            Part::DestinationPort => self.destination_ports.fit(question.port),
+            Part::User => self.users.has(question.user).into(),
+            Part::Time => self.hours.has(question.moment).into(),
+        }
+    }
+}
+
+impl Question<'_> {
+    /// With addresses as they are judged.
+    fn canonical(&self) -> Question<'_> {
+        Question {
+            source: canonical(self.source),
+            address: self.address.map(|address| address.to_canonical()),
+            ..*self
+        }
+    }
 }
 
 impl fmt::Display for Rule {
@@ -177,7 +297,9 @@ impl fmt::Display for Rule {
             out,
             "{action:6} {} {} {} {} {}",
             self.modes, self.source, self.source_ports, self.destination, self.destination_ports
-        )
+        )?;
+        write!(out, "{}{}", self.users, self.hours)?;
+        out.write_str(if self.ident { " ident" } else { "" })
     }
 }
 
@@ -186,188 +308,12 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The commands a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Modes {
-    pub(super) connect: bool,
-    pub(super) bind: bool,
-    pub(super) udp: bool,
-}
-
-impl Modes {
-    pub(super) const ALL: Modes = Modes {
-        connect: true,
-        bind: true,
-        udp: true,
-    };
-
-    fn has(self, command: Command) -> bool {
-        match command {
-            Command::Connect => self.connect,
-            Command::Bind => self.bind,
-        }
-    }
-}
-
-impl fmt::Display for Modes {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Modes::ALL {
-            return out.write_str("-");
-        }
-        for (letter, has) in [("c", self.connect), ("b", self.bind), ("u", self.udp)] {
-            out.write_str(if has { letter } else { "" })?;
-        }
-        Ok(())
-    }
-}
-
-/// A set of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Addresses {
-    /// Every address of either family.
-    Any,
-    /// Those that begin with the same bits.
-    V4 { first: Ipv4Addr, bits: u8 },
-    /// The same for IPv6.
-    V6 { first: Ipv6Addr, bits: u8 },
-}
-
-impl Addresses {
-    fn has(self, address: IpAddr) -> bool {
-        match (self, address) {
-            (Addresses::Any, _) => true,
-            (Addresses::V4 { first, bits }, IpAddr::V4(address)) => {
-                (first.to_bits() ^ address.to_bits()) & mask_v4(bits) == 0
-            }
-            (Addresses::V6 { first, bits }, IpAddr::V6(address)) => {
-                (first.to_bits() ^ address.to_bits()) & mask_v6(bits) == 0
-            }
-            _ => false,
-        }
-    }
-
-    fn has_every_ipv4(self) -> bool {
-        matches!(self, Addresses::Any | Addresses::V4 { bits: 0, .. })
-    }
-}
-
-/// The first `bits` bits set. (Shifting by all 32 overflows: then none is.)
-pub(super) fn mask_v4(bits: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
-}
-
-/// The first `bits` bits set.
-pub(super) fn mask_v6(bits: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
-}
-
-impl fmt::Display for Addresses {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Addresses::Any => out.write_str("-"),
-            Addresses::V4 { first, bits: 32 } => first.fmt(out),
-            Addresses::V4 { first, bits } => write!(out, "{first}/{bits}"),
-            Addresses::V6 { first, bits: 128 } => first.fmt(out),
-            Addresses::V6 { first, bits } => write!(out, "{first}/{bits}"),
-        }
-    }
-}
-
-/// A set of destinations: by the resolved address, or by the requested name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    Addresses(Addresses),
-    /// Exactly this name.
-    Name(HostName),
-    /// Every name below this one (`*.example.org`), but not itself.
-    Below(HostName),
-}
-
-impl Destination {
-    fn has(&self, name: Option<&HostName>, address: IpAddr) -> bool {
-        match self {
-            Destination::Addresses(addresses) => addresses.has(address),
-            Destination::Name(_) | Destination::Below(_) => self.has_name(name),
-        }
-    }
-
-    fn has_name(&self, name: Option<&HostName>) -> bool {
-        let Some(name) = name.map(HostName::as_str) else {
-            return false;
-        };
-        match self {
-            Destination::Addresses(_) => false,
-            Destination::Name(host) => name == host.as_str(),
-            Destination::Below(domain) => name
-                .strip_suffix(domain.as_str())
-                .is_some_and(|front| front.ends_with('.')),
-        }
-    }
-
-    /// Does it match some address this name may have?
-    fn could_have(&self, name: Option<&HostName>) -> bool {
-        matches!(self, Destination::Addresses(_)) || self.has_name(name)
-    }
-
-    /// Does it match whatever address this name has?
-    fn has_every_address(&self, name: Option<&HostName>) -> bool {
-        *self == Destination::Addresses(Addresses::Any) || self.has_name(name)
-    }
-
-    fn has_every_ipv4(&self) -> bool {
-        matches!(self, Destination::Addresses(addresses) if addresses.has_every_ipv4())
-    }
-
-    fn is_name(&self) -> bool {
-        !matches!(self, Destination::Addresses(_))
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Destination::Addresses(addresses) => addresses.fmt(out),
-            Destination::Name(name) => name.fmt(out),
-            Destination::Below(domain) => write!(out, "*.{domain}"),
-        }
-    }
-}
-
-/// A set of ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ports {
-    Any,
-    Among(Vec<RangeInclusive<u16>>),
-}
-
-impl Ports {
-    fn has(&self, port: u16) -> bool {
-        match self {
-            Ports::Any => true,
-            Ports::Among(ranges) => ranges.iter().any(|range| range.contains(&port)),
-        }
-    }
-}
-
-impl fmt::Display for Ports {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ports::Among(ranges) = self else {
-            return out.write_str("-");
-        };
-        for (index, range) in ranges.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            match (range.start(), range.end()) {
-                (first, last) if first == last => write!(out, "{comma}{first}")?,
-                (first, last) => write!(out, "{comma}{first}-{last}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
+    use crate::firewall::columns::mask_v4;
     use crate::firewall::parse;
     use crate::wire::Host;
 
@@ -380,6 +326,11 @@ mod tests {
             Host::Name(name) => name,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Monday morning.
+    fn moment() -> Moment {
+        Moment::parse("mon/09:00").expect("a moment")
     }
 
     /// `c 10.0.0.5 [name=]address port`: permitted, and by which line?
@@ -399,9 +350,11 @@ mod tests {
                 Command::Bind
             },
             source: SocketAddr::new(source.parse().unwrap(), 50_000),
+            user: b"",
             name: asked.as_ref(),
-            address: address.parse().unwrap(),
-            port: port.parse().unwrap(),
+            address: Some(address.parse().unwrap()),
+            port: Some(port.parse().unwrap()),
+            moment: moment(),
         });
         (verdict.permitted, verdict.line)
     }
@@ -492,14 +445,129 @@ mod tests {
             ("permit c *.org\n", true, false),
             ("permit - 9.9.9.9 - - -\n", false, false),
         ] {
-            let rules = rules(text);
-            let source = "1.2.3.4:5000".parse().unwrap();
             let asked = name("a.org");
-            let connect = rules.at_best(Command::Connect, source, Some(&asked), Some(80));
-            let bind = rules.at_best(Command::Bind, source, None, None);
+            let unseen = Question {
+                command: Command::Connect,
+                source: "1.2.3.4:5000".parse().unwrap(),
+                user: b"",
+                name: Some(&asked),
+                address: None,
+                port: Some(80),
+                moment: moment(),
+            };
+            let connect = rules(text).judge(&unseen);
+            let bind = rules(text).judge(&Question {
+                command: Command::Bind,
+                name: None,
+                port: None,
+                ..unseen
+            });
             let permitted = (connect.permitted, bind.permitted);
             assert_eq!(permitted, (connect_by_name, bind_by_anyone), "{text}");
         }
+    }
+
+    /// A CONNECT to 1.2.3.4:80 by this user at this moment; permitted, with
+    /// identd, by which line?
+    fn judge_user(text: &str, user: &str, at: &str) -> (bool, bool, Option<usize>) {
+        let verdict = rules(text).judge(&Question {
+            command: Command::Connect,
+            source: "10.0.0.5:5000".parse().unwrap(),
+            user: user.as_bytes(),
+            name: None,
+            address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
+            port: Some(80),
+            moment: Moment::parse(at).expect(at),
+        });
+        (verdict.permitted, verdict.ident, verdict.line)
+    }
+
+    #[test]
+    fn people_and_hours_are_columns_like_others() {
+        let text = "deny c - user=mallory\n\
+                    permit c - 80 user=alice,bob time=mon-fri/08:00-18:00\n\
+                    permit c - user=carol ident\n\
+                    deny c - 80 time=sat-sun/00:00-24:00\n\
+                    permit c - user=alice ident time=18:00-20:00\n";
+        for (user, at, expected) in [
+            ("mallory", "mon/09:00", (false, false, Some(1))),
+            ("alice", "mon/09:00", (true, false, Some(2))),
+            ("bob", "fri/17:59", (true, false, Some(2))),
+            ("Bob", "fri/17:59", (false, false, None)),
+            ("bob2", "fri/17:59", (false, false, None)),
+            ("", "mon/09:00", (false, false, None)),
+            ("carol", "sun/03:00", (true, true, Some(3))),
+            ("alice", "fri/18:00", (true, true, Some(5))),
+            ("alice", "fri/20:00", (false, false, None)),
+            ("alice", "sat/19:00", (false, false, Some(4))),
+        ] {
+            assert_eq!(judge_user(text, user, at), expected, "{user} {at}");
+        }
+    }
+
+    #[test]
+    fn before_the_address_is_known_a_permit_without_identd_is_the_best() {
+        for (text, expected) in [
+            ("permit c 1. ident\npermit c 2.\n", (true, false, Some(2))),
+            (
+                "permit c 1. ident\npermit c 2. ident\n",
+                (true, true, Some(1)),
+            ),
+            (
+                "permit c 1. ident\ndeny c -\npermit c -\n",
+                (true, true, Some(1)),
+            ),
+            (
+                "permit c 1. ident\npermit c - ident\n",
+                (true, true, Some(1)),
+            ),
+            ("permit c 1. ident\npermit c -\n", (true, false, Some(2))),
+            ("deny c 1. ident\n", (false, false, None)),
+            ("deny c - ident\npermit c -\n", (false, true, Some(1))),
+            ("permit c - ident\npermit c -\n", (true, true, Some(1))),
+        ] {
+            let asked = name("a.org");
+            let verdict = rules(text).judge(&Question {
+                command: Command::Connect,
+                source: "10.0.0.5:5000".parse().unwrap(),
+                user: b"",
+                name: Some(&asked),
+                address: None,
+                port: Some(80),
+                moment: moment(),
+            });
+            let Verdict {
+                permitted,
+                ident,
+                line,
+            } = verdict;
+            assert_eq!((permitted, ident, line), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_tells_what_it_does_not_match() {
+        let text = "permit b 11. 1-2 a.org 443 user=bob time=tue/08:00-09:00\n\
+                    permit c 10. 5000 1. 80\n\
+                    permit c - 443 user=alice\n";
+        let question = Question {
+            command: Command::Connect,
+            source: "10.0.0.5:5000".parse().unwrap(),
+            user: b"alice",
+            name: None,
+            address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
+            port: Some(80),
+            moment: moment(),
+        };
+        let rules = rules(text);
+        let told: Vec<_> = rules
+            .iter()
+            .map(|rule| rule.mismatches(&question))
+            .collect();
+        assert_eq!(
+            told,
+            [Part::ALL.to_vec(), vec![], vec![Part::DestinationPort]]
+        );
     }
 
     #[test]
@@ -507,6 +575,11 @@ mod tests {
         let open = rules("permit c 10.0.0.0/8 - - -\npermit c *.*.*.*\n");
         assert_eq!(open.open_relay(), Some(2));
         assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
+        let people = "permit c - user=a\npermit c - user=a ident\n\
+                      permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";
+        assert_eq!(rules(people).unproven_users(), [1, 2]);
+        assert_eq!(rules(people).open_relay(), None);
+        assert_eq!(rules("permit c - ident\n").open_relay(), Some(1));
         let by_name = rules("permit c a.org\ndeny c b.org\ndeny c *.c.org\n");
         assert_eq!(by_name.denials_by_name(), [2, 3]);
     }

@@ -97,7 +97,9 @@ impl Log {
             Event::Answered(_) => self.has_screen,
             Event::TurnedAway(_) | Event::Rules { .. } => true,
             Event::Closed(closed) => match closed.ending {
-                Ending::NoRequest(_) | Ending::Refused(_) => self.detail >= Detail::Usual,
+                Ending::NoRequest(_) | Ending::Refused(_) | Ending::Withdrawn(_) => {
+                    self.detail >= Detail::Usual
+                }
                 _ => self.detail >= Detail::Sessions,
             },
             Event::Listening(_) | Event::RulesUnchanged { .. } | Event::Stopping { .. } => {

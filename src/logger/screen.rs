@@ -135,15 +135,19 @@ impl Screen {
             self.say(&SessionLine(closed));
             return;
         }
-        let topic = match closed.ending {
-            Ending::Refused(_) => Topic::Refused,
-            Ending::NoRequest(_) => Topic::NoRequest,
-            _ => return,
-        };
         let Closed { client, ending, .. } = closed;
-        match &closed.asked {
-            Some(asked) => self.throttled(topic, &format_args!("{client} {asked} {ending}")),
-            None => self.throttled(topic, &format_args!("{client} {ending}")),
+        match (&closed.asked, ending) {
+            (Some(asked), Ending::Refused(_)) => {
+                self.throttled(Topic::Refused, &format_args!("{client} {asked} {ending}"));
+            }
+            (None, Ending::NoRequest(_)) => {
+                self.throttled(Topic::NoRequest, &format_args!("{client} {ending}"));
+            }
+            // The operator has made us say it, not a stranger.
+            (Some(asked), Ending::Withdrawn(_)) => {
+                self.say(&format_args!("{client} {asked} {ending}"));
+            }
+            _ => {}
         }
     }
 
@@ -280,6 +284,8 @@ impl fmt::Display for SessionLine<'_> {
             session,
             client,
             asked,
+            address,
+            confirmed,
             rule,
             up,
             down,
@@ -290,11 +296,14 @@ impl fmt::Display for SessionLine<'_> {
         write!(out, "{now} s{session} client={client}")?;
         if let Some(asked) = asked {
             write!(out, " command={} target={}", asked.command, asked.target)?;
-            if let Some(address) = asked.address {
+            if let Some(address) = address {
                 write!(out, " address={address}")?;
             }
             if !asked.user.is_empty() {
                 write!(out, " user=\"{}\"", asked.user.escape_ascii())?;
+            }
+            if *confirmed {
+                out.write_str(" ident=confirmed")?;
             }
         }
         match rule {

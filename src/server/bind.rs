@@ -8,13 +8,15 @@ use std::sync::atomic::Ordering;
 use super::House;
 use super::destination::{Candidate, candidates};
 use super::duplex::{Down, Ready};
+use super::enforce;
 use super::notes::Notes;
+use super::permission::{obey, question};
 use super::registry::Visit;
-use crate::event::Cause;
+use crate::event::{Asked, Cause};
 use crate::firewall::Question;
 use crate::net::{self, Came, Deadline};
+use crate::wire::Host;
 use crate::wire::socks4::Reply;
-use crate::wire::{Command, Host, Target};
 
 /// Who may come.
 enum Expected {
@@ -24,11 +26,22 @@ enum Expected {
     These(Vec<Candidate>),
 }
 
+impl Expected {
+    /// `None` stands for any.
+    fn addresses(&self) -> Vec<Option<IpAddr>> {
+        match self {
+            Expected::Anyone => vec![None],
+            Expected::These(candidates) => candidates.iter().map(|it| Some(it.address)).collect(),
+        }
+    }
+}
+
 /// Listens for the target under one total limit. The first of the two replies
 /// goes out here, with the port that the target must connect to.
-pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Ready, Cause> {
+pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Ready, Cause> {
     let house = &visit.house;
-    let expected = expected(visit, target, notes)?;
+    let expected = expected(visit, asked, notes)?;
+    enforce::subject(visit, asked, expected.addresses(), notes)?;
     let (listener, port) =
         listen(house).map_err(|error| Cause::Exhausted("port to listen on", error))?;
     let down = Down::reserve(visit)?;
@@ -51,10 +64,11 @@ pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Re
     };
     // The first that comes decides; nobody else is let in.
     drop(listener);
-    check(visit, &expected, peer, target.port, notes)?;
+    check(visit, &expected, peer, asked, notes)?;
     if !visit.attach(remote) {
         return Err(Cause::ClientLeft);
     }
+    enforce::subject(visit, asked, vec![notes.address], notes)?;
     Ok(Ready {
         reply_address: v4(peer),
         down,
@@ -63,21 +77,19 @@ pub(super) fn bind(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Re
 
 /// Whom the client expects, as far as the rules permit it. Only the rules use
 /// the request's port, which may be 0.
-fn expected(visit: &Arc<Visit>, target: &Target, notes: &mut Notes) -> Result<Expected, Cause> {
+fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expected, Cause> {
     let anyone = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    if target.host != Host::Address(anyone) {
+    if asked.target.host != Host::Address(anyone) {
         let deadline = Deadline::after(visit.house.settings.connect_timeout);
-        let candidates = candidates(visit, Command::Bind, target, deadline, notes)?;
+        let candidates = candidates(visit, asked, deadline, notes)?;
         return Ok(Expected::These(candidates));
     }
-    let rules = visit.house.rules();
-    let best = rules.at_best(Command::Bind, visit.client_address, None, None);
-    if best.permitted {
-        Ok(Expected::Anyone)
-    } else {
-        notes.rule = best.line;
-        Err(Cause::Denied(best.line))
-    }
+    let anybody = Question {
+        port: None,
+        ..question(visit, asked)
+    };
+    obey(visit.house.rules().judge(&anybody), visit, asked, notes)?;
+    Ok(Expected::Anyone)
 }
 
 /// Opens the listener on every address, whatever address clients reach us at:
@@ -109,7 +121,7 @@ fn check(
     visit: &Visit,
     expected: &Expected,
     peer: SocketAddr,
-    port: u16,
+    asked: &Asked,
     notes: &mut Notes,
 ) -> Result<(), Cause> {
     match expected {
@@ -117,22 +129,17 @@ fn check(
             let known = candidates.iter().find(|known| known.address == peer.ip());
             let known = known.ok_or(Cause::Stranger(peer))?;
             notes.destination(known.address, known.rule);
+            Ok(())
         }
         Expected::Anyone => {
             let verdict = visit.house.rules().judge(&Question {
-                command: Command::Bind,
-                source: visit.client_address,
-                name: None,
-                address: peer.ip(),
-                port,
+                address: Some(peer.ip()),
+                ..question(visit, asked)
             });
             notes.peer(peer, verdict.line);
-            if !verdict.permitted {
-                return Err(Cause::Denied(verdict.line));
-            }
+            obey(verdict, visit, asked, notes)
         }
     }
-    Ok(())
 }
 
 /// The address in the form SOCKS4 can say; the listener takes no other.

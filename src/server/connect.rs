@@ -9,12 +9,12 @@ use nix::errno::Errno;
 
 use super::destination::{Candidate, candidates};
 use super::duplex::{Down, Ready};
+use super::enforce;
 use super::notes::Notes;
 use super::registry::Visit;
-use crate::event::Cause;
+use crate::event::{Asked, Cause};
 use crate::firewall;
-use crate::net::{self, Deadline, NotDialled};
-use crate::wire::{Command, Target};
+use crate::net::{self, Deadline, Unanswered};
 
 /// Addresses of one name that are tried, at most: with the total limit of two
 /// minutes, more of them would get no fair share.
@@ -27,13 +27,13 @@ const FAIR_SHARE: Duration = Duration::from_secs(5);
 /// addresses in turn. The reply repeats the request's port and address.
 pub(super) fn connect(
     visit: &Arc<Visit>,
+    asked: &Asked,
     reply_address: SocketAddrV4,
-    target: &Target,
     notes: &mut Notes,
 ) -> Result<Ready, Cause> {
     let deadline = Deadline::after(visit.house.settings.connect_timeout);
-    let port = target.port;
-    let mut candidates = candidates(visit, Command::Connect, target, deadline, notes)?;
+    let port = asked.target.port;
+    let mut candidates = candidates(visit, asked, deadline, notes)?;
     let impossible = candidates
         .first()
         .and_then(|first| firewall::nobodys(first.address, port));
@@ -46,6 +46,7 @@ pub(super) fn connect(
     if !visit.attach(remote) {
         return Err(Cause::ClientLeft);
     }
+    enforce::subject(visit, asked, vec![notes.address], notes)?;
     let down = Down::reserve(visit)?;
     Ok(Ready {
         reply_address,
@@ -72,11 +73,11 @@ fn dial_in_turn(
         let share = (deadline.remaining() / left).max(FAIR_SHARE);
         match dial(visit, address, deadline.or_after(share)) {
             Ok(remote) => return Ok(remote),
-            Err(NotDialled::ClientLeft) => return Err(Cause::ClientLeft),
-            Err(NotDialled::Failed(error)) if is_ours(&error) => {
+            Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
+            Err(Unanswered::Failed(error)) if is_ours(&error) => {
                 return Err(Cause::Exhausted("room for a connection", error));
             }
-            Err(NotDialled::Failed(error)) => failure = Cause::Unreachable(address, error),
+            Err(Unanswered::Failed(error)) => failure = Cause::Unreachable(address, error),
         }
     }
     Err(failure)
@@ -91,7 +92,7 @@ fn is_ours(error: &io::Error) -> bool {
     )
 }
 
-fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, NotDialled> {
+fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, Unanswered> {
     let remote = net::dial(address, deadline, &visit.client)?;
     let local = remote.local_addr()?;
     // Dialling a free local port can pick that very port to dial from, and the

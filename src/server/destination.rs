@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crossbeam_channel::{bounded, select};
 
 use super::notes::Notes;
+use super::permission::{confirm, obey, question};
 use super::registry::Visit;
-use crate::event::Cause;
-use crate::firewall::{Question, Rules};
+use crate::event::{Asked, Cause};
+use crate::firewall::{Question, Verdict};
 use crate::net::Deadline;
 use crate::resolve;
-use crate::wire::{Command, Host, HostName, Target};
+use crate::wire::{Host, HostName};
 
 /// An address that may be dialled or awaited, and the rule that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,67 +21,65 @@ pub(super) struct Candidate {
     pub(super) rule: Option<usize>,
 }
 
-/// The addresses of this target that the rules permit, in the resolver's order:
-/// at least one. A name is looked up once, and only for a client to whom any
-/// address could be permitted at all.
+/// The addresses of the requested host that the rules permit, in the resolver's
+/// order: at least one. A name is looked up once, and only for a client to whom
+/// any address could be permitted at all.
+///
+/// For the screen, the first of them counts, or if there is none, the first that
+/// is not permitted.
 pub(super) fn candidates(
     visit: &Arc<Visit>,
-    command: Command,
-    target: &Target,
+    asked: &Asked,
     deadline: Deadline,
     notes: &mut Notes,
 ) -> Result<Vec<Candidate>, Cause> {
     let rules = visit.house.rules();
-    let (name, addresses) = match &target.host {
-        Host::Address(address) => (None, vec![*address]),
+    let unseen = question(visit, asked);
+    let addresses = match &asked.target.host {
+        Host::Address(address) => vec![*address],
         Host::Name(name) => {
-            let client = visit.client_address;
-            let best = rules.at_best(command, client, Some(name), Some(target.port));
-            if !best.permitted {
-                notes.rule = best.line;
-                return Err(Cause::Denied(best.line));
-            }
-            (Some(name), look_up(visit, name, deadline)?)
+            obey(rules.judge(&unseen), visit, asked, notes)?;
+            look_up(visit, name, deadline)?
         }
         Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
     };
-    let question = |address| Question {
-        command,
-        source: visit.client_address,
-        name,
-        address,
-        port: target.port,
+    let judge = |address| {
+        let address = Some(address);
+        rules.judge(&Question { address, ..unseen })
     };
-    judge(&rules, addresses.into_iter().map(question), notes)
+    let verdicts = addresses.into_iter().map(|it| (it, judge(it))).collect();
+    permitted(verdicts, visit, asked, notes)
 }
 
-/// Those of the questions that the rules answer with yes. For the screen, the
-/// first of them counts, or if there is none, the first of the others.
-fn judge<'a>(
-    rules: &Rules,
-    questions: impl Iterator<Item = Question<'a>>,
+/// Those of the addresses that may be used, some of them perhaps because identd
+/// confirms the user.
+fn permitted(
+    verdicts: Vec<(IpAddr, Verdict)>,
+    visit: &Visit,
+    asked: &Asked,
     notes: &mut Notes,
 ) -> Result<Vec<Candidate>, Cause> {
-    let mut permitted = Vec::new();
-    let mut denied = Vec::new();
-    for question in questions {
-        let verdict = rules.judge(&question);
-        let candidate = Candidate {
-            address: question.address,
-            rule: verdict.line,
-        };
-        match verdict.permitted {
-            true => permitted.push(candidate),
-            false => denied.push(candidate),
-        }
+    let confirmed = match verdicts.iter().any(|(_, verdict)| verdict.ident) {
+        true => confirm(visit, asked, notes),
+        false => Ok(()),
+    };
+    let may_be_used =
+        |verdict: &Verdict| verdict.permitted && (!verdict.ident || confirmed.is_ok());
+    let (permitted, denied): (Vec<_>, Vec<_>) = verdicts
+        .into_iter()
+        .partition(|(_, verdict)| may_be_used(verdict));
+    if let Some((address, verdict)) = permitted.first().or(denied.first()) {
+        notes.destination(*address, verdict.line);
     }
-    if let Some(shown) = permitted.first().or(denied.first()) {
-        notes.destination(shown.address, shown.rule);
+    if let (true, Some((_, verdict))) = (permitted.is_empty(), denied.first()) {
+        confirmed?;
+        return Err(Cause::Denied(*verdict));
     }
-    if permitted.is_empty() {
-        return Err(Cause::Denied(denied.first().and_then(|first| first.rule)));
-    }
-    Ok(permitted)
+    let candidate = |(address, verdict): (IpAddr, Verdict)| Candidate {
+        address,
+        rule: verdict.line,
+    };
+    Ok(permitted.into_iter().map(candidate).collect())
 }
 
 /// Looks a name up on a thread of its own, since nothing can interrupt the

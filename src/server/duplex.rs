@@ -80,6 +80,7 @@ mod tests {
 
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+    use crate::clock::Clock;
     use crate::firewall::Rulebook;
     use crate::logger::{self, Detail, Output};
     use crate::server::{House, Server, Settings};
@@ -111,7 +112,7 @@ mod tests {
         };
         let (_logger, log) = logger::start(output).expect("a thread");
         let rulebook = Rulebook::open(&rules).expect("good rules");
-        Server::new(Settings::default(), rulebook, log).house
+        Server::new(Settings::default(), rulebook, Clock::local(), log).house
     }
 
     /// A visit with both its ends, and the other ends of both.
@@ -125,7 +126,8 @@ mod tests {
         };
         let ((client, address), client_far) = connect();
         let ((remote, _), remote_far) = connect();
-        let seat = house.registry.seat(1, 10).expect("a seat");
+        let seat = house.registry.seat(1, address.ip(), &house.settings);
+        let seat = seat.expect("a seat");
         let visit = Visit::new(Arc::clone(house), seat, client, address, present.clone());
         assert!(visit.attach(remote));
         (Arc::new(visit), [client_far, remote_far])

@@ -15,8 +15,10 @@ mod bind;
 mod connect;
 mod destination;
 mod duplex;
+mod enforce;
 mod limits;
 mod notes;
+mod permission;
 mod registry;
 mod session;
 mod workers;
@@ -36,12 +38,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use nix::errno::Errno;
 
+use crate::clock::Clock;
 use crate::event::{Event, TurnedAway};
 use crate::firewall::{News, Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
 use crate::sync::{AtomicBool, AtomicU16, thread};
 use crate::wire::socks4::Reply;
+use enforce::Enforcer;
 use registry::{Registry, Visit};
 use workers::Workers;
 
@@ -54,6 +58,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time for the peer of a BIND to come.
     pub bind_timeout: Duration,
+    /// Time for the client's identd, where a rule asks for its word.
+    pub ident_timeout: Duration,
     /// Time without a byte either way after which a relay ends; `None`: never.
     pub idle_timeout: Option<Duration>,
     /// The same once one direction has ended.
@@ -62,6 +68,11 @@ pub struct Settings {
     pub grace: Duration,
     /// Sessions at a time; see [`Limits`].
     pub max_sessions: usize,
+    /// Sessions that one client may have at a time; `None`: as many as all. What
+    /// counts as one is its address, for IPv6 the first 64 bits of that.
+    pub max_per_client: Option<usize>,
+    /// End live sessions when the rules no longer permit them?
+    pub enforce: bool,
     /// The address told to clients of BIND; `None`: 0.0.0.0, which they replace
     /// by the one they reached us at.
     pub advertise: Option<Ipv4Addr>,
@@ -76,10 +87,14 @@ impl Default for Settings {
             // Two minutes for both is what SOCKS4.protocol names.
             connect_timeout: Duration::from_secs(120),
             bind_timeout: Duration::from_secs(120),
+            // RFC 1413 thinks of half a minute, for other networks than today's.
+            ident_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_closed_timeout: Some(Duration::from_secs(300)),
             grace: Duration::from_secs(10),
             max_sessions: 1000,
+            max_per_client: None,
+            enforce: false,
             advertise: None,
             bind_ports: None,
         }
@@ -136,6 +151,7 @@ pub struct Server {
 struct House {
     settings: Settings,
     rulebook: Rulebook,
+    clock: Clock,
     log: Log,
     registry: Arc<Registry>,
     workers: Workers,
@@ -145,12 +161,14 @@ struct House {
 }
 
 impl Server {
-    /// A server with these settings and rules, which tells this log.
-    pub fn new(settings: Settings, rulebook: Rulebook, log: Log) -> Server {
+    /// A server with these settings and rules, which goes by this clock and tells
+    /// this log.
+    pub fn new(settings: Settings, rulebook: Rulebook, clock: Clock, log: Log) -> Server {
         Server {
             house: Arc::new(House {
                 settings,
                 rulebook,
+                clock,
                 log,
                 registry: Arc::default(),
                 workers: Workers::default(),
@@ -191,14 +209,15 @@ impl Server {
         house.log.send(Event::Listening(address));
 
         let round = tick(house.settings.sweep_interval());
-        house.carry_out(orders, &round);
+        let mut enforcer = Enforcer::new(house.settings.enforce);
+        house.carry_out(orders, &round, &mut enforcer);
 
         house.stopping.store(true, Ordering::SeqCst);
         net::stop_listening(&listener);
         drop(listener);
         // Fails if that thread panicked; then it accepts no more either.
         let _ = accepting.join();
-        let stopped = house.drain(&all_left, orders, &round);
+        let stopped = house.drain(&all_left, orders, &round, &mut enforcer);
         house.registry.cut_all();
         let _ = all_left.recv_timeout(LEAVING);
         Ok(stopped)
@@ -208,13 +227,19 @@ impl Server {
 impl House {
     /// Carries out orders, and sweeps now and then, until one says stop (or
     /// nobody is left who could say so).
-    fn carry_out(&self, orders: &Receiver<Order>, round: &Receiver<Instant>) {
+    fn carry_out(
+        &self,
+        orders: &Receiver<Order>,
+        round: &Receiver<Instant>,
+        enforcer: &mut Enforcer,
+    ) {
         loop {
             select! {
                 recv(orders) -> order => match order {
                     Ok(Order::RereadRules) => self.reread_rules(),
                     Ok(Order::Stop) | Err(_) => return,
                 },
+                recv(enforcer.round) -> _ => enforcer.look(self),
                 recv(round) -> _ => self.registry.sweep(&self.settings),
             }
         }
@@ -226,6 +251,7 @@ impl House {
         all_left: &Receiver<Infallible>,
         orders: &Receiver<Order>,
         round: &Receiver<Instant>,
+        enforcer: &mut Enforcer,
     ) -> Stopped {
         let grace = self.settings.grace;
         self.log.send(Event::Stopping {
@@ -239,6 +265,7 @@ impl House {
             select! {
                 recv(all_left) -> _ => return Stopped::Drained,
                 recv(over) -> _ => return Stopped::Drained,
+                recv(enforcer.round) -> _ => enforcer.look(self),
                 recv(round) -> _ => self.registry.sweep(&self.settings),
                 recv(orders) -> order => match order {
                     Ok(Order::Stop) => return Stopped::Forced,
@@ -280,17 +307,18 @@ impl House {
         client_address: SocketAddr,
         present: &Sender<Infallible>,
     ) {
-        let max_sessions = self.settings.max_sessions;
-        let Some(seat) = self.registry.seat(number, max_sessions) else {
-            self.turn_away(TurnedAway::Full { max_sessions });
-            return;
+        let address = client_address.ip();
+        let seat = match self.registry.seat(number, address, &self.settings) {
+            Ok(seat) => seat,
+            Err(why) => {
+                self.turn_away(&client, why);
+                return;
+            }
         };
         let worker = match self.workers.reserve() {
             Ok(worker) => worker,
             Err(error) => {
-                // It has not been heard, but it waits for eight bytes.
-                let _ = net::send_now(&client, &Reply::REJECTED.encode());
-                self.turn_away(TurnedAway::NoThread(error));
+                self.turn_away(&client, TurnedAway::NoThread(error));
                 return;
             }
         };
@@ -301,7 +329,10 @@ impl House {
         worker.start(format!("s{number}"), move || session::serve(&visit));
     }
 
-    fn turn_away(&self, why: TurnedAway) {
+    /// Refuses a client that has not been heard, without waiting for anything.
+    fn turn_away(&self, client: &TcpStream, why: TurnedAway) {
+        // Whatever it is about to ask, it waits for eight bytes.
+        let _ = net::send_now(client, &Reply::REJECTED.encode());
         self.log.send(Event::TurnedAway(why));
     }
 }
@@ -326,7 +357,8 @@ fn accept_clients(
                     if house.stopping.load(Ordering::SeqCst) {
                         return;
                     }
-                    house.turn_away(TurnedAway::NotAccepted(error));
+                    let why = TurnedAway::NotAccepted(error);
+                    house.log.send(Event::TurnedAway(why));
                 }
             }
         };

@@ -1,16 +1,17 @@
 //! The registry knows who is in the house.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::notes::Notes;
+use super::notes::{Notes, Standing};
 use super::{House, Settings};
-use crate::event::{Closed, Ending, Event};
+use crate::event::{Asked, Closed, Ending, Event, TurnedAway};
 use crate::firewall::canonical;
 use crate::net;
 use crate::relay::Meter;
@@ -31,7 +32,8 @@ pub(super) struct Visit {
     pub(super) began: Instant,
     pub(super) meter: Meter,
     remote: OnceLock<TcpStream>,
-    notes: OnceLock<Notes>,
+    notes: OnceLock<(Asked, Notes)>,
+    standing: Mutex<Option<Standing>>,
     fate: Mutex<Fate>,
     progress: Mutex<Progress>,
     /// Dropped with the visit: the last one tells the server that all have left.
@@ -47,20 +49,21 @@ struct Fate {
     not_cut: Option<Sender<Infallible>>,
 }
 
-/// A place among the sessions there may be at a time, with what the registry
-/// knows under its number. Kept by whoever still works for the visit, even when
+/// A place among the sessions there may be at a time, for all and for one client,
+/// with what the registry knows under its number. Kept by whoever still works for the visit, even when
 /// the visit itself is over.
 #[derive(Debug)]
 pub(super) struct Seat {
     registry: Arc<Registry>,
     number: u64,
+    household: IpAddr,
     /// The local and remote address of a connection this server has made.
     outgoing: OnceLock<Pair>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.registry.visits).remove(&self.number);
+        lock(&self.registry.seats).leave(self.number, self.household);
         if let Some(pair) = self.outgoing.get() {
             lock(&self.registry.outgoing).remove(pair);
         }
@@ -102,6 +105,7 @@ impl Visit {
             meter: Meter::default(),
             remote: OnceLock::new(),
             notes: OnceLock::new(),
+            standing: Mutex::default(),
             seat: Arc::new(seat),
             fate: Mutex::default(),
             progress: Mutex::new(Progress {
@@ -163,10 +167,23 @@ impl Visit {
         lock(&self.fate).ending.get_or_insert(why);
     }
 
-    /// Keeps what was taken down about its request.
-    pub(super) fn keep(&self, notes: Notes) {
+    /// Keeps what it asked for, and what was taken down about that.
+    pub(super) fn keep(&self, asked: Asked, notes: Notes) {
         // A visit has one request.
-        let _ = self.notes.set(notes);
+        let _ = self.notes.set((asked, notes));
+    }
+
+    /// From now on it stands for this.
+    pub(super) fn stands(&self, standing: Standing) {
+        *lock(&self.standing) = Some(standing);
+    }
+
+    /// Looks at what it stands for; at nothing as long as that is nothing.
+    pub(super) fn while_it_stands<E>(
+        &self,
+        look: impl FnOnce(&Standing) -> Result<(), E>,
+    ) -> Result<(), E> {
+        lock(&self.standing).as_ref().map_or(Ok(()), look)
     }
 
     /// A channel on which nobody ever sends; it is disconnected when the visit
@@ -227,15 +244,15 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         let ending = lock(&self.fate).ending.take();
-        let (asked, rule) = match self.notes.take() {
-            Some(notes) => (Some(notes.asked), notes.rule),
-            None => (None, None),
-        };
+        let (asked, notes) = self.notes.take().unzip();
+        let confirmed = notes.as_ref().is_some_and(|notes| notes.confirmed);
         self.house.log.send(Event::Closed(Box::new(Closed {
             session: self.number(),
             client: self.client_address,
             asked,
-            rule,
+            address: notes.as_ref().and_then(|notes| notes.address),
+            confirmed,
+            rule: notes.and_then(|notes| notes.rule),
             up: self.meter.up.bytes(),
             down: self.meter.down.bytes(),
             lasted: self.began.elapsed(),
@@ -247,33 +264,87 @@ impl Drop for Visit {
 /// All visits, and all connections this server has made.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    visits: Mutex<HashMap<u64, Weak<Visit>>>,
+    seats: Mutex<Seats>,
     outgoing: Mutex<HashSet<Pair>>,
 }
 
-impl Registry {
-    /// Gives a seat to the visit of this number, unless that many are taken.
-    pub(super) fn seat(self: &Arc<Registry>, number: u64, most: usize) -> Option<Seat> {
-        let mut visits = lock(&self.visits);
-        if visits.len() >= most {
-            return None;
+/// The seats that are taken.
+#[derive(Debug, Default)]
+struct Seats {
+    /// The visits on them, by number.
+    visits: HashMap<u64, Weak<Visit>>,
+    /// How many each household has.
+    taken: HashMap<IpAddr, usize>,
+}
+
+impl Seats {
+    fn leave(&mut self, number: u64, household: IpAddr) {
+        self.visits.remove(&number);
+        if let Entry::Occupied(mut taken) = self.taken.entry(household) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
         }
-        visits.insert(number, Weak::new());
-        Some(Seat {
+    }
+}
+
+/// What counts as one client: an address of IPv4; of IPv6 the 64 bits in front,
+/// since whoever has one address there has all that begin like it.
+fn household(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+impl Registry {
+    /// Gives a seat to the visit of this number, unless all are taken, or all
+    /// that one client may have.
+    pub(super) fn seat(
+        self: &Arc<Registry>,
+        number: u64,
+        client: IpAddr,
+        settings: &Settings,
+    ) -> Result<Seat, TurnedAway> {
+        let &Settings {
+            max_sessions,
+            max_per_client,
+            ..
+        } = settings;
+        let household = household(client);
+        let mut seats = lock(&self.seats);
+        if seats.visits.len() >= max_sessions {
+            return Err(TurnedAway::Full { max_sessions });
+        }
+        let taken = seats.taken.entry(household).or_default();
+        if let Some(max_per_client) = max_per_client.filter(|most| *taken >= *most) {
+            return Err(TurnedAway::Greedy {
+                client,
+                max_per_client,
+            });
+        }
+        *taken += 1;
+        seats.visits.insert(number, Weak::new());
+        Ok(Seat {
             registry: Arc::clone(self),
             number,
+            household,
             outgoing: OnceLock::new(),
         })
     }
 
     /// From now on the registry knows the visit on its seat.
     pub(super) fn enter(&self, visit: &Arc<Visit>) {
-        lock(&self.visits).insert(visit.number(), Arc::downgrade(visit));
+        let number = visit.number();
+        lock(&self.seats)
+            .visits
+            .insert(number, Arc::downgrade(visit));
     }
 
     /// How many visits there are.
     pub(super) fn len(&self) -> usize {
-        lock(&self.visits).len()
+        lock(&self.seats).visits.len()
     }
 
     /// Has this server itself made the connection between these addresses? A
@@ -287,8 +358,9 @@ impl Registry {
 
     /// Everybody in the house. The lock is released before anybody does
     /// anything with them, since the last one to let go of a visit takes it.
-    fn present(&self) -> Vec<Arc<Visit>> {
-        lock(&self.visits)
+    pub(super) fn present(&self) -> Vec<Arc<Visit>> {
+        lock(&self.seats)
+            .visits
             .values()
             .filter_map(Weak::upgrade)
             .collect()
@@ -308,6 +380,25 @@ impl Registry {
             if let Some(why) = visit.overstayed(settings, now) {
                 visit.cut(why);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s06_a_client_is_an_address_or_a_network_of_64_bits() {
+        for (client, counted) in [
+            ("127.0.0.2", "127.0.0.2"),
+            ("::ffff:127.0.0.2", "127.0.0.2"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let [client, counted]: [IpAddr; 2] = [client, counted].map(|it| it.parse().unwrap());
+            assert_eq!(household(client), counted);
         }
     }
 }

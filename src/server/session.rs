@@ -14,7 +14,7 @@ use super::{bind, connect};
 use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
 use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Host, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
+use crate::wire::{Command, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
 
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
@@ -69,20 +69,16 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
 /// Gets the client what it asked for and replies. Either way the last reply
 /// goes out here, and with it the screen message: once for every request.
 fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
-    let target = request.target();
-    let mut notes = Notes::new(Asked {
+    let asked = Asked {
         command: request.command,
-        target: target.clone(),
-        address: match target.host {
-            Host::Address(address) => Some(address),
-            Host::Name(_) | Host::Unusable(_) => None,
-        },
+        target: request.target(),
         user: request.user.clone(),
-    });
+    };
+    let mut notes = Notes::new(&asked.target);
     let ready = match request.command {
         _ if is_ourselves(visit) => Err(Cause::Loop),
-        Command::Connect => connect::connect(visit, request.address, &target, &mut notes),
-        Command::Bind => bind::bind(visit, &target, &mut notes),
+        Command::Connect => connect::connect(visit, &asked, request.address, &mut notes),
+        Command::Bind => bind::bind(visit, &asked, &mut notes),
     };
     let (outcome, address) = match &ready {
         Ok(ready) => (Ok(()), ready.reply_address),
@@ -97,12 +93,12 @@ fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
     };
     visit.house.log.send(Event::Answered(Answered {
         client: visit.client_address,
-        destination: notes.asked.address,
-        port: notes.port.unwrap_or(target.port),
+        destination: notes.address,
+        port: notes.port.unwrap_or(asked.target.port),
         command: request.command,
         accepted: result.is_ok(),
     }));
-    visit.keep(notes);
+    visit.keep(asked, notes);
     result
 }
 

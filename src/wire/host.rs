@@ -27,6 +27,22 @@ pub enum Host {
 }
 
 impl Host {
+    /// The address, if it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Host::Address(address) => Some(*address),
+            Host::Name(_) | Host::Unusable(_) => None,
+        }
+    }
+
+    /// The name, if it is one.
+    pub fn name(&self) -> Option<&HostName> {
+        match self {
+            Host::Name(name) => Some(name),
+            Host::Address(_) | Host::Unusable(_) => None,
+        }
+    }
+
     /// Understands the name field of a request: a strict dotted quad (four
     /// numbers without leading zeros) is an address, a host name is a name, all
     /// else is unusable. One final dot is dropped.

@@ -5,6 +5,7 @@
 //! all protocol versions share; [`socks4`] has the packets.
 
 mod host;
+pub mod ident;
 pub mod socks4;
 
 pub use host::{BadName, Host, HostName};

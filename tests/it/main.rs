@@ -8,7 +8,8 @@
 //! A letter and a number in front of a test's name stand for a kind of fault:
 //! `h` in the handshake, `d` of names, `c` in CONNECT, `b` in BIND, `r` in the
 //! relay, `s` of the system's resources, `o` in operation (start, signals,
-//! stop), `f` in the rules file, `x` of rules walked around, `l` in the output.
+//! stop), `f` in the rules file, `x` of rules walked around, `l` in the output, `i` of
+//! identd.
 
 #![allow(
     clippy::disallowed_macros,
@@ -45,6 +46,9 @@ mod network;
 
 /// A name server that says what the test wishes.
 mod dns;
+
+/// An identd that says what the test wishes.
+mod identd;
 
 /// What a visitor of the project sees first still holds.
 mod house_rules;
@@ -87,6 +91,15 @@ mod plot;
 
 /// `socks.conf` changes under a running server.
 mod firewall;
+
+/// Rules about people and hours, and the share of each client.
+mod people;
+
+/// Sessions that the rules no longer permit.
+mod enforcing;
+
+/// IDENT: who the client is, by the word of its own host.
+mod identity;
 
 /// What appears on the screen, and that nobody waits for it.
 mod output;

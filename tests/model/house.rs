@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::channel::{Receiver, bounded};
+use crate::clock::Clock;
 use crate::event::{Event, TurnedAway};
-use crate::firewall::Rulebook;
+use crate::firewall::{Moment, Rulebook};
 use crate::logger::Log;
 use crate::net;
 use crate::resolve;
@@ -48,9 +49,12 @@ fn run(limits: bool, orders: &'static [Order]) -> (Log, Clients, Stopped) {
     let settings = Settings {
         idle_timeout: any(&[None, Some(Duration::ZERO)]),
         max_sessions: any(&[1, 2]),
+        max_per_client: any(&[None, Some(1)]),
+        enforce: one_in(2),
         ..Settings::default()
     };
-    let server = Server::new(settings, Rulebook::open(rules()).unwrap(), log.clone());
+    let rulebook = Rulebook::open(rules()).unwrap();
+    let server = Server::new(settings, rulebook, clock(), log.clone());
     let (operator, ordered) = bounded(1);
     thread::spawn(move || {
         for order in orders {
@@ -90,7 +94,8 @@ fn client(server: SocketAddr) {
     };
     let port = net::elsewhere().port().to_be_bytes();
     let to = |command, address: [u8; 4], name: &[u8]| {
-        [&[4, command], &port[..], &address[..], b"\0", name].concat()
+        let user = any(&[&b"\0"[..], b"user\0"]);
+        [&[4, command], &port[..], &address[..], user, name].concat()
     };
     let request = match any(&[0, 0, 1, 2, 3]) {
         0 => to(1, [127, 0, 0, 1], b""),
@@ -112,12 +117,20 @@ fn client(server: SocketAddr) {
     net::reset_on_close(&stream);
 }
 
-/// Rules that permit everything.
+/// Tells Tuesday now and then, at which nothing is permitted any more.
+fn clock() -> Clock {
+    let tuesday = Moment::parse("tue/00:00").unwrap();
+    Clock::showing(move || if one_in(10) { tuesday } else { Moment::MONDAY })
+}
+
+/// Rules that permit everything on Mondays, to some with the word of identd.
 fn rules() -> &'static Path {
     static FILE: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
     let write = || {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"permit cb - - - -\n").unwrap();
+        let text = "permit cb - user=user ident time=mon/00:00-24:00\n\
+                    permit cb - time=mon/00:00-24:00\n";
+        file.write_all(text.as_bytes()).unwrap();
         file
     };
     FILE.get_or_init(write).path()

@@ -75,6 +75,8 @@
 // What the rooms know by this name is in this crate.
 extern crate self as crossbeam_channel;
 
+#[path = "../../src/clock.rs"]
+mod clock;
 #[path = "../../src/event.rs"]
 mod event;
 #[path = "../../src/firewall/mod.rs"]
@@ -89,6 +91,7 @@ mod sockets;
 mod wire;
 
 mod channel;
+mod ident;
 mod logger;
 mod net;
 mod relay;
@@ -126,6 +129,7 @@ const MODELS: &[Model] = &[
     model!(500, visits::the_seat_is_free_first),
     model!(500, visits::one_to_a_seat),
     model!(500, visits::the_last_to_leave_tells),
+    model!(500, visits::nobody_stays_without_a_permit),
     model!(3000, pumps::no_end_that_was_none),
     model!(4000, pumps::an_error_ends_both),
     model!(3000, pumps::a_cut_is_an_end_only_at_rest),

@@ -13,7 +13,7 @@ use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 pub(crate) use crate::sockets::{
-    Came, NotDialled, lengthen_backlog, reset_on_close, send_now, stop_listening,
+    Came, Unanswered, lengthen_backlog, reset_on_close, send_now, stop_listening,
 };
 use crate::sync::{one_in, pause, runs_out, thread};
 
@@ -171,13 +171,13 @@ pub(crate) fn dial(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, NotDialled> {
+) -> Result<TcpStream, Unanswered> {
     pause();
     if deadline.is_over() {
-        return Err(NotDialled::Failed(io::ErrorKind::TimedOut.into()));
+        return Err(Unanswered::Failed(io::ErrorKind::TimedOut.into()));
     }
     if client.peer_addr().is_err() {
-        return Err(NotDialled::ClientLeft);
+        return Err(Unanswered::ClientLeft);
     }
     let remote = TcpStream::connect(address)?;
     let (peer, _) = ELSEWHERE.with(|listener| listener.get().unwrap().accept())?;

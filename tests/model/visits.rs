@@ -1,33 +1,68 @@
 //! The registry: no cut misses a remote, and the seat is free first.
 
+#[path = "../../src/server/enforce.rs"]
+mod enforce;
 #[path = "../../src/server/notes.rs"]
 mod notes;
+#[path = "../../src/server/permission.rs"]
+mod permission;
 #[path = "../../src/server/registry.rs"]
 mod registry;
 
 use std::convert::Infallible;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::channel::{Receiver, Sender, bounded};
-use crate::event::Ending;
+use crate::clock::Clock;
+use crate::event::{Asked, Ending};
+use crate::firewall::{self, Moment, Question, Rules};
 use crate::logger::Log;
 use crate::net;
 use crate::server::Settings;
-use crate::sync::{self, any, pause, thread};
+use crate::sync::{self, Mutex, any, lock, one_in, pause, thread};
+use crate::wire::{Command, Host, Target};
+use enforce::Enforcer;
+use notes::Notes;
 use registry::{Registry, Visit};
 
-/// What the registry needs of the house.
+/// What these rooms need of the house.
 #[derive(Debug)]
 pub(crate) struct House {
+    settings: Settings,
+    clock: Clock,
+    registry: Arc<Registry>,
     log: Log,
+    rules: Mutex<Arc<Rules>>,
+}
+
+impl House {
+    fn rules(&self) -> Arc<Rules> {
+        lock(&self.rules).clone()
+    }
+}
+
+fn rules(text: &str) -> Arc<Rules> {
+    Arc::new(firewall::parse(text.as_bytes()).unwrap())
+}
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// With so many seats.
+fn seats(max_sessions: usize) -> Settings {
+    Settings {
+        max_sessions,
+        enforce: true,
+        ..Settings::default()
+    }
 }
 
 /// A registry, its log, and what visits keep until they are over.
 struct Scene {
     registry: Arc<Registry>,
+    house: Arc<House>,
     log: Log,
     present: Sender<Infallible>,
     all_left: Receiver<Infallible>,
@@ -37,9 +72,19 @@ impl Scene {
     fn new() -> Scene {
         sync::begin(false);
         let (present, all_left) = bounded(0);
+        let registry = Arc::<Registry>::default();
+        let log = Log::default();
+        let house = House {
+            settings: seats(usize::MAX),
+            clock: Clock::showing(|| Moment::MONDAY),
+            registry: registry.clone(),
+            log: log.clone(),
+            rules: Mutex::new(rules("permit - -")),
+        };
         Scene {
-            registry: Arc::default(),
-            log: Log::default(),
+            registry,
+            house: Arc::new(house),
+            log,
             present,
             all_left,
         }
@@ -47,14 +92,12 @@ impl Scene {
 
     /// As `House::admit`: a visit that has entered, and its client.
     fn enter(&self, number: u64) -> (Arc<Visit>, TcpStream) {
-        let seat = self.registry.seat(number, usize::MAX).unwrap();
+        let seat = self.registry.seat(number, CLIENT, &self.house.settings);
         let (client, far) = net::pair();
-        let house = House {
-            log: self.log.clone(),
-        };
-        let address = "192.0.2.1:1080".parse().unwrap();
+        let house = self.house.clone();
         let present = self.present.clone();
-        let visit = Arc::new(Visit::new(Arc::new(house), seat, client, address, present));
+        let visit = Visit::new(house, seat.unwrap(), client, (CLIENT, 1080).into(), present);
+        let visit = Arc::new(visit);
         self.registry.enter(&visit);
         (visit, far)
     }
@@ -117,7 +160,7 @@ pub(crate) fn the_seat_is_free_first() {
             net::read_to_end(&client);
             let here_again = registry.made(any_address(), any_address());
             assert!(!here_again, "it counts as a loop");
-            registry.seat(2, 1).expect("a seat");
+            registry.seat(2, CLIENT, &seats(1)).expect("a seat");
         }
     });
     drop(visit);
@@ -126,14 +169,24 @@ pub(crate) fn the_seat_is_free_first() {
     assert_eq!(scene.registry.len(), 0);
 }
 
-/// However many ask at once, no more than that many have a seat.
+/// However many ask at once, no more than that many have a seat, whether all of
+/// them may not or one client may not.
 pub(crate) fn one_to_a_seat() {
     let scene = Scene::new();
+    let for_one_client = Settings {
+        max_per_client: Some(1),
+        ..seats(usize::MAX)
+    };
+    let limit = match one_in(2) {
+        true => seats(1),
+        false => for_one_client,
+    };
     let seated = Arc::new(AtomicUsize::new(0));
     let ask = |number| {
         let (registry, seated) = (scene.registry.clone(), seated.clone());
+        let limit = limit.clone();
         thread::spawn(move || {
-            if let Some(seat) = registry.seat(number, 1) {
+            if let Ok(seat) = registry.seat(number, CLIENT, &limit) {
                 assert_eq!(seated.fetch_add(1, Ordering::SeqCst), 0);
                 thread::yield_now();
                 seated.fetch_sub(1, Ordering::SeqCst);
@@ -183,6 +236,52 @@ pub(crate) fn the_last_to_leave_tells() {
     closed.sort_unstable();
     assert_eq!(closed, [1, 2]);
     assert_eq!(scene.registry.len(), 0);
-    assert_eq!(scene.log.holders(), 1);
     sweeping.join().unwrap();
+    drop(scene.house);
+    assert_eq!(scene.log.holders(), 1);
+}
+
+/// A visit that was permitted by the last rules, and one that is about to be
+/// permitted by them: when the new ones are in force and were enforced, both are
+/// over.
+pub(crate) fn nobody_stays_without_a_permit() {
+    let scene = Scene::new();
+    let (visit, client) = scene.enter(1);
+    let asked = Asked {
+        command: Command::Connect,
+        target: Target {
+            host: Host::Address(Ipv4Addr::LOCALHOST.into()),
+            port: 80,
+        },
+        user: Vec::new(),
+    };
+    let serving = thread::spawn({
+        let visit = visit.clone();
+        move || {
+            let notes = Notes::new(&asked.target);
+            let unseen = permission::question(&visit, &asked);
+            let question = Question {
+                address: notes.address,
+                ..unseen
+            };
+            let verdict = visit.house.rules().judge(&question);
+            verdict.permitted
+                && enforce::subject(&visit, &asked, vec![notes.address], &notes).is_ok()
+        }
+    });
+    let enforcing = thread::spawn({
+        let house = scene.house.clone();
+        move || {
+            let mut enforcer = Enforcer::new(true);
+            if one_in(2) {
+                enforcer.look(&house);
+            }
+            *lock(&house.rules) = rules("permit c 10.");
+            enforcer.look(&house);
+        }
+    });
+    enforcing.join().unwrap();
+    if serving.join().unwrap() {
+        assert!(net::has_ended(&client), "it goes on");
+    }
 }

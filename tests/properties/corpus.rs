@@ -41,6 +41,11 @@ fn kept_for_reply() {
 }
 
 #[test]
+fn kept_for_ident() {
+    passes("ident");
+}
+
+#[test]
 fn kept_for_rules() {
     passes("rules");
 }

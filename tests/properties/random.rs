@@ -51,6 +51,11 @@ fn replies() {
 }
 
 #[test]
+fn answers_of_identd() {
+    check(strategies::identd(), oracles::ident::holds);
+}
+
+#[test]
 fn rules_files() {
     check(strategies::rules(), oracles::rules::holds);
 }

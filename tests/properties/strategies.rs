@@ -110,6 +110,35 @@ pub(crate) fn replies() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
+/// Lines of an identd; the oracle asks for the ports that most of them name.
+pub(crate) fn identd() -> BoxedStrategy<Vec<u8>> {
+    let ports: Words = &[
+        "6193,1080",
+        "6193 , 1080",
+        " 6193\t, 1080 ",
+        "6193,1081",
+        "1080,6193",
+        "6193",
+    ];
+    let kinds: Words = &[
+        "USERID : UNIX :",
+        "userid:OTHER,UTF-8:",
+        "USERID :",
+        "ERROR :",
+        "Error:",
+        "HELLO :",
+    ];
+    let value = prop_oneof![
+        4 => select(&["alice", " a b:c ", "NO-USER", "", " ", "\u{e9}\u{7f}"][..])
+            .prop_map(str::to_owned),
+        1 => (900..1100_usize).prop_map(|count| "u".repeat(count)),
+    ];
+    let end = select(&["\r\n", "\r\n", "\n", "\r", "", "\r\n6193,1080:ERROR:X\r\n"][..]);
+    let line = (select(ports), select(kinds), value, end);
+    line.prop_map(|(ports, kind, value, end)| format!("{ports}:{kind}{value}{end}").into_bytes())
+        .boxed()
+}
+
 fn address() -> BoxedStrategy<String> {
     let v4 = any::<[u8; 4]>().prop_map(|ip| ip.map(|it| it.to_string()));
     let ranges = (any::<u32>(), 0..33_u32).prop_map(|(ip, bits)| {
@@ -138,6 +167,28 @@ fn port_list() -> BoxedStrategy<String> {
     prop_oneof![3 => Just("-".to_owned()), 1 => Just("80".to_owned()), 1 => list].boxed()
 }
 
+/// People and hours, in any order.
+fn options() -> BoxedStrategy<String> {
+    let users: Words = &["", "", " user=alice", " USER=Bob,alice", " user=a,b,c"];
+    let times: Words = &[
+        "",
+        "",
+        "",
+        " time=mon-fri/08:00-18:00",
+        " TIME=sat-mon/22:00-6:00",
+        " time=0:00-24:00",
+        " time=mon,wed/8:00-8:01,12:00-13:00,sun/23:59-00:01",
+    ];
+    let idents: Words = &["", "", " ident", " IDENT"];
+    let options = (select(users), select(times), select(idents), any::<bool>());
+    options
+        .prop_map(|(user, time, ident, turned)| match turned {
+            true => format!("{ident}{time}{user}"),
+            false => format!("{user}{time}{ident}"),
+        })
+        .boxed()
+}
+
 /// Lines of `socks.conf`, with a bad one now and then.
 pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
     let action = select(&["permit", "permit", "deny", "Deny", "Permit"][..]);
@@ -159,13 +210,17 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         (address(), port_list(), to, port_list())
             .prop_map(|(a, b, c, d)| format!("{a} {b} {c} {d}")),
     ];
-    let rule = (action, mode, columns).prop_map(|(a, b, c)| format!("{a} {b} {c}"));
+    let rule = (action, mode, columns, options())
+        .prop_map(|(a, b, c, options)| format!("{a} {b} {c}{options}"));
     let bad: Words = &[
         "permit",
         "allow c -",
         "permit x -",
         "deny c 1.2.3",
-        "permit c - ident",
+        "permit c - ident=",
+        "permit c - user=",
+        "permit c - time=mon",
+        "permit c - ident -",
         "\u{e4}",
     ];
     let line = prop_oneof![

@@ -1,0 +1,225 @@
+//! What the columns of a rule may say, each a set.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use crate::wire::{Command, HostName};
+
+/// Does something belong to a set?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    No,
+    /// It is not known yet, and there are some that do and some that do not.
+    Perhaps,
+    Yes,
+}
+
+impl From<bool> for Fit {
+    fn from(has: bool) -> Fit {
+        if has { Fit::Yes } else { Fit::No }
+    }
+}
+
+/// The commands a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Modes {
+    pub(super) connect: bool,
+    pub(super) bind: bool,
+    pub(super) udp: bool,
+}
+
+impl Modes {
+    pub(super) const ALL: Modes = Modes {
+        connect: true,
+        bind: true,
+        udp: true,
+    };
+
+    pub(super) fn has(self, command: Command) -> bool {
+        match command {
+            Command::Connect => self.connect,
+            Command::Bind => self.bind,
+        }
+    }
+}
+
+impl fmt::Display for Modes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Modes::ALL {
+            return out.write_str("-");
+        }
+        for (letter, has) in [("c", self.connect), ("b", self.bind), ("u", self.udp)] {
+            out.write_str(if has { letter } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// A set of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addresses {
+    /// Every address of either family.
+    Any,
+    /// Those that begin with the same bits.
+    V4 { first: Ipv4Addr, bits: u8 },
+    /// The same for IPv6.
+    V6 { first: Ipv6Addr, bits: u8 },
+}
+
+impl Addresses {
+    pub(super) fn has(self, address: IpAddr) -> bool {
+        match (self, address) {
+            (Addresses::Any, _) => true,
+            (Addresses::V4 { first, bits }, IpAddr::V4(address)) => {
+                (first.to_bits() ^ address.to_bits()) & mask_v4(bits) == 0
+            }
+            (Addresses::V6 { first, bits }, IpAddr::V6(address)) => {
+                (first.to_bits() ^ address.to_bits()) & mask_v6(bits) == 0
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn has_every_ipv4(self) -> bool {
+        matches!(self, Addresses::Any | Addresses::V4 { bits: 0, .. })
+    }
+}
+
+/// The first `bits` bits set. (Shifting by all 32 overflows: then none is.)
+pub(super) fn mask_v4(bits: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
+}
+
+/// The first `bits` bits set.
+pub(super) fn mask_v6(bits: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addresses::Any => out.write_str("-"),
+            Addresses::V4 { first, bits: 32 } => first.fmt(out),
+            Addresses::V4 { first, bits } => write!(out, "{first}/{bits}"),
+            Addresses::V6 { first, bits: 128 } => first.fmt(out),
+            Addresses::V6 { first, bits } => write!(out, "{first}/{bits}"),
+        }
+    }
+}
+
+/// A set of destinations: by the resolved address, or by the requested name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Addresses(Addresses),
+    /// Exactly this name.
+    Name(HostName),
+    /// Every name below this one (`*.example.org`), but not itself.
+    Below(HostName),
+}
+
+impl Destination {
+    /// Does it match a request for this name (if it was one) that leads to this
+    /// address (if it is known)?
+    pub(super) fn fit(&self, name: Option<&HostName>, address: Option<IpAddr>) -> Fit {
+        match (self, address) {
+            (Destination::Addresses(Addresses::Any), _) => Fit::Yes,
+            (Destination::Addresses(_), None) => Fit::Perhaps,
+            (Destination::Addresses(addresses), Some(address)) => addresses.has(address).into(),
+            (Destination::Name(_) | Destination::Below(_), _) => self.has_name(name).into(),
+        }
+    }
+
+    fn has_name(&self, name: Option<&HostName>) -> bool {
+        let Some(name) = name.map(HostName::as_str) else {
+            return false;
+        };
+        match self {
+            Destination::Addresses(_) => false,
+            Destination::Name(host) => name == host.as_str(),
+            Destination::Below(domain) => name
+                .strip_suffix(domain.as_str())
+                .is_some_and(|front| front.ends_with('.')),
+        }
+    }
+
+    pub(super) fn has_every_ipv4(&self) -> bool {
+        matches!(self, Destination::Addresses(addresses) if addresses.has_every_ipv4())
+    }
+
+    pub(super) fn is_name(&self) -> bool {
+        !matches!(self, Destination::Addresses(_))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Addresses(addresses) => addresses.fmt(out),
+            Destination::Name(name) => name.fmt(out),
+            Destination::Below(domain) => write!(out, "*.{domain}"),
+        }
+    }
+}
+
+/// A set of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ports {
+    Any,
+    Among(Vec<RangeInclusive<u16>>),
+}
+
+impl Ports {
+    /// Is this port, if it is known, among them?
+    pub(super) fn fit(&self, port: Option<u16>) -> Fit {
+        match (self, port) {
+            (Ports::Any, _) => Fit::Yes,
+            (Ports::Among(_), None) => Fit::Perhaps,
+            (Ports::Among(ranges), Some(port)) => {
+                ranges.iter().any(|range| range.contains(&port)).into()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ports::Among(ranges) = self else {
+            return out.write_str("-");
+        };
+        for (index, range) in ranges.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(out, "{comma}{first}")?,
+                (first, last) => write!(out, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A set of users, by the user id of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    Any,
+    Among(Vec<String>),
+}
+
+impl Users {
+    pub(super) fn has(&self, user: &[u8]) -> bool {
+        match self {
+            Users::Any => true,
+            Users::Among(names) => names.iter().any(|name| name.as_bytes() == user),
+        }
+    }
+}
+
+impl fmt::Display for Users {
+    /// Writes ` user=alice,bob`, or nothing.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Users::Any => Ok(()),
+            Users::Among(names) => write!(out, " user={}", names.join(",")),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the rules say about a visit, with the word of its client's identd.
+
+use super::notes::Notes;
+use super::registry::Visit;
+use crate::event::{Asked, Cause};
+use crate::firewall::{Question, Verdict};
+use crate::ident;
+use crate::net::{Deadline, Unanswered};
+use crate::wire::ident::Answer;
+
+/// Everything the rules may want to know about this visit, but the address,
+/// which is not known yet.
+pub(super) fn question<'a>(visit: &Visit, asked: &'a Asked) -> Question<'a> {
+    Question {
+        command: asked.command,
+        source: visit.client_address,
+        user: &asked.user,
+        name: asked.target.host.name(),
+        address: None,
+        port: Some(asked.target.port),
+        moment: visit.house.clock.now(),
+    }
+}
+
+/// Goes on if this verdict permits it, and identd confirms the user where that
+/// is wanted.
+pub(super) fn obey(
+    verdict: Verdict,
+    visit: &Visit,
+    asked: &Asked,
+    notes: &mut Notes,
+) -> Result<(), Cause> {
+    notes.rule = verdict.line;
+    if verdict.ident {
+        confirm(visit, asked, notes)?;
+    }
+    match verdict.permitted {
+        true => Ok(()),
+        false => Err(Cause::Denied(verdict)),
+    }
+}
+
+/// Has the client's identd confirm that the connection is this user's. Once it
+/// has, it is not asked again.
+pub(super) fn confirm(visit: &Visit, asked: &Asked, notes: &mut Notes) -> Result<(), Cause> {
+    if notes.confirmed {
+        return Ok(());
+    }
+    if asked.user.is_empty() {
+        let instead = "the request names none".to_owned();
+        return Err(Cause::OtherUser(instead));
+    }
+    let deadline = Deadline::after(visit.house.settings.ident_timeout);
+    let instead = match ident::ask(&visit.client, deadline) {
+        Ok(Answer::User(user)) if user == asked.user => {
+            notes.confirmed = true;
+            return Ok(());
+        }
+        Ok(Answer::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
+        Ok(Answer::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
+        Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
+        Err(Unanswered::Failed(error)) => return Err(Cause::NoIdent(error)),
+    };
+    Err(Cause::OtherUser(instead))
+}

@@ -1,0 +1,251 @@
+//! IDENT (RFC 1413): one question, whose connection it is.
+//!
+//! ```text
+//!   to the client's host, port 113      6193 , 1080 CR LF
+//!   its answer          6193 , 1080 : USERID : UNIX : alice CR LF
+//!   or                  6193 , 1080 : ERROR : NO-USER CR LF
+//! ```
+//!
+//! Ports are written as seen from the host that is asked: its own comes first.
+
+use std::fmt;
+
+/// The port on which identd listens.
+pub const PORT: u16 = 113;
+
+/// Longest answer in bytes, without its end of line; RFC 1413, section 6, note 2.
+pub const MAX_ANSWER: usize = 1000;
+
+/// A connection that the host being asked has with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The port at that host: our client's.
+    pub theirs: u16,
+    /// The port at ours.
+    pub ours: u16,
+}
+
+/// What identd says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The connection is this user's; opaque bytes, at least one.
+    User(Vec<u8>),
+    /// It cannot or will not tell, for this reason: `NO-USER`, `HIDDEN-USER`.
+    Error(Vec<u8>),
+}
+
+/// Why bytes are no answer to the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The line does not end within [`MAX_ANSWER`] bytes.
+    TooLong,
+    /// It is not a line of the protocol.
+    Malformed,
+    /// It is about another connection.
+    OtherPorts,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoAnswer::TooLong => write!(out, "its answer does not end within {MAX_ANSWER} bytes"),
+            NoAnswer::Malformed => out.write_str("its answer is not one of RFC 1413"),
+            NoAnswer::OtherPorts => out.write_str("its answer is about another connection"),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl Query {
+    /// The bytes to send.
+    pub fn encode(self) -> Vec<u8> {
+        format!("{} , {}\r\n", self.theirs, self.ours).into_bytes()
+    }
+
+    /// Understands what has come so far; `None` if the line has not ended yet.
+    /// What follows the line is of no interest.
+    ///
+    /// Blanks around each field are dropped, those around the user too; a line
+    /// may end without its CR, and the words in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`NoAnswer`], as soon as no further byte can mend it.
+    pub fn answer(self, bytes: &[u8]) -> Result<Option<Answer>, NoAnswer> {
+        let mut lines = bytes.splitn(2, |&byte| byte == b'\n');
+        let line = lines.next().unwrap_or_default();
+        let has_ended = lines.next().is_some();
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        if text.len() > MAX_ANSWER {
+            return Err(NoAnswer::TooLong);
+        }
+        if !has_ended {
+            return Ok(None);
+        }
+        let (ports, rest) = split_field(text).ok_or(NoAnswer::Malformed)?;
+        let (theirs, ours) = parse_ports(ports).ok_or(NoAnswer::Malformed)?;
+        if (Query { theirs, ours }) != self {
+            return Err(NoAnswer::OtherPorts);
+        }
+        parse_reply(rest).map(Some).ok_or(NoAnswer::Malformed)
+    }
+}
+
+/// What follows the pair of ports.
+fn parse_reply(text: &[u8]) -> Option<Answer> {
+    let (kind, rest) = split_field(text)?;
+    let (answer, value): (fn(Vec<u8>) -> Answer, _) = if kind.eq_ignore_ascii_case(b"USERID") {
+        // The operating system says in which character set the user is written.
+        let (_system, user) = split_field(rest)?;
+        (Answer::User, user)
+    } else if kind.eq_ignore_ascii_case(b"ERROR") {
+        (Answer::Error, rest)
+    } else {
+        return None;
+    };
+    let value = value.trim_ascii();
+    (!value.is_empty()).then(|| answer(value.to_vec()))
+}
+
+/// The field in front of the next colon, and what is behind that.
+fn split_field(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = text.splitn(2, |&byte| byte == b':');
+    Some((parts.next()?.trim_ascii(), parts.next()?))
+}
+
+/// `6193 , 1080`.
+fn parse_ports(text: &[u8]) -> Option<(u16, u16)> {
+    let (theirs, ours) = std::str::from_utf8(text).ok()?.split_once(',')?;
+    let port = |text: &str| {
+        let digits = text.trim_ascii();
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| is_number)
+    };
+    Some((port(theirs)?, port(ours)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUERY: Query = Query {
+        theirs: 6193,
+        ours: 1080,
+    };
+
+    fn user(name: &[u8]) -> Result<Option<Answer>, NoAnswer> {
+        Ok(Some(Answer::User(name.to_vec())))
+    }
+
+    fn error(reason: &[u8]) -> Result<Option<Answer>, NoAnswer> {
+        Ok(Some(Answer::Error(reason.to_vec())))
+    }
+
+    #[test]
+    fn the_query_names_the_other_hosts_port_first() {
+        assert_eq!(QUERY.encode(), b"6193 , 1080\r\n");
+    }
+
+    #[test]
+    fn i05_the_user_is_everything_behind_the_third_colon() {
+        for (text, expected) in [
+            ("alice", "alice"),
+            (" alice", "alice"),
+            ("  alice \t", "alice"),
+            ("alice smith", "alice smith"),
+            ("a:b : c", "a:b : c"),
+            ("al\u{ef}ce", "al\u{ef}ce"),
+            ("\u{1b}[2J", "\u{1b}[2J"),
+        ] {
+            let line = format!("6193, 1080 : USERID : UNIX :{text}\r\n");
+            assert_eq!(QUERY.answer(line.as_bytes()), user(expected.as_bytes()));
+        }
+        let longest = "u".repeat(512);
+        let line = format!("6193, 1080 : USERID : UNIX : {longest}\r\n");
+        assert_eq!(QUERY.answer(line.as_bytes()), user(longest.as_bytes()));
+        assert_eq!(
+            QUERY.answer(b"6193,1080:USERID:OTHER,UTF-8:\xff\x00\xfe\r\n"),
+            user(b"\xff\x00\xfe")
+        );
+    }
+
+    #[test]
+    fn i06_errors_are_answers() {
+        for reason in [
+            "NO-USER",
+            "HIDDEN-USER",
+            "INVALID-PORT",
+            "UNKNOWN-ERROR",
+            "XNEW",
+        ] {
+            let line = format!("6193 , 1080 : ERROR : {reason}\r\n");
+            assert_eq!(QUERY.answer(line.as_bytes()), error(reason.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn i08_what_is_tolerated_and_what_is_not() {
+        for line in [
+            "6193,1080:USERID:UNIX:alice\n",
+            "6193,1080:userid:unix:alice\r\n",
+            "  6193\t,  1080  :  UserId  :  UNIX , US-ASCII :  alice  \r\n",
+            "06193,01080:USERID::alice\r\n",
+        ] {
+            assert_eq!(QUERY.answer(line.as_bytes()), user(b"alice"), "{line}");
+        }
+        for line in [
+            "6193,1081:USERID:UNIX:alice\r\n",
+            "1080,6193:USERID:UNIX:alice\r\n",
+            "0,0:ERROR:INVALID-PORT\r\n",
+        ] {
+            let other = Err(NoAnswer::OtherPorts);
+            assert_eq!(QUERY.answer(line.as_bytes()), other, "{line}");
+        }
+        for line in [
+            "",
+            "alice",
+            "6193,1080",
+            "6193,1080:",
+            "6193 1080:USERID:UNIX:alice",
+            "6193,1080,:USERID:UNIX:alice",
+            "6193,+1080:USERID:UNIX:alice",
+            "6193,66616:USERID:UNIX:alice",
+            "6193,:USERID:UNIX:alice",
+            "6193,1080:USERID",
+            "6193,1080:USERID:alice",
+            "6193,1080:USERID:UNIX:",
+            "6193,1080:USERID:UNIX: \t",
+            "6193,1080:ERROR",
+            "6193,1080:ERROR:",
+            "6193,1080:HELLO:UNIX:alice",
+            "6193,1080:USER ID:UNIX:alice",
+            "\u{fffd},1080:USERID:UNIX:alice",
+        ] {
+            let line = format!("{line}\r\n");
+            let malformed = Err(NoAnswer::Malformed);
+            assert_eq!(QUERY.answer(line.as_bytes()), malformed, "{line}");
+        }
+    }
+
+    #[test]
+    fn i04_i10_the_line_ends_in_time_and_what_follows_is_ignored() {
+        let line = b"6193,1080:USERID:UNIX:alice\r\n6193,1080:USERID:UNIX:bob\r\n\xff";
+        for end in 0..line.len() {
+            let expected = match end {
+                0..29 => Ok(None),
+                _ => user(b"alice"),
+            };
+            assert_eq!(QUERY.answer(&line[..end]), expected, "{end}");
+        }
+        let head = b"6193,1080:USERID:UNIX:";
+        let whole = [&head[..], &vec![b'a'; MAX_ANSWER - head.len()]].concat();
+        assert_eq!(QUERY.answer(&whole), Ok(None));
+        let ended = [&whole[..], b"\r\n"].concat();
+        assert_eq!(QUERY.answer(&ended), user(&whole[head.len()..]));
+        let longer = [&whole[..], b"a"].concat();
+        assert_eq!(QUERY.answer(&longer), Err(NoAnswer::TooLong));
+        let longer = [&longer[..], b"\r\n"].concat();
+        assert_eq!(QUERY.answer(&longer), Err(NoAnswer::TooLong));
+    }
+}
