@@ -229,7 +229,7 @@ fn parse_users(names: &str) -> Result<Users, String> {
         }
         users.push(name.to_owned());
     }
-    Ok(Users::Among(users))
+    Ok(Users::Among(users.into()))
 }
 
 fn is_any(word: &str) -> bool {
@@ -368,7 +368,7 @@ fn parse_ports(word: &str) -> Result<Ports, String> {
         }
         ranges.push(range);
     }
-    Ok(Ports::Among(ranges))
+    Ok(Ports::Among(ranges.into()))
 }
 
 /// A word of the file, fit for a message: escaped, and cut where it is long.

@@ -51,7 +51,7 @@ impl fmt::Display for Moment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Hours {
     Always,
-    Within(Vec<Span>),
+    Within(Box<[Span]>),
 }
 
 /// The same hours on some days. Those that end before they begin end on the
@@ -102,7 +102,7 @@ impl Hours {
         if wants_hours {
             return Err(NO_HOURS);
         }
-        Ok(Hours::Within(spans))
+        Ok(Hours::Within(spans.into()))
     }
 
     pub(super) fn has(&self, moment: Moment) -> bool {

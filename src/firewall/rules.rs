@@ -106,18 +106,6 @@ pub enum Part {
     Time,
 }
 
-impl Part {
-    const ALL: [Part; 7] = [
-        Part::Mode,
-        Part::Source,
-        Part::SourcePort,
-        Part::Destination,
-        Part::DestinationPort,
-        Part::User,
-        Part::Time,
-    ];
-}
-
 impl fmt::Display for Part {
     /// Writes it as the columns of `socks.conf` are called.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -249,32 +237,45 @@ impl Rule {
     /// What of the question the rule does not match, in the order of its columns;
     /// nothing if it matches, or may match when the address is known.
     pub fn mismatches(&self, question: &Question<'_>) -> Vec<Part> {
-        let question = question.canonical();
-        let differs = |part: &Part| self.fit_of(*part, &question) == Fit::No;
-        Part::ALL.into_iter().filter(differs).collect()
+        let asked = question.canonical();
+        let parts = [
+            (Part::Mode, self.modes.has(asked.command).into()),
+            (Part::Source, self.source.has(asked.source.ip()).into()),
+            (
+                Part::SourcePort,
+                self.source_ports.fit(Some(asked.source.port())),
+            ),
+            (
+                Part::Destination,
+                self.destination.fit(asked.name, asked.address),
+            ),
+            (
+                Part::DestinationPort,
+                self.destination_ports.fit(asked.port),
+            ),
+            (Part::User, self.users.has(asked.user).into()),
+            (Part::Time, self.hours.has(asked.moment).into()),
+        ];
+        let differs = |&(part, fit)| (fit == Fit::No).then_some(part);
+        parts.iter().filter_map(differs).collect()
     }
 
-    fn fit(&self, question: &Question<'_>) -> Fit {
-        let mut whole = Fit::Yes;
-        for part in Part::ALL {
-            match self.fit_of(part, question) {
-                Fit::No => return Fit::No,
-                fit => whole = whole.min(fit),
-            }
+    /// Does the rule match? It does where it has no [mismatches](Rule::mismatches);
+    /// but this is asked of ten thousand rules. So it stops at the first no, and
+    /// begins with what most rules differ in: the rest of them is then not even
+    /// fetched from memory.
+    fn fit(&self, asked: &Question<'_>) -> Fit {
+        let may_match = self.modes.has(asked.command)
+            && self.source.has(asked.source.ip())
+            && self.source_ports.fit(Some(asked.source.port())) == Fit::Yes;
+        if !may_match {
+            return Fit::No;
         }
-        whole
-    }
-
-    fn fit_of(&self, part: Part, question: &Question<'_>) -> Fit {
-        match part {
-            Part::Mode => self.modes.has(question.command).into(),
-            Part::Source => self.source.has(question.source.ip()).into(),
-            Part::SourcePort => self.source_ports.fit(Some(question.source.port())),
-            Part::Destination => self.destination.fit(question.name, question.address),
-            Part::DestinationPort => self.destination_ports.fit(question.port),
-            Part::User => self.users.has(question.user).into(),
-            Part::Time => self.hours.has(question.moment).into(),
+        let destination = self.destination.fit(asked.name, asked.address);
+        if destination == Fit::No || !self.users.has(asked.user) || !self.hours.has(asked.moment) {
+            return Fit::No;
         }
+        destination.min(self.destination_ports.fit(asked.port))
     }
 }
 
@@ -564,10 +565,16 @@ mod tests {
             .iter()
             .map(|rule| rule.mismatches(&question))
             .collect();
-        assert_eq!(
-            told,
-            [Part::ALL.to_vec(), vec![], vec![Part::DestinationPort]]
-        );
+        let all = vec![
+            Part::Mode,
+            Part::Source,
+            Part::SourcePort,
+            Part::Destination,
+            Part::DestinationPort,
+            Part::User,
+            Part::Time,
+        ];
+        assert_eq!(told, [all, vec![], vec![Part::DestinationPort]]);
     }
 
     #[test]
