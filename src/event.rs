@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::firewall::{News, Verdict};
-use crate::wire::{BadName, Command, HostName, Malformed, Refusal, Target};
+use crate::wire::{BadName, Command, HostName, Language, Refusal, Target, Unread};
 
 /// One thing that happened in the server.
 #[derive(Debug)]
@@ -88,6 +88,8 @@ pub struct Closed {
 /// What a session asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// How it put it.
+    pub language: Language,
     /// CONNECT or BIND.
     pub command: Command,
     /// As requested, so with the name if it was one.
@@ -124,10 +126,8 @@ pub enum Ending {
 /// Why what the client sent was no request.
 #[derive(Debug)]
 pub enum NoRequest {
-    /// It broke off after this many bytes.
-    Incomplete(usize, io::Error),
-    /// It is not a message of the protocol.
-    Malformed(Malformed),
+    /// It broke off, or it is not a message of the protocol.
+    Unread(Unread),
     /// It is SOCKS5, which this version does not speak.
     Socks5,
 }
@@ -166,10 +166,30 @@ impl Cause {
     /// What the client is told.
     pub fn refusal(&self) -> Refusal {
         match self {
+            Cause::Denied(_) | Cause::Stranger(_) => Refusal::Denied,
             Cause::NoIdent(_) => Refusal::NoIdent,
             Cause::OtherUser(_) => Refusal::OtherUser,
-            _ => Refusal::Rejected,
+            Cause::BadName(_) | Cause::NotFound(..) => Refusal::HostUnreachable,
+            Cause::Unreachable(_, error) => unreachable_because(error),
+            Cause::TooLate => Refusal::TooLate,
+            Cause::Impossible(_) | Cause::Loop | Cause::ClientLeft | Cause::Exhausted(..) => {
+                Refusal::Rejected
+            }
         }
+    }
+}
+
+/// What the system's reason for not connecting means to the client.
+fn unreachable_because(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            Refusal::NetworkUnreachable
+        }
+        io::ErrorKind::HostUnreachable => Refusal::HostUnreachable,
+        io::ErrorKind::TimedOut => Refusal::TooLate,
+        io::ErrorKind::PermissionDenied => Refusal::Denied,
+        _ => Refusal::Rejected,
     }
 }
 
@@ -220,10 +240,12 @@ impl fmt::Display for Ending {
 impl fmt::Display for NoRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoRequest::Incomplete(received, error) => {
+            NoRequest::Unread(Unread::Incomplete(received, error)) => {
                 write!(out, "the request broke off after {received} bytes: {error}")
             }
-            NoRequest::Malformed(malformed) => write!(out, "no SOCKS4 request: {malformed}"),
+            NoRequest::Unread(Unread::Malformed(malformed)) => {
+                write!(out, "no SOCKS4 request: {malformed}")
+            }
             NoRequest::Socks5 => out.write_str("SOCKS5 is not spoken here; use SOCKS4 or SOCKS4A"),
         }
     }

@@ -1,7 +1,7 @@
 //! BIND: the target connects to the server.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,6 @@ use crate::event::{Asked, Cause};
 use crate::firewall::Question;
 use crate::net::{self, Came, Deadline};
 use crate::wire::Host;
-use crate::wire::socks4::Reply;
 
 /// Who may come.
 enum Expected {
@@ -46,12 +45,8 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
         listen(house).map_err(|error| Cause::Exhausted("port to listen on", error))?;
     let down = Down::reserve(visit)?;
 
-    let address = house.settings.advertise.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let first = Reply {
-        outcome: Ok(()),
-        address: SocketAddrV4::new(address, port),
-    };
-    if !visit.reply(first) {
+    let first = asked.language.listening(port, house.settings.advertise);
+    if !visit.tell(&first) {
         return Err(Cause::ClientLeft);
     }
 
@@ -70,7 +65,7 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
     }
     enforce::subject(visit, asked, vec![notes.address], notes)?;
     Ok(Ready {
-        reply_address: v4(peer),
+        reply: asked.language.has_come(peer),
         down,
     })
 }
@@ -139,13 +134,5 @@ fn check(
             notes.peer(peer, verdict.line);
             obey(verdict, visit, asked, notes)
         }
-    }
-}
-
-/// The address in the form SOCKS4 can say; the listener takes no other.
-fn v4(address: SocketAddr) -> SocketAddrV4 {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddrV4::new(ip, address.port()),
-        IpAddr::V6(_) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port()),
     }
 }

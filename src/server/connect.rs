@@ -1,7 +1,7 @@
 //! CONNECT: the server connects to the target.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +24,10 @@ const MAX_ADDRESSES: usize = 8;
 const FAIR_SHARE: Duration = Duration::from_secs(5);
 
 /// Connects to the target under one total limit: name lookup, all its
-/// addresses in turn. The reply repeats the request's port and address.
+/// addresses in turn.
 pub(super) fn connect(
     visit: &Arc<Visit>,
     asked: &Asked,
-    reply_address: SocketAddrV4,
     notes: &mut Notes,
 ) -> Result<Ready, Cause> {
     let deadline = Deadline::after(visit.house.settings.connect_timeout);
@@ -42,26 +41,27 @@ pub(super) fn connect(
     if let (true, Some(why)) = (candidates.is_empty(), impossible) {
         return Err(Cause::Impossible(why));
     }
-    let remote = dial_in_turn(visit, &candidates, port, deadline, notes)?;
+    let (remote, local) = dial_in_turn(visit, &candidates, port, deadline, notes)?;
     if !visit.attach(remote) {
         return Err(Cause::ClientLeft);
     }
     enforce::subject(visit, asked, vec![notes.address], notes)?;
     let down = Down::reserve(visit)?;
     Ok(Ready {
-        reply_address,
+        reply: asked.language.connected(local),
         down,
     })
 }
 
-/// Tries each address with its share of the time, until one answers.
+/// Tries each address with its share of the time, until one answers; the
+/// connection, and our address in it.
 fn dial_in_turn(
     visit: &Visit,
     candidates: &[Candidate],
     port: u16,
     deadline: Deadline,
     notes: &mut Notes,
-) -> Result<TcpStream, Cause> {
+) -> Result<(TcpStream, SocketAddr), Cause> {
     let mut failure = Cause::TooLate;
     for (tried, &Candidate { address, rule }) in candidates.iter().enumerate() {
         if deadline.is_over() {
@@ -72,7 +72,7 @@ fn dial_in_turn(
         let left = u32::try_from(candidates.len() - tried).unwrap_or(u32::MAX);
         let share = (deadline.remaining() / left).max(FAIR_SHARE);
         match dial(visit, address, deadline.or_after(share)) {
-            Ok(remote) => return Ok(remote),
+            Ok(connected) => return Ok(connected),
             Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
             Err(Unanswered::Failed(error)) if is_ours(&error) => {
                 return Err(Cause::Exhausted("room for a connection", error));
@@ -92,7 +92,11 @@ fn is_ours(error: &io::Error) -> bool {
     )
 }
 
-fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStream, Unanswered> {
+fn dial(
+    visit: &Visit,
+    address: SocketAddr,
+    deadline: Deadline,
+) -> Result<(TcpStream, SocketAddr), Unanswered> {
     let remote = net::dial(address, deadline, &visit.client)?;
     let local = remote.local_addr()?;
     // Dialling a free local port can pick that very port to dial from, and the
@@ -101,5 +105,5 @@ fn dial(visit: &Visit, address: SocketAddr, deadline: Deadline) -> Result<TcpStr
         return Err(Errno::ECONNREFUSED.into());
     }
     visit.note_outgoing(local, address);
-    Ok(remote)
+    Ok((remote, local))
 }

@@ -12,7 +12,7 @@ use crate::event::{Asked, Cause};
 use crate::firewall::{Question, Verdict};
 use crate::net::Deadline;
 use crate::resolve;
-use crate::wire::{Host, HostName};
+use crate::wire::{Host, HostName, Language};
 
 /// An address that may be dialled or awaited, and the rule that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn candidates(
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
             obey(rules.judge(&unseen), visit, asked, notes)?;
-            look_up(visit, name, deadline)?
+            look_up(visit, name, asked.language, deadline)?
         }
         Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
     };
@@ -84,7 +84,12 @@ fn permitted(
 
 /// Looks a name up on a thread of its own, since nothing can interrupt the
 /// resolver and the client must have its answer within the limit.
-fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, Cause> {
+fn look_up(
+    visit: &Arc<Visit>,
+    name: &HostName,
+    language: Language,
+    deadline: Deadline,
+) -> Result<Vec<IpAddr>, Cause> {
     let (answer, found) = bounded(1);
     let workers = &visit.house.workers;
     let started = workers.start(format!("s{}-name", visit.number()), {
@@ -109,10 +114,10 @@ fn look_up(visit: &Arc<Visit>, name: &HostName, deadline: Deadline) -> Result<Ve
         // The thread panicked.
         Err(_) => return Err(not_found("the lookup broke off".to_owned())),
     };
-    // SOCKS4 can say nothing about any other.
-    let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
-    if v4.is_empty() {
+    let is_known = |address: &IpAddr| address.is_ipv4() || language.knows_ipv6();
+    let known: Vec<IpAddr> = addresses.into_iter().filter(is_known).collect();
+    if known.is_empty() {
         return Err(not_found("it has no IPv4 address".to_owned()));
     }
-    Ok(v4)
+    Ok(known)
 }

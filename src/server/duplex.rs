@@ -1,7 +1,6 @@
 //! The two directions of a session, a thread for each.
 
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use super::registry::Visit;
@@ -12,8 +11,8 @@ use crate::sync::thread;
 /// A request that can be granted: everything its relay needs is there.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// Port and address of the reply.
-    pub(super) reply_address: SocketAddrV4,
+    /// What the client is told.
+    pub(super) reply: Vec<u8>,
     /// The thread for the second direction.
     pub(super) down: Down,
 }

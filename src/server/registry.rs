@@ -16,7 +16,6 @@ use crate::firewall::canonical;
 use crate::net;
 use crate::relay::Meter;
 use crate::sync::{Mutex, OnceLock, lock};
-use crate::wire::socks4::Reply;
 
 /// One client's visit: its sockets, and what others may see and do of it.
 ///
@@ -121,9 +120,9 @@ impl Visit {
         self.seat.number
     }
 
-    /// Sends the client a reply; false if it is gone.
-    pub(super) fn reply(&self, reply: Reply) -> bool {
-        net::send_now(&self.client, &reply.encode()).is_ok()
+    /// Tells the client something; false if it is gone.
+    pub(super) fn tell(&self, message: &[u8]) -> bool {
+        net::send_now(&self.client, message).is_ok()
     }
 
     /// The other end, once it is attached.

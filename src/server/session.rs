@@ -14,13 +14,13 @@ use super::{bind, connect};
 use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
 use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
+use crate::wire::{Command, Language, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
 
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
     let _guard = CutOnPanic(visit);
     let ending = match hear(visit) {
-        Ok(request) => match answer(visit, &request) {
+        Ok(asked) => match answer(visit, asked) {
             Ok(down) => return down.relay(visit),
             Err(cause) => Ending::Refused(cause),
         },
@@ -36,7 +36,7 @@ pub(super) fn serve(visit: &Arc<Visit>) {
 
 /// Waits for the request, under one deadline for all of it. What is no request
 /// is refused here.
-fn hear(visit: &Visit) -> Result<Request, Ending> {
+fn hear(visit: &Visit) -> Result<Asked, Ending> {
     let limit = visit.house.settings.handshake_timeout;
     let mut stream = Lookahead::new(&visit.client, Deadline::after(limit));
     let first = match stream.fill_buf() {
@@ -46,46 +46,46 @@ fn hear(visit: &Visit) -> Result<Request, Ending> {
     };
     let why = match Opening::of(first) {
         Opening::Socks4 => match Request::read(&mut stream) {
-            Ok(request) => return Ok(request),
+            Ok(request) => return Ok(asked_in_socks4(request)),
             Err(unread) => {
-                visit.reply(Reply::REJECTED);
-                match unread {
-                    Unread::Incomplete(received, error) => NoRequest::Incomplete(received, error),
-                    Unread::Malformed(malformed) => NoRequest::Malformed(malformed),
-                }
+                visit.tell(&Reply::REJECTED.encode());
+                NoRequest::Unread(unread)
             }
         },
         Opening::Socks5 => {
             // The client reads this whenever it has finished its greeting.
-            let _ = net::send_now(&visit.client, &NO_ACCEPTABLE_METHOD);
+            visit.tell(&NO_ACCEPTABLE_METHOD);
             NoRequest::Socks5
         }
         // It does not speak SOCKS: nothing we could say would be understood.
-        Opening::Unknown(byte) => NoRequest::Malformed(Malformed::Version(byte)),
+        Opening::Unknown(byte) => NoRequest::Unread(Unread::Malformed(Malformed::Version(byte))),
     };
     Err(Ending::NoRequest(why))
 }
 
-/// Gets the client what it asked for and replies. Either way the last reply
-/// goes out here, and with it the screen message: once for every request.
-fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
-    let asked = Asked {
+fn asked_in_socks4(request: Request) -> Asked {
+    Asked {
+        language: Language::Socks4(request.address),
         command: request.command,
         target: request.target(),
-        user: request.user.clone(),
-    };
+        user: request.user,
+    }
+}
+
+/// Gets the client what it asked for and replies. Either way the last reply
+/// goes out here, and with it the screen message: once for every request.
+fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Down, Cause> {
     let mut notes = Notes::new(&asked.target);
-    let ready = match request.command {
+    let ready = match asked.command {
         _ if is_ourselves(visit) => Err(Cause::Loop),
-        Command::Connect => connect::connect(visit, &asked, request.address, &mut notes),
+        Command::Connect => connect::connect(visit, &asked, &mut notes),
         Command::Bind => bind::bind(visit, &asked, &mut notes),
     };
-    let (outcome, address) = match &ready {
-        Ok(ready) => (Ok(()), ready.reply_address),
-        Err(cause) => (Err(cause.refusal()), request.address),
+    let told = match &ready {
+        Ok(ready) => visit.tell(&ready.reply),
+        Err(cause) => visit.tell(&asked.language.refused(cause.refusal())),
     };
     // Only a reply that went out has been given.
-    let told = visit.reply(Reply { outcome, address });
     let result = match (ready, told) {
         (Ok(ready), true) => Ok(ready.down),
         (Ok(_), false) => Err(Cause::ClientLeft),
@@ -95,7 +95,7 @@ fn answer(visit: &Arc<Visit>, request: &Request) -> Result<Down, Cause> {
         client: visit.client_address,
         destination: notes.address,
         port: notes.port.unwrap_or(asked.target.port),
-        command: request.command,
+        command: asked.command,
         accepted: result.is_ok(),
     }));
     visit.keep(asked, notes);

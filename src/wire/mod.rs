@@ -6,11 +6,14 @@
 
 mod host;
 pub mod ident;
+mod language;
 pub mod socks4;
 
 pub use host::{BadName, Host, HostName};
+pub use language::Language;
 
-use std::{fmt, io};
+use std::fmt;
+use std::io::{self, BufRead};
 
 /// Which language a client speaks, told by the first byte it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +81,19 @@ impl fmt::Display for Target {
 /// [`Cause`](crate::event::Cause).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Request rejected or failed (91).
+    /// Request rejected or failed. SOCKS4 has no other word for those that
+    /// follow (91).
     Rejected,
+    /// The rules do not permit it.
+    Denied,
+    /// There is no way to the network.
+    NetworkUnreachable,
+    /// There is no way to the host, or it has no address.
+    HostUnreachable,
+    /// Nobody listens there.
+    ConnectionRefused,
+    /// Nothing answered within the limit.
+    TooLate,
     /// The server got no usable answer from the client's identd (92).
     NoIdent,
     /// The identd reports another user than the request (93).
@@ -90,6 +104,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Refusal::Rejected => "request rejected or failed",
+            Refusal::Denied => "not permitted by the server's rules",
+            Refusal::NetworkUnreachable => "the network cannot be reached",
+            Refusal::HostUnreachable => "the host cannot be reached, or is unknown",
+            Refusal::ConnectionRefused => "the connection was refused",
+            Refusal::TooLate => "nothing answered in time",
             Refusal::NoIdent => "request rejected: no identd answered on the client's host",
             Refusal::OtherUser => "request rejected: identd reports another user",
         })
@@ -160,3 +179,29 @@ impl fmt::Display for Unread {
 }
 
 impl std::error::Error for Unread {}
+
+/// Reads one message and not a byte more: what the client sent early stays in the
+/// stream for the relay. `decode` takes a message off the front of the bytes that
+/// have come, and tells its length, or `None` while more must come.
+fn read_message<T>(
+    stream: &mut impl BufRead,
+    decode: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>,
+) -> Result<T, Unread> {
+    let mut seen = Vec::new();
+    loop {
+        let chunk = match stream.fill_buf() {
+            Ok([]) => return Err(Unread::ended(seen.len())),
+            Ok(chunk) => chunk,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Unread::Incomplete(seen.len(), error)),
+        };
+        let before = seen.len();
+        seen.extend_from_slice(chunk);
+        if let Some((message, length)) = decode(&seen)? {
+            stream.consume(length - before);
+            return Ok(message);
+        }
+        // No byte of an incomplete message belongs to anyone else.
+        stream.consume(seen.len() - before);
+    }
+}

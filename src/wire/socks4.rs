@@ -25,7 +25,7 @@
 use std::io::{self, BufRead, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use super::{Command, Host, Malformed, Refusal, Target, Unread};
+use super::{Command, Host, Malformed, Refusal, Target, Unread, read_message};
 
 /// The first byte of a request.
 pub const VERSION: u8 = 0x04;
@@ -181,23 +181,7 @@ impl Request {
     ///
     /// [`Unread`], which tells whether anything came at all.
     pub fn read(stream: &mut impl BufRead) -> Result<Request, Unread> {
-        let mut seen = Vec::new();
-        loop {
-            let chunk = match stream.fill_buf() {
-                Ok([]) => return Err(Unread::ended(seen.len())),
-                Ok(chunk) => chunk,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Unread::Incomplete(seen.len(), error)),
-            };
-            let before = seen.len();
-            seen.extend_from_slice(chunk);
-            if let Some((request, length)) = Request::decode(&seen)? {
-                stream.consume(length - before);
-                return Ok(request);
-            }
-            // No byte of an incomplete request belongs to anyone else.
-            stream.consume(seen.len() - before);
-        }
+        read_message(stream, Request::decode)
     }
 }
 
@@ -225,9 +209,14 @@ fn split_at_zero(
 /// The result code of a refusal: 91, 92 or 93.
 pub fn code(refusal: Refusal) -> u8 {
     match refusal {
-        Refusal::Rejected => REJECTED,
         Refusal::NoIdent => NO_IDENT,
         Refusal::OtherUser => OTHER_USER,
+        Refusal::Rejected
+        | Refusal::Denied
+        | Refusal::NetworkUnreachable
+        | Refusal::HostUnreachable
+        | Refusal::ConnectionRefused
+        | Refusal::TooLate => REJECTED,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use threadsocks::client::{self, NotGranted};
-use threadsocks::wire::{Command, Target};
+use threadsocks::wire::{Command, Target, socks4};
 
 use crate::dns::{NameServer, addresses};
 use crate::ends::{
@@ -414,11 +414,7 @@ fn bind_for_anybody_asks_first_if_all_peers_need_it() {
 /// The code of a refusal.
 fn code<T>(result: Result<T, NotGranted>) -> u8 {
     match result {
-        Err(NotGranted::Refused(refusal)) => match refusal {
-            threadsocks::wire::Refusal::Rejected => 91,
-            threadsocks::wire::Refusal::NoIdent => 92,
-            threadsocks::wire::Refusal::OtherUser => 93,
-        },
+        Err(NotGranted::Refused(refusal)) => socks4::code(refusal),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("granted"),
     }

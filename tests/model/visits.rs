@@ -10,7 +10,7 @@ mod permission;
 mod registry;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::logger::Log;
 use crate::net;
 use crate::server::Settings;
 use crate::sync::{self, Mutex, any, lock, one_in, pause, thread};
-use crate::wire::{Command, Host, Target};
+use crate::wire::{Command, Host, Language, Target};
 use enforce::Enforcer;
 use notes::Notes;
 use registry::{Registry, Visit};
@@ -248,6 +248,7 @@ pub(crate) fn nobody_stays_without_a_permit() {
     let scene = Scene::new();
     let (visit, client) = scene.enter(1);
     let asked = Asked {
+        language: Language::Socks4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)),
         command: Command::Connect,
         target: Target {
             host: Host::Address(Ipv4Addr::LOCALHOST.into()),

@@ -1,0 +1,73 @@
+//! What a client is told, in the language it speaks.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use super::{Refusal, socks4};
+
+/// The language of a request, in which it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// SOCKS4 or SOCKS4A, with DSTPORT and DSTIP of the request: most replies
+    /// repeat them.
+    Socks4(SocketAddrV4),
+}
+
+impl Language {
+    /// Can it speak of addresses of IPv6?
+    pub fn knows_ipv6(self) -> bool {
+        match self {
+            Language::Socks4(_) => false,
+        }
+    }
+
+    /// The target is connected to, from this address.
+    pub fn connected(self, _from: SocketAddr) -> Vec<u8> {
+        match self {
+            Language::Socks4(asked) => socks4_reply(Ok(()), asked),
+        }
+    }
+
+    /// The target is awaited at this port. `advertised`: the address to connect
+    /// to, if it is not the one at which the client has reached us.
+    pub fn listening(self, port: u16, advertised: Option<Ipv4Addr>) -> Vec<u8> {
+        match self {
+            Language::Socks4(_) => {
+                let ip = advertised.unwrap_or(Ipv4Addr::UNSPECIFIED);
+                socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
+            }
+        }
+    }
+
+    /// The target has come, from this address.
+    pub fn has_come(self, peer: SocketAddr) -> Vec<u8> {
+        match self {
+            Language::Socks4(_) => {
+                let ip = match peer.ip().to_canonical() {
+                    IpAddr::V4(ip) => ip,
+                    IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+                };
+                socks4_reply(Ok(()), SocketAddrV4::new(ip, peer.port()))
+            }
+        }
+    }
+
+    /// The request is not granted.
+    pub fn refused(self, refusal: Refusal) -> Vec<u8> {
+        match self {
+            Language::Socks4(asked) => socks4_reply(Err(refusal), asked),
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Language::Socks4(_) => "SOCKS4",
+        })
+    }
+}
+
+fn socks4_reply(outcome: Result<(), Refusal>, address: SocketAddrV4) -> Vec<u8> {
+    socks4::Reply { outcome, address }.encode().to_vec()
+}
