@@ -17,6 +17,9 @@ pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<Answer, Unan
     };
     let (from, to) = (at_port(ours, 0), at_port(theirs, PORT));
     let identd = net::dial_from(from, to, deadline, client)?;
+    // Else the port stays taken for a minute, and we may have to ask the same host
+    // for each of its users' connections.
+    net::reset_on_close(&identd);
     net::send_now(&identd, &query.encode())?;
     // The longest line, and its end.
     let mut bytes = [0; MAX_ANSWER + 2];

@@ -52,17 +52,28 @@ fn warnings(rules: &Rules) -> Vec<String> {
             "line {line} denies a name; who asks for its address instead is not denied by it"
         ));
     }
-    if let [first, others @ ..] = rules.unproven_users().as_slice() {
-        let more = match others.len() {
-            0 => String::new(),
-            count => format!(" (and {count} more)"),
-        };
-        told.push(format!(
-            "line {first}{more} permits whoever claims to be that user; add ident, and the \
-             addresses of hosts whose identd you trust"
-        ));
-    }
+    told.extend(of_lines(
+        &rules.denials_by_user(),
+        "denies users; who claims to be another is not denied by it",
+    ));
+    told.extend(of_lines(
+        &rules.unchecked_users(),
+        "permits whoever claims to be that user; add ident to have it confirmed",
+    ));
+    told.extend(of_lines(
+        &rules.foreign_idents(),
+        "believes the identd of any machine; name the hosts whose identd you trust",
+    ));
     told
+}
+
+/// One sentence about these lines, if there are any: there may be thousands.
+fn of_lines(lines: &[usize], what: &str) -> Option<String> {
+    match lines {
+        [] => None,
+        [line] => Some(format!("line {line} {what}")),
+        [line, others @ ..] => Some(format!("line {line} (and {} more) {what}", others.len())),
+    }
 }
 
 /// A connection to be explained, as the operator writes it:
@@ -97,10 +108,18 @@ impl Inquiry {
         let mut moment = None;
         let mut words = Vec::new();
         for word in text.split_whitespace() {
-            match word.split_once('=') {
-                Some(("user", name)) => user = Some(name.to_owned()),
-                Some(("time", time)) => moment = Some(parse_moment(time)?),
-                _ => words.push(word),
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let is_again = match key.to_ascii_lowercase().as_str() {
+                "user" if key != word => user.replace(value.to_owned()).is_some(),
+                "time" if key != word => moment.replace(parse_moment(value)?).is_some(),
+                _ if key != word => return Err(USAGE.to_owned()),
+                _ => {
+                    words.push(word);
+                    false
+                }
+            };
+            if is_again {
+                return Err(format!("{key}= is given twice"));
             }
         }
         let (mode, source, source_port, host, port) = match *words.as_slice() {
@@ -169,6 +188,9 @@ impl Inquiry {
             Host::Unusable(bad) => return Err(bad.to_string()),
         };
         let mut told = String::new();
+        if question.name.is_some() && rules.judge(&question).ident {
+            told.push_str("identd is asked before the name is looked up\n");
+        }
         for address in addresses {
             let finding = self.find(path, rules, question, address);
             let name = question.name;
@@ -209,10 +231,8 @@ impl Inquiry {
                 };
                 let finding = Finding::by_rules(path, rules, &anybody);
                 let some = if finding.permitted { "some" } else { "no" };
-                Finding {
-                    why: format!("as {some} peer is permitted by {path}"),
-                    ..finding
-                }
+                let why = format!("as {some} peer may come, {}", finding.why);
+                Finding { why, ..finding }
             }
             _ => {
                 let address = Some(address);
@@ -273,7 +293,10 @@ impl Finding {
                 .map(Part::to_string)
                 .collect();
             let how = match parts.as_slice() {
-                [] => "matches some address, not every one".to_owned(),
+                [] if question.port.is_none() => {
+                    "matches some address and port, not all".to_owned()
+                }
+                [] => "matches some address, not all".to_owned(),
                 parts => format!("does not match in {}", parts.join(", ")),
             };
             let _ = writeln!(trace, "  {path}:{} {how}: {rule}", rule.line());
@@ -326,27 +349,35 @@ mod tests {
 
     #[test]
     fn check_shows_the_rules_as_understood() {
-        let told = check(
+        let course = check(
             "f",
             &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
             Moment::MONDAY,
         );
         assert_eq!(
-            told,
+            course,
             "f:2: permit c - - 140.113.0.0/16 -\n\
              f:3: deny   b - - a.org 1-9,20\n\
              f: 2 rules; the first that matches decides, all else is denied\n\
              f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
         );
-        let told = |text: &str| check("f", &rules(text), Moment::MONDAY);
         assert!(told("").contains("every request is denied"));
         assert!(told("permit - -").contains("line 1 lets anybody"));
         assert!(!told("permit - -").contains("clock"));
-        let told = told("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
+        let people = told("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
         let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
-        assert!(told.starts_with(shown), "{told}");
-        assert!(told.contains("line 1 (and 1 more) permits whoever claims"));
-        assert!(told.contains("the clock, which shows mon/00:00 now"));
+        assert!(people.starts_with(shown), "{people}");
+        assert!(people.contains("line 1 (and 1 more) permits whoever claims"));
+        let foreign = told("permit c 10. user=a ident\ndeny c - user=b\n");
+        assert!(foreign.contains("line 1 believes the identd of any machine"));
+        assert!(foreign.contains("line 2 denies users; who claims"));
+        let trusted = told("permit c 10. - - - user=a ident\n");
+        assert!(!trusted.contains("warning"), "{trusted}");
+        assert!(people.contains("the clock, which shows mon/00:00 now"));
+    }
+
+    fn told(text: &str) -> String {
+        check("f", &rules(text), Moment::MONDAY)
     }
 
     #[test]
@@ -400,6 +431,9 @@ mod tests {
             "c 1.1.1.1 2.2.2.2 http",
             "c 1.1.1.1 2.2.2.2 80 time=8:00",
             "c 1.1.1.1 2.2.2.2 80 group=wheel",
+            "c 1.1.1.1 2.2.2.2 80 user=a USER=b",
+            "c 1.1.1.1 2.2.2.2 80 user",
+            "c 1.1.1.1 2.2.2.2 80 ident",
         ] {
             assert!(explain(inquiry).is_err(), "{inquiry}");
         }
@@ -444,5 +478,14 @@ mod tests {
         let told = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("complete");
         assert!(told.starts_with("deny: "), "{told}");
         assert!(told.contains("no user for identd to confirm"), "{told}");
+        let bind = rules("permit b - - - 20 ident\npermit b 10. ident\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &bind, Moment::MONDAY);
+        assert_eq!(
+            explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
+            Ok(
+                "permit: BIND from 10.0.0.5 as \"alice\" to 0.0.0.0:20, as some peer may come, \
+                if identd on the client's host confirms the user, by f:1: permit b - - - 20 ident\n"
+            )
+        );
     }
 }

@@ -203,6 +203,15 @@ impl From<io::Error> for Unanswered {
     }
 }
 
+/// Does this error of socket(2), bind(2) or connect(2) tell of this machine, which
+/// lacks descriptors, memory or ports, rather than of the other?
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL)
+    )
+}
+
 /// Connects to this address before the deadline, for as long as the client
 /// stays. Only a broken connection counts as having left: a client that has
 /// closed its sending half still waits for the answer.

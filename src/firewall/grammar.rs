@@ -116,6 +116,9 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         hours,
         ident,
     } = parse_options(options)?;
+    if ident && !permits {
+        return Err("ident belongs to permit; to deny somebody needs no proof".to_owned());
+    }
     Ok(Some(Rule {
         line: line_number,
         permits,
@@ -544,6 +547,7 @@ mod tests {
             ("permit c - auth", "not supported"),
             ("permit c - auth=x", "no option"),
             ("permit c - ident=yes", "no option"),
+            ("deny c - ident", "ident belongs to permit"),
             ("permit c - ident ident", "write each once"),
             ("permit c - user=a user=b", "write each once"),
             ("permit c - group=wheel", "no option"),

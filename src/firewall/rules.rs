@@ -54,13 +54,19 @@ pub struct Question<'a> {
 pub struct Verdict {
     /// May the connection be made?
     pub permitted: bool,
-    /// Must identd confirm the user first?
+    /// Must identd confirm the user first? Only of what is permitted.
     pub ident: bool,
     /// The line of the rule that decided; none if no rule matched.
     pub line: Option<usize>,
 }
 
 impl Verdict {
+    /// Does it permit this to a client of whom identd has confirmed the user, or
+    /// has not?
+    pub fn grants(self, confirmed: bool) -> bool {
+        self.permitted && (confirmed || !self.ident)
+    }
+
     fn by(rule: Option<&Rule>) -> Verdict {
         Verdict {
             permitted: rule.is_some_and(|rule| rule.permits),
@@ -144,6 +150,7 @@ impl Rules {
                 }
                 Fit::Perhaps => return Verdict::by(Some(rule)),
                 Fit::Yes if rule.permits && !rule.ident => return Verdict::by(Some(rule)),
+                // A no, or one more that wants identd.
                 Fit::Yes => return Verdict::by(with_ident.or(Some(rule))),
             }
         }
@@ -198,23 +205,31 @@ impl Rules {
         self.rules.iter().find(open).map(|rule| rule.line)
     }
 
-    /// The lines that permit users whom any client can claim to be: without
-    /// identd, or with that of any machine, whose owner lets it say what he likes.
-    pub fn unproven_users(&self) -> Vec<usize> {
-        let unproven = |rule: &&Rule| {
-            let is_proven = rule.ident && !rule.source.has_every_ipv4();
-            rule.permits && rule.users != Users::Any && !is_proven
-        };
-        let lines = self.rules.iter().filter(unproven).map(|rule| rule.line);
-        lines.collect()
+    /// The lines that permit users whom any client can claim to be.
+    pub fn unchecked_users(&self) -> Vec<usize> {
+        self.lines(|rule| rule.permits && rule.users != Users::Any && !rule.ident)
+    }
+
+    /// The lines that trust the identd of any machine, whose owner lets it say
+    /// what he likes.
+    pub fn foreign_idents(&self) -> Vec<usize> {
+        self.lines(|rule| rule.ident && rule.source.has_every_ipv4())
     }
 
     /// The lines that deny a destination by name. Whoever asks for the same
     /// host by address walks around them.
     pub fn denials_by_name(&self) -> Vec<usize> {
-        let by_name = |rule: &&Rule| !rule.permits && rule.destination.is_name();
-        let lines = self.rules.iter().filter(by_name).map(|rule| rule.line);
-        lines.collect()
+        self.lines(|rule| !rule.permits && rule.destination.is_name())
+    }
+
+    /// The lines that deny users. Whoever claims to be another walks around them.
+    pub fn denials_by_user(&self) -> Vec<usize> {
+        self.lines(|rule| !rule.permits && rule.users != Users::Any)
+    }
+
+    fn lines(&self, of: impl Fn(&Rule) -> bool) -> Vec<usize> {
+        let found = self.rules.iter().filter(|rule| of(rule));
+        found.map(|rule| rule.line).collect()
     }
 }
 
@@ -523,8 +538,6 @@ mod tests {
                 (true, true, Some(1)),
             ),
             ("permit c 1. ident\npermit c -\n", (true, false, Some(2))),
-            ("deny c 1. ident\n", (false, false, None)),
-            ("deny c - ident\npermit c -\n", (false, true, Some(1))),
             ("permit c - ident\npermit c -\n", (true, true, Some(1))),
         ] {
             let asked = name("a.org");
@@ -584,7 +597,9 @@ mod tests {
         assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
         let people = "permit c - user=a\npermit c - user=a ident\n\
                       permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";
-        assert_eq!(rules(people).unproven_users(), [1, 2]);
+        assert_eq!(rules(people).unchecked_users(), [1]);
+        assert_eq!(rules(people).foreign_idents(), [2]);
+        assert_eq!(rules(people).denials_by_user(), [4]);
         assert_eq!(rules(people).open_relay(), None);
         assert_eq!(rules("permit c - ident\n").open_relay(), Some(1));
         let by_name = rules("permit c a.org\ndeny c b.org\ndeny c *.c.org\n");

@@ -59,7 +59,7 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
     };
     // The first that comes decides; nobody else is let in.
     drop(listener);
-    check(visit, &expected, peer, asked, notes)?;
+    check(visit, &expected, peer, asked, deadline, notes)?;
     if !visit.attach(remote) {
         return Err(Cause::ClientLeft);
     }
@@ -74,8 +74,8 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
 /// the request's port, which may be 0.
 fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expected, Cause> {
     let anyone = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let deadline = Deadline::after(visit.house.settings.connect_timeout);
     if asked.target.host != Host::Address(anyone) {
-        let deadline = Deadline::after(visit.house.settings.connect_timeout);
         let candidates = candidates(visit, asked, deadline, notes)?;
         return Ok(Expected::These(candidates));
     }
@@ -83,7 +83,8 @@ fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expe
         port: None,
         ..question(visit, asked)
     };
-    obey(visit.house.rules().judge(&anybody), visit, asked, notes)?;
+    let verdict = visit.house.rules().judge(&anybody);
+    obey(verdict, visit, asked, deadline, notes)?;
     Ok(Expected::Anyone)
 }
 
@@ -117,6 +118,7 @@ fn check(
     expected: &Expected,
     peer: SocketAddr,
     asked: &Asked,
+    deadline: Deadline,
     notes: &mut Notes,
 ) -> Result<(), Cause> {
     match expected {
@@ -132,7 +134,7 @@ fn check(
                 ..question(visit, asked)
             });
             notes.peer(peer, verdict.line);
-            obey(verdict, visit, asked, notes)
+            obey(verdict, visit, asked, deadline, notes)
         }
     }
 }

@@ -1,6 +1,5 @@
 //! CONNECT: the server connects to the target.
 
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,22 +73,13 @@ fn dial_in_turn(
         match dial(visit, address, deadline.or_after(share)) {
             Ok(connected) => return Ok(connected),
             Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
-            Err(Unanswered::Failed(error)) if is_ours(&error) => {
+            Err(Unanswered::Failed(error)) if net::is_shortage(&error) => {
                 return Err(Cause::Exhausted("room for a connection", error));
             }
             Err(Unanswered::Failed(error)) => failure = Cause::Unreachable(address, error),
         }
     }
     Err(failure)
-}
-
-/// Does this error of socket(2) or connect(2) tell of this machine rather than
-/// of the other?
-fn is_ours(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
-    )
 }
 
 fn dial(

@@ -38,7 +38,7 @@ pub(super) fn candidates(
     let addresses = match &asked.target.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
-            obey(rules.judge(&unseen), visit, asked, notes)?;
+            obey(rules.judge(&unseen), visit, asked, deadline, notes)?;
             look_up(visit, name, asked.language, deadline)?
         }
         Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
@@ -48,7 +48,7 @@ pub(super) fn candidates(
         rules.judge(&Question { address, ..unseen })
     };
     let verdicts = addresses.into_iter().map(|it| (it, judge(it))).collect();
-    permitted(verdicts, visit, asked, notes)
+    permitted(verdicts, visit, asked, deadline, notes)
 }
 
 /// Those of the addresses that may be used, some of them perhaps because identd
@@ -57,29 +57,36 @@ fn permitted(
     verdicts: Vec<(IpAddr, Verdict)>,
     visit: &Visit,
     asked: &Asked,
+    deadline: Deadline,
     notes: &mut Notes,
 ) -> Result<Vec<Candidate>, Cause> {
-    let confirmed = match verdicts.iter().any(|(_, verdict)| verdict.ident) {
-        true => confirm(visit, asked, notes),
-        false => Ok(()),
+    let with_ident = verdicts.iter().find(|(_, verdict)| verdict.ident).copied();
+    let confirmed = match with_ident {
+        Some(_) => confirm(visit, asked, deadline, notes),
+        None => Ok(()),
     };
-    let may_be_used =
-        |verdict: &Verdict| verdict.permitted && (!verdict.ident || confirmed.is_ok());
-    let (permitted, denied): (Vec<_>, Vec<_>) = verdicts
+    let (granted, denied): (Vec<_>, Vec<_>) = verdicts
         .into_iter()
-        .partition(|(_, verdict)| may_be_used(verdict));
-    if let Some((address, verdict)) = permitted.first().or(denied.first()) {
-        notes.destination(*address, verdict.line);
-    }
-    if let (true, Some((_, verdict))) = (permitted.is_empty(), denied.first()) {
-        confirmed?;
-        return Err(Cause::Denied(*verdict));
+        .partition(|(_, verdict)| verdict.grants(notes.confirmed));
+    // What is shown fits the reason.
+    let decisive = with_ident.filter(|_| confirmed.is_err());
+    let shown = granted
+        .first()
+        .copied()
+        .or(decisive)
+        .or(denied.first().copied());
+    if let Some((address, verdict)) = shown {
+        notes.destination(address, verdict.line);
+        if granted.is_empty() {
+            confirmed?;
+            return Err(Cause::Denied(verdict));
+        }
     }
     let candidate = |(address, verdict): (IpAddr, Verdict)| Candidate {
         address,
         rule: verdict.line,
     };
-    Ok(permitted.into_iter().map(candidate).collect())
+    Ok(granted.into_iter().map(candidate).collect())
 }
 
 /// Looks a name up on a thread of its own, since nothing can interrupt the

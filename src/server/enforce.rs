@@ -33,9 +33,12 @@ impl Enforcer {
         }
     }
 
-    /// Ends the sessions that are no longer permitted, if the rules have changed
-    /// or, where they mention hours, the time has.
+    /// Ends the sessions that are no longer permitted, if that is wished and the
+    /// rules have changed or, where they mention hours, the time has.
     pub(super) fn look(&mut self, house: &House) {
+        if !house.settings.enforce {
+            return;
+        }
         let (rules, now) = (house.rules(), house.clock.now());
         let is_settled = self.last.as_ref().is_some_and(|(last, then)| {
             Arc::ptr_eq(last, &rules) && (now == *then || !rules.ask_for_time())
@@ -85,7 +88,7 @@ fn judge_again(visit: &Visit, rules: &Rules) -> Result<(), Verdict> {
                 port: address.and(asked.port),
                 ..asked
             });
-            if verdict.permitted && (standing.confirmed || !verdict.ident) {
+            if verdict.grants(standing.confirmed) {
                 return Ok(());
             }
             denied = denied.and(Err(verdict));

@@ -236,7 +236,7 @@ impl House {
         loop {
             select! {
                 recv(orders) -> order => match order {
-                    Ok(Order::RereadRules) => self.reread_rules(),
+                    Ok(Order::RereadRules) => self.reread_rules(enforcer),
                     Ok(Order::Stop) | Err(_) => return,
                 },
                 recv(enforcer.round) -> _ => enforcer.look(self),
@@ -269,7 +269,7 @@ impl House {
                 recv(round) -> _ => self.registry.sweep(&self.settings),
                 recv(orders) -> order => match order {
                     Ok(Order::Stop) => return Stopped::Forced,
-                    Ok(Order::RereadRules) => self.reread_rules(),
+                    Ok(Order::RereadRules) => self.reread_rules(enforcer),
                     Err(_) => orders = &nobody,
                 },
             }
@@ -285,13 +285,14 @@ impl House {
         rules
     }
 
-    fn reread_rules(&self) {
+    fn reread_rules(&self, enforcer: &mut Enforcer) {
         match self.rulebook.reread() {
             Some(news) => self.tell(news),
             None => self.log.send(Event::RulesUnchanged {
                 path: self.rulebook.path().to_owned(),
             }),
         }
+        enforcer.look(self);
     }
 
     fn tell(&self, news: News) {

@@ -5,7 +5,7 @@ use super::registry::Visit;
 use crate::event::{Asked, Cause};
 use crate::firewall::{Question, Verdict};
 use crate::ident;
-use crate::net::{Deadline, Unanswered};
+use crate::net::{self, Deadline, Unanswered};
 use crate::wire::ident::Answer;
 
 /// Everything the rules may want to know about this visit, but the address,
@@ -28,21 +28,27 @@ pub(super) fn obey(
     verdict: Verdict,
     visit: &Visit,
     asked: &Asked,
+    deadline: Deadline,
     notes: &mut Notes,
 ) -> Result<(), Cause> {
     notes.rule = verdict.line;
     if verdict.ident {
-        confirm(visit, asked, notes)?;
+        confirm(visit, asked, deadline, notes)?;
     }
-    match verdict.permitted {
+    match verdict.grants(notes.confirmed) {
         true => Ok(()),
         false => Err(Cause::Denied(verdict)),
     }
 }
 
-/// Has the client's identd confirm that the connection is this user's. Once it
-/// has, it is not asked again.
-pub(super) fn confirm(visit: &Visit, asked: &Asked, notes: &mut Notes) -> Result<(), Cause> {
+/// Has the client's identd confirm that the connection is this user's, within its
+/// own limit and that of the request. Once it has, it is not asked again.
+pub(super) fn confirm(
+    visit: &Visit,
+    asked: &Asked,
+    deadline: Deadline,
+    notes: &mut Notes,
+) -> Result<(), Cause> {
     if notes.confirmed {
         return Ok(());
     }
@@ -50,7 +56,7 @@ pub(super) fn confirm(visit: &Visit, asked: &Asked, notes: &mut Notes) -> Result
         let instead = "the request names none".to_owned();
         return Err(Cause::OtherUser(instead));
     }
-    let deadline = Deadline::after(visit.house.settings.ident_timeout);
+    let deadline = deadline.or_after(visit.house.settings.ident_timeout);
     let instead = match ident::ask(&visit.client, deadline) {
         Ok(Answer::User(user)) if user == asked.user => {
             notes.confirmed = true;
@@ -59,6 +65,9 @@ pub(super) fn confirm(visit: &Visit, asked: &Asked, notes: &mut Notes) -> Result
         Ok(Answer::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
         Ok(Answer::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
         Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
+        Err(Unanswered::Failed(error)) if net::is_shortage(&error) => {
+            return Err(Cause::Exhausted("room to ask identd", error));
+        }
         Err(Unanswered::Failed(error)) => return Err(Cause::NoIdent(error)),
     };
     Err(Cause::OtherUser(instead))

@@ -16,6 +16,7 @@ use crate::firewall::canonical;
 use crate::net;
 use crate::relay::Meter;
 use crate::sync::{Mutex, OnceLock, lock};
+use crate::wire::Refusal;
 
 /// One client's visit: its sockets, and what others may see and do of it.
 ///
@@ -23,7 +24,7 @@ use crate::sync::{Mutex, OnceLock, lock};
 /// close and the log is told of it.
 #[derive(Debug)]
 pub(super) struct Visit {
-    /// Given back before the sockets close: whoever sees that may come again.
+    /// Given back before the sockets close: when both have, it is free.
     seat: Arc<Seat>,
     pub(super) house: Arc<House>,
     pub(super) client: TcpStream,
@@ -156,8 +157,15 @@ impl Visit {
         fate.not_cut = None;
         match self.remote() {
             Some(remote) => self.meter.cut(&self.client, remote, is_at_rest),
-            // Fails only if the client is gone already.
-            None => drop(self.client.shutdown(Shutdown::Both)),
+            None => {
+                // Some wait for a peer: it will not come.
+                if let Some(standing) = lock(&self.standing).as_ref() {
+                    let language = standing.asked.language;
+                    self.tell(&language.refused(Refusal::Denied));
+                }
+                // Fails only if the client is gone already.
+                drop(self.client.shutdown(Shutdown::Both));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! IDENT: who the client is, by the word of its own host.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command as Program, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use threadsocks::wire::{Command, Target, socks4};
 
 use crate::dns::{NameServer, addresses};
 use crate::ends::{
-    Origin, at, dial, dial_from, named, patient, read_all, read_exactly, request, reset,
+    CLOSED, Origin, at, dial, dial_from, named, patient, read_all, read_exactly, request, reset,
     reset_on_close, write,
 };
 use crate::identd::Identd;
@@ -121,7 +121,7 @@ fn i02_i03_silent_or_slow_there_is_one_limit() {
 #[test]
 fn i04_a_line_without_an_end() {
     alone(|_| {
-        let _identd = Identd::with(|mut stream, query| {
+        let identd = Identd::with(|mut stream, query| {
             let _ = write!(stream, "{query} : USERID : UNIX : ");
             let much = vec![b'a'; 1 << 20];
             // 100 MB, if the server would take them.
@@ -142,6 +142,7 @@ fn i04_a_line_without_an_end() {
         assert!(proxy.status("VmRSS") < before + 2000);
         proxy.says("does not end within 1000 bytes");
         proxy.finish();
+        assert_eq!(identd.asked().len(), 5);
     });
 }
 
@@ -281,16 +282,17 @@ fn i14_nobody_is_asked_unless_a_rule_wants_it_and_then_once() {
             assert_eq!(asks(&client, Command::Connect, &target, user), code);
             assert_eq!(identd.asked().len(), asked);
         }
-        // The client's own address, whoever that is.
+        // The client's own address, from the one that it used.
+        assert_eq!(identd.asked()[0].at, loopback(5).ip());
         assert_eq!(identd.asked()[0].from.ip(), Ipv4Addr::LOCALHOST);
         proxy.finish();
     });
 }
 
 #[test]
-fn i14_a_client_that_is_the_proxy_itself_makes_no_circle() {
+fn i14_a_query_that_comes_back_to_the_server_makes_no_circle() {
     alone(|_| {
-        // The server listens where identd would: it asks itself, once.
+        // What listens where identd would hands the query on to the server.
         let proxy = Proxy::start(IDENT, &["-v", "--ident-timeout", "5s"]);
         let origin = Origin::echo();
         let forward = Identd::with({
@@ -529,6 +531,70 @@ fn a_real_identd_through_curl() {
         let told = curl(&proxy, &origin, "root");
         assert!(told.contains("(93)"), "{told}");
         proxy.says("the user is not confirmed: identd says 'nobody'");
+        proxy.finish();
+    });
+}
+
+#[test]
+fn i01_what_the_server_lacks_is_not_blamed_on_identd() {
+    alone(|network| {
+        let (proxy, origin) = scene(&[]);
+        // No port left for a connection of the server's own.
+        network.four_ports();
+        let taken: Vec<TcpListener> = (40_000..40_004)
+            .map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"))
+            .collect();
+        let client = dial_from(([127, 0, 0, 1], 50_000).into(), proxy.address());
+        let code = asks(&client, Command::Connect, &origin.target(), "alice");
+        assert_eq!(code, 91);
+        proxy.says("this machine has no room to ask identd left");
+        drop(taken);
+        proxy.finish();
+    });
+}
+
+/// However many it is asked for: the connections to identd take up no port when
+/// they are over.
+#[test]
+fn two_hundred_users_of_one_host() {
+    alone(|network| {
+        let identd = Identd::with(|mut stream, query| {
+            write(
+                &stream,
+                format!("{query} : USERID : UNIX : alice\r\n").as_bytes(),
+            );
+            // It waits for the other end, which keeps the port there.
+            let _ = stream.read(&mut [0]);
+        });
+        let (proxy, _) = scene(&[]);
+        network.set("tcp_tw_reuse", "0");
+        network.set("ip_local_port_range", "40000 40049");
+        for port in 10_000..10_200 {
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let client = dial_from(from, proxy.address());
+            // Confirmed; that nobody listens there is another matter.
+            let closed = at(CLOSED.into());
+            assert_eq!(asks(&client, Command::Connect, &closed, "alice"), 91);
+        }
+        assert!(
+            !proxy
+                .said()
+                .iter()
+                .any(|it| it.contains("no room") || it.contains("identd:"))
+        );
+        proxy.finish();
+        assert_eq!(identd.asked().len(), 200);
+    });
+}
+
+#[test]
+fn the_limit_of_a_connect_holds_for_identd_too() {
+    alone(|_| {
+        let _identd = Identd::with(|mut stream, _| {
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        });
+        let (proxy, origin) = scene(&["--connect-timeout", "300ms", "--ident-timeout", "10m"]);
+        assert_eq!(connects(&proxy, &origin.target(), "alice"), 92);
         proxy.finish();
     });
 }

@@ -210,14 +210,20 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         (address(), port_list(), to, port_list())
             .prop_map(|(a, b, c, d)| format!("{a} {b} {c} {d}")),
     ];
-    let rule = (action, mode, columns, options())
-        .prop_map(|(a, b, c, options)| format!("{a} {b} {c}{options}"));
+    let rule = (action, mode, columns, options()).prop_map(|(a, b, c, options)| match a {
+        "deny" | "Deny" => format!(
+            "{a} {b} {c}{}",
+            options.to_lowercase().replace(" ident", "")
+        ),
+        _ => format!("{a} {b} {c}{options}"),
+    });
     let bad: Words = &[
         "permit",
         "allow c -",
         "permit x -",
         "deny c 1.2.3",
         "permit c - ident=",
+        "deny c - ident",
         "permit c - user=",
         "permit c - time=mon",
         "permit c - ident -",
