@@ -414,6 +414,13 @@ pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
     Ok(())
 }
 
+/// From now on no write to this connection waits for its reader. (One that waits
+/// already does so to the end of its time.)
+pub(crate) fn lose_patience(stream: &TcpStream) {
+    // Zero would mean to wait for ever. Fails only on what is no socket.
+    let _ = socket::setsockopt(stream, sockopt::SendTimeout, &TimeVal::microseconds(1));
+}
+
 /// Lengthens the queue of connections that wait to be accepted, which std sets
 /// to 128, to what the system allows.
 pub(crate) fn lengthen_backlog(listener: &TcpListener) -> io::Result<()> {

@@ -9,6 +9,7 @@
 //! having printed everything.
 
 mod screen;
+mod sink;
 mod stdout;
 
 use std::convert::Infallible;
@@ -165,11 +166,16 @@ fn print_events(queue: &Receiver<Event>, lost: &Lost, mut screen: Screen) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        screen.note_lost(
-            lost.messages.swap(0, Ordering::Relaxed),
-            lost.lines.swap(0, Ordering::Relaxed),
-        );
+        note_lost(lost, &mut screen);
         screen.show_held_back(Instant::now());
     }
+    note_lost(lost, &mut screen);
     screen.close();
+}
+
+fn note_lost(lost: &Lost, screen: &mut Screen) {
+    screen.note_lost(
+        lost.messages.swap(0, Ordering::Relaxed),
+        lost.lines.swap(0, Ordering::Relaxed),
+    );
 }

@@ -1,9 +1,9 @@
 //! The words: screen messages on stdout, everything else on stderr.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::sink::{Put, Sink};
 use super::{Detail, Output};
 use crate::event::{Answered, Closed, Ending, Event};
 use crate::firewall::News;
@@ -35,22 +35,19 @@ const TOPICS: [Topic; 5] = [
 
 /// The printer of events.
 pub(super) struct Screen {
-    output: Output,
+    screen: Option<Sink>,
+    diagnostics: Sink,
+    detail: Detail,
     throttles: [Throttle; TOPICS.len()],
-    /// While stdout fails: how many screen messages were lost by that.
-    unwritten: Option<u64>,
-    /// What is missing of one of which a part was written. It comes before the
-    /// next, so that nobody ever sees half a message.
-    rest: Vec<u8>,
 }
 
 impl Screen {
     pub(super) fn new(output: Output) -> Screen {
         Screen {
-            output,
+            screen: output.screen.map(Sink::new),
+            diagnostics: Sink::new(output.diagnostics),
+            detail: output.detail,
             throttles: Default::default(),
-            unwritten: None,
-            rest: Vec::new(),
         }
     }
 
@@ -63,7 +60,7 @@ impl Screen {
             Event::Listening(address) => self.say(&format_args!("listening on {address}")),
             Event::Rules { path, news } => match news {
                 News::Reloaded(count) => {
-                    if self.output.detail >= Detail::Usual {
+                    if self.detail >= Detail::Usual {
                         let path = path.display();
                         self.say(&format_args!(
                             "{path}: {} in force",
@@ -100,38 +97,20 @@ impl Screen {
 
     /// One block on stdout, in one write, so that nothing comes in between.
     fn message(&mut self, answered: &Answered) {
-        let Some(screen) = &mut self.output.screen else {
+        let Some(screen) = &mut self.screen else {
             return;
         };
-        let begun = self.rest.len();
-        let mut bytes = std::mem::take(&mut self.rest);
-        bytes.extend(block(answered).as_bytes());
-        let (written, result) = write_as_far(screen, &bytes);
-        // A message that has begun will end; one that has not is lost.
-        let kept = if written > begun { bytes.len() } else { begun };
-        self.rest = bytes.get(written..kept).unwrap_or_default().to_vec();
-        match result {
-            Ok(()) => self.say_unwritten(),
-            Err(error) => {
-                if self.unwritten.is_none() {
-                    self.say(&format_args!(
-                        "stdout: {error}; screen messages are lost, everything else goes on"
-                    ));
-                }
-                let lost = u64::from(written <= begun);
-                self.unwritten = Some(self.unwritten.unwrap_or(0) + lost);
-            }
-        }
-    }
-
-    fn say_unwritten(&mut self) {
-        if let Some(count @ 1..) = self.unwritten.take() {
-            self.say(&format_args!("stdout: {count} screen messages were lost"));
+        match screen.put(&block(answered)) {
+            Put::Written(0) | Put::FailsStill => {}
+            Put::Written(lost) => self.say(&lost_messages(lost)),
+            Put::Fails(error) => self.say(&format_args!(
+                "stdout: {error}; screen messages are lost, everything else goes on"
+            )),
         }
     }
 
     fn closed(&mut self, closed: &Closed) {
-        if self.output.detail >= Detail::Sessions {
+        if self.detail >= Detail::Sessions {
             self.say(&SessionLine(closed));
             return;
         }
@@ -152,7 +131,7 @@ impl Screen {
     }
 
     fn say(&mut self, what: &dyn fmt::Display) {
-        say(&mut self.output, what);
+        say(&mut self.diagnostics, what);
     }
 
     fn throttled(&mut self, topic: Topic, what: &dyn fmt::Display) {
@@ -189,7 +168,7 @@ impl Screen {
                 Topic::LostMessages => "screen messages dropped: nobody read them fast enough",
                 Topic::LostLines => "lines dropped: nobody read them fast enough",
             };
-            say(&mut self.output, &format_args!("{count} {what}"));
+            say(&mut self.diagnostics, &format_args!("{count} {what}"));
         }
     }
 
@@ -209,35 +188,28 @@ impl Screen {
             throttle.last = None;
         }
         self.show_held_back(Instant::now());
-        // One of which a part was written is ended now, or lost.
-        let rest = std::mem::take(&mut self.rest);
-        let is_ended = match &mut self.output.screen {
-            Some(screen) => write_as_far(screen, &rest).0 == rest.len(),
-            None => true,
-        };
-        self.unwritten = self.unwritten.map(|lost| lost + u64::from(!is_ended));
-        self.say_unwritten();
-    }
-}
-
-/// Writes as much of this as can be written, and says how much that was.
-fn write_as_far(to: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while let Some(rest @ [_, ..]) = bytes.get(written..) {
-        match to.write(rest) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
+        let lost = self.screen.take().map_or(0, Sink::close);
+        if lost > 0 {
+            self.say(&lost_messages(lost));
         }
+        // How many of its own it has lost, there is nobody left to tell.
+        self.diagnostics.close();
     }
-    (written, to.flush())
 }
 
-/// One line on stderr. If that is closed there is nobody left to tell.
-fn say(output: &mut Output, what: &dyn fmt::Display) {
-    let line = format!("threadsocks: {what}\n");
-    let _ = output.diagnostics.write_all(line.as_bytes());
+fn lost_messages(count: u64) -> String {
+    format!("stdout: {count} screen messages were lost")
+}
+
+/// One line on stderr. What is lost while that fails is counted, and told when it
+/// works again.
+fn say(diagnostics: &mut Sink, what: &dyn fmt::Display) {
+    let mut line = |what: &dyn fmt::Display| diagnostics.put(&format!("threadsocks: {what}\n"));
+    if let Put::Written(lost @ 1..) = line(what) {
+        line(&format_args!(
+            "stderr: {lost} lines were lost before this one"
+        ));
+    }
 }
 
 /// The screen message: six lines and an empty one.
@@ -381,6 +353,7 @@ impl Throttle {
 mod tests {
     use super::*;
     use crate::wire::Command;
+    use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
     /// A file on a disk that has so much room left.
@@ -446,6 +419,27 @@ mod tests {
         }
         assert_eq!(disk.holds(), expected);
         assert!(said.holds().contains("2 screen messages were lost"));
+    }
+
+    #[test]
+    fn l05_a_line_on_stderr_that_was_broken_off_is_ended_before_the_next() {
+        let said = Disk::default();
+        let mut screen = Screen::new(Output {
+            screen: None,
+            diagnostics: Box::new(said.clone()),
+            detail: Detail::Usual,
+        });
+        for (port, room) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
+            said.has_room_for(room);
+            screen.show(Event::Listening(([127, 0, 0, 1], port).into()));
+        }
+        screen.close();
+        assert_eq!(
+            said.holds(),
+            "threadsocks: listening on 127.0.0.1:1\n\
+             threadsocks: listening on 127.0.0.1:4\n\
+             threadsocks: stderr: 2 lines were lost before this one\n"
+        );
     }
 
     #[test]

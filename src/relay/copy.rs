@@ -90,12 +90,12 @@ fn write_all<B: Leg>(
                 bytes = bytes.get(count..).unwrap_or_default();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if is_over() {
-                    return Ok(false);
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
+        }
+        // Also where the reader is only slow.
+        if !bytes.is_empty() && is_over() {
+            return Ok(false);
         }
     }
     Ok(true)

@@ -61,7 +61,8 @@ pub trait Leg {
     /// Tells this end that no more will come; it may go on sending.
     fn finish(&self);
 
-    /// Wakes whoever waits to read from this end, and sends it nothing.
+    /// Wakes whoever waits to read from this end, sends it nothing, and keeps
+    /// nobody waiting any more who writes to it.
     fn wake(&self);
 
     /// Gives up what is on its way, so that this end learns that it did not get
@@ -102,6 +103,7 @@ impl Leg for TcpStream {
     }
 
     fn wake(&self) {
+        net::lose_patience(self);
         let _ = self.shutdown(Shutdown::Read);
     }
 
@@ -149,7 +151,8 @@ impl Meter {
     }
 
     /// Ends both directions from outside, and wakes the pumps from reading. From
-    /// a write that waits for its reader they look up by themselves.
+    /// a write that waits for its reader they look up by themselves, within half a
+    /// second.
     ///
     /// Where nothing moves any more, a direction ends properly, unless its pump
     /// still holds bytes. Otherwise both ends are reset, since nobody may take a

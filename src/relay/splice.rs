@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
@@ -29,6 +29,14 @@ pub(crate) const MAX_PIPES: usize = 32;
 /// socket has; all of ours together stay below what the system grants a user
 /// (16,384 pages).
 const CAPACITY: usize = 1 << 20;
+
+/// Bytes moved out of the pipe by one splice(2). The system sends a few pages at a
+/// time and waits for each of these sends as long as for a write, so that a slow
+/// reader, as long as it reads on, keeps it from us for many times that.
+const PART: usize = 256 << 10;
+
+/// The same for a reader that took longer than a [`LULL`] for the part before.
+const SMALL_PART: usize = 32 << 10;
 
 /// Pipes that exist now.
 static PIPES: AtomicUsize = AtomicUsize::new(0);
@@ -129,22 +137,31 @@ impl Pipe {
         is_over: &impl Fn() -> bool,
     ) -> io::Result<bool> {
         let mut had_ended = false;
+        let mut part = PART;
         let mut left = count;
         while left > 0 {
             // Before each part: one that is gone does not say it any more.
             had_ended = had_ended || says_no_more(to)?;
-            let moved = match pass(self.read_end.as_fd(), to, left) {
+            let began = Instant::now();
+            let moved = match pass(self.read_end.as_fd(), to, left.min(part)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
-                Err(Errno::EAGAIN) if is_over() => return Ok(false),
                 Err(Errno::EAGAIN) => 0,
                 Err(Errno::EPIPE) if left < count && !had_ended => {
                     return Err(Errno::ECONNRESET.into());
                 }
                 Err(error) => return Err(error.into()),
             };
+            part = if began.elapsed() > LULL {
+                SMALL_PART
+            } else {
+                PART
+            };
             gauge.add(moved);
             left = left.saturating_sub(moved);
+            if left > 0 && is_over() {
+                return Ok(false);
+            }
         }
         Ok(true)
     }

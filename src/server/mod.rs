@@ -137,8 +137,9 @@ pub enum Stopped {
     Forced,
 }
 
-/// Time for the threads of cut sessions to leave. All of them wake up at once.
-const LEAVING: Duration = Duration::from_secs(1);
+/// Time for the threads of cut sessions to leave. All of them wake up within half
+/// a second.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// A SOCKS server, ready to run.
 #[derive(Debug)]
@@ -220,6 +221,9 @@ impl Server {
         let stopped = house.drain(&all_left, orders, &round, &mut enforcer);
         house.registry.cut_all();
         let _ = all_left.recv_timeout(LEAVING);
+        // Who is still busy has more to come: the system must not end his
+        // connections properly when it closes them.
+        house.registry.present().iter().for_each(|it| it.abandon());
         Ok(stopped)
     }
 }

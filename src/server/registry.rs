@@ -86,7 +86,13 @@ struct State {
 struct Progress {
     state: State,
     since: Instant,
+    /// When a round last saw that bytes had moved.
+    moved: Option<Instant>,
 }
+
+/// Nothing moves in a session if nothing has for so long, as far as the rounds of
+/// the sweep tell: who breathes between two parts of a message is not at rest.
+const STILL: Duration = Duration::from_secs(2);
 
 impl Visit {
     pub(super) fn new(
@@ -111,6 +117,7 @@ impl Visit {
             progress: Mutex::new(Progress {
                 state: State::default(),
                 since: now,
+                moved: None,
             }),
             _present: present,
         }
@@ -151,7 +158,12 @@ impl Visit {
     /// for one of its sockets. What has moved lately ends in a reset, since there
     /// was more to come.
     pub(super) fn cut(&self, why: Ending) {
-        let is_at_rest = !matches!(why, Ending::Panicked) && !self.has_moved();
+        let is_at_rest = match why {
+            Ending::Panicked => false,
+            // It has been still for its limit, however short that is.
+            Ending::Idle | Ending::HalfClosed => !self.moves(),
+            _ => !self.moves() && !self.has_moved_lately(),
+        };
         let mut fate = lock(&self.fate);
         fate.ending.get_or_insert(why);
         fate.not_cut = None;
@@ -166,6 +178,14 @@ impl Visit {
                 // Fails only if the client is gone already.
                 drop(self.client.shutdown(Shutdown::Both));
             }
+        }
+    }
+
+    /// Breaks off what does not end in time.
+    pub(super) fn abandon(&self) {
+        if let Some(remote) = self.remote() {
+            let is_at_rest = false;
+            self.meter.cut(&self.client, remote, is_at_rest);
         }
     }
 
@@ -224,8 +244,14 @@ impl Visit {
     }
 
     /// Has a byte moved since the last round of the sweep?
-    fn has_moved(&self) -> bool {
+    fn moves(&self) -> bool {
         lock(&self.progress).state.bytes != self.state().bytes
+    }
+
+    /// Has a round lately seen that bytes had moved?
+    fn has_moved_lately(&self) -> bool {
+        let lately = |moved: Instant| moved.elapsed() < STILL;
+        lock(&self.progress).moved.is_some_and(lately)
     }
 
     fn state(&self) -> State {
@@ -242,7 +268,12 @@ impl Visit {
         let state = self.state();
         let mut progress = lock(&self.progress);
         if progress.state != state {
-            *progress = Progress { state, since: now };
+            let has_moved = progress.state.bytes != state.bytes;
+            *progress = Progress {
+                moved: if has_moved { Some(now) } else { progress.moved },
+                state,
+                since: now,
+            };
         }
         now.saturating_duration_since(progress.since)
     }

@@ -74,6 +74,9 @@ mod binding;
 /// Both directions to their very end.
 mod relaying;
 
+/// Sessions that are cut off: an end where all was said, a reset where more was to come.
+mod cuts;
+
 /// Many bytes between ends that behave badly.
 mod volume;
 

@@ -1,7 +1,7 @@
 //! Start, signals, limits, exit statuses.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -16,8 +16,8 @@ use threadsocks::client;
 use threadsocks::wire::Command;
 
 use crate::ends::{
-    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, relayed, request,
-    through, write,
+    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, through,
+    write,
 };
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, binary, until};
 use crate::tampering::Tampering;
@@ -325,104 +325,6 @@ fn o04_a_second_signal_cuts_now() {
     assert!(began.elapsed() < Duration::from_secs(3));
     assert_eq!(read_all(&client), b"");
     assert_eq!(proxy.blocks(1).len(), 1);
-}
-
-/// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
-/// what has arrived by then for all there was.
-#[test]
-fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
-    const ALL: usize = 16 << 20;
-    for (option, limit, half_closes, ending) in [
-        ("--idle-timeout", "500ms", false, "idle for too long"),
-        (
-            "--half-closed-timeout",
-            "500ms",
-            true,
-            "half-closed and silent",
-        ),
-        ("--grace", "300ms", false, "the server stopped"),
-    ] {
-        let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
-        let (client, remote) = relayed(proxy.address());
-        if half_closes {
-            finish(&client);
-        }
-        let sending = thread::spawn(move || {
-            let _ = (&remote).write_all(&vec![b'x'; ALL]);
-        });
-        // The client reads nothing, so the pump gets stuck behind this.
-        until("the first of it", || {
-            (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
-        });
-        if option == "--grace" {
-            proxy.signal(Signal::SIGTERM);
-        }
-        let line = proxy.says("ending=");
-        assert!(line.contains(ending), "{line}");
-        let mut got = Vec::new();
-        let error = (&client).read_to_end(&mut got).expect_err("no proper end");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(got.len() < ALL);
-        sending.join().unwrap();
-        proxy.signal(Signal::SIGTERM);
-        assert_eq!(proxy.wait().code(), Some(0));
-    }
-}
-
-/// The same when all that came has been passed on, and more was to come: a
-/// server that keeps up holds no bytes, and still cuts a transfer.
-#[test]
-fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
-    for signals in [1, 2] {
-        let grace = ["0s", "1m"][signals - 1];
-        let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", grace]);
-        let (client, remote) = relayed(proxy.address());
-        let sending = thread::spawn(move || {
-            while (&remote).write_all(b"a line now and then\n").is_ok() {
-                thread::park_timeout(Duration::from_millis(5));
-            }
-        });
-        read_exactly(&client, 200);
-        for _ in 0..signals {
-            proxy.signal(Signal::SIGTERM);
-            proxy.says("stopping");
-        }
-        let error = (&client).read_to_end(&mut Vec::new()).expect_err("no end");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        sending.join().unwrap();
-        proxy.wait();
-    }
-}
-
-/// What is at rest ends properly, however it is cut.
-#[test]
-fn r26_a_session_at_rest_ends_in_an_end() {
-    for (option, limit, signals) in [
-        ("--idle-timeout", "300ms", 0),
-        ("--grace", "300ms", 1),
-        ("--grace", "1m", 2),
-    ] {
-        // The server looks at all sessions every 100 ms.
-        let rounds = ["--half-closed-timeout", "1s"];
-        let options = [&rounds[..], &[option, limit, "-v"]].concat();
-        let mut proxy = Proxy::start(PERMIT_ALL, &options);
-        let (client, remote) = relayed(proxy.address());
-        write(&client, b"all of it");
-        write(&remote, b"and back");
-        assert_eq!(read_exactly(&remote, 9), b"all of it");
-        assert_eq!(read_exactly(&client, 8), b"and back");
-        thread::park_timeout(Duration::from_millis(250));
-        for _ in 0..signals {
-            proxy.signal(Signal::SIGTERM);
-            proxy.says("stopping");
-        }
-        assert_eq!(read_all(&client), b"");
-        assert_eq!(read_all(&remote), b"");
-        if signals == 0 {
-            proxy.signal(Signal::SIGTERM);
-        }
-        proxy.wait();
-    }
 }
 
 #[test]

@@ -13,7 +13,8 @@ use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 pub(crate) use crate::sockets::{
-    Came, Unanswered, is_shortage, lengthen_backlog, reset_on_close, send_now, stop_listening,
+    Came, Unanswered, is_shortage, lengthen_backlog, lose_patience, reset_on_close, send_now,
+    stop_listening,
 };
 use crate::sync::{one_in, pause, runs_out, thread};
 

@@ -1,0 +1,85 @@
+//! A place for whole messages, which may be full for a while.
+
+use std::fmt;
+use std::io::{self, Write};
+
+/// Where messages go, one after the other, in one piece or not at all.
+pub(super) struct Sink {
+    to: Box<dyn Write + Send>,
+    /// What is missing of a message of which a part was written. It comes before
+    /// the next, so that nobody ever sees half a message.
+    rest: Vec<u8>,
+    /// While it fails: how many messages were lost by that.
+    lost: Option<u64>,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Put {
+    /// It is written, and so many before it were lost since it failed first.
+    Written(u64),
+    /// This is the first failure, for this reason.
+    Fails(io::Error),
+    /// It fails as before.
+    FailsStill,
+}
+
+impl Sink {
+    pub(super) fn new(to: Box<dyn Write + Send>) -> Sink {
+        Sink {
+            to,
+            rest: Vec::new(),
+            lost: None,
+        }
+    }
+
+    /// Writes a message, with what is missing of the last one in front. One that
+    /// has begun will be ended; one that has not is lost, and counted.
+    pub(super) fn put(&mut self, message: &str) -> Put {
+        let begun = self.rest.len();
+        let mut bytes = std::mem::take(&mut self.rest);
+        bytes.extend(message.as_bytes());
+        let (written, result) = self.write_as_far(&bytes);
+        let kept = if written > begun { bytes.len() } else { begun };
+        self.rest = bytes.get(written..kept).unwrap_or_default().to_vec();
+        match (result, self.lost.take()) {
+            (Ok(()), lost) => Put::Written(lost.unwrap_or(0)),
+            (Err(error), before) => {
+                self.lost = Some(before.unwrap_or(0) + u64::from(written <= begun));
+                match before {
+                    None => Put::Fails(error),
+                    Some(_) => Put::FailsStill,
+                }
+            }
+        }
+    }
+
+    /// Ends the message of which a part was written, or counts it as lost; how
+    /// many are lost in all.
+    pub(super) fn close(mut self) -> u64 {
+        let rest = std::mem::take(&mut self.rest);
+        let (written, _) = self.write_as_far(&rest);
+        let is_ended = written == rest.len();
+        self.lost.map_or(0, |lost| lost + u64::from(!is_ended))
+    }
+
+    /// Writes as much of this as can be written, and says how much that was.
+    fn write_as_far(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
+        let mut written = 0;
+        while let Some(rest @ [_, ..]) = bytes.get(written..) {
+            match self.to.write(rest) {
+                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (written, Err(error)),
+            }
+        }
+        (written, self.to.flush())
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Sink({} bytes due)", self.rest.len())
+    }
+}
