@@ -158,6 +158,8 @@ pub enum Cause {
     ClientLeft,
     /// Another than the expected peer came.
     Stranger(SocketAddr),
+    /// The server cannot do this yet.
+    Unsupported(Command),
     /// The machine lacks something the session needs: a thread, a port.
     Exhausted(&'static str, io::Error),
 }
@@ -172,6 +174,7 @@ impl Cause {
             Cause::BadName(_) | Cause::NotFound(..) => Refusal::HostUnreachable,
             Cause::Unreachable(_, error) => unreachable_because(error),
             Cause::TooLate => Refusal::TooLate,
+            Cause::Unsupported(_) => Refusal::UnknownCommand,
             Cause::Impossible(_) | Cause::Loop | Cause::ClientLeft | Cause::Exhausted(..) => {
                 Refusal::Rejected
             }
@@ -265,6 +268,7 @@ impl fmt::Display for Cause {
             Cause::TooLate => out.write_str("nothing answered within the time limit"),
             Cause::ClientLeft => out.write_str("the client left before the answer"),
             Cause::Stranger(peer) => write!(out, "{peer} came, which was not expected"),
+            Cause::Unsupported(command) => write!(out, "{command} is not supported yet"),
             Cause::Exhausted(what, error) => {
                 write!(out, "this machine has no {what} left: {error}")
             }

@@ -26,6 +26,8 @@ pub mod reply;
 pub mod request;
 /// `socks.conf`, and the verdicts that follow from it.
 pub mod rules;
+/// The messages of SOCKS5.
+pub mod socks5;
 /// What a reader sees of a shell's output.
 pub mod terminal;
 
@@ -33,10 +35,11 @@ pub mod terminal;
 pub type Oracle = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Oracle; 8] = [
+pub const ALL: [Oracle; 9] = [
     ("request", request::holds),
     ("reply", reply::holds),
     ("ident", ident::holds),
+    ("socks5", socks5::holds),
     ("rules", rules::holds),
     ("query", query::holds),
     ("prompt", prompt::holds),

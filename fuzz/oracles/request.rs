@@ -101,7 +101,7 @@ fn malformed(bytes: &[u8], why: Malformed, decided: usize) {
             let decoded = as_decoded(&known);
             assert!(matches!(decoded, Outcome::Whole(_, length) if length == decided));
         }
-        Malformed::ReplyCode(_) => panic!("{why}"),
+        _ => panic!("{why} of a SOCKS4 request"),
     }
 }
 

@@ -276,6 +276,7 @@ fn model(text: &str, asked: &Asked) -> Verdict {
     let letter = match asked.command {
         Command::Connect => 'c',
         Command::Bind => 'b',
+        Command::Associate => 'u',
     };
     let found = lines(text).find(|line| {
         let [from, from_port, to, port] = line.columns;
@@ -444,7 +445,7 @@ fn questions(bytes: &[u8]) -> Vec<Asked> {
         for turn in 0..QUESTIONS {
             // Each list at a pace of its own; the first turn hits the line.
             questions.push(Asked {
-                command: [Command::Connect, Command::Bind][turn % 2],
+                command: [Command::Connect, Command::Bind, Command::Associate][turn % 3],
                 source: SocketAddr::new(
                     sources[turn / 2 % sources.len()],
                     source_ports[turn / 3 % source_ports.len()],

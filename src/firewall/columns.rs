@@ -40,6 +40,7 @@ impl Modes {
         match command {
             Command::Connect => self.connect,
             Command::Bind => self.bind,
+            Command::Associate => self.udp,
         }
     }
 }

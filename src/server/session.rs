@@ -80,6 +80,7 @@ fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Down, Cause> {
         _ if is_ourselves(visit) => Err(Cause::Loop),
         Command::Connect => connect::connect(visit, &asked, &mut notes),
         Command::Bind => bind::bind(visit, &asked, &mut notes),
+        Command::Associate => Err(Cause::Unsupported(asked.command)),
     };
     let told = match &ready {
         Ok(ready) => visit.tell(&ready.reply),

@@ -8,6 +8,7 @@ mod host;
 pub mod ident;
 mod language;
 pub mod socks4;
+pub mod socks5;
 
 pub use host::{BadName, Host, HostName};
 pub use language::Language;
@@ -48,14 +49,17 @@ pub enum Command {
     Connect,
     /// Wait for the target to connect to us and relay.
     Bind,
+    /// Relay datagrams; SOCKS5 only.
+    Associate,
 }
 
 impl fmt::Display for Command {
-    /// Writes the word of the screen message: `CONNECT` or `BIND`.
+    /// Writes the words of the screen message: `CONNECT`, `BIND` or `UDP ASSOCIATE`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Command::Connect => "CONNECT",
             Command::Bind => "BIND",
+            Command::Associate => "UDP ASSOCIATE",
         })
     }
 }
@@ -94,6 +98,10 @@ pub enum Refusal {
     ConnectionRefused,
     /// Nothing answered within the limit.
     TooLate,
+    /// The server does not know this command.
+    UnknownCommand,
+    /// The server does not know this kind of address.
+    UnknownAddress,
     /// The server got no usable answer from the client's identd (92).
     NoIdent,
     /// The identd reports another user than the request (93).
@@ -108,6 +116,8 @@ impl fmt::Display for Refusal {
             Refusal::NetworkUnreachable => "the network cannot be reached",
             Refusal::HostUnreachable => "the host cannot be reached, or is unknown",
             Refusal::ConnectionRefused => "the connection was refused",
+            Refusal::UnknownCommand => "the server does not know the command",
+            Refusal::UnknownAddress => "the server does not know this kind of address",
             Refusal::TooLate => "nothing answered in time",
             Refusal::NoIdent => "request rejected: no identd answered on the client's host",
             Refusal::OtherUser => "request rejected: identd reports another user",
@@ -120,7 +130,7 @@ impl fmt::Display for Refusal {
 pub enum Malformed {
     /// The version byte has another value.
     Version(u8),
-    /// The command byte is neither CONNECT nor BIND.
+    /// The command byte has an unknown value.
     Command(u8),
     /// The user id is longer than [`socks4::MAX_USER`].
     UserTooLong,
@@ -128,6 +138,14 @@ pub enum Malformed {
     NameTooLong,
     /// The result code of a reply has an unknown value.
     ReplyCode(u8),
+    /// The method that was chosen is none of ours (SOCKS5).
+    Method(u8),
+    /// The byte for the kind of an address has an unknown value (SOCKS5).
+    AddressType(u8),
+    /// A byte that must be zero is not (SOCKS5).
+    Reserved(u8),
+    /// A datagram ends within its header (SOCKS5).
+    Short,
 }
 
 impl fmt::Display for Malformed {
@@ -138,6 +156,10 @@ impl fmt::Display for Malformed {
             Malformed::UserTooLong => write!(out, "user id over {} bytes", socks4::MAX_USER),
             Malformed::NameTooLong => write!(out, "host name over {} bytes", socks4::MAX_NAME),
             Malformed::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
+            Malformed::Method(byte) => write!(out, "unknown method 0x{byte:02x}"),
+            Malformed::AddressType(byte) => write!(out, "bad kind of address 0x{byte:02x}"),
+            Malformed::Reserved(byte) => write!(out, "0x{byte:02x} where zero belongs"),
+            Malformed::Short => out.write_str("it ends within its header"),
         }
     }
 }

@@ -77,6 +77,9 @@ impl Request {
     /// name, or a user id with a zero byte or over [`MAX_USER`] bytes.
     pub fn new(command: Command, target: &Target, user: &[u8]) -> io::Result<Request> {
         let cannot = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if command == Command::Associate {
+            return cannot("SOCKS4 has no UDP");
+        }
         if user.len() > MAX_USER || user.contains(&0) {
             return cannot("a SOCKS4 user id has at most 512 bytes and no zero");
         }
@@ -117,6 +120,8 @@ impl Request {
         let command = match self.command {
             Command::Connect => CONNECT,
             Command::Bind => BIND,
+            // Which every server refuses: `new` makes no such request.
+            Command::Associate => 0x03,
         };
         let mut bytes = vec![VERSION, command];
         bytes.extend(self.address.port().to_be_bytes());
@@ -216,7 +221,9 @@ pub fn code(refusal: Refusal) -> u8 {
         | Refusal::NetworkUnreachable
         | Refusal::HostUnreachable
         | Refusal::ConnectionRefused
-        | Refusal::TooLate => REJECTED,
+        | Refusal::TooLate
+        | Refusal::UnknownCommand
+        | Refusal::UnknownAddress => REJECTED,
     }
 }
 

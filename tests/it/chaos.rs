@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use threadsocks::client;
-use threadsocks::wire::Command::{self, Bind, Connect};
+use threadsocks::wire::Command::{self, Associate, Bind, Connect};
 
 use crate::dice::{self, Dice};
 use crate::ends::{Origin, accept, at, dial, read_exactly, request, through, write};
@@ -73,6 +73,7 @@ impl Case {
                 let remote = dial(self.reach(Place::Remote, listener, directions, fault));
                 (binding.wait().expect("granted").0, remote)
             }
+            Associate => unreachable!("no stream"),
         }
     }
 
@@ -99,6 +100,7 @@ impl Case {
             (_, Way::Up, command) => request(command, &at(EXPECTED), b"test").len() as u64,
             (_, Way::Down, Connect) => 8,
             (_, Way::Down, Bind) => 16,
+            (_, Way::Down, Associate) => unreachable!("no stream"),
         }
     }
 

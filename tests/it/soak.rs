@@ -220,11 +220,7 @@ fn refused(soak: &Soak, dice: &mut Dice) {
         _ => (Command::Bind, at((DENIED, 21).into())),
     };
     let client = soak.dial();
-    let answer = match command {
-        Command::Connect => "CONNECT Reject",
-        Command::Bind => "BIND Reject",
-    };
-    soak.ledger.expects(&client, answer);
+    soak.ledger.expects(&client, &format!("{command} Reject"));
     write(&client, &request(command, &target, b"soak"));
     assert_eq!(read_all(&client)[..2], [0, 91], "{target:?}");
 }
@@ -382,11 +378,8 @@ fn faulty(soak: &Soak, dice: &mut Dice) {
         seed: dice.roll(),
     };
     let client = soak.dial();
-    let answer = match case.command {
-        Command::Connect => ACCEPTED,
-        Command::Bind => "BIND Accept",
-    };
-    soak.ledger.expects(&client, answer);
+    soak.ledger
+        .expects(&client, &format!("{} Accept", case.command));
     let (client, remote) = case.open(client, fault);
     let client = Peer::client(client, exchange(count, Manner::Steady));
     let remote = Peer::remote(remote, exchange(count, Manner::Steady));

@@ -46,6 +46,11 @@ fn kept_for_ident() {
 }
 
 #[test]
+fn kept_for_socks5() {
+    passes("socks5");
+}
+
+#[test]
 fn kept_for_rules() {
     passes("rules");
 }

@@ -56,6 +56,11 @@ fn answers_of_identd() {
 }
 
 #[test]
+fn socks5_messages() {
+    check(strategies::socks5(), oracles::socks5::holds);
+}
+
+#[test]
 fn rules_files() {
     check(strategies::rules(), oracles::rules::holds);
 }

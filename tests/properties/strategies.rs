@@ -139,6 +139,46 @@ pub(crate) fn identd() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
+/// Messages of SOCKS5, behind the byte by which the oracle knows their kind.
+pub(crate) fn socks5() -> BoxedStrategy<Vec<u8>> {
+    let field = prop_oneof![
+        4 => vec(any::<u8>(), 0..9),
+        1 => vec(any::<u8>(), 250..256),
+        3 => select(&["a.org", "A.ORG.", "127.1", "10.0.0.1", ""][..])
+            .prop_map(|name| name.as_bytes().to_vec()),
+    ];
+    let field = field.prop_map(|bytes| [&[bytes.len() as u8], &bytes[..]].concat());
+    let address = prop_oneof![
+        any::<[u8; 4]>().prop_map(|ip| [&[1], &ip[..]].concat()),
+        any::<[u8; 16]>().prop_map(|ip| [&[4], &ip[..]].concat()),
+        field.clone().prop_map(|name| [&[3], &name[..]].concat()),
+        any::<[u8; 3]>().prop_map(|odd| odd.to_vec()),
+    ];
+    let head = select(
+        &[
+            [5, 1, 0],
+            [5, 2, 0],
+            [5, 3, 0],
+            [5, 0, 0],
+            [5, 8, 0],
+            [5, 9, 0],
+            [0, 0, 0],
+            [0, 0, 7],
+            [4, 1, 0],
+        ][..],
+    );
+    let asks = (head, address, any::<[u8; 2]>())
+        .prop_map(|(head, address, port)| [&head[..], &address, &port].concat());
+    let version = select(&[5, 5, 1, 1, 4][..]);
+    let login = (version, field.clone(), field)
+        .prop_map(|(version, one, other)| [&[version], &one[..], &other].concat());
+    let message = prop_oneof![3 => asks, 2 => login, 1 => any::<[u8; 2]>().prop_map(Vec::from)];
+    let more = vec(any::<u8>(), 0..4);
+    (0..7_u8, message, more)
+        .prop_map(|(kind, message, more)| [&[kind], &message[..], &more].concat())
+        .boxed()
+}
+
 fn address() -> BoxedStrategy<String> {
     let v4 = any::<[u8; 4]>().prop_map(|ip| ip.map(|it| it.to_string()));
     let ranges = (any::<u32>(), 0..33_u32).prop_map(|(ip, bits)| {

@@ -1,0 +1,140 @@
+//! Every SOCKS5 message is the same in any pieces, takes no byte too much, and is read back.
+
+use std::fmt::Debug;
+use std::io;
+
+use threadsocks::wire::socks5::{Admission, Choice, Greeting, Header, Login, Reply, Request};
+use threadsocks::wire::{Command, Host, Malformed, Target, Unread};
+
+use super::pieces::{Stream, cuttings};
+
+/// The oracle: the first byte says which message the others are.
+pub fn holds(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else {
+        return;
+    };
+    match kind % 7 {
+        0 => {
+            let greeting = same(bytes, |stream| Greeting::read(stream));
+            if let Some((greeting, taken)) = greeting {
+                assert_eq!(greeting.encode(), bytes[..taken]);
+                assert_eq!(taken, 2 + greeting.methods.len());
+            }
+        }
+        1 => {
+            let choice = same(bytes, |stream| Choice::read(stream));
+            if let Some((choice, taken)) = choice {
+                assert_eq!(choice.encode(), bytes[..taken]);
+            }
+        }
+        2 => {
+            let login = same(bytes, |stream| Login::read(stream));
+            if let Some((login, taken)) = login {
+                assert_eq!(login.encode(), bytes[..taken]);
+                assert_eq!(taken, 3 + login.user.len() + login.password.len());
+            }
+        }
+        3 => {
+            let admission = same(bytes, |stream| Admission::read(stream));
+            if let Some((admission, taken)) = admission {
+                assert_eq!(taken, 2);
+                assert_eq!(admission == Admission::Welcome, bytes[1] == 0);
+            }
+        }
+        4 => request(bytes),
+        5 => reply(bytes),
+        _ => datagram(bytes),
+    }
+}
+
+/// A message read from any pieces, and the bytes it took; `None` if there is none.
+fn same<T: Debug + PartialEq>(
+    bytes: &[u8],
+    read: fn(&mut Stream<'_>) -> Result<T, Unread>,
+) -> Option<(T, usize)> {
+    let mut first: Option<(Result<T, Option<Malformed>>, usize)> = None;
+    for pieces in cuttings(bytes) {
+        let mut stream = Stream::new(pieces.clone());
+        let result = read(&mut stream).map_err(|unread| match unread {
+            Unread::Malformed(why) => Some(why),
+            Unread::Incomplete(received, error) => {
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                assert_eq!((received, stream.taken), (bytes.len(), bytes.len()));
+                None
+            }
+        });
+        // Of what is no message it does not matter how far it was read.
+        let taken = if result.is_ok() { stream.taken } else { 0 };
+        match &first {
+            None => first = Some((result, taken)),
+            Some(first) => assert_eq!(*first, (result, taken), "{pieces:?}"),
+        }
+    }
+    let (result, taken) = first?;
+    Some((result.ok()?, taken))
+}
+
+fn request(bytes: &[u8]) {
+    let Some((request, taken)) = same(bytes, |stream| Request::read(stream)) else {
+        return;
+    };
+    let command = match request.command {
+        Command::Connect => 1,
+        Command::Bind => 2,
+        Command::Associate => 3,
+    };
+    assert_eq!(bytes[..3], [5, command, 0]);
+    means(&request.target, &bytes[3..taken]);
+    let encoded = request.encode();
+    let again = Request::decode(&encoded).expect("well formed");
+    assert_eq!(again, Some((request, encoded.len())));
+}
+
+fn reply(bytes: &[u8]) {
+    let Some((reply, taken)) = same(bytes, |stream| Reply::read(stream)) else {
+        return;
+    };
+    assert_eq!((bytes[0], bytes[2]), (5, 0));
+    assert_eq!(reply.outcome.is_ok(), bytes[1] == 0);
+    assert!(bytes[1] <= 8);
+    means(&reply.bound, &bytes[3..taken]);
+    let encoded = reply.encode();
+    assert_eq!(encoded[1], bytes[1]);
+    let again = Reply::decode(&encoded).expect("well formed");
+    assert_eq!(again, Some((reply, encoded.len())));
+}
+
+fn datagram(bytes: &[u8]) {
+    let Ok((header, data)) = Header::split(bytes) else {
+        return;
+    };
+    let (head, rest) = bytes.split_at(bytes.len() - data.len());
+    assert_eq!(rest, data);
+    assert_eq!(head[..3], [0, 0, header.fragment]);
+    means(&header.target, &head[3..]);
+    let encoded = header.encode();
+    assert_eq!(Header::split(&encoded), Ok((header, &[][..])));
+}
+
+/// What ATYP, address and port say, read from their end.
+fn means(target: &Target, bytes: &[u8]) {
+    let (front, port) = bytes.split_at(bytes.len() - 2);
+    assert_eq!(target.port.to_be_bytes(), port);
+    let (kind, address) = front.split_first().expect("a kind");
+    let host = match (kind, address.len()) {
+        (1, 4) => {
+            let octets: [u8; 4] = address.try_into().expect("four");
+            Host::Address(octets.into())
+        }
+        (4, 16) => {
+            let octets: [u8; 16] = address.try_into().expect("sixteen");
+            Host::Address(octets.into())
+        }
+        (3, length) => {
+            assert_eq!(usize::from(address[0]), length - 1);
+            Host::from_name(&address[1..])
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target.host, host);
+}
