@@ -15,7 +15,7 @@ use crate::server::Settings;
 
 /// What `--help` says.
 pub const HELP: &str = "\
-threadsocks: a SOCKS4 and SOCKS4A proxy made of plain OS threads
+threadsocks: a SOCKS4, SOCKS4A and SOCKS5 proxy made of plain OS threads
 
 Usage: threadsocks [OPTIONS] [PORT]
 
@@ -34,8 +34,8 @@ Who may use it:
 Where it listens:
   -b, --bind ADDR            address for clients [0.0.0.0]
       --bind-ports LO-HI     ports for BIND [any free one]
-      --advertise IP         address told to clients of BIND [0.0.0.0, which
-                             they take for the one they reached us at]
+      --advertise IP         address told to clients of BIND [the one they
+                             reached us at]
 
 How long it waits (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    for the request [30s]
@@ -66,7 +66,7 @@ Exit status: 0 fine, 1 could not serve, 2 wrong usage or rules,
 
 Try it:
   threadsocks 1080
-  curl --socks4a 127.0.0.1:1080 http://example.org/
+  curl --socks5-hostname 127.0.0.1:1080 http://example.org/
 ";
 
 /// What the command line asks for.
@@ -239,7 +239,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
 
 fn advertised(text: &str) -> Result<Ipv4Addr, String> {
     let address = text.parse();
-    address.map_err(|_| format!("{text:?} is not an IPv4 address, and SOCKS4 knows no other"))
+    address.map_err(|_| format!("{text:?} is not an IPv4 address, and no other can be advertised"))
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

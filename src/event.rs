@@ -128,8 +128,8 @@ pub enum Ending {
 pub enum NoRequest {
     /// It broke off, or it is not a message of the protocol.
     Unread(Unread),
-    /// It is SOCKS5, which this version does not speak.
-    Socks5,
+    /// SOCKS5: none of the methods that it offers is one of ours; their numbers.
+    NoMethod(Vec<u8>),
 }
 
 /// Why a request was refused, for the operator. The client only learns
@@ -240,6 +240,12 @@ impl fmt::Display for Ending {
     }
 }
 
+impl From<Unread> for NoRequest {
+    fn from(unread: Unread) -> NoRequest {
+        NoRequest::Unread(unread)
+    }
+}
+
 impl fmt::Display for NoRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -247,9 +253,12 @@ impl fmt::Display for NoRequest {
                 write!(out, "the request broke off after {received} bytes: {error}")
             }
             NoRequest::Unread(Unread::Malformed(malformed)) => {
-                write!(out, "no SOCKS4 request: {malformed}")
+                write!(out, "no SOCKS request: {malformed}")
             }
-            NoRequest::Socks5 => out.write_str("SOCKS5 is not spoken here; use SOCKS4 or SOCKS4A"),
+            NoRequest::NoMethod(offered) => write!(
+                out,
+                "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
+            ),
         }
     }
 }

@@ -218,9 +218,6 @@ impl Inquiry {
 
     /// Would the server do it, and why? In the server's own order.
     fn find(&self, path: &str, rules: &Rules, unseen: Question<'_>, address: IpAddr) -> Finding {
-        if address.is_ipv6() {
-            return Finding::no("because SOCKS4 has no IPv6 addresses".to_owned());
-        }
         match (self.command, firewall::nobodys(address, self.port)) {
             (Command::Connect, Some(why)) => Finding::no(format!("because {why}")),
             // To any peer: each is judged when it comes.
@@ -412,7 +409,8 @@ mod tests {
             ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
             ("c 127.0.0.1 2000 0.0.0.0 80", Ok("deny: ")),
             ("c 127.0.0.1 2000 1.1.1.1 0", Ok("deny: ")),
-            ("c 127.0.0.1 2000 ::1 80", Ok("deny: ")),
+            ("c 127.0.0.1 2000 ::1 80", Ok("permit: ")),
+            ("c 127.0.0.1 2000 ::7f00:1 80", Ok("deny: ")),
             ("c 127.0.0.1 2000 1.1.1.1 80", Ok("permit: ")),
             ("c 127.0.0.1 1.1.1.1 80", Err("the client's port")),
         ] {

@@ -1,23 +1,37 @@
 //! Addresses that can be nobody's, whatever the rules say.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Why this address and port can be no server's, whatever the rules say.
 /// (Linux would take 0.0.0.0 for the machine itself.)
 pub fn nobodys(address: IpAddr, port: u16) -> Option<&'static str> {
-    let IpAddr::V4(v4) = address.to_canonical() else {
-        return None;
-    };
+    let address = address.to_canonical();
     if port == 0 {
-        Some("nobody listens on port 0")
-    } else if v4.is_unspecified() {
-        Some("0.0.0.0 is nobody's address")
-    } else if v4.is_multicast() {
-        Some("a multicast address cannot be connected to")
-    } else if v4.octets() >= [240, 0, 0, 0] {
-        Some("a broadcast or reserved address cannot be connected to")
-    } else {
-        None
+        return Some("nobody listens on port 0");
+    } else if address.is_unspecified() {
+        return Some("0.0.0.0 and :: are nobody's address");
+    } else if address.is_multicast() {
+        return Some("a multicast address cannot be connected to");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.octets() >= [240, 0, 0, 0] => {
+            Some("a broadcast or reserved address cannot be connected to")
+        }
+        IpAddr::V6(v6) if leads_to_ipv4(v6) => {
+            Some("an IPv6 address that leads to one of IPv4 would go around the rules about that")
+        }
+        _ => None,
+    }
+}
+
+/// Is an address of IPv4 hidden in it, by which a gateway or the system reaches
+/// that? NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380), and those
+/// compatible with IPv4 (RFC 4291, section 2.5.5.1).
+fn leads_to_ipv4(address: Ipv6Addr) -> bool {
+    match address.segments() {
+        [0x64, 0xFF9B, ..] | [0x2002, ..] | [0x2001, 0, ..] => true,
+        [0, 0, 0, 0, 0, 0, ..] => address != Ipv6Addr::LOCALHOST,
+        _ => false,
     }
 }
 
@@ -38,6 +52,19 @@ mod tests {
             ("169.254.169.254", 80, false),
             ("10.255.255.255", 65535, false),
             ("223.255.255.255", 1, false),
+            ("::1", 80, false),
+            ("::", 80, true),
+            ("::1", 0, true),
+            ("ff02::1", 80, true),
+            ("::ffff:127.0.0.1", 80, false),
+            ("::ffff:0.0.0.0", 80, true),
+            ("::127.0.0.1", 80, true),
+            ("64:ff9b::7f00:1", 80, true),
+            ("64:ff9b:1::7f00:1", 80, true),
+            ("2002:7f00:1::", 80, true),
+            ("2001:0:7f00:1::", 80, true),
+            ("2001:db8::1", 80, false),
+            ("fe80::1", 80, false),
         ] {
             let why = nobodys(address.parse().unwrap(), port);
             assert_eq!(why.is_some(), refused, "{address}:{port}");

@@ -1,7 +1,7 @@
 //! BIND: the target connects to the server.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,12 +15,12 @@ use super::registry::Visit;
 use crate::event::{Asked, Cause};
 use crate::firewall::Question;
 use crate::net::{self, Came, Deadline};
-use crate::wire::Host;
 
 /// Who may come.
 enum Expected {
-    /// The request said 0.0.0.0: whoever the rules permit when it comes.
-    Anyone,
+    /// The request said 0.0.0.0 or ::, which is kept here: whoever the rules
+    /// permit when it comes.
+    Anyone(IpAddr),
     /// The requested host, by any of its addresses.
     These(Vec<Candidate>),
 }
@@ -29,8 +29,21 @@ impl Expected {
     /// `None` stands for any.
     fn addresses(&self) -> Vec<Option<IpAddr>> {
         match self {
-            Expected::Anyone => vec![None],
+            Expected::Anyone(_) => vec![None],
             Expected::These(candidates) => candidates.iter().map(|it| Some(it.address)).collect(),
+        }
+    }
+
+    /// The unspecified address on which all of these can reach us.
+    fn any_address(&self) -> IpAddr {
+        let is_v6 = match self {
+            Expected::Anyone(address) => address.is_ipv6(),
+            Expected::These(candidates) => candidates.iter().any(|it| it.address.is_ipv6()),
+        };
+        match is_v6 {
+            // Also for IPv4, unless the system says otherwise.
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
         }
     }
 }
@@ -41,11 +54,14 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
     let house = &visit.house;
     let expected = expected(visit, asked, notes)?;
     enforce::subject(visit, asked, expected.addresses(), notes)?;
-    let (listener, port) =
-        listen(house).map_err(|error| Cause::Exhausted("port to listen on", error))?;
+    let (listener, port) = listen(house, expected.any_address())
+        .map_err(|error| Cause::Exhausted("port to listen on", error))?;
     let down = Down::reserve(visit)?;
 
-    let first = asked.language.listening(port, house.settings.advertise);
+    let reached = visit.client.local_addr();
+    let reached = reached.map_err(|_| Cause::ClientLeft)?.ip();
+    let advertised = house.settings.advertise;
+    let first = asked.language.listening(port, reached, advertised);
     if !visit.tell(&first) {
         return Err(Cause::ClientLeft);
     }
@@ -73,26 +89,26 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
 /// Whom the client expects, as far as the rules permit it. Only the rules use
 /// the request's port, which may be 0.
 fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expected, Cause> {
-    let anyone = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let deadline = Deadline::after(visit.house.settings.connect_timeout);
-    if asked.target.host != Host::Address(anyone) {
+    let anyone = asked.target.host.address();
+    let Some(anyone) = anyone.filter(IpAddr::is_unspecified) else {
         let candidates = candidates(visit, asked, deadline, notes)?;
         return Ok(Expected::These(candidates));
-    }
+    };
     let anybody = Question {
         port: None,
         ..question(visit, asked)
     };
     let verdict = visit.house.rules().judge(&anybody);
     obey(verdict, visit, asked, deadline, notes)?;
-    Ok(Expected::Anyone)
+    Ok(Expected::Anyone(anyone))
 }
 
 /// Opens the listener on every address, whatever address clients reach us at:
 /// the peer comes from the other side. Ports in a range are tried in turn.
-fn listen(house: &House) -> io::Result<(TcpListener, u16)> {
+fn listen(house: &House, address: IpAddr) -> io::Result<(TcpListener, u16)> {
     let on = |port| {
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
         Ok((listener, port))
     };
@@ -123,12 +139,13 @@ fn check(
 ) -> Result<(), Cause> {
     match expected {
         Expected::These(candidates) => {
-            let known = candidates.iter().find(|known| known.address == peer.ip());
+            let ip = peer.ip().to_canonical();
+            let known = candidates.iter().find(|known| known.address == ip);
             let known = known.ok_or(Cause::Stranger(peer))?;
             notes.destination(known.address, known.rule);
             Ok(())
         }
-        Expected::Anyone => {
+        Expected::Anyone(_) => {
             let verdict = visit.house.rules().judge(&Question {
                 address: Some(peer.ip()),
                 ..question(visit, asked)

@@ -36,7 +36,8 @@ pub(super) fn candidates(
     let rules = visit.house.rules();
     let unseen = question(visit, asked);
     let addresses = match &asked.target.host {
-        Host::Address(address) => vec![*address],
+        // IPv4 in IPv6's clothes is dialled as what it is.
+        Host::Address(address) => vec![address.to_canonical()],
         Host::Name(name) => {
             obey(rules.judge(&unseen), visit, asked, deadline, notes)?;
             look_up(visit, name, asked.language, deadline)?

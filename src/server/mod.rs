@@ -16,6 +16,7 @@ mod connect;
 mod destination;
 mod duplex;
 mod enforce;
+mod greeting;
 mod limits;
 mod notes;
 mod permission;

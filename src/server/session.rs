@@ -10,11 +10,10 @@ use std::sync::Arc;
 use super::duplex::{CutOnPanic, Down};
 use super::notes::Notes;
 use super::registry::Visit;
-use super::{bind, connect};
+use super::{bind, connect, greeting};
 use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
-use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Language, Malformed, NO_ACCEPTABLE_METHOD, Opening, Unread};
+use crate::wire::{Command, Language, Malformed, Opening, Refusal, Unread, socks4, socks5};
 
 /// Everything from accept to end; the body of the thread `s7`.
 pub(super) fn serve(visit: &Arc<Visit>) {
@@ -44,32 +43,44 @@ fn hear(visit: &Visit) -> Result<Asked, Ending> {
         // A health check: not a word about it to the client.
         Ok([]) | Err(_) => return Err(Ending::Silent),
     };
-    let why = match Opening::of(first) {
-        Opening::Socks4 => match Request::read(&mut stream) {
-            Ok(request) => return Ok(asked_in_socks4(request)),
-            Err(unread) => {
-                visit.tell(&Reply::REJECTED.encode());
-                NoRequest::Unread(unread)
-            }
-        },
-        Opening::Socks5 => {
-            // The client reads this whenever it has finished its greeting.
-            visit.tell(&NO_ACCEPTABLE_METHOD);
-            NoRequest::Socks5
-        }
+    let asked = match Opening::of(first) {
+        Opening::Socks4 => hear_socks4(visit, &mut stream),
+        Opening::Socks5 => hear_socks5(visit, &mut stream),
         // It does not speak SOCKS: nothing we could say would be understood.
-        Opening::Unknown(byte) => NoRequest::Unread(Unread::Malformed(Malformed::Version(byte))),
+        Opening::Unknown(byte) => Err(Unread::Malformed(Malformed::Version(byte)).into()),
     };
-    Err(Ending::NoRequest(why))
+    asked.map_err(Ending::NoRequest)
 }
 
-fn asked_in_socks4(request: Request) -> Asked {
-    Asked {
+fn hear_socks4(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequest> {
+    let request = socks4::Request::read(stream).inspect_err(|_| {
+        visit.tell(&socks4::Reply::REJECTED.encode());
+    })?;
+    Ok(Asked {
         language: Language::Socks4(request.address),
         command: request.command,
         target: request.target(),
         user: request.user,
-    }
+    })
+}
+
+fn hear_socks5(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequest> {
+    greeting::agree(visit, stream)?;
+    let language = Language::Socks5;
+    let request = socks5::Request::read(stream).inspect_err(|unread| {
+        let refusal = match unread {
+            Unread::Malformed(Malformed::Command(_)) => Refusal::UnknownCommand,
+            Unread::Malformed(Malformed::AddressType(_)) => Refusal::UnknownAddress,
+            Unread::Malformed(_) | Unread::Incomplete(..) => Refusal::Rejected,
+        };
+        visit.tell(&language.refused(refusal));
+    })?;
+    Ok(Asked {
+        language,
+        command: request.command,
+        target: request.target,
+        user: Vec::new(),
+    })
 }
 
 /// Gets the client what it asked for and replies. Either way the last reply

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use super::{Refusal, socks4};
+use super::{Refusal, socks4, socks5};
 
 /// The language of a request, in which it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Language {
     /// SOCKS4 or SOCKS4A, with DSTPORT and DSTIP of the request: most replies
     /// repeat them.
     Socks4(SocketAddrV4),
+    /// SOCKS5, whose replies have addresses of ours.
+    Socks5,
 }
 
 impl Language {
@@ -18,23 +20,30 @@ impl Language {
     pub fn knows_ipv6(self) -> bool {
         match self {
             Language::Socks4(_) => false,
+            Language::Socks5 => true,
         }
     }
 
     /// The target is connected to, from this address.
-    pub fn connected(self, _from: SocketAddr) -> Vec<u8> {
+    pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {
             Language::Socks4(asked) => socks4_reply(Ok(()), asked),
+            Language::Socks5 => socks5::Reply::new(Ok(()), from).encode(),
         }
     }
 
-    /// The target is awaited at this port. `advertised`: the address to connect
-    /// to, if it is not the one at which the client has reached us.
-    pub fn listening(self, port: u16, advertised: Option<Ipv4Addr>) -> Vec<u8> {
+    /// The target is awaited at this port. `reached` is our address as the client
+    /// knows it, and `advertised` the one to connect to, if that is another.
+    pub fn listening(self, port: u16, reached: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
+            // Which the client replaces by the one that it knows.
             Language::Socks4(_) => {
                 let ip = advertised.unwrap_or(Ipv4Addr::UNSPECIFIED);
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
+            }
+            Language::Socks5 => {
+                let ip = advertised.map_or(reached, IpAddr::V4);
+                socks5::Reply::new(Ok(()), SocketAddr::new(ip, port)).encode()
             }
         }
     }
@@ -49,6 +58,7 @@ impl Language {
                 };
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, peer.port()))
             }
+            Language::Socks5 => socks5::Reply::new(Ok(()), peer).encode(),
         }
     }
 
@@ -56,6 +66,7 @@ impl Language {
     pub fn refused(self, refusal: Refusal) -> Vec<u8> {
         match self {
             Language::Socks4(asked) => socks4_reply(Err(refusal), asked),
+            Language::Socks5 => socks5::Reply::refused(refusal).encode(),
         }
     }
 }
@@ -64,6 +75,7 @@ impl fmt::Display for Language {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Language::Socks4(_) => "SOCKS4",
+            Language::Socks5 => "SOCKS5",
         })
     }
 }

@@ -21,7 +21,7 @@ use std::io::{self, BufRead};
 pub enum Opening {
     /// `04`: SOCKS4 or SOCKS4A.
     Socks4,
-    /// `05`: SOCKS5, which this version refuses with [`NO_ACCEPTABLE_METHOD`].
+    /// `05`: SOCKS5.
     Socks5,
     /// Anything else is not SOCKS; the byte is kept for the operator.
     Unknown(u8),
@@ -32,15 +32,11 @@ impl Opening {
     pub fn of(first: u8) -> Opening {
         match first {
             socks4::VERSION => Opening::Socks4,
-            0x05 => Opening::Socks5,
+            socks5::VERSION => Opening::Socks5,
             other => Opening::Unknown(other),
         }
     }
 }
-
-/// The SOCKS5 answer "no acceptable methods" (RFC 1928, section 3), after
-/// which a SOCKS5 client gives up. All a SOCKS4 server can say to one.
-pub const NO_ACCEPTABLE_METHOD: [u8; 2] = [0x05, 0xFF];
 
 /// What a client asks the server to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -250,7 +250,7 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
         (b"\x04\x01\0".to_vec(), refused),
         (vec![b'u'; 0], b""),
         (b"GET / HTTP/1.1\r\n".to_vec(), b""),
-        (b"\x05\x01\0".to_vec(), &[5, 0xFF]),
+        (b"\x05\x01\x01".to_vec(), &[5, 0xFF]),
         (
             [b"\x04\x01\0\x50\x7f\0\0\x01".to_vec(), vec![b'u'; 513]].concat(),
             refused,

@@ -165,7 +165,8 @@ impl<'a> Stage<'a> {
             ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{place}"),
             ("server>", bytes) => {
                 let got = self.expect(place, self.client(), bytes);
-                if let [_, _, p1, p0, ..] = *got {
+                // In SOCKS4 it stands in front of the address, in SOCKS5 behind it.
+                if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *got {
                     self.heard_port = u16::from_be_bytes([p1, p0]);
                 }
             }

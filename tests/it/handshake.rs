@@ -204,13 +204,18 @@ fn h10_another_language_is_left_without_a_word() {
 }
 
 #[test]
-fn h11_socks5_is_refused_in_its_own_language() {
+fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
     let proxy = Proxy::open();
-    for greeting in [&[5, 1, 0][..], &[5, 2, 0, 2], &[5]] {
+    for greeting in [&[5, 1, 1][..], &[5, 2, 0x80, 0xFF], &[5, 0]] {
         let client = dial(proxy.address());
         write(&client, greeting);
         assert_eq!(read_all(&client), [5, 0xFF]);
     }
+    // Nor is half a greeting taken for one.
+    let client = dial(proxy.address());
+    write(&client, &[5, 2, 0]);
+    finish(&client);
+    assert_eq!(read_all(&client), [5, 0xFF]);
     proxy.finish();
 }
 

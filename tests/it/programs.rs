@@ -1,7 +1,7 @@
 //! curl, nc, socat, Chromium, FTP clients and servers.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -34,16 +34,44 @@ fn curl_by_address_and_by_name() {
         return;
     }
     let proxy = Proxy::open();
-    let site = Site::at(Ipv4Addr::LOCALHOST, GREETINGS);
-    for (version, host) in [("--socks4", "127.0.0.1"), ("--socks4a", "localhost")] {
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    for (version, host) in [
+        ("--socks4", "127.0.0.1"),
+        ("--socks4a", "localhost"),
+        ("--socks5", "127.0.0.1"),
+        ("--socks5-hostname", "localhost"),
+    ] {
         let url = format!("http://{host}:{}/", site.port());
         let got = curl(version, proxy.address(), &url);
         assert_eq!(got.text(), GREETING, "{got:#?}");
         assert!(got.status.success(), "{got:#?}");
     }
     let accepted = accepted(site.address());
-    assert_eq!(summaries(&proxy.blocks(2)), [accepted.as_str(), &accepted]);
-    assert_eq!(site.paths(), ["/", "/"]);
+    assert_eq!(summaries(&proxy.blocks(4)), [accepted.as_str(); 4]);
+    assert_eq!(site.paths(), ["/"; 4]);
+    proxy.finish();
+}
+
+/// To a site that has no address of IPv4, through a server that listens on IPv6.
+#[test]
+fn curl_by_ipv6() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let proxy = Proxy::start("permit c ::1 - ::1 -\n", &["--bind", "::"]);
+    let site = Site::at(Ipv6Addr::LOCALHOST.into(), GREETINGS);
+    let url = format!("http://{}/", site.address());
+    let door = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
+    for version in ["--socks5", "--socks5-hostname"] {
+        let got = curl(version, door, &url);
+        assert_eq!(got.text(), GREETING, "{got:#?}");
+    }
+    let block = proxy.blocks(2).pop().unwrap();
+    assert_eq!(block.source.ip(), Ipv6Addr::LOCALHOST);
+    assert_eq!(
+        (block.destination.as_str(), block.reply.as_str()),
+        ("::1", "Accept")
+    );
     proxy.finish();
 }
 
@@ -54,12 +82,12 @@ fn curl_to_a_closed_port() {
     }
     let proxy = Proxy::open();
     let url = format!("http://{}/", ends::CLOSED);
-    for version in ["--socks4", "--socks4a"] {
+    for version in ["--socks4", "--socks4a", "--socks5", "--socks5-hostname"] {
         let got = curl(version, proxy.address(), &url);
         assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
     }
     let rejected = rejected(ends::CLOSED.into());
-    assert_eq!(summaries(&proxy.blocks(2)), [rejected.as_str(), &rejected]);
+    assert_eq!(summaries(&proxy.blocks(4)), [rejected.as_str(); 4]);
     proxy.finish();
 }
 
@@ -76,14 +104,17 @@ fn netcat_half_closes() {
         write(&stream, &got);
     });
     let data = noise(4, 300_000);
-    let mut command = Command::new("nc.openbsd");
-    command
-        .args(["-N", "-X", "4", "-x", &proxy.address().to_string()])
-        .args(["127.0.0.1", &origin.port().to_string()]);
-    let got = Running::start(&mut command, &data).ended(LONG);
-    assert!(got.status.success(), "{}", got.stderr);
-    assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
-    assert_eq!(summaries(&proxy.blocks(1)), [accepted(origin.address())]);
+    for version in ["4", "5"] {
+        let mut command = Command::new("nc.openbsd");
+        command
+            .args(["-N", "-X", version, "-x", &proxy.address().to_string()])
+            .args(["127.0.0.1", &origin.port().to_string()]);
+        let got = Running::start(&mut command, &data).ended(LONG);
+        assert!(got.status.success(), "{}", got.stderr);
+        assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
+    }
+    let accepted = accepted(origin.address());
+    assert_eq!(summaries(&proxy.blocks(2)), [accepted.as_str(); 2]);
     proxy.finish();
 }
 
@@ -147,12 +178,21 @@ const SHOP: &[Page] = &[
 
 #[test]
 fn chromium_loads_a_page_with_everything_on_it() {
+    a_page_with_everything_on_it("socks4");
+}
+
+#[test]
+fn chromium_speaks_socks5() {
+    a_page_with_everything_on_it("socks5");
+}
+
+fn a_page_with_everything_on_it(scheme: &str) {
     if !present("chromium", "chromium") {
         return;
     }
     let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
-    let site = Site::at(Ipv4Addr::LOCALHOST, SHOP);
-    let got = chromium(&proxy, &site.url());
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), SHOP);
+    let got = chromium(&proxy, scheme, &site.url());
     let page = got.text();
     let told = proxy.said();
     assert!(page.contains("Told+123+45+67"), "{got:#?} {told:#?}");
@@ -177,10 +217,10 @@ fn chromium_is_kept_from_a_denied_page() {
     if !present("chromium", "chromium") {
         return;
     }
-    let site = Site::at(Ipv4Addr::LOCALHOST, SHOP);
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), SHOP);
     let rules = format!("deny c 127.0.0.1 {}\n{LOOPBACK_ONLY}", site.port());
     let proxy = Proxy::start(&rules, &[]);
-    let got = chromium(&proxy, &site.url());
+    let got = chromium(&proxy, "socks4", &site.url());
     let page = got.text();
     assert!(
         !page.contains("A shop") && !page.contains("Told"),
@@ -199,8 +239,8 @@ fn rules_overwritten_while_curl_looks_on() {
         return;
     }
     // They stand for two universities, 140.113. and 140.114.
-    let here = Site::at(Ipv4Addr::new(127, 113, 0, 1), GREETINGS);
-    let there = Site::at(Ipv4Addr::new(127, 114, 0, 1), GREETINGS);
+    let here = Site::at(Ipv4Addr::new(127, 113, 0, 1).into(), GREETINGS);
+    let there = Site::at(Ipv4Addr::new(127, 114, 0, 1).into(), GREETINGS);
     let proxy = Proxy::start("permit c - - 127.114. -\n", &[]);
     let ask = |site: &Site| curl("--socks4", proxy.address(), &site.url());
 
@@ -224,7 +264,7 @@ fn no_server_no_page_and_again_with_a_server() {
     if !present("curl", "curl") {
         return;
     }
-    let site = Site::at(Ipv4Addr::LOCALHOST, GREETINGS);
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
     // On an address of its own, lest another test take the port meanwhile. Of
     // an option given twice, the last counts.
     let first = Proxy::start(LOOPBACK_ONLY, &["--bind", "127.115.0.1"]);
@@ -259,18 +299,23 @@ fn no_server_no_page_and_again_with_a_server() {
 
 #[test]
 fn ftp_with_50_megabytes() {
-    ftp_through_bind(50, LONG);
+    ftp_through_bind(50, "SOCKS4_SERVER", LONG);
+}
+
+#[test]
+fn ftp_through_socks5() {
+    ftp_through_bind(5, "SOCKS5_SERVER", LONG);
 }
 
 #[test]
 #[ignore = "three copies need 4 GB of disk"]
 fn ftp_with_1200_megabytes() {
-    ftp_through_bind(1200, Duration::from_secs(1200));
+    ftp_through_bind(1200, "SOCKS4_SERVER", Duration::from_secs(1200));
 }
 
 /// A listing, an upload and a download in active mode: for each the FTP server
 /// connects to the proxy, where the client has had a port bound for it.
-fn ftp_through_bind(megabytes: u64, patience: Duration) {
+fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
     if !present("socksify", "dante-client")
         || !present("tnftp", "tnftp")
         || !present(ftp::VSFTPD, "vsftpd")
@@ -286,7 +331,8 @@ fn ftp_through_bind(megabytes: u64, patience: Duration) {
     let server = FtpServer::start(&root, &proxy.folder().join("vsftpd.conf"));
     let script = "user anonymous guest\nbinary\nls\nput original stored\n\
                   get stored fetched\nquit\n";
-    let got = ftp::session(proxy.address(), &server, &home, script, patience);
+    let door = (language, proxy.address());
+    let got = ftp::session(door, &server, &home, script, patience);
     let told = got.text();
     assert!(told.contains("been-here-before"), "{got:#?}");
     assert_eq!(told.matches("226 ").count(), 3, "{told}");
@@ -333,13 +379,13 @@ fn curl(version: &str, proxy: SocketAddr, url: &str) -> Ended {
 }
 
 /// The page as a browser has it after its scripts have run.
-fn chromium(proxy: &Proxy, url: &str) -> Ended {
+fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> Ended {
     let home = proxy.folder().join("browser");
     fs::create_dir(&home).unwrap();
     let mut command = Command::new("chromium");
     command
         .args(["--headless", "--dump-dom", "--disable-gpu"])
-        .arg(format!("--proxy-server=socks4://{}", proxy.address()))
+        .arg(format!("--proxy-server={scheme}://{}", proxy.address()))
         // Otherwise it goes round the proxy for loopback.
         .arg("--proxy-bypass-list=<-loopback>")
         // The sandbox does not work for root, and the only page is our own.

@@ -65,8 +65,10 @@ impl FtpServer {
 
 /// One session of tnftp in active mode, through the proxy, in this folder.
 /// Dante's library takes over the program's `connect`, `bind` and `accept`.
+///
+/// The variable for the server's address says in which language to talk to it.
 pub(super) fn session(
-    proxy: SocketAddr,
+    (language, proxy): (&str, SocketAddr),
     server: &FtpServer,
     folder: &Path,
     script: &str,
@@ -80,7 +82,7 @@ pub(super) fn session(
         .env("HOME", folder)
         // Otherwise the library goes round the proxy for loopback.
         .env("SOCKS_AUTOADD_LANROUTES", "no")
-        .env("SOCKS4_SERVER", proxy.to_string())
+        .env(language, proxy.to_string())
         // The settings of this machine are not those of the test.
         .env("SOCKS_CONF", "/dev/null");
     Running::start(&mut command, script.as_bytes()).ended(patience)

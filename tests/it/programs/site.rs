@@ -1,7 +1,7 @@
 //! HTTP origins that remember who came for what.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -26,7 +26,7 @@ struct Visits {
 impl Site {
     /// Serves on a free port of this address. All of 127.0.0.0/8 is this
     /// machine, so one machine can be several sites.
-    pub(super) fn at(address: Ipv4Addr, pages: &'static [Page]) -> Site {
+    pub(super) fn at(address: IpAddr, pages: &'static [Page]) -> Site {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let visits = Arc::new(Visits::default());
