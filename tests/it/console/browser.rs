@@ -110,7 +110,17 @@ impl Browser {
 
     /// Runs this in the page, as it is at one moment.
     pub(super) fn ask(&self, script: &str) -> Value {
-        self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+        let body = json!({ "script": script, "args": [] });
+        // While a page only begins to arrive, the driver's own script stumbles over
+        // a document that has nothing in it yet.
+        let is_too_early = |told: &Value| told.to_string().contains("(reading 'nodeType')");
+        until("a page to ask", || {
+            match self.try_request("POST", "/execute/sync", Some(&body)) {
+                Ok(answer) => Some(answer),
+                Err(told) if is_too_early(&told) => None,
+                Err(told) => panic!("{script}: {told:#}"),
+            }
+        })
     }
 
     /// Presses these keys, one after the other.
@@ -175,6 +185,12 @@ impl Browser {
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.try_request(method, path, body);
+        answer.unwrap_or_else(|told| panic!("{method} {path}: {told:#}"))
+    }
+
+    /// The answer, or what the driver complains of.
+    fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
         let url = format!("{}{path}", self.session);
         let answer = match body {
             Some(body) => self.agent.post(&url).send(body.to_string()),
@@ -183,8 +199,10 @@ impl Browser {
         let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
         let told = answer.body_mut().read_to_string().expect("an answer");
         let told: Value = serde_json::from_str(&told).expect("an answer in JSON");
-        assert!(answer.status().is_success(), "{method} {path}: {told:#}");
-        told["value"].clone()
+        match answer.status().is_success() {
+            true => Ok(told["value"].clone()),
+            false => Err(told),
+        }
     }
 }
 
