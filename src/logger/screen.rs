@@ -101,9 +101,13 @@ impl Screen {
             return;
         };
         match screen.put(&block(answered)) {
-            Put::Written(0) | Put::FailsStill => {}
-            Put::Written(lost) => self.say(&lost_messages(lost)),
-            Put::Fails(error) => self.say(&format_args!(
+            Put::Written(0) | Put::Begun(None) | Put::Lost(None) => {}
+            Put::Written(lost) => {
+                if !say(&mut self.diagnostics, &lost_messages(lost)) {
+                    screen.set_lost(lost);
+                }
+            }
+            Put::Begun(Some(error)) | Put::Lost(Some(error)) => self.say(&format_args!(
                 "stdout: {error}; screen messages are lost, everything else goes on"
             )),
         }
@@ -131,7 +135,8 @@ impl Screen {
     }
 
     fn say(&mut self, what: &dyn fmt::Display) {
-        say(&mut self.diagnostics, what);
+        // What is lost is counted.
+        let _ = say(&mut self.diagnostics, what);
     }
 
     fn throttled(&mut self, topic: Topic, what: &dyn fmt::Display) {
@@ -141,9 +146,12 @@ impl Screen {
         match throttle.pass(Instant::now()) {
             None => {}
             Some(0) => self.say(what),
-            Some(held) => self.say(&format_args!(
-                "{what} (and {held} more since the last line)"
-            )),
+            Some(held) => {
+                let line = format_args!("{what} (and {held} more since the last line)");
+                if !say(&mut self.diagnostics, &line) {
+                    throttle.held += held;
+                }
+            }
         }
     }
 
@@ -168,7 +176,9 @@ impl Screen {
                 Topic::LostMessages => "screen messages dropped: nobody read them fast enough",
                 Topic::LostLines => "lines dropped: nobody read them fast enough",
             };
-            say(&mut self.diagnostics, &format_args!("{count} {what}"));
+            if !say(&mut self.diagnostics, &format_args!("{count} {what}")) {
+                throttle.held += count;
+            }
         }
     }
 
@@ -201,14 +211,20 @@ fn lost_messages(count: u64) -> String {
     format!("stdout: {count} screen messages were lost")
 }
 
-/// One line on stderr. What is lost while that fails is counted, and told when it
-/// works again.
-fn say(diagnostics: &mut Sink, what: &dyn fmt::Display) {
-    let mut line = |what: &dyn fmt::Display| diagnostics.put(&format!("threadsocks: {what}\n"));
-    if let Put::Written(lost @ 1..) = line(what) {
-        line(&format_args!(
-            "stderr: {lost} lines were lost before this one"
-        ));
+/// One line on stderr; false if it is lost. How many were is told in front of the
+/// next that is not.
+fn say(diagnostics: &mut Sink, what: &dyn fmt::Display) -> bool {
+    let notice = match diagnostics.lost() {
+        0 => String::new(),
+        lost => format!("threadsocks: stderr: {lost} lines were lost here\n"),
+    };
+    match diagnostics.put(&format!("{notice}threadsocks: {what}\n")) {
+        Put::Written(_) => true,
+        Put::Begun(_) => {
+            diagnostics.set_lost(0);
+            true
+        }
+        Put::Lost(_) => false,
     }
 }
 
@@ -437,9 +453,48 @@ mod tests {
         assert_eq!(
             said.holds(),
             "threadsocks: listening on 127.0.0.1:1\n\
-             threadsocks: listening on 127.0.0.1:4\n\
-             threadsocks: stderr: 2 lines were lost before this one\n"
+             threadsocks: stderr: 2 lines were lost here\n\
+             threadsocks: listening on 127.0.0.1:4\n"
         );
+    }
+
+    /// However little is taken at a time: each line is whole, or counted.
+    #[test]
+    fn l05_what_stderr_loses_is_counted_to_the_last_line() {
+        const LINES: u16 = 500;
+        let said = Disk::default();
+        let mut screen = Screen::new(Output {
+            screen: None,
+            diagnostics: Box::new(said.clone()),
+            detail: Detail::Usual,
+        });
+        for port in 1..=LINES {
+            said.has_room_for(usize::from(port * 7 % 50));
+            screen.show(Event::Listening(([127, 0, 0, 1], port).into()));
+        }
+        said.has_room_for(usize::MAX);
+        screen.show(Event::Listening(([127, 0, 0, 1], 1).into()));
+        let (mut whole, mut lost) = (0, 0);
+        for line in said.holds().lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["threadsocks:", "listening", "on", _] => whole += 1,
+                [
+                    "threadsocks:",
+                    "stderr:",
+                    count,
+                    "lines",
+                    "were",
+                    "lost",
+                    "here",
+                ] => {
+                    lost += count.parse::<u16>().expect("a number");
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        assert!(lost > 0);
+        assert_eq!(whole + lost, LINES + 1);
     }
 
     #[test]

@@ -13,15 +13,15 @@ pub(super) struct Sink {
     lost: Option<u64>,
 }
 
-/// What became of a message.
+/// What became of a message. A reason is told where it fails for the first time.
 #[derive(Debug)]
 pub(super) enum Put {
     /// It is written, and so many before it were lost since it failed first.
     Written(u64),
-    /// This is the first failure, for this reason.
-    Fails(io::Error),
-    /// It fails as before.
-    FailsStill,
+    /// It has begun, and will be ended before the next.
+    Begun(Option<io::Error>),
+    /// It is lost.
+    Lost(Option<io::Error>),
 }
 
 impl Sink {
@@ -33,6 +33,16 @@ impl Sink {
         }
     }
 
+    /// How many messages are lost of which nobody has been told.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.unwrap_or(0)
+    }
+
+    /// So many are lost, and still to be told of.
+    pub(super) fn set_lost(&mut self, count: u64) {
+        self.lost = Some(count);
+    }
+
     /// Writes a message, with what is missing of the last one in front. One that
     /// has begun will be ended; one that has not is lost, and counted.
     pub(super) fn put(&mut self, message: &str) -> Put {
@@ -40,17 +50,18 @@ impl Sink {
         let mut bytes = std::mem::take(&mut self.rest);
         bytes.extend(message.as_bytes());
         let (written, result) = self.write_as_far(&bytes);
-        let kept = if written > begun { bytes.len() } else { begun };
+        let has_begun = written > begun;
+        let kept = if has_begun { bytes.len() } else { begun };
         self.rest = bytes.get(written..kept).unwrap_or_default().to_vec();
-        match (result, self.lost.take()) {
-            (Ok(()), lost) => Put::Written(lost.unwrap_or(0)),
-            (Err(error), before) => {
-                self.lost = Some(before.unwrap_or(0) + u64::from(written <= begun));
-                match before {
-                    None => Put::Fails(error),
-                    Some(_) => Put::FailsStill,
-                }
-            }
+        let before = self.lost.take();
+        let Err(error) = result else {
+            return Put::Written(before.unwrap_or(0));
+        };
+        let first = before.is_none().then_some(error);
+        self.lost = Some(before.unwrap_or(0) + u64::from(!has_begun));
+        match has_begun {
+            true => Put::Begun(first),
+            false => Put::Lost(first),
         }
     }
 

@@ -30,13 +30,17 @@ pub(crate) const MAX_PIPES: usize = 32;
 /// (16,384 pages).
 const CAPACITY: usize = 1 << 20;
 
-/// Bytes moved out of the pipe by one splice(2). The system sends a few pages at a
-/// time and waits for each of these sends as long as for a write, so that a slow
-/// reader, as long as it reads on, keeps it from us for many times that.
-const PART: usize = 256 << 10;
+/// Bytes moved out of the pipe by one splice(2), at first. The system sends a few
+/// pages at a time and waits for each of these sends as long as for a write: a
+/// slow reader, as long as it reads on, keeps a splice from us for many times that.
+/// So parts grow only while the reader is quick.
+const SMALLEST_PART: usize = 32 << 10;
 
-/// The same for a reader that took longer than a [`LULL`] for the part before.
-const SMALL_PART: usize = 32 << 10;
+/// Larger parts save hardly any time.
+const LARGEST_PART: usize = 256 << 10;
+
+/// A reader that takes a part in less time is quick.
+const QUICK: Duration = Duration::from_millis(50);
 
 /// Pipes that exist now.
 static PIPES: AtomicUsize = AtomicUsize::new(0);
@@ -96,6 +100,7 @@ impl Pipe {
         is_over: &impl Fn() -> bool,
     ) -> io::Result<Pause> {
         let mut is_first = true;
+        let mut part = SMALLEST_PART;
         loop {
             if !net::wait_readable(&from, Deadline::after(LULL))? {
                 return Ok(Pause::Lull);
@@ -116,15 +121,15 @@ impl Pipe {
             if is_over() {
                 return Ok(Pause::Over);
             }
-            if !self.empty(count, to, gauge, is_over)? {
+            if !self.empty(count, &mut part, to, gauge, is_over)? {
                 return Ok(Pause::Over);
             }
             gauge.set_writing(false);
         }
     }
 
-    /// Moves these bytes from the pipe to the socket; false if this was over
-    /// before the reader had taken all.
+    /// Moves these bytes from the pipe to the socket, in parts that suit the
+    /// reader; false if this was over before it had taken all.
     ///
     /// When the connection is reset in the middle of it, splice(2) tells how far
     /// it came and forgets the reset; what follows is told of a broken pipe, as
@@ -132,18 +137,18 @@ impl Pipe {
     fn empty(
         &self,
         count: usize,
+        part: &mut usize,
         to: BorrowedFd<'_>,
         gauge: &Gauge,
         is_over: &impl Fn() -> bool,
     ) -> io::Result<bool> {
         let mut had_ended = false;
-        let mut part = PART;
         let mut left = count;
         while left > 0 {
             // Before each part: one that is gone does not say it any more.
             had_ended = had_ended || says_no_more(to)?;
             let began = Instant::now();
-            let moved = match pass(self.read_end.as_fd(), to, left.min(part)) {
+            let moved = match pass(self.read_end.as_fd(), to, left.min(*part)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
                 Err(Errno::EAGAIN) => 0,
@@ -152,10 +157,9 @@ impl Pipe {
                 }
                 Err(error) => return Err(error.into()),
             };
-            part = if began.elapsed() > LULL {
-                SMALL_PART
-            } else {
-                PART
+            *part = match began.elapsed() < QUICK {
+                true => (*part * 2).min(LARGEST_PART),
+                false => SMALLEST_PART,
             };
             gauge.add(moved);
             left = left.saturating_sub(moved);

@@ -11,6 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use threadsocks::client;
 
 use crate::ends::{Origin, finish, patient, read_all, read_exactly, relayed, write};
+use crate::network::alone;
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
 /// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
@@ -139,6 +140,30 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
     }
+}
+
+/// Nor is such a reader idle, however little the system can hold for it.
+#[test]
+fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
+    alone(|network| {
+        network.set("tcp_wmem", "4096 16384 131072");
+        let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "2s", "-v"]);
+        let endless = Origin::serving(|stream| {
+            let much = vec![7; 1 << 20];
+            while (&stream).write_all(&much).is_ok() {}
+        });
+        let client = dial_with_little_room(proxy.address());
+        let client = client::connect(client, &endless.target(), b"").expect("granted");
+        let began = Instant::now();
+        let mut buffer = [0; 4096];
+        while began.elapsed() < Duration::from_secs(8) {
+            (&client).read_exact(&mut buffer).expect("more of it");
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        assert!(!proxy.said().iter().any(|it| it.contains("ending=")));
+        drop(client);
+        proxy.finish();
+    });
 }
 
 /// A connection that holds hardly more than what its reader has taken.
