@@ -203,12 +203,13 @@ impl From<io::Error> for Unanswered {
     }
 }
 
-/// Does this error of socket(2), bind(2) or connect(2) tell of this machine, which
-/// lacks descriptors, memory or ports, rather than of the other?
+/// Does this error of socket(2) or connect(2) tell of this machine, which lacks
+/// descriptors or memory, rather than of the other? (One of ports, or of an
+/// address of that family, is about this destination: another may be reached.)
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL)
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
     )
 }
 

@@ -1,6 +1,5 @@
 //! A place for whole messages, which may be full for a while.
 
-use std::fmt;
 use std::io::{self, Write};
 
 /// Where messages go, one after the other, in one piece or not at all.
@@ -86,11 +85,5 @@ impl Sink {
             }
         }
         (written, self.to.flush())
-    }
-}
-
-impl fmt::Debug for Sink {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Sink({} bytes due)", self.rest.len())
     }
 }

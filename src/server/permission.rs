@@ -1,5 +1,7 @@
 //! What the rules say about a visit, with the word of its client's identd.
 
+use std::io;
+
 use super::notes::Notes;
 use super::registry::Visit;
 use crate::event::{Asked, Cause};
@@ -65,7 +67,9 @@ pub(super) fn confirm(
         Ok(Answer::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
         Ok(Answer::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
         Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
-        Err(Unanswered::Failed(error)) if net::is_shortage(&error) => {
+        Err(Unanswered::Failed(error))
+            if net::is_shortage(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
+        {
             return Err(Cause::Exhausted("room to ask identd", error));
         }
         Err(Unanswered::Failed(error)) => return Err(Cause::NoIdent(error)),

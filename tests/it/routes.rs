@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use threadsocks::client;
 
-use crate::ends::{Origin, accept, at, dial_from, noise, read_exactly, reset, through, write};
+use crate::ends::{
+    Origin, accept, at, dial_from, named, noise, read_exactly, reset, through, write,
+};
 use crate::network::{Neighbour, Network, alone};
 use crate::proxy::{PERMIT_ALL, Proxy, until};
 
@@ -37,6 +39,29 @@ fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
 /// few are for the server.
 fn dial_as(number: u8, proxy: &Proxy) -> TcpStream {
     dial_from(([127, 0, 1, number], 30_000).into(), proxy.address())
+}
+
+/// No port for one address of a name: the next one is tried all the same.
+#[test]
+fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
+    alone(|network| {
+        network.hosts("127.0.0.2 two.test\n127.0.0.3 two.test\n");
+        let proxy = Proxy::open();
+        let origin = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = origin.local_addr().unwrap().port();
+        network.four_ports();
+        let first = SocketAddr::from(([127, 0, 0, 2], port));
+        let held: Vec<TcpStream> = (0..4)
+            .map(|_| TcpStream::connect(first).expect("one of four ports"))
+            .collect();
+        assert!(TcpStream::connect(first).is_err(), "there is no fifth");
+        let client = dial_as(1, &proxy);
+        let own = client.local_addr().unwrap();
+        client::connect(client, &named("two.test", port), b"").expect("granted");
+        assert_eq!(proxy.block_for(own).destination, "127.0.0.3");
+        drop((held, origin));
+        proxy.finish();
+    });
 }
 
 #[test]
