@@ -147,7 +147,7 @@ impl Peer {
                     host: Host::Address(to.ip()),
                     port: to.port(),
                 };
-                let granted = client::connect(dial(self.address)?, &target, b"");
+                let granted = client::socks4::connect(dial(self.address)?, &target, b"");
                 granted.map_err(io::Error::other)
             }
         }

@@ -96,7 +96,7 @@ fn connect(visit: &Visit) -> Result<TcpStream, String> {
         reply: Lookahead::new(&stream, deadline),
         request: &stream,
     };
-    match client::connect(handshake, &visit.target, b"") {
+    match client::socks4::connect(handshake, &visit.target, b"") {
         Ok(_) => Ok(stream),
         Err(NotGranted::Refused(refusal)) => {
             Err(format!("refused: {} {refusal}", socks4::code(refusal)))

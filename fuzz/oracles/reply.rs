@@ -89,7 +89,7 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
     let host = Host::from_name(b"a.org");
     let target = Target { host, port: 80 };
     match (
-        client::connect(Server::new(pieces.clone()), &target, b"me"),
+        client::socks4::connect(Server::new(pieces.clone()), &target, b"me"),
         meaning(bytes),
     ) {
         (
@@ -110,7 +110,7 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
         (connected, meant) => panic!("{:?} for {meant:?}", connected.err()),
     }
     // BIND reads two, one behind the other.
-    if let Ok(binding) = client::bind(Server::new(pieces), &target, b"") {
+    if let Ok(binding) = client::socks4::bind(Server::new(pieces), &target, b"") {
         assert_eq!(
             meaning(bytes),
             Ok(Reply {

@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use threadsocks::client::{self, Binding, NotGranted};
+use threadsocks::client::socks4::Binding;
+use threadsocks::client::{self, NotGranted};
 use threadsocks::wire::socks4::Reply;
 use threadsocks::wire::{Command, Refusal, Target};
 
@@ -23,7 +24,7 @@ fn expecting(ip: Ipv4Addr) -> Target {
 }
 
 fn bind(proxy: &Proxy, target: &Target) -> Binding<TcpStream> {
-    client::bind(dial(proxy.address()), target, b"").expect("listening")
+    client::socks4::bind(dial(proxy.address()), target, b"").expect("listening")
 }
 
 /// Where the peer must connect to.
@@ -110,7 +111,7 @@ fn b03_any_peer_that_the_rules_permit() {
 fn b03_any_peer_is_not_even_awaited_if_the_rules_permit_none() {
     let proxy = Proxy::start("permit c -\npermit b 10. - - -\n", &[]);
     let anyone = at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    let result = client::bind(dial(proxy.address()), &anyone, b"");
+    let result = client::socks4::bind(dial(proxy.address()), &anyone, b"");
     assert!(matches!(result, Err(NotGranted::Refused(_))));
     assert_eq!(proxy.blocks(1)[0].summary(), "0.0.0.0:0 BIND Reject");
     proxy.finish();
@@ -260,7 +261,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     let mut ports = [one.address.port(), two.address.port()];
     ports.sort_unstable();
     assert_eq!(ports, [first, second]);
-    let none = client::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
+    let none = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
     assert!(matches!(none, Err(NotGranted::Refused(_))));
     proxy.says("no port to listen on left");
     let address = listening(&one);
@@ -319,7 +320,7 @@ fn b13_x09_what_the_rules_deny_opens_no_listener() {
             .count()
     };
     let before = listens();
-    let result = client::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
+    let result = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
     assert!(matches!(result, Err(NotGranted::Refused(_))));
     proxy.blocks(1);
     assert_eq!(listens(), before);

@@ -62,11 +62,13 @@ impl Case {
                 let remote = listener.local_addr().unwrap();
                 let directions = (Toward::Target, Toward::Dialler);
                 let remote = self.reach(Place::Remote, remote, directions, fault);
-                let client = client::connect(client, &at(remote), b"test").expect("granted");
+                let client =
+                    client::socks4::connect(client, &at(remote), b"test").expect("granted");
                 (client, accept(&listener))
             }
             Bind => {
-                let binding = client::bind(client, &at(EXPECTED), b"test").expect("listening");
+                let binding =
+                    client::socks4::bind(client, &at(EXPECTED), b"test").expect("listening");
                 let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, binding.address.port()));
                 // It is the remote that dials.
                 let directions = (Toward::Dialler, Toward::Target);

@@ -117,7 +117,8 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
                 let client = dial_with_little_room(proxy.address());
-                let client = client::connect(client, &endless.target(), b"").expect("granted");
+                let client =
+                    client::socks4::connect(client, &endless.target(), b"").expect("granted");
                 thread::spawn(move || reads_slowly(&client))
             })
             .collect();
@@ -153,7 +154,7 @@ fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
             while (&stream).write_all(&much).is_ok() {}
         });
         let client = dial_with_little_room(proxy.address());
-        let client = client::connect(client, &endless.target(), b"").expect("granted");
+        let client = client::socks4::connect(client, &endless.target(), b"").expect("granted");
         let began = Instant::now();
         let mut buffer = [0; 4096];
         while began.elapsed() < Duration::from_secs(8) {

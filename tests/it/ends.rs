@@ -110,7 +110,7 @@ pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
 
 /// A connection through the proxy.
 pub(crate) fn through(proxy: SocketAddr, target: &Target) -> TcpStream {
-    client::connect(dial(proxy), target, b"test").expect("granted")
+    client::socks4::connect(dial(proxy), target, b"test").expect("granted")
 }
 
 /// A pair of connected sockets: what the listener accepted, and the other end.

@@ -39,7 +39,7 @@ fn to(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
         // Ends when the proxy does.
         let _ = io::copy(&mut &stream, &mut &stream);
     });
-    client::connect(dial(proxy.address()), &target, user).expect("granted")
+    client::socks4::connect(dial(proxy.address()), &target, user).expect("granted")
 }
 
 /// It is ended, with a reset if something has moved lately.
@@ -175,7 +175,7 @@ fn a_transfer_that_is_ended_is_reset() {
 fn bind_is_ended_while_it_waits_and_while_it_relays() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
     let anybody = at(([0, 0, 0, 0], 0).into());
-    let bind = |target: &Target| client::bind(dial(proxy.address()), target, b"").unwrap();
+    let bind = |target: &Target| client::socks4::bind(dial(proxy.address()), target, b"").unwrap();
     let from = |host| at(([127, 0, 0, host], 0).into());
     let peer_of = |port| dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     // One that waits for somebody, two for anybody, and two that have a peer.
@@ -325,7 +325,7 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
     let connect = |host: u8| {
         let remote = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a port");
         let target = at(remote.local_addr().expect("an address"));
-        let client = client::connect(dial(address), &target, b"")?;
+        let client = client::socks4::connect(dial(address), &target, b"")?;
         let (remote, _) = remote.accept().expect("a connection");
         Ok::<_, NotGranted>((client, remote))
     };

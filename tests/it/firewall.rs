@@ -20,7 +20,7 @@ const DENY: &str = "deny   c 127.0.0.1\n";
 
 /// May a client connect to this origin now?
 fn permitted(proxy: &Proxy, origin: &Origin) -> bool {
-    client::connect(dial(proxy.address()), &origin.target(), b"").is_ok()
+    client::socks4::connect(dial(proxy.address()), &origin.target(), b"").is_ok()
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn rules_about_the_source_see_the_client() {
     assert!(!permitted(&proxy, &origin));
     let neighbour = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
     let client = crate::ends::dial_from(neighbour, proxy.address());
-    client::connect(client, &origin.target(), b"").expect("permitted");
+    client::socks4::connect(client, &origin.target(), b"").expect("permitted");
     proxy.finish();
 }
 

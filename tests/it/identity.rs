@@ -369,7 +369,7 @@ fn bind_asks_too() {
         let anybody = at(([0, 0, 0, 0], 0).into());
         let someone = at(([127, 0, 0, 2], 0).into());
         let bind = |target: &Target, user: &str| {
-            client::bind(dial(proxy.address()), target, user.as_bytes())
+            client::socks4::bind(dial(proxy.address()), target, user.as_bytes())
         };
         // Some peer needs no identd: the first reply does not wait for it.
         let binding = bind(&anybody, "alice").expect("listening");
@@ -401,7 +401,8 @@ fn bind_for_anybody_asks_first_if_all_peers_need_it() {
     alone(|_| {
         let proxy = Proxy::start("permit b 127. ident\n", &[]);
         let anybody = at(([0, 0, 0, 0], 0).into());
-        let bind = |user: &str| client::bind(dial(proxy.address()), &anybody, user.as_bytes());
+        let bind =
+            |user: &str| client::socks4::bind(dial(proxy.address()), &anybody, user.as_bytes());
         assert_eq!(code(bind("alice")), 92);
         let identd = Identd::says(" : USERID : UNIX : alice");
         let binding = bind("alice").expect("listening");

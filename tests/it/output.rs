@@ -16,7 +16,7 @@ use crate::tools::present;
 /// A request that is refused at once.
 fn quick_refusal(proxy: SocketAddr) {
     let nobody = at((Ipv4Addr::LOCALHOST, 0).into());
-    client::connect(dial(proxy), &nobody, b"").expect_err("refused");
+    client::socks4::connect(dial(proxy), &nobody, b"").expect_err("refused");
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_message_has_six_lines_and_an_empty_one() {
     });
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap().port();
-    client::connect(client, &at(CLOSED.into()), b"").expect_err("refused");
+    client::socks4::connect(client, &at(CLOSED.into()), b"").expect_err("refused");
     proxy.finish();
     let mut screen = String::new();
     reader.read_to_string(&mut screen).unwrap();
@@ -56,7 +56,7 @@ fn verbose_tells_each_session_in_a_line() {
     ] {
         assert!(line.contains(part), "{line}");
     }
-    client::connect(dial(proxy.address()), &at(CLOSED.into()), b"").expect_err("refused");
+    client::socks4::connect(dial(proxy.address()), &at(CLOSED.into()), b"").expect_err("refused");
     let line = proxy.says("refused: 127.0.0.1:1: Connection refused");
     assert!(line.contains("up=0 down=0"), "{line}");
     proxy.finish();

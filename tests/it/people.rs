@@ -11,7 +11,7 @@ use crate::proxy::{PERMIT_ALL, Proxy, Setup, binary, until};
 
 /// May this user connect to this origin?
 fn permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
-    match client::connect(dial(proxy.address()), &origin.target(), user.as_bytes()) {
+    match client::socks4::connect(dial(proxy.address()), &origin.target(), user.as_bytes()) {
         Ok(_) => true,
         Err(NotGranted::Refused(Refusal::Rejected)) => false,
         Err(other) => panic!("{other}"),
@@ -176,7 +176,7 @@ fn b12_the_listeners_of_one_client_are_limited() {
     let mut waiting = Vec::new();
     let mut refused = 0;
     for _ in 0..500 {
-        match client::bind(dial(proxy.address()), &anybody, b"") {
+        match client::socks4::bind(dial(proxy.address()), &anybody, b"") {
             Ok(binding) => waiting.push(binding),
             Err(NotGranted::Refused(Refusal::Rejected)) => refused += 1,
             Err(other) => panic!("{other}"),
@@ -184,7 +184,7 @@ fn b12_the_listeners_of_one_client_are_limited() {
     }
     assert_eq!((waiting.len(), refused), (20, 480));
     // Others may.
-    let other = client::bind(dial_from(loopback(2), proxy.address()), &anybody, b"");
+    let other = client::socks4::bind(dial_from(loopback(2), proxy.address()), &anybody, b"");
     drop(other.expect("listening"));
     drop(waiting);
     proxy.finish();

@@ -57,7 +57,7 @@ fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
         assert!(TcpStream::connect(first).is_err(), "there is no fifth");
         let client = dial_as(1, &proxy);
         let own = client.local_addr().unwrap();
-        client::connect(client, &named("two.test", port), b"").expect("granted");
+        client::socks4::connect(client, &named("two.test", port), b"").expect("granted");
         assert_eq!(proxy.block_for(own).destination, "127.0.0.3");
         drop((held, origin));
         proxy.finish();
@@ -73,7 +73,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
         let mut held = Vec::new();
         let refused = (1..).find_map(|number| {
             let client = dial_as(number, &proxy);
-            match client::connect(client, &origin.target(), b"") {
+            match client::socks4::connect(client, &origin.target(), b"") {
                 Ok(client) => {
                     held.push(client);
                     None
@@ -91,7 +91,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
         let mut numbers = 100..;
         until("a free port", || {
             let client = dial_as(numbers.next().unwrap(), &proxy);
-            client::connect(client, &origin.target(), b"").ok()
+            client::socks4::connect(client, &origin.target(), b"").ok()
         });
         drop(held);
         proxy.finish();
@@ -118,7 +118,7 @@ fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
         assert!((0..100).any(|_| happens()), "here it never happens");
         for number in 0..100 {
             let client = dial_as(number, &proxy);
-            let result = client::connect(client, &at(nobody), b"");
+            let result = client::socks4::connect(client, &at(nobody), b"");
             assert!(matches!(result, Err(client::NotGranted::Refused(_))));
         }
         proxy.says("Connection refused");
@@ -135,7 +135,7 @@ fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
             .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap())
             .collect();
         let peer = at(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
-        let result = client::bind(dial_as(1, &proxy), &peer, b"");
+        let result = client::socks4::bind(dial_as(1, &proxy), &peer, b"");
         assert!(matches!(result, Err(client::NotGranted::Refused(_))));
         let line = proxy.says("no port to listen on");
         assert!(line.contains("Address already in use"), "{line}");

@@ -258,7 +258,7 @@ fn o03_a_restart_finds_its_port_free_though_connections_linger() {
             .spawn()
             .unwrap();
         let proxy = until("the server", || TcpStream::connect(address).ok());
-        let client = client::connect(crate::ends::patient(proxy), &origin.target(), b"");
+        let client = client::socks4::connect(crate::ends::patient(proxy), &origin.target(), b"");
         let client = client.expect("granted");
         // The server closes first, and keeps the connection in TIME_WAIT.
         let pid = nix::unistd::Pid::from_raw(server.id() as i32);
@@ -385,7 +385,7 @@ fn o07_a_signal_finds_every_stage_and_leaves_no_block_out() {
         &dialling,
         &request(Command::Connect, &at(hole.address()), b""),
     );
-    let waiting = client::bind(dial(proxy.address()), &at(CLOSED.into()), b"").unwrap();
+    let waiting = client::socks4::bind(dial(proxy.address()), &at(CLOSED.into()), b"").unwrap();
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
@@ -644,7 +644,7 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
         // Until one is turned away; half of them need a thread for a name.
         let targets = [origin.target(), named("localhost", origin.port())];
         for target in targets.iter().cycle() {
-            match client::connect(dial(proxy.address()), target, b"") {
+            match client::socks4::connect(dial(proxy.address()), target, b"") {
                 Ok(client) => held.push(client),
                 Err(_) => break,
             }
@@ -677,7 +677,7 @@ fn s05_one_client_too_many_is_closed_at_once() {
     proxy.says("at capacity: all 10 sessions are taken");
     held.pop();
     until("a free place", || {
-        client::connect(dial(proxy.address()), &origin.target(), b"").ok()
+        client::socks4::connect(dial(proxy.address()), &origin.target(), b"").ok()
     });
     drop(held);
     proxy.finish();

@@ -16,7 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use threadsocks::client::{self, Binding};
+use threadsocks::client;
+use threadsocks::client::socks4::Binding;
 use threadsocks::net::Deadline;
 use threadsocks::wire::{Command, Target};
 
@@ -89,7 +90,7 @@ impl Soak {
     fn connect(&self, target: &Target) -> TcpStream {
         let client = self.dial();
         self.ledger.expects(&client, ACCEPTED);
-        client::connect(client, target, b"soak").expect("granted")
+        client::socks4::connect(client, target, b"soak").expect("granted")
     }
 
     /// A session with both ends in hand: the client's, the remote's.
@@ -104,7 +105,7 @@ impl Soak {
         let client = self.dial();
         self.ledger.expects(&client, in_the_end);
         let expected = at((LOCALHOST, 21).into());
-        let binding = client::bind(client, &expected, b"").expect("listening");
+        let binding = client::socks4::bind(client, &expected, b"").expect("listening");
         let listener = (LOCALHOST, binding.address.port()).into();
         (binding, listener)
     }

@@ -1,29 +1,26 @@
-//! The other side of the same language: how to ask a SOCKS4 server.
-//!
-//! You bring the stream, already connected to the server, with whatever
-//! timeouts you want; anything that reads and writes will do.
+//! How to ask a SOCKS4 server.
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
-//! use threadsocks::client;
+//! use threadsocks::client::socks4;
 //! use threadsocks::wire::{Host, Target};
 //!
 //! let target = Target { host: Host::from_name(b"example.org"), port: 80 };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
-//! let mut remote = client::connect(proxy, &target, b"")?;
+//! let mut remote = socks4::connect(proxy, &target, b"")?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
 //! let mut page = String::new();
 //! remote.read_to_string(&mut page)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddrV4;
 
+use super::NotGranted;
 use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Refusal, Target, Unread};
+use crate::wire::{Command, Target};
 
 /// Asks the server to connect to this target. Afterwards the stream is the
 /// connection to it.
@@ -99,33 +96,11 @@ fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, NotGranted> {
     }
 }
 
-/// Why there is no connection through the server.
-#[derive(Debug)]
-pub enum NotGranted {
-    /// The request cannot be expressed in SOCKS4, or could not be sent.
-    NotSent(io::Error),
-    /// No reply came, or something else than a reply.
-    NoReply(Unread),
-    /// The server refused.
-    Refused(Refusal),
-}
-
-impl fmt::Display for NotGranted {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotGranted::NotSent(error) => write!(out, "the request was not sent: {error}"),
-            NotGranted::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
-            NotGranted::Refused(refusal) => refusal.fmt(out),
-        }
-    }
-}
-
-impl std::error::Error for NotGranted {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::Host;
+    use std::io;
     use std::net::Ipv4Addr;
 
     /// A server that says this, and remembers what it was told.
