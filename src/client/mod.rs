@@ -1,22 +1,55 @@
 //! The other side of the same language: how to ask a SOCKS server.
 //!
-//! You bring the stream, already connected to the server, with whatever
-//! timeouts you want; anything that reads and writes will do.
+//! [`socks4`] and [`socks5`] speak one version each; both can connect and bind,
+//! and SOCKS5 can send datagrams too. You bring the stream, already connected
+//! to the server, with whatever timeouts you want; anything that reads and
+//! writes will do. Not a byte is taken from it behind the last reply.
 
 pub mod socks4;
+pub mod socks5;
 
 use std::fmt;
 use std::io;
 
 use crate::wire::{Refusal, Unread};
 
-/// Why there is no connection through the server.
+/// A server that listens on our behalf. `A` is what its version calls an
+/// address.
+#[derive(Debug)]
+pub struct Binding<S, A> {
+    stream: S,
+    /// Where it listens.
+    pub address: A,
+    /// Reads the second reply.
+    second: fn(&mut S) -> Result<A, NotGranted>,
+}
+
+impl<S, A> Binding<S, A> {
+    /// Waits for the target; the stream then is the connection from it. Also
+    /// tells the address it came from.
+    ///
+    /// # Errors
+    ///
+    /// [`NotGranted`], if another came, or nobody within the server's limit.
+    pub fn wait(mut self) -> Result<(S, A), NotGranted> {
+        let peer = (self.second)(&mut self.stream)?;
+        Ok((self.stream, peer))
+    }
+}
+
+/// Why the server does not do what it was asked for.
 #[derive(Debug)]
 pub enum NotGranted {
-    /// The request cannot be expressed in the server's language, or could not be sent.
+    /// The request cannot be expressed in the server's language, or could not
+    /// be sent.
     NotSent(io::Error),
     /// No reply came, or something else than a reply.
     NoReply(Unread),
+    /// The server accepts none of the methods that were offered, so most likely
+    /// wants a login (SOCKS5).
+    NoMethod,
+    /// User and password are not those of anybody (SOCKS5).
+    LoginDenied,
     /// The server refused.
     Refused(Refusal),
 }
@@ -26,9 +59,43 @@ impl fmt::Display for NotGranted {
         match self {
             NotGranted::NotSent(error) => write!(out, "the request was not sent: {error}"),
             NotGranted::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
+            NotGranted::NoMethod => out.write_str("the server wants another way to log in"),
+            NotGranted::LoginDenied => out.write_str("the server denied the login"),
             NotGranted::Refused(refusal) => refusal.fmt(out),
         }
     }
 }
 
 impl std::error::Error for NotGranted {}
+
+#[cfg(test)]
+mod scripted {
+    use std::io::{self, Read, Write};
+
+    /// A server that says this, and remembers what it was told.
+    pub(super) struct Scripted {
+        pub(super) says: &'static [u8],
+        pub(super) heard: Vec<u8>,
+    }
+
+    impl Read for Scripted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.says.read(buffer)
+        }
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.heard.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub(super) fn server(says: &'static [u8]) -> Scripted {
+        let heard = Vec::new();
+        Scripted { says, heard }
+    }
+}

@@ -50,30 +50,16 @@ pub fn bind<S: Read + Write>(
     user: &[u8],
 ) -> Result<Binding<S>, NotGranted> {
     let address = ask(&mut stream, Command::Bind, target, user)?;
-    Ok(Binding { stream, address })
+    Ok(Binding {
+        stream,
+        address,
+        second: granted,
+    })
 }
 
-/// A server that listens on our behalf.
-#[derive(Debug)]
-pub struct Binding<S> {
-    stream: S,
-    /// Where it listens. The address 0.0.0.0 means the one at which you reached
-    /// the server.
-    pub address: SocketAddrV4,
-}
-
-impl<S: Read + Write> Binding<S> {
-    /// Waits for the target; the stream then is the connection from it. Also
-    /// tells the address it came from.
-    ///
-    /// # Errors
-    ///
-    /// [`NotGranted`], if another came, or nobody within the server's limit.
-    pub fn wait(mut self) -> Result<(S, SocketAddrV4), NotGranted> {
-        let peer = granted(&mut self.stream)?;
-        Ok((self.stream, peer))
-    }
-}
+/// What [`bind`] gives. The address 0.0.0.0 means the one at which you reached
+/// the server.
+pub type Binding<S> = super::Binding<S, SocketAddrV4>;
 
 fn ask<S: Read + Write>(
     stream: &mut S,
@@ -99,36 +85,9 @@ fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, NotGranted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::scripted::server;
     use crate::wire::Host;
-    use std::io;
     use std::net::Ipv4Addr;
-
-    /// A server that says this, and remembers what it was told.
-    struct Scripted {
-        says: &'static [u8],
-        heard: Vec<u8>,
-    }
-
-    impl Read for Scripted {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.says.read(buffer)
-        }
-    }
-
-    impl Write for Scripted {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.heard.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn server(says: &'static [u8]) -> Scripted {
-        let heard = Vec::new();
-        Scripted { says, heard }
-    }
 
     fn target(name: &str) -> Target {
         let host = Host::from_name(name.as_bytes());

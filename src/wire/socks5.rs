@@ -368,6 +368,18 @@ impl Reply {
         Ok(Some((Reply { outcome, bound }, bytes.len() - rest.len())))
     }
 
+    /// How many bytes a reply has at least that begins with these: as many may be
+    /// asked for by who cannot look ahead. Of a whole one, how many it has.
+    pub fn least(bytes: &[u8]) -> usize {
+        match *bytes {
+            [_, _, _, V4, ..] => 10,
+            [_, _, _, NAME, length, ..] => 7 + usize::from(length),
+            [_, _, _, V6, ..] => 22,
+            // With a name of no letter.
+            _ => 7,
+        }
+    }
+
     /// Reads one reply and not a byte more.
     ///
     /// # Errors
@@ -598,6 +610,9 @@ mod tests {
             let bytes = [&[5, 0, 0], &bytes[..]].concat();
             assert_eq!(reply.encode(), bytes);
             read_exactly(&bytes, &reply, |it| Reply::read(it));
+            let least = |length| Reply::least(&bytes[..length]);
+            assert!((0..bytes.len()).all(|it| it < least(it) && least(it) <= bytes.len()));
+            assert_eq!(least(bytes.len()), bytes.len());
         }
     }
 

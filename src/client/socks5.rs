@@ -1,0 +1,544 @@
+//! How to ask a SOCKS5 server.
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! use std::net::TcpStream;
+//! use threadsocks::client::socks5;
+//! use threadsocks::wire::socks5::Login;
+//! use threadsocks::wire::{Host, Target};
+//!
+//! let target = Target { host: Host::from_name(b"example.org"), port: 80 };
+//! let login = Login { user: b"me".to_vec(), password: b"secret".to_vec() };
+//! let proxy = TcpStream::connect("127.0.0.1:1080")?;
+//! let mut remote = socks5::connect(proxy, Some(&login), &target)?;
+//! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+//! let mut page = String::new();
+//! remote.read_to_string(&mut page)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Datagrams go through a socket of your own:
+//!
+//! ```no_run
+//! use std::net::{TcpStream, UdpSocket};
+//! use threadsocks::client::socks5;
+//! use threadsocks::wire::{Host, Target};
+//!
+//! let control = TcpStream::connect("127.0.0.1:1080")?;
+//! let reached = control.peer_addr()?.ip();
+//! let socket = UdpSocket::bind("127.0.0.1:0")?;
+//! let association = socks5::associate(control, None, reached, socket.local_addr()?)?;
+//! let target = Target { host: Host::from_name(b"ntp.example.org"), port: 123 };
+//! association.send(&socket, &[0x23; 48], &target)?;
+//! let mut buffer = vec![0; 65_536];
+//! let (from, time) = association.receive(&socket, &mut buffer)?;
+//! println!("{} bytes from {from}", time.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use super::NotGranted;
+use crate::wire::socks5::{
+    Admission, Choice, Greeting, Header, Login, MAX_FIELD, Method, Reply, Request,
+};
+use crate::wire::{Command, Host, Malformed, Target, Unread};
+
+/// Asks the server to connect to this target. Afterwards the stream is the
+/// connection to it.
+///
+/// # Errors
+///
+/// [`NotGranted`]; the stream is closed then, as the server closes its end too.
+pub fn connect<S: Read + Write>(
+    mut stream: S,
+    login: Option<&Login>,
+    target: &Target,
+) -> Result<S, NotGranted> {
+    ask(&mut stream, login, Command::Connect, target)?;
+    Ok(stream)
+}
+
+/// Asks the server to wait for this target to connect to it; what 0.0.0.0 stands
+/// for is the server's choice, mostly anybody. Tell the target the address of
+/// the [`Binding`], then [`wait`](super::Binding::wait).
+///
+/// # Errors
+///
+/// [`NotGranted`], if the server does not even listen.
+pub fn bind<S: Read + Write>(
+    mut stream: S,
+    login: Option<&Login>,
+    target: &Target,
+) -> Result<Binding<S>, NotGranted> {
+    let address = ask(&mut stream, login, Command::Bind, target)?;
+    Ok(Binding {
+        stream,
+        address,
+        second: granted,
+    })
+}
+
+/// What [`bind`] gives. The addresses 0.0.0.0 and :: mean the one at which you
+/// reached the server. Servers should not give names; some may.
+pub type Binding<S> = super::Binding<S, Target>;
+
+/// Asks the server to relay datagrams (RFC 1928, section 7).
+///
+/// `reached` is the address at which you reached the server, the `peer_addr` of
+/// a stream that leads there: some servers know no better name for themselves
+/// than 0.0.0.0, and mean this one. `from` is where you will send from, as the
+/// server sees it; zeros stand for what you do not know.
+///
+/// # Errors
+///
+/// [`NotGranted`]; also if the server gives a name instead of an address.
+pub fn associate<S: Read + Write>(
+    mut control: S,
+    login: Option<&Login>,
+    reached: IpAddr,
+    from: SocketAddr,
+) -> Result<Association<S>, NotGranted> {
+    let from = Target {
+        host: Host::Address(from.ip().to_canonical()),
+        port: from.port(),
+    };
+    let bound = ask(&mut control, login, Command::Associate, &from)?;
+    let Some(told) = bound.host.address().map(|it| it.to_canonical()) else {
+        let name = Malformed::AddressType(0x03);
+        return Err(NotGranted::NoReply(name.into()));
+    };
+    let ip = if told.is_unspecified() {
+        reached.to_canonical()
+    } else {
+        told
+    };
+    let relay = SocketAddr::new(ip, bound.port);
+    Ok(Association { control, relay })
+}
+
+/// A server that relays our datagrams, for as long as this lives.
+#[derive(Debug)]
+pub struct Association<S> {
+    control: S,
+    relay: SocketAddr,
+}
+
+impl<S> Association<S> {
+    /// The stream of the request. The server says nothing more there; its end is
+    /// the end of the association.
+    pub fn control(&self) -> &S {
+        &self.control
+    }
+
+    /// Where the server takes our datagrams, and sends us those of others from.
+    pub fn relay(&self) -> SocketAddr {
+        self.relay
+    }
+
+    /// Sends these bytes to this target, by way of the server, which will not
+    /// tell whether it likes them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket, and [`ErrorKind::InvalidInput`] for a target that is
+    /// no name.
+    pub fn send(&self, socket: &UdpSocket, data: &[u8], target: &Target) -> io::Result<()> {
+        usable(target)?;
+        let header = Header {
+            fragment: 0,
+            target: target.clone(),
+        };
+        let datagram = [&header.encode(), data].concat();
+        // Datagrams are sent whole or not at all.
+        socket.send_to(&datagram, self.relay).map(|_| ())
+    }
+
+    /// Waits for a datagram; tells who sent it to the server, and its bytes. The
+    /// buffer needs room for one byte more than the longest datagram and its
+    /// header (10 bytes with IPv4, 22 with IPv6) have; 65,536 are always enough.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReceived`]; the next datagram may be better.
+    pub fn receive<'a>(
+        &self,
+        socket: &UdpSocket,
+        buffer: &'a mut [u8],
+    ) -> Result<(Target, &'a [u8]), NotReceived> {
+        let (count, from) = socket.recv_from(buffer).map_err(NotReceived::Failed)?;
+        if (from.ip().to_canonical(), from.port()) != (self.relay.ip(), self.relay.port()) {
+            return Err(NotReceived::Stranger(from));
+        }
+        // The system says nothing of what it had no room for.
+        let Some(datagram) = buffer.get(..count).filter(|it| it.len() < buffer.len()) else {
+            return Err(NotReceived::Cut);
+        };
+        match Header::split(datagram) {
+            Ok((header, data)) if header.fragment == 0 => Ok((header.target, data)),
+            Ok((header, _)) => Err(NotReceived::Fragment(header.fragment)),
+            Err(malformed) => Err(NotReceived::Malformed(malformed)),
+        }
+    }
+}
+
+/// Why what came is nothing to be used.
+#[derive(Debug)]
+pub enum NotReceived {
+    /// The socket failed, or its timeout is over.
+    Failed(io::Error),
+    /// It is not from the server.
+    Stranger(SocketAddr),
+    /// It fills the whole buffer, and its end may be lost.
+    Cut,
+    /// It is a part of a datagram, with this FRAG. Nobody is known to send such.
+    Fragment(u8),
+    /// It has no whole header.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for NotReceived {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReceived::Failed(error) => write!(out, "no datagram: {error}"),
+            NotReceived::Stranger(from) => write!(out, "a datagram of a stranger, {from}"),
+            NotReceived::Cut => out.write_str("a datagram that fills the whole buffer"),
+            NotReceived::Fragment(number) => write!(out, "a fragment, number {number}"),
+            NotReceived::Malformed(malformed) => write!(out, "a bad datagram: {malformed}"),
+        }
+    }
+}
+
+impl std::error::Error for NotReceived {}
+
+/// The whole dialogue up to the first reply; its address.
+fn ask<S: Read + Write>(
+    stream: &mut S,
+    login: Option<&Login>,
+    command: Command,
+    target: &Target,
+) -> Result<Target, NotGranted> {
+    // What cannot be asked is known before the server is bothered.
+    usable(target).map_err(NotGranted::NotSent)?;
+    log_in(stream, login)?;
+    let target = target.clone();
+    tell(stream, &Request { command, target }.encode())?;
+    granted(stream)
+}
+
+/// Offers what we can do, and does what the server has chosen.
+fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Login>) -> Result<(), NotGranted> {
+    let mut methods = vec![Method::Anonymous.code()];
+    if let Some(login) = login {
+        expressible(login).map_err(NotGranted::NotSent)?;
+        methods.push(Method::Password.code());
+    }
+    tell(stream, &Greeting { methods }.encode())?;
+    let Choice(method) = hear(stream, |_| 2, Choice::decode)?;
+    match (method, login) {
+        (Some(Method::Anonymous), _) => Ok(()),
+        (Some(Method::Password), Some(login)) => {
+            tell(stream, &login.encode())?;
+            match hear(stream, |_| 2, Admission::decode)? {
+                Admission::Welcome => Ok(()),
+                Admission::Denied => Err(NotGranted::LoginDenied),
+            }
+        }
+        (None, _) | (Some(Method::Password), None) => Err(NotGranted::NoMethod),
+    }
+}
+
+fn granted(stream: &mut impl Read) -> Result<Target, NotGranted> {
+    let reply = hear(stream, Reply::least, Reply::decode)?;
+    match reply.outcome {
+        Ok(()) => Ok(reply.bound),
+        Err(refusal) => Err(NotGranted::Refused(refusal)),
+    }
+}
+
+/// A target that is neither address nor name can be written, but not meant.
+fn usable(target: &Target) -> io::Result<()> {
+    match &target.host {
+        Host::Unusable(bad) => Err(io::Error::new(ErrorKind::InvalidInput, bad.to_string())),
+        Host::Address(_) | Host::Name(_) => Ok(()),
+    }
+}
+
+/// What is longer would be cut, and be the login of somebody else.
+fn expressible(login: &Login) -> io::Result<()> {
+    if login.user.len().max(login.password.len()) <= MAX_FIELD {
+        return Ok(());
+    }
+    let why = "user and password have at most 255 bytes in SOCKS5";
+    Err(io::Error::new(ErrorKind::InvalidInput, why))
+}
+
+fn tell(stream: &mut impl Write, bytes: &[u8]) -> Result<(), NotGranted> {
+    let sent = stream.write_all(bytes).and_then(|()| stream.flush());
+    sent.map_err(NotGranted::NotSent)
+}
+
+/// Takes a message off the front of what has come, as [`Reply::decode`].
+type Decode<T> = fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>;
+
+/// Reads one message and not a byte more: since nobody can look ahead in this
+/// stream, it asks for no more bytes than the message has at least.
+fn hear<T>(
+    stream: &mut impl Read,
+    least: fn(&[u8]) -> usize,
+    decode: Decode<T>,
+) -> Result<T, NotGranted> {
+    let mut seen = Vec::new();
+    loop {
+        let message = decode(&seen).map_err(|why| NotGranted::NoReply(why.into()))?;
+        if let Some((message, _)) = message {
+            return Ok(message);
+        }
+        let missing = least(&seen).saturating_sub(seen.len());
+        let mut piece = [0; 64];
+        match stream.by_ref().take(missing as u64).read(&mut piece) {
+            Ok(0) => return Err(NotGranted::NoReply(Unread::ended(seen.len()))),
+            Ok(count) => seen.extend(piece.iter().take(count)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                let unread = Unread::Incomplete(seen.len(), error);
+                return Err(NotGranted::NoReply(unread));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::scripted::server;
+    use crate::wire::Refusal;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn target(name: &str) -> Target {
+        let host = Host::from_name(name.as_bytes());
+        Target { host, port: 80 }
+    }
+
+    fn login(user: &str, password: &str) -> Login {
+        let [user, password] = [user, password].map(|it| it.as_bytes().to_vec());
+        Login { user, password }
+    }
+
+    #[test]
+    fn connect_offers_what_it_can_and_leaves_what_follows_the_reply() {
+        let request = b"\x05\x01\x00\x03\x05a.org\x00\x50";
+        let me = login("me", "pass");
+        for (login, says, begins) in [
+            (
+                None,
+                &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01hello"[..],
+                &b"\x05\x01\x00"[..],
+            ),
+            // The server may do without the login that was offered.
+            (
+                Some(&me),
+                b"\x05\x00\x05\x00\x00\x03\x01a\x10\x01hello",
+                b"\x05\x02\x00\x02",
+            ),
+            (
+                Some(&me),
+                b"\x05\x02\x01\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0hello",
+                b"\x05\x02\x00\x02\x01\x02me\x04pass",
+            ),
+        ] {
+            let stream = connect(server(says), login, &target("a.org")).expect("granted");
+            assert_eq!(stream.says, b"hello");
+            assert_eq!(stream.heard, [begins, request].concat());
+        }
+    }
+
+    #[test]
+    fn bind_tells_both_addresses_of_any_kind() {
+        let says = b"\x05\x00\
+            \x05\x00\x00\x04\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\x10\x01\
+            \x05\x00\x00\x03\x05b.org\x00\x14data";
+        let binding = bind(server(says), None, &target("1.2.3.4")).expect("listening");
+        let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
+        let listening = Target {
+            host: Host::Address(ip.into()),
+            port: 0x1001,
+        };
+        assert_eq!(binding.address, listening);
+        let (stream, peer) = binding.wait().expect("granted");
+        assert_eq!(peer.to_string(), "b.org:20");
+        assert_eq!(stream.says, b"data");
+        let request = b"\x05\x02\x00\x01\x01\x02\x03\x04\x00\x50";
+        assert_eq!(stream.heard, [b"\x05\x01\x00", &request[..]].concat());
+    }
+
+    #[test]
+    fn every_refusal_is_told_apart() {
+        let me = login("me", "");
+        for (login, says, told) in [
+            (None, &b"\x05\xff"[..], "another way to log in"),
+            // It was not offered.
+            (None, b"\x05\x02", "another way to log in"),
+            (Some(&me), b"\x05\x02\x01\x01", "denied the login"),
+            (Some(&me), b"\x05\x02\x05\x00", "bad version 0x05"),
+            (Some(&me), b"\x05\x01", "unknown method 0x01"),
+            (
+                None,
+                b"\x05\x00\x05\x02\x00\x01\0\0\0\0\0\0",
+                "server's rules",
+            ),
+            (None, b"\x05\x00\x05\x05\x00\x01\0\0\0\0\0\0", "was refused"),
+            (None, b"\x05\x00\x05\x09\x00\x01\0\0", "bad reply code 9"),
+            (
+                None,
+                b"\x05\x00\x05\x00\x00\x02\0\0",
+                "kind of address 0x02",
+            ),
+            (None, b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0", "after 9 bytes"),
+            (None, b"\x05\x00\x05\x00\x00\x03", "after 4 bytes"),
+            (None, b"\x05\x00", "nothing came"),
+            (None, b"\x05", "after 1 bytes"),
+            (None, b"HTTP/1.1 400", "bad version 0x48"),
+        ] {
+            let Err(error) = connect(server(says), login, &target("a.org")) else {
+                panic!("granted by {says:?}");
+            };
+            let error = error.to_string();
+            assert!(error.contains(told), "{error} for {says:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_not_begun() {
+        let long = "x".repeat(256);
+        for (login, host) in [
+            (None, "a b"),
+            (Some(login(&long, "")), "a.org"),
+            (Some(login("me", &long)), "a.org"),
+        ] {
+            let mut stream = server(b"\x05\x00");
+            let asked = ask(&mut stream, login.as_ref(), Command::Connect, &target(host));
+            let Err(NotGranted::NotSent(why)) = asked else {
+                panic!("{asked:?} with {host}");
+            };
+            assert_eq!(why.kind(), ErrorKind::InvalidInput);
+            assert_eq!(stream.heard, b"");
+        }
+    }
+
+    #[test]
+    fn a_relay_without_an_address_is_where_the_server_was_reached() {
+        let reached = IpAddr::from([10, 0, 0, 9]);
+        let from = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let relay = |says| {
+            let association = associate(server(says), None, reached, from)?;
+            let request = b"\x05\x01\x00\x05\x03\x00\x01\0\0\0\0\0\0";
+            assert_eq!(association.control().heard, request);
+            Ok(association.relay().to_string())
+        };
+        for (says, told) in [
+            (
+                &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01"[..],
+                "10.0.0.1:4097",
+            ),
+            (b"\x05\x00\x05\x00\x00\x01\0\0\0\0\x10\x01", "10.0.0.9:4097"),
+            (
+                b"\x05\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\x01",
+                "10.0.0.9:4097",
+            ),
+            // IPv4 in IPv6's clothes.
+            (
+                b"\x05\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0\0\0\x10\x01",
+                "10.0.0.9:4097",
+            ),
+        ] {
+            let relay: Result<String, NotGranted> = relay(says);
+            assert_eq!(relay.expect("granted"), told);
+        }
+        let named = relay(b"\x05\x00\x05\x00\x00\x03\x05a.org\x10\x01");
+        let unknown = Malformed::AddressType(3);
+        assert!(
+            matches!(named, Err(NotGranted::NoReply(Unread::Malformed(why))) if why == unknown)
+        );
+        let refused = relay(b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0");
+        let unknown = Refusal::UnknownCommand;
+        assert!(matches!(refused, Err(NotGranted::Refused(why)) if why == unknown));
+    }
+
+    /// Two sockets: ours, and one in the place of the server's.
+    fn sockets() -> [UdpSocket; 2] {
+        [(); 2].map(|()| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+            let patience = std::time::Duration::from_secs(20);
+            socket.set_read_timeout(Some(patience)).expect("set");
+            socket
+        })
+    }
+
+    fn associated(relay: &UdpSocket) -> Association<()> {
+        let relay = relay.local_addr().expect("its address");
+        let control = ();
+        Association { control, relay }
+    }
+
+    #[test]
+    fn datagrams_are_wrapped_and_unwrapped() {
+        let [ours, relay] = sockets();
+        let association = associated(&relay);
+        for (host, data) in [("a.org", &b"data"[..]), ("1.2.3.4", b"")] {
+            let target = target(host);
+            association.send(&ours, data, &target).expect("sent");
+            let mut datagram = [0; 64];
+            let (count, from) = relay.recv_from(&mut datagram).expect("a datagram");
+            let header = Header {
+                fragment: 0,
+                target: target.clone(),
+            };
+            let whole = [&header.encode(), data].concat();
+            assert_eq!(datagram[..count], whole);
+            relay.send_to(&whole, from).expect("sent back");
+            // There is room for it, and for one byte more.
+            let mut buffer = vec![0; whole.len() + 1];
+            let received = association.receive(&ours, &mut buffer).expect("received");
+            assert_eq!(received, (target, data));
+        }
+        let unsent = association.send(&ours, b"data", &target("a b"));
+        assert_eq!(unsent.expect_err("no name").kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_is_no_datagram_of_the_relay_is_an_error() {
+        let [ours, relay] = sockets();
+        let [stranger, _] = sockets();
+        let association = associated(&relay);
+        let whole = b"\0\0\0\x01\x01\x02\x03\x04\x00\x50";
+        let fragment = b"\0\0\x07\x01\x01\x02\x03\x04\x00\x50";
+        for (from, datagram, told) in [
+            (&stranger, &whole[..], "of a stranger, 127.0.0.1:"),
+            (&relay, fragment, "number 7"),
+            (&relay, b"", "ends within its header"),
+            (&relay, b"\0\0\0\x01\x01\x02\x03\x04\x00", "ends within its"),
+            (
+                &relay,
+                b"\0\x09\0\x01\x01\x02\x03\x04\0\0",
+                "0x09 where zero",
+            ),
+            (&relay, &[0; 32], "bad kind of address 0x00"),
+            (&relay, &[0; 64], "fills the whole buffer"),
+            (&relay, &[0; 65], "fills the whole buffer"),
+        ] {
+            let to = ours.local_addr().expect("its address");
+            from.send_to(datagram, to).expect("sent");
+            let mut buffer = [0; 64];
+            let error = association.receive(&ours, &mut buffer);
+            let error = error.expect_err("no datagram").to_string();
+            assert!(error.contains(told), "{error} for {datagram:?}");
+        }
+        ours.set_nonblocking(true).expect("set");
+        let mut buffer = [0; 64];
+        let none = association.receive(&ours, &mut buffer);
+        assert!(matches!(none, Err(NotReceived::Failed(_))), "{none:?}");
+    }
+}
