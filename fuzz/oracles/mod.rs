@@ -11,6 +11,8 @@ pub(crate) mod console;
 
 /// One stream, cut in many ways.
 mod pieces;
+/// What our clients talk to.
+mod server;
 
 /// What identd answers.
 pub mod ident;

@@ -1,6 +1,5 @@
 //! A reply is the same in any pieces, and our client believes exactly what it says.
 
-use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use threadsocks::client::{self, NotGranted};
@@ -8,6 +7,7 @@ use threadsocks::wire::socks4::{REPLY_LENGTH, Reply, Request};
 use threadsocks::wire::{Host, Malformed, Refusal, Target, Unread};
 
 use super::pieces::{Stream, cuttings};
+use super::server::Server;
 
 /// The oracle.
 pub fn holds(bytes: &[u8]) {
@@ -51,36 +51,6 @@ fn believed(bytes: &[u8], reply: &Result<Reply, Unread>) {
         (Err(Some(meant)), Err(Unread::Malformed(why))) => assert_eq!(*why, meant),
         (Err(None), Err(Unread::Incomplete(received, _))) => assert_eq!(*received, bytes.len()),
         (meant, read) => panic!("{read:?} instead of {meant:?}"),
-    }
-}
-
-/// A server that has said all it will say, and hears the request.
-struct Server<'a> {
-    says: Stream<'a>,
-    heard: Vec<u8>,
-}
-
-impl Read for Server<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.says.read(buffer)
-    }
-}
-
-impl Write for Server<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.heard.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> Server<'a> {
-    fn new(pieces: Vec<&'a [u8]>) -> Server<'a> {
-        let (says, heard) = (Stream::new(pieces), Vec::new());
-        Server { says, heard }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::fmt::Debug;
 use std::io;
 
+use threadsocks::client::{NotGranted, socks5};
 use threadsocks::wire::socks5::{Admission, Choice, Greeting, Header, Login, Reply, Request};
 use threadsocks::wire::{Command, Host, Malformed, Target, Unread};
 
 use super::pieces::{Stream, cuttings};
+use super::server::Server;
 
 /// The oracle: the first byte says which message the others are.
 pub fn holds(bytes: &[u8]) {
@@ -42,7 +44,10 @@ pub fn holds(bytes: &[u8]) {
             }
         }
         4 => request(bytes),
-        5 => reply(bytes),
+        5 => {
+            reply(bytes);
+            through_the_client(bytes);
+        }
         _ => datagram(bytes),
     }
 }
@@ -102,6 +107,36 @@ fn reply(bytes: &[u8]) {
     assert_eq!(encoded[1], bytes[1]);
     let again = Reply::decode(&encoded).expect("well formed");
     assert_eq!(again, Some((reply, encoded.len())));
+}
+
+/// The client gives the stream back where the reply ends, or says why not.
+fn through_the_client(bytes: &[u8]) {
+    let host = Host::from_name(b"a.org");
+    let target = Target { host, port: 80 };
+    let said = [&[5, 0], bytes].concat();
+    let meant = Reply::decode(bytes);
+    for pieces in cuttings(&said) {
+        let asked = socks5::connect(Server::new(pieces), None, &target);
+        match (asked, &meant) {
+            (Ok(server), Ok(Some((reply, length)))) => {
+                assert_eq!(reply.outcome, Ok(()));
+                assert_eq!(server.says.taken, 2 + length);
+                let request = server.heard.strip_prefix(&[5, 1, 0]).expect("a greeting");
+                let (request, _) = Request::decode(request).unwrap().expect("a request");
+                assert_eq!(request.target, target);
+            }
+            (Err(NotGranted::Refused(why)), Ok(Some((reply, _)))) => {
+                assert_eq!(reply.outcome, Err(why));
+            }
+            (Err(NotGranted::NoReply(Unread::Malformed(why))), Err(meant)) => {
+                assert_eq!(why, *meant);
+            }
+            (Err(NotGranted::NoReply(Unread::Incomplete(received, _))), Ok(None)) => {
+                assert_eq!(received, bytes.len());
+            }
+            (asked, meant) => panic!("{:?} for {meant:?}", asked.err()),
+        }
+    }
 }
 
 fn datagram(bytes: &[u8]) {
