@@ -113,6 +113,9 @@ mod running;
 /// curl, nc, socat, Chromium, FTP clients and servers.
 mod programs;
 
+/// Our SOCKS5 client asks our server, and those of other people.
+mod servers;
+
 /// The console as a web server starts it, without one.
 mod cgi;
 
