@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz     looks for broken promises, FUZZ_SECONDS [60] for each parser (cargo-fuzz, nightly)"
 	@echo "make big      gigabytes: by FTP through BIND, between choppy, slow, stalling and resetting ends"
 	@echo "make soak     ten minutes of everything at once, a minute of noise: does it stay as it was? SOAK_SECONDS=20"
-	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes eight minutes"
+	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes nine minutes"
 	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
 	@echo "make cgi      the console as cgi-bin/console.cgi"
 	@echo "make apache   an Apache of your own with it, on port CONSOLE_PORT [8080]"

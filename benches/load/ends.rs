@@ -1,7 +1,7 @@
 //! Both ends of a connection through a contender; the load generator holds them both.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::libc;
@@ -65,4 +65,11 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
         l_linger: 0,
     };
     Ok(setsockopt(stream, sockopt::Linger, &at_once)?)
+}
+
+/// A socket for datagrams on loopback, which waits for so long for each.
+pub(crate) fn datagrams(patience: Duration) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.set_read_timeout(Some(patience))?;
+    Ok(socket)
 }

@@ -31,7 +31,7 @@ use Wish::{AtLeast, AtMost};
 
 /// Those of connections that fit are meant for a machine that allows 20,000
 /// descriptors: the load generator itself needs two for each.
-pub(crate) const GOALS: [Goal; 18] = [
+pub(crate) const GOALS: [Goal; 22] = [
     goal("down", AtLeast(0.65), Than::Contender(Direct)),
     goal("up", AtLeast(0.65), Than::Contender(Direct)),
     goal("down_cpu", AtMost(0.25), Than::Contender(Dante)),
@@ -45,6 +45,10 @@ pub(crate) const GOALS: [Goal; 18] = [
     goal("rate_8_cpu", AtMost(0.9), Than::Contender(Microsocks)),
     goal("rate_64_cpu", AtMost(0.9), Than::Contender(Microsocks)),
     goal("trip_p50", AtMost(1.05), BestProxy),
+    goal("udp_small", AtLeast(1.5), Than::Contender(Dante)),
+    goal("udp_small_cpu", AtMost(0.6), Than::Contender(Dante)),
+    goal("udp_eight", AtLeast(1.5), Than::Contender(Dante)),
+    goal("udp_trip_p50", AtMost(0.8), Than::Contender(Dante)),
     goal("idle_memory", AtMost(18.0), Nobody),
     goal("most", AtLeast(8000.0), Nobody),
     goal("most_new", AtMost(5.0), Nobody),

@@ -35,6 +35,9 @@ mod connections;
 /// How long one byte takes, and one connection.
 mod latency;
 
+/// Datagrams, where a contender relays them.
+mod udp;
+
 /// Connections on which nothing happens.
 mod idle;
 
@@ -73,7 +76,7 @@ cargo bench --bench load -- [OPTIONS]
       --quick          under a minute [this]
       --full           under ten minutes; also as many idle connections as fit
       --only NAMES     these contenders: direct,threadsocks,plain,microsocks,dante
-      --tests NAMES    these tests: bulk,connections,latency,idle,rules
+      --tests NAMES    these tests: bulk,connections,latency,udp,idle,rules
       --before FILE    one more contender: another build of threadsocks
       --out FOLDER     where bench.json and bench.svg are put [docs]
 ";
@@ -98,7 +101,7 @@ enum Task {
 }
 
 struct Options {
-    form: Form,
+    form: &'static Form,
     contenders: Vec<Contender>,
     tests: Vec<String>,
     before: Option<PathBuf>,
@@ -106,7 +109,7 @@ struct Options {
 }
 
 /// By the name of the file they are in.
-const TESTS: [&str; 5] = ["bulk", "connections", "latency", "idle", "rules"];
+const TESTS: [&str; 6] = ["bulk", "connections", "latency", "udp", "idle", "rules"];
 
 /// How long everything takes.
 struct Form {
@@ -116,6 +119,7 @@ struct Form {
     connections: Duration,
     round_trips: Duration,
     while_busy: Duration,
+    datagrams: Duration,
     as_many_as_fit: bool,
 }
 
@@ -126,6 +130,7 @@ const QUICK: Form = Form {
     connections: Duration::from_millis(200),
     round_trips: Duration::from_millis(100),
     while_busy: Duration::from_millis(300),
+    datagrams: Duration::from_millis(200),
     as_many_as_fit: false,
 };
 
@@ -136,6 +141,7 @@ const FULL: Form = Form {
     connections: Duration::from_millis(1000),
     round_trips: Duration::from_millis(700),
     while_busy: Duration::from_millis(1500),
+    datagrams: Duration::from_millis(700),
     as_many_as_fit: true,
 };
 
@@ -147,7 +153,7 @@ impl Options {
 
 fn options() -> Result<Task, lexopt::Error> {
     let mut options = Options {
-        form: QUICK,
+        form: &QUICK,
         contenders: Contender::ALL.to_vec(),
         tests: TESTS.map(str::to_owned).to_vec(),
         before: None,
@@ -158,8 +164,8 @@ fn options() -> Result<Task, lexopt::Error> {
         match argument {
             // Cargo says so to every benchmark.
             Arg::Long("bench") => {}
-            Arg::Long("quick") => options.form = QUICK,
-            Arg::Long("full") => options.form = FULL,
+            Arg::Long("quick") => options.form = &QUICK,
+            Arg::Long("full") => options.form = &FULL,
             Arg::Long("only") => options.contenders = only(&parser.value()?.string()?)?,
             Arg::Long("tests") => options.tests = tests(&parser.value()?.string()?)?,
             Arg::Long("before") => options.before = Some(parser.value()?.into()),
@@ -199,7 +205,7 @@ fn measure(options: &Options) {
     let began = Instant::now();
     let stolen_before = tree::stolen();
     raise_descriptors();
-    let form = &options.form;
+    let form = options.form;
     let mut results = Results::default();
     results.rounds = form.rounds;
     for round in 0..form.rounds {
@@ -243,8 +249,8 @@ fn one_round(order: &[Contender], options: &Options, results: &mut Results) {
         .iter()
         .filter_map(|contender| start(*contender, options, results))
         .collect();
-    let form = &options.form;
-    let tests: [(&str, Test); 8] = [
+    let form = options.form;
+    let tests: [(&str, Test); 12] = [
         ("bulk", &|peer| {
             bulk::measure(peer, 1, Direction::Down, form.bulk)
         }),
@@ -269,6 +275,16 @@ fn one_round(order: &[Contender], options: &Options, results: &mut Results) {
         ("latency", &|peer| {
             latency::new_while_busy(peer, form.while_busy)
         }),
+        ("udp", &|peer| {
+            udp::measure(peer, 1, udp::SMALL, form.datagrams)
+        }),
+        ("udp", &|peer| {
+            udp::measure(peer, 1, udp::LARGE, form.datagrams)
+        }),
+        ("udp", &|peer| {
+            udp::measure(peer, 8, udp::SMALL, form.datagrams)
+        }),
+        ("udp", &|peer| udp::round_trip(peer, form.round_trips)),
     ];
     for (_, test) in tests.iter().filter(|(name, _)| options.wants(name)) {
         for peer in &peers {

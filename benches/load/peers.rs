@@ -1,7 +1,7 @@
 //! The contenders, each a child process that listens on loopback, and how to ask it for a connection.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use threadsocks::client;
-use threadsocks::wire::{Host, Target};
+use threadsocks::client::socks5::{self, Association};
+use threadsocks::client::{NotGranted, socks4};
+use threadsocks::wire::socks5::Header;
+use threadsocks::wire::{Host, Refusal, Target};
 
 use crate::ends::{Pair, dial, listen};
 use crate::tree::{self, Usage};
@@ -137,19 +139,32 @@ impl Peer {
     pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match self.contender {
             Contender::Direct => dial(to),
+            // Which knows no SOCKS4.
             Contender::Microsocks => {
-                let stream = dial(self.address)?;
-                ask_socks5(&stream, to)?;
-                Ok(stream)
-            }
-            _ => {
-                let target = Target {
-                    host: Host::Address(to.ip()),
-                    port: to.port(),
-                };
-                let granted = client::socks4::connect(dial(self.address)?, &target, b"");
+                let granted = socks5::connect(dial(self.address)?, None, &target(to));
                 granted.map_err(io::Error::other)
             }
+            _ => {
+                let granted = socks4::connect(dial(self.address)?, &target(to), b"");
+                granted.map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// How datagrams get from one address to the other; nothing if the contender
+    /// has no UDP.
+    pub(crate) fn way(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Option<Way>> {
+        match self.contender {
+            Contender::Direct => return Ok(Some(Way::direct(to))),
+            // Which knows no SOCKS5.
+            Contender::Plain => return Ok(None),
+            _ => {}
+        }
+        let control = dial(self.address)?;
+        match socks5::associate(control, None, self.address.ip(), from) {
+            Ok(association) => Ok(Some(Way::through(association, to))),
+            Err(NotGranted::Refused(Refusal::UnknownCommand)) => Ok(None),
+            Err(why) => Err(io::Error::other(why)),
         }
     }
 
@@ -163,6 +178,45 @@ impl Peer {
     pub(crate) fn usage(&self) -> Usage {
         let server = self.server.as_ref().expect("not the direct connection");
         tree::usage(server.child.id())
+    }
+}
+
+/// How datagrams get to a target.
+pub(crate) struct Way {
+    /// Where they are sent.
+    pub(crate) stop: SocketAddr,
+    /// What stands in front of each, there and back.
+    pub(crate) header: Vec<u8>,
+    /// It ends with us.
+    _association: Option<Association<TcpStream>>,
+}
+
+impl Way {
+    fn direct(to: SocketAddr) -> Way {
+        Way {
+            stop: to,
+            header: Vec::new(),
+            _association: None,
+        }
+    }
+
+    fn through(association: Association<TcpStream>, to: SocketAddr) -> Way {
+        let header = Header {
+            fragment: 0,
+            target: target(to),
+        };
+        Way {
+            stop: association.relay(),
+            header: header.encode(),
+            _association: Some(association),
+        }
+    }
+}
+
+fn target(address: SocketAddr) -> Target {
+    Target {
+        host: Host::Address(address.ip()),
+        port: address.port(),
     }
 }
 
@@ -261,26 +315,6 @@ fn dante(port: u16, folder: &Path) -> io::Result<Command> {
     command.arg("-f").arg(file);
     command.arg("-p").arg(folder.join("pid"));
     Ok(command)
-}
-
-/// The few bytes of SOCKS5 without authentication, for microsocks, which knows
-/// nothing else. It wants the request after its answer to the greeting.
-fn ask_socks5(mut stream: &TcpStream, to: SocketAddr) -> io::Result<()> {
-    let SocketAddr::V4(to) = to else {
-        return Err(io::Error::other("not an IPv4 address"));
-    };
-    stream.write_all(&[0x05, 0x01, 0x00])?;
-    let mut method = [0; 2];
-    stream.read_exact(&mut method)?;
-    let [a, b, c, d] = to.ip().octets();
-    let [p1, p0] = to.port().to_be_bytes();
-    stream.write_all(&[0x05, 0x01, 0x00, 0x01, a, b, c, d, p1, p0])?;
-    let mut reply = [0; 10];
-    stream.read_exact(&mut reply)?;
-    match (method, reply) {
-        ([0x05, 0x00], [0x05, 0x00, ..]) => Ok(()),
-        _ => Err(io::Error::other(format!("refused: {method:?} {reply:?}"))),
-    }
 }
 
 /// A port on which nobody listens now. Below those that the system gives out,
