@@ -33,9 +33,9 @@ Who may use it:
 
 Where it listens:
   -b, --bind ADDR            address for clients [0.0.0.0]
-      --bind-ports LO-HI     ports for BIND [any free one]
-      --advertise IP         address told to clients of BIND [the one they
-                             reached us at]
+      --bind-ports LO-HI     ports for BIND and UDP [any free one]
+      --advertise IP         address told to clients of BIND and UDP [the one
+                             they reached us at]
 
 How long it waits (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    for the request [30s]
@@ -45,6 +45,7 @@ How long it waits (30s, 2m, 1h 30m; some can be off):
       --idle-timeout T|off     for a byte, either way [off]
       --half-closed-timeout T|off
                                the same, once one side has ended [5m]
+      --udp-timeout T|off      for a datagram, either way [5m]
       --grace T                for live sessions, when it stops [10s]
 
 How much:
@@ -185,6 +186,9 @@ where
             Arg::Long("half-closed-timeout") => {
                 let limit = value(&mut parser, "--half-closed-timeout", time_or_off)?;
                 settings.half_closed_timeout = limit;
+            }
+            Arg::Long("udp-timeout") => {
+                settings.udp_timeout = value(&mut parser, "--udp-timeout", time_or_off)?;
             }
             Arg::Long("grace") => settings.grace = value(&mut parser, "--grace", any_time)?,
             Arg::Long("max-sessions") => {
@@ -334,38 +338,6 @@ mod tests {
             ),
             ("-c /etc/x", set(|o| o.config = "/etc/x".into())),
             ("--config x", set(|o| o.config = "x".into())),
-            (
-                "--handshake-timeout 5s",
-                set(|o| o.settings.handshake_timeout = Duration::from_secs(5)),
-            ),
-            (
-                "--connect-timeout 1m",
-                set(|o| o.settings.connect_timeout = Duration::from_secs(60)),
-            ),
-            (
-                "--bind-timeout 250ms",
-                set(|o| o.settings.bind_timeout = Duration::from_millis(250)),
-            ),
-            (
-                "--idle-timeout 1h",
-                set(|o| o.settings.idle_timeout = Some(Duration::from_secs(3600))),
-            ),
-            (
-                "--idle-timeout off",
-                set(|o| o.settings.idle_timeout = None),
-            ),
-            (
-                "--half-closed-timeout off",
-                set(|o| o.settings.half_closed_timeout = None),
-            ),
-            (
-                "--half-closed-timeout 9s",
-                set(|o| o.settings.half_closed_timeout = Some(Duration::from_secs(9))),
-            ),
-            (
-                "--ident-timeout 3s",
-                set(|o| o.settings.ident_timeout = Duration::from_secs(3)),
-            ),
             ("--enforce", set(|o| o.settings.enforce = true)),
             (
                 "--max-per-client 5",
@@ -391,6 +363,35 @@ mod tests {
             ("-q", set(|o| o.detail = Detail::Errors)),
         ] {
             assert_eq!(serve(line), options, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_limit_of_time_has_its_option() {
+        for (option, limit) in [
+            (
+                "handshake",
+                (|s| s.handshake_timeout) as fn(Settings) -> Duration,
+            ),
+            ("connect", |s| s.connect_timeout),
+            ("bind", |s| s.bind_timeout),
+            ("ident", |s| s.ident_timeout),
+        ] {
+            let line = format!("--{option}-timeout 77s");
+            assert_eq!(limit(serve(&line).settings), Duration::from_secs(77));
+        }
+        for (option, limit) in [
+            (
+                "idle",
+                (|s| s.idle_timeout) as fn(Settings) -> Option<Duration>,
+            ),
+            ("half-closed", |s| s.half_closed_timeout),
+            ("udp", |s| s.udp_timeout),
+        ] {
+            for (time, meaning) in [("77s", Some(Duration::from_secs(77))), ("off", None)] {
+                let line = format!("--{option}-timeout {time}");
+                assert_eq!(limit(serve(&line).settings), meaning, "{line}");
+            }
         }
     }
 

@@ -75,14 +75,26 @@ pub struct Closed {
     pub confirmed: bool,
     /// The line of `socks.conf` that decided, if one did.
     pub rule: Option<usize>,
-    /// Bytes relayed from client to remote.
+    /// Bytes relayed from client to remote; of datagrams, with their headers.
     pub up: u64,
     /// Bytes relayed from remote to client.
     pub down: u64,
+    /// For UDP ASSOCIATE, what was not passed on.
+    pub drops: Option<Drops>,
     /// From accept to now.
     pub lasted: Duration,
     /// Why it ended.
     pub ending: Ending,
+}
+
+/// Datagrams that were not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops {
+    /// Those that the rules do not permit.
+    pub denied: u64,
+    /// Others: from strangers, unreadable, to impossible addresses, with names
+    /// that were not found, too large for the way back.
+    pub other: u64,
 }
 
 /// What a session asked for.
@@ -90,7 +102,7 @@ pub struct Closed {
 pub struct Asked {
     /// How it put it.
     pub language: Language,
-    /// CONNECT or BIND.
+    /// What is to be done.
     pub command: Command,
     /// As requested, so with the name if it was one.
     pub target: Target,
@@ -158,8 +170,8 @@ pub enum Cause {
     ClientLeft,
     /// Another than the expected peer came.
     Stranger(SocketAddr),
-    /// The server cannot do this yet.
-    Unsupported(Command),
+    /// There are as many UDP associations as there may be: so many.
+    TooMany(usize),
     /// The machine lacks something the session needs: a thread, a port.
     Exhausted(&'static str, io::Error),
 }
@@ -174,10 +186,11 @@ impl Cause {
             Cause::BadName(_) | Cause::NotFound(..) => Refusal::HostUnreachable,
             Cause::Unreachable(_, error) => unreachable_because(error),
             Cause::TooLate => Refusal::TooLate,
-            Cause::Unsupported(_) => Refusal::UnknownCommand,
-            Cause::Impossible(_) | Cause::Loop | Cause::ClientLeft | Cause::Exhausted(..) => {
-                Refusal::Rejected
-            }
+            Cause::Impossible(_)
+            | Cause::Loop
+            | Cause::ClientLeft
+            | Cause::TooMany(_)
+            | Cause::Exhausted(..) => Refusal::Rejected,
         }
     }
 }
@@ -277,7 +290,7 @@ impl fmt::Display for Cause {
             Cause::TooLate => out.write_str("nothing answered within the time limit"),
             Cause::ClientLeft => out.write_str("the client left before the answer"),
             Cause::Stranger(peer) => write!(out, "{peer} came, which was not expected"),
-            Cause::Unsupported(command) => write!(out, "{command} is not supported yet"),
+            Cause::TooMany(most) => write!(out, "all {most} UDP associations are taken"),
             Cause::Exhausted(what, error) => {
                 write!(out, "this machine has no {what} left: {error}")
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::sink::{Put, Sink};
 use super::{Detail, Output};
-use crate::event::{Answered, Closed, Ending, Event};
+use crate::event::{Answered, Closed, Drops, Ending, Event};
 use crate::firewall::News;
 
 /// Lines of one topic on stderr come at most this often; those in between are
@@ -277,6 +277,7 @@ impl fmt::Display for SessionLine<'_> {
             rule,
             up,
             down,
+            drops,
             lasted,
             ending,
         } = self.0;
@@ -301,7 +302,11 @@ impl fmt::Display for SessionLine<'_> {
         let lasted = humantime::format_duration(Duration::from_millis(
             u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
         ));
-        write!(out, " up={up} down={down} lasted=\"{lasted}\" ending=\"")?;
+        write!(out, " up={up} down={down}")?;
+        if let Some(Drops { denied, other }) = drops {
+            write!(out, " denied={denied} dropped={other}")?;
+        }
+        write!(out, " lasted=\"{lasted}\" ending=\"")?;
         Escaped(out).write_fmt(format_args!("{ending}"))?;
         out.write_char('"')
     }

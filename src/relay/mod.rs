@@ -210,7 +210,7 @@ impl Gauge {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn add(&self, count: usize) {
+    pub(crate) fn add(&self, count: usize) {
         self.bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
 

@@ -3,11 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::House;
 use super::destination::{Candidate, candidates};
-use super::duplex::{Down, Ready};
+use super::duplex::{Down, Ready, Relay};
 use super::enforce;
 use super::notes::Notes;
 use super::permission::{obey, question};
@@ -82,7 +81,7 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
     enforce::subject(visit, asked, vec![notes.address], notes)?;
     Ok(Ready {
         reply: asked.language.has_come(peer),
-        down,
+        relay: Relay::Streams(down),
     })
 }
 
@@ -105,27 +104,13 @@ fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expe
 }
 
 /// Opens the listener on every address, whatever address clients reach us at:
-/// the peer comes from the other side. Ports in a range are tried in turn.
+/// the peer comes from the other side.
 fn listen(house: &House, address: IpAddr) -> io::Result<(TcpListener, u16)> {
-    let on = |port| {
+    house.ports.open(|port| {
         let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
         Ok((listener, port))
-    };
-    let Some(ports) = &house.settings.bind_ports else {
-        return on(0);
-    };
-    let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
-    let mut failure = io::ErrorKind::AddrInUse.into();
-    // Counting on over all sessions, so that two at once do not race for a port.
-    let first = house.next_bind_port.fetch_add(1, Ordering::Relaxed) % count;
-    for step in (first..count).chain(0..first) {
-        match on(ports.start().saturating_add(step)) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
+    })
 }
 
 /// Is this the peer that was expected?

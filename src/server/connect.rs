@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::destination::{Candidate, candidates};
-use super::duplex::{Down, Ready};
+use super::duplex::{Down, Ready, Relay};
 use super::enforce;
 use super::notes::Notes;
 use super::registry::Visit;
@@ -48,7 +48,7 @@ pub(super) fn connect(
     let down = Down::reserve(visit)?;
     Ok(Ready {
         reply: asked.language.connected(local),
-        down,
+        relay: Relay::Streams(down),
     })
 }
 

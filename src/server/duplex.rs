@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::association::Association;
 use super::registry::Visit;
 use super::workers::Worker;
 use crate::event::{Cause, Ending};
@@ -13,8 +14,27 @@ use crate::sync::thread;
 pub(super) struct Ready {
     /// What the client is told.
     pub(super) reply: Vec<u8>,
-    /// The thread for the second direction.
-    pub(super) down: Down,
+    pub(super) relay: Relay,
+}
+
+/// What is relayed once the request is granted.
+#[derive(Debug)]
+pub(super) enum Relay {
+    /// Two streams, for which there is a thread for the second direction.
+    Streams(Down),
+    /// Datagrams, with the thread for those that come back.
+    Datagrams(Arc<Association>, Worker),
+}
+
+impl Relay {
+    /// Relays. The calling thread takes the direction from client to remote, and
+    /// is done when that has ended; the last of the two to leave ends the visit.
+    pub(super) fn run(self, visit: &Arc<Visit>) {
+        match self {
+            Relay::Streams(down) => down.relay(visit),
+            Relay::Datagrams(association, down) => association.relay(down),
+        }
+    }
 }
 
 /// The thread for the direction from remote to client. It is reserved before
@@ -30,10 +50,7 @@ impl Down {
             .map_err(|error| Cause::Exhausted("thread", error))
     }
 
-    /// Relays between client and remote. The calling thread becomes the pump
-    /// from client to remote, and is done when that direction has ended; the
-    /// last of the two to leave ends the visit.
-    pub(super) fn relay(self, visit: &Arc<Visit>) {
+    fn relay(self, visit: &Arc<Visit>) {
         self.0.start(format!("s{}-down", visit.number()), {
             let visit = Arc::clone(visit);
             move || {
@@ -147,7 +164,7 @@ mod tests {
         let (present, all_left) = bounded::<Infallible>(0);
         let (healthy, [client, remote]) = visit(&house, &present);
         let down = Down::reserve(&healthy).expect("a thread");
-        let relay = move || down.relay(&healthy);
+        let relay = move || Relay::Streams(down).run(&healthy);
         house
             .workers
             .start("s1".to_owned(), relay)

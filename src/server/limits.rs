@@ -9,14 +9,20 @@ use std::{fs, thread};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::names::MAX_LOOKUPS;
 use crate::relay::{LARGE, MAX_PIPES};
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
 const THREADS: u64 = 2;
 
-/// Descriptors of a session: client and remote.
+/// Descriptors of a session: client and remote. An association has two sockets
+/// beside the client's.
 const DESCRIPTORS: u64 = 2;
+
+/// One session in so many may be an association, so that their third descriptors
+/// need not be kept for all.
+const SESSIONS_PER_ASSOCIATION: usize = 4;
 
 /// Memory mappings of a thread, as std makes it on Linux: the stack and the
 /// signal stack, each with a guard page.
@@ -30,11 +36,12 @@ const OVERHEAD_PER_THREAD: u64 = 64 << 10;
 /// those who move bytes in bulk.
 const SPARE_DESCRIPTORS: u64 = 128 + 2 * MAX_PIPES as u64;
 
-/// Kept for the program, its libraries and the allocator's arenas.
-const SPARE_MAPPINGS: u64 = 1000;
+/// Kept for the program, its libraries, the allocator's arenas, and the threads that
+/// look up the names of datagrams.
+const SPARE_MAPPINGS: u64 = 1000 + MAX_LOOKUPS * MAPPINGS_PER_THREAD;
 
-/// Kept for our own few threads and for other programs.
-const SPARE_THREADS: u64 = 200;
+/// Kept for our own few threads, those again, and for other programs.
+const SPARE_THREADS: u64 = 200 + MAX_LOOKUPS;
 
 /// Kept for our own few threads, whose stacks std makes 2 MiB large.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
@@ -93,7 +100,9 @@ impl Limits {
         let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
         let candidates = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {
-                let sessions = limit.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS;
+                let free = limit.saturating_sub(SPARE_DESCRIPTORS);
+                let group = SESSIONS_PER_ASSOCIATION as u64;
+                let sessions = free * group / (group * DESCRIPTORS + 1);
                 (sessions, Scarcity::Descriptors(limit))
             }),
             number_in("/proc/sys/vm/max_map_count").map(|limit| {
@@ -125,6 +134,11 @@ impl Limits {
             because,
         }
     }
+}
+
+/// How many UDP associations there may be among so many sessions.
+pub(super) fn max_associations(max_sessions: usize) -> usize {
+    (max_sessions / SESSIONS_PER_ASSOCIATION).max(1)
 }
 
 /// Where a system tells none of its limits.

@@ -11,15 +11,22 @@
 //!   logger <── Event                 owns the output
 //! ```
 
+mod associate;
+mod association;
 mod bind;
 mod connect;
 mod destination;
+mod drops;
 mod duplex;
 mod enforce;
 mod greeting;
+mod inbox;
 mod limits;
+mod names;
 mod notes;
 mod permission;
+mod ports;
+mod recent;
 mod registry;
 mod session;
 mod workers;
@@ -44,9 +51,11 @@ use crate::event::{Event, TurnedAway};
 use crate::firewall::{News, Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
-use crate::sync::{AtomicBool, AtomicU16, thread};
+use crate::sync::{AtomicBool, thread};
 use crate::wire::socks4::Reply;
 use enforce::Enforcer;
+use names::Lookups;
+use ports::Ports;
 use registry::{Registry, Visit};
 use workers::Workers;
 
@@ -65,6 +74,9 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// The same once one direction has ended.
     pub half_closed_timeout: Option<Duration>,
+    /// Time without a datagram either way after which an association ends; `None`:
+    /// never.
+    pub udp_timeout: Option<Duration>,
     /// Time that live sessions have when the server stops.
     pub grace: Duration,
     /// Sessions at a time; see [`Limits`].
@@ -74,10 +86,10 @@ pub struct Settings {
     pub max_per_client: Option<usize>,
     /// End live sessions when the rules no longer permit them?
     pub enforce: bool,
-    /// The address told to clients of BIND; `None`: 0.0.0.0, which they replace
-    /// by the one they reached us at.
+    /// The address told to clients of BIND and UDP ASSOCIATE; `None`: the one at
+    /// which they have reached us.
     pub advertise: Option<Ipv4Addr>,
-    /// Ports BIND listens on; `None`: any the system gives.
+    /// Ports for BIND and for clients' datagrams; `None`: any the system gives.
     pub bind_ports: Option<RangeInclusive<u16>>,
 }
 
@@ -92,6 +104,9 @@ impl Default for Settings {
             ident_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_closed_timeout: Some(Duration::from_secs(300)),
+            // What RFC 4787 (requirement 5) recommends to those who translate
+            // addresses, and forget in the same way who talks to whom.
+            udp_timeout: Some(Duration::from_secs(300)),
             grace: Duration::from_secs(10),
             max_sessions: 1000,
             max_per_client: None,
@@ -106,7 +121,11 @@ impl Settings {
     /// Rounds of the sweep are this far apart: a tenth of the shortest limit,
     /// so that no relay outlives its limit by more than that.
     fn sweep_interval(&self) -> Duration {
-        let limits = [self.idle_timeout, self.half_closed_timeout];
+        let limits = [
+            self.idle_timeout,
+            self.half_closed_timeout,
+            self.udp_timeout,
+        ];
         let shortest = limits.into_iter().flatten().min();
         let tenth = shortest.map(|limit| limit / 10);
         tenth
@@ -157,9 +176,9 @@ struct House {
     log: Log,
     registry: Arc<Registry>,
     workers: Workers,
+    lookups: Lookups,
+    ports: Ports,
     stopping: AtomicBool,
-    /// Counts on to spread the listeners of BIND over their ports.
-    next_bind_port: AtomicU16,
 }
 
 impl Server {
@@ -168,14 +187,15 @@ impl Server {
     pub fn new(settings: Settings, rulebook: Rulebook, clock: Clock, log: Log) -> Server {
         Server {
             house: Arc::new(House {
+                ports: Ports::new(settings.bind_ports.clone()),
                 settings,
                 rulebook,
                 clock,
                 log,
                 registry: Arc::default(),
                 workers: Workers::default(),
+                lookups: Lookups::default(),
                 stopping: AtomicBool::new(false),
-                next_bind_port: AtomicU16::new(0),
             }),
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::drops::DropCounter;
 use super::notes::{Notes, Standing};
 use super::{House, Settings};
 use crate::event::{Asked, Closed, Ending, Event, TurnedAway};
@@ -36,6 +37,7 @@ pub(super) struct Visit {
     standing: Mutex<Option<Standing>>,
     fate: Mutex<Fate>,
     progress: Mutex<Progress>,
+    pub(super) drops: DropCounter,
     /// Dropped with the visit: the last one tells the server that all have left.
     _present: Sender<Infallible>,
 }
@@ -50,8 +52,8 @@ struct Fate {
 }
 
 /// A place among the sessions there may be at a time, for all and for one client,
-/// with what the registry knows under its number. Kept by whoever still works for the visit, even when
-/// the visit itself is over.
+/// with what the registry knows under its number. Kept by whoever still works for
+/// the visit, even when the visit itself is over.
 #[derive(Debug)]
 pub(super) struct Seat {
     registry: Arc<Registry>,
@@ -59,6 +61,8 @@ pub(super) struct Seat {
     household: IpAddr,
     /// The local and remote address of a connection this server has made.
     outgoing: OnceLock<Pair>,
+    /// Where this server takes datagrams of the client.
+    inbox: OnceLock<SocketAddr>,
 }
 
 impl Drop for Seat {
@@ -66,6 +70,9 @@ impl Drop for Seat {
         lock(&self.registry.seats).leave(self.number, self.household);
         if let Some(pair) = self.outgoing.get() {
             lock(&self.registry.outgoing).remove(pair);
+        }
+        if let Some(address) = self.inbox.get() {
+            lock(&self.registry.inboxes).remove(address);
         }
     }
 }
@@ -119,6 +126,7 @@ impl Visit {
                 since: now,
                 moved: None,
             }),
+            drops: DropCounter::default(),
             _present: present,
         }
     }
@@ -154,6 +162,20 @@ impl Visit {
         }
     }
 
+    /// From now on it is a UDP association, whose client sends to this address;
+    /// unless there are so many already. True if it is.
+    pub(super) fn become_association(&self, address: SocketAddr, most: usize) -> bool {
+        let mut inboxes = lock(&self.seat.registry.inboxes);
+        if inboxes.len() >= most || self.seat.inbox.set(address).is_err() {
+            return false;
+        }
+        inboxes.insert(address)
+    }
+
+    fn is_association(&self) -> bool {
+        self.seat.inbox.get().is_some()
+    }
+
     /// Ends the visit now, for this reason, and wakes every thread that waits
     /// for one of its sockets. What has moved lately ends in a reset, since there
     /// was more to come.
@@ -171,7 +193,9 @@ impl Visit {
             Some(remote) => self.meter.cut(&self.client, remote, is_at_rest),
             None => {
                 // Some wait for a peer: it will not come.
-                if let Some(standing) = lock(&self.standing).as_ref() {
+                if let Some(standing) = lock(&self.standing).as_ref()
+                    && !self.is_association()
+                {
                     let language = standing.asked.language;
                     self.tell(&language.refused(Refusal::Denied));
                 }
@@ -230,9 +254,12 @@ impl Visit {
     /// Why the relay is over, if nothing has moved for too long.
     fn overstayed(&self, settings: &Settings, now: Instant) -> Option<Ending> {
         let idle = self.idle_at(now);
+        let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
+        if self.is_association() {
+            return over(settings.udp_timeout).then_some(Ending::Idle);
+        }
         // If it is not relaying yet, each stage has its own deadline.
         self.remote()?;
-        let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
         let half = self.meter.up.has_ended() || self.meter.down.has_ended();
         if half && over(settings.half_closed_timeout) {
             Some(Ending::HalfClosed)
@@ -257,7 +284,7 @@ impl Visit {
     fn state(&self) -> State {
         let (up, down) = (&self.meter.up, &self.meter.down);
         State {
-            is_relaying: self.remote().is_some(),
+            is_relaying: self.remote().is_some() || self.is_association(),
             bytes: (up.bytes(), down.bytes()),
             ended: (up.has_ended(), down.has_ended()),
         }
@@ -293,17 +320,19 @@ impl Drop for Visit {
             rule: notes.and_then(|notes| notes.rule),
             up: self.meter.up.bytes(),
             down: self.meter.down.bytes(),
+            drops: self.is_association().then(|| self.drops.so_far()),
             lasted: self.began.elapsed(),
             ending: ending.unwrap_or(Ending::Finished),
         })));
     }
 }
 
-/// All visits, and all connections this server has made.
+/// All visits, all connections this server has made, and where it takes datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     seats: Mutex<Seats>,
     outgoing: Mutex<HashSet<Pair>>,
+    inboxes: Mutex<HashSet<SocketAddr>>,
 }
 
 /// The seats that are taken.
@@ -369,6 +398,7 @@ impl Registry {
             number,
             household,
             outgoing: OnceLock::new(),
+            inbox: OnceLock::new(),
         })
     }
 
@@ -402,6 +432,11 @@ impl Registry {
             .values()
             .filter_map(Weak::upgrade)
             .collect()
+    }
+
+    /// Does this server take a client's datagrams there?
+    pub(super) fn takes_datagrams_at(&self, address: SocketAddr) -> bool {
+        lock(&self.inboxes).contains(&address)
     }
 
     /// Ends all visits.

@@ -1,16 +1,16 @@
 //! One client's visit, top to bottom.
 //!
 //! A thread's stack is the state of its session: the thread hears the request,
-//! has it answered by [`connect`](super::connect) or [`bind`](super::bind), and
-//! then becomes the pump from client to remote.
+//! has it answered by [`connect`](super::connect), [`bind`](super::bind) or
+//! [`associate`](super::associate), and then relays from client to remote.
 
 use std::io::BufRead;
 use std::sync::Arc;
 
-use super::duplex::{CutOnPanic, Down};
+use super::duplex::{CutOnPanic, Relay};
 use super::notes::Notes;
 use super::registry::Visit;
-use super::{bind, connect, greeting};
+use super::{associate, bind, connect, greeting};
 use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
 use crate::net::{self, Deadline, Lookahead};
 use crate::wire::{Command, Language, Malformed, Opening, Refusal, Unread, socks4, socks5};
@@ -20,7 +20,7 @@ pub(super) fn serve(visit: &Arc<Visit>) {
     let _guard = CutOnPanic(visit);
     let ending = match hear(visit) {
         Ok(asked) => match answer(visit, asked) {
-            Ok(down) => return down.relay(visit),
+            Ok(relay) => return relay.run(visit),
             Err(cause) => Ending::Refused(cause),
         },
         Err(ending) => ending,
@@ -85,13 +85,13 @@ fn hear_socks5(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequ
 
 /// Gets the client what it asked for and replies. Either way the last reply
 /// goes out here, and with it the screen message: once for every request.
-fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Down, Cause> {
+fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Relay, Cause> {
     let mut notes = Notes::new(&asked.target);
     let ready = match asked.command {
         _ if is_ourselves(visit) => Err(Cause::Loop),
         Command::Connect => connect::connect(visit, &asked, &mut notes),
         Command::Bind => bind::bind(visit, &asked, &mut notes),
-        Command::Associate => Err(Cause::Unsupported(asked.command)),
+        Command::Associate => associate::associate(visit, &asked, &mut notes),
     };
     let told = match &ready {
         Ok(ready) => visit.tell(&ready.reply),
@@ -99,7 +99,7 @@ fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Down, Cause> {
     };
     // Only a reply that went out has been given.
     let result = match (ready, told) {
-        (Ok(ready), true) => Ok(ready.down),
+        (Ok(ready), true) => Ok(ready.relay),
         (Ok(_), false) => Err(Cause::ClientLeft),
         (Err(cause), _) => Err(cause),
     };

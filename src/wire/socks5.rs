@@ -46,6 +46,9 @@ const LOGIN_VERSION: u8 = 0x01;
 /// Longest field that a length of one byte can announce.
 pub const MAX_FIELD: usize = 255;
 
+/// Longest header of a datagram that names an address, in bytes.
+pub const MAX_HEADER: usize = 3 + 1 + 16 + 2;
+
 const CONNECT: u8 = 0x01;
 const BIND: u8 = 0x02;
 const ASSOCIATE: u8 = 0x03;

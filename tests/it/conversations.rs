@@ -16,6 +16,8 @@
 //! remote connects [127.0.0.2]       or connects to the port last heard of
 //! remote> "x" | end | reset         the far end sends
 //! remote< "x" | end                 the far end gets
+//! client>> 00 00 .. | remote>> "x"  a datagram, to the port last heard of or back
+//! client<< .. | remote<< "x"        exactly this datagram comes
 //! screen  {remote.ip}:{remote.port} CONNECT Accept    the one message
 //! ```
 //!
@@ -24,11 +26,11 @@
 //! cargo test --test it conversations -- --nocapture`; it must permit loopback.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
 use crate::ends::{accept, dial, dial_from, finish, read_all, read_exactly, reset, write};
-use crate::proxy::{PERMIT_ALL, Proxy};
+use crate::proxy::{PATIENCE, PERMIT_ALL, Proxy, until};
 
 #[test]
 fn every_dialogue_goes_as_written() {
@@ -130,22 +132,43 @@ struct Stage<'a> {
     server: SocketAddr,
     listener: TcpListener,
     remote: Option<TcpStream>,
-    /// Port of the last reply: where BIND listens.
+    /// Port of the last reply: where BIND listens, or datagrams are taken.
     heard_port: u16,
+    /// The client's socket for datagrams, and the far end's at the listener's
+    /// port.
+    datagrams: [UdpSocket; 2],
+    /// Where the far end's last datagram came from.
+    heard_from: Option<SocketAddr>,
+}
+
+/// A port for both kinds of connections.
+fn both_kinds() -> (TcpListener, UdpSocket) {
+    until("a port that is free for both", || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
+        Some((listener, socket))
+    })
 }
 
 impl<'a> Stage<'a> {
     fn new(name: &'a str, server: SocketAddr, proxy: Option<&'a Proxy>) -> Stage<'a> {
         let client = dial(server);
+        let (listener, far) = both_kinds();
+        let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for socket in [&near, &far] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
         Stage {
             name,
             proxy,
             client_address: client.local_addr().unwrap(),
             client: Some(client),
             server,
-            listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+            listener,
             remote: None,
             heard_port: 0,
+            datagrams: [near, far],
+            heard_from: None,
         }
     }
 
@@ -182,9 +205,29 @@ impl<'a> Stage<'a> {
             ("remote>", bytes) => write(self.remote(), &self.bytes(place, bytes)),
             ("remote<", "end") => assert_eq!(read_all(self.remote()), b"", "{place}"),
             ("remote<", bytes) => drop(self.expect(place, self.remote(), bytes)),
+            ("client>>", bytes) => {
+                let to = SocketAddr::new(self.server.ip(), self.heard_port);
+                self.send(0, place, bytes, to);
+            }
+            ("remote>>", bytes) => self.send(1, place, bytes, self.heard_from.expect(place)),
+            ("client<<", bytes) => drop(self.receive(0, place, bytes)),
+            ("remote<<", bytes) => self.heard_from = Some(self.receive(1, place, bytes)),
             ("screen", summary) => self.screen(place, summary),
             _ => panic!("{place}: not understood"),
         }
+    }
+
+    fn send(&self, who: usize, place: &str, bytes: &str, to: SocketAddr) {
+        let sent = self.datagrams[who].send_to(&self.bytes(place, bytes), to);
+        sent.expect(place);
+    }
+
+    /// The next datagram is as expected; where it comes from.
+    fn receive(&self, who: usize, place: &str, expected: &str) -> SocketAddr {
+        let mut got = [0; 1024];
+        let (count, from) = self.datagrams[who].recv_from(&mut got).expect(place);
+        self.compare(place, expected, &got[..count]);
+        from
     }
 
     fn client(&self) -> &TcpStream {
@@ -215,14 +258,18 @@ impl<'a> Stage<'a> {
 
     /// Reads as many bytes as are expected, and compares.
     fn expect(&self, place: &str, stream: &TcpStream, expected: &str) -> Vec<u8> {
-        let expected = self.pattern(place, expected);
-        let got = read_exactly(stream, expected.len());
-        let fits = expected
-            .iter()
-            .zip(&got)
-            .all(|(expected, got)| expected.is_none_or(|expected| expected == *got));
-        assert!(fits, "{place}: got {got:02x?}");
+        let count = self.pattern(place, expected).len();
+        let got = read_exactly(stream, count);
+        self.compare(place, expected, &got);
         got
+    }
+
+    fn compare(&self, place: &str, expected: &str, got: &[u8]) {
+        let expected = self.pattern(place, expected);
+        let mut pairs = expected.iter().zip(got);
+        let fits = pairs.all(|(expected, got)| expected.is_none_or(|expected| expected == *got));
+        let fits = fits && expected.len() == got.len();
+        assert!(fits, "{place}: got {got:02x?}");
     }
 
     fn bytes(&self, place: &str, text: &str) -> Vec<u8> {

@@ -71,6 +71,9 @@ mod routes;
 /// BIND: two replies, and who may come.
 mod binding;
 
+/// UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
+mod datagrams;
+
 /// Both directions to their very end.
 mod relaying;
 

@@ -353,20 +353,30 @@ impl Proxy {
     /// Does this very process listen on this port? (Asking by connecting would
     /// also find the listener of another test that got the port since.)
     pub(crate) fn listens_on(&self, port: u16) -> bool {
+        const LISTENING: &str = "0A";
+        self.has_socket(["tcp", "tcp6"], port, |state| state == LISTENING)
+    }
+
+    /// Does this very process take datagrams on this port?
+    pub(crate) fn takes_datagrams_on(&self, port: u16) -> bool {
+        self.has_socket(["udp", "udp6"], port, |_| true)
+    }
+
+    fn has_socket(&self, tables: [&str; 2], port: u16, is: impl Fn(&str) -> bool) -> bool {
         let ours = self.descriptors();
-        let listens = |row: &str| {
+        let fits = |row: &str| {
             // sl local_address rem_address st ... the tenth is the inode.
             let fields: Vec<&str> = row.split_whitespace().collect();
-            let [_, local, _, "0A", _, _, _, _, _, inode, ..] = *fields.as_slice() else {
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = *fields.as_slice() else {
                 return false;
             };
             let socket = PathBuf::from(format!("socket:[{inode}]"));
-            local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
+            is(state) && local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
         };
-        ["tcp", "tcp6"].iter().any(|table| {
+        tables.iter().any(|table| {
             let rows = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid()));
             let rows = rows.unwrap_or_default();
-            rows.lines().any(listens)
+            rows.lines().any(&fits)
         })
     }
 

@@ -1,0 +1,111 @@
+//! UDP ASSOCIATE: the client's datagrams go through the server.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+
+use super::association::Association;
+use super::duplex::{Ready, Relay};
+use super::enforce;
+use super::limits::max_associations;
+use super::notes::Notes;
+use super::permission::{obey, question};
+use super::registry::Visit;
+use crate::event::{Asked, Cause};
+use crate::firewall::{Question, canonical};
+use crate::net::Deadline;
+
+/// Gets everything that an association needs. It is granted to whom the rules
+/// could permit any datagram at all; each one is judged when it comes.
+///
+/// The request's address is where the client thinks that it will send from. Only
+/// the port of it counts, if it is not 0: the address must be that of its
+/// connection.
+pub(super) fn associate(
+    visit: &Arc<Visit>,
+    asked: &Asked,
+    notes: &mut Notes,
+) -> Result<Ready, Cause> {
+    let house = &visit.house;
+    let anywhere = Question {
+        name: None,
+        port: None,
+        ..question(visit, asked)
+    };
+    let deadline = Deadline::after(house.settings.connect_timeout);
+    obey(
+        house.rules().judge(&anywhere),
+        visit,
+        asked,
+        deadline,
+        notes,
+    )?;
+    enforce::subject(visit, asked, vec![None], notes)?;
+
+    let reached = visit.client.local_addr();
+    let reached = canonical(reached.map_err(|_| Cause::ClientLeft)?);
+    let no_socket = |error| Cause::Exhausted("socket for datagrams", error);
+    let (inner, here) = house
+        .ports
+        .open(|port| inner(reached, port))
+        .map_err(no_socket)?;
+    let outer = outer().map_err(no_socket)?;
+    let worker = house.workers.reserve();
+    let down = worker.map_err(|error| Cause::Exhausted("thread", error))?;
+    let most = max_associations(house.settings.max_sessions);
+    if !visit.become_association(here, most) {
+        return Err(Cause::TooMany(most));
+    }
+    // The client must send from the address of its connection, so to one of the
+    // same family.
+    let advertised = house.settings.advertise.filter(|_| here.is_ipv4());
+    let association = Association::new(visit, asked.clone(), notes.confirmed, inner, outer);
+    Ok(Ready {
+        reply: asked.language.listening(here.port(), here.ip(), advertised),
+        relay: Relay::Datagrams(Arc::new(association), down),
+    })
+}
+
+/// The socket towards the client, on the address at which the client has reached us:
+/// nobody else can send to it whom that address is not for.
+fn inner(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
+    let mut here = reached;
+    here.set_port(port);
+    let inner = UdpSocket::bind(here)?;
+    inner.set_nonblocking(true)?;
+    let here = inner.local_addr()?;
+    Ok((inner, here))
+}
+
+/// The socket towards everybody else, of both families where there are both.
+fn outer() -> io::Result<UdpSocket> {
+    let outer = both_families().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    outer.set_nonblocking(true)?;
+    Ok(outer)
+}
+
+fn both_families() -> io::Result<UdpSocket> {
+    let (inet, datagram) = (AddressFamily::Inet6, SockType::Datagram);
+    let socket = UdpSocket::from(socket::socket(inet, datagram, close_on_exec(), None)?);
+    setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any))?;
+    Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn close_on_exec() -> SockFlag {
+    SockFlag::SOCK_CLOEXEC
+}
+
+/// Not every other system has the flag. (We start no programs that could inherit
+/// the socket.)
+#[cfg(not(target_os = "linux"))]
+fn close_on_exec() -> SockFlag {
+    SockFlag::empty()
+}

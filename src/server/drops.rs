@@ -1,0 +1,49 @@
+//! Datagrams that are not passed on, counted.
+
+use std::sync::atomic::Ordering;
+
+use crate::event::Drops;
+use crate::sync::AtomicU64;
+
+/// Why a datagram is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// The rules do not permit it.
+    Denied,
+    /// It comes from somebody from whom none is expected.
+    Stranger,
+    /// It has no good header, or is only a fragment.
+    Unreadable,
+    /// It goes to nobody's address, or to ourselves.
+    Impossible,
+    /// It would have to wait for its name with too many others, or the name has
+    /// no address.
+    Nameless,
+    /// The system did not take it.
+    NotSent,
+}
+
+/// How many of them there were in one association.
+#[derive(Debug, Default)]
+pub(super) struct DropCounter {
+    denied: AtomicU64,
+    /// For any other reason.
+    other: AtomicU64,
+}
+
+impl DropCounter {
+    pub(super) fn count(&self, why: Dropped) {
+        let counter = match why {
+            Dropped::Denied => &self.denied,
+            _ => &self.other,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn so_far(&self) -> Drops {
+        Drops {
+            denied: self.denied.load(Ordering::Relaxed),
+            other: self.other.load(Ordering::Relaxed),
+        }
+    }
+}

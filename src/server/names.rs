@@ -1,0 +1,206 @@
+//! Names in datagrams: each is looked up on a thread of its own, while others pass.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::association::Association;
+use super::drops::Dropped;
+use crate::resolve;
+use crate::sync::{AtomicU64, Mutex, lock};
+use crate::wire::HostName;
+
+/// Lookups that go on at a time for all associations together: each has a thread,
+/// beyond the two of its session. One more is refused, and its datagram dropped.
+pub(super) const MAX_LOOKUPS: u64 = 64;
+
+/// The same for one association, so that one does not take them all.
+const MAX_OWN_LOOKUPS: usize = 4;
+
+/// Bytes that wait for their names in one association, at most; enough for the
+/// first few datagrams of a conversation.
+const MAX_WAITING: usize = 64 << 10;
+
+/// Names that are remembered for one association.
+const MAX_NAMES: usize = 64;
+
+/// How long a name keeps its addresses. The resolver does not tell how long they
+/// are good for, and those of busy hosts change within a minute.
+const FRESH: Duration = Duration::from_secs(30);
+
+/// How long a name that was not found is not looked up again.
+const NOT_FOUND: Duration = Duration::from_secs(2);
+
+/// Addresses of one name that are tried, at most.
+const MAX_ADDRESSES: usize = 8;
+
+/// Counts the lookups that go on in the whole server.
+#[derive(Debug, Default)]
+pub(super) struct Lookups(Arc<AtomicU64>);
+
+/// One of them. Dropped when it is over.
+#[derive(Debug)]
+struct Lookup(Arc<AtomicU64>);
+
+impl Lookups {
+    /// Begins one, unless there are too many.
+    fn begin(&self) -> Option<Lookup> {
+        let more = |count| (count < MAX_LOOKUPS).then_some(count + 1);
+        let begun = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        begun.ok().map(|_| Lookup(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The names that one client has sent datagrams to.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<HostName, Entry>>);
+
+#[derive(Debug)]
+enum Entry {
+    /// It is being looked up; what waits for that, with the ports.
+    Sought(Vec<(u16, Vec<u8>)>),
+    /// These are its addresses, perhaps none, until then.
+    Found(Vec<IpAddr>, Instant),
+}
+
+impl Names {
+    /// Sends data to a host by its name, as soon as that is found.
+    pub(super) fn send(
+        association: &Arc<Association>,
+        name: HostName,
+        port: u16,
+        data: &[u8],
+    ) -> Result<(), Dropped> {
+        let mut entries = lock(&association.names.0);
+        if let Some(Entry::Found(addresses, until)) = entries.get(&name)
+            && *until > Instant::now()
+        {
+            let addresses = addresses.clone();
+            drop(entries);
+            return send_to_one(association, &name, &addresses, port, data);
+        }
+        let has_room = waiting(&entries) + cost(data) <= MAX_WAITING;
+        match entries.get_mut(&name) {
+            Some(Entry::Sought(waiting)) if has_room => {
+                waiting.push((port, data.to_vec()));
+                return Ok(());
+            }
+            Some(Entry::Sought(_)) => return Err(Dropped::Nameless),
+            Some(Entry::Found(..)) | None => {}
+        }
+        // Nobody without a permit makes us ask the resolver.
+        if !association.permits(Some(&name), None, port) {
+            return Err(Dropped::Denied);
+        }
+        if sought(&entries) >= MAX_OWN_LOOKUPS || !has_room {
+            return Err(Dropped::Nameless);
+        }
+        make_room(&mut entries);
+        seek(association, name.clone())?;
+        entries.insert(name, Entry::Sought(vec![(port, data.to_vec())]));
+        Ok(())
+    }
+
+    /// The resolver has given its answer.
+    fn found(association: &Association, name: &HostName, addresses: Vec<IpAddr>) {
+        let keep = if addresses.is_empty() {
+            NOT_FOUND
+        } else {
+            FRESH
+        };
+        let found = Entry::Found(addresses.clone(), Instant::now() + keep);
+        let before = lock(&association.names.0).insert(name.clone(), found);
+        let Some(Entry::Sought(waiting)) = before else {
+            return;
+        };
+        for (port, data) in waiting {
+            if let Err(why) = send_to_one(association, name, &addresses, port, &data) {
+                association.visit.drops.count(why);
+            }
+        }
+    }
+}
+
+/// Starts a thread that looks the name up. It does not keep the association
+/// alive, only its seat: nothing can interrupt the resolver.
+fn seek(association: &Arc<Association>, name: HostName) -> Result<(), Dropped> {
+    let visit = &association.visit;
+    let lookup = visit.house.lookups.begin().ok_or(Dropped::Nameless)?;
+    let started = visit
+        .house
+        .workers
+        .start(format!("s{}-name", visit.number()), {
+            let (seat, association) = (visit.seat(), Arc::downgrade(association));
+            move || {
+                let addresses = resolve::lookup(&name).unwrap_or_default();
+                drop(lookup);
+                if let Some(association) = association.upgrade() {
+                    Names::found(&association, &name, addresses);
+                }
+                drop(seat);
+            }
+        });
+    started.map_err(|_| Dropped::Nameless)
+}
+
+/// Sends to the first address that may be sent to, and can be.
+fn send_to_one(
+    association: &Association,
+    name: &HostName,
+    addresses: &[IpAddr],
+    port: u16,
+    data: &[u8],
+) -> Result<(), Dropped> {
+    let mut result = Err(Dropped::Nameless);
+    for &address in addresses.iter().take(MAX_ADDRESSES) {
+        result = association.send(Some(name), SocketAddr::new(address, port), data);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// What it costs to keep this waiting, in bytes: an empty datagram is not free.
+fn cost(data: &[u8]) -> usize {
+    data.len() + size_of::<(u16, Vec<u8>)>()
+}
+
+/// What everything costs that waits for its name.
+fn waiting(entries: &HashMap<HostName, Entry>) -> usize {
+    let lists = entries.values().map(|entry| match entry {
+        Entry::Sought(waiting) => waiting.iter().map(|(_, data)| cost(data)).sum(),
+        Entry::Found(..) => 0,
+    });
+    lists.sum()
+}
+
+fn sought(entries: &HashMap<HostName, Entry>) -> usize {
+    let is_sought = |entry: &&Entry| matches!(entry, Entry::Sought(_));
+    entries.values().filter(is_sought).count()
+}
+
+/// Forgets the name that was found first, if there are too many.
+fn make_room(entries: &mut HashMap<HostName, Entry>) {
+    if entries.len() < MAX_NAMES {
+        return;
+    }
+    let found = entries.iter().filter_map(|(name, entry)| match entry {
+        Entry::Found(_, until) => Some((name, *until)),
+        Entry::Sought(_) => None,
+    });
+    let first = found.min_by_key(|&(_, until)| until);
+    if let Some(name) = first.map(|(name, _)| name.clone()) {
+        entries.remove(&name);
+    }
+}
