@@ -199,9 +199,11 @@ impl Cause {
 fn unreachable_because(error: &io::Error) -> Refusal {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
-            Refusal::NetworkUnreachable
-        }
+        // The last is said of routes that swallow everything, and of addresses that
+        // mean something only within a network that is not named (fe80::1).
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::InvalidInput => Refusal::NetworkUnreachable,
         io::ErrorKind::HostUnreachable => Refusal::HostUnreachable,
         io::ErrorKind::TimedOut => Refusal::TooLate,
         io::ErrorKind::PermissionDenied => Refusal::Denied,

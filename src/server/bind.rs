@@ -1,7 +1,7 @@
 //! BIND: the target connects to the server.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use super::House;
@@ -33,6 +33,24 @@ impl Expected {
         }
     }
 
+    /// Our address as the expected one sees it, if one is expected: that from which
+    /// the system would send to him. (The client may have reached us from another
+    /// side.)
+    fn sees_us_at(&self) -> Option<IpAddr> {
+        let Expected::These(candidates) = self else {
+            return None;
+        };
+        let peer = candidates.first()?.address;
+        let any = match peer {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        // No datagram is sent; any port but 0 will do.
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((peer, 9)).ok()?;
+        socket.local_addr().ok().map(|here| here.ip())
+    }
+
     /// The unspecified address on which all of these can reach us.
     fn any_address(&self) -> IpAddr {
         let is_v6 = match self {
@@ -59,8 +77,9 @@ pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Resu
 
     let reached = visit.client.local_addr();
     let reached = reached.map_err(|_| Cause::ClientLeft)?.ip();
+    let here = expected.sees_us_at().unwrap_or(reached);
     let advertised = house.settings.advertise;
-    let first = asked.language.listening(port, reached, advertised);
+    let first = asked.language.listening(port, here, advertised);
     if !visit.tell(&first) {
         return Err(Cause::ClientLeft);
     }

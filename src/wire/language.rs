@@ -32,9 +32,9 @@ impl Language {
         }
     }
 
-    /// The target is awaited at this port. `reached` is our address as the client
-    /// knows it, and `advertised` the one to connect to, if that is another.
-    pub fn listening(self, port: u16, reached: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
+    /// The target is awaited at this port. `here` is our address as far as we know,
+    /// and `advertised` the one to connect to, if that is another.
+    pub fn listening(self, port: u16, here: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
             // Which the client replaces by the one that it knows.
             Language::Socks4(_) => {
@@ -42,7 +42,7 @@ impl Language {
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
             }
             Language::Socks5 => {
-                let ip = advertised.map_or(reached, IpAddr::V4);
+                let ip = advertised.map_or(here, IpAddr::V4);
                 socks5::Reply::new(Ok(()), SocketAddr::new(ip, port)).encode()
             }
         }

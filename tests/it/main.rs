@@ -71,6 +71,9 @@ mod routes;
 /// BIND: two replies, and who may come.
 mod binding;
 
+/// SOCKS5: what a client hears, code by code, and addresses of both families.
+mod socks5;
+
 /// UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
 mod datagrams;
 

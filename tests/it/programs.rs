@@ -1,12 +1,14 @@
 //! curl, nc, socat, Chromium, FTP clients and servers.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::dns::{self, NameServer};
 use crate::ends::{self, Origin, noise, read_all, write};
+use crate::network::alone;
 use crate::proxy::{self, Block, Proxy, parse_screen, until};
 use crate::tools::present;
 use child::{Ended, LONG, Running};
@@ -143,6 +145,72 @@ fn socat_by_name_in_both_directions() {
     let line = proxy.says("command=CONNECT");
     assert!(line.contains(r#"user="me""#), "{line}");
     proxy.finish();
+}
+
+/// Runs the program that is named next through the proxy: Dante's library takes
+/// over its `connect`, `bind`, `accept` and `sendto`. The variable for the server's
+/// address says in which language to talk to it.
+fn socksify((language, proxy): (&str, SocketAddr)) -> Command {
+    let mut command = Command::new("socksify");
+    command
+        // Otherwise the library goes round the proxy for loopback.
+        .env("SOCKS_AUTOADD_LANROUTES", "no")
+        .env(language, proxy.to_string())
+        // The settings of this machine are not those of the test.
+        .env("SOCKS_CONF", "/dev/null");
+    command
+}
+
+#[test]
+fn netcat_sends_a_datagram_and_gets_one_back() {
+    if !present("socksify", "dante-client") || !present("nc.openbsd", "netcat-openbsd") {
+        return;
+    }
+    let proxy = Proxy::start("permit u 127. - 127. -\n", &["-v"]);
+    let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    origin.set_read_timeout(Some(proxy::PATIENCE)).unwrap();
+    let port = origin.local_addr().unwrap().port();
+    let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
+    // It ends with the first datagram it gets.
+    command.args([
+        "nc.openbsd",
+        "-u",
+        "-W",
+        "1",
+        "127.0.0.1",
+        &port.to_string(),
+    ]);
+    let program = Running::start(&mut command, b"there");
+    let mut buffer = [0; 100];
+    let (count, from) = origin.recv_from(&mut buffer).expect("a datagram");
+    assert_eq!(&buffer[..count], b"there");
+    origin.send_to(b"back", from).unwrap();
+    let got = program.ended(LONG);
+    assert_eq!(got.text(), "back", "{got:#?}");
+    let block = proxy.blocks(1).remove(0);
+    let said = (block.command.as_str(), block.reply.as_str());
+    assert_eq!(said, ("UDP ASSOCIATE", "Accept"));
+    let line = proxy.says("command=UDP ASSOCIATE");
+    assert!(line.contains("up=15 down=14 denied=0 dropped=0 "), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn a_name_is_asked_for_through_the_proxy() {
+    if !present("socksify", "dante-client") || !present("drill", "ldnsutils") {
+        return;
+    }
+    alone(|_| {
+        let names = NameServer::with(|_| dns::addresses(&["10.1.2.3"]));
+        let proxy = Proxy::start("permit u 127. - 127.0.0.1 53\n", &["-v"]);
+        let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
+        command.args(["drill", "-o", "rd", "somewhere.test", "@127.0.0.1"]);
+        let got = Running::start(&mut command, b"").ended(LONG);
+        assert!(got.text().contains("10.1.2.3"), "{got:#?}");
+        assert_eq!(names.asked_for("somewhere.test", false), 1);
+        proxy.says("command=UDP ASSOCIATE");
+        proxy.finish();
+    });
 }
 
 /// A page that needs everything else on the site to become what it says.

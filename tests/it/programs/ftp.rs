@@ -10,6 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::child::{Ended, Running};
+use super::socksify;
 use crate::ends::noise;
 use crate::proxy::until;
 
@@ -64,27 +65,19 @@ impl FtpServer {
 }
 
 /// One session of tnftp in active mode, through the proxy, in this folder.
-/// Dante's library takes over the program's `connect`, `bind` and `accept`.
-///
-/// The variable for the server's address says in which language to talk to it.
 pub(super) fn session(
-    (language, proxy): (&str, SocketAddr),
+    door: (&str, SocketAddr),
     server: &FtpServer,
     folder: &Path,
     script: &str,
     patience: Duration,
 ) -> Ended {
-    let mut command = Command::new("socksify");
+    let mut command = socksify(door);
     command
         .args(["tnftp", "-A", "-n", "-i", "-v"])
         .args([ADDRESS.to_string(), server.port().to_string()])
         .current_dir(folder)
-        .env("HOME", folder)
-        // Otherwise the library goes round the proxy for loopback.
-        .env("SOCKS_AUTOADD_LANROUTES", "no")
-        .env(language, proxy.to_string())
-        // The settings of this machine are not those of the test.
-        .env("SOCKS_CONF", "/dev/null");
+        .env("HOME", folder);
     Running::start(&mut command, script.as_bytes()).ended(patience)
 }
 
