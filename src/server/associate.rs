@@ -1,7 +1,7 @@
 //! UDP ASSOCIATE: the client's datagrams go through the server.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(super) fn associate(
     enforce::subject(visit, asked, vec![None], notes)?;
 
     let reached = visit.client.local_addr();
-    let reached = canonical(reached.map_err(|_| Cause::ClientLeft)?);
+    let reached = reached.map_err(|_| Cause::ClientLeft)?;
     let no_socket = |error| Cause::Exhausted("socket for datagrams", error);
     let (inner, here) = house
         .ports
@@ -58,7 +58,7 @@ pub(super) fn associate(
     let worker = house.workers.reserve();
     let down = worker.map_err(|error| Cause::Exhausted("thread", error))?;
     let most = max_associations(house.settings.max_sessions);
-    if !visit.become_association(here, most) {
+    if !visit.become_association(canonical(here), most) {
         return Err(Cause::TooMany(most));
     }
     // The client must send from the address of its connection, so to one of the
@@ -74,7 +74,12 @@ pub(super) fn associate(
 /// The socket towards the client, on the address at which the client has reached us:
 /// nobody else can send to it whom that address is not for.
 fn inner(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
-    let mut here = reached;
+    let mut here = match reached.ip().to_canonical() {
+        // The other family, in whose clothes it came, could not be sent to.
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, port),
+        // With the network that an address of one link belongs to.
+        IpAddr::V6(_) => reached,
+    };
     here.set_port(port);
     let inner = UdpSocket::bind(here)?;
     inner.set_nonblocking(true)?;

@@ -1,6 +1,6 @@
 //! UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -648,4 +648,34 @@ fn u12_who_waits_for_a_datagram_wakes_up() {
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.wait().success());
     assert_eq!(read_all(&client.control), b"");
+}
+
+/// Addresses of one link are nothing without the network they belong to.
+#[test]
+fn u02_a_client_may_come_by_an_address_of_its_link() {
+    alone(|network| {
+        let _neighbour = network.neighbour();
+        let index = nix::net::if_::if_nametoindex("here").unwrap();
+        network.ip("addr add fe80::1/64 dev here nodad");
+        let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::"]);
+        let door = SocketAddrV6::new("fe80::1".parse().unwrap(), proxy.port(), 0, index);
+        let control = dial(door.into());
+        let reply = ask(&control, nowhere());
+        assert_eq!(reply.outcome, Ok(()));
+        let mut here = control.local_addr().unwrap();
+        here.set_port(0);
+        let socket = UdpSocket::bind(here).unwrap();
+        let mut relay = door;
+        relay.set_port(reply.bound.port);
+        let origin = origin();
+        let datagram = wrapped(&at(address_of(&origin)), b"there");
+        socket.send_to(&datagram, relay).unwrap();
+        let (data, outer) = receive(&origin);
+        assert_eq!(data, b"there");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        origin.send_to(b"back", outer).unwrap();
+        assert!(receive(&socket).0.ends_with(b"back"));
+        drop(control);
+        proxy.finish();
+    });
 }
