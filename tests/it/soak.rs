@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -52,7 +52,7 @@ type Visit = fn(&Soak, &mut Dice);
 
 /// One visit after the other: how many at a time, how long each of them pauses
 /// in between, in milliseconds, and what it does.
-const VISITORS: [(usize, u64, Visit); 12] = [
+const VISITORS: [(usize, u64, Visit); 13] = [
     (6, 30, by_address),
     (3, 40, by_name),
     (2, 60, refused),
@@ -60,6 +60,7 @@ const VISITORS: [(usize, u64, Visit); 12] = [
     (2, 60, bind_met),
     (2, 300, bind_unmet),
     (2, 300, bulk),
+    (3, 60, datagrams),
     (2, 50, half_closed),
     (30, 100, idle),
     (4, 100, slow),
@@ -283,6 +284,38 @@ fn bulk(soak: &Soak, dice: &mut Dice) {
     let remote = Peer::remote(remote, exchange(count, Manner::Steady));
     assert_eq!(client.outcome(), Outcome::whole(count));
     assert_eq!(remote.outcome(), Outcome::whole(count));
+}
+
+/// There and back, one at a time: nothing is lost on the way.
+fn datagrams(soak: &Soak, dice: &mut Dice) {
+    let control = soak.dial();
+    soak.ledger.expects(&control, "UDP ASSOCIATE Accept");
+    let socket_on = |ip| {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let client = socket_on(control.local_addr().unwrap().ip());
+    let origin = socket_on(LOCALHOST.into());
+    let (here, there) = (client.local_addr().unwrap(), origin.local_addr().unwrap());
+    let reached = soak.proxy.ip();
+    let association = client::socks5::associate(control, None, reached, here).expect("granted");
+    let mut buffer = vec![0; 65_536];
+    for _ in 0..dice.below(20) {
+        let target = match dice.below(2) {
+            0 => at(there),
+            _ => named("localhost", there.port()),
+        };
+        let size = dice.below(9000) as usize;
+        let data = dice.bytes(size);
+        association.send(&client, &data, &target).expect("sent");
+        let (count, relay) = origin.recv_from(&mut buffer).expect("relayed");
+        assert!(buffer[..count] == data);
+        origin.send_to(&data, relay).unwrap();
+        let (from, back) = association.receive(&client, &mut buffer).expect("back");
+        assert_eq!(from, at(there));
+        assert!(back == data);
+    }
 }
 
 /// One end says all it has to say before the other one begins.
