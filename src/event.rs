@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::firewall::{News, Verdict};
+use crate::book::News;
+use crate::firewall::Verdict;
 use crate::wire::{BadName, Command, HostName, Language, Refusal, Target, Unread};
 
 /// One thing that happened in the server.
@@ -24,16 +25,18 @@ pub enum Event {
     Closed(Box<Closed>),
     /// A client was closed at once, or could not be taken at all.
     TurnedAway(TurnedAway),
-    /// The rules changed, or could not be changed.
-    Rules {
-        /// The rules file.
+    /// What a file says has changed, or could not be changed.
+    File {
+        /// The file.
         path: PathBuf,
+        /// What it is about: "rules".
+        about: &'static str,
         /// What happened to it.
         news: News,
     },
-    /// The operator asked for the rules to be read again; they had not changed.
-    RulesUnchanged {
-        /// The rules file.
+    /// The operator asked for a file to be read again; it had not changed.
+    FileUnchanged {
+        /// The file.
         path: PathBuf,
     },
     /// No new clients from now on; those present may stay this long.

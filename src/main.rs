@@ -11,9 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
+use threadsocks::book::Unusable;
 use threadsocks::cli::{self, Options, Task};
 use threadsocks::clock::Clock;
-use threadsocks::firewall::{self, Moment, Rulebook};
+use threadsocks::firewall::{Moment, Rulebook};
 use threadsocks::inspect::{self, Inquiry};
 use threadsocks::logger::{self, Detail, Output};
 use threadsocks::server::{Limits, Order, STACK, Server, Stopped};
@@ -183,7 +184,7 @@ fn open(config: &Path) -> Result<Rulebook, ExitCode> {
         for line in unusable.describe(config) {
             tell(&line);
         }
-        if matches!(unusable, firewall::Unusable::Unreadable(_)) {
+        if matches!(unusable, Unusable::Unreadable(_)) {
             tell(&format_args!(
                 "looked for the rules from {}; name another file with --config, or write \
                  one, for example: permit cb 127.0.0.0/8 - - -",

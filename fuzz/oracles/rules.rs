@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use threadsocks::firewall::{MOST_MISTAKES, Mistake, Moment, Question, Rules, Verdict, parse};
+use threadsocks::book::{MOST_MISTAKES, Mistake};
+use threadsocks::firewall::{Moment, Question, Rules, Verdict, parse};
 use threadsocks::wire::{Command, Host, HostName};
 
 /// Lines of a file about which questions are asked.

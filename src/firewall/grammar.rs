@@ -8,38 +8,17 @@
 //! address and port, three source address and port with the destination
 //! address, four all of them. Options are `user=`, `time=` and `ident`.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::columns::{Addresses, Destination, Modes, Ports, Users, mask_v4, mask_v6};
 use super::hours::Hours;
 use super::rules::{Rule, Rules};
+use crate::book::{MOST_MISTAKES, Mistake};
 use crate::wire::Host;
 use crate::wire::socks4::MAX_USER;
 
 /// Longest part of a bad word that a message repeats.
 const MAX_QUOTE: usize = 60;
-
-/// One line of `socks.conf` that is no rule, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Counted from 1.
-    pub line: usize,
-    /// A sentence that says what to write instead.
-    pub reason: String,
-}
-
-impl fmt::Display for Mistake {
-    /// Writes `LINE: reason`; put the file's name and a colon in front.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.line, self.reason)
-    }
-}
-
-/// Mistakes that are looked for before a file is given up: more than anybody
-/// mends in one go. A file of millions of bad lines costs no more than one of
-/// twenty.
-pub const MOST_MISTAKES: usize = 20;
 
 /// Understands the bytes of a rules file. Comments, empty lines, tabs, CRLF, a
 /// byte order mark and a missing final newline are fine.

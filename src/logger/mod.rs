@@ -96,14 +96,14 @@ impl Log {
     fn wants(&self, event: &Event) -> bool {
         match event {
             Event::Answered(_) => self.has_screen,
-            Event::TurnedAway(_) | Event::Rules { .. } => true,
+            Event::TurnedAway(_) | Event::File { .. } => true,
             Event::Closed(closed) => match closed.ending {
                 Ending::NoRequest(_) | Ending::Refused(_) | Ending::Withdrawn(_) => {
                     self.detail >= Detail::Usual
                 }
                 _ => self.detail >= Detail::Sessions,
             },
-            Event::Listening(_) | Event::RulesUnchanged { .. } | Event::Stopping { .. } => {
+            Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
                 self.detail >= Detail::Usual
             }
         }

@@ -1,12 +1,13 @@
 //! The words: screen messages on stdout, everything else on stderr.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::sink::{Put, Sink};
 use super::{Detail, Output};
+use crate::book::News;
 use crate::event::{Answered, Closed, Drops, Ending, Event};
-use crate::firewall::News;
 
 /// Lines of one topic on stderr come at most this often; those in between are
 /// counted.
@@ -58,30 +59,8 @@ impl Screen {
             Event::Closed(closed) => self.closed(&closed),
             Event::TurnedAway(why) => self.throttled(Topic::TurnedAway, &why),
             Event::Listening(address) => self.say(&format_args!("listening on {address}")),
-            Event::Rules { path, news } => match news {
-                News::Reloaded(count) => {
-                    if self.detail >= Detail::Usual {
-                        let path = path.display();
-                        self.say(&format_args!(
-                            "{path}: {} in force",
-                            counted(count as u64, "rule")
-                        ));
-                    }
-                }
-                News::Kept(unusable) => {
-                    for line in unusable.describe(&path) {
-                        self.say(&line);
-                    }
-                    self.say(&"the last good rules stay in force");
-                }
-                News::BeingWritten => {
-                    let path = path.display();
-                    self.say(&format_args!(
-                        "{path}: somebody is still writing it; the last good rules stay in force"
-                    ));
-                }
-            },
-            Event::RulesUnchanged { path } => {
+            Event::File { path, about, news } => self.file(&path, about, &news),
+            Event::FileUnchanged { path } => {
                 let path = path.display();
                 self.say(&format_args!("{path}: read again, nothing has changed"));
             }
@@ -92,6 +71,26 @@ impl Screen {
                     "stopping: no new clients; {open}, to be cut after {grace}"
                 ));
             }
+        }
+    }
+
+    /// What has become of a file that is followed.
+    fn file(&mut self, path: &Path, about: &str, news: &News) {
+        let shown = path.display();
+        match news {
+            News::Reloaded(content) if self.detail >= Detail::Usual => {
+                self.say(&format_args!("{shown}: {content} in force"));
+            }
+            News::Reloaded(_) => {}
+            News::Kept(unusable) => {
+                for line in unusable.describe(path) {
+                    self.say(&line);
+                }
+                self.say(&format_args!("the last good {about} stay in force"));
+            }
+            News::BeingWritten => self.say(&format_args!(
+                "{shown}: somebody is still writing it; the last good {about} stay in force"
+            )),
         }
     }
 

@@ -46,9 +46,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use nix::errno::Errno;
 
+use crate::book::{Book, Content, News};
 use crate::clock::Clock;
 use crate::event::{Event, TurnedAway};
-use crate::firewall::{News, Rulebook, Rules};
+use crate::firewall::{Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
 use crate::sync::{AtomicBool, thread};
@@ -303,26 +304,39 @@ impl House {
 
     /// The rules in force, as the file says at this moment.
     fn rules(&self) -> Arc<Rules> {
-        let (rules, news) = self.rulebook.current();
+        self.look_up(&self.rulebook)
+    }
+
+    /// What this book says at this moment.
+    fn look_up<T: Content>(&self, book: &Book<T>) -> Arc<T> {
+        let (content, news) = book.current();
         if let Some(news) = news {
-            self.tell(news);
+            self.tell(book, news);
         }
-        rules
+        content
     }
 
     fn reread_rules(&self, enforcer: &mut Enforcer) {
-        match self.rulebook.reread() {
-            Some(news) => self.tell(news),
-            None => self.log.send(Event::RulesUnchanged {
-                path: self.rulebook.path().to_owned(),
-            }),
-        }
+        self.reread(&self.rulebook);
         enforcer.look(self);
     }
 
-    fn tell(&self, news: News) {
-        let path = self.rulebook.path().to_owned();
-        self.log.send(Event::Rules { path, news });
+    /// Looks at the book's file because the operator asks, and says so.
+    fn reread<T: Content>(&self, book: &Book<T>) {
+        match book.reread() {
+            Some(news) => self.tell(book, news),
+            None => self.log.send(Event::FileUnchanged {
+                path: book.path().to_owned(),
+            }),
+        }
+    }
+
+    fn tell<T: Content>(&self, book: &Book<T>, news: News) {
+        self.log.send(Event::File {
+            path: book.path().to_owned(),
+            about: T::NAME,
+            news,
+        });
     }
 
     /// Gives a new client a thread, or turns it away.

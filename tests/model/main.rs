@@ -75,6 +75,8 @@
 // What the rooms know by this name is in this crate.
 extern crate self as crossbeam_channel;
 
+#[path = "../../src/book.rs"]
+mod book;
 #[path = "../../src/clock.rs"]
 mod clock;
 #[path = "../../src/event.rs"]

@@ -1,9 +1,10 @@
-//! The rulebook keeps the rules in force equal to `socks.conf`.
+//! A book keeps what is in force equal to a file that may be edited at any time.
 //!
 //! Every request looks at the file; the one that notices a change already uses
-//! the new rules. A file that cannot be read or understood, or that somebody is
-//! still writing, changes nothing: the last good rules stay in force.
+//! what it says now. A file that cannot be read or understood, or that somebody is
+//! still writing, changes nothing: its last good content stays in force.
 
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -13,12 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 
-use super::grammar::{self, Mistake};
-use super::rules::Rules;
 use crate::sync::{Mutex, lock};
 
-/// Largest rules file in bytes: some 100,000 rules. Whatever is larger is not
-/// a rules file, and reading it would hold up every request.
+/// Largest file in bytes: some 100,000 rules. Whatever is larger is not meant
+/// for us, and reading it would hold up every request.
 const MAX_FILE: u64 = 4 << 20;
 
 /// New content counts only if it and the file's stamp are the same this much
@@ -33,18 +32,54 @@ const SURELY_WRITTEN_OUT: Duration = Duration::from_millis(100);
 /// without a new time stamp, whose grain is a few milliseconds.
 const STAMP_GRAIN: Duration = Duration::from_millis(100);
 
-/// The rules in force, and the file they come from.
+/// What a file may be about. Its `Display` says how much of that there is, such
+/// as "5 rules".
+pub trait Content: fmt::Display + Sized {
+    /// What it is called: "rules".
+    const NAME: &'static str;
+
+    /// Understands the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// The first [`MOST_MISTAKES`] lines that make no sense; then nothing of the
+    /// file may be used.
+    fn parse(text: &[u8]) -> Result<Self, Vec<Mistake>>;
+}
+
+/// One line of a file that makes no sense, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Counted from 1.
+    pub line: usize,
+    /// A sentence that says what to write instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Mistake {
+    /// Writes `LINE: reason`; put the file's name and a colon in front.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.line, self.reason)
+    }
+}
+
+/// Mistakes that are looked for before a file is given up: more than anybody
+/// mends in one go. A file of millions of bad lines costs no more than one of
+/// twenty.
+pub const MOST_MISTAKES: usize = 20;
+
+/// What is in force, and the file it comes from.
 #[derive(Debug)]
-pub struct Rulebook {
+pub struct Book<T> {
     path: PathBuf,
-    page: Mutex<Page>,
+    page: Mutex<Page<T>>,
 }
 
 /// What was read last.
 #[derive(Debug)]
-struct Page {
-    /// The last good rules: those in force.
-    rules: Arc<Rules>,
+struct Page<T> {
+    /// The last good content: what is in force.
+    content: Arc<T>,
     /// The last content that was looked into, good or bad.
     text: Vec<u8>,
     /// The stamp of the file that needs no further reading.
@@ -53,19 +88,19 @@ struct Page {
     complaint: Option<Unusable>,
 }
 
-/// Something the operator should hear about the rules.
+/// Something the operator should hear about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The file has changed, and this many rules are in force from now on.
-    Reloaded(usize),
-    /// The file is unusable, and the last good rules stay in force.
+    /// The file has changed, and this is in force from now on: "5 rules".
+    Reloaded(String),
+    /// The file is unusable, and its last good content stays in force.
     Kept(Unusable),
-    /// Somebody is still writing the file, and the last good rules stay in
+    /// Somebody is still writing the file, and its last good content stays in
     /// force until that is done. Told only to who asks.
     BeingWritten,
 }
 
-/// Why a rules file cannot be used.
+/// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// It could not be read; the reason as a sentence.
@@ -84,7 +119,7 @@ impl Unusable {
             Unusable::Mistakes(mistakes) => {
                 let mut lines: Vec<String> =
                     mistakes.iter().map(|it| format!("{path}:{it}")).collect();
-                if mistakes.len() == grammar::MOST_MISTAKES {
+                if mistakes.len() == MOST_MISTAKES {
                     lines.push(format!("{path}: there may be more mistakes after these"));
                 }
                 lines
@@ -99,19 +134,19 @@ impl From<io::Error> for Unusable {
     }
 }
 
-impl Rulebook {
-    /// Opens the rulebook at this file.
+impl<T: Content> Book<T> {
+    /// Opens the book at this file.
     ///
     /// # Errors
     ///
     /// [`Unusable`] if the file cannot be read or has mistakes.
-    pub fn open(path: &Path) -> Result<Rulebook, Unusable> {
+    pub fn open(path: &Path) -> Result<Book<T>, Unusable> {
         let copy = Copy::read(path)?;
-        let rules = grammar::parse(&copy.text).map_err(Unusable::Mistakes)?;
-        Ok(Rulebook {
+        let content = T::parse(&copy.text).map_err(Unusable::Mistakes)?;
+        Ok(Book {
             path: path.to_owned(),
             page: Mutex::new(Page {
-                rules: Arc::new(rules),
+                content: Arc::new(content),
                 settled: copy.settled(),
                 text: copy.text,
                 complaint: None,
@@ -119,27 +154,27 @@ impl Rulebook {
         })
     }
 
-    /// The file this rulebook follows.
+    /// The file this book follows.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The rules in force now, and news if looking at the file brought some.
+    /// What is in force now, and news if looking at the file brought some.
     ///
     /// Costs one `stat` while nothing changes. The request that notices a
     /// change waits some 10 ms longer, as does every request meanwhile:
-    /// none of them may use rules that are out of date.
-    pub fn current(&self) -> (Arc<Rules>, Option<News>) {
+    /// none of them may use what is out of date.
+    pub fn current(&self) -> (Arc<T>, Option<News>) {
         // Looked at before the lock is taken, so that requests need not queue
         // for the disk.
         let seen = Stamp::of_file(&self.path);
         let mut page = lock(&self.page);
         if page.is_settled(seen) {
-            return (Arc::clone(&page.rules), None);
+            return (Arc::clone(&page.content), None);
         }
         let news = page.turn(&self.path);
         let news = news.filter(|news| *news != News::BeingWritten);
-        (Arc::clone(&page.rules), news)
+        (Arc::clone(&page.content), news)
     }
 
     /// Looks at the file because somebody asks: what they should know of it,
@@ -151,7 +186,7 @@ impl Rulebook {
     }
 }
 
-impl Page {
+impl<T: Content> Page<T> {
     /// Looks at the file, and adopts it if it has changed and is good.
     fn turn(&mut self, path: &Path) -> Option<News> {
         if self.is_settled(Stamp::of_file(path)) {
@@ -180,11 +215,11 @@ impl Page {
         }
         self.settled = copy.settled();
         self.text = copy.text;
-        match grammar::parse(&self.text) {
-            Ok(rules) => {
+        match T::parse(&self.text) {
+            Ok(content) => {
                 self.complaint = None;
-                self.rules = Arc::new(rules);
-                Some(News::Reloaded(self.rules.len()))
+                self.content = Arc::new(content);
+                Some(News::Reloaded(self.content.to_string()))
             }
             Err(mistakes) => self.complain(Unusable::Mistakes(mistakes)),
         }
