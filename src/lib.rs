@@ -5,6 +5,7 @@
 //! - [`wire`]: bytes on the wire and what they mean
 //! - [`firewall`]: `socks.conf` and its verdicts
 //! - [`book`]: a file that is followed while it changes
+//! - [`users`]: who may log in
 //! - [`server`]: the house; its `session.rs` is one client's visit, top to bottom
 //! - [`relay`]: two pumps, one per direction
 //! - [`event`] and [`logger`]: what happened, and the one thread that prints it
@@ -43,6 +44,8 @@ pub mod wire;
 pub mod firewall;
 
 pub mod book;
+
+pub mod users;
 
 pub mod server;
 

@@ -80,6 +80,8 @@ fn pure_rooms_touch_no_socket_thread_clock_or_file() {
             "src/firewall/hours.rs",
             "src/firewall/nobodys.rs",
             "src/firewall/rules.rs",
+            "src/users/file.rs",
+            "src/users/hash.rs",
             "src/cli.rs",
             "src/event.rs",
             "cgi-bin/console/allow.rs",
@@ -100,6 +102,7 @@ fn pure_rooms_touch_no_socket_thread_clock_or_file() {
 fn arrows_point_one_way() {
     let all = [
         "crate::book",
+        "crate::users",
         "crate::server",
         "crate::relay",
         "crate::logger",
@@ -125,6 +128,7 @@ fn arrows_point_one_way() {
         &["src/book.rs", "src/resolve.rs", "src/client/"],
     );
     absent(&but(&["crate::book"]), &["src/firewall/"]);
+    absent(&but(&["crate::book", "crate::users"]), &["src/users/"]);
     absent(&but(&["crate::net"]), &["src/relay/"]);
     absent(&but(&["crate::net"]), &["src/ident.rs"]);
     absent(&but(&["crate::firewall"]), &["src/clock.rs"]);

@@ -1,0 +1,204 @@
+//! The hash of a password, and how much it may cost to compute it.
+
+use std::fmt;
+
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher, Version};
+
+use super::NoEntry;
+
+/// Most memory in KiB that a hash may take. One login is checked at a time, so
+/// whoever costs more holds up all others, and the memory is kept.
+const MOST_MEMORY: u32 = 256 << 10;
+
+/// Most KiB that are filled for one hash, in all its passes together: half a
+/// second or so.
+const MOST_WORK: u64 = 1 << 20;
+
+/// The memory that hashes are computed in, as large as the costliest so far.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    /// So many KiB are there when they are needed; until then they cost nothing.
+    pub(super) fn set_aside(&mut self, kibibytes: usize) -> Result<(), NoEntry> {
+        let missing = kibibytes.saturating_sub(self.0.len());
+        let reserved = self.0.try_reserve_exact(missing);
+        reserved.map_err(|_| NoEntry::NoMemory)
+    }
+
+    /// So many KiB, if the machine has them.
+    fn blocks(&mut self, kibibytes: usize) -> Result<&mut [Block], NoEntry> {
+        self.set_aside(kibibytes)?;
+        if self.0.len() < kibibytes {
+            self.0.resize(kibibytes, Block::default());
+        }
+        self.0.get_mut(..kibibytes).ok_or(NoEntry::NoMemory)
+    }
+}
+
+impl fmt::Debug for Memory {
+    /// Without what is in it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Memory({} KiB)", self.0.len())
+    }
+}
+
+/// What the users file has in place of a password: Argon2id (RFC 9106) of it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Hash {
+    params: Params,
+    salt: Salt,
+    output: Output,
+}
+
+impl fmt::Debug for Hash {
+    /// Without the hash.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Hash")
+    }
+}
+
+impl Hash {
+    /// Understands `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Everything must be
+    /// there, written in the usual way: then the check can fail for no other reason
+    /// than a wrong password.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, behind "the hash of alice"; never the hash itself, in
+    /// whose place somebody may have written the password.
+    pub(super) fn parse(text: &str) -> Result<Hash, String> {
+        if !text.starts_with("$argon2id$") {
+            return Err("does not begin with $argon2id$".to_owned());
+        }
+        let broken = || "is broken".to_owned();
+        let parsed = PasswordHash::new(text).map_err(|_| broken())?;
+        let names: Vec<_> = parsed.params.iter().map(|(name, _)| name).collect();
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let is_usual = parsed.version == Some(Version::V0x13.into())
+            && names == ["m", "t", "p"]
+            && parsed.to_string() == text;
+        let params = Params::try_from(&parsed).map_err(|_| broken())?;
+        let (Some(salt), Some(output), true) = (parsed.salt, parsed.hash, is_usual) else {
+            return Err(broken());
+        };
+        let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
+        if params.m_cost() > MOST_MEMORY || work > MOST_WORK {
+            return Err(format!(
+                "costs too much: m may be {MOST_MEMORY} at most, and m times t {MOST_WORK}"
+            ));
+        }
+        Ok(Hash {
+            params,
+            salt,
+            output,
+        })
+    }
+
+    /// The memory it takes in KiB.
+    pub(super) fn memory(&self) -> usize {
+        self.params.block_count()
+    }
+
+    /// Is it that of this password? Takes as long for a wrong one as for the right
+    /// one: outputs are compared in constant time by their crate.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, NoEntry> {
+        let blocks = memory.blocks(self.memory())?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..self.output.len()).unwrap_or_default();
+        let hashed = argon2.hash_password_into_with_memory(password, &self.salt, output, blocks);
+        // No error is left that `parse` has not met.
+        Ok(hashed.is_ok() && Output::new(output).is_ok_and(|it| it == self.output))
+    }
+}
+
+/// The line of the users file for this user with this password: a hash with fresh
+/// salt, at the cost that OWASP recommends (19 MiB, 2 passes).
+///
+/// # Errors
+///
+/// A sentence: the system has no memory, or no random numbers.
+pub fn line_for(user: &str, password: &[u8]) -> Result<String, String> {
+    let hash: PasswordHash = Argon2::default()
+        .hash_password(password)
+        .map_err(|error| format!("the password cannot be hashed: {error}"))?;
+    Ok(format!("{user}:{hash}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hash as the file has it, without its name.
+    fn hash_of(password: &[u8]) -> String {
+        let line = line_for("x", password).expect("a hash");
+        line.trim_end()
+            .strip_prefix("x:")
+            .expect("the name")
+            .to_owned()
+    }
+
+    #[test]
+    fn a_hash_is_of_one_password() {
+        let mut memory = Memory::default();
+        for password in [&b"secret"[..], b"", b"\0\xFF", &[b'x'; 255]] {
+            let text = hash_of(password);
+            let hash = Hash::parse(&text).expect(&text);
+            assert_eq!(hash.is_of(password, &mut memory), Ok(true));
+            let longer = [password, b"x"].concat();
+            assert_eq!(hash.is_of(&longer, &mut memory), Ok(false));
+            // Another time, another salt.
+            assert_ne!(hash_of(password), text);
+        }
+        assert_eq!(memory.0.len(), 19 << 10);
+    }
+
+    #[test]
+    fn hashes_of_others_are_understood_and_nothing_else_is() {
+        // By the reference implementation: argon2 somesalt... -id -t 2 -m 16 -p 1.
+        let others = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
+                      $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        let hash = Hash::parse(others).expect("a hash");
+        assert_eq!(hash.is_of(b"password", &mut Memory::default()), Ok(true));
+        for (from, to, why) in [
+            ("argon2id", "argon2i", "does not begin"),
+            ("$argon2id", "argon2id", "does not begin"),
+            ("v=19", "v=16", "broken"),
+            ("v=19$", "", "broken"),
+            ("m=65536,t=2,p=1", "t=2,m=65536,p=1", "broken"),
+            ("m=65536,", "", "broken"),
+            ("m=65536", "m=065536", "broken"),
+            (",p=1", ",p=1,keyid=QUJD", "broken"),
+            (",p=1", ",p=0", "broken"),
+            ("m=65536", "m=7", "broken"),
+            ("c29tZXNhbHQ", "c2", "broken"),
+            ("$CTFh", "$!TFh", "broken"),
+            ("$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc", "", "broken"),
+            ("RPPc", "RPPc$", "broken"),
+            ("RPPc", "RPPc=", "broken"),
+            ("m=65536", "m=262145", "costs too much"),
+            ("m=65536,t=2", "m=262144,t=5", "costs too much"),
+            ("t=2", "t=4294967295", "costs too much"),
+        ] {
+            let text = others.replacen(from, to, 1);
+            assert_ne!(text, others);
+            let told = Hash::parse(&text).expect_err(&text);
+            assert!(told.contains(why), "{text}: {told}");
+        }
+        let costly = others.replace("m=65536,t=2", "m=262144,t=4");
+        assert!(Hash::parse(&costly).is_ok());
+    }
+
+    #[test]
+    fn no_hash_is_shown() {
+        let hash = Hash::parse(&hash_of(b"secret")).expect("a hash");
+        let memory = Memory::default();
+        assert_eq!(format!("{hash:?} {memory:?}"), "Hash Memory(0 KiB)");
+    }
+}
