@@ -12,6 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::inspect::Inquiry;
 use crate::logger::Detail;
 use crate::server::Settings;
+use crate::users::{LONGEST_NAME, is_name};
 
 /// What `--help` says.
 pub const HELP: &str = "\
@@ -26,10 +27,14 @@ Who may use it:
       --check                print the rules as understood, and exit
       --explain \"QUESTION\"   print which rule decides, and exit; ask
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
-                             b BIND), client, destination, port, and
-                             user=NAME, time=fri/09:30 if rules want them
+                             b BIND, u UDP), client, destination, port, and
+                             user=NAME or login=NAME, time=fri/09:30 if
+                             rules want them
       --enforce              end sessions that changed rules, or the hour, no
                              longer permit; without it they go on
+      --users FILE           clients of SOCKS5 must log in as one of these
+      --allow-anonymous      with --users: also those that offer no login
+      --new-user NAME        ask for a password, print a line for that file
 
 Where it listens:
   -b, --bind ADDR            address for clients [0.0.0.0]
@@ -60,9 +65,9 @@ What it says:
   -V, --version              print the version
 
 Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace;
-twice: leave now. HUP: look at the rules now and say so.
+twice: leave now. HUP: look at the rules and users now and say so.
 
-Exit status: 0 fine, 1 could not serve, 2 wrong usage or rules,
+Exit status: 0 fine, 1 could not serve, 2 wrong usage, rules or users,
 130 stopped by a second signal.
 
 Try it:
@@ -79,6 +84,8 @@ pub enum Task {
     Check(PathBuf),
     /// Explain a verdict by the rules of this file.
     Explain(PathBuf, Inquiry),
+    /// Ask for the password of a new user, and print a line for the users file.
+    NewUser(String),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -92,6 +99,8 @@ pub struct Options {
     pub address: SocketAddr,
     /// The rules file.
     pub config: PathBuf,
+    /// `--users`: who may log in.
+    pub users: Option<PathBuf>,
     /// Everything else the server is told; the number of sessions in it is
     /// still to be fitted to the machine.
     pub settings: Settings,
@@ -108,6 +117,7 @@ impl Default for Options {
         Options {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 1080),
             config: PathBuf::from("socks.conf"),
+            users: None,
             settings: Settings::default(),
             max_sessions: None,
             screen: true,
@@ -143,19 +153,17 @@ where
     I::IntoIter: 'static,
 {
     let mut parser = Parser::from_args(arguments);
-    let mut options = Options::default();
-    let mut port = None;
-    let mut check = false;
-    let mut inquiry = None;
+    let mut line = Line::default();
     while let Some(argument) = parser.next()? {
+        let options = &mut line.options;
         let settings = &mut options.settings;
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Task::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Task::Version),
             Arg::Short('c') | Arg::Long("config") => options.config = parser.value()?.into(),
-            Arg::Long("check") => check = true,
+            Arg::Long("check") => line.check = true,
             Arg::Long("explain") => {
-                inquiry = Some(value(&mut parser, "--explain", Inquiry::parse)?);
+                line.inquiry = Some(value(&mut parser, "--explain", Inquiry::parse)?);
             }
             Arg::Short('b') | Arg::Long("bind") => {
                 options
@@ -199,10 +207,17 @@ where
                 settings.max_per_client = most;
             }
             Arg::Long("enforce") => settings.enforce = true,
+            Arg::Long("users") => options.users = Some(parser.value()?.into()),
+            Arg::Long("allow-anonymous") => settings.allow_anonymous = true,
+            Arg::Long("new-user") => {
+                line.new_user = Some(value(&mut parser, "--new-user", user_name)?);
+            }
             Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
             Arg::Short('v') | Arg::Long("verbose") => options.detail = Detail::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.detail = Detail::Errors,
-            Arg::Value(text) if port.is_none() => port = Some(port_number(&text.string()?)?),
+            Arg::Value(text) if line.port.is_none() => {
+                line.port = Some(port_number(&text.string()?)?);
+            }
             Arg::Value(text) => {
                 return Err(Usage(format!(
                     "one PORT is enough, and {text:?} is another"
@@ -211,14 +226,37 @@ where
             unknown => return Err(unknown.unexpected().into()),
         }
     }
-    if let Some(port) = port {
-        options.address.set_port(port);
+    line.task()
+}
+
+/// What the arguments say, one by one.
+#[derive(Default)]
+struct Line {
+    options: Options,
+    port: Option<u16>,
+    check: bool,
+    inquiry: Option<Inquiry>,
+    new_user: Option<String>,
+}
+
+impl Line {
+    /// What they say together.
+    fn task(self) -> Result<Task, Usage> {
+        let mut options = self.options;
+        if let Some(port) = self.port {
+            options.address.set_port(port);
+        }
+        if options.settings.allow_anonymous && options.users.is_none() {
+            let why = "--allow-anonymous makes a difference only with --users";
+            return Err(Usage(why.to_owned()));
+        }
+        Ok(match (self.new_user, self.inquiry) {
+            (Some(name), _) => Task::NewUser(name),
+            (None, Some(inquiry)) => Task::Explain(options.config, inquiry),
+            (None, None) if self.check => Task::Check(options.config),
+            (None, None) => Task::Serve(options),
+        })
     }
-    Ok(match inquiry {
-        Some(inquiry) => Task::Explain(options.config, inquiry),
-        None if check => Task::Check(options.config),
-        None => Task::Serve(options),
-    })
 }
 
 /// The value of an option, understood by `meaning`; errors name the option.
@@ -289,6 +327,16 @@ fn sessions_or_off(text: &str) -> Result<Option<usize>, String> {
     match text {
         "off" => Ok(None),
         text => sessions(text).map(Some),
+    }
+}
+
+fn user_name(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "{text:?} is no name; write 1 to {LONGEST_NAME} visible ASCII characters, without \
+             a colon, and without # in front"
+        )),
     }
 }
 
@@ -396,10 +444,24 @@ mod tests {
     }
 
     #[test]
+    fn users_and_whether_all_must_log_in() {
+        let users = serve("--users x");
+        assert_eq!(users.users, Some("x".into()));
+        assert!(!users.settings.allow_anonymous);
+        assert!(
+            serve("--allow-anonymous --users x")
+                .settings
+                .allow_anonymous
+        );
+    }
+
+    #[test]
     fn other_tasks() {
         assert_eq!(parsed("-h"), Ok(Task::Help));
         assert_eq!(parsed("--version 1 2 3"), Ok(Task::Version));
         assert_eq!(parsed("--check -c x"), Ok(Task::Check("x".into())));
+        let alice = Task::NewUser("alice".to_owned());
+        assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
         let inquiry = Inquiry::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
         assert_eq!(parse(words), Ok(Task::Explain("x".into(), inquiry)));
@@ -427,6 +489,11 @@ mod tests {
             ("--max-per-client 0", "number of sessions"),
             ("--ident-timeout off", "not a time"),
             ("--enforce=yes", "enforce"),
+            ("--allow-anonymous", "only with --users"),
+            ("--users", "missing argument"),
+            ("--new-user a:b", "no name"),
+            ("--new-user #a", "no name"),
+            ("--new-user=", "no name"),
             ("--log json", "neither"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),

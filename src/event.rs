@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::book::News;
 use crate::firewall::Verdict;
+use crate::users::NoEntry;
 use crate::wire::{BadName, Command, HostName, Language, Refusal, Target, Unread};
 
 /// One thing that happened in the server.
@@ -109,8 +110,10 @@ pub struct Asked {
     pub command: Command,
     /// As requested, so with the name if it was one.
     pub target: Target,
-    /// The user id; opaque bytes.
+    /// The user id, or who has logged in; opaque bytes.
     pub user: Vec<u8>,
+    /// Has the user logged in?
+    pub logged_in: bool,
 }
 
 /// Why a session ended.
@@ -145,6 +148,13 @@ pub enum NoRequest {
     Unread(Unread),
     /// SOCKS5: none of the methods that it offers is one of ours; their numbers.
     NoMethod(Vec<u8>),
+    /// SOCKS5: the login is not accepted.
+    NoEntry {
+        /// Who it claimed to be; opaque bytes.
+        user: Vec<u8>,
+        /// Why not.
+        why: NoEntry,
+    },
 }
 
 /// Why a request was refused, for the operator. The client only learns
@@ -159,6 +169,8 @@ pub enum Cause {
     NoIdent(io::Error),
     /// The client's identd did not confirm the user; what it said instead.
     OtherUser(String),
+    /// A rule wants the user to have logged in, which a client of SOCKS5 has not.
+    NotLoggedIn,
     /// The address or port can be nobody's.
     Impossible(&'static str),
     /// The request came from ourselves: a loop.
@@ -183,7 +195,7 @@ impl Cause {
     /// What the client is told.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Cause::Denied(_) | Cause::Stranger(_) => Refusal::Denied,
+            Cause::Denied(_) | Cause::NotLoggedIn | Cause::Stranger(_) => Refusal::Denied,
             Cause::NoIdent(_) => Refusal::NoIdent,
             Cause::OtherUser(_) => Refusal::OtherUser,
             Cause::BadName(_) | Cause::NotFound(..) => Refusal::HostUnreachable,
@@ -277,6 +289,9 @@ impl fmt::Display for NoRequest {
                 out,
                 "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
             ),
+            NoRequest::NoEntry { user, why } => {
+                write!(out, "login of \"{}\" failed: {why}", user.escape_ascii())
+            }
         }
     }
 }
@@ -288,6 +303,7 @@ impl fmt::Display for Cause {
             Cause::Denied(verdict) => verdict.fmt(out),
             Cause::NoIdent(error) => write!(out, "no word from the client's identd: {error}"),
             Cause::OtherUser(instead) => write!(out, "the user is not confirmed: {instead}"),
+            Cause::NotLoggedIn => out.write_str("the client has not logged in"),
             Cause::Impossible(why) => out.write_str(why),
             Cause::Loop => out.write_str("the request came through this very server (a loop)"),
             Cause::NotFound(name, why) => write!(out, "{name} was not found: {why}"),

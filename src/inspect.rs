@@ -58,13 +58,31 @@ fn warnings(rules: &Rules) -> Vec<String> {
     ));
     told.extend(of_lines(
         &rules.unchecked_users(),
-        "permits whoever claims to be that user; add ident to have it confirmed",
+        "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
     ));
     told.extend(of_lines(
         &rules.foreign_idents(),
         "believes the identd of any machine; name the hosts whose identd you trust",
     ));
     told
+}
+
+/// What the operator may not have meant when these rules meet clients that can log
+/// in, or cannot; a sentence each.
+pub fn login_remarks(rules: &Rules, can_log_in: bool) -> Vec<String> {
+    let told = match can_log_in {
+        true => of_lines(
+            &rules.without_proof(),
+            "permits clients of SOCKS4, which cannot log in; add auth",
+        ),
+        false => of_lines(
+            &rules.logins(),
+            "wants a login, and without --users no client of SOCKS5 can",
+        ),
+    };
+    told.map(|it| format!("warning: {it}"))
+        .into_iter()
+        .collect()
 }
 
 /// One sentence about these lines, if there are any: there may be thousands.
@@ -77,8 +95,8 @@ fn of_lines(lines: &[usize], what: &str) -> Option<String> {
 }
 
 /// A connection to be explained, as the operator writes it:
-/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME] [time=DAY/HH:MM]`, where DST is an
-/// address or a name.
+/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`, where
+/// DST is an address or a name, and who logs in has shown the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inquiry {
     command: Command,
@@ -89,12 +107,14 @@ pub struct Inquiry {
     port: u16,
     /// If the operator named one; an empty one counts as named.
     user: Option<String>,
+    /// Has that user logged in?
+    logged_in: bool,
     /// If the operator named one; otherwise it is now.
     moment: Option<Moment>,
 }
 
 /// How to ask.
-const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME] \
+const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] \
                      [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
 
 impl Inquiry {
@@ -105,12 +125,14 @@ impl Inquiry {
     /// A sentence that says how to write it.
     pub fn parse(text: &str) -> Result<Inquiry, String> {
         let mut user = None;
+        let mut login = None;
         let mut moment = None;
         let mut words = Vec::new();
         for word in text.split_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let is_again = match key.to_ascii_lowercase().as_str() {
                 "user" if key != word => user.replace(value.to_owned()).is_some(),
+                "login" if key != word => login.replace(parse_login(value)?).is_some(),
                 "time" if key != word => moment.replace(parse_moment(value)?).is_some(),
                 _ if key != word => return Err(USAGE.to_owned()),
                 _ => {
@@ -122,6 +144,9 @@ impl Inquiry {
                 return Err(format!("{key}= is given twice"));
             }
         }
+        if user.is_some() && login.is_some() {
+            return Err("user= and login= are given; who logs in is the user".to_owned());
+        }
         let (mode, source, source_port, host, port) = match *words.as_slice() {
             [mode, source, host, port] => (mode, source, None, host, port),
             [mode, source, source_port, host, port] => {
@@ -132,7 +157,8 @@ impl Inquiry {
         let command = match mode {
             "c" => Command::Connect,
             "b" => Command::Bind,
-            _ => return Err("the mode is c (CONNECT) or b (BIND)".to_owned()),
+            "u" => Command::Associate,
+            _ => return Err("the mode is c (CONNECT), b (BIND) or u (UDP)".to_owned()),
         };
         let source: IpAddr = source
             .parse()
@@ -150,7 +176,8 @@ impl Inquiry {
             source_port: source_port.map(parse_port).transpose()?,
             host,
             port: parse_port(port)?,
-            user,
+            logged_in: login.is_some(),
+            user: login.or(user),
             moment,
         })
     }
@@ -168,6 +195,7 @@ impl Inquiry {
             command: self.command,
             source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
             user: self.user.as_deref().unwrap_or_default().as_bytes(),
+            logged_in: self.logged_in,
             name: self.host.name(),
             address: None,
             port: Some(self.port),
@@ -210,7 +238,8 @@ impl Inquiry {
         }
         if self.user.is_none() && rules.ask_for_user() {
             return Err(format!(
-                "{path} has rules about the user; add user=NAME, or user= for none"
+                "{path} has rules about the user; add user=NAME, login=NAME for one who has \
+                 logged in, or user= for none"
             ));
         }
         Ok(())
@@ -219,7 +248,9 @@ impl Inquiry {
     /// Would the server do it, and why? In the server's own order.
     fn find(&self, path: &str, rules: &Rules, unseen: Question<'_>, address: IpAddr) -> Finding {
         match (self.command, firewall::nobodys(address, self.port)) {
-            (Command::Connect, Some(why)) => Finding::no(format!("because {why}")),
+            (Command::Connect | Command::Associate, Some(why)) => {
+                Finding::no(format!("because {why}"))
+            }
             // To any peer: each is judged when it comes.
             (Command::Bind, _) if address.is_unspecified() => {
                 let anybody = Question {
@@ -251,6 +282,9 @@ impl Inquiry {
         } = self;
         let user = match self.user.as_deref() {
             None | Some("") => String::new(),
+            Some(user) if self.logged_in => {
+                format!(" as \"{}\", logged in,", user.escape_default())
+            }
             Some(user) => format!(" as \"{}\"", user.escape_default()),
         };
         let time = match rules.ask_for_time() {
@@ -306,6 +340,7 @@ impl Finding {
         let is_named = !question.user.is_empty();
         let why = match (verdict.ident, is_named) {
             (false, _) => by,
+            (true, false) if verdict.auth => format!("since nobody has logged in, {by}"),
             (true, true) => format!("if identd on the client's host confirms the user, {by}"),
             (true, false) => format!("since there is no user for identd to confirm, {by}"),
         };
@@ -324,6 +359,13 @@ fn parse_port(text: &str) -> Result<u16, String> {
             text.escape_default()
         )
     })
+}
+
+fn parse_login(name: &str) -> Result<String, String> {
+    match name {
+        "" => Err("login= names nobody; leave it out".to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 fn parse_moment(text: &str) -> Result<Moment, String> {
@@ -435,6 +477,54 @@ mod tests {
         ] {
             assert!(explain(inquiry).is_err(), "{inquiry}");
         }
+    }
+
+    #[test]
+    fn explain_takes_logins() {
+        let people = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &people, Moment::MONDAY);
+        let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
+        let told = explain(logged_in).expect("complete");
+        assert!(
+            told.starts_with("permit: CONNECT from 10.0.0.5 as \"alice\", logged in, to "),
+            "{told}"
+        );
+        for (inquiry, why) in [
+            ("c 10.0.0.5 1.2.3.4 80 login=", "names nobody"),
+            (
+                "c 10.0.0.5 1.2.3.4 80 login=a user=a",
+                "who logs in is the user",
+            ),
+            ("c 10.0.0.5 1.2.3.4 80 login=a login=a", "given twice"),
+        ] {
+            assert!(explain(inquiry).expect_err(inquiry).contains(why));
+        }
+        let proven = rules("permit u - auth\n");
+        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &proven, Moment::MONDAY);
+        for (user, verdict) in [
+            (
+                "login=a",
+                "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\", logged in, to 1.2.3.4:53, by f:1",
+            ),
+            (
+                "user=a",
+                "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, if identd",
+            ),
+            (
+                "user=",
+                "deny: UDP ASSOCIATE from 10.0.0.5 to 1.2.3.4:53, since nobody has logged in",
+            ),
+        ] {
+            let told = explain(&format!("u 10.0.0.5 1.2.3.4 53 {user}")).expect("complete");
+            assert!(told.starts_with(verdict), "{told}");
+        }
+        let remarks = |can_log_in| login_remarks(&proven, can_log_in);
+        assert!(remarks(true).is_empty());
+        assert!(remarks(false)[0].contains("line 1 wants a login, and without --users"));
+        let lax = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
+        let told = login_remarks(&lax, true);
+        assert!(told[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
+        assert!(login_remarks(&lax, false).is_empty());
     }
 
     #[test]

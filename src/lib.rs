@@ -11,7 +11,7 @@
 //! - [`event`] and [`logger`]: what happened, and the one thread that prints it
 //! - [`client`]: the other side of the same language
 //! - [`resolve`], [`clock`] and [`net`]: what the others need of names, hours and sockets
-//! - [`cli`] and [`inspect`]: what an operator types, and gets explained
+//! - [`cli`], [`ask`] and [`inspect`]: what an operator types, and gets explained
 //!
 //! A server in a few lines; see `src/main.rs` for the whole of it:
 //!
@@ -68,5 +68,7 @@ pub mod net;
 mod sync;
 
 pub mod cli;
+
+pub mod ask;
 
 pub mod inspect;

@@ -1,9 +1,10 @@
-//! Reads options and rules, takes the port, starts the logger, serves, leaves.
+//! Reads options, rules and users, takes the port, starts the logger, serves, leaves.
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
+use threadsocks::ask;
 use threadsocks::book::Unusable;
 use threadsocks::cli::{self, Options, Task};
 use threadsocks::clock::Clock;
@@ -18,6 +20,7 @@ use threadsocks::firewall::{Moment, Rulebook};
 use threadsocks::inspect::{self, Inquiry};
 use threadsocks::logger::{self, Detail, Output};
 use threadsocks::server::{Limits, Order, STACK, Server, Stopped};
+use threadsocks::users::{self, Doorkeeper};
 
 /// Could not serve.
 const FAILED: u8 = 1;
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Ok(Task::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Task::Check(config)) => check(&config),
         Ok(Task::Explain(config, inquiry)) => explain(&config, &inquiry),
+        Ok(Task::NewUser(name)) => new_user(&name),
         Ok(Task::Serve(options)) => match serve(options) {
             Ok(Stopped::Drained) => ExitCode::SUCCESS,
             Ok(Stopped::Forced) => ExitCode::from(FORCED),
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
 /// Serves until told to stop.
 fn serve(options: Options) -> Result<Stopped, ExitCode> {
     let orders = take_orders()?;
+    // In front of the limits: what it sets aside is not there for sessions.
+    let doorkeeper = options.users.as_deref().map(open_users).transpose()?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
@@ -64,7 +70,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         )
     })?;
     if options.detail >= Detail::Usual {
-        welcome(&rulebook, clock.now(), limits);
+        welcome(&rulebook, doorkeeper.as_ref(), clock.now(), limits);
     } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
         // However quiet: nobody else knows the port.
         tell(&format_args!("listening on {address}"));
@@ -79,7 +85,11 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         detail: options.detail,
     })
     .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
-    let stopped = Server::new(settings, rulebook, clock, log).run(listener, &orders);
+    let mut server = Server::new(settings, rulebook, clock, log);
+    if let Some(doorkeeper) = doorkeeper {
+        server = server.with_users(doorkeeper);
+    }
+    let stopped = server.run(listener, &orders);
     logger.finish(LAST_WORDS);
     stopped.map_err(|error| complain(FAILED, &error))
 }
@@ -133,12 +143,23 @@ fn stop(operator: &Sender<Order>) {
 }
 
 /// Tells the operator on stderr what is in force.
-fn welcome(rulebook: &Rulebook, now: Moment, limits: Limits) {
+fn welcome(rulebook: &Rulebook, keeper: Option<&Doorkeeper>, now: Moment, limits: Limits) {
     let path = rulebook.path().display();
     let (rules, _) = rulebook.current();
     tell(&format_args!("{path}: {rules} in force"));
-    for remark in inspect::remarks(&rules, now) {
+    let of_logins = inspect::login_remarks(&rules, keeper.is_some());
+    for remark in inspect::remarks(&rules, now).into_iter().chain(of_logins) {
         tell(&format_args!("{path}: {remark}"));
+    }
+    if let Some(book) = keeper.map(Doorkeeper::book) {
+        let path = book.path().display();
+        let (users, _) = book.current();
+        tell(&format_args!("{path}: {users} in force"));
+        if is_open_to_others(book.path()) {
+            tell(&format_args!(
+                "{path}: warning: others can read it, and try passwords at home; chmod 600 {path}"
+            ));
+        }
     }
     let Limits {
         max_sessions,
@@ -193,6 +214,35 @@ fn open(config: &Path) -> Result<Rulebook, ExitCode> {
         }
         ExitCode::from(WRONG)
     })
+}
+
+/// Opens the users file, or says everything that is wrong with it.
+fn open_users(path: &Path) -> Result<Doorkeeper, ExitCode> {
+    Doorkeeper::open(path).map_err(|unusable| {
+        for line in unusable.describe(path) {
+            tell(&line);
+        }
+        tell(&format_args!(
+            "a line of the users file is made by: threadsocks --new-user alice >> {}",
+            path.display()
+        ));
+        ExitCode::from(WRONG)
+    })
+}
+
+/// May others than its owner read this file, or write it?
+fn is_open_to_others(path: &Path) -> bool {
+    let mode = std::fs::metadata(path).map(|it| it.mode());
+    mode.is_ok_and(|mode| mode & 0o077 != 0)
+}
+
+/// Prints a line for the users file.
+fn new_user(name: &str) -> ExitCode {
+    let password = ask::new_password(name);
+    match password.and_then(|password| users::line_for(name, &password)) {
+        Ok(line) => print(&line),
+        Err(why) => complain(FAILED, &why),
+    }
 }
 
 /// Where relative paths begin, for the operator.

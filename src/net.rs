@@ -347,16 +347,8 @@ pub(crate) fn await_peer(
             return Ok(Came::Nobody);
         }
         let [knock, client_state] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::all()));
-        if client_state.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
+        if has_given_up(client, client_state, &mut watched) {
             return Ok(Came::ClientLeft);
-        }
-        if client_state.contains(PollFlags::POLLIN) {
-            match peek(client, &mut [0]) {
-                Ok(0) => return Ok(Came::ClientLeft),
-                Ok(_) => watched = PollFlags::empty(),
-                Err(Errno::EAGAIN) => {}
-                Err(_) => return Ok(Came::ClientLeft),
-            }
         }
         if !knock.is_empty() {
             match listener.accept() {
@@ -370,6 +362,46 @@ pub(crate) fn await_peer(
                 Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+/// Has the client given up, by what poll says of it? What it sends early is looked
+/// at once, and not `watched` any more: it is not for us, and would wake us again
+/// and again.
+fn has_given_up(client: &TcpStream, state: PollFlags, watched: &mut PollFlags) -> bool {
+    if state.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
+        return true;
+    }
+    if !state.contains(PollFlags::POLLIN) {
+        return false;
+    }
+    match peek(client, &mut [0]) {
+        Ok(0) => true,
+        Ok(_) => {
+            *watched = PollFlags::empty();
+            false
+        }
+        Err(Errno::EAGAIN) => false,
+        Err(_) => true,
+    }
+}
+
+/// Waits until the deadline, for as long as the client stays; true if it has. One
+/// that ends its side with nothing left to be read has given up, as has one that
+/// breaks the connection, and one whose visit is cut.
+pub(crate) fn stays_until(client: &TcpStream, deadline: Deadline) -> bool {
+    let mut watched = PollFlags::POLLIN;
+    loop {
+        let mut fds = [PollFd::new(client.as_fd(), watched)];
+        match wait(&mut fds, deadline) {
+            Ok(false) => return true,
+            Ok(true) => {}
+            Err(_) => return false,
+        }
+        let [state] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::all()));
+        if has_given_up(client, state, &mut watched) {
+            return false;
         }
     }
 }

@@ -39,6 +39,7 @@ pub(crate) fn measure() -> Outcome {
             command: Command::Connect,
             source: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
             user: b"",
+            logged_in: false,
             name: Some(&name),
             address: Some(IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1))),
             port: Some(80),

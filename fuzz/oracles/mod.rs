@@ -32,17 +32,20 @@ pub mod rules;
 pub mod socks5;
 /// What a reader sees of a shell's output.
 pub mod terminal;
+/// Who may log in.
+pub mod users;
 
 /// An oracle, with the name of its fuzz target and of its corpus.
 pub type Oracle = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Oracle; 9] = [
+pub const ALL: [Oracle; 10] = [
     ("request", request::holds),
     ("reply", reply::holds),
     ("ident", ident::holds),
     ("socks5", socks5::holds),
     ("rules", rules::holds),
+    ("users", users::holds),
     ("query", query::holds),
     ("prompt", prompt::holds),
     ("terminal", terminal::holds),

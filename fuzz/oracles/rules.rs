@@ -144,6 +144,7 @@ fn leading_lines(front: &[u8], whole: &Parsed) {
 const DENIED: Verdict = Verdict {
     permitted: false,
     ident: false,
+    auth: false,
     line: None,
 };
 
@@ -206,6 +207,7 @@ struct Asked {
     address: IpAddr,
     port: u16,
     user: String,
+    logged_in: bool,
     moment: Moment,
 }
 
@@ -215,6 +217,7 @@ impl Asked {
             command: self.command,
             source: self.source,
             user: self.user.as_bytes(),
+            logged_in: self.logged_in,
             name: self.name.as_ref(),
             address: Some(self.address),
             port: Some(self.port),
@@ -240,9 +243,9 @@ impl<'a> Line<'a> {
         found.next().map(|(_, value)| value)
     }
 
-    fn wants_ident(&self) -> bool {
-        let is_ident = |it: &&str| it.eq_ignore_ascii_case("ident");
-        self.options.iter().any(is_ident)
+    fn has(&self, option: &str) -> bool {
+        let mut options = self.options.iter();
+        options.any(|it| it.eq_ignore_ascii_case(option))
     }
 }
 
@@ -252,7 +255,10 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     text.split('\n').enumerate().filter_map(|(index, line)| {
         let code = line.split_once('#').map_or(line, |(code, _)| code);
         let words: Vec<&str> = code.split_ascii_whitespace().collect();
-        let is_option = |it: &&str| it.contains('=') || it.eq_ignore_ascii_case("ident");
+        let is_option = |it: &&str| {
+            let word = it.to_ascii_lowercase();
+            word.contains('=') || ["ident", "auth"].contains(&word.as_str())
+        };
         let (columns, options): (Vec<&str>, Vec<&str>) =
             words.get(2..)?.iter().partition(|it| !is_option(it));
         let columns = match *columns.as_slice() {
@@ -295,7 +301,8 @@ fn model(text: &str, asked: &Asked) -> Verdict {
     });
     found.map_or(DENIED, |line| Verdict {
         permitted: line.action.to_lowercase() == "permit",
-        ident: line.wants_ident(),
+        ident: line.has("ident") || line.has("auth") && !asked.logged_in,
+        auth: !line.has("ident") && line.has("auth") && !asked.logged_in,
         line: Some(line.number),
     })
 }
@@ -455,6 +462,7 @@ fn questions(bytes: &[u8]) -> Vec<Asked> {
                 address: destinations[turn % destinations.len()],
                 port: ports[turn / 4 % ports.len()],
                 user: users[turn / 5 % users.len()].clone(),
+                logged_in: turn / 2 % 2 == 1,
                 moment: moments[turn % moments.len()],
             });
         }

@@ -6,7 +6,7 @@
 //!
 //! One column after the mode is the destination address, two are destination
 //! address and port, three source address and port with the destination
-//! address, four all of them. Options are `user=`, `time=` and `ident`.
+//! address, four all of them. Options are `user=`, `time=`, `ident` and `auth`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -94,9 +94,15 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         users,
         hours,
         ident,
+        auth,
     } = parse_options(options)?;
-    if ident && !permits {
-        return Err("ident belongs to permit; to deny somebody needs no proof".to_owned());
+    if let Some(proof) = [(ident, "ident"), (auth, "auth")].iter().find(|it| it.0)
+        && !permits
+    {
+        return Err(format!(
+            "{} belongs to permit; to deny somebody needs no proof",
+            proof.1
+        ));
     }
     Ok(Some(Rule {
         line: line_number,
@@ -109,6 +115,7 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         users: users.unwrap_or(Users::Any),
         hours: hours.unwrap_or(Hours::Always),
         ident,
+        auth,
     }))
 }
 
@@ -148,6 +155,7 @@ struct Options {
     users: Option<Users>,
     hours: Option<Hours>,
     ident: bool,
+    auth: bool,
 }
 
 /// The words reserved for options must not be mistaken for host names.
@@ -168,12 +176,10 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
                 options.hours.replace(hours).is_none()
             }
             "ident" if key == *word => !std::mem::replace(&mut options.ident, true),
-            "auth" if key == *word => {
-                return Err("the option auth is not supported by this version".to_owned());
-            }
+            "auth" if key == *word => !std::mem::replace(&mut options.auth, true),
             _ if is_option(word) => {
                 return Err(format!(
-                    "{} is no option; there are user=, time= and ident",
+                    "{} is no option; there are user=, time=, ident and auth",
                     quote(word)
                 ));
             }
@@ -446,6 +452,11 @@ mod tests {
                 "permit c - - - - time=mon-fri/08:00-18:00",
             ),
             ("permit c - 80 IDENT", "permit c - - - 80 ident"),
+            ("permit c - 80 Auth", "permit c - - - 80 auth"),
+            (
+                "permit c - auth ident user=a",
+                "permit c - - - - user=a ident auth",
+            ),
             (
                 "permit c 10. - a.org 80 ident TIME=22:00-06:00 User=u",
                 "permit c 10.0.0.0/8 - a.org 80 user=u time=mon-sun/22:00-06:00 ident",
@@ -523,7 +534,9 @@ mod tests {
             ("permit c - http", "not a port list"),
             ("permit c - 1-2-3", "not a port list"),
             ("permit c - 9-8", "end before they begin"),
-            ("permit c - auth", "not supported"),
+            ("deny c - auth", "auth belongs to permit"),
+            ("permit c - auth Auth", "write each once"),
+            ("permit c - auth 80", "the columns come first"),
             ("permit c - auth=x", "no option"),
             ("permit c - ident=yes", "no option"),
             ("deny c - ident", "ident belongs to permit"),

@@ -27,6 +27,7 @@ pub struct Rule {
     pub(super) users: Users,
     pub(super) hours: Hours,
     pub(super) ident: bool,
+    pub(super) auth: bool,
 }
 
 /// One connection somebody asks for: exactly what would be dialled or awaited.
@@ -36,8 +37,10 @@ pub struct Question<'a> {
     pub command: Command,
     /// The client.
     pub source: SocketAddr,
-    /// The user id of the request; opaque bytes.
+    /// The user id of the request, or who has logged in; opaque bytes.
     pub user: &'a [u8],
+    /// Has the user logged in?
+    pub logged_in: bool,
     /// The name the client asked for, if it asked by name.
     pub name: Option<&'a HostName>,
     /// The address that would be dialled or awaited. `None`: not known yet,
@@ -54,8 +57,11 @@ pub struct Question<'a> {
 pub struct Verdict {
     /// May the connection be made?
     pub permitted: bool,
-    /// Must identd confirm the user first? Only of what is permitted.
+    /// Must identd confirm the user first, or would a login have done? Only of what
+    /// is permitted.
     pub ident: bool,
+    /// Would a login do in place of identd? Only where identd must confirm.
+    pub auth: bool,
     /// The line of the rule that decided; none if no rule matched.
     pub line: Option<usize>,
 }
@@ -67,10 +73,11 @@ impl Verdict {
         self.permitted && (confirmed || !self.ident)
     }
 
-    fn by(rule: Option<&Rule>) -> Verdict {
+    fn by(rule: Option<&Rule>, asked: &Question<'_>) -> Verdict {
         Verdict {
             permitted: rule.is_some_and(|rule| rule.permits),
-            ident: rule.is_some_and(|rule| rule.ident),
+            ident: rule.is_some_and(|rule| rule.wants_proof(asked)),
+            auth: rule.is_some_and(|rule| rule.wants_proof(asked) && !rule.ident),
             line: rule.map(|rule| rule.line),
         }
     }
@@ -84,10 +91,11 @@ impl fmt::Display for Verdict {
             (Some(line), false, _) => write!(out, "rule on line {line} denies it"),
             (Some(line), true, false) => write!(out, "rule on line {line} permits it"),
             (Some(line), true, true) => {
-                write!(
-                    out,
-                    "rule on line {line} permits it if identd confirms the user"
-                )
+                let who = match self.auth {
+                    true => "to who has logged in, or with SOCKS4 is confirmed by identd",
+                    false => "if identd confirms the user",
+                };
+                write!(out, "rule on line {line} permits it {who}")
             }
         }
     }
@@ -145,16 +153,18 @@ impl Rules {
             match rule.fit(&question) {
                 Fit::No => {}
                 Fit::Perhaps if !rule.permits => {}
-                Fit::Perhaps if rule.ident => {
+                Fit::Perhaps if rule.wants_proof(&question) => {
                     with_ident.get_or_insert(rule);
                 }
-                Fit::Perhaps => return Verdict::by(Some(rule)),
-                Fit::Yes if rule.permits && !rule.ident => return Verdict::by(Some(rule)),
+                Fit::Perhaps => return Verdict::by(Some(rule), &question),
+                Fit::Yes if rule.permits && !rule.wants_proof(&question) => {
+                    return Verdict::by(Some(rule), &question);
+                }
                 // A no, or one more that wants identd.
-                Fit::Yes => return Verdict::by(with_ident.or(Some(rule))),
+                Fit::Yes => return Verdict::by(with_ident.or(Some(rule)), &question),
             }
         }
-        Verdict::by(with_ident)
+        Verdict::by(with_ident, &question)
     }
 
     /// How many rules there are.
@@ -176,7 +186,7 @@ impl Rules {
 
     /// Is there a rule for which the user matters?
     pub fn ask_for_user(&self) -> bool {
-        let asks = |rule: &Rule| rule.users != Users::Any || rule.ident;
+        let asks = |rule: &Rule| rule.users != Users::Any || rule.is_strict();
         self.rules.iter().any(asks)
     }
 
@@ -207,13 +217,24 @@ impl Rules {
 
     /// The lines that permit users whom any client can claim to be.
     pub fn unchecked_users(&self) -> Vec<usize> {
-        self.lines(|rule| rule.permits && rule.users != Users::Any && !rule.ident)
+        self.lines(|rule| rule.permits && rule.users != Users::Any && !rule.is_strict())
     }
 
     /// The lines that trust the identd of any machine, whose owner lets it say
-    /// what he likes.
+    /// what he likes: also those with `auth`, since a client of SOCKS4 has no other
+    /// way to prove itself.
     pub fn foreign_idents(&self) -> Vec<usize> {
-        self.lines(|rule| rule.ident && rule.source.has_every_ipv4())
+        self.lines(|rule| rule.is_strict() && rule.source.has_every_ipv4())
+    }
+
+    /// The lines that permit users without any proof, login or identd.
+    pub fn without_proof(&self) -> Vec<usize> {
+        self.lines(|rule| rule.permits && !rule.is_strict())
+    }
+
+    /// The lines that want a login.
+    pub fn logins(&self) -> Vec<usize> {
+        self.lines(|rule| rule.auth)
     }
 
     /// The lines that deny a destination by name. Whoever asks for the same
@@ -247,6 +268,17 @@ impl Rule {
     /// The line it stands on, counted from 1.
     pub fn line(&self) -> usize {
         self.line
+    }
+
+    /// Does it want the user to be proven, in one way or the other?
+    fn is_strict(&self) -> bool {
+        self.ident || self.auth
+    }
+
+    /// Does it want a proof that this client still owes? A login is one, but not
+    /// where identd is asked for by name.
+    fn wants_proof(&self, asked: &Question<'_>) -> bool {
+        self.ident || self.auth && !asked.logged_in
     }
 
     /// What of the question the rule does not match, in the order of its columns;
@@ -315,7 +347,8 @@ impl fmt::Display for Rule {
             self.modes, self.source, self.source_ports, self.destination, self.destination_ports
         )?;
         write!(out, "{}{}", self.users, self.hours)?;
-        out.write_str(if self.ident { " ident" } else { "" })
+        out.write_str(if self.ident { " ident" } else { "" })?;
+        out.write_str(if self.auth { " auth" } else { "" })
     }
 }
 
@@ -367,6 +400,7 @@ mod tests {
             },
             source: SocketAddr::new(source.parse().unwrap(), 50_000),
             user: b"",
+            logged_in: false,
             name: asked.as_ref(),
             address: Some(address.parse().unwrap()),
             port: Some(port.parse().unwrap()),
@@ -466,6 +500,7 @@ mod tests {
                 command: Command::Connect,
                 source: "1.2.3.4:5000".parse().unwrap(),
                 user: b"",
+                logged_in: false,
                 name: Some(&asked),
                 address: None,
                 port: Some(80),
@@ -490,6 +525,7 @@ mod tests {
             command: Command::Connect,
             source: "10.0.0.5:5000".parse().unwrap(),
             user: user.as_bytes(),
+            logged_in: false,
             name: None,
             address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
             port: Some(80),
@@ -545,6 +581,7 @@ mod tests {
                 command: Command::Connect,
                 source: "10.0.0.5:5000".parse().unwrap(),
                 user: b"",
+                logged_in: false,
                 name: Some(&asked),
                 address: None,
                 port: Some(80),
@@ -554,9 +591,73 @@ mod tests {
                 permitted,
                 ident,
                 line,
+                ..
             } = verdict;
             assert_eq!((permitted, ident, line), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_login_is_a_proof_for_auth_and_none_for_ident() {
+        let judged = |text: &str, logged_in| {
+            let asked = name("a.org");
+            let question = Question {
+                command: Command::Connect,
+                source: "10.0.0.5:5000".parse().unwrap(),
+                user: b"alice",
+                logged_in,
+                name: Some(&asked),
+                address: None,
+                port: Some(80),
+                moment: moment(),
+            };
+            let verdict = rules(text).judge(&question);
+            assert!(verdict.permitted);
+            (verdict.ident, verdict.auth, verdict.line)
+        };
+        for (text, with, without) in [
+            (
+                "permit c - auth\n",
+                (false, false, Some(1)),
+                (true, true, Some(1)),
+            ),
+            (
+                "permit c - ident\n",
+                (true, false, Some(1)),
+                (true, false, Some(1)),
+            ),
+            (
+                "permit c - auth ident\n",
+                (true, false, Some(1)),
+                (true, false, Some(1)),
+            ),
+            // What needs nothing more is the best, while the address is unknown.
+            (
+                "permit c 1. auth\npermit c 2.\n",
+                (false, false, Some(1)),
+                (false, false, Some(2)),
+            ),
+            (
+                "permit c 1. ident\npermit c 2. auth\n",
+                (false, false, Some(2)),
+                (true, false, Some(1)),
+            ),
+        ] {
+            assert_eq!(judged(text, true), with, "{text}");
+            assert_eq!(judged(text, false), without, "{text}");
+        }
+    }
+
+    #[test]
+    fn warnings_know_what_auth_is_worth() {
+        let text = "permit c 10. - - - auth\npermit c - user=a auth\n\
+                    permit c 10. - - - user=a\npermit c 10. - - - ident\ndeny c -\n";
+        let rules = rules(text);
+        assert_eq!(rules.unchecked_users(), [3]);
+        assert_eq!(rules.foreign_idents(), [2]);
+        assert_eq!(rules.without_proof(), [3]);
+        assert_eq!(rules.logins(), [1, 2]);
+        assert!(rules.ask_for_user());
     }
 
     #[test]
@@ -568,6 +669,7 @@ mod tests {
             command: Command::Connect,
             source: "10.0.0.5:5000".parse().unwrap(),
             user: b"alice",
+            logged_in: false,
             name: None,
             address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
             port: Some(80),

@@ -290,6 +290,9 @@ impl fmt::Display for SessionLine<'_> {
             if !asked.user.is_empty() {
                 write!(out, " user=\"{}\"", asked.user.escape_ascii())?;
             }
+            if asked.logged_in {
+                out.write_str(" login=accepted")?;
+            }
             if *confirmed {
                 out.write_str(" ident=confirmed")?;
             }

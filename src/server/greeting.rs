@@ -1,25 +1,91 @@
 //! How a SOCKS5 client and the server agree before there is a request (RFC 1928, section 3).
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
+use super::login::Password;
 use super::registry::Visit;
 use crate::event::NoRequest;
+use crate::net::{Deadline, Lookahead};
 use crate::wire::socks5::{Choice, Greeting, Method};
 
-/// What the server takes, the best first.
-const ENABLED: [Method; 1] = [Method::Anonymous];
+/// What is said before there is an answer: the client is heard, and can be told
+/// something, under one deadline for all of it.
+pub(super) trait Conversation: BufRead {
+    /// Tells the client something, if it is still there.
+    fn tell(&mut self, message: &[u8]);
 
-/// Hears the greeting and chooses a method of those that the client offers.
-pub(super) fn agree(visit: &Visit, stream: &mut impl BufRead) -> Result<(), NoRequest> {
-    let greeting = Greeting::read(stream).inspect_err(|_| {
+    /// By when the request must be complete.
+    fn deadline(&self) -> Deadline;
+}
+
+/// A client that has shown who it is, and how to go on with it.
+pub(super) struct Known<'a> {
+    /// Who has logged in, if somebody has.
+    pub(super) user: Option<Vec<u8>>,
+    /// Where its request is read from: what a method makes of the stream.
+    pub(super) stream: Box<dyn Conversation + 'a>,
+}
+
+/// A way for clients to show who they are, spoken once it has been chosen. It may
+/// wrap the stream, where all that follows is to be unwrapped.
+pub(super) trait Introduction {
+    /// Hears the client, and answers.
+    fn speak<'a>(
+        &self,
+        visit: &'a Visit,
+        stream: Box<dyn Conversation + 'a>,
+    ) -> Result<Known<'a>, NoRequest>;
+}
+
+/// Whoever it is, nothing need be said.
+struct Anonymous;
+
+impl Introduction for Anonymous {
+    fn speak<'a>(
+        &self,
+        _: &'a Visit,
+        stream: Box<dyn Conversation + 'a>,
+    ) -> Result<Known<'a>, NoRequest> {
+        let user = None;
+        Ok(Known { user, stream })
+    }
+}
+
+/// Hears the greeting, chooses a method of those that the client offers, and goes
+/// through with it.
+pub(super) fn agree<'a>(
+    visit: &'a Visit,
+    stream: Lookahead<'a>,
+    deadline: Deadline,
+) -> Result<Known<'a>, NoRequest> {
+    let mut stream = Plain {
+        visit,
+        stream,
+        deadline,
+    };
+    let greeting = Greeting::read(&mut stream).inspect_err(|_| {
         // The client reads this whenever it has finished its greeting.
         visit.tell(&Choice(None).encode());
     })?;
-    let choice = choose(&greeting.methods, &ENABLED);
+    let house = &visit.house;
+    let enabled = enabled(house.doorkeeper.is_some(), house.settings.allow_anonymous);
+    let choice = choose(&greeting.methods, enabled);
     visit.tell(&Choice(choice).encode());
+    let stream = Box::new(stream);
     match choice {
-        Some(Method::Anonymous) => Ok(()),
-        Some(Method::Password) | None => Err(NoRequest::NoMethod(greeting.methods)),
+        Some(Method::Anonymous) => Anonymous.speak(visit, stream),
+        Some(Method::Password) => Password.speak(visit, stream),
+        None => Err(NoRequest::NoMethod(greeting.methods)),
+    }
+}
+
+/// What the server takes, the best first: who can log in shall do so, also where
+/// nobody must.
+fn enabled(has_users: bool, allow_anonymous: bool) -> &'static [Method] {
+    match (has_users, allow_anonymous) {
+        (false, _) => &[Method::Anonymous],
+        (true, false) => &[Method::Password],
+        (true, true) => &[Method::Password, Method::Anonymous],
     }
 }
 
@@ -29,22 +95,56 @@ fn choose(offered: &[u8], enabled: &[Method]) -> Option<Method> {
     enabled.iter().copied().find(is_offered)
 }
 
+/// The connection as it is.
+struct Plain<'a> {
+    visit: &'a Visit,
+    stream: Lookahead<'a>,
+    deadline: Deadline,
+}
+
+impl Conversation for Plain<'_> {
+    fn tell(&mut self, message: &[u8]) {
+        self.visit.tell(message);
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+}
+
+impl BufRead for Plain<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.stream.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.stream.consume(count);
+    }
+}
+
+impl Read for Plain<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Every set of these methods, in both orders, against every configuration.
     #[test]
-    fn the_best_of_ours_that_is_offered_is_chosen() {
+    fn v03_the_best_of_ours_that_is_offered_is_chosen() {
         const NUMBERS: [u8; 5] = [0x00, 0x01, 0x02, 0x80, 0xFF];
         use Method::{Anonymous, Password};
-        for enabled in [
-            &[][..],
-            &[Anonymous],
-            &[Password],
-            &[Anonymous, Password],
-            &[Password, Anonymous],
-        ] {
+        let real = [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(has_users, allow_anonymous)| enabled(has_users, allow_anonymous));
+        assert_eq!(real[0], [Anonymous], "none need log in");
+        assert_eq!(real[1], [Anonymous]);
+        assert_eq!(real[2], [Password], "all must");
+        assert_eq!(real[3], [Password, Anonymous], "all can");
+        let others = [&[][..], &[Anonymous, Password]];
+        for enabled in real.into_iter().chain(others) {
             for set in 0..1 << NUMBERS.len() {
                 let is_in = |place: usize| set >> place & 1 == 1;
                 let places = (0..NUMBERS.len()).filter(|&place| is_in(place));

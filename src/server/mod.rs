@@ -15,6 +15,7 @@ mod associate;
 mod association;
 mod bind;
 mod connect;
+mod debts;
 mod destination;
 mod drops;
 mod duplex;
@@ -22,6 +23,7 @@ mod enforce;
 mod greeting;
 mod inbox;
 mod limits;
+mod login;
 mod names;
 mod notes;
 mod permission;
@@ -53,7 +55,9 @@ use crate::firewall::{Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
 use crate::sync::{AtomicBool, thread};
+use crate::users::Doorkeeper;
 use crate::wire::socks4::Reply;
+use debts::Debts;
 use enforce::Enforcer;
 use names::Lookups;
 use ports::Ports;
@@ -85,6 +89,8 @@ pub struct Settings {
     /// Sessions that one client may have at a time; `None`: as many as all. What
     /// counts as one is its address, for IPv6 the first 64 bits of that.
     pub max_per_client: Option<usize>,
+    /// With users: also take clients of SOCKS5 that offer no login?
+    pub allow_anonymous: bool,
     /// End live sessions when the rules no longer permit them?
     pub enforce: bool,
     /// The address told to clients of BIND and UDP ASSOCIATE; `None`: the one at
@@ -111,6 +117,7 @@ impl Default for Settings {
             grace: Duration::from_secs(10),
             max_sessions: 1000,
             max_per_client: None,
+            allow_anonymous: false,
             enforce: false,
             advertise: None,
             bind_ports: None,
@@ -142,7 +149,7 @@ impl Settings {
 /// What the operator tells a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Look at the rules now and say so.
+    /// Look at the rules, and the users if there are any, now and say so.
     RereadRules,
     /// Take no more clients; leave when they have, or when the grace is over.
     /// Given twice: leave now.
@@ -173,6 +180,9 @@ pub struct Server {
 struct House {
     settings: Settings,
     rulebook: Rulebook,
+    /// Without one, nobody can log in.
+    doorkeeper: Option<Doorkeeper>,
+    debts: Debts,
     clock: Clock,
     log: Log,
     registry: Arc<Registry>,
@@ -191,6 +201,8 @@ impl Server {
                 ports: Ports::new(settings.bind_ports.clone()),
                 settings,
                 rulebook,
+                doorkeeper: None,
+                debts: Debts::default(),
                 clock,
                 log,
                 registry: Arc::default(),
@@ -199,6 +211,15 @@ impl Server {
                 stopping: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// The same, where clients of SOCKS5 must log in with this doorkeeper.
+    pub fn with_users(mut self, doorkeeper: Doorkeeper) -> Server {
+        // Nobody else has the house before it runs.
+        if let Some(house) = Arc::get_mut(&mut self.house) {
+            house.doorkeeper = Some(doorkeeper);
+        }
+        self
     }
 
     /// Serves clients of this listener until ordered to stop.
@@ -318,6 +339,9 @@ impl House {
 
     fn reread_rules(&self, enforcer: &mut Enforcer) {
         self.reread(&self.rulebook);
+        if let Some(doorkeeper) = &self.doorkeeper {
+            self.reread(doorkeeper.book());
+        }
         enforcer.look(self);
     }
 

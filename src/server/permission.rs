@@ -8,6 +8,7 @@ use crate::event::{Asked, Cause};
 use crate::firewall::{Question, Verdict};
 use crate::ident;
 use crate::net::{self, Deadline, Unanswered};
+use crate::wire::Language;
 use crate::wire::ident::Answer;
 
 /// Everything the rules may want to know about this visit, but the address,
@@ -17,6 +18,7 @@ pub(super) fn question<'a>(visit: &Visit, asked: &'a Asked) -> Question<'a> {
         command: asked.command,
         source: visit.client_address,
         user: &asked.user,
+        logged_in: asked.logged_in,
         name: asked.target.host.name(),
         address: None,
         port: Some(asked.target.port),
@@ -53,6 +55,9 @@ pub(super) fn confirm(
 ) -> Result<(), Cause> {
     if notes.confirmed {
         return Ok(());
+    }
+    if asked.language == Language::Socks5 && !asked.logged_in {
+        return Err(Cause::NotLoggedIn);
     }
     if asked.user.is_empty() {
         let instead = "the request names none".to_owned();

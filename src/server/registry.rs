@@ -136,6 +136,11 @@ impl Visit {
         self.seat.number
     }
 
+    /// What counts as the same client as this one.
+    pub(super) fn household(&self) -> IpAddr {
+        self.seat.household
+    }
+
     /// Tells the client something; false if it is gone.
     pub(super) fn tell(&self, message: &[u8]) -> bool {
         net::send_now(&self.client, message).is_ok()

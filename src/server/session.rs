@@ -8,6 +8,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 
 use super::duplex::{CutOnPanic, Relay};
+use super::greeting::Known;
 use super::notes::Notes;
 use super::registry::Visit;
 use super::{associate, bind, connect, greeting};
@@ -36,8 +37,8 @@ pub(super) fn serve(visit: &Arc<Visit>) {
 /// Waits for the request, under one deadline for all of it. What is no request
 /// is refused here.
 fn hear(visit: &Visit) -> Result<Asked, Ending> {
-    let limit = visit.house.settings.handshake_timeout;
-    let mut stream = Lookahead::new(&visit.client, Deadline::after(limit));
+    let deadline = Deadline::after(visit.house.settings.handshake_timeout);
+    let mut stream = Lookahead::new(&visit.client, deadline);
     let first = match stream.fill_buf() {
         Ok(&[first, ..]) => first,
         // A health check: not a word about it to the client.
@@ -45,7 +46,7 @@ fn hear(visit: &Visit) -> Result<Asked, Ending> {
     };
     let asked = match Opening::of(first) {
         Opening::Socks4 => hear_socks4(visit, &mut stream),
-        Opening::Socks5 => hear_socks5(visit, &mut stream),
+        Opening::Socks5 => hear_socks5(visit, stream, deadline),
         // It does not speak SOCKS: nothing we could say would be understood.
         Opening::Unknown(byte) => Err(Unread::Malformed(Malformed::Version(byte)).into()),
     };
@@ -61,25 +62,31 @@ fn hear_socks4(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequ
         command: request.command,
         target: request.target(),
         user: request.user,
+        logged_in: false,
     })
 }
 
-fn hear_socks5(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequest> {
-    greeting::agree(visit, stream)?;
+fn hear_socks5(
+    visit: &Visit,
+    stream: Lookahead<'_>,
+    deadline: Deadline,
+) -> Result<Asked, NoRequest> {
+    let Known { user, mut stream } = greeting::agree(visit, stream, deadline)?;
     let language = Language::Socks5;
-    let request = socks5::Request::read(stream).inspect_err(|unread| {
+    let request = socks5::Request::read(&mut stream).inspect_err(|unread| {
         let refusal = match unread {
             Unread::Malformed(Malformed::Command(_)) => Refusal::UnknownCommand,
             Unread::Malformed(Malformed::AddressType(_)) => Refusal::UnknownAddress,
             Unread::Malformed(_) | Unread::Incomplete(..) => Refusal::Rejected,
         };
-        visit.tell(&language.refused(refusal));
+        stream.tell(&language.refused(refusal));
     })?;
     Ok(Asked {
         language,
         command: request.command,
         target: request.target,
-        user: Vec::new(),
+        logged_in: user.is_some(),
+        user: user.unwrap_or_default(),
     })
 }
 

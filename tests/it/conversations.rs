@@ -7,6 +7,7 @@
 //! # a comment
 //! rules   permit c -            the server's rules [permit everything]
 //! options --bind-timeout 500ms  its options
+//! user    alice secret          who may log in there, with this password
 //! ours                          other servers may differ: not played to them
 //! client> 04 01 {remote} "me" 00    the client sends
 //! server> 00 5a .. ..               the client gets exactly this; .. is any byte
@@ -28,6 +29,8 @@
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+
+use threadsocks::users::line_for;
 
 use crate::ends::{accept, dial, dial_from, finish, read_all, read_exactly, reset, write};
 use crate::proxy::{PATIENCE, PERMIT_ALL, Proxy, until};
@@ -66,7 +69,10 @@ fn every_dialogue_goes_as_written() {
             }
             None => {
                 let rules = script.rules.as_deref().unwrap_or(PERMIT_ALL);
-                let options: Vec<&str> = script.options.split_whitespace().collect();
+                let folder = tempfile::tempdir().expect("a folder");
+                let users = script.users_in(folder.path());
+                let options = script.options.split_whitespace();
+                let options: Vec<&str> = options.chain(users.iter().map(String::as_str)).collect();
                 let proxy = Proxy::start(rules, &options);
                 Stage::new(&name, proxy.address(), Some(&proxy)).play(&script);
                 proxy.finish();
@@ -85,6 +91,8 @@ fn tell(what: &str) {
 struct Script {
     rules: Option<String>,
     options: String,
+    /// Lines of a users file.
+    users: String,
     ours: bool,
     /// Each with its line, for messages.
     steps: Vec<(usize, String)>,
@@ -95,6 +103,7 @@ impl Script {
         let mut script = Script {
             rules: None,
             options: String::new(),
+            users: String::new(),
             ours: false,
             steps: Vec::new(),
         };
@@ -114,12 +123,28 @@ impl Script {
                     script.options = rest.trim().to_owned();
                     script.ours = true;
                 }
+                "user" => {
+                    let (user, password) = rest.trim().split_once(' ').expect(name);
+                    let line = line_for(user, password.as_bytes()).expect("a line");
+                    script.users.push_str(&line);
+                    script.ours = true;
+                }
                 "ours" => script.ours = true,
                 _ => script.steps.push((index + 1, code.to_owned())),
             }
         }
         assert!(!script.steps.is_empty(), "{name} is empty");
         script
+    }
+
+    /// Its users as a file in this folder, and the option that names it.
+    fn users_in(&self, folder: &Path) -> Vec<String> {
+        if self.users.is_empty() {
+            return Vec::new();
+        }
+        let file = folder.join("users");
+        std::fs::write(&file, &self.users).expect("written");
+        vec!["--users".to_owned(), file.display().to_string()]
     }
 }
 

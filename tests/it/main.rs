@@ -9,7 +9,7 @@
 //! `h` in the handshake, `d` of names, `c` in CONNECT, `b` in BIND, `r` in the
 //! relay, `s` of the system's resources, `o` in operation (start, signals,
 //! stop), `f` in the rules file, `x` of rules walked around, `l` in the output, `i` of
-//! identd.
+//! identd, `v` in SOCKS5.
 
 #![allow(
     clippy::disallowed_macros,
@@ -109,6 +109,9 @@ mod enforcing;
 
 /// IDENT: who the client is, by the word of its own host.
 mod identity;
+
+/// SOCKS5 with user and password, and rules that want a proof.
+mod login;
 
 /// What appears on the screen, and that nobody waits for it.
 mod output;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use threadsocks::users::line_for;
+
 use crate::dns::{self, NameServer};
 use crate::ends::{self, Origin, noise, read_all, write};
 use crate::network::alone;
@@ -51,6 +53,41 @@ fn curl_by_address_and_by_name() {
     let accepted = accepted(site.address());
     assert_eq!(summaries(&proxy.blocks(4)), [accepted.as_str(); 4]);
     assert_eq!(site.paths(), ["/"; 4]);
+    proxy.finish();
+}
+
+#[test]
+fn curl_logs_in() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    fs::write(&users, line_for("alice", b"s:cret").unwrap()).unwrap();
+    let options = ["--users", users.to_str().unwrap()];
+    let proxy = Proxy::start("permit c 127. - - - user=alice auth\n", &options);
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    for (version, login, served) in [
+        ("--socks5", "alice:s%3Acret", true),
+        ("--socks5-hostname", "alice:s%3Acret", true),
+        ("--socks5-hostname", "alice:wrong", false),
+        ("--socks5-hostname", "alice", false),
+        ("--socks4a", "alice", false),
+    ] {
+        let url = format!("http://localhost:{}/", site.port());
+        let server = format!("{login}@{}", proxy.address());
+        let mut command = Command::new("curl");
+        command
+            .args(["-q", "--silent", "--show-error", "-4", "--noproxy", ""])
+            .args([version, &server, &url]);
+        let got = Running::start(&mut command, b"").ended(LONG);
+        assert_eq!(got.status.success(), served, "{got:#?}");
+        if served {
+            assert_eq!(got.text(), GREETING);
+        } else {
+            assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
+        }
+    }
     proxy.finish();
 }
 

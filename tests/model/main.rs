@@ -89,6 +89,8 @@ mod pumping;
 mod server;
 #[path = "../../src/net.rs"]
 mod sockets;
+#[path = "../../src/users/mod.rs"]
+mod users;
 #[path = "../../src/wire/mod.rs"]
 mod wire;
 

@@ -257,6 +257,7 @@ pub(crate) fn nobody_stays_without_a_permit() {
             port: 80,
         },
         user: Vec::new(),
+        logged_in: false,
     };
     let serving = thread::spawn({
         let visit = visit.clone();

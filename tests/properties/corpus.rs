@@ -56,6 +56,11 @@ fn kept_for_rules() {
 }
 
 #[test]
+fn kept_for_users() {
+    passes("users");
+}
+
+#[test]
 fn kept_for_query() {
     passes("query");
 }

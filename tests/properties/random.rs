@@ -66,6 +66,11 @@ fn rules_files() {
 }
 
 #[test]
+fn users_files() {
+    check(strategies::users(), oracles::users::holds);
+}
+
+#[test]
 fn queries() {
     check(strategies::query(), oracles::query::holds);
 }

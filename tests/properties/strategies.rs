@@ -219,7 +219,16 @@ fn options() -> BoxedStrategy<String> {
         " time=0:00-24:00",
         " time=mon,wed/8:00-8:01,12:00-13:00,sun/23:59-00:01",
     ];
-    let idents: Words = &["", "", " ident", " IDENT"];
+    let idents: Words = &[
+        "",
+        "",
+        "",
+        " ident",
+        " IDENT",
+        " auth",
+        " Auth",
+        " ident auth",
+    ];
     let options = (select(users), select(times), select(idents), any::<bool>());
     options
         .prop_map(|(user, time, ident, turned)| match turned {
@@ -253,7 +262,10 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
     let rule = (action, mode, columns, options()).prop_map(|(a, b, c, options)| match a {
         "deny" | "Deny" => format!(
             "{a} {b} {c}{}",
-            options.to_lowercase().replace(" ident", "")
+            options
+                .to_lowercase()
+                .replace(" ident", "")
+                .replace(" auth", "")
         ),
         _ => format!("{a} {b} {c}{options}"),
     });
@@ -264,6 +276,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "deny c 1.2.3",
         "permit c - ident=",
         "deny c - ident",
+        "deny c - auth",
         "permit c - user=",
         "permit c - time=mon",
         "permit c - ident -",
@@ -283,6 +296,58 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
                 .map(|(line, end)| line + end)
                 .collect::<String>()
                 .into_bytes()
+        })
+        .boxed()
+}
+
+/// Lines of a users file, with a bad one now and then.
+pub(crate) fn users() -> BoxedStrategy<Vec<u8>> {
+    let name = word(&["alice", "bob", "a#b", "-"], "[!-~]{1,20}");
+    let name = prop_oneof![8 => name, 1 => (250..260_usize).prop_map(|count| "n".repeat(count))];
+    let params: Words = &[
+        "m=8,t=1,p=1",
+        "m=19456,t=2,p=1",
+        "m=19456,t=2,p=1",
+        "m=262144,t=4,p=4",
+        "m=262145,t=1,p=1",
+        "m=8,t=131073,p=1",
+        "m=7,t=1,p=1",
+        "m=8,t=1,p=1,data=QUJD",
+        "t=1,m=8,p=1",
+    ];
+    let kinds: Words = &[
+        "$argon2id$v=19",
+        "$argon2id$v=19",
+        "$argon2id$v=19",
+        "$argon2i$v=19",
+        "$argon2id$v=16",
+        "",
+    ];
+    let salts: Words = &["c29tZXNhbHQ", "c29tZXNhbHQ", "c2E", "c29tZXNhbHR"];
+    let outputs: Words = &[
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "AAAA",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAE",
+    ];
+    let hash = (
+        select(kinds),
+        select(params),
+        select(salts),
+        select(outputs),
+    );
+    let hash =
+        hash.prop_map(|(kind, params, salt, output)| format!("{kind}${params}${salt}${output}"));
+    let good =
+        Just("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned());
+    let hash = prop_oneof![6 => good, 1 => hash];
+    let user = (name, hash).prop_map(|(name, hash)| format!("{name}:{hash}"));
+    let other: Words = &["", "# all", "\t", "#a:b", "alice", ":", "\u{e4}:x"];
+    let line = prop_oneof![6 => user, 1 => select(other).prop_map(str::to_owned)];
+    let end = select(&["\n", "\n", "\r\n", " \n", "\n\n"][..]);
+    vec((line, end), 0..6)
+        .prop_map(|lines| {
+            let lines = lines.into_iter().map(|(line, end)| line + end);
+            lines.collect::<String>().into_bytes()
         })
         .boxed()
 }

@@ -1,0 +1,101 @@
+//! The users file names who its lines name, and tells no secret.
+
+use std::collections::HashSet;
+
+use threadsocks::book::{Content, MOST_MISTAKES, Mistake};
+use threadsocks::users::{LONGEST_NAME, Users, is_name};
+
+/// The oracle.
+pub fn holds(bytes: &[u8]) {
+    let whole = Users::parse(bytes);
+    layout_is_without_meaning(bytes, &whole);
+    match &whole {
+        Err(mistakes) => told_well(bytes, mistakes),
+        Ok(users) => names_of_lines(bytes, users),
+    }
+    leading_lines(bytes, &whole);
+}
+
+type Parsed = Result<Users, Vec<Mistake>>;
+
+/// Mistakes come in order, each on a line of the file, in words for a screen that
+/// repeat nothing of the line but a name.
+fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
+    assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
+    let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+    let mut before = 0;
+    for Mistake { line, reason } in mistakes {
+        assert!(before < *line && *line <= lines.len(), "{line}: {reason}");
+        before = *line;
+        assert!(reason.len() < 200 + LONGEST_NAME, "{reason}");
+        let is_shown = |byte: u8| (0x20..0x7f).contains(&byte);
+        assert!(reason.bytes().all(is_shown), "{reason}");
+        let text = String::from_utf8_lossy(lines[line - 1]);
+        let secret = text.trim_ascii().split_once(':').map_or("", |(_, it)| it);
+        assert!(secret.len() < 20 || !reason.contains(secret), "{reason}");
+    }
+}
+
+/// The users, or the lines that are nobody's.
+fn gist(parsed: &Parsed) -> Result<&Users, Vec<usize>> {
+    let lines = |mistakes: &Vec<Mistake>| mistakes.iter().map(|it| it.line).collect();
+    parsed.as_ref().map_err(lines)
+}
+
+/// CRLF, blanks around lines, a final newline, comments behind all, and a byte order
+/// mark change nothing.
+fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
+    let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+    let mut layouts = vec![
+        lines.join(&b"\r\n"[..]),
+        lines.join(&b" \t\n"[..]),
+        lines.join(&b"\n\t"[..]),
+        [bytes, b"\n"].concat(),
+        [bytes, b"\n  # \xff:x"].concat(),
+    ];
+    if !bytes.starts_with(b"\xef\xbb\xbf") {
+        layouts.push([b"\xef\xbb\xbf", bytes].concat());
+    }
+    for layout in layouts {
+        let text = layout.escape_ascii();
+        let same = gist(&Users::parse(&layout)) == gist(whole);
+        assert!(same, "with the layout {text}");
+    }
+}
+
+/// Every line that is not empty and no comment names one user, and there are no
+/// others.
+fn names_of_lines(bytes: &[u8], users: &Users) {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut names = HashSet::new();
+    for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
+        if line.is_empty() || line[0] == b'#' {
+            continue;
+        }
+        let end = line.iter().position(|&byte| byte == b':');
+        let (name, hash) = line.split_at(end.expect("a colon"));
+        assert!((1..=255).contains(&name.len()));
+        assert!(name.iter().all(|byte| (b'!'..=b'~').contains(byte)));
+        assert!(is_name(std::str::from_utf8(name).expect("ASCII")));
+        assert!(hash.starts_with(b":$argon2id$v=19$m="));
+        assert!(names.insert(name), "twice the same name");
+    }
+    assert_eq!(users.len(), names.len());
+    assert!(names.iter().all(|name| users.has(name)));
+    let plural = if names.len() == 1 { "" } else { "s" };
+    assert_eq!(users.to_string(), format!("{} user{plural}", names.len()));
+    assert!(!format!("{users:?}").contains('$'));
+}
+
+/// A file that somebody cut off between two lines names nobody else.
+fn leading_lines(bytes: &[u8], whole: &Parsed) {
+    let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
+    for end in ends.take(8) {
+        match (Users::parse(&bytes[..=end]), whole) {
+            (Ok(part), Ok(whole)) => assert!(part.len() <= whole.len()),
+            (Err(part), Err(whole)) => assert!(whole.starts_with(&part)),
+            (Ok(_), Err(_)) => {}
+            (Err(part), Ok(_)) => panic!("only the front is wrong: {part:?}"),
+        }
+    }
+}
