@@ -44,7 +44,7 @@ fn warnings(rules: &Rules) -> Vec<String> {
     }
     if let Some(line) = rules.open_relay() {
         told.push(format!(
-            "line {line} lets anybody connect to anywhere: an open relay, if strangers can reach it"
+            "line {line} lets anybody reach anywhere: an open relay, if strangers can reach it"
         ));
     }
     for line in rules.denials_by_name() {

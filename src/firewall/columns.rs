@@ -82,8 +82,12 @@ impl Addresses {
         }
     }
 
-    pub(super) fn has_every_ipv4(self) -> bool {
-        matches!(self, Addresses::Any | Addresses::V4 { bits: 0, .. })
+    /// Are all addresses of a family in it?
+    pub(super) fn has_a_family(self) -> bool {
+        matches!(
+            self,
+            Addresses::Any | Addresses::V4 { bits: 0, .. } | Addresses::V6 { bits: 0, .. }
+        )
     }
 }
 
@@ -146,8 +150,8 @@ impl Destination {
         }
     }
 
-    pub(super) fn has_every_ipv4(&self) -> bool {
-        matches!(self, Destination::Addresses(addresses) if addresses.has_every_ipv4())
+    pub(super) fn has_a_family(&self) -> bool {
+        matches!(self, Destination::Addresses(addresses) if addresses.has_a_family())
     }
 
     pub(super) fn is_name(&self) -> bool {

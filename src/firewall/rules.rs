@@ -200,15 +200,15 @@ impl Rules {
         self.rules.iter()
     }
 
-    /// The line of the first rule that lets anybody connect to anywhere: with
-    /// it the server is an open relay.
+    /// The line of the first rule that lets anybody connect, or send datagrams, to
+    /// anywhere: with it the server is an open relay.
     pub fn open_relay(&self) -> Option<usize> {
         let open = |rule: &&Rule| {
             rule.permits
-                && rule.modes.has(Command::Connect)
-                && rule.source.has_every_ipv4()
+                && (rule.modes.has(Command::Connect) || rule.modes.has(Command::Associate))
+                && rule.source.has_a_family()
                 && rule.source_ports == Ports::Any
-                && rule.destination.has_every_ipv4()
+                && rule.destination.has_a_family()
                 && rule.destination_ports == Ports::Any
                 && rule.users == Users::Any
         };
@@ -224,7 +224,7 @@ impl Rules {
     /// what he likes: also those with `auth`, since a client of SOCKS4 has no other
     /// way to prove itself.
     pub fn foreign_idents(&self) -> Vec<usize> {
-        self.lines(|rule| rule.is_strict() && rule.source.has_every_ipv4())
+        self.lines(|rule| rule.is_strict() && rule.source.has_a_family())
     }
 
     /// The lines that permit users without any proof, login or identd.
@@ -697,6 +697,8 @@ mod tests {
         let open = rules("permit c 10.0.0.0/8 - - -\npermit c *.*.*.*\n");
         assert_eq!(open.open_relay(), Some(2));
         assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
+        assert_eq!(rules("permit u -\n").open_relay(), Some(1));
+        assert_eq!(rules("permit c ::/0 - ::/0\n").open_relay(), Some(1));
         let people = "permit c - user=a\npermit c - user=a ident\n\
                       permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";
         assert_eq!(rules(people).unchecked_users(), [1]);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::sink::{Put, Sink};
 use super::{Detail, Output};
 use crate::book::News;
-use crate::event::{Answered, Closed, Drops, Ending, Event};
+use crate::event::{Answered, Asked, Closed, Drops, Ending, Event};
 
 /// Lines of one topic on stderr come at most this often; those in between are
 /// counted.
@@ -283,7 +283,16 @@ impl fmt::Display for SessionLine<'_> {
         let now = humantime::format_rfc3339_seconds(sayable(SystemTime::now()));
         write!(out, "{now} s{session} client={client}")?;
         if let Some(asked) = asked {
-            write!(out, " command={} target={}", asked.command, asked.target)?;
+            let Asked {
+                language,
+                command,
+                target,
+                ..
+            } = asked;
+            write!(
+                out,
+                " language={language} command={command} target={target}"
+            )?;
             if let Some(address) = address {
                 write!(out, " address={address}")?;
             }

@@ -51,7 +51,7 @@ fn verbose_tells_each_session_in_a_line() {
     let line = proxy.says("ending=\"finished\"");
     let own = client.local_addr().unwrap();
     for part in [
-        &format!(" s1 client={own} command=CONNECT target=127.0.0.1:"),
+        &format!(" s1 client={own} language=SOCKS4 command=CONNECT target=127.0.0.1:"),
         " address=127.0.0.1 user=\"test\" rule=1 up=5 down=5 lasted=\"",
     ] {
         assert!(line.contains(part), "{line}");
