@@ -171,6 +171,16 @@ fn judged_as_read(bytes: &[u8], rules: &Rules) {
             let is_worse = !best.permitted || best.ident && !verdict.ident;
             assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
         }
+        if asked.command == Command::Associate {
+            let anything = rules.judge(&Question {
+                name: None,
+                address: None,
+                port: None,
+                ..question
+            });
+            let is_worse = !anything.permitted || anything.ident && !verdict.ident;
+            assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
+        }
         for rule in rules.iter() {
             let decides = Some(rule.line()) == verdict.line;
             let matches = rule.mismatches(&question).is_empty();

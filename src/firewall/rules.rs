@@ -44,7 +44,8 @@ pub struct Question<'a> {
     /// The name the client asked for, if it asked by name.
     pub name: Option<&'a HostName>,
     /// The address that would be dialled or awaited. `None`: not known yet,
-    /// because the name is still to be looked up or anybody may come.
+    /// because the name is still to be looked up, anybody may come, or datagrams
+    /// may go to anybody.
     pub address: Option<IpAddr>,
     /// The port of the request. `None`: any.
     pub port: Option<u16>,
@@ -292,10 +293,7 @@ impl Rule {
                 Part::SourcePort,
                 self.source_ports.fit(Some(asked.source.port())),
             ),
-            (
-                Part::Destination,
-                self.destination.fit(asked.name, asked.address),
-            ),
+            (Part::Destination, self.fit_destination(&asked)),
             (
                 Part::DestinationPort,
                 self.destination_ports.fit(asked.port),
@@ -305,6 +303,15 @@ impl Rule {
         ];
         let differs = |&(part, fit)| (fit == Fit::No).then_some(part);
         parts.iter().filter_map(differs).collect()
+    }
+
+    #[inline]
+    fn fit_destination(&self, asked: &Question<'_>) -> Fit {
+        match self.destination.fit(asked.name, asked.address) {
+            // It may have the name that this rule is about.
+            Fit::No if asked.is_of_any_datagram() => Fit::Perhaps,
+            fit => fit,
+        }
     }
 
     /// Does the rule match? It does where it has no [mismatches](Rule::mismatches);
@@ -318,7 +325,7 @@ impl Rule {
         if !may_match {
             return Fit::No;
         }
-        let destination = self.destination.fit(asked.name, asked.address);
+        let destination = self.fit_destination(asked);
         if destination == Fit::No || !self.users.has(asked.user) || !self.hours.has(asked.moment) {
             return Fit::No;
         }
@@ -327,6 +334,11 @@ impl Rule {
 }
 
 impl Question<'_> {
+    /// Is it about some datagram of an association, to whatever address or name?
+    fn is_of_any_datagram(&self) -> bool {
+        self.command == Command::Associate && self.address.is_none() && self.name.is_none()
+    }
+
     /// With addresses as they are judged.
     fn canonical(&self) -> Question<'_> {
         Question {

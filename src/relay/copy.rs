@@ -18,7 +18,7 @@ const SMALL: usize = 2 << 10;
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// A large buffer, or a pipe, is given back after so long without a byte.
-pub(super) const LULL: Duration = Duration::from_millis(100);
+pub(crate) const LULL: Duration = Duration::from_millis(100);
 
 /// Copies until `from` ends, or until this is over: an end that is no longer
 /// read from may have sent a lot before.

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::net::{self, Deadline};
 use crate::sync::{AtomicBool, AtomicU64, thread};
 
-pub(crate) use copy::LARGE;
+pub(crate) use copy::{LARGE, LULL};
 #[cfg(target_os = "linux")]
 pub(crate) use splice::MAX_PIPES;
 /// Where nothing is spliced.

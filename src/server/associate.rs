@@ -13,12 +13,13 @@ use super::association::Association;
 use super::duplex::{Ready, Relay};
 use super::enforce;
 use super::limits::max_associations;
+use super::names::Names;
 use super::notes::Notes;
 use super::permission::{obey, question};
 use super::registry::Visit;
 use crate::event::{Asked, Cause};
-use crate::firewall::{Question, canonical};
 use crate::net::Deadline;
+use crate::sync::{Mutex, OnceLock};
 
 /// Gets everything that an association needs. It is granted to whom the rules
 /// could permit any datagram at all; each one is judged when it comes.
@@ -32,39 +33,36 @@ pub(super) fn associate(
     notes: &mut Notes,
 ) -> Result<Ready, Cause> {
     let house = &visit.house;
-    let anywhere = Question {
-        name: None,
-        port: None,
-        ..question(visit, asked)
-    };
     let deadline = Deadline::after(house.settings.connect_timeout);
-    obey(
-        house.rules().judge(&anywhere),
-        visit,
-        asked,
-        deadline,
-        notes,
-    )?;
+    let verdict = house.rules().judge(&question(visit, asked));
+    obey(verdict, visit, asked, deadline, notes)?;
     enforce::subject(visit, asked, vec![None], notes)?;
 
+    let most = max_associations(house.settings.max_sessions);
+    let mut mailbox = house.mailboxes.reserve(most).ok_or(Cause::TooMany(most))?;
     let reached = visit.client.local_addr();
     let reached = reached.map_err(|_| Cause::ClientLeft)?;
     let no_socket = |error| Cause::Exhausted("socket for datagrams", error);
-    let (inner, here) = house
-        .ports
-        .open(|port| inner(reached, port))
-        .map_err(no_socket)?;
+    let opened = house.ports.open(|port| inner(reached, port));
+    let (inner, here) = opened.map_err(no_socket)?;
+    mailbox.opens_at(here);
     let outer = outer().map_err(no_socket)?;
     let worker = house.workers.reserve();
     let down = worker.map_err(|error| Cause::Exhausted("thread", error))?;
-    let most = max_associations(house.settings.max_sessions);
-    if !visit.become_association(canonical(here), most) {
-        return Err(Cause::TooMany(most));
-    }
-    // The client must send from the address of its connection, so to one of the
-    // same family.
-    let advertised = house.settings.advertise.filter(|_| here.is_ipv4());
-    let association = Association::new(visit, asked.clone(), notes.confirmed, inner, outer);
+    visit.become_association();
+    let association = Association {
+        _mailbox: mailbox,
+        is_dual: outer.local_addr().is_ok_and(|here| here.is_ipv6()),
+        inner,
+        outer,
+        visit: Arc::clone(visit),
+        asked: asked.clone(),
+        confirmed: notes.confirmed,
+        client: OnceLock::new(),
+        sent_to: Mutex::default(),
+        names: Names::default(),
+    };
+    let advertised = house.settings.advertise;
     Ok(Ready {
         reply: asked.language.listening(here.port(), here.ip(), advertised),
         relay: Relay::Datagrams(Arc::new(association), down),

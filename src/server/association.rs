@@ -10,12 +10,17 @@
 //! A datagram that cannot be passed on is dropped, and that is all: so it is with
 //! datagrams everywhere.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+
+use nix::sys::socket::{MsgFlags, sendmsg};
 
 use super::drops::Dropped;
 use super::duplex::CutOnPanic;
 use super::inbox::Inbox;
+use super::mailboxes::Mailbox;
 use super::names::Names;
 use super::permission::question;
 use super::recent::Recent;
@@ -24,51 +29,31 @@ use super::workers::Worker;
 use crate::event::Asked;
 use crate::firewall::{self, Question, canonical};
 use crate::sync::{Mutex, OnceLock, lock};
-use crate::wire::socks5::{Header, MAX_HEADER};
+use crate::wire::socks5::{Header, header_length};
 use crate::wire::{Host, HostName, Target};
-
-/// No datagram is larger, in bytes: its length field has 16 bits.
-const LARGEST: usize = 65_535;
 
 /// What both directions share.
 #[derive(Debug)]
 pub(super) struct Association {
+    /// Stands in front of its socket, to be given back before that.
+    pub(super) _mailbox: Mailbox,
     /// The socket towards the client.
-    inner: UdpSocket,
+    pub(super) inner: UdpSocket,
     /// The socket towards everybody else.
-    outer: UdpSocket,
+    pub(super) outer: UdpSocket,
     /// Does that speak IPv4 in the clothes of IPv6?
-    is_dual: bool,
+    pub(super) is_dual: bool,
     pub(super) visit: Arc<Visit>,
-    asked: Asked,
-    confirmed: bool,
+    pub(super) asked: Asked,
+    /// Has identd confirmed the user?
+    pub(super) confirmed: bool,
     /// Where the client sends from: its first datagram tells.
-    client: OnceLock<SocketAddr>,
-    sent_to: Mutex<Recent>,
+    pub(super) client: OnceLock<SocketAddr>,
+    pub(super) sent_to: Mutex<Recent>,
     pub(super) names: Names,
 }
 
 impl Association {
-    pub(super) fn new(
-        visit: &Arc<Visit>,
-        asked: Asked,
-        confirmed: bool,
-        inner: UdpSocket,
-        outer: UdpSocket,
-    ) -> Association {
-        Association {
-            is_dual: outer.local_addr().is_ok_and(|here| here.is_ipv6()),
-            inner,
-            outer,
-            visit: Arc::clone(visit),
-            asked,
-            confirmed,
-            client: OnceLock::new(),
-            sent_to: Mutex::default(),
-            names: Names::default(),
-        }
-    }
-
     /// Relays until the client's connection ends. The calling thread takes the
     /// direction from the client, the worker the other one.
     pub(super) fn relay(self: Arc<Association>, down: Worker) {
@@ -85,13 +70,10 @@ impl Association {
     }
 
     fn pass_up(self: &Arc<Association>) {
-        let mut buffer = vec![0; LARGEST];
         let mut inbox = Inbox::of(&self.inner, &self.visit.client);
-        while let Some((count, from)) = inbox.next(&mut buffer) {
-            let datagram = buffer.get(..count).unwrap_or_default();
-            match self.take(datagram, from) {
-                Ok(()) => self.visit.meter.up.add(count),
-                Err(why) => self.visit.drops.count(why),
+        while let Some((datagram, from)) = inbox.next() {
+            if let Err(why) = self.take(datagram, from) {
+                self.visit.drops.count(why);
             }
         }
     }
@@ -135,7 +117,7 @@ impl Association {
         data: &[u8],
     ) -> Result<(), Dropped> {
         let to = canonical(to);
-        let is_ours = self.visit.house.registry.takes_datagrams_at(to);
+        let is_ours = self.visit.house.mailboxes.has(to);
         if is_ours || firewall::nobodys(to.ip(), to.port()).is_some() {
             return Err(Dropped::Impossible);
         }
@@ -143,9 +125,11 @@ impl Association {
             return Err(Dropped::Denied);
         }
         // Before it goes, so that no answer comes too soon.
-        lock(&self.sent_to).add(to);
+        lock(&self.sent_to).add(to, name);
         let sent = self.outer.send_to(data, self.as_dialled(to));
-        sent.map(drop).map_err(|_| Dropped::NotSent)
+        sent.map_err(|_| Dropped::NotSent)?;
+        self.visit.meter.up.add(header_length(to.ip()) + data.len());
+        Ok(())
     }
 
     /// Do the rules permit the client to send to this address (if it is known)
@@ -176,50 +160,42 @@ impl Association {
     }
 
     fn pass_down(&self) {
-        // Room for the header, whatever its length, in front of the data.
-        let mut buffer = vec![0; MAX_HEADER + LARGEST];
         let mut inbox = Inbox::besides(&self.outer, &self.visit.client);
-        while let Some(data) = buffer.get_mut(MAX_HEADER..) {
-            let Some((count, from)) = inbox.next(data) else {
-                return;
-            };
-            match self.give(&mut buffer, count, canonical(from)) {
+        while let Some((data, from)) = inbox.next() {
+            match self.give(data, canonical(from)) {
                 Ok(count) => self.visit.meter.down.add(count),
                 Err(why) => self.visit.drops.count(why),
             }
         }
     }
 
-    /// So many bytes have come to the outer socket, and lie behind the room for
-    /// their header. The whole length of the datagram that is sent.
-    fn give(&self, buffer: &mut [u8], count: usize, from: SocketAddr) -> Result<usize, Dropped> {
+    /// Data has come to the outer socket. How many bytes it has with its header.
+    fn give(&self, data: &[u8], from: SocketAddr) -> Result<usize, Dropped> {
         if !self.is_awaited(from) {
             return Err(Dropped::Stranger);
         }
-        let target = Target {
-            host: Host::Address(from.ip()),
-            port: from.port(),
-        };
         let header = Header {
             fragment: 0,
-            target,
+            target: Target {
+                host: Host::Address(from.ip()),
+                port: from.port(),
+            },
         };
         let header = header.encode();
-        let start = MAX_HEADER.saturating_sub(header.len());
-        if let Some(room) = buffer.get_mut(start..MAX_HEADER) {
-            room.copy_from_slice(&header);
-        }
-        let datagram = buffer.get(start..MAX_HEADER + count).unwrap_or_default();
-        self.inner.send(datagram).map_err(|_| Dropped::NotSent)
+        let parts = [IoSlice::new(&header), IoSlice::new(data)];
+        let inner = self.inner.as_raw_fd();
+        let sent = sendmsg::<()>(inner, &parts, &[], MsgFlags::MSG_DONTWAIT, None);
+        sent.map_err(|_| Dropped::NotSent)
     }
 
-    /// Has the client sent something there? From another port of the same host
-    /// (as TFTP answers, RFC 1350) only what it could have sent something to.
+    /// Has the client sent something there, and may it still? Perhaps to another
+    /// port of the same host (TFTP answers like that, RFC 1350), if it might send
+    /// to this one.
     fn is_awaited(&self, from: SocketAddr) -> bool {
-        let (is_known, is_host_known) = {
-            let sent_to = lock(&self.sent_to);
-            (sent_to.has(from), sent_to.has_host(from.ip()))
+        let name = match lock(&self.sent_to).find(from) {
+            Some(name) => name.cloned(),
+            None => return false,
         };
-        is_known || is_host_known && self.permits(None, Some(from.ip()), from.port())
+        from.port() != 0 && self.permits(name.as_ref(), Some(from.ip()), from.port())
     }
 }

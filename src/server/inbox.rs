@@ -9,15 +9,21 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
 
 use crate::net::{self, Deadline};
+use crate::relay::LULL;
 
 /// Datagrams that are taken in a row without a look at the client's connection:
 /// looking costs as much as taking one.
 const IN_A_ROW: u32 = 64;
 
+/// No datagram is larger, in bytes: its length field has 16 bits.
+const LARGEST: usize = 65_535;
+
 /// One of the two sockets of an association.
 #[derive(Debug)]
 pub(super) struct Inbox<'a> {
     socket: &'a UdpSocket,
+    /// Given back after a lull: thousands of silent associations need none.
+    buffer: Vec<u8>,
     /// The connection over which the client has asked for the association.
     client: &'a TcpStream,
     /// What of that wakes us, apart from its being gone.
@@ -31,6 +37,7 @@ impl<'a> Inbox<'a> {
     pub(super) fn of(socket: &'a UdpSocket, client: &'a TcpStream) -> Inbox<'a> {
         Inbox {
             socket,
+            buffer: Vec::new(),
             client,
             watched: PollFlags::POLLIN,
             taken: 0,
@@ -46,17 +53,18 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// Waits for a datagram: its length, and where it comes from. `None` if the
+    /// Waits for a datagram: what is in it, and where it comes from. `None` if the
     /// client's connection is over.
-    pub(super) fn next(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    pub(super) fn next(&mut self) -> Option<(&[u8], SocketAddr)> {
         loop {
-            if self.taken < IN_A_ROW
-                // An error tells that none has come, or that one of those that
-                // were sent has not arrived, which is no news to us.
-                && let Ok(received) = self.socket.recv_from(buffer)
-            {
-                self.taken += 1;
-                return Some(received);
+            if self.taken < IN_A_ROW {
+                self.buffer.resize(LARGEST, 0);
+                // An error tells that none has come, or that one of those that were
+                // sent has not arrived, which is no news to us.
+                if let Ok((count, from)) = self.socket.recv_from(&mut self.buffer) {
+                    self.taken += 1;
+                    return Some((self.buffer.get(..count).unwrap_or_default(), from));
+                }
             }
             self.taken = 0;
             if !self.wait() {
@@ -66,30 +74,31 @@ impl<'a> Inbox<'a> {
     }
 
     /// Waits for something to happen; false if that is the connection's end.
-    fn wait(&self) -> bool {
+    fn wait(&mut self) -> bool {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.client.as_fd(), self.watched),
         ];
-        if net::wait(&mut fds, Deadline::after(Duration::MAX)).is_err() {
-            return false;
-        }
+        let happened = net::wait(&mut fds, Deadline::after(LULL)).and_then(|soon| {
+            if soon {
+                return Ok(true);
+            }
+            self.buffer = Vec::new();
+            net::wait(&mut fds, Deadline::after(Duration::MAX))
+        });
         let [_, client] = fds;
-        match client.revents() {
-            Some(PollFlags::POLLIN) => self.client_stays(),
-            Some(state) => state.is_empty(),
-            None => false,
+        match (happened, client.revents()) {
+            (Ok(_), Some(PollFlags::POLLIN)) => self.client_stays(),
+            (Ok(_), Some(state)) => state.is_empty(),
+            (Err(_), _) | (_, None) => false,
         }
     }
 
-    /// Reads from the connection; false if it has ended.
-    fn client_stays(&self) -> bool {
-        let mut dropped = [0; 1024];
-        match recv(
-            self.client.as_raw_fd(),
-            &mut dropped,
-            MsgFlags::MSG_DONTWAIT,
-        ) {
+    /// Reads from the connection, whatever it is; false if it has ended.
+    fn client_stays(&mut self) -> bool {
+        self.buffer.resize(LARGEST, 0);
+        let dropped = &mut self.buffer;
+        match recv(self.client.as_raw_fd(), dropped, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => false,
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => true,
             Err(_) => false,

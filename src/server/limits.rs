@@ -46,6 +46,10 @@ const SPARE_THREADS: u64 = 200 + MAX_LOOKUPS;
 /// Kept for our own few threads, whose stacks std makes 2 MiB large.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 
+/// What the heap may hold for an association beyond the buffers of its directions:
+/// whom it has sent something, by the longest names there are, and what waits for one.
+const ASSOCIATION_HEAP: u64 = 1 << 20;
+
 /// How many sessions there may be at a time, and what sets the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -98,6 +102,8 @@ impl Limits {
     pub fn of_this_machine(stack: usize, wish: Option<usize>) -> Limits {
         raise_descriptors();
         let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
+        let lookups = MAX_LOOKUPS * per_thread;
+        let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
         let candidates = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {
                 let free = limit.saturating_sub(SPARE_DESCRIPTORS);
@@ -115,11 +121,13 @@ impl Limits {
                 (sessions, Scarcity::Threads(limit))
             }),
             address_space_limit().map(|limit| {
-                let sessions = free_address_space(limit) / (THREADS * per_thread);
+                let free = free_address_space(limit).saturating_sub(lookups);
+                let sessions = free / (THREADS * per_thread + heap);
                 (sessions, Scarcity::AddressSpace(limit))
             }),
             data_limit().map(|limit| {
-                let sessions = free_data(limit) / (THREADS * (per_thread + LARGE as u64));
+                let free = free_data(limit).saturating_sub(lookups);
+                let sessions = free / (THREADS * (per_thread + LARGE as u64) + heap);
                 (sessions, Scarcity::Data(limit))
             }),
             wish.map(|wish| (wish as u64, Scarcity::Wish)),

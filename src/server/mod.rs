@@ -24,6 +24,7 @@ mod greeting;
 mod inbox;
 mod limits;
 mod login;
+mod mailboxes;
 mod names;
 mod notes;
 mod permission;
@@ -59,6 +60,7 @@ use crate::users::Doorkeeper;
 use crate::wire::socks4::Reply;
 use debts::Debts;
 use enforce::Enforcer;
+use mailboxes::Mailboxes;
 use names::Lookups;
 use ports::Ports;
 use registry::{Registry, Visit};
@@ -188,6 +190,7 @@ struct House {
     registry: Arc<Registry>,
     workers: Workers,
     lookups: Lookups,
+    mailboxes: Mailboxes,
     ports: Ports,
     stopping: AtomicBool,
 }
@@ -208,6 +211,7 @@ impl Server {
                 registry: Arc::default(),
                 workers: Workers::default(),
                 lookups: Lookups::default(),
+                mailboxes: Mailboxes::default(),
                 stopping: AtomicBool::new(false),
             }),
         }

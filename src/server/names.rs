@@ -1,20 +1,20 @@
 //! Names in datagrams: each is looked up on a thread of its own, while others pass.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::association::Association;
 use super::drops::Dropped;
 use crate::resolve;
-use crate::sync::{AtomicU64, Mutex, lock};
+use crate::sync::{Mutex, lock};
 use crate::wire::HostName;
 
 /// Lookups that go on at a time for all associations together: each has a thread,
 /// beyond the two of its session. One more is refused, and its datagram dropped.
-pub(super) const MAX_LOOKUPS: u64 = 64;
+pub(super) const MAX_LOOKUPS: u64 = 32;
 
 /// The same for one association, so that one does not take them all.
 const MAX_OWN_LOOKUPS: usize = 4;
@@ -36,37 +36,66 @@ const NOT_FOUND: Duration = Duration::from_secs(2);
 /// Addresses of one name that are tried, at most.
 const MAX_ADDRESSES: usize = 8;
 
+/// The same for one household (an address of IPv4, a network of IPv6), for the
+/// same reason.
+const MAX_LOOKUPS_OF_A_HOUSEHOLD: u64 = MAX_LOOKUPS / 4;
+
 /// Counts the lookups that go on in the whole server.
 #[derive(Debug, Default)]
-pub(super) struct Lookups(Arc<AtomicU64>);
+pub(super) struct Lookups(Arc<Mutex<Going>>);
+
+#[derive(Debug, Default)]
+struct Going {
+    all: u64,
+    by_household: HashMap<IpAddr, u64>,
+}
 
 /// One of them. Dropped when it is over.
 #[derive(Debug)]
-struct Lookup(Arc<AtomicU64>);
+struct Lookup {
+    going: Arc<Mutex<Going>>,
+    household: IpAddr,
+}
 
 impl Lookups {
     /// Begins one, unless there are too many.
-    fn begin(&self) -> Option<Lookup> {
-        let more = |count| (count < MAX_LOOKUPS).then_some(count + 1);
-        let begun = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        begun.ok().map(|_| Lookup(Arc::clone(&self.0)))
+    fn begin(&self, household: IpAddr) -> Option<Lookup> {
+        let mut going = lock(&self.0);
+        if going.all >= MAX_LOOKUPS {
+            return None;
+        }
+        let own = going.by_household.entry(household).or_default();
+        if *own >= MAX_LOOKUPS_OF_A_HOUSEHOLD {
+            return None;
+        }
+        *own += 1;
+        going.all += 1;
+        Some(Lookup {
+            going: Arc::clone(&self.0),
+            household,
+        })
     }
 }
 
 impl Drop for Lookup {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut going = lock(&self.going);
+        going.all -= 1;
+        if let Entry::Occupied(mut own) = going.by_household.entry(self.household) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 
 /// The names that one client has sent datagrams to.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<HostName, Entry>>);
+pub(super) struct Names(Mutex<HashMap<HostName, Name>>);
 
 #[derive(Debug)]
-enum Entry {
+enum Name {
     /// It is being looked up; what waits for that, with the ports.
     Sought(Vec<(u16, Vec<u8>)>),
     /// These are its addresses, perhaps none, until then.
@@ -82,7 +111,7 @@ impl Names {
         data: &[u8],
     ) -> Result<(), Dropped> {
         let mut entries = lock(&association.names.0);
-        if let Some(Entry::Found(addresses, until)) = entries.get(&name)
+        if let Some(Name::Found(addresses, until)) = entries.get(&name)
             && *until > Instant::now()
         {
             let addresses = addresses.clone();
@@ -91,12 +120,12 @@ impl Names {
         }
         let has_room = waiting(&entries) + cost(data) <= MAX_WAITING;
         match entries.get_mut(&name) {
-            Some(Entry::Sought(waiting)) if has_room => {
+            Some(Name::Sought(waiting)) if has_room => {
                 waiting.push((port, data.to_vec()));
                 return Ok(());
             }
-            Some(Entry::Sought(_)) => return Err(Dropped::Nameless),
-            Some(Entry::Found(..)) | None => {}
+            Some(Name::Sought(_)) => return Err(Dropped::Nameless),
+            Some(Name::Found(..)) | None => {}
         }
         // Nobody without a permit makes us ask the resolver.
         if !association.permits(Some(&name), None, port) {
@@ -107,25 +136,34 @@ impl Names {
         }
         make_room(&mut entries);
         seek(association, name.clone())?;
-        entries.insert(name, Entry::Sought(vec![(port, data.to_vec())]));
+        entries.insert(name, Name::Sought(vec![(port, data.to_vec())]));
         Ok(())
     }
 
-    /// The resolver has given its answer.
-    fn found(association: &Association, name: &HostName, addresses: Vec<IpAddr>) {
+    /// The resolver has given its answer. What has waited for it goes first, in
+    /// its order.
+    fn found(association: &Association, name: &HostName, addresses: &[IpAddr]) {
         let keep = if addresses.is_empty() {
             NOT_FOUND
         } else {
             FRESH
         };
-        let found = Entry::Found(addresses.clone(), Instant::now() + keep);
-        let before = lock(&association.names.0).insert(name.clone(), found);
-        let Some(Entry::Sought(waiting)) = before else {
-            return;
-        };
-        for (port, data) in waiting {
-            if let Err(why) = send_to_one(association, name, &addresses, port, &data) {
-                association.visit.drops.count(why);
+        loop {
+            let mut entries = lock(&association.names.0);
+            let waiting = match entries.get_mut(name) {
+                Some(Name::Sought(waiting)) => std::mem::take(waiting),
+                Some(Name::Found(..)) | None => Vec::new(),
+            };
+            if waiting.is_empty() {
+                let found = Name::Found(addresses.to_vec(), Instant::now() + keep);
+                entries.insert(name.clone(), found);
+                return;
+            }
+            drop(entries);
+            for (port, data) in waiting {
+                if let Err(why) = send_to_one(association, name, addresses, port, &data) {
+                    association.visit.drops.count(why);
+                }
             }
         }
     }
@@ -135,7 +173,11 @@ impl Names {
 /// alive, only its seat: nothing can interrupt the resolver.
 fn seek(association: &Arc<Association>, name: HostName) -> Result<(), Dropped> {
     let visit = &association.visit;
-    let lookup = visit.house.lookups.begin().ok_or(Dropped::Nameless)?;
+    let lookup = visit
+        .house
+        .lookups
+        .begin(visit.household())
+        .ok_or(Dropped::Nameless)?;
     let started = visit
         .house
         .workers
@@ -145,7 +187,7 @@ fn seek(association: &Arc<Association>, name: HostName) -> Result<(), Dropped> {
                 let addresses = resolve::lookup(&name).unwrap_or_default();
                 drop(lookup);
                 if let Some(association) = association.upgrade() {
-                    Names::found(&association, &name, addresses);
+                    Names::found(&association, &name, &addresses);
                 }
                 drop(seat);
             }
@@ -177,27 +219,27 @@ fn cost(data: &[u8]) -> usize {
 }
 
 /// What everything costs that waits for its name.
-fn waiting(entries: &HashMap<HostName, Entry>) -> usize {
+fn waiting(entries: &HashMap<HostName, Name>) -> usize {
     let lists = entries.values().map(|entry| match entry {
-        Entry::Sought(waiting) => waiting.iter().map(|(_, data)| cost(data)).sum(),
-        Entry::Found(..) => 0,
+        Name::Sought(waiting) => waiting.iter().map(|(_, data)| cost(data)).sum(),
+        Name::Found(..) => 0,
     });
     lists.sum()
 }
 
-fn sought(entries: &HashMap<HostName, Entry>) -> usize {
-    let is_sought = |entry: &&Entry| matches!(entry, Entry::Sought(_));
+fn sought(entries: &HashMap<HostName, Name>) -> usize {
+    let is_sought = |entry: &&Name| matches!(entry, Name::Sought(_));
     entries.values().filter(is_sought).count()
 }
 
 /// Forgets the name that was found first, if there are too many.
-fn make_room(entries: &mut HashMap<HostName, Entry>) {
+fn make_room(entries: &mut HashMap<HostName, Name>) {
     if entries.len() < MAX_NAMES {
         return;
     }
     let found = entries.iter().filter_map(|(name, entry)| match entry {
-        Entry::Found(_, until) => Some((name, *until)),
-        Entry::Sought(_) => None,
+        Name::Found(_, until) => Some((name, *until)),
+        Name::Sought(_) => None,
     });
     let first = found.min_by_key(|&(_, until)| until);
     if let Some(name) = first.map(|(name, _)| name.clone()) {

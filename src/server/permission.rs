@@ -8,20 +8,25 @@ use crate::event::{Asked, Cause};
 use crate::firewall::{Question, Verdict};
 use crate::ident;
 use crate::net::{self, Deadline, Unanswered};
-use crate::wire::Language;
 use crate::wire::ident::Answer;
+use crate::wire::{Command, Language};
 
 /// Everything the rules may want to know about this visit, but the address,
-/// which is not known yet.
+/// which is not known yet. (What a client says that asks for an association is
+/// where itself will send from; where its datagrams go, nobody knows yet.)
 pub(super) fn question<'a>(visit: &Visit, asked: &'a Asked) -> Question<'a> {
+    let (name, port) = match asked.command {
+        Command::Associate => (None, None),
+        Command::Connect | Command::Bind => (asked.target.host.name(), Some(asked.target.port)),
+    };
     Question {
         command: asked.command,
         source: visit.client_address,
         user: &asked.user,
         logged_in: asked.logged_in,
-        name: asked.target.host.name(),
+        name,
         address: None,
-        port: Some(asked.target.port),
+        port,
         moment: visit.house.clock.now(),
     }
 }

@@ -1,45 +1,52 @@
-//! The addresses a client has lately sent datagrams to.
+//! The addresses a client has lately sent datagrams to, and by which names.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::wire::HostName;
 
 /// Entries of a generation; two of them are remembered. Who shares files with
-/// hundreds of others still gets all their answers, and nobody more than 200 kB
-/// of our memory.
+/// hundreds of others still gets all their answers, and even with the longest names
+/// there are nobody has more than 700 kB of our memory.
 const GENERATION: usize = 1024;
 
 /// Forgets the oldest when there are too many. (When a generation is full, the one
 /// before it is forgotten: cheaper than to keep them in order, and hardly worse.)
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    young: HashSet<SocketAddr>,
-    old: HashSet<SocketAddr>,
+    young: Generation,
+    old: Generation,
 }
 
-/// No datagram goes to this port: it stands for any of a host.
+/// Each with the name by which it was sent to last, if it was one.
+type Generation = HashMap<SocketAddr, Option<HostName>>;
+
+/// No datagram goes to this port, and none comes from it: it stands for any of a
+/// host.
 const ANY: u16 = 0;
 
 impl Recent {
-    pub(super) fn add(&mut self, address: SocketAddr) {
+    pub(super) fn add(&mut self, address: SocketAddr, name: Option<&HostName>) {
         for entry in [address, SocketAddr::new(address.ip(), ANY)] {
-            if self.young.contains(&entry) {
+            if self.young.get(&entry).is_some_and(|it| it.as_ref() == name) {
                 continue;
             }
             if self.young.len() >= GENERATION {
                 self.old = std::mem::take(&mut self.young);
             }
-            self.young.insert(entry);
+            self.young.insert(entry, name.cloned());
         }
     }
 
-    /// Has something been sent there?
-    pub(super) fn has(&self, address: SocketAddr) -> bool {
-        self.young.contains(&address) || self.old.contains(&address)
-    }
-
-    /// Has something been sent to any port there?
-    pub(super) fn has_host(&self, ip: IpAddr) -> bool {
-        self.has(SocketAddr::new(ip, ANY))
+    /// Has something been sent there, or at least to another port of the same host?
+    /// Then also by which name, if it was by one.
+    pub(super) fn find(&self, address: SocketAddr) -> Option<Option<&HostName>> {
+        let any = SocketAddr::new(address.ip(), ANY);
+        let found = [address, any].into_iter().find_map(|entry| {
+            let young = self.young.get(&entry);
+            young.or_else(|| self.old.get(&entry))
+        });
+        found.map(Option::as_ref)
     }
 }
 
@@ -47,6 +54,8 @@ impl Recent {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    use crate::wire::Host;
 
     fn address(number: u32) -> SocketAddr {
         (Ipv4Addr::from_bits(number), 53).into()
@@ -57,17 +66,29 @@ mod tests {
         let mut recent = Recent::default();
         let favourite = address(1);
         for number in 0..100_000 {
-            recent.add(address(number));
-            recent.add(favourite);
-            assert!(recent.has(favourite));
+            recent.add(address(number), None);
+            recent.add(favourite, None);
+            assert_eq!(recent.find(favourite), Some(None));
             // An address takes two entries.
             let latest = number.saturating_sub(GENERATION as u32 / 2 - 2)..=number;
-            assert!(recent.has(address(*latest.start())), "{number}");
+            assert!(recent.find(address(*latest.start())).is_some(), "{number}");
             assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION);
         }
-        assert!(!recent.has(address(90_000)));
-        assert!(recent.has_host(favourite.ip()));
-        assert!(!recent.has_host(address(90_000).ip()));
-        assert!(!recent.has(SocketAddr::new(favourite.ip(), 54)));
+        assert_eq!(recent.find(address(90_000)), None);
+    }
+
+    #[test]
+    fn the_last_name_counts_also_for_other_ports_of_the_host() {
+        let mut recent = Recent::default();
+        let Host::Name(name) = Host::from_name(b"a.test") else {
+            panic!("it is a name")
+        };
+        let (there, beside) = (address(1), SocketAddr::new(address(1).ip(), 54));
+        recent.add(there, Some(&name));
+        assert_eq!(recent.find(there), Some(Some(&name)));
+        assert_eq!(recent.find(beside), Some(Some(&name)));
+        recent.add(there, None);
+        assert_eq!(recent.find(there), Some(None));
+        assert_eq!(recent.find(beside), Some(None));
     }
 }

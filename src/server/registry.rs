@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::event::{Asked, Closed, Ending, Event, TurnedAway};
 use crate::firewall::canonical;
 use crate::net;
 use crate::relay::Meter;
-use crate::sync::{Mutex, OnceLock, lock};
+use crate::sync::{AtomicBool, Mutex, OnceLock, lock};
 use crate::wire::Refusal;
 
 /// One client's visit: its sockets, and what others may see and do of it.
@@ -37,6 +38,7 @@ pub(super) struct Visit {
     standing: Mutex<Option<Standing>>,
     fate: Mutex<Fate>,
     progress: Mutex<Progress>,
+    is_association: AtomicBool,
     pub(super) drops: DropCounter,
     /// Dropped with the visit: the last one tells the server that all have left.
     _present: Sender<Infallible>,
@@ -61,8 +63,6 @@ pub(super) struct Seat {
     household: IpAddr,
     /// The local and remote address of a connection this server has made.
     outgoing: OnceLock<Pair>,
-    /// Where this server takes datagrams of the client.
-    inbox: OnceLock<SocketAddr>,
 }
 
 impl Drop for Seat {
@@ -70,9 +70,6 @@ impl Drop for Seat {
         lock(&self.registry.seats).leave(self.number, self.household);
         if let Some(pair) = self.outgoing.get() {
             lock(&self.registry.outgoing).remove(pair);
-        }
-        if let Some(address) = self.inbox.get() {
-            lock(&self.registry.inboxes).remove(address);
         }
     }
 }
@@ -126,6 +123,7 @@ impl Visit {
                 since: now,
                 moved: None,
             }),
+            is_association: AtomicBool::new(false),
             drops: DropCounter::default(),
             _present: present,
         }
@@ -167,18 +165,13 @@ impl Visit {
         }
     }
 
-    /// From now on it is a UDP association, whose client sends to this address;
-    /// unless there are so many already. True if it is.
-    pub(super) fn become_association(&self, address: SocketAddr, most: usize) -> bool {
-        let mut inboxes = lock(&self.seat.registry.inboxes);
-        if inboxes.len() >= most || self.seat.inbox.set(address).is_err() {
-            return false;
-        }
-        inboxes.insert(address)
+    /// From now on it is a UDP association.
+    pub(super) fn become_association(&self) {
+        self.is_association.store(true, Ordering::Relaxed);
     }
 
     fn is_association(&self) -> bool {
-        self.seat.inbox.get().is_some()
+        self.is_association.load(Ordering::Relaxed)
     }
 
     /// Ends the visit now, for this reason, and wakes every thread that waits
@@ -332,12 +325,11 @@ impl Drop for Visit {
     }
 }
 
-/// All visits, all connections this server has made, and where it takes datagrams.
+/// All visits, and all connections this server has made.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     seats: Mutex<Seats>,
     outgoing: Mutex<HashSet<Pair>>,
-    inboxes: Mutex<HashSet<SocketAddr>>,
 }
 
 /// The seats that are taken.
@@ -403,7 +395,6 @@ impl Registry {
             number,
             household,
             outgoing: OnceLock::new(),
-            inbox: OnceLock::new(),
         })
     }
 
@@ -437,11 +428,6 @@ impl Registry {
             .values()
             .filter_map(Weak::upgrade)
             .collect()
-    }
-
-    /// Does this server take a client's datagrams there?
-    pub(super) fn takes_datagrams_at(&self, address: SocketAddr) -> bool {
-        lock(&self.inboxes).contains(&address)
     }
 
     /// Ends all visits.

@@ -33,7 +33,7 @@ impl Language {
     }
 
     /// The target is awaited at this port. `here` is our address as far as we know,
-    /// and `advertised` the one to connect to, if that is another.
+    /// and `advertised` the one to connect to by IPv4, if that is another.
     pub fn listening(self, port: u16, here: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
             // Which the client replaces by the one that it knows.
@@ -42,7 +42,11 @@ impl Language {
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
             }
             Language::Socks5 => {
-                let ip = advertised.map_or(here, IpAddr::V4);
+                // Who is to come by IPv6 must be told where that leads.
+                let ip = match advertised {
+                    Some(advertised) if here.to_canonical().is_ipv4() => advertised.into(),
+                    _ => here,
+                };
                 socks5::Reply::new(Ok(()), SocketAddr::new(ip, port)).encode()
             }
         }

@@ -46,8 +46,14 @@ const LOGIN_VERSION: u8 = 0x01;
 /// Longest field that a length of one byte can announce.
 pub const MAX_FIELD: usize = 255;
 
-/// Longest header of a datagram that names an address, in bytes.
-pub const MAX_HEADER: usize = 3 + 1 + 16 + 2;
+/// How long the header of a datagram is that names this address, in bytes.
+pub fn header_length(address: IpAddr) -> usize {
+    let address = match address.to_canonical() {
+        IpAddr::V4(_) => 4,
+        IpAddr::V6(_) => 16,
+    };
+    3 + 1 + address + 2
+}
 
 const CONNECT: u8 = 0x01;
 const BIND: u8 = 0x02;

@@ -1,17 +1,26 @@
 //! UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket,
+};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+};
+use threadsocks::client;
 use threadsocks::wire::socks5::{Choice, Greeting, Header, Reply, Request};
 use threadsocks::wire::{Command, Host, Refusal, Target};
 
 use crate::dns::{Answer, NameServer, addresses};
-use crate::ends::{at, dial, dial_from, finish, free_ports, named, read_all, reset, write};
+use crate::ends::{
+    Origin, at, dial, dial_from, finish, free_ports, named, read_all, read_exactly, reset, write,
+};
 use crate::network::alone;
-use crate::proxy::{PATIENCE, PERMIT_ALL, Proxy, until};
+use crate::proxy::{PATIENCE, PERMIT_ALL, Proxy, Setup, until};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -74,16 +83,20 @@ impl Client {
     }
 
     fn over(control: TcpStream) -> Client {
+        Client::granted(control).expect("granted")
+    }
+
+    fn granted(control: TcpStream) -> Option<Client> {
         let reply = ask(&control, nowhere());
-        assert_eq!(reply.outcome, Ok(()));
+        reply.outcome.ok()?;
         let ip = reply.bound.host.address().expect("an address");
         let socket = socket_on(control.local_addr().unwrap().ip());
         let relay = SocketAddr::new(ip, reply.bound.port);
-        Client {
+        Some(Client {
             control,
             socket,
             relay,
-        }
+        })
     }
 
     fn send_raw(&self, datagram: &[u8]) {
@@ -162,8 +175,8 @@ fn datagrams_go_there_and_back_by_address_and_name() {
         line.contains("command=UDP ASSOCIATE target=0.0.0.0:0"),
         "{line}"
     );
-    // With a header of ten bytes, or sixteen for the name.
-    let up = (10 + 5) + (16 + 5) + (10 + 11);
+    // Each with a header of ten bytes, as the name stands for an address of IPv4.
+    let up = (10 + 5) + (10 + 5) + (10 + 11);
     assert!(
         line.contains(&format!("up={up} down=28 denied=0 dropped=0 ")),
         "{line}"
@@ -267,10 +280,58 @@ fn u04_every_datagram_is_judged() {
     client.reaches(&elsewhere, b"yes");
     let line = told(&proxy, client);
     assert!(line.contains("denied=3 dropped=0 "), "{line}");
+    // Rules about names alone, and about no address, permit some datagrams too.
+    std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
+    let by_name = Client::of(&proxy);
+    by_name.send(&at(address_of(&permitted)), b"no");
+    by_name.send(&named("localhost", port), b"by name");
+    assert_eq!(receive(&permitted).0, b"by name");
+    drop(by_name);
     // Whom the rules permit no datagram at all gets no association.
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
     let refused = ask(&dial(proxy.address()), nowhere());
     assert_eq!(refused.outcome, Err(Refusal::Denied));
+    proxy.finish();
+}
+
+/// The name in a request for an association is the client's own, not one that it
+/// wants to send to.
+#[test]
+fn u04_the_name_in_the_request_is_no_destination() {
+    for options in [&[][..], &["--enforce"]] {
+        let proxy = Proxy::start("deny u evil.test\npermit u localhost\n", options);
+        for name in ["evil.test", "localhost"] {
+            let control = dial(proxy.address());
+            let request = Request {
+                command: Command::Associate,
+                target: named(name, 0),
+            };
+            write(&control, &[vec![5, 1, 0], request.encode()].concat());
+            let mut stream = std::io::BufReader::with_capacity(1, &control);
+            Choice::read(&mut stream).expect("a choice");
+            let reply = Reply::read(&mut stream).expect("a reply");
+            assert_eq!(reply.outcome, Ok(()), "{name} {options:?}");
+        }
+        proxy.finish();
+    }
+}
+
+/// Who was sent something is heard only as long as that would be permitted.
+#[test]
+fn u04_answers_are_judged_too() {
+    let (first, second) = (origin(), origin());
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let client = Client::of(&proxy);
+    let outer = client.reaches(&first, b"hello");
+    client.reaches(&second, b"hello");
+    proxy.settle_rules();
+    let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
+    std::fs::write(proxy.config(), rules).unwrap();
+    first.send_to(b"denied", outer).unwrap();
+    second.send_to(b"permitted", outer).unwrap();
+    assert_eq!(client.receive().1, b"permitted");
+    let line = told(&proxy, client);
+    assert!(line.contains("dropped=1 "), "{line}");
     proxy.finish();
 }
 
@@ -423,12 +484,12 @@ fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
 
 #[test]
 fn u07_silence_ends_it() {
-    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--udp-timeout", "300ms"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--udp-timeout", "1s"]);
     let client = Client::of(&proxy);
     let origin = origin();
     // An empty datagram is a sign of life as well, in either direction.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) {
+    while began.elapsed() < Duration::from_secs(2) {
         let outer = client.reaches(&origin, b"");
         origin.send_to(b"", outer).unwrap();
         client.receive();
@@ -556,8 +617,8 @@ fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
         }
         assert_eq!(names.asked_for("good.test", false), 1);
         // What is not found is dropped, what comes too much too.
-        client.send(&named("none.test", port), b"lost");
         until("the question", || {
+            client.send(&named("none.test", port), b"lost");
             (names.asked_for("none.test", false) > 0).then_some(())
         });
         client.send(&named("hangs4.test", port), b"lost");
@@ -677,5 +738,162 @@ fn u02_a_client_may_come_by_an_address_of_its_link() {
         assert!(receive(&socket).0.ends_with(b"back"));
         drop(control);
         proxy.finish();
+    });
+}
+
+/// A place is given back with its socket, also while a name of it hangs on, and by
+/// nobody else.
+#[test]
+fn u11_who_hangs_on_a_name_takes_no_place() {
+    alone(|network| {
+        network.says(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
+        );
+        let names = NameServer::with(|_| Answer::Silence);
+        let ports = free_ports(1);
+        let mut proxy = Proxy::start(
+            PERMIT_ALL,
+            &[
+                "--max-sessions",
+                "8",
+                "--bind-ports",
+                &format!("{ports}-{ports}"),
+            ],
+        );
+        for round in 1..=3 {
+            let client = until("the only port", || {
+                let control = dial(proxy.address());
+                let reply = ask(&control, nowhere());
+                reply.outcome.ok().map(|()| control)
+            });
+            let socket = socket_on(LOCALHOST);
+            let datagram = wrapped(&named(&format!("hangs{round}.test"), 9), b"x");
+            socket.send_to(&datagram, (LOCALHOST, ports)).unwrap();
+            until("the question", || {
+                let asked = names.asked_for(&format!("hangs{round}.test"), false);
+                (asked > 0).then_some(())
+            });
+            drop(client);
+            ends(&proxy, (LOCALHOST, ports).into());
+        }
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}
+
+/// Many associations of one client leave others room to ask for names.
+#[test]
+fn u10_whoever_asks_for_many_names_leaves_others_room() {
+    alone(|network| {
+        network.says(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
+        );
+        let names = NameServer::with(|asked| match asked.name.as_str() {
+            "good.test" => addresses(&["127.0.0.1"]),
+            _ => Answer::Silence,
+        });
+        let mut proxy = open();
+        let origin = origin();
+        let greedy: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
+        for (number, client) in greedy.iter().enumerate() {
+            for name in 0..4 {
+                client.send(&named(&format!("hangs{number}-{name}.test"), 9), b"x");
+            }
+            client.reaches(&origin, b"it lives");
+        }
+        let is_v4 = |it: &&crate::dns::Asked| !it.v6;
+        assert!(names.asked().iter().filter(is_v4).count() <= 8);
+        let neighbour = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+        let neighbour = Client::over(neighbour);
+        let port = address_of(&origin).port();
+        neighbour.send(&named("good.test", port), b"another client's");
+        assert_eq!(receive(&origin).0, b"another client's");
+        drop((greedy, neighbour));
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}
+
+#[test]
+fn u07_nobody_answers_from_port_zero() {
+    alone(|_| {
+        let proxy = open();
+        let client = Client::of(&proxy);
+        let origin = origin();
+        let outer = client.reaches(&origin, b"hello");
+        // UDP: from port 0, to the outer socket, eight bytes and data, no checksum.
+        let to = outer.port().to_be_bytes();
+        let datagram = [0, 0, to[0], to[1], 0, 9, 0, 0, b'x'];
+        let raw = socket::socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Udp,
+        );
+        let raw = raw.expect("root");
+        let to = SockaddrIn::from(SocketAddrV4::new(LOCALHOST, 0));
+        socket::sendto(raw.as_raw_fd(), &datagram, &to, MsgFlags::empty()).expect("sent");
+        origin.send_to(b"it lives", outer).unwrap();
+        assert_eq!(client.receive().1, b"it lives");
+        let line = told(&proxy, client);
+        assert!(line.contains("dropped=1 "), "{line}");
+        proxy.finish();
+    });
+}
+
+/// What the limits leave room for: associations, names that hang, and whom they
+/// have sent something, with little memory to be had.
+#[test]
+fn s04_little_memory_is_enough_for_all_associations() {
+    alone(|network| {
+        network.says(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
+        );
+        let _names = NameServer::with(|_| Answer::Silence);
+        let mut proxy = Proxy::with(Setup {
+            wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
+            ..Setup::default()
+        });
+        proxy.says("bytes of data");
+        let origin = origin();
+        // Each from an address of its own, until there are as many as may be.
+        let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
+        let clients: Vec<Client> = (0..).map_while(|it| Client::granted(from(it))).collect();
+        let mut streams = Vec::new();
+        let echo = Origin::echo();
+        while let Ok(stream) = client::socks4::connect(dial(proxy.address()), &echo.target(), b"") {
+            streams.push(stream);
+        }
+        for (number, client) in clients.iter().enumerate() {
+            for name in 0..4 {
+                let long = "x".repeat(60);
+                let name = format!("{long}.{long}.{long}.{number}-{name}.test");
+                client.send(&named(&name, 9), &[0; 15_000]);
+            }
+            for host in 0..2000_u16 {
+                let [high, low] = host.to_be_bytes();
+                client.send(&at(([127, 9, high, low], 9).into()), b"x");
+                if host % 50 == 0 {
+                    client.reaches(&origin, b"it keeps up");
+                }
+            }
+            let outer = client.reaches(&origin, &[7; 60_000]);
+            origin.send_to(&[7; 60_000], outer).unwrap();
+            client.receive();
+        }
+        let bulk = vec![7; 300_000];
+        for stream in &streams {
+            thread::scope(|scope| {
+                scope.spawn(|| write(stream, &bulk));
+                assert!(read_exactly(stream, bulk.len()) == bulk);
+            });
+        }
+        assert!(clients.len() > 5 && streams.len() > 15);
+        drop((clients, streams));
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
     });
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::net;
 use crate::pumping;
 use crate::pumping::Leg;
-pub(crate) use crate::pumping::{LARGE, MAX_PIPES};
+pub(crate) use crate::pumping::{LARGE, LULL, MAX_PIPES};
 
 /// The program's, whose pumps take sockets.
 #[derive(Debug, Default)]
