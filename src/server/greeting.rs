@@ -68,7 +68,10 @@ pub(super) fn agree<'a>(
         visit.tell(&Choice(None).encode());
     })?;
     let house = &visit.house;
-    let enabled = enabled(house.doorkeeper.is_some(), house.settings.allow_anonymous);
+    let enabled = enabled(
+        house.doorkeeper.get().is_some(),
+        house.settings.allow_anonymous,
+    );
     let choice = choose(&greeting.methods, enabled);
     visit.tell(&Choice(choice).encode());
     let stream = Box::new(stream);

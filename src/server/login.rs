@@ -29,7 +29,7 @@ impl Introduction for Password {
             // Whatever it speaks, it is not this.
             Unread::Malformed(_) => {}
         })?;
-        let admitted = match &visit.house.doorkeeper {
+        let admitted = match visit.house.doorkeeper.get() {
             Some(doorkeeper) => admit(visit, doorkeeper, &login, stream.deadline()),
             None => Err(NoEntry::Wrong),
         };

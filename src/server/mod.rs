@@ -55,7 +55,7 @@ use crate::event::{Event, TurnedAway};
 use crate::firewall::{Rulebook, Rules};
 use crate::logger::Log;
 use crate::net;
-use crate::sync::{AtomicBool, thread};
+use crate::sync::{AtomicBool, OnceLock, thread};
 use crate::users::Doorkeeper;
 use crate::wire::socks4::Reply;
 use debts::Debts;
@@ -182,8 +182,8 @@ pub struct Server {
 struct House {
     settings: Settings,
     rulebook: Rulebook,
-    /// Without one, nobody can log in.
-    doorkeeper: Option<Doorkeeper>,
+    /// Set before the server runs, or not: then nobody can log in.
+    doorkeeper: OnceLock<Doorkeeper>,
     debts: Debts,
     clock: Clock,
     log: Log,
@@ -204,7 +204,7 @@ impl Server {
                 ports: Ports::new(settings.bind_ports.clone()),
                 settings,
                 rulebook,
-                doorkeeper: None,
+                doorkeeper: OnceLock::new(),
                 debts: Debts::default(),
                 clock,
                 log,
@@ -218,11 +218,9 @@ impl Server {
     }
 
     /// The same, where clients of SOCKS5 must log in with this doorkeeper.
-    pub fn with_users(mut self, doorkeeper: Doorkeeper) -> Server {
-        // Nobody else has the house before it runs.
-        if let Some(house) = Arc::get_mut(&mut self.house) {
-            house.doorkeeper = Some(doorkeeper);
-        }
+    pub fn with_users(self, doorkeeper: Doorkeeper) -> Server {
+        // Of two, the first stays.
+        let _ = self.house.doorkeeper.set(doorkeeper);
         self
     }
 
@@ -343,7 +341,7 @@ impl House {
 
     fn reread_rules(&self, enforcer: &mut Enforcer) {
         self.reread(&self.rulebook);
-        if let Some(doorkeeper) = &self.doorkeeper {
+        if let Some(doorkeeper) = self.doorkeeper.get() {
             self.reread(doorkeeper.book());
         }
         enforcer.look(self);

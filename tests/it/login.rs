@@ -1,17 +1,23 @@
 //! SOCKS5 with user and password, and rules that want a proof.
 
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
-use nix::sys::signal::Signal;
+use nix::poll::{PollFd, PollFlags};
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{self, LocalFlags};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+use threadsocks::net::{self, Deadline};
 use threadsocks::users::{Doorkeeper, NoEntry, line_for};
 use threadsocks::wire::socks5::{Greeting, Login, Request};
 use threadsocks::wire::{Command, Target};
@@ -20,7 +26,7 @@ use crate::dice::Dice;
 use crate::ends::{Origin, dial, dial_from, finish, read_all, read_exactly, request, reset, write};
 use crate::identd::Identd;
 use crate::network::alone;
-use crate::proxy::{PERMIT_ALL, Proxy, binary};
+use crate::proxy::{PATIENCE, PERMIT_ALL, Proxy, binary};
 
 /// A server with a users file, and an origin to connect to.
 struct Scene {
@@ -699,8 +705,91 @@ fn a_login_lasts_as_long_as_the_session() {
     scene.proxy.says("no longer permitted: no rule permits it");
     goes_on(&alice);
     // It has ended, properly or not.
-    let mut byte = [0];
-    assert!(!matches!(std::io::Read::read(&mut &bob, &mut byte), Ok(1)));
+    assert!(!matches!((&bob).read(&mut [0]), Ok(1)));
     drop((alice, bob));
     scene.finish();
+}
+
+/// A terminal, whose other end is in the test's hands.
+struct Terminal {
+    master: File,
+    slave: OwnedFd,
+    shown: String,
+}
+
+impl Terminal {
+    fn new() -> Terminal {
+        let OpenptyResult { master, slave } = openpty(None, None).expect("a terminal");
+        Terminal {
+            master: master.into(),
+            slave,
+            shown: String::new(),
+        }
+    }
+
+    /// `--new-user alice`, started at it; what it makes goes elsewhere.
+    fn new_user(&self) -> Child {
+        let own = || Stdio::from(self.slave.try_clone().unwrap());
+        let mut command = binary();
+        command.args(["--new-user", "alice"]);
+        let command = command.stdin(own()).stderr(own()).stdout(Stdio::piped());
+        command.spawn().expect("it starts")
+    }
+
+    /// Waits until it shows this.
+    fn shows(&mut self, words: &str) {
+        while !self.shown.contains(words) {
+            let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            let has_come = net::wait(&mut fds, Deadline::after(PATIENCE)).unwrap();
+            assert!(has_come, "{words:?} in {:?}", self.shown);
+            let mut bytes = [0; 256];
+            let count = self.master.read(&mut bytes).unwrap();
+            self.shown
+                .push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+
+    /// Does it show what is typed?
+    fn echoes(&self) -> bool {
+        let flags = termios::tcgetattr(&self.slave).unwrap().local_flags;
+        flags.contains(LocalFlags::ECHO)
+    }
+}
+
+#[test]
+fn a_password_is_typed_twice_and_unseen() {
+    for (second, status) in [("secret", 0), ("Secret", 1)] {
+        let mut terminal = Terminal::new();
+        let child = terminal.new_user();
+        terminal.shows("Password for alice: ");
+        assert!(!terminal.echoes());
+        terminal.master.write_all(b"secret\n").unwrap();
+        terminal.shows("Once more: ");
+        terminal
+            .master
+            .write_all(format!("{second}\n").as_bytes())
+            .unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(status));
+        assert!(terminal.echoes());
+        let line = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!(line.starts_with("alice:$argon2id$"), status == 0, "{line}");
+        if status != 0 {
+            terminal.shows("two passwords");
+        }
+        assert!(!terminal.shown.contains("ecret"), "{}", terminal.shown);
+    }
+}
+
+#[test]
+fn whoever_gives_up_typing_a_password_sees_again_what_he_types() {
+    let mut terminal = Terminal::new();
+    let mut child = terminal.new_user();
+    terminal.shows("Password for alice: ");
+    assert!(!terminal.echoes());
+    // As Ctrl-C does.
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(terminal.echoes());
 }
