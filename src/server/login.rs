@@ -48,8 +48,8 @@ impl Introduction for Password {
     }
 }
 
-/// Is the login right? It is heard only when as many others as have failed from
-/// the same address lately have been waited for.
+/// Is the login right? If many have failed from the same address lately, it has to
+/// wait before it is heard.
 ///
 /// Whoever is not known counts as failed until the check says otherwise: else
 /// somebody could try a thousand passwords at the same moment.
@@ -77,13 +77,15 @@ fn admit(
             }
         }
     }
-    let is_worth_it = || match deadline {
-        _ if deadline.is_over() => Err(NoEntry::TooLate),
-        // (A visit that is cut looks the same: its socket is shut.)
-        _ if !net::stays_until(&visit.client, Deadline::after(Duration::ZERO)) => {
-            Err(NoEntry::Left)
+    let is_worth_it = || {
+        if deadline.is_over() {
+            return Err(NoEntry::TooLate);
         }
-        _ => Ok(()),
+        // (A visit that is cut looks as if its client had left: its socket is shut.)
+        match net::stays_until(&visit.client, Deadline::after(Duration::ZERO)) {
+            true => Ok(()),
+            false => Err(NoEntry::Left),
+        }
     };
     doorkeeper
         .check(users, login, is_worth_it)
