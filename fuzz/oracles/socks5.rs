@@ -167,7 +167,12 @@ fn means(target: &Target, bytes: &[u8]) {
         }
         (3, length) => {
             assert_eq!(usize::from(address[0]), length - 1);
-            Host::from_name(&address[1..])
+            let name = &address[1..];
+            let text = std::str::from_utf8(name).unwrap_or_default();
+            match text.parse::<std::net::Ipv6Addr>() {
+                Ok(v6) => Host::Address(v6.into()),
+                Err(_) => Host::from_name(name),
+            }
         }
         other => panic!("{other:?}"),
     };

@@ -509,7 +509,7 @@ fn split_target(bytes: &[u8]) -> Result<Option<(Target, &[u8])>, Malformed> {
             .map(|(&octets, rest): (&[u8; 16], _)| {
                 (Host::Address(Ipv6Addr::from(octets).into()), rest)
             }),
-        NAME => split_field(rest).map(|(name, rest)| (Host::from_name(name), rest)),
+        NAME => split_field(rest).map(|(name, rest)| (host(name), rest)),
         other => return Err(Malformed::AddressType(other)),
     };
     let Some((host, rest)) = split else {
@@ -520,6 +520,16 @@ fn split_target(bytes: &[u8]) -> Result<Option<(Target, &[u8])>, Malformed> {
     };
     let port = u16::from_be_bytes(port);
     Ok(Some((Target { host, port }, rest)))
+}
+
+/// The host in a field for names. There are clients, Chromium among them, that put
+/// addresses of IPv6 there too, as text.
+fn host(name: &[u8]) -> Host {
+    let text = std::str::from_utf8(name).unwrap_or_default();
+    match text.parse::<Ipv6Addr>() {
+        Ok(address) => Host::Address(address.into()),
+        Err(_) => Host::from_name(name),
+    }
 }
 
 #[cfg(test)]
@@ -683,7 +693,7 @@ mod tests {
 
     #[test]
     fn a_name_of_any_bytes_is_a_field_and_perhaps_no_name() {
-        for name in [&b""[..], b"a\0b", b"127.1", b"::1", &[0xFF; 255]] {
+        for name in [&b""[..], b"a\0b", b"127.1", b"[::1]", &[0xFF; 255]] {
             let length = u8::try_from(name.len()).expect("short");
             let bytes = [&[5, 1, 0, NAME, length], name, &[0, 80]].concat();
             let (request, count) = Request::decode(&bytes)
@@ -693,10 +703,17 @@ mod tests {
             assert!(matches!(request.target.host, Host::Unusable(_)), "{name:?}");
             assert_eq!(request.encode(), bytes);
         }
-        let quad = [&[5, 1, 0, NAME, 9][..], b"127.0.0.1", &[0, 80]].concat();
-        let (request, _) = Request::decode(&quad).expect("well formed").expect("whole");
-        let local = Host::Address(Ipv4Addr::LOCALHOST.into());
-        assert_eq!(request.target.host, local);
+        for (text, address) in [
+            ("127.0.0.1", IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ("::1", Ipv6Addr::LOCALHOST.into()),
+        ] {
+            let length = u8::try_from(text.len()).expect("short");
+            let bytes = [&[5, 1, 0, NAME, length], text.as_bytes(), &[0, 80]].concat();
+            let (request, _) = Request::decode(&bytes)
+                .expect("well formed")
+                .expect("whole");
+            assert_eq!(request.target.host, Host::Address(address));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Ends of connections: origins that answer, clients that ask.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -25,7 +25,15 @@ pub(crate) struct Origin {
 impl Origin {
     /// Each connection gets a thread that does this.
     pub(crate) fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Origin {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Origin::serving_at(Ipv4Addr::LOCALHOST.into(), serve)
+    }
+
+    /// The same at this address of the machine.
+    pub(crate) fn serving_at(
+        ip: IpAddr,
+        serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static,
+    ) -> Origin {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

@@ -1,7 +1,7 @@
 //! curl, nc, socat, Chromium, FTP clients and servers.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -30,7 +30,8 @@ const GREETING: &str = "a page of this site\n";
 const GREETINGS: &[Page] = &[("/", "text/plain", GREETING)];
 
 /// Of the kind that a careful owner writes.
-const LOOPBACK_ONLY: &str = "permit c 127. - 127. -\npermit b 127. - 127. -\n";
+const LOOPBACK_ONLY: &str =
+    "permit c 127. - 127. -\npermit b 127. - 127. -\npermit c 127. - ::1 -\n";
 
 #[test]
 fn curl_by_address_and_by_name() {
@@ -137,23 +138,26 @@ fn netcat_half_closes() {
     }
     let proxy = Proxy::open();
     // It can answer only because the end of the data came through.
-    let origin = Origin::serving(|stream| {
+    let answer = |stream: TcpStream| {
         let got = read_all(&stream);
         write(&stream, format!("{} bytes: ", got.len()).as_bytes());
         write(&stream, &got);
-    });
+    };
     let data = noise(4, 300_000);
-    for version in ["4", "5"] {
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let mut expected = Vec::new();
+    for (version, ip) in [("4", v4), ("5", v4), ("5", v6)] {
+        let origin = Origin::serving_at(ip, answer);
+        expected.push(accepted(origin.address()));
         let mut command = Command::new("nc.openbsd");
         command
             .args(["-N", "-X", version, "-x", &proxy.address().to_string()])
-            .args(["127.0.0.1", &origin.port().to_string()]);
+            .args([ip.to_string(), origin.port().to_string()]);
         let got = Running::start(&mut command, &data).ended(LONG);
         assert!(got.status.success(), "{}", got.stderr);
         assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
     }
-    let accepted = accepted(origin.address());
-    assert_eq!(summaries(&proxy.blocks(2)), [accepted.as_str(); 2]);
+    assert_eq!(summaries(&proxy.blocks(3)), expected);
     proxy.finish();
 }
 
@@ -206,17 +210,10 @@ fn netcat_sends_a_datagram_and_gets_one_back() {
     let proxy = Proxy::start("permit u 127. - 127. -\n", &["-v"]);
     let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     origin.set_read_timeout(Some(proxy::PATIENCE)).unwrap();
-    let port = origin.local_addr().unwrap().port();
+    let port = origin.local_addr().unwrap().port().to_string();
     let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
     // It ends with the first datagram it gets.
-    command.args([
-        "nc.openbsd",
-        "-u",
-        "-W",
-        "1",
-        "127.0.0.1",
-        &port.to_string(),
-    ]);
+    command.args(["nc.openbsd", "-u", "-W", "1", "127.0.0.1", &port]);
     let program = Running::start(&mut command, b"there");
     let mut buffer = [0; 100];
     let (count, from) = origin.recv_from(&mut buffer).expect("a datagram");
@@ -283,20 +280,25 @@ const SHOP: &[Page] = &[
 
 #[test]
 fn chromium_loads_a_page_with_everything_on_it() {
-    a_page_with_everything_on_it("socks4");
+    a_page_with_everything_on_it("socks4", Ipv4Addr::LOCALHOST.into());
 }
 
 #[test]
 fn chromium_speaks_socks5() {
-    a_page_with_everything_on_it("socks5");
+    a_page_with_everything_on_it("socks5", Ipv4Addr::LOCALHOST.into());
 }
 
-fn a_page_with_everything_on_it(scheme: &str) {
+#[test]
+fn chromium_loads_a_page_by_ipv6() {
+    a_page_with_everything_on_it("socks5", Ipv6Addr::LOCALHOST.into());
+}
+
+fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
     if !present("chromium", "chromium") {
         return;
     }
     let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
-    let site = Site::at(Ipv4Addr::LOCALHOST.into(), SHOP);
+    let site = Site::at(ip, SHOP);
     let got = chromium(&proxy, scheme, &site.url());
     let page = got.text();
     let told = proxy.said();
@@ -514,7 +516,7 @@ fn user_data(home: &Path) -> String {
 }
 
 fn accepted(address: SocketAddr) -> String {
-    format!("{address} CONNECT Accept")
+    format!("{}:{} CONNECT Accept", address.ip(), address.port())
 }
 
 fn rejected(address: SocketAddr) -> String {

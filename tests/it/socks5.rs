@@ -86,8 +86,8 @@ fn v09_a_name_is_judged_as_in_socks4a() {
         b"127.1",
         b"2130706433",
         b"0x7f000001",
-        b"::1",
         b"[::1]",
+        b"fe80::1%lo",
         b"host:80",
         b"a b",
         b"\xff\xfe",
@@ -98,9 +98,10 @@ fn v09_a_name_is_judged_as_in_socks4a() {
     for block in proxy.blocks(bad.len()) {
         assert_eq!(block.summary(), "-:80 CONNECT Reject");
     }
-    // A quad in the place of a name is that address.
-    let quad = by_name(b"0.0.0.0");
-    assert_eq!(quad, refusal(Refusal::Rejected));
+    // An address in the place of a name is that address.
+    for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
+        assert_eq!(by_name(address), refusal(Refusal::Rejected), "{address:?}");
+    }
     proxy.finish();
 }
 
