@@ -40,7 +40,8 @@ impl<'a> Inbox<'a> {
             buffer: Vec::new(),
             client,
             watched: PollFlags::POLLIN,
-            taken: 0,
+            // First it waits, without a buffer.
+            taken: IN_A_ROW,
         }
     }
 
