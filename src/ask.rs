@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 use crate::wire::socks5::MAX_FIELD;
@@ -68,9 +69,12 @@ fn line() -> Result<Vec<u8>, String> {
     Ok(line)
 }
 
-/// What is typed is not shown any more, until [`show`] or Ctrl-C.
+/// What is typed is not shown any more, until [`show`] or Ctrl-C. Whatever else
+/// would stop the program waits for that, so that no terminal is left in the dark.
 fn hide() -> io::Result<Termios> {
     let before = termios::tcgetattr(io::stdin())?;
+    // In front of the thread of Ctrl-C, which is to take none of them either.
+    stoppers().thread_block()?;
     ctrlc::set_handler({
         let before = before.clone();
         move || {
@@ -89,4 +93,18 @@ fn hide() -> io::Result<Termios> {
 /// Fails only on what is no terminal any more.
 fn show(before: &Termios) {
     let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);
+    // What has come meanwhile takes its effect now.
+    let _ = stoppers().thread_unblock();
+}
+
+/// Signals that stop a program for good or for a while, but for Ctrl-C.
+fn stoppers() -> SigSet {
+    [
+        Signal::SIGQUIT,
+        Signal::SIGTSTP,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+    ]
+    .into_iter()
+    .collect()
 }

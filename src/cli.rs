@@ -24,7 +24,8 @@ Usage: threadsocks [OPTIONS] [PORT]
 
 Who may use it:
   -c, --config FILE          rules [./socks.conf]; edit them while it runs
-      --check                print the rules as understood, and exit
+      --check                print the rules as understood, look at the users
+                             file too, and exit
       --explain \"QUESTION\"   print which rule decides, and exit; ask
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
                              b BIND, u UDP), client, destination, port, and
@@ -80,8 +81,8 @@ Try it:
 pub enum Task {
     /// Serve.
     Serve(Options),
-    /// Print the rules of this file.
-    Check(PathBuf),
+    /// Print the rules of this file, and how many users there are in that one.
+    Check(PathBuf, Option<PathBuf>),
     /// Explain a verdict by the rules of this file.
     Explain(PathBuf, Inquiry),
     /// Ask for the password of a new user, and print a line for the users file.
@@ -253,7 +254,7 @@ impl Line {
         Ok(match (self.new_user, self.inquiry) {
             (Some(name), _) => Task::NewUser(name),
             (None, Some(inquiry)) => Task::Explain(options.config, inquiry),
-            (None, None) if self.check => Task::Check(options.config),
+            (None, None) if self.check => Task::Check(options.config, options.users),
             (None, None) => Task::Serve(options),
         })
     }
@@ -334,8 +335,8 @@ fn user_name(text: &str) -> Result<String, String> {
     match is_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
-            "{text:?} is no name; write 1 to {LONGEST_NAME} visible ASCII characters, without \
-             a colon, and without # in front"
+            "{text:?} is no name; write 1 to {LONGEST_NAME} visible ASCII characters, none \
+             of them a colon, a comma or #"
         )),
     }
 }
@@ -459,7 +460,9 @@ mod tests {
     fn other_tasks() {
         assert_eq!(parsed("-h"), Ok(Task::Help));
         assert_eq!(parsed("--version 1 2 3"), Ok(Task::Version));
-        assert_eq!(parsed("--check -c x"), Ok(Task::Check("x".into())));
+        assert_eq!(parsed("--check -c x"), Ok(Task::Check("x".into(), None)));
+        let with_users = Task::Check("x".into(), Some("y".into()));
+        assert_eq!(parsed("--check -c x --users y"), Ok(with_users));
         let alice = Task::NewUser("alice".to_owned());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);

@@ -148,6 +148,13 @@ pub enum NoRequest {
     Unread(Unread),
     /// SOCKS5: none of the methods that it offers is one of ours; their numbers.
     NoMethod(Vec<u8>),
+    /// SOCKS5: it has logged in, and then this came in the place of a request.
+    AfterLogin {
+        /// Who has logged in; opaque bytes.
+        user: Vec<u8>,
+        /// What came.
+        unread: Unread,
+    },
     /// SOCKS5: the login is not accepted.
     NoEntry {
         /// Who it claimed to be; opaque bytes.
@@ -289,6 +296,14 @@ impl fmt::Display for NoRequest {
                 out,
                 "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
             ),
+            NoRequest::AfterLogin { user, unread } => {
+                write!(
+                    out,
+                    "\"{}\" has logged in; then {}",
+                    user.escape_ascii(),
+                    unread
+                )
+            }
             NoRequest::NoEntry { user, why } => {
                 write!(out, "login of \"{}\" failed: {why}", user.escape_ascii())
             }

@@ -338,14 +338,20 @@ impl Finding {
             None => format!("because no rule of {path} matches"),
         };
         let is_named = !question.user.is_empty();
-        let why = match (verdict.ident, is_named) {
+        // Only SOCKS5 has datagrams and IPv6, and there nobody is asked but the client.
+        let is_ipv6 = question
+            .address
+            .is_some_and(|it| !it.to_canonical().is_ipv4());
+        let is_for_socks5 = question.command == Command::Associate || is_ipv6;
+        let can_be_confirmed = is_named && !(verdict.auth && is_for_socks5);
+        let why = match (verdict.ident, can_be_confirmed) {
             (false, _) => by,
             (true, false) if verdict.auth => format!("since nobody has logged in, {by}"),
             (true, true) => format!("if identd on the client's host confirms the user, {by}"),
             (true, false) => format!("since there is no user for identd to confirm, {by}"),
         };
         Finding {
-            permitted: verdict.permitted && (is_named || !verdict.ident),
+            permitted: verdict.permitted && (can_be_confirmed || !verdict.ident),
             why,
             trace,
         }
@@ -506,9 +512,10 @@ mod tests {
                 "login=a",
                 "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\", logged in, to 1.2.3.4:53, by f:1",
             ),
+            // Identd is asked for clients of SOCKS4, and they have no datagrams.
             (
                 "user=a",
-                "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, if identd",
+                "deny: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, since nobody has",
             ),
             (
                 "user=",

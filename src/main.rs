@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     match cli::parse(arguments) {
         Ok(Task::Help) => print(cli::HELP),
         Ok(Task::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Task::Check(config)) => check(&config),
+        Ok(Task::Check(config, users)) => match check(&config, users.as_deref()) {
+            Ok(told) => print(&told),
+            Err(status) => status,
+        },
         Ok(Task::Explain(config, inquiry)) => explain(&config, &inquiry),
         Ok(Task::NewUser(name)) => new_user(&name),
         Ok(Task::Serve(options)) => match serve(options) {
@@ -52,9 +55,10 @@ fn main() -> ExitCode {
 
 /// Serves until told to stop.
 fn serve(options: Options) -> Result<Stopped, ExitCode> {
-    let orders = take_orders()?;
-    // In front of the limits: what it sets aside is not there for sessions.
+    // In front of the limits: what it sets aside is not there for sessions. And in
+    // front of all threads, for each of which the allocator sets aside some as well.
     let doorkeeper = options.users.as_deref().map(open_users).transpose()?;
+    let orders = take_orders()?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
@@ -175,15 +179,20 @@ fn welcome(rulebook: &Rulebook, keeper: Option<&Doorkeeper>, now: Moment, limits
     ));
 }
 
-fn check(config: &Path) -> ExitCode {
-    match open(config) {
-        Ok(rulebook) => {
-            let (rules, _) = rulebook.current();
-            let now = Clock::local().now();
-            print(&inspect::check(&config.display().to_string(), &rules, now))
-        }
-        Err(status) => status,
+fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
+    let rulebook = open(config)?;
+    let keeper = users.map(open_users).transpose()?;
+    let (rules, _) = rulebook.current();
+    let (path, now) = (config.display().to_string(), Clock::local().now());
+    let mut told = inspect::check(&path, &rules, now);
+    for remark in inspect::login_remarks(&rules, keeper.is_some()) {
+        told.push_str(&format!("{path}: {remark}\n"));
     }
+    if let Some(book) = keeper.as_ref().map(Doorkeeper::book) {
+        let (users, _) = book.current();
+        told.push_str(&format!("{}: {users}\n", book.path().display()));
+    }
+    Ok(told)
 }
 
 fn explain(config: &Path, inquiry: &Inquiry) -> ExitCode {
@@ -240,7 +249,11 @@ fn is_open_to_others(path: &Path) -> bool {
 fn new_user(name: &str) -> ExitCode {
     let password = ask::new_password(name);
     match password.and_then(|password| users::line_for(name, &password)) {
-        Ok(line) => print(&line),
+        // It is meant for a file, which may have no room.
+        Ok(line) => match put(&line) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(FAILED, &format_args!("the line is not written: {error}")),
+        },
         Err(why) => complain(FAILED, &why),
     }
 }
@@ -255,11 +268,14 @@ fn current_folder() -> String {
 
 /// Prints on stdout. Whoever closed it early has seen enough.
 fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    let _ = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let _ = put(text);
     ExitCode::SUCCESS
+}
+
+fn put(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 fn complain(status: u8, what: &dyn Display) -> ExitCode {

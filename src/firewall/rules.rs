@@ -212,6 +212,7 @@ impl Rules {
                 && rule.destination.has_a_family()
                 && rule.destination_ports == Ports::Any
                 && rule.users == Users::Any
+                && (!rule.auth || rule.is_for_socks4())
         };
         self.rules.iter().find(open).map(|rule| rule.line)
     }
@@ -225,12 +226,13 @@ impl Rules {
     /// what he likes: also those with `auth`, since a client of SOCKS4 has no other
     /// way to prove itself.
     pub fn foreign_idents(&self) -> Vec<usize> {
-        self.lines(|rule| rule.is_strict() && rule.source.has_a_family())
+        let asks_identd = |rule: &Rule| rule.ident || rule.auth && rule.is_for_socks4();
+        self.lines(|rule| asks_identd(rule) && rule.source.has_a_family())
     }
 
-    /// The lines that permit users without any proof, login or identd.
+    /// The lines that permit clients of SOCKS4 without any proof.
     pub fn without_proof(&self) -> Vec<usize> {
-        self.lines(|rule| rule.permits && !rule.is_strict())
+        self.lines(|rule| rule.permits && rule.is_for_socks4() && !rule.is_strict())
     }
 
     /// The lines that want a login.
@@ -303,6 +305,11 @@ impl Rule {
         ];
         let differs = |&(part, fit)| (fit == Fit::No).then_some(part);
         parts.iter().filter_map(differs).collect()
+    }
+
+    /// May it be about something that a client of SOCKS4 can ask for?
+    fn is_for_socks4(&self) -> bool {
+        self.modes.has(Command::Connect) || self.modes.has(Command::Bind)
     }
 
     #[inline]
@@ -710,6 +717,11 @@ mod tests {
         assert_eq!(open.open_relay(), Some(2));
         assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
         assert_eq!(rules("permit u -\n").open_relay(), Some(1));
+        let logins = rules("permit u - - - - auth\npermit u - - - -\npermit cu - - - - auth\n");
+        assert_eq!(logins.foreign_idents(), [3]);
+        assert_eq!(logins.without_proof(), [0; 0]);
+        assert_eq!(rules("permit u - - - - auth\n").open_relay(), None);
+        assert_eq!(rules("permit c - - - - auth\n").open_relay(), Some(1));
         assert_eq!(rules("permit c ::/0 - ::/0\n").open_relay(), Some(1));
         let people = "permit c - user=a\npermit c - user=a ident\n\
                       permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";

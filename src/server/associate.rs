@@ -39,12 +39,14 @@ pub(super) fn associate(
     enforce::subject(visit, asked, vec![None], notes)?;
 
     let most = max_associations(house.settings.max_sessions);
-    let mut mailbox = house.mailboxes.reserve(most).ok_or(Cause::TooMany(most))?;
+    let reserved = house.mailboxes.reserve(most).ok_or(Cause::TooMany(most))?;
     let reached = visit.client.local_addr();
     let reached = reached.map_err(|_| Cause::ClientLeft)?;
     let no_socket = |error| Cause::Exhausted("socket for datagrams", error);
     let opened = house.ports.open(|port| inner(reached, port));
     let (inner, here) = opened.map_err(no_socket)?;
+    // Behind the socket, to be dropped in front of it.
+    let mut mailbox = reserved;
     mailbox.opens_at(here);
     let outer = outer().map_err(no_socket)?;
     let worker = house.workers.reserve();

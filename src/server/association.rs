@@ -92,6 +92,9 @@ impl Association {
             let _ = self.inner.connect(from);
         }
         let Target { host, port } = header.target;
+        if port == 0 {
+            return Err(Dropped::Impossible);
+        }
         match host {
             Host::Address(ip) => self.send(None, SocketAddr::new(ip, port), data),
             Host::Name(name) => Names::send(self, name, port, data),

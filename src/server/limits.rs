@@ -38,10 +38,10 @@ const SPARE_DESCRIPTORS: u64 = 128 + 2 * MAX_PIPES as u64;
 
 /// Kept for the program, its libraries, the allocator's arenas, and the threads that
 /// look up the names of datagrams.
-const SPARE_MAPPINGS: u64 = 1000 + MAX_LOOKUPS * MAPPINGS_PER_THREAD;
+const SPARE_MAPPINGS: u64 = 1000 + MAX_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
 
 /// Kept for our own few threads, those again, and for other programs.
-const SPARE_THREADS: u64 = 200 + MAX_LOOKUPS;
+const SPARE_THREADS: u64 = 200 + MAX_LOOKUPS as u64;
 
 /// Kept for our own few threads, whose stacks std makes 2 MiB large.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
@@ -102,7 +102,7 @@ impl Limits {
     pub fn of_this_machine(stack: usize, wish: Option<usize>) -> Limits {
         raise_descriptors();
         let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
-        let lookups = MAX_LOOKUPS * per_thread;
+        let lookups = MAX_LOOKUPS as u64 * per_thread;
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
         let candidates = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {

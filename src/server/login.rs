@@ -17,6 +17,10 @@ pub(super) struct Password;
 /// against its address may have been right after all.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Clients of one household that wait for their next try, at most. A browser opens
+/// some thirty connections at once; of more, hardly any would be heard in time.
+const MOST_WAITING: usize = 64;
+
 impl Introduction for Password {
     fn speak<'a>(
         &self,
@@ -62,6 +66,7 @@ fn admit(
     let house = &visit.house;
     let users = || house.look_up(doorkeeper.book());
     let household = visit.household();
+    let mut waiting = None;
     loop {
         let now = users();
         let is_known = || doorkeeper.knows(&now, login);
@@ -70,6 +75,11 @@ fn admit(
             Ok(false) => break,
             Err(wait) if wait > deadline.remaining() => return Err(NoEntry::TooManyFailures),
             Err(wait) => {
+                let room = &house.guessers;
+                waiting = waiting.or_else(|| room.enter(household, usize::MAX, MOST_WAITING));
+                if waiting.is_none() {
+                    return Err(NoEntry::TooManyFailures);
+                }
                 let next = deadline.or_after(wait.min(LOOK_AGAIN));
                 if !net::stays_until(&visit.client, next) {
                     return Err(NoEntry::Left);
@@ -87,7 +97,10 @@ fn admit(
             false => Err(NoEntry::Left),
         }
     };
-    doorkeeper
-        .check(users, login, is_worth_it)
-        .inspect(|()| house.debts.pay_back(household, Instant::now()))
+    let checked = doorkeeper.check(users, login, is_worth_it);
+    // Only who was wrong has failed.
+    if checked != Err(NoEntry::Wrong) {
+        house.debts.pay_back(household, Instant::now());
+    }
+    checked
 }

@@ -15,6 +15,7 @@ mod associate;
 mod association;
 mod bind;
 mod connect;
+mod crowd;
 mod debts;
 mod destination;
 mod drops;
@@ -58,10 +59,10 @@ use crate::net;
 use crate::sync::{AtomicBool, OnceLock, thread};
 use crate::users::Doorkeeper;
 use crate::wire::socks4::Reply;
+use crowd::Room;
 use debts::Debts;
 use enforce::Enforcer;
 use mailboxes::Mailboxes;
-use names::Lookups;
 use ports::Ports;
 use registry::{Registry, Visit};
 use workers::Workers;
@@ -189,7 +190,10 @@ struct House {
     log: Log,
     registry: Arc<Registry>,
     workers: Workers,
-    lookups: Lookups,
+    /// Names that are being looked up for datagrams.
+    lookups: Room,
+    /// Clients that wait for their next try to log in.
+    guessers: Room,
     mailboxes: Mailboxes,
     ports: Ports,
     stopping: AtomicBool,
@@ -210,7 +214,8 @@ impl Server {
                 log,
                 registry: Arc::default(),
                 workers: Workers::default(),
-                lookups: Lookups::default(),
+                lookups: Room::default(),
+                guessers: Room::default(),
                 mailboxes: Mailboxes::default(),
                 stopping: AtomicBool::new(false),
             }),

@@ -1,7 +1,6 @@
 //! Names in datagrams: each is looked up on a thread of its own, while others pass.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::wire::HostName;
 
 /// Lookups that go on at a time for all associations together: each has a thread,
 /// beyond the two of its session. One more is refused, and its datagram dropped.
-pub(super) const MAX_LOOKUPS: u64 = 32;
+pub(super) const MAX_LOOKUPS: usize = 32;
 
 /// The same for one association, so that one does not take them all.
 const MAX_OWN_LOOKUPS: usize = 4;
@@ -26,8 +25,9 @@ const MAX_WAITING: usize = 64 << 10;
 /// Names that are remembered for one association.
 const MAX_NAMES: usize = 64;
 
-/// How long a name keeps its addresses. The resolver does not tell how long they
-/// are good for, and those of busy hosts change within a minute.
+/// How long a name keeps its addresses, until it is looked up again while they go
+/// on serving. The resolver does not tell how long they are good for, and those of
+/// busy hosts change within a minute.
 const FRESH: Duration = Duration::from_secs(30);
 
 /// How long a name that was not found is not looked up again.
@@ -38,57 +38,7 @@ const MAX_ADDRESSES: usize = 8;
 
 /// The same for one household (an address of IPv4, a network of IPv6), for the
 /// same reason.
-const MAX_LOOKUPS_OF_A_HOUSEHOLD: u64 = MAX_LOOKUPS / 4;
-
-/// Counts the lookups that go on in the whole server.
-#[derive(Debug, Default)]
-pub(super) struct Lookups(Arc<Mutex<Going>>);
-
-#[derive(Debug, Default)]
-struct Going {
-    all: u64,
-    by_household: HashMap<IpAddr, u64>,
-}
-
-/// One of them. Dropped when it is over.
-#[derive(Debug)]
-struct Lookup {
-    going: Arc<Mutex<Going>>,
-    household: IpAddr,
-}
-
-impl Lookups {
-    /// Begins one, unless there are too many.
-    fn begin(&self, household: IpAddr) -> Option<Lookup> {
-        let mut going = lock(&self.0);
-        if going.all >= MAX_LOOKUPS {
-            return None;
-        }
-        let own = going.by_household.entry(household).or_default();
-        if *own >= MAX_LOOKUPS_OF_A_HOUSEHOLD {
-            return None;
-        }
-        *own += 1;
-        going.all += 1;
-        Some(Lookup {
-            going: Arc::clone(&self.0),
-            household,
-        })
-    }
-}
-
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        let mut going = lock(&self.going);
-        going.all -= 1;
-        if let Entry::Occupied(mut own) = going.by_household.entry(self.household) {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
-    }
-}
+const MAX_LOOKUPS_OF_A_HOUSEHOLD: usize = MAX_LOOKUPS / 4;
 
 /// The names that one client has sent datagrams to.
 #[derive(Debug, Default)]
@@ -111,10 +61,15 @@ impl Names {
         data: &[u8],
     ) -> Result<(), Dropped> {
         let mut entries = lock(&association.names.0);
-        if let Some(Name::Found(addresses, until)) = entries.get(&name)
-            && *until > Instant::now()
+        if let Some(Name::Found(addresses, until)) = entries.get_mut(&name)
+            && (!addresses.is_empty() || *until > Instant::now())
         {
             let addresses = addresses.clone();
+            if *until <= Instant::now() {
+                // These serve until others are found; if none are, they go on.
+                *until = Instant::now() + FRESH;
+                let _ = seek(association, name.clone());
+            }
             drop(entries);
             return send_to_one(association, &name, &addresses, port, data);
         }
@@ -152,6 +107,7 @@ impl Names {
             let mut entries = lock(&association.names.0);
             let waiting = match entries.get_mut(name) {
                 Some(Name::Sought(waiting)) => std::mem::take(waiting),
+                Some(Name::Found(..)) if addresses.is_empty() => return,
                 Some(Name::Found(..)) | None => Vec::new(),
             };
             if waiting.is_empty() {
@@ -173,11 +129,9 @@ impl Names {
 /// alive, only its seat: nothing can interrupt the resolver.
 fn seek(association: &Arc<Association>, name: HostName) -> Result<(), Dropped> {
     let visit = &association.visit;
-    let lookup = visit
-        .house
-        .lookups
-        .begin(visit.household())
-        .ok_or(Dropped::Nameless)?;
+    let (lookups, household) = (&visit.house.lookups, visit.household());
+    let lookup = lookups.enter(household, MAX_LOOKUPS, MAX_LOOKUPS_OF_A_HOUSEHOLD);
+    let lookup = lookup.ok_or(Dropped::Nameless)?;
     let started = visit
         .house
         .workers

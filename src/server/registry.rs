@@ -1,15 +1,15 @@
 //! The registry knows who is in the house.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::crowd::{Crowd, household};
 use super::drops::DropCounter;
 use super::notes::{Notes, Standing};
 use super::{House, Settings};
@@ -67,7 +67,10 @@ pub(super) struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.registry.seats).leave(self.number, self.household);
+        let mut seats = lock(&self.registry.seats);
+        seats.visits.remove(&self.number);
+        seats.taken.remove(self.household);
+        drop(seats);
         if let Some(pair) = self.outgoing.get() {
             lock(&self.registry.outgoing).remove(pair);
         }
@@ -337,29 +340,7 @@ pub(super) struct Registry {
 struct Seats {
     /// The visits on them, by number.
     visits: HashMap<u64, Weak<Visit>>,
-    /// How many each household has.
-    taken: HashMap<IpAddr, usize>,
-}
-
-impl Seats {
-    fn leave(&mut self, number: u64, household: IpAddr) {
-        self.visits.remove(&number);
-        if let Entry::Occupied(mut taken) = self.taken.entry(household) {
-            *taken.get_mut() -= 1;
-            if *taken.get() == 0 {
-                taken.remove();
-            }
-        }
-    }
-}
-
-/// What counts as one client: an address of IPv4; of IPv6 the 64 bits in front,
-/// since whoever has one address there has all that begin like it.
-fn household(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
+    taken: Crowd,
 }
 
 impl Registry {
@@ -381,14 +362,14 @@ impl Registry {
         if seats.visits.len() >= max_sessions {
             return Err(TurnedAway::Full { max_sessions });
         }
-        let taken = seats.taken.entry(household).or_default();
-        if let Some(max_per_client) = max_per_client.filter(|most| *taken >= *most) {
+        let taken = seats.taken.len_of(household);
+        if let Some(max_per_client) = max_per_client.filter(|most| taken >= *most) {
             return Err(TurnedAway::Greedy {
                 client,
                 max_per_client,
             });
         }
-        *taken += 1;
+        seats.taken.add(household);
         seats.visits.insert(number, Weak::new());
         Ok(Seat {
             registry: Arc::clone(self),
@@ -444,25 +425,6 @@ impl Registry {
             if let Some(why) = visit.overstayed(settings, now) {
                 visit.cut(why);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s06_a_client_is_an_address_or_a_network_of_64_bits() {
-        for (client, counted) in [
-            ("127.0.0.2", "127.0.0.2"),
-            ("::ffff:127.0.0.2", "127.0.0.2"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2::", "2001:db8:1:2::"),
-            ("::1", "::"),
-        ] {
-            let [client, counted]: [IpAddr; 2] = [client, counted].map(|it| it.parse().unwrap());
-            assert_eq!(household(client), counted);
         }
     }
 }

@@ -73,14 +73,21 @@ fn hear_socks5(
 ) -> Result<Asked, NoRequest> {
     let Known { user, mut stream } = greeting::agree(visit, stream, deadline)?;
     let language = Language::Socks5;
-    let request = socks5::Request::read(&mut stream).inspect_err(|unread| {
-        let refusal = match unread {
-            Unread::Malformed(Malformed::Command(_)) => Refusal::UnknownCommand,
-            Unread::Malformed(Malformed::AddressType(_)) => Refusal::UnknownAddress,
-            Unread::Malformed(_) | Unread::Incomplete(..) => Refusal::Rejected,
-        };
-        stream.tell(&language.refused(refusal));
-    })?;
+    let request = match socks5::Request::read(&mut stream) {
+        Ok(request) => request,
+        Err(unread) => {
+            let refusal = match unread {
+                Unread::Malformed(Malformed::Command(_)) => Refusal::UnknownCommand,
+                Unread::Malformed(Malformed::AddressType(_)) => Refusal::UnknownAddress,
+                Unread::Malformed(_) | Unread::Incomplete(..) => Refusal::Rejected,
+            };
+            stream.tell(&language.refused(refusal));
+            return Err(match user {
+                Some(user) => NoRequest::AfterLogin { user, unread },
+                None => unread.into(),
+            });
+        }
+    };
     Ok(Asked {
         language,
         command: request.command,

@@ -17,13 +17,11 @@ use crate::wire::socks5::MAX_FIELD;
 pub const LONGEST_NAME: usize = MAX_FIELD;
 
 /// Can somebody be called this? 1 to [`LONGEST_NAME`] visible ASCII characters,
-/// without a colon, which ends the name in the file, and without `#` in front,
-/// which begins a comment there.
+/// without a colon, which ends the name in the file, without a comma, which does so
+/// in rules, and without `#`, which begins a comment.
 pub fn is_name(name: &str) -> bool {
-    let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b':';
-    (1..=LONGEST_NAME).contains(&name.len())
-        && name.bytes().all(is_visible)
-        && !name.starts_with('#')
+    let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_visible)
 }
 
 /// All users of one file, with what proves their passwords.
@@ -151,13 +149,13 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, Hash)>, String> {
     if !is_name(name) {
         return Err(format!(
             "what stands in front of the colon is no name; write 1 to {LONGEST_NAME} visible \
-             ASCII characters"
+             ASCII characters, none of them a comma or #"
         ));
     }
     match Hash::parse(hash) {
         Ok(hash) => Ok(Some((name, hash))),
         Err(why) => Err(format!(
-            "the hash of \"{name}\" {why}; --new-user prints a good line"
+            "the hash of \"{name}\" {why}; --new-user prints a good line (or are these two lines in one?)"
         )),
     }
 }
@@ -183,7 +181,7 @@ mod tests {
             ("alice:@\r\nbob:@\r\n", &["alice", "bob"]),
             ("\u{FEFF}alice:@\n", &["alice"]),
             ("  alice:@\t\n", &["alice"]),
-            ("a#b,c=$-*\":@", &["a#b,c=$-*\""]),
+            ("ab-c=$_*\":@", &["ab-c=$_*\""]),
             (&longest, &[&longest[..255]]),
         ] {
             let users = users(text).expect(text);

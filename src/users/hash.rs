@@ -11,8 +11,8 @@ use super::NoEntry;
 /// whoever costs more holds up all others, and the memory is kept.
 const MOST_MEMORY: u32 = 256 << 10;
 
-/// Most KiB that are filled for one hash, in all its passes together: half a
-/// second or so.
+/// Most KiB that are filled for one hash, in all its passes together: about a
+/// second.
 const MOST_WORK: u64 = 1 << 20;
 
 /// The memory that hashes are computed in, as large as the costliest so far.

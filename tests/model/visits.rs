@@ -1,5 +1,7 @@
 //! The registry: no cut misses a remote, and the seat is free first.
 
+#[path = "../../src/server/crowd.rs"]
+mod crowd;
 #[path = "../../src/server/drops.rs"]
 mod drops;
 #[path = "../../src/server/enforce.rs"]

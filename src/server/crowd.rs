@@ -1,0 +1,123 @@
+//! How many there are of something, in all and of each household.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::sync::{Mutex, lock};
+
+/// What counts as one client: an address of IPv4; of IPv6 the 64 bits in front,
+/// since whoever has one address there has all that begin like it.
+pub(super) fn household(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+/// Counts them.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    all: usize,
+    by_household: HashMap<IpAddr, usize>,
+}
+
+impl Crowd {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.all
+    }
+
+    /// How many of this household.
+    pub(super) fn len_of(&self, household: IpAddr) -> usize {
+        self.by_household.get(&household).copied().unwrap_or(0)
+    }
+
+    /// One more.
+    pub(super) fn add(&mut self, household: IpAddr) {
+        self.all += 1;
+        *self.by_household.entry(household).or_default() += 1;
+    }
+
+    /// One less.
+    pub(super) fn remove(&mut self, household: IpAddr) {
+        if let Entry::Occupied(mut own) = self.by_household.entry(household) {
+            self.all -= 1;
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+/// A room that holds so many, and fewer of one household.
+#[derive(Debug, Default)]
+pub(super) struct Room(Arc<Mutex<Crowd>>);
+
+/// One that is in it. Dropped when it leaves.
+#[derive(Debug)]
+pub(super) struct Present {
+    room: Arc<Mutex<Crowd>>,
+    household: IpAddr,
+}
+
+impl Room {
+    /// Lets one in, unless there are as many as there may be, of all or of this
+    /// household.
+    pub(super) fn enter(&self, household: IpAddr, most: usize, most_own: usize) -> Option<Present> {
+        let mut crowd = lock(&self.0);
+        if crowd.len() >= most || crowd.len_of(household) >= most_own {
+            return None;
+        }
+        crowd.add(household);
+        Some(Present {
+            room: Arc::clone(&self.0),
+            household,
+        })
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        lock(&self.room).remove(self.household);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn s06_a_client_is_an_address_or_a_network_of_64_bits() {
+        for (client, counted) in [
+            ("127.0.0.2", "127.0.0.2"),
+            ("::ffff:127.0.0.2", "127.0.0.2"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let [client, counted]: [IpAddr; 2] = [client, counted].map(|it| it.parse().unwrap());
+            assert_eq!(household(client), counted);
+        }
+    }
+
+    #[test]
+    fn a_room_holds_so_many_and_fewer_of_one_household() {
+        let room = Room::default();
+        let home = |number| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let first: Vec<_> = (0..3).map(|_| room.enter(home(1), 5, 3)).collect();
+        assert!(first.iter().all(Option::is_some));
+        assert!(room.enter(home(1), 5, 3).is_none());
+        let second: Vec<_> = (0..2).map(|_| room.enter(home(2), 5, 3)).collect();
+        assert!(second.iter().all(Option::is_some));
+        assert!(room.enter(home(3), 5, 3).is_none(), "it is full");
+        drop(first);
+        assert!(room.enter(home(1), 5, 3).is_some());
+        drop(second);
+        let crowd = lock(&room.0);
+        assert_eq!((crowd.len(), crowd.by_household.len()), (0, 0));
+    }
+}
