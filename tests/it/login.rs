@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -610,6 +611,7 @@ fn a_new_user_logs_in() {
         ("alice", "\r\n", 1),
         ("alice", &too_long, 1),
         ("a:b", "secret\n", 2),
+        ("a,b", "secret\n", 2),
         ("", "secret\n", 2),
     ] {
         let (status, line) = new_user(name, stdin.as_bytes());
@@ -715,6 +717,81 @@ fn a_login_lasts_as_long_as_the_session() {
     scene.finish();
 }
 
+/// Whoever tries stolen passwords without asking for anything leaves a name too.
+#[test]
+fn who_logs_in_and_asks_for_nothing_is_named() {
+    let scene = Scene::of_alice(&[]);
+    let says = |words: &str| scene.proxy.says(words);
+    drop(scene.login("alice", "secret").expect("welcome"));
+    says("ending=\"'alice' has logged in; then nothing came");
+    let client = scene.login("alice", "secret").expect("welcome");
+    write(&client, &[5, 9, 0, 1, 127, 0, 0, 1, 0, 80]);
+    assert_eq!(read_all(&client)[..2], [5, 7]);
+    says("ending=\"'alice' has logged in; then bad command 9");
+    drop(client);
+    scene.finish();
+}
+
+/// Of one address only so many wait for their turn; more could not be heard in time.
+#[test]
+fn v07_only_so_many_wait_for_their_turn() {
+    let scene = Scene::of_alice(&["--grace", "0s"]);
+    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 8), 0));
+    let guesses: Vec<TcpStream> = (0..6 + 64 + 20)
+        .map(|_| {
+            let client = dial_from(from, scene.proxy.address());
+            write(&client, &[greeting(&[2]), login("alice", "guess")].concat());
+            client
+        })
+        .collect();
+    // At once, and not when their time is over.
+    let unheard = "failed: unheard, as too many";
+    assert!(scene.proxy.until_said(unheard, 1) >= 1);
+    assert!(scene.login("alice", "secret").is_some(), "from elsewhere");
+    drop(guesses);
+    scene
+        .proxy
+        .until_said("login of 'alice' failed", 6 + 64 + 20);
+    scene.finish();
+}
+
+#[test]
+fn a_users_file_can_be_checked() {
+    let scene = Scene::of_alice(&[]);
+    let check = |users: &str| {
+        let (config, users) = (scene.proxy.config(), scene.folder.path().join(users));
+        let mut command = binary();
+        command.arg("--check").arg("--config").arg(config);
+        let ended = command.arg("--users").arg(users).output().unwrap();
+        let told = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8(told).unwrap())
+    };
+    let (status, told) = check("users");
+    assert_eq!(status, Some(0), "{told}");
+    assert!(told.contains("users: 1 user\n"), "{told}");
+    assert!(told.contains("permits clients of SOCKS4"), "{told}");
+    let (status, told) = check("nowhere");
+    assert_eq!(status, Some(2), "{told}");
+    scene.change("alice:secret\n");
+    let (status, told) = check("users");
+    assert_eq!(status, Some(2), "{told}");
+    assert!(told.contains("users:1: the hash of") && !told.contains("secret"));
+    scene.finish();
+}
+
+#[test]
+fn a_line_that_cannot_be_written_is_no_success() {
+    let mut command = binary();
+    command.args(["--new-user", "alice"]).stdin(Stdio::piped());
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("the line is not written"), "{told}");
+}
+
 /// A terminal, whose other end is in the test's hands.
 struct Terminal {
     master: File,
@@ -797,4 +874,17 @@ fn whoever_gives_up_typing_a_password_sees_again_what_he_types() {
     kill(pid, Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(terminal.echoes());
+    // Whatever else would stop it waits for the end of that.
+    for signal in [Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut terminal = Terminal::new();
+        let mut child = terminal.new_user();
+        terminal.shows("Password for alice: ");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        assert!(!terminal.echoes() && child.try_wait().unwrap().is_none());
+        terminal.master.write_all(b"secret\n").unwrap();
+        terminal.shows("Once more: ");
+        terminal.master.write_all(b"secret\n").unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(signal as i32));
+        assert!(terminal.echoes());
+    }
 }
