@@ -149,23 +149,30 @@ impl Rules {
     /// nobody without a permit makes us ask the resolver, or wait for a peer.
     pub fn judge(&self, question: &Question<'_>) -> Verdict {
         let question = question.canonical();
+        match question.is_of_any_datagram() {
+            true => self.decide(&question, |rule| rule.fit_any_datagram(&question)),
+            false => self.decide(&question, |rule| rule.fit(&question)),
+        }
+    }
+
+    fn decide(&self, question: &Question<'_>, fit: impl Fn(&Rule) -> Fit) -> Verdict {
         let mut with_ident = None;
         for rule in &self.rules {
-            match rule.fit(&question) {
+            match fit(rule) {
                 Fit::No => {}
                 Fit::Perhaps if !rule.permits => {}
-                Fit::Perhaps if rule.wants_proof(&question) => {
+                Fit::Perhaps if rule.wants_proof(question) => {
                     with_ident.get_or_insert(rule);
                 }
-                Fit::Perhaps => return Verdict::by(Some(rule), &question),
-                Fit::Yes if rule.permits && !rule.wants_proof(&question) => {
-                    return Verdict::by(Some(rule), &question);
+                Fit::Perhaps => return Verdict::by(Some(rule), question),
+                Fit::Yes if rule.permits && !rule.wants_proof(question) => {
+                    return Verdict::by(Some(rule), question);
                 }
                 // A no, or one more that wants identd.
-                Fit::Yes => return Verdict::by(with_ident.or(Some(rule)), &question),
+                Fit::Yes => return Verdict::by(with_ident.or(Some(rule)), question),
             }
         }
-        Verdict::by(with_ident, &question)
+        Verdict::by(with_ident, question)
     }
 
     /// How many rules there are.
@@ -312,7 +319,15 @@ impl Rule {
         self.modes.has(Command::Connect) || self.modes.has(Command::Bind)
     }
 
-    #[inline]
+    /// Does the rule match some datagram of an association?
+    fn fit_any_datagram(&self, asked: &Question<'_>) -> Fit {
+        let destination = self.fit_destination(asked);
+        match self.mismatches(asked).as_slice() {
+            [] => destination.min(self.destination_ports.fit(asked.port)),
+            _ => Fit::No,
+        }
+    }
+
     fn fit_destination(&self, asked: &Question<'_>) -> Fit {
         match self.destination.fit(asked.name, asked.address) {
             // It may have the name that this rule is about.
@@ -332,7 +347,7 @@ impl Rule {
         if !may_match {
             return Fit::No;
         }
-        let destination = self.fit_destination(asked);
+        let destination = self.destination.fit(asked.name, asked.address);
         if destination == Fit::No || !self.users.has(asked.user) || !self.hours.has(asked.moment) {
             return Fit::No;
         }

@@ -62,6 +62,7 @@ pub(super) fn associate(
         confirmed: notes.confirmed,
         client: OnceLock::new(),
         sent_to: Mutex::default(),
+        rules: Mutex::default(),
         names: Names::default(),
     };
     let advertised = house.settings.advertise;

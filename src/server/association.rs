@@ -14,6 +14,7 @@ use std::io::IoSlice;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, sendmsg};
 
@@ -27,10 +28,14 @@ use super::recent::Recent;
 use super::registry::Visit;
 use super::workers::Worker;
 use crate::event::Asked;
-use crate::firewall::{self, Question, canonical};
+use crate::firewall::{self, Question, Rules, canonical};
 use crate::sync::{Mutex, OnceLock, lock};
 use crate::wire::socks5::{Header, header_length};
 use crate::wire::{Host, HostName, Target};
+
+/// How long a look at the rules is good for, so that a flow of datagrams does not
+/// look for each: that would cost a sixth of their number.
+const MOMENT_AGO: Duration = Duration::from_millis(1);
 
 /// What both directions share.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(super) struct Association {
     /// Where the client sends from: its first datagram tells.
     pub(super) client: OnceLock<SocketAddr>,
     pub(super) sent_to: Mutex<Recent>,
+    /// The rules, and when they were seen.
+    pub(super) rules: Mutex<Option<(Arc<Rules>, Instant)>>,
     pub(super) names: Names,
 }
 
@@ -143,13 +150,26 @@ impl Association {
         address: Option<IpAddr>,
         port: u16,
     ) -> bool {
-        let verdict = self.visit.house.rules().judge(&Question {
+        let verdict = self.rules().judge(&Question {
             name,
             address,
             port: Some(port),
             ..question(&self.visit, &self.asked)
         });
         verdict.grants(self.confirmed)
+    }
+
+    /// The rules in force, or those of a moment ago.
+    fn rules(&self) -> Arc<Rules> {
+        let mut last = lock(&self.rules);
+        match &*last {
+            Some((rules, seen)) if seen.elapsed() < MOMENT_AGO => Arc::clone(rules),
+            _ => {
+                let rules = self.visit.house.rules();
+                *last = Some((Arc::clone(&rules), Instant::now()));
+                rules
+            }
+        }
     }
 
     /// The address as the outer socket wants it.

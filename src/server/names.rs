@@ -18,6 +18,10 @@ pub(super) const MAX_LOOKUPS: usize = 32;
 /// The same for one association, so that one does not take them all.
 const MAX_OWN_LOOKUPS: usize = 4;
 
+/// The same for one household (an address of IPv4, a network of IPv6), for the
+/// same reason.
+const MAX_LOOKUPS_OF_A_HOUSEHOLD: usize = MAX_LOOKUPS / 4;
+
 /// Bytes that wait for their names in one association, at most; enough for the
 /// first few datagrams of a conversation.
 const MAX_WAITING: usize = 64 << 10;
@@ -35,10 +39,6 @@ const NOT_FOUND: Duration = Duration::from_secs(2);
 
 /// Addresses of one name that are tried, at most.
 const MAX_ADDRESSES: usize = 8;
-
-/// The same for one household (an address of IPv4, a network of IPv6), for the
-/// same reason.
-const MAX_LOOKUPS_OF_A_HOUSEHOLD: usize = MAX_LOOKUPS / 4;
 
 /// The names that one client has sent datagrams to.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Names {
             && (!addresses.is_empty() || *until > Instant::now())
         {
             let addresses = addresses.clone();
-            if *until <= Instant::now() {
+            if *until <= Instant::now() && association.permits(Some(&name), None, port) {
                 // These serve until others are found; if none are, they go on.
                 *until = Instant::now() + FRESH;
                 let _ = seek(association, name.clone());
