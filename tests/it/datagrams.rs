@@ -589,10 +589,7 @@ fn u09_errors_and_sizes_end_nothing() {
 #[test]
 fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
     alone(|network| {
-        network.says(
-            "/etc/resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
-        );
+        network.resolver_waits(30);
         let names = NameServer::with(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             "none.test" => addresses(&[]),
@@ -746,10 +743,7 @@ fn u02_a_client_may_come_by_an_address_of_its_link() {
 #[test]
 fn u11_who_hangs_on_a_name_takes_no_place() {
     alone(|network| {
-        network.says(
-            "/etc/resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
-        );
+        network.resolver_waits(30);
         let names = NameServer::with(|_| Answer::Silence);
         let ports = free_ports(1);
         let mut proxy = Proxy::start(
@@ -786,10 +780,7 @@ fn u11_who_hangs_on_a_name_takes_no_place() {
 #[test]
 fn u10_whoever_asks_for_many_names_leaves_others_room() {
     alone(|network| {
-        network.says(
-            "/etc/resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
-        );
+        network.resolver_waits(30);
         let names = NameServer::with(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => Answer::Silence,
@@ -848,10 +839,7 @@ fn u07_nobody_answers_from_port_zero() {
 #[test]
 fn s04_little_memory_is_enough_for_all_associations() {
     alone(|network| {
-        network.says(
-            "/etc/resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n",
-        );
+        network.resolver_waits(30);
         let _names = NameServer::with(|_| Answer::Silence);
         let mut proxy = Proxy::with(Setup {
             wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],

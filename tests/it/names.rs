@@ -156,10 +156,7 @@ fn d08_a_name_server_that_never_answers() {
 #[test]
 fn d09_names_that_hang_hold_nobody_else_up() {
     alone(|network| {
-        network.says(
-            "/etc/resolv.conf",
-            "nameserver 127.0.0.1\noptions timeout:3 attempts:1\n",
-        );
+        network.resolver_waits(3);
         let names = NameServer::with(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => Answer::Silence,

@@ -84,6 +84,12 @@ impl Network {
         fs::write(self.stand_in(file), text).expect("written");
     }
 
+    /// The resolver waits so many seconds for its name server, which is on loopback.
+    pub(crate) fn resolver_waits(&self, seconds: u32) {
+        let text = format!("nameserver 127.0.0.1\noptions timeout:{seconds} attempts:1\n");
+        self.says("/etc/resolv.conf", &text);
+    }
+
     /// The host file.
     pub(crate) fn hosts(&self, lines: &str) {
         self.says("/etc/hosts", lines);
