@@ -15,6 +15,7 @@ pub use language::Language;
 
 use std::fmt;
 use std::io::{self, BufRead};
+use std::net::SocketAddr;
 
 /// Which language a client speaks, told by the first byte it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +71,13 @@ pub struct Target {
 }
 
 impl fmt::Display for Target {
+    /// Writes `example.org:80`, `10.0.0.1:80` or `[2001:db8::1]:80`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.host, self.port)
+        let port = self.port;
+        match &self.host {
+            Host::Address(address) => SocketAddr::new(*address, port).fmt(out),
+            host => write!(out, "{host}:{port}"),
+        }
     }
 }
 
@@ -221,5 +227,23 @@ fn read_message<T>(
         }
         // No byte of an incomplete message belongs to anyone else.
         stream.consume(seen.len() - before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_written_as_an_address_with_its_port() {
+        for (host, written) in [
+            (&b"10.0.0.1"[..], "10.0.0.1:80"),
+            (b"Example.org.", "example.org:80"),
+        ] {
+            let host = Host::from_name(host);
+            assert_eq!(Target { host, port: 80 }.to_string(), written);
+        }
+        let host = Host::Address(std::net::Ipv6Addr::LOCALHOST.into());
+        assert_eq!(Target { host, port: 80 }.to_string(), "[::1]:80");
     }
 }
