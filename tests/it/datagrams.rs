@@ -259,6 +259,15 @@ fn u03_the_first_datagram_fixes_the_port() {
     proxy.finish();
 }
 
+/// Datagrams look at the rules once a millisecond, and so they may be judged by
+/// those of a millisecond ago.
+fn outlive_the_last_look() {
+    let began = Instant::now();
+    until("the end of a millisecond", || {
+        (began.elapsed() > Duration::from_millis(2)).then_some(())
+    });
+}
+
 #[test]
 fn u04_every_datagram_is_judged() {
     let (permitted, denied) = (origin(), origin());
@@ -271,9 +280,10 @@ fn u04_every_datagram_is_judged() {
     // By its name, the other one may be reached too.
     client.send(&named("localhost", address_of(&denied).port()), b"by name");
     assert_eq!(receive(&denied).0, b"by name");
-    // The rules change, and the next datagram is judged by the new ones.
+    // The rules change, and a millisecond later all is judged by the new ones.
     proxy.settle_rules();
     std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
+    outlive_the_last_look();
     client.send(&at(address_of(&permitted)), b"no");
     client.send(&named("localhost", port), b"no");
     let elsewhere = socket_on([127, 0, 0, 2]);
@@ -327,6 +337,7 @@ fn u04_answers_are_judged_too() {
     proxy.settle_rules();
     let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
     std::fs::write(proxy.config(), rules).unwrap();
+    outlive_the_last_look();
     first.send_to(b"denied", outer).unwrap();
     second.send_to(b"permitted", outer).unwrap();
     assert_eq!(client.receive().1, b"permitted");
