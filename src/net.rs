@@ -84,7 +84,7 @@ pub(crate) fn wait_readable(socket: &impl AsFd, deadline: Deadline) -> io::Resul
     )
 }
 
-/// Bytes looked at in one go: more than the longest SOCKS4 request has.
+/// Bytes looked at in one go: more than the longest message of a client has.
 const WINDOW: usize = 1024;
 
 /// A connection read under one total deadline, that looks before it takes.

@@ -105,7 +105,7 @@ impl fmt::Display for Verdict {
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// CONNECT or BIND.
+    /// The command.
     Mode,
     /// The client's address.
     Source,

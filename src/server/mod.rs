@@ -402,7 +402,7 @@ impl House {
 
     /// Refuses a client that has not been heard, without waiting for anything.
     fn turn_away(&self, client: &TcpStream, why: TurnedAway) {
-        // Whatever it is about to ask, it waits for eight bytes.
+        // In which language is not known: a no of SOCKS4 is no greeting of SOCKS5 either.
         let _ = net::send_now(client, &Reply::REJECTED.encode());
         self.log.send(Event::TurnedAway(why));
     }

@@ -2,7 +2,7 @@
 //!
 //! Both directions of every message live side by side, so that the server, the
 //! client, the console and the tests share one codec. This file has the words
-//! all protocol versions share; [`socks4`] has the packets.
+//! all protocol versions share; [`socks4`] and [`socks5`] have the packets.
 
 mod host;
 pub mod ident;

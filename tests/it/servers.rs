@@ -59,13 +59,13 @@ fn our_client_is_understood_by_our_server() {
             talks(&asked.expect("granted"), b"hello");
         }
     }
-    if let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
-        let target = at(listener.local_addr().unwrap());
-        let asked = socks5::connect(dial(proxy.address()), None, &target);
-        let client = asked.expect("granted");
-        write(&accept(&listener), b"by IPv6");
-        assert_eq!(read_all(&client), b"by IPv6");
-    }
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let target = at(listener.local_addr().unwrap());
+    let asked = socks5::connect(dial(proxy.address()), None, &target);
+    let client = asked.expect("granted");
+    write(&accept(&listener), b"by IPv6");
+    assert_eq!(read_all(&client), b"by IPv6");
+    drop(client);
     binds(proxy.address(), LOCALHOST.into());
     let closed = at(crate::ends::CLOSED.into());
     let refused = socks5::connect(dial(proxy.address()), None, &closed);
