@@ -59,7 +59,7 @@ fn usable(password: Vec<u8>) -> Result<Vec<u8>, String> {
 /// A line of stdin without its end, or one byte more of it than can be used.
 fn line() -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
-    // Room for CR LF, and for a byte too many.
+    // KeyedSemaphore for CR LF, and for a byte too many.
     let mut stdin = io::stdin().lock().take(MAX_FIELD as u64 + 3);
     let read = stdin.read_until(b'\n', &mut line);
     read.map_err(|error| format!("no password can be read: {error}"))?;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::inspect::Inquiry;
-use crate::logger::Detail;
+use crate::inspect::ExplainQuery;
+use crate::logger::Verbosity;
 use crate::server::Settings;
-use crate::users::{LONGEST_NAME, is_name};
+use crate::users::{MAX_USER_NAME, is_name};
 
 /// What `--help` says.
 pub const HELP: &str = "\
@@ -78,13 +78,13 @@ Try it:
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum Action {
     /// Serve.
     Serve(Options),
     /// Print the rules of this file, and how many users there are in that one.
     Check(PathBuf, Option<PathBuf>),
     /// Explain a verdict by the rules of this file.
-    Explain(PathBuf, Inquiry),
+    Explain(PathBuf, ExplainQuery),
     /// Ask for the password of a new user, and print a line for the users file.
     NewUser(String),
     /// Print [`HELP`].
@@ -110,7 +110,7 @@ pub struct Options {
     /// Print screen messages?
     pub screen: bool,
     /// How much to say on stderr.
-    pub detail: Detail,
+    pub detail: Verbosity,
 }
 
 impl Default for Options {
@@ -122,24 +122,24 @@ impl Default for Options {
             settings: Settings::default(),
             max_sessions: None,
             screen: true,
-            detail: Detail::default(),
+            detail: Verbosity::default(),
         }
     }
 }
 
 /// A command line that cannot be understood; the sentence says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage(String);
+pub struct UsageError(String);
 
-impl fmt::Display for Usage {
+impl fmt::Display for UsageError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} (see --help)", self.0)
     }
 }
 
-impl From<lexopt::Error> for Usage {
-    fn from(error: lexopt::Error) -> Usage {
-        Usage(error.to_string())
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> UsageError {
+        UsageError(error.to_string())
     }
 }
 
@@ -147,8 +147,8 @@ impl From<lexopt::Error> for Usage {
 ///
 /// # Errors
 ///
-/// [`Usage`] at the first that makes no sense.
-pub fn parse<I>(arguments: I) -> Result<Task, Usage>
+/// [`UsageError`] at the first that makes no sense.
+pub fn parse<I>(arguments: I) -> Result<Action, UsageError>
 where
     I: IntoIterator<Item = OsString>,
     I::IntoIter: 'static,
@@ -159,12 +159,12 @@ where
         let options = &mut line.options;
         let settings = &mut options.settings;
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Task::Help),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Task::Version),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Action::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Action::Version),
             Arg::Short('c') | Arg::Long("config") => options.config = parser.value()?.into(),
             Arg::Long("check") => line.check = true,
             Arg::Long("explain") => {
-                line.inquiry = Some(value(&mut parser, "--explain", Inquiry::parse)?);
+                line.inquiry = Some(value(&mut parser, "--explain", ExplainQuery::parse)?);
             }
             Arg::Short('b') | Arg::Long("bind") => {
                 options
@@ -214,13 +214,13 @@ where
                 line.new_user = Some(value(&mut parser, "--new-user", user_name)?);
             }
             Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
-            Arg::Short('v') | Arg::Long("verbose") => options.detail = Detail::Sessions,
-            Arg::Short('q') | Arg::Long("quiet") => options.detail = Detail::Errors,
+            Arg::Short('v') | Arg::Long("verbose") => options.detail = Verbosity::Sessions,
+            Arg::Short('q') | Arg::Long("quiet") => options.detail = Verbosity::Errors,
             Arg::Value(text) if line.port.is_none() => {
                 line.port = Some(port_number(&text.string()?)?);
             }
             Arg::Value(text) => {
-                return Err(Usage(format!(
+                return Err(UsageError(format!(
                     "one PORT is enough, and {text:?} is another"
                 )));
             }
@@ -236,26 +236,26 @@ struct Line {
     options: Options,
     port: Option<u16>,
     check: bool,
-    inquiry: Option<Inquiry>,
+    inquiry: Option<ExplainQuery>,
     new_user: Option<String>,
 }
 
 impl Line {
     /// What they say together.
-    fn task(self) -> Result<Task, Usage> {
+    fn task(self) -> Result<Action, UsageError> {
         let mut options = self.options;
         if let Some(port) = self.port {
             options.address.set_port(port);
         }
         if options.settings.allow_anonymous && options.users.is_none() {
             let why = "--allow-anonymous makes a difference only with --users";
-            return Err(Usage(why.to_owned()));
+            return Err(UsageError(why.to_owned()));
         }
         Ok(match (self.new_user, self.inquiry) {
-            (Some(name), _) => Task::NewUser(name),
-            (None, Some(inquiry)) => Task::Explain(options.config, inquiry),
-            (None, None) if self.check => Task::Check(options.config, options.users),
-            (None, None) => Task::Serve(options),
+            (Some(name), _) => Action::NewUser(name),
+            (None, Some(inquiry)) => Action::Explain(options.config, inquiry),
+            (None, None) if self.check => Action::Check(options.config, options.users),
+            (None, None) => Action::Serve(options),
         })
     }
 }
@@ -265,14 +265,14 @@ fn value<T>(
     parser: &mut Parser,
     option: &str,
     meaning: impl Fn(&str) -> Result<T, String>,
-) -> Result<T, Usage> {
+) -> Result<T, UsageError> {
     let text = parser.value()?.string()?;
-    meaning(&text).map_err(|why| Usage(format!("{option}: {why}")))
+    meaning(&text).map_err(|why| UsageError(format!("{option}: {why}")))
 }
 
-fn port_number(text: &str) -> Result<u16, Usage> {
+fn port_number(text: &str) -> Result<u16, UsageError> {
     text.parse()
-        .map_err(|_| Usage(format!("{text:?} is not a PORT from 0 to 65535")))
+        .map_err(|_| UsageError(format!("{text:?} is not a PORT from 0 to 65535")))
 }
 
 fn address(text: &str) -> Result<IpAddr, String> {
@@ -335,7 +335,7 @@ fn user_name(text: &str) -> Result<String, String> {
     match is_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
-            "{text:?} is no name; write 1 to {LONGEST_NAME} visible ASCII characters, none \
+            "{text:?} is no name; write 1 to {MAX_USER_NAME} visible ASCII characters, none \
              of them a colon, a comma or #"
         )),
     }
@@ -354,14 +354,14 @@ mod tests {
     use super::*;
 
     /// A command line in one string; words in quotes are not needed here.
-    fn parsed(line: &str) -> Result<Task, Usage> {
+    fn parsed(line: &str) -> Result<Action, UsageError> {
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         parse(words)
     }
 
     fn serve(line: &str) -> Options {
         match parsed(line) {
-            Ok(Task::Serve(options)) => options,
+            Ok(Action::Serve(options)) => options,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -408,8 +408,8 @@ mod tests {
             ),
             ("--log none", set(|o| o.screen = false)),
             ("--log screen", set(|_| {})),
-            ("-v", set(|o| o.detail = Detail::Sessions)),
-            ("-q", set(|o| o.detail = Detail::Errors)),
+            ("-v", set(|o| o.detail = Verbosity::Sessions)),
+            ("-q", set(|o| o.detail = Verbosity::Errors)),
         ] {
             assert_eq!(serve(line), options, "{line}");
         }
@@ -458,16 +458,16 @@ mod tests {
 
     #[test]
     fn other_tasks() {
-        assert_eq!(parsed("-h"), Ok(Task::Help));
-        assert_eq!(parsed("--version 1 2 3"), Ok(Task::Version));
-        assert_eq!(parsed("--check -c x"), Ok(Task::Check("x".into(), None)));
-        let with_users = Task::Check("x".into(), Some("y".into()));
+        assert_eq!(parsed("-h"), Ok(Action::Help));
+        assert_eq!(parsed("--version 1 2 3"), Ok(Action::Version));
+        assert_eq!(parsed("--check -c x"), Ok(Action::Check("x".into(), None)));
+        let with_users = Action::Check("x".into(), Some("y".into()));
         assert_eq!(parsed("--check -c x --users y"), Ok(with_users));
-        let alice = Task::NewUser("alice".to_owned());
+        let alice = Action::NewUser("alice".to_owned());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
-        let inquiry = Inquiry::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
-        assert_eq!(parse(words), Ok(Task::Explain("x".into(), inquiry)));
+        let inquiry = ExplainQuery::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
+        assert_eq!(parse(words), Ok(Action::Explain("x".into(), inquiry)));
     }
 
     #[test]
@@ -515,7 +515,7 @@ mod tests {
         assert!(parse([odd.clone()]).is_err());
         assert!(parse(["--grace".into(), odd.clone()]).is_err());
         let config = parse(["-c".into(), odd.clone()]);
-        assert!(matches!(config, Ok(Task::Serve(options)) if options.config == odd));
+        assert!(matches!(config, Ok(Action::Serve(options)) if options.config == odd));
     }
 
     #[test]

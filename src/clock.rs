@@ -7,49 +7,49 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::firewall::Moment;
+use crate::firewall::WeekTime;
 
 /// Tells the local weekday and time. Clones are cheap, and show the same.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
+pub struct LocalClock(Arc<dyn Fn() -> WeekTime + Send + Sync>);
 
-impl Clock {
+impl LocalClock {
     /// That of this machine, in the time zone which the variable `TZ` or, without
     /// it, `/etc/localtime` names now; UTC if neither can be understood.
     ///
     /// To be called with a stack of a megabyte or more: understanding a time zone
     /// takes much of it, and reading the clock later little.
-    pub fn local() -> Clock {
+    pub fn local() -> LocalClock {
         let zone = TimeZone::system();
-        Clock::showing(move || moment(SystemTime::now(), &zone))
+        LocalClock::showing(move || moment(SystemTime::now(), &zone))
     }
 
     /// One that shows whatever it is told to, for tests.
-    pub fn showing(moment: impl Fn() -> Moment + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(moment))
+    pub fn showing(moment: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
+        LocalClock(Arc::new(moment))
     }
 
     /// What it shows now.
-    pub fn now(&self) -> Moment {
+    pub fn now(&self) -> WeekTime {
         (self.0)()
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for LocalClock {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Clock({})", self.now())
+        write!(out, "LocalClock({})", self.now())
     }
 }
 
 /// What a clock in this zone shows at that time.
-fn moment(time: SystemTime, zone: &TimeZone) -> Moment {
+fn moment(time: SystemTime, zone: &TimeZone) -> WeekTime {
     // Out of range only far from the years in which this program runs.
     let time = Timestamp::try_from(time).unwrap_or_default();
     let local = zone.to_datetime(time);
     let day = local.weekday().to_monday_zero_offset();
     let [day, hour, minute] = [day, local.hour(), local.minute()].map(i8::unsigned_abs);
     // All three are within their bounds.
-    Moment::new(day, hour, minute).unwrap_or(Moment::MONDAY)
+    WeekTime::new(day, hour, minute).unwrap_or(WeekTime::MONDAY)
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
         );
         let far = moment(SystemTime::UNIX_EPOCH + century * 1000, &zone);
         assert_eq!(far.to_string(), "thu/00:00");
-        let clock = Clock::showing(move || far);
+        let clock = LocalClock::showing(move || far);
         assert_eq!(clock.clone().now(), far);
     }
 }

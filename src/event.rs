@@ -10,10 +10,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::book::News;
+use crate::book::ReloadEvent;
 use crate::firewall::Verdict;
-use crate::users::NoEntry;
-use crate::wire::{BadName, Command, HostName, Language, Refusal, Target, Unread};
+use crate::users::AuthError;
+use crate::wire::{
+    Command, Destination, HostName, InvalidHostName, ReadError, ReplyEncoder, ReplyError,
+};
 
 /// One thing that happened in the server.
 #[derive(Debug)]
@@ -21,21 +23,21 @@ pub enum Event {
     /// The server takes clients from now on, at this address.
     Listening(SocketAddr),
     /// A request got its last reply. Sent exactly once for every request.
-    Answered(Answered),
+    RequestAnswered(RequestAnswered),
     /// A session is over. Sent exactly once for every session.
-    Closed(Box<Closed>),
+    SessionClosed(Box<SessionClosed>),
     /// A client was closed at once, or could not be taken at all.
-    TurnedAway(TurnedAway),
+    Rejected(Rejected),
     /// What a file says has changed, or could not be changed.
-    File {
+    FileReloaded {
         /// The file.
         path: PathBuf,
         /// What it is about: "rules".
         about: &'static str,
         /// What happened to it.
-        news: News,
+        event: ReloadEvent,
     },
-    /// The operator asked for a file to be read again; it had not changed.
+    /// The operator request for a file to be read again; it had not changed.
     FileUnchanged {
         /// The file.
         path: PathBuf,
@@ -51,14 +53,14 @@ pub enum Event {
 
 /// What the screen message shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct RequestAnswered {
     /// The client.
     pub client: SocketAddr,
     /// The address dialled or expected; none if a name never resolved.
     pub destination: Option<IpAddr>,
     /// The port dialled or expected.
     pub port: u16,
-    /// What was asked.
+    /// What was request.
     pub command: Command,
     /// Did the client get it?
     pub accepted: bool,
@@ -66,13 +68,13 @@ pub struct Answered {
 
 /// What the line about an ended session shows.
 #[derive(Debug)]
-pub struct Closed {
+pub struct SessionClosed {
     /// The session's number; its thread is called `s` and this.
     pub session: u64,
     /// The client.
     pub client: SocketAddr,
-    /// What it asked for, if it came to that.
-    pub asked: Option<Asked>,
+    /// What it request for, if it came to that.
+    pub request: Option<ClientRequest>,
     /// The address dialled or expected, once known.
     pub address: Option<IpAddr>,
     /// Has identd confirmed the user?
@@ -88,7 +90,7 @@ pub struct Closed {
     /// From accept to now.
     pub lasted: Duration,
     /// Why it ended.
-    pub ending: Ending,
+    pub ending: CloseReason,
 }
 
 /// Datagrams that were not passed on.
@@ -101,15 +103,15 @@ pub struct Drops {
     pub other: u64,
 }
 
-/// What a session asked for.
+/// What a session request for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ClientRequest {
     /// How it put it.
-    pub language: Language,
+    pub language: ReplyEncoder,
     /// What is to be done.
     pub command: Command,
     /// As requested, so with the name if it was one.
-    pub target: Target,
+    pub target: Destination,
     /// The user id, or who has logged in; opaque bytes.
     pub user: Vec<u8>,
     /// Has the user logged in?
@@ -118,34 +120,34 @@ pub struct Asked {
 
 /// Why a session ended.
 #[derive(Debug)]
-pub enum Ending {
+pub enum CloseReason {
     /// Both directions were relayed to their end.
     Finished,
     /// One end broke the connection.
-    Broken(io::Error),
+    ConnectionError(io::Error),
     /// Nothing moved for the idle limit.
     Idle,
     /// One direction had ended and nothing moved in the other for its limit.
-    HalfClosed,
+    HalfClosedIdle,
     /// The rules have changed, or an hour is over, and this is what they say now.
-    Withdrawn(Verdict),
+    PermitWithdrawn(Verdict),
     /// The server stopped.
-    Stopped,
+    ServerStopped,
     /// A thread of the session panicked: a mistake in this program.
     Panicked,
     /// The client sent nothing and left, or stayed silent: a health check.
     Silent,
     /// The client sent no complete request.
-    NoRequest(NoRequest),
+    HandshakeFailed(HandshakeError),
     /// The request was refused.
-    Refused(Cause),
+    Refused(RequestError),
 }
 
 /// Why what the client sent was no request.
 #[derive(Debug)]
-pub enum NoRequest {
+pub enum HandshakeError {
     /// It broke off, or it is not a message of the protocol.
-    Unread(Unread),
+    Read(ReadError),
     /// SOCKS5: none of the methods that it offers is one of ours; their numbers.
     NoMethod(Vec<u8>),
     /// SOCKS5: it has logged in, and then this came in the place of a request.
@@ -153,33 +155,33 @@ pub enum NoRequest {
         /// Who has logged in; opaque bytes.
         user: Vec<u8>,
         /// What came.
-        unread: Unread,
+        unread: ReadError,
     },
     /// SOCKS5: the login is not accepted.
-    NoEntry {
+    LoginFailed {
         /// Who it claimed to be; opaque bytes.
         user: Vec<u8>,
         /// Why not.
-        why: NoEntry,
+        why: AuthError,
     },
 }
 
 /// Why a request was refused, for the operator. The client only learns
-/// [`Cause::refusal`].
+/// [`RequestError::refusal`].
 #[derive(Debug)]
-pub enum Cause {
+pub enum RequestError {
     /// The name field is no host name.
-    BadName(BadName),
+    InvalidHostName(InvalidHostName),
     /// A rule denies it, or no rule permits it.
     Denied(Verdict),
     /// The client's identd gave no usable answer.
-    NoIdent(io::Error),
+    IdentFailed(io::Error),
     /// The client's identd did not confirm the user; what it said instead.
-    OtherUser(String),
+    UserMismatch(String),
     /// A rule wants the user to have logged in, which a client of SOCKS5 has not.
     NotLoggedIn,
     /// The address or port can be nobody's.
-    Impossible(&'static str),
+    UnusableDestination(&'static str),
     /// The request came from ourselves: a loop.
     Loop,
     /// The name lookup failed, or brought no usable address.
@@ -187,116 +189,120 @@ pub enum Cause {
     /// The address could not be reached.
     Unreachable(SocketAddr, io::Error),
     /// The total limit for the connection ran out.
-    TooLate,
+    TimedOut,
     /// The client went away before the answer.
     ClientLeft,
     /// Another than the expected peer came.
-    Stranger(SocketAddr),
+    UnexpectedPeer(SocketAddr),
     /// There are as many UDP associations as there may be: so many.
-    TooMany(usize),
+    TooManyAssociations(usize),
     /// The machine lacks something the session needs: a thread, a port.
-    Exhausted(&'static str, io::Error),
+    ResourceExhausted(&'static str, io::Error),
 }
 
-impl Cause {
+impl RequestError {
     /// What the client is told.
-    pub fn refusal(&self) -> Refusal {
+    pub fn refusal(&self) -> ReplyError {
         match self {
-            Cause::Denied(_) | Cause::NotLoggedIn | Cause::Stranger(_) => Refusal::Denied,
-            Cause::NoIdent(_) => Refusal::NoIdent,
-            Cause::OtherUser(_) => Refusal::OtherUser,
-            Cause::BadName(_) | Cause::NotFound(..) => Refusal::HostUnreachable,
-            Cause::Unreachable(_, error) => unreachable_because(error),
-            Cause::TooLate => Refusal::TooLate,
-            Cause::Impossible(_)
-            | Cause::Loop
-            | Cause::ClientLeft
-            | Cause::TooMany(_)
-            | Cause::Exhausted(..) => Refusal::Rejected,
+            RequestError::Denied(_)
+            | RequestError::NotLoggedIn
+            | RequestError::UnexpectedPeer(_) => ReplyError::NotAllowed,
+            RequestError::IdentFailed(_) => ReplyError::IdentFailed,
+            RequestError::UserMismatch(_) => ReplyError::UserMismatch,
+            RequestError::InvalidHostName(_) | RequestError::NotFound(..) => {
+                ReplyError::HostUnreachable
+            }
+            RequestError::Unreachable(_, error) => unreachable_because(error),
+            RequestError::TimedOut => ReplyError::TimedOut,
+            RequestError::UnusableDestination(_)
+            | RequestError::Loop
+            | RequestError::ClientLeft
+            | RequestError::TooManyAssociations(_)
+            | RequestError::ResourceExhausted(..) => ReplyError::Rejected,
         }
     }
 }
 
 /// What the system's reason for not connecting means to the client.
-fn unreachable_because(error: &io::Error) -> Refusal {
+fn unreachable_because(error: &io::Error) -> ReplyError {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Refusal::ConnectionRefused,
+        io::ErrorKind::ConnectionRefused => ReplyError::ConnectionRefused,
         // The last is said of routes that swallow everything, and of addresses that
         // mean something only within a network that is not named (fe80::1).
         io::ErrorKind::NetworkUnreachable
         | io::ErrorKind::NetworkDown
-        | io::ErrorKind::InvalidInput => Refusal::NetworkUnreachable,
-        io::ErrorKind::HostUnreachable => Refusal::HostUnreachable,
-        io::ErrorKind::TimedOut => Refusal::TooLate,
-        io::ErrorKind::PermissionDenied => Refusal::Denied,
-        _ => Refusal::Rejected,
+        | io::ErrorKind::InvalidInput => ReplyError::NetworkUnreachable,
+        io::ErrorKind::HostUnreachable => ReplyError::HostUnreachable,
+        io::ErrorKind::TimedOut => ReplyError::TimedOut,
+        io::ErrorKind::PermissionDenied => ReplyError::NotAllowed,
+        _ => ReplyError::Rejected,
     }
 }
 
 /// A client that never became a session.
 #[derive(Debug)]
-pub enum TurnedAway {
+pub enum Rejected {
     /// All sessions were taken.
-    Full {
+    AtCapacity {
         /// How many there may be.
         max_sessions: usize,
     },
     /// This client had all the sessions that one client may have.
-    Greedy {
+    PerClientLimit {
         /// Its address.
         client: IpAddr,
         /// How many that is.
         max_per_client: usize,
     },
     /// The system gave us no socket for the client.
-    NotAccepted(io::Error),
+    AcceptFailed(io::Error),
     /// The system gave us no thread for the client.
     NoThread(io::Error),
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for ClientRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} {}", self.command, self.target)
     }
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for CloseReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Finished => out.write_str("finished"),
-            Ending::Broken(error) => write!(out, "broken: {error}"),
-            Ending::Idle => out.write_str("idle for too long"),
-            Ending::HalfClosed => out.write_str("half-closed and silent for too long"),
-            Ending::Withdrawn(verdict) => write!(out, "no longer permitted: {verdict}"),
-            Ending::Stopped => out.write_str("the server stopped"),
-            Ending::Panicked => out.write_str("an error in the server itself"),
-            Ending::Silent => out.write_str("no request came"),
-            Ending::NoRequest(why) => why.fmt(out),
-            Ending::Refused(cause) => write!(out, "refused: {cause}"),
+            CloseReason::Finished => out.write_str("finished"),
+            CloseReason::ConnectionError(error) => write!(out, "broken: {error}"),
+            CloseReason::Idle => out.write_str("idle for too long"),
+            CloseReason::HalfClosedIdle => out.write_str("half-closed and silent for too long"),
+            CloseReason::PermitWithdrawn(verdict) => write!(out, "no longer permitted: {verdict}"),
+            CloseReason::ServerStopped => out.write_str("the server stopped"),
+            CloseReason::Panicked => out.write_str("an error in the server itself"),
+            CloseReason::Silent => out.write_str("no request came"),
+            CloseReason::HandshakeFailed(why) => why.fmt(out),
+            CloseReason::Refused(cause) => write!(out, "refused: {cause}"),
         }
     }
 }
 
-impl From<Unread> for NoRequest {
-    fn from(unread: Unread) -> NoRequest {
-        NoRequest::Unread(unread)
+impl From<ReadError> for HandshakeError {
+    fn from(unread: ReadError) -> HandshakeError {
+        HandshakeError::Read(unread)
     }
 }
 
-impl fmt::Display for NoRequest {
+impl fmt::Display for HandshakeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoRequest::Unread(Unread::Incomplete(received, error)) => {
+            HandshakeError::Read(ReadError::Incomplete(received, error)) => {
                 write!(out, "the request broke off after {received} bytes: {error}")
             }
-            NoRequest::Unread(Unread::Malformed(malformed)) => {
+            HandshakeError::Read(ReadError::Protocol(malformed)) => {
                 write!(out, "no SOCKS request: {malformed}")
             }
-            NoRequest::NoMethod(offered) => write!(
+            HandshakeError::NoMethod(offered) => write!(
                 out,
                 "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
             ),
-            NoRequest::AfterLogin { user, unread } => {
+            HandshakeError::AfterLogin { user, unread } => {
                 write!(
                     out,
                     "\"{}\" has logged in; then {}",
@@ -304,51 +310,61 @@ impl fmt::Display for NoRequest {
                     unread
                 )
             }
-            NoRequest::NoEntry { user, why } => {
+            HandshakeError::LoginFailed { user, why } => {
                 write!(out, "login of \"{}\" failed: {why}", user.escape_ascii())
             }
         }
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for RequestError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::BadName(bad) => bad.fmt(out),
-            Cause::Denied(verdict) => verdict.fmt(out),
-            Cause::NoIdent(error) => write!(out, "no word from the client's identd: {error}"),
-            Cause::OtherUser(instead) => write!(out, "the user is not confirmed: {instead}"),
-            Cause::NotLoggedIn => out.write_str("the client has not logged in"),
-            Cause::Impossible(why) => out.write_str(why),
-            Cause::Loop => out.write_str("the request came through this very server (a loop)"),
-            Cause::NotFound(name, why) => write!(out, "{name} was not found: {why}"),
-            Cause::Unreachable(address, error) => write!(out, "{address}: {error}"),
-            Cause::TooLate => out.write_str("nothing answered within the time limit"),
-            Cause::ClientLeft => out.write_str("the client left before the answer"),
-            Cause::Stranger(peer) => write!(out, "{peer} came, which was not expected"),
-            Cause::TooMany(most) => write!(out, "all {most} UDP associations are taken"),
-            Cause::Exhausted(what, error) => {
+            RequestError::InvalidHostName(bad) => bad.fmt(out),
+            RequestError::Denied(verdict) => verdict.fmt(out),
+            RequestError::IdentFailed(error) => {
+                write!(out, "no word from the client's identd: {error}")
+            }
+            RequestError::UserMismatch(instead) => {
+                write!(out, "the user is not confirmed: {instead}")
+            }
+            RequestError::NotLoggedIn => out.write_str("the client has not logged in"),
+            RequestError::UnusableDestination(why) => out.write_str(why),
+            RequestError::Loop => {
+                out.write_str("the request came through this very server (a loop)")
+            }
+            RequestError::NotFound(name, why) => write!(out, "{name} was not found: {why}"),
+            RequestError::Unreachable(address, error) => write!(out, "{address}: {error}"),
+            RequestError::TimedOut => out.write_str("nothing answered within the time limit"),
+            RequestError::ClientLeft => out.write_str("the client left before the answer"),
+            RequestError::UnexpectedPeer(peer) => {
+                write!(out, "{peer} came, which was not expected")
+            }
+            RequestError::TooManyAssociations(most) => {
+                write!(out, "all {most} UDP associations are taken")
+            }
+            RequestError::ResourceExhausted(what, error) => {
                 write!(out, "this machine has no {what} left: {error}")
             }
         }
     }
 }
 
-impl fmt::Display for TurnedAway {
+impl fmt::Display for Rejected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TurnedAway::Full { max_sessions } => {
+            Rejected::AtCapacity { max_sessions } => {
                 write!(out, "at capacity: all {max_sessions} sessions are taken")
             }
-            TurnedAway::Greedy {
+            Rejected::PerClientLimit {
                 client,
                 max_per_client,
             } => write!(
                 out,
                 "{client} has {max_per_client} sessions, and may have no more"
             ),
-            TurnedAway::NotAccepted(error) => write!(out, "cannot accept a client: {error}"),
-            TurnedAway::NoThread(error) => write!(out, "no thread for a client: {error}"),
+            Rejected::AcceptFailed(error) => write!(out, "cannot accept a client: {error}"),
+            Rejected::NoThread(error) => write!(out, "no thread for a client: {error}"),
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::net::{self, Deadline, Unanswered};
-use crate::wire::ident::{Answer, MAX_ANSWER, PORT, Query};
+use crate::net::{self, ConnectError, Deadline};
+use crate::wire::ident::{IdentQuery, IdentReply, MAX_REPLY, PORT};
 
 /// Asks the host of this client whose connection to us it is. There is one
 /// attempt, from the very address at which the client reached us: identd knows
 /// the connection by both its ends.
-pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<Answer, Unanswered> {
+pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<IdentReply, ConnectError> {
     let (theirs, ours) = (client.peer_addr()?, client.local_addr()?);
-    let query = Query {
+    let query = IdentQuery {
         theirs: theirs.port(),
         ours: ours.port(),
     };
@@ -20,12 +20,12 @@ pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<Answer, Unan
     // Else the port stays taken for a minute, and we may have to ask the same host
     // for each of its users' connections.
     net::reset_on_close(&identd);
-    net::send_now(&identd, &query.encode())?;
+    net::send_nonblocking(&identd, &query.encode())?;
     // The longest line, and its end.
-    let mut bytes = [0; MAX_ANSWER + 2];
+    let mut bytes = [0; MAX_REPLY + 2];
     let mut count = 0;
     loop {
-        net::wait_for_answer(&identd, deadline, client)?;
+        net::wait_for_reply(&identd, deadline, client)?;
         let room = bytes.get_mut(count..).unwrap_or_default();
         match (&identd).read(room)? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

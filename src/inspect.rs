@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::firewall::{self, Moment, Part, Question, Rule, Rules};
+use crate::firewall::{self, AccessQuery, Column, Rule, Rules, WeekTime};
 use crate::resolve;
 use crate::wire::{Command, Host};
 
 /// The rules as understood, a line each, with warnings about what they do not
 /// keep out, and the time if they ask for it. `path` is what to call the file.
-pub fn check(path: &str, rules: &Rules, now: Moment) -> String {
+pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
     let mut told = String::new();
     for rule in rules.iter() {
         let _ = writeln!(told, "{path}:{}: {rule}", rule.line());
@@ -25,7 +25,7 @@ pub fn check(path: &str, rules: &Rules, now: Moment) -> String {
 }
 
 /// What the operator should know of these rules, a sentence each.
-pub fn remarks(rules: &Rules, now: Moment) -> Vec<String> {
+pub fn remarks(rules: &Rules, now: WeekTime) -> Vec<String> {
     let warnings = warnings(rules).into_iter();
     let mut told: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
     if rules.ask_for_time() {
@@ -69,7 +69,7 @@ fn warnings(rules: &Rules) -> Vec<String> {
 
 /// What the operator may not have meant when these rules meet clients that can log
 /// in, or cannot; a sentence each.
-pub fn login_remarks(rules: &Rules, can_log_in: bool) -> Vec<String> {
+pub fn login_warnings(rules: &Rules, can_log_in: bool) -> Vec<String> {
     let told = match can_log_in {
         true => of_lines(
             &rules.without_proof(),
@@ -98,7 +98,7 @@ fn of_lines(lines: &[usize], what: &str) -> Option<String> {
 /// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`, where
 /// DST is an address or a name, and who logs in has shown the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inquiry {
+pub struct ExplainQuery {
     command: Command,
     source: IpAddr,
     /// If the operator gave one.
@@ -110,20 +110,20 @@ pub struct Inquiry {
     /// Has that user logged in?
     logged_in: bool,
     /// If the operator named one; otherwise it is now.
-    moment: Option<Moment>,
+    moment: Option<WeekTime>,
 }
 
 /// How to ask.
 const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] \
                      [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
 
-impl Inquiry {
+impl ExplainQuery {
     /// Understands the operator's words.
     ///
     /// # Errors
     ///
     /// A sentence that says how to write it.
-    pub fn parse(text: &str) -> Result<Inquiry, String> {
+    pub fn parse(text: &str) -> Result<ExplainQuery, String> {
         let mut user = None;
         let mut login = None;
         let mut moment = None;
@@ -167,10 +167,10 @@ impl Inquiry {
             Ok(address) => Host::Address(address),
             Err(_) => Host::from_name(host.as_bytes()),
         };
-        if let Host::Unusable(bad) = host {
+        if let Host::Invalid(bad) = host {
             return Err(bad.to_string());
         }
-        Ok(Inquiry {
+        Ok(ExplainQuery {
             command,
             source,
             source_port: source_port.map(parse_port).transpose()?,
@@ -188,10 +188,10 @@ impl Inquiry {
     ///
     /// # Errors
     ///
-    /// A sentence: the name has no address, or the question is not complete.
-    pub fn explain(&self, path: &str, rules: &Rules, now: Moment) -> Result<String, String> {
+    /// A sentence: the name has no address, or the query is not complete.
+    pub fn explain(&self, path: &str, rules: &Rules, now: WeekTime) -> Result<String, String> {
         self.is_complete(path, rules)?;
-        let question = Question {
+        let query = AccessQuery {
             command: self.command,
             source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
             user: self.user.as_deref().unwrap_or_default().as_bytes(),
@@ -206,30 +206,30 @@ impl Inquiry {
             Host::Name(name) => {
                 // If no address could be permitted, the server does not look the
                 // name up.
-                let finding = Finding::by_rules(path, rules, &question);
+                let finding = Explanation::by_rules(path, rules, &query);
                 if !finding.permitted {
                     let to = format!("{name}:{}, whatever it stands for", self.port);
-                    return Ok(self.tell(&to, rules, &question, &finding));
+                    return Ok(self.tell(&to, rules, &query, &finding));
                 }
                 resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
             }
-            Host::Unusable(bad) => return Err(bad.to_string()),
+            Host::Invalid(bad) => return Err(bad.to_string()),
         };
         let mut told = String::new();
-        if question.name.is_some() && rules.judge(&question).ident {
+        if query.name.is_some() && rules.evaluate(&query).ident {
             told.push_str("identd is asked before the name is looked up\n");
         }
         for address in addresses {
-            let finding = self.find(path, rules, question, address);
-            let name = question.name;
+            let finding = self.find(path, rules, query, address);
+            let name = query.name;
             let name = name.map_or(String::new(), |name| format!("{name} at "));
             let to = format!("{name}{}", SocketAddr::new(address, self.port));
-            told.push_str(&self.tell(&to, rules, &question, &finding));
+            told.push_str(&self.tell(&to, rules, &query, &finding));
         }
         Ok(told)
     }
 
-    /// What the rules look at must be in the question.
+    /// What the rules look at must be in the query.
     fn is_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
         if self.source_port.is_none() && rules.ask_for_source_port() {
             return Err(format!(
@@ -246,38 +246,50 @@ impl Inquiry {
     }
 
     /// Would the server do it, and why? In the server's own order.
-    fn find(&self, path: &str, rules: &Rules, unseen: Question<'_>, address: IpAddr) -> Finding {
-        match (self.command, firewall::nobodys(address, self.port)) {
+    fn find(
+        &self,
+        path: &str,
+        rules: &Rules,
+        unseen: AccessQuery<'_>,
+        address: IpAddr,
+    ) -> Explanation {
+        match (self.command, firewall::unusable_reason(address, self.port)) {
             (Command::Connect | Command::Associate, Some(why)) => {
-                Finding::no(format!("because {why}"))
+                Explanation::no(format!("because {why}"))
             }
             // To any peer: each is judged when it comes.
             (Command::Bind, _) if address.is_unspecified() => {
-                let anybody = Question {
+                let anybody = AccessQuery {
                     port: None,
                     ..unseen
                 };
-                let finding = Finding::by_rules(path, rules, &anybody);
+                let finding = Explanation::by_rules(path, rules, &anybody);
                 let some = if finding.permitted { "some" } else { "no" };
                 let why = format!("as {some} peer may come, {}", finding.why);
-                Finding { why, ..finding }
+                Explanation { why, ..finding }
             }
             _ => {
                 let address = Some(address);
-                Finding::by_rules(path, rules, &Question { address, ..unseen })
+                Explanation::by_rules(path, rules, &AccessQuery { address, ..unseen })
             }
         }
     }
 
     /// The answer: a line for the verdict, and those of its trace.
-    fn tell(&self, to: &str, rules: &Rules, question: &Question<'_>, finding: &Finding) -> String {
-        let Finding {
+    fn tell(
+        &self,
+        to: &str,
+        rules: &Rules,
+        query: &AccessQuery<'_>,
+        finding: &Explanation,
+    ) -> String {
+        let Explanation {
             permitted,
             why,
             trace,
         } = finding;
         let action = if *permitted { "permit" } else { "deny" };
-        let Inquiry {
+        let ExplainQuery {
             command, source, ..
         } = self;
         let user = match self.user.as_deref() {
@@ -288,7 +300,7 @@ impl Inquiry {
             Some(user) => format!(" as \"{}\"", user.escape_default()),
         };
         let time = match rules.ask_for_time() {
-            true => format!(" at {}", question.moment),
+            true => format!(" at {}", query.moment),
             false => String::new(),
         };
         format!("{action}: {command} from {source}{user} to {to}{time}, {why}\n{trace}")
@@ -296,7 +308,7 @@ impl Inquiry {
 }
 
 /// What the server would do.
-struct Finding {
+struct Explanation {
     permitted: bool,
     /// The reason, a clause.
     why: String,
@@ -304,29 +316,27 @@ struct Finding {
     trace: String,
 }
 
-impl Finding {
-    fn no(why: String) -> Finding {
-        Finding {
+impl Explanation {
+    fn no(why: String) -> Explanation {
+        Explanation {
             permitted: false,
             why,
             trace: String::new(),
         }
     }
 
-    fn by_rules(path: &str, rules: &Rules, question: &Question<'_>) -> Finding {
-        let verdict = rules.judge(question);
+    fn by_rules(path: &str, rules: &Rules, query: &AccessQuery<'_>) -> Explanation {
+        let verdict = rules.evaluate(query);
         let is_in_front = |rule: &&Rule| Some(rule.line()) != verdict.line;
         let mut trace = String::new();
         for rule in rules.iter().take_while(is_in_front) {
             let parts: Vec<String> = rule
-                .mismatches(question)
+                .mismatches(query)
                 .iter()
-                .map(Part::to_string)
+                .map(Column::to_string)
                 .collect();
             let how = match parts.as_slice() {
-                [] if question.port.is_none() => {
-                    "matches some address and port, not all".to_owned()
-                }
+                [] if query.port.is_none() => "matches some address and port, not all".to_owned(),
                 [] => "matches some address, not all".to_owned(),
                 parts => format!("does not match in {}", parts.join(", ")),
             };
@@ -337,12 +347,10 @@ impl Finding {
             Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
             None => format!("because no rule of {path} matches"),
         };
-        let is_named = !question.user.is_empty();
+        let is_named = !query.user.is_empty();
         // Only SOCKS5 has datagrams and IPv6, and there nobody is asked but the client.
-        let is_ipv6 = question
-            .address
-            .is_some_and(|it| !it.to_canonical().is_ipv4());
-        let is_for_socks5 = question.command == Command::Associate || is_ipv6;
+        let is_ipv6 = query.address.is_some_and(|it| !it.to_canonical().is_ipv4());
+        let is_for_socks5 = query.command == Command::Associate || is_ipv6;
         let can_be_confirmed = is_named && !(verdict.auth && is_for_socks5);
         let why = match (verdict.ident, can_be_confirmed) {
             (false, _) => by,
@@ -350,7 +358,7 @@ impl Finding {
             (true, true) => format!("if identd on the client's host confirms the user, {by}"),
             (true, false) => format!("since there is no user for identd to confirm, {by}"),
         };
-        Finding {
+        Explanation {
             permitted: verdict.permitted && (can_be_confirmed || !verdict.ident),
             why,
             trace,
@@ -374,8 +382,8 @@ fn parse_login(name: &str) -> Result<String, String> {
     }
 }
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
-    Moment::parse(text).ok_or_else(|| {
+fn parse_moment(text: &str) -> Result<WeekTime, String> {
+    WeekTime::parse(text).ok_or_else(|| {
         format!(
             "\"{}\" is not a moment of the week; write it as fri/09:30",
             text.escape_default()
@@ -397,7 +405,7 @@ mod tests {
         let course = check(
             "f",
             &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
-            Moment::MONDAY,
+            WeekTime::MONDAY,
         );
         assert_eq!(
             course,
@@ -422,13 +430,14 @@ mod tests {
     }
 
     fn told(text: &str) -> String {
-        check("f", &rules(text), Moment::MONDAY)
+        check("f", &rules(text), WeekTime::MONDAY)
     }
 
     #[test]
     fn explain_names_the_line_that_decides() {
         let course = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &course, Moment::MONDAY);
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &course, WeekTime::MONDAY);
         for (inquiry, told) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
@@ -451,7 +460,8 @@ mod tests {
             assert_eq!(explain(inquiry).as_deref(), Ok(told));
         }
         let odd = rules("permit - 127. 1024-65535 - -\n");
-        let explain_odd = |text: &str| Inquiry::parse(text)?.explain("f", &odd, Moment::MONDAY);
+        let explain_odd =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &odd, WeekTime::MONDAY);
         for (inquiry, told) in [
             ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
             ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
@@ -488,7 +498,8 @@ mod tests {
     #[test]
     fn explain_takes_logins() {
         let people = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &people, Moment::MONDAY);
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
         let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
         let told = explain(logged_in).expect("complete");
         assert!(
@@ -506,7 +517,8 @@ mod tests {
             assert!(explain(inquiry).expect_err(inquiry).contains(why));
         }
         let proven = rules("permit u - auth\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &proven, Moment::MONDAY);
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &proven, WeekTime::MONDAY);
         for (user, verdict) in [
             (
                 "login=a",
@@ -525,13 +537,13 @@ mod tests {
             let told = explain(&format!("u 10.0.0.5 1.2.3.4 53 {user}")).expect("complete");
             assert!(told.starts_with(verdict), "{told}");
         }
-        let remarks = |can_log_in| login_remarks(&proven, can_log_in);
+        let remarks = |can_log_in| login_warnings(&proven, can_log_in);
         assert!(remarks(true).is_empty());
         assert!(remarks(false)[0].contains("line 1 wants a login, and without --users"));
         let lax = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
-        let told = login_remarks(&lax, true);
+        let told = login_warnings(&lax, true);
         assert!(told[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
-        assert!(login_remarks(&lax, false).is_empty());
+        assert!(login_warnings(&lax, false).is_empty());
     }
 
     #[test]
@@ -540,7 +552,8 @@ mod tests {
             "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
              permit c 10. - - - user=bob ident\n",
         );
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &people, Moment::MONDAY);
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
         for (inquiry, told) in [
             (
                 "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
@@ -569,12 +582,13 @@ mod tests {
         let nobody = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
         assert!(nobody.contains("user= for none"), "{nobody}");
         let anybody = rules("permit c - ident\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &anybody, Moment::MONDAY);
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &anybody, WeekTime::MONDAY);
         let told = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("complete");
         assert!(told.starts_with("deny: "), "{told}");
         assert!(told.contains("no user for identd to confirm"), "{told}");
         let bind = rules("permit b - - - 20 ident\npermit b 10. ident\n");
-        let explain = |text: &str| Inquiry::parse(text)?.explain("f", &bind, Moment::MONDAY);
+        let explain = |text: &str| ExplainQuery::parse(text)?.explain("f", &bind, WeekTime::MONDAY);
         assert_eq!(
             explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
             Ok(

@@ -6,7 +6,7 @@
 //! - [`firewall`]: `socks.conf` and its verdicts
 //! - [`book`]: a file that is followed while it changes
 //! - [`users`]: who may log in
-//! - [`server`]: the house; its `session.rs` is one client's visit, top to bottom
+//! - [`server`]: the context; its `session.rs` is one client's visit, top to bottom
 //! - [`relay`]: two pumps, one per direction
 //! - [`event`] and [`logger`]: what happened, and the one thread that prints it
 //! - [`client`]: the other side of the same language
@@ -18,23 +18,23 @@
 //! ```
 //! use std::net::TcpListener;
 //! use std::path::Path;
-//! use threadsocks::clock::Clock;
-//! use threadsocks::firewall::Rulebook;
-//! use threadsocks::logger::{self, Detail, Output, Stdout};
-//! use threadsocks::server::{Order, Server, Settings, Stopped};
+//! use threadsocks::clock::LocalClock;
+//! use threadsocks::firewall::RulesFile;
+//! use threadsocks::logger::{self, Verbosity, OutputConfig, Stdout};
+//! use threadsocks::server::{Control, Server, Settings, ShutdownKind};
 //!
-//! let rulebook = Rulebook::open(Path::new("socks.conf")).expect("good rules");
-//! let output = Output {
+//! let rules_file = RulesFile::open(Path::new("socks.conf")).expect("good rules");
+//! let output = OutputConfig {
 //!     screen: Some(Box::new(Stdout)),
 //!     diagnostics: Box::new(std::io::stderr()),
-//!     detail: Detail::Usual,
+//!     detail: Verbosity::Normal,
 //! };
 //! let (logger, log) = logger::start(output)?;
 //! let (operator, orders) = crossbeam_channel::bounded(1);
-//! let server = Server::new(Settings::default(), rulebook, Clock::local(), log);
-//! operator.send(Order::Stop)?; // so that this example ends
+//! let server = Server::new(Settings::default(), rules_file, LocalClock::local(), log);
+//! operator.send(Control::Stop)?; // so that this example ends
 //! let stopped = server.run(TcpListener::bind("127.0.0.1:0")?, &orders)?;
-//! assert_eq!(stopped, Stopped::Drained);
+//! assert_eq!(stopped, ShutdownKind::Drained);
 //! # drop(logger);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -13,14 +13,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
 use threadsocks::ask;
-use threadsocks::book::Unusable;
-use threadsocks::cli::{self, Options, Task};
-use threadsocks::clock::Clock;
-use threadsocks::firewall::{Moment, Rulebook};
-use threadsocks::inspect::{self, Inquiry};
-use threadsocks::logger::{self, Detail, Output};
-use threadsocks::server::{Limits, Order, STACK, Server, Stopped};
-use threadsocks::users::{self, Doorkeeper};
+use threadsocks::book::LoadError;
+use threadsocks::cli::{self, Action, Options};
+use threadsocks::clock::LocalClock;
+use threadsocks::firewall::{RulesFile, WeekTime};
+use threadsocks::inspect::{self, ExplainQuery};
+use threadsocks::logger::{self, OutputConfig, Verbosity};
+use threadsocks::server::{Control, Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::users::{self, Authenticator};
 
 /// Could not serve.
 const FAILED: u8 = 1;
@@ -31,22 +31,22 @@ const FORCED: u8 = 130;
 
 /// How long the logger may take at the end. A terminal that nobody reads must
 /// not keep the program alive.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LOGGER_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match cli::parse(arguments) {
-        Ok(Task::Help) => print(cli::HELP),
-        Ok(Task::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Task::Check(config, users)) => match check(&config, users.as_deref()) {
+        Ok(Action::Help) => print(cli::HELP),
+        Ok(Action::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Action::Check(config, users)) => match check(&config, users.as_deref()) {
             Ok(told) => print(&told),
             Err(status) => status,
         },
-        Ok(Task::Explain(config, inquiry)) => explain(&config, &inquiry),
-        Ok(Task::NewUser(name)) => new_user(&name),
-        Ok(Task::Serve(options)) => match serve(options) {
-            Ok(Stopped::Drained) => ExitCode::SUCCESS,
-            Ok(Stopped::Forced) => ExitCode::from(FORCED),
+        Ok(Action::Explain(config, inquiry)) => explain(&config, &inquiry),
+        Ok(Action::NewUser(name)) => new_user(&name),
+        Ok(Action::Serve(options)) => match serve(options) {
+            Ok(ShutdownKind::Drained) => ExitCode::SUCCESS,
+            Ok(ShutdownKind::Forced) => ExitCode::from(FORCED),
             Err(status) => status,
         },
         Err(usage) => complain(WRONG, &usage),
@@ -54,16 +54,16 @@ fn main() -> ExitCode {
 }
 
 /// Serves until told to stop.
-fn serve(options: Options) -> Result<Stopped, ExitCode> {
+fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
     // In front of the limits: what it sets aside is not there for sessions. And in
     // front of all threads, for each of which the allocator sets aside some as well.
-    let doorkeeper = options.users.as_deref().map(open_users).transpose()?;
+    let authenticator = options.users.as_deref().map(open_users).transpose()?;
     let orders = take_orders()?;
     let mut settings = options.settings;
-    let limits = Limits::of_this_machine(STACK, options.max_sessions);
+    let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
-    let rulebook = open(&options.config)?;
-    let clock = Clock::local();
+    let rules_file = open(&options.config)?;
+    let clock = LocalClock::local();
     let listener = TcpListener::bind(options.address).map_err(|error| {
         complain(
             FAILED,
@@ -73,8 +73,8 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
             ),
         )
     })?;
-    if options.detail >= Detail::Usual {
-        welcome(&rulebook, doorkeeper.as_ref(), clock.now(), limits);
+    if options.detail >= Verbosity::Normal {
+        welcome(&rules_file, authenticator.as_ref(), clock.now(), limits);
     } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
         // However quiet: nobody else knows the port.
         tell(&format_args!("listening on {address}"));
@@ -83,18 +83,18 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
         true => Some(Box::new(logger::Stdout)),
         false => None,
     };
-    let (logger, log) = logger::start(Output {
+    let (logger, log) = logger::start(OutputConfig {
         screen,
         diagnostics: Box::new(io::stderr()),
         detail: options.detail,
     })
     .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
-    let mut server = Server::new(settings, rulebook, clock, log);
-    if let Some(doorkeeper) = doorkeeper {
-        server = server.with_users(doorkeeper);
+    let mut server = Server::new(settings, rules_file, clock, log);
+    if let Some(authenticator) = authenticator {
+        server = server.with_users(authenticator);
     }
     let stopped = server.run(listener, &orders);
-    logger.finish(LAST_WORDS);
+    logger.finish(LOGGER_FLUSH_TIME);
     stopped.map_err(|error| complain(FAILED, &error))
 }
 
@@ -103,7 +103,7 @@ fn serve(options: Options) -> Result<Stopped, ExitCode> {
 /// TERM and HUP are blocked here, before any other thread exists, so that all
 /// threads inherit that and only the one that waits for them gets them. Neither
 /// thread holds anything that the end of the program waits for.
-fn take_orders() -> Result<Receiver<Order>, ExitCode> {
+fn take_orders() -> Result<Receiver<Control>, ExitCode> {
     let (operator, orders) = bounded(16);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
@@ -128,11 +128,11 @@ fn take_orders() -> Result<Receiver<Order>, ExitCode> {
 }
 
 /// The body of the thread `signals`.
-fn pass_on(signals: &SigSet, operator: &Sender<Order>) {
+fn pass_on(signals: &SigSet, operator: &Sender<Control>) {
     loop {
         match signals.wait() {
             // If orders are waiting already, the rules are about to be read.
-            Ok(Signal::SIGHUP) => drop(operator.try_send(Order::RereadRules)),
+            Ok(Signal::SIGHUP) => drop(operator.try_send(Control::Reload)),
             Ok(_) => stop(operator),
             // Only a set that cannot be waited for fails, and ours can.
             Err(_) => return,
@@ -142,20 +142,20 @@ fn pass_on(signals: &SigSet, operator: &Sender<Order>) {
 
 /// An order to stop waits for its turn, and must not get lost. (Nobody takes it
 /// any more when the program is about to end.)
-fn stop(operator: &Sender<Order>) {
-    let _ = operator.send(Order::Stop);
+fn stop(operator: &Sender<Control>) {
+    let _ = operator.send(Control::Stop);
 }
 
 /// Tells the operator on stderr what is in force.
-fn welcome(rulebook: &Rulebook, keeper: Option<&Doorkeeper>, now: Moment, limits: Limits) {
-    let path = rulebook.path().display();
-    let (rules, _) = rulebook.current();
+fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime, limits: Limits) {
+    let path = rules_file.path().display();
+    let (rules, _) = rules_file.current();
     tell(&format_args!("{path}: {rules} in force"));
-    let of_logins = inspect::login_remarks(&rules, keeper.is_some());
+    let of_logins = inspect::login_warnings(&rules, keeper.is_some());
     for remark in inspect::remarks(&rules, now).into_iter().chain(of_logins) {
         tell(&format_args!("{path}: {remark}"));
     }
-    if let Some(book) = keeper.map(Doorkeeper::book) {
+    if let Some(book) = keeper.map(Authenticator::book) {
         let path = book.path().display();
         let (users, _) = book.current();
         tell(&format_args!("{path}: {users} in force"));
@@ -180,28 +180,28 @@ fn welcome(rulebook: &Rulebook, keeper: Option<&Doorkeeper>, now: Moment, limits
 }
 
 fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
-    let rulebook = open(config)?;
+    let rules_file = open(config)?;
     let keeper = users.map(open_users).transpose()?;
-    let (rules, _) = rulebook.current();
-    let (path, now) = (config.display().to_string(), Clock::local().now());
+    let (rules, _) = rules_file.current();
+    let (path, now) = (config.display().to_string(), LocalClock::local().now());
     let mut told = inspect::check(&path, &rules, now);
-    for remark in inspect::login_remarks(&rules, keeper.is_some()) {
+    for remark in inspect::login_warnings(&rules, keeper.is_some()) {
         told.push_str(&format!("{path}: {remark}\n"));
     }
-    if let Some(book) = keeper.as_ref().map(Doorkeeper::book) {
+    if let Some(book) = keeper.as_ref().map(Authenticator::book) {
         let (users, _) = book.current();
         told.push_str(&format!("{}: {users}\n", book.path().display()));
     }
     Ok(told)
 }
 
-fn explain(config: &Path, inquiry: &Inquiry) -> ExitCode {
-    let rulebook = match open(config) {
-        Ok(rulebook) => rulebook,
+fn explain(config: &Path, inquiry: &ExplainQuery) -> ExitCode {
+    let rules_file = match open(config) {
+        Ok(rules_file) => rules_file,
         Err(status) => return status,
     };
-    let (rules, _) = rulebook.current();
-    let now = Clock::local().now();
+    let (rules, _) = rules_file.current();
+    let now = LocalClock::local().now();
     match inquiry.explain(&config.display().to_string(), &rules, now) {
         Ok(told) => print(&told),
         Err(why) => complain(FAILED, &why),
@@ -209,12 +209,12 @@ fn explain(config: &Path, inquiry: &Inquiry) -> ExitCode {
 }
 
 /// Opens the rules, or says everything that is wrong with them.
-fn open(config: &Path) -> Result<Rulebook, ExitCode> {
-    Rulebook::open(config).map_err(|unusable| {
-        for line in unusable.describe(config) {
+fn open(config: &Path) -> Result<RulesFile, ExitCode> {
+    RulesFile::open(config).map_err(|error| {
+        for line in error.describe(config) {
             tell(&line);
         }
-        if matches!(unusable, Unusable::Unreadable(_)) {
+        if matches!(error, LoadError::Unreadable(_)) {
             tell(&format_args!(
                 "looked for the rules from {}; name another file with --config, or write \
                  one, for example: permit cb 127.0.0.0/8 - - -",
@@ -226,9 +226,9 @@ fn open(config: &Path) -> Result<Rulebook, ExitCode> {
 }
 
 /// Opens the users file, or says everything that is wrong with it.
-fn open_users(path: &Path) -> Result<Doorkeeper, ExitCode> {
-    Doorkeeper::open(path).map_err(|unusable| {
-        for line in unusable.describe(path) {
+fn open_users(path: &Path) -> Result<Authenticator, ExitCode> {
+    Authenticator::open(path).map_err(|error| {
+        for line in error.describe(path) {
             tell(&line);
         }
         tell(&format_args!(

@@ -38,7 +38,7 @@ impl Deadline {
     }
 
     /// The earlier of this deadline and one that lies this long from now.
-    pub(crate) fn or_after(self, duration: Duration) -> Deadline {
+    pub(crate) fn min_after(self, duration: Duration) -> Deadline {
         Deadline::after(self.remaining().min(duration))
     }
 
@@ -85,7 +85,7 @@ pub(crate) fn wait_readable(socket: &impl AsFd, deadline: Deadline) -> io::Resul
 }
 
 /// Bytes looked at in one go: more than the longest message of a client has.
-const WINDOW: usize = 1024;
+const PEEK_BUFFER: usize = 1024;
 
 /// A connection read under one total deadline, that looks before it takes.
 ///
@@ -93,19 +93,19 @@ const WINDOW: usize = 1024;
 /// peeks, and [`consume`](BufRead::consume) takes exactly what a message
 /// needed. What the client sent early stays where the relay will find it.
 #[derive(Debug)]
-pub struct Lookahead<'a> {
+pub struct PeekReader<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
     /// Copies of the bytes that were seen and not yet consumed.
-    seen: [u8; WINDOW],
+    seen: [u8; PEEK_BUFFER],
     count: usize,
 }
 
-impl<'a> Lookahead<'a> {
+impl<'a> PeekReader<'a> {
     /// Starts reading this connection.
-    pub fn new(stream: &'a TcpStream, deadline: Deadline) -> Lookahead<'a> {
-        let seen = [0; WINDOW];
-        Lookahead {
+    pub fn new(stream: &'a TcpStream, deadline: Deadline) -> PeekReader<'a> {
+        let seen = [0; PEEK_BUFFER];
+        PeekReader {
             stream,
             deadline,
             seen,
@@ -114,7 +114,7 @@ impl<'a> Lookahead<'a> {
     }
 }
 
-impl BufRead for Lookahead<'_> {
+impl BufRead for PeekReader<'_> {
     /// Waits for bytes and shows them; none means the end of the stream.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl BufRead for Lookahead<'_> {
     }
 }
 
-impl Read for Lookahead<'_> {
+impl Read for PeekReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
@@ -174,7 +174,7 @@ fn peek(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> {
 /// # Errors
 ///
 /// As send(2); `WriteZero` if not everything fitted.
-pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
+pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
     // No signal if the other end is gone: Rust programs ignore SIGPIPE.
     match socket::send(stream.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT)? {
         sent if sent == message.len() => Ok(()),
@@ -184,22 +184,22 @@ pub(crate) fn send_now(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
 
 /// Why another host gave no answer.
 #[derive(Debug)]
-pub(crate) enum Unanswered {
+pub(crate) enum ConnectError {
     /// The client broke its connection meanwhile.
     ClientLeft,
     /// The system's reason; `TimedOut` at the deadline.
     Failed(io::Error),
 }
 
-impl From<Errno> for Unanswered {
-    fn from(error: Errno) -> Unanswered {
-        Unanswered::Failed(error.into())
+impl From<Errno> for ConnectError {
+    fn from(error: Errno) -> ConnectError {
+        ConnectError::Failed(error.into())
     }
 }
 
-impl From<io::Error> for Unanswered {
-    fn from(error: io::Error) -> Unanswered {
-        Unanswered::Failed(error)
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> ConnectError {
+        ConnectError::Failed(error)
     }
 }
 
@@ -220,7 +220,7 @@ pub(crate) fn dial(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, Unanswered> {
+) -> Result<TcpStream, ConnectError> {
     let remote = nonblocking_socket(address)?;
     connect(remote, address, deadline, client)
 }
@@ -232,7 +232,7 @@ pub(crate) fn dial_from(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, Unanswered> {
+) -> Result<TcpStream, ConnectError> {
     let remote = nonblocking_socket(address)?;
     // Else bind(2) chooses a port that is free for all destinations, of which
     // there are soon none left.
@@ -247,14 +247,14 @@ fn connect(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, Unanswered> {
+) -> Result<TcpStream, ConnectError> {
     match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
     wait_with(&remote, PollFlags::POLLOUT, deadline, client)?;
     if let Some(error) = remote.take_error()? {
-        return Err(Unanswered::Failed(error));
+        return Err(ConnectError::Failed(error));
     }
     remote.set_nonblocking(false)?;
     tune(&remote)?;
@@ -263,11 +263,11 @@ fn connect(
 
 /// Waits until there is something to read from the remote, for as long as the
 /// client stays.
-pub(crate) fn wait_for_answer(
+pub(crate) fn wait_for_reply(
     remote: &TcpStream,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<(), Unanswered> {
+) -> Result<(), ConnectError> {
     wait_with(remote, PollFlags::POLLIN, deadline, client)
 }
 
@@ -276,18 +276,18 @@ fn wait_with(
     event: PollFlags,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<(), Unanswered> {
+) -> Result<(), ConnectError> {
     let mut fds = [
         PollFd::new(remote.as_fd(), event),
         PollFd::new(client.as_fd(), PollFlags::empty()),
     ];
     if !wait(&mut fds, deadline)? {
-        return Err(Unanswered::Failed(io::ErrorKind::TimedOut.into()));
+        return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
     }
     let [_, client] = fds;
     match client.any() {
         Some(false) => Ok(()),
-        _ => Err(Unanswered::ClientLeft),
+        _ => Err(ConnectError::ClientLeft),
     }
 }
 
@@ -317,13 +317,13 @@ fn nonblocking_socket(to: SocketAddr) -> io::Result<TcpStream> {
 
 /// What came first while a listener waited for a peer.
 #[derive(Debug)]
-pub(crate) enum Came {
+pub(crate) enum BindWait {
     /// A peer.
     Peer(TcpStream, SocketAddr),
     /// The client's end of the connection.
     ClientLeft,
     /// The deadline.
-    Nobody,
+    TimedOut,
 }
 
 /// Waits at once for a peer, the deadline, and the client leaving.
@@ -331,11 +331,11 @@ pub(crate) enum Came {
 /// A client that ends its side with nothing sent has given up. One that has
 /// sent something early may well have ended its side behind that: it waits for
 /// the peer, and only breaking the connection counts as leaving.
-pub(crate) fn await_peer(
+pub(crate) fn wait_for_peer(
     listener: &TcpListener,
     client: &TcpStream,
     deadline: Deadline,
-) -> io::Result<Came> {
+) -> io::Result<BindWait> {
     listener.set_nonblocking(true)?;
     let mut watched = PollFlags::POLLIN;
     loop {
@@ -344,11 +344,11 @@ pub(crate) fn await_peer(
             PollFd::new(client.as_fd(), watched),
         ];
         if !wait(&mut fds, deadline)? {
-            return Ok(Came::Nobody);
+            return Ok(BindWait::TimedOut);
         }
         let [knock, client_state] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::all()));
         if has_given_up(client, client_state, &mut watched) {
-            return Ok(Came::ClientLeft);
+            return Ok(BindWait::ClientLeft);
         }
         if !knock.is_empty() {
             match listener.accept() {
@@ -356,7 +356,7 @@ pub(crate) fn await_peer(
                     // Elsewhere than on Linux it inherits the listener's mode.
                     peer.set_nonblocking(false)?;
                     tune(&peer)?;
-                    return Ok(Came::Peer(peer, address));
+                    return Ok(BindWait::Peer(peer, address));
                 }
                 // It knocked and ran: the next one may come.
                 Err(error) if is_transient(&error) => {}
@@ -390,7 +390,7 @@ fn has_given_up(client: &TcpStream, state: PollFlags, watched: &mut PollFlags) -
 /// Waits until the deadline, for as long as the client stays; true if it has. One
 /// that ends its side with nothing left to be read has given up, as has one that
 /// breaks the connection, and one whose visit is cut.
-pub(crate) fn stays_until(client: &TcpStream, deadline: Deadline) -> bool {
+pub(crate) fn client_stays_until(client: &TcpStream, deadline: Deadline) -> bool {
     let mut watched = PollFlags::POLLIN;
     loop {
         let mut fds = [PollFd::new(client.as_fd(), watched)];
@@ -407,7 +407,7 @@ pub(crate) fn stays_until(client: &TcpStream, deadline: Deadline) -> bool {
 }
 
 /// Waits until a client wants to be accepted, or nobody listens any more.
-pub(crate) fn wait_for_knock(listener: &TcpListener) {
+pub(crate) fn wait_acceptable(listener: &TcpListener) {
     // Fails only for want of memory; then the caller sees for itself.
     let _ = wait_readable(listener, Deadline(None));
 }
@@ -429,7 +429,7 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
 
 /// How long a write waits for its reader before it says "would block". Nothing
 /// else wakes who is stuck in one, without telling the reader an end.
-const PATIENCE_MILLIS: i64 = 500;
+const SEND_TIMEOUT_MS: i64 = 500;
 
 /// Makes a relayed connection prompt (no waiting for fuller packets), notice a
 /// vanished peer (keepalive, at the system's intervals), and look up from a write
@@ -442,14 +442,14 @@ pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
     socket::setsockopt(
         socket,
         sockopt::SendTimeout,
-        &TimeVal::milliseconds(PATIENCE_MILLIS),
+        &TimeVal::milliseconds(SEND_TIMEOUT_MS),
     )?;
     Ok(())
 }
 
 /// From now on no write to this connection waits for its reader. (One that waits
 /// already does so to the end of its time.)
-pub(crate) fn lose_patience(stream: &TcpStream) {
+pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
     // Zero would mean to wait for ever. Fails only on what is no socket.
     let _ = socket::setsockopt(stream, sockopt::SendTimeout, &TimeVal::microseconds(1));
 }
@@ -487,11 +487,11 @@ const LINGER_BYTES: usize = 64 << 10;
 ///
 /// A socket closed with unread bytes resets the connection, and the reset can
 /// overtake the reply that was just sent (RFC 1122, section 4.2.2.13).
-pub(crate) fn close_gently(stream: &TcpStream) {
+pub(crate) fn lingering_close(stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let mut late = Lookahead::new(stream, Deadline::after(LINGER));
+    let mut late = PeekReader::new(stream, Deadline::after(LINGER));
     let mut dropped = 0;
     while dropped < LINGER_BYTES {
         match late.fill_buf() {

@@ -83,9 +83,9 @@ cargo bench --bench load -- [OPTIONS]
 
 fn main() {
     match options() {
-        Ok(Task::Help) => print!("{HELP}"),
-        Ok(Task::PlainRelay(port)) => plain::serve(port),
-        Ok(Task::Measure(options)) => measure(&options),
+        Ok(Action::Help) => print!("{HELP}"),
+        Ok(Action::PlainRelay(port)) => plain::serve(port),
+        Ok(Action::Measure(options)) => measure(&options),
         Err(error) => {
             eprint!("{error}\n\n{HELP}");
             std::process::exit(2);
@@ -93,7 +93,7 @@ fn main() {
     }
 }
 
-enum Task {
+enum Action {
     Help,
     /// To be the baseline, as a process of its own.
     PlainRelay(u16),
@@ -151,7 +151,7 @@ impl Options {
     }
 }
 
-fn options() -> Result<Task, lexopt::Error> {
+fn options() -> Result<Action, lexopt::Error> {
     let mut options = Options {
         form: &QUICK,
         contenders: Contender::ALL.to_vec(),
@@ -170,8 +170,8 @@ fn options() -> Result<Task, lexopt::Error> {
             Arg::Long("tests") => options.tests = tests(&parser.value()?.string()?)?,
             Arg::Long("before") => options.before = Some(parser.value()?.into()),
             Arg::Long("out") => options.out = parser.value()?.into(),
-            Arg::Long("plain-relay") => return Ok(Task::PlainRelay(parser.value()?.parse()?)),
-            Arg::Long("help") | Arg::Short('h') => return Ok(Task::Help),
+            Arg::Long("plain-relay") => return Ok(Action::PlainRelay(parser.value()?.parse()?)),
+            Arg::Long("help") | Arg::Short('h') => return Ok(Action::Help),
             unknown => return Err(unknown.unexpected()),
         }
     }
@@ -182,7 +182,7 @@ fn options() -> Result<Task, lexopt::Error> {
         Some(_) => {}
         None => options.contenders.retain(|it| *it != Contender::Before),
     }
-    Ok(Task::Measure(options))
+    Ok(Action::Measure(options))
 }
 
 fn only(names: &str) -> Result<Vec<Contender>, String> {

@@ -14,9 +14,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use threadsocks::client::socks5::{self, Association};
-use threadsocks::client::{NotGranted, socks4};
-use threadsocks::wire::socks5::Header;
-use threadsocks::wire::{Host, Refusal, Target};
+use threadsocks::client::{ClientError, socks4};
+use threadsocks::wire::socks5::UdpHeader;
+use threadsocks::wire::{Destination, Host, ReplyError};
 
 use crate::ends::{Pair, dial, listen};
 use crate::tree::{self, Usage};
@@ -163,7 +163,7 @@ impl Peer {
         let control = dial(self.address)?;
         match socks5::associate(control, None, self.address.ip(), from) {
             Ok(association) => Ok(Some(Way::through(association, to))),
-            Err(NotGranted::Refused(Refusal::UnknownCommand)) => Ok(None),
+            Err(ClientError::Refused(ReplyError::CommandNotSupported)) => Ok(None),
             Err(why) => Err(io::Error::other(why)),
         }
     }
@@ -201,7 +201,7 @@ impl Way {
     }
 
     fn through(association: Association<TcpStream>, to: SocketAddr) -> Way {
-        let header = Header {
+        let header = UdpHeader {
             fragment: 0,
             target: target(to),
         };
@@ -213,8 +213,8 @@ impl Way {
     }
 }
 
-fn target(address: SocketAddr) -> Target {
-    Target {
+fn target(address: SocketAddr) -> Destination {
+    Destination {
         host: Host::Address(address.ip()),
         port: address.port(),
     }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::NamedTempFile;
-use threadsocks::firewall::{Moment, Question, Rulebook};
+use threadsocks::firewall::{AccessQuery, RulesFile, WeekTime};
 use threadsocks::wire::{Command, Host};
 
 use crate::results::Outcome;
@@ -33,9 +33,9 @@ pub(crate) fn measure() -> Outcome {
         Host::Name(name) => name,
         other => return Err(format!("{other:?} is no name")),
     };
-    let verdict = |rulebook: &Rulebook| {
-        let (rules, _) = rulebook.current();
-        let question = Question {
+    let verdict = |rules_file: &RulesFile| {
+        let (rules, _) = rules_file.current();
+        let query = AccessQuery {
             command: Command::Connect,
             source: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
             user: b"",
@@ -43,11 +43,11 @@ pub(crate) fn measure() -> Outcome {
             name: Some(&name),
             address: Some(IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1))),
             port: Some(80),
-            moment: Moment::MONDAY,
+            moment: WeekTime::MONDAY,
         };
-        let verdict = rules.judge(&question);
+        let verdict = rules.evaluate(&query);
         assert!(verdict.permitted && verdict.line == Some(RULES));
-        each(|| black_box(&rules).judge(black_box(&question)))
+        each(|| black_box(&rules).evaluate(black_box(&query)))
     };
     Ok(vec![
         ("rules_look", look),
@@ -72,8 +72,8 @@ fn file(rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile 
     file
 }
 
-fn open(file: &NamedTempFile) -> Rulebook {
-    Rulebook::open(file.path()).expect("good rules")
+fn open(file: &NamedTempFile) -> RulesFile {
+    RulesFile::open(file.path()).expect("good rules")
 }
 
 /// Microseconds each.

@@ -105,7 +105,7 @@ fn exactly(host: &str) -> Option<String> {
         return Some(address.parse::<Ipv6Addr>().ok()?.to_string());
     }
     match Host::from_name(host.as_bytes()) {
-        Host::Unusable(_) => None,
+        Host::Invalid(_) => None,
         host => Some(host.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use threadsocks::wire::{Host, Target};
+use threadsocks::wire::{Destination, Host};
 
 use crate::allow::{Allowed, port_number};
 use crate::batch::Batch;
@@ -49,7 +49,7 @@ impl fmt::Display for Server {
 /// Everything a shell's thread needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Visit {
-    pub(crate) target: Target,
+    pub(crate) target: Destination,
     pub(crate) socks: Server,
     pub(crate) batch: Batch,
 }
@@ -152,7 +152,7 @@ fn judge(row: &Row, allowed: &Allowed) -> Result<Visit, Vec<Fault>> {
     match (host, port, batch, socks_host, socks_port) {
         (Ok(host), Ok(port), Ok(batch), Ok(socks_host), Ok(socks_port)) if faults.is_empty() => {
             Ok(Visit {
-                target: Target { host, port },
+                target: Destination { host, port },
                 socks: Server {
                     host: socks_host,
                     port: socks_port,
@@ -187,7 +187,7 @@ fn socks_host(text: &str) -> Result<Host, String> {
 
 fn usable(text: &str) -> Result<Host, String> {
     match Host::from_name(text.as_bytes()) {
-        Host::Unusable(bad) => Err(format!(
+        Host::Invalid(bad) => Err(format!(
             "\"{}\" is no host name: {}",
             shorten(text),
             bad.reason

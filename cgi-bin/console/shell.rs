@@ -9,10 +9,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use threadsocks::client::{self, NotGranted};
-use threadsocks::net::{Deadline, Lookahead};
+use threadsocks::client::{self, ClientError};
+use threadsocks::net::{Deadline, PeekReader};
 use threadsocks::resolve;
-use threadsocks::wire::{Host, Unread, socks4};
+use threadsocks::wire::{Host, ReadError, socks4};
 
 use crate::batch::{EXIT, is_exit};
 use crate::prompt::{self, PromptFinder};
@@ -93,15 +93,15 @@ fn connect(visit: &Visit) -> Result<TcpStream, String> {
     // One small message at a time, each waiting for the answer to the last.
     let _ = stream.set_nodelay(true);
     let handshake = Handshake {
-        reply: Lookahead::new(&stream, deadline),
+        reply: PeekReader::new(&stream, deadline),
         request: &stream,
     };
     match client::socks4::connect(handshake, &visit.target, b"") {
         Ok(_) => Ok(stream),
-        Err(NotGranted::Refused(refusal)) => {
+        Err(ClientError::Refused(refusal)) => {
             Err(format!("refused: {} {refusal}", socks4::code(refusal)))
         }
-        Err(NotGranted::NoReply(Unread::Incomplete(received, error)))
+        Err(ClientError::NoReply(ReadError::Incomplete(received, error)))
             if error.kind() == ErrorKind::TimedOut =>
         {
             let seconds = SOCKS_PATIENCE.as_secs();
@@ -121,7 +121,7 @@ fn dial(server: &Server, deadline: Deadline) -> io::Result<TcpStream> {
     let addresses: Vec<IpAddr> = match &server.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => resolve::lookup(name)?,
-        Host::Unusable(bad) => return Err(io::Error::other(bad.to_string())),
+        Host::Invalid(bad) => return Err(io::Error::other(bad.to_string())),
     };
     let mut outcome = Err(ErrorKind::NotFound.into());
     for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
@@ -140,7 +140,7 @@ fn dial(server: &Server, deadline: Deadline) -> io::Result<TcpStream> {
 /// taken, before the deadline; the request is so short that sending it cannot
 /// block.
 struct Handshake<'a> {
-    reply: Lookahead<'a>,
+    reply: PeekReader<'a>,
     request: &'a TcpStream,
 }
 
@@ -169,7 +169,7 @@ struct Conversation<'a, Lines, L> {
 }
 
 /// What came next from the shell.
-enum Came {
+enum BindWait {
     Bytes(usize),
     /// Nothing, for so long that the last thing was a prompt.
     Quiet,
@@ -184,15 +184,15 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: Listener> Conversation<'a, Lines, 
         let mut prompts = PromptFinder::default();
         loop {
             match self.listen(&mut buffer, prompts.perhaps()) {
-                Came::Bytes(count) => {
+                BindWait::Bytes(count) => {
                     let bytes = buffer.get(..count).unwrap_or_default();
                     self.answer(&telnet.text(bytes), &mut prompts)?;
                 }
-                Came::Quiet => {
+                BindWait::Quiet => {
                     prompts.it_was();
                     self.send_next()?;
                 }
-                Came::TheEnd => break,
+                BindWait::TheEnd => break,
             }
         }
         Ok(match self.exit_sent {
@@ -201,20 +201,20 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: Listener> Conversation<'a, Lines, 
         })
     }
 
-    fn listen(&mut self, buffer: &mut [u8], perhaps_prompt: bool) -> Came {
+    fn listen(&mut self, buffer: &mut [u8], perhaps_prompt: bool) -> BindWait {
         // Without a limit of its own: a command may take long, and the page has
         // its limit. If it cannot be set, the prompt is never guessed.
         let limit = perhaps_prompt.then_some(prompt::QUIET);
         let _ = self.stream.set_read_timeout(limit);
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => return Came::TheEnd,
-                Ok(count) => return Came::Bytes(count),
+                Ok(0) => return BindWait::TheEnd,
+                Ok(count) => return BindWait::Bytes(count),
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Came::Quiet,
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return BindWait::Quiet,
                     // A reset, which some servers send instead of an end.
-                    _ => return Came::TheEnd,
+                    _ => return BindWait::TheEnd,
                 },
             }
         }

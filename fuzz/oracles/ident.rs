@@ -1,14 +1,14 @@
 //! What identd says is what a slow reading of its first line says, and said once.
 
-use threadsocks::wire::ident::{Answer, MAX_ANSWER, NoAnswer, Query};
+use threadsocks::wire::ident::{IdentError, IdentQuery, IdentReply, MAX_REPLY};
 
 /// What the corpus and the strategies are about.
-const QUERY: Query = Query {
+const QUERY: IdentQuery = IdentQuery {
     theirs: 6193,
     ours: 1080,
 };
 
-type Said = Result<Option<Answer>, NoAnswer>;
+type Said = Result<Option<IdentReply>, IdentError>;
 
 /// The oracle.
 pub fn holds(bytes: &[u8]) {
@@ -21,7 +21,7 @@ pub fn holds(bytes: &[u8]) {
         assert!(said == Ok(None) || said == now, "{said:?}, then {now:?}");
         said = now;
     }
-    if let Ok(Some(Answer::User(name))) = meaning(bytes) {
+    if let Ok(Some(IdentReply::User(name))) = meaning(bytes) {
         reported_again(&name);
     }
 }
@@ -39,31 +39,31 @@ fn meaning(bytes: &[u8]) -> Said {
         None => (text.as_str(), false),
     };
     let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.chars().count() > MAX_ANSWER {
-        return Err(NoAnswer::TooLong);
+    if line.chars().count() > MAX_REPLY {
+        return Err(IdentError::TooLong);
     }
     if !has_ended {
         return Ok(None);
     }
     let fields: Vec<&str> = line.split(':').map(trim).collect();
     let [ports, kind, ..] = fields.as_slice() else {
-        return Err(NoAnswer::Malformed);
+        return Err(IdentError::ProtocolError);
     };
     let numbers: Option<Vec<u16>> = ports.split(',').map(number).collect();
     match numbers.as_deref() {
         Some([6193, 1080]) => {}
-        Some([_, _]) => return Err(NoAnswer::OtherPorts),
-        _ => return Err(NoAnswer::Malformed),
+        Some([_, _]) => return Err(IdentError::OtherPorts),
+        _ => return Err(IdentError::ProtocolError),
     }
     // Colons belong to the value.
     let behind = |count| line.splitn(count + 1, ':').nth(count).map(trim);
-    let (answer, value): (fn(Vec<u8>) -> Answer, _) = match kind.to_ascii_uppercase().as_str() {
-        "USERID" => (Answer::User, behind(3)),
-        "ERROR" => (Answer::Error, behind(2)),
-        _ => return Err(NoAnswer::Malformed),
+    let (answer, value): (fn(Vec<u8>) -> IdentReply, _) = match kind.to_ascii_uppercase().as_str() {
+        "USERID" => (IdentReply::User, behind(3)),
+        "ERROR" => (IdentReply::Error, behind(2)),
+        _ => return Err(IdentError::ProtocolError),
     };
     match value {
-        None | Some("") => Err(NoAnswer::Malformed),
+        None | Some("") => Err(IdentError::ProtocolError),
         Some(value) => Ok(Some(answer(value.chars().map(|it| it as u8).collect()))),
     }
 }
@@ -81,8 +81,8 @@ fn number(text: &str) -> Option<u16> {
 /// A user who is reported is understood as himself.
 fn reported_again(name: &[u8]) {
     let line = [b"6193,1080:USERID:UNIX:", name, b"\r\n"].concat();
-    let same = Ok(Some(Answer::User(name.to_vec())));
-    if line.len() <= MAX_ANSWER {
+    let same = Ok(Some(IdentReply::User(name.to_vec())));
+    if line.len() <= MAX_REPLY {
         assert_eq!(QUERY.answer(&line), same);
     }
 }

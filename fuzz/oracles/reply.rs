@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use threadsocks::client::{self, NotGranted};
+use threadsocks::client::{self, ClientError};
 use threadsocks::wire::socks4::{REPLY_LENGTH, Reply, Request};
-use threadsocks::wire::{Host, Malformed, Refusal, Target, Unread};
+use threadsocks::wire::{Destination, Host, ProtocolError, ReadError, ReplyError};
 
 use super::pieces::{Stream, cuttings};
 use super::server::Server;
@@ -21,24 +21,24 @@ pub fn holds(bytes: &[u8]) {
 }
 
 /// What the protocol sheet says of these bytes.
-fn meaning(bytes: &[u8]) -> Result<Reply, Option<Malformed>> {
+fn meaning(bytes: &[u8]) -> Result<Reply, Option<ProtocolError>> {
     let Some(&[version, code, p1, p0, a, b, c, d]) = bytes.first_chunk::<REPLY_LENGTH>() else {
         return Err(None);
     };
     let outcome = match (version, code) {
         (0, 90) => Ok(()),
-        (0, 91) => Err(Refusal::Rejected),
-        (0, 92) => Err(Refusal::NoIdent),
-        (0, 93) => Err(Refusal::OtherUser),
-        (0, code) => return Err(Some(Malformed::ReplyCode(code))),
-        (version, _) => return Err(Some(Malformed::Version(version))),
+        (0, 91) => Err(ReplyError::Rejected),
+        (0, 92) => Err(ReplyError::IdentFailed),
+        (0, 93) => Err(ReplyError::UserMismatch),
+        (0, code) => return Err(Some(ProtocolError::ReplyCode(code))),
+        (version, _) => return Err(Some(ProtocolError::Version(version))),
     };
     let port = u16::from(p1) << 8 | u16::from(p0);
     let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port);
     Ok(Reply { outcome, address })
 }
 
-fn believed(bytes: &[u8], reply: &Result<Reply, Unread>) {
+fn believed(bytes: &[u8], reply: &Result<Reply, ReadError>) {
     match (meaning(bytes), reply) {
         (Ok(meant), Ok(reply)) => {
             assert_eq!(*reply, meant);
@@ -48,8 +48,8 @@ fn believed(bytes: &[u8], reply: &Result<Reply, Unread>) {
                 "encode(read) differs"
             );
         }
-        (Err(Some(meant)), Err(Unread::Malformed(why))) => assert_eq!(*why, meant),
-        (Err(None), Err(Unread::Incomplete(received, _))) => assert_eq!(*received, bytes.len()),
+        (Err(Some(meant)), Err(ReadError::Protocol(why))) => assert_eq!(*why, meant),
+        (Err(None), Err(ReadError::Incomplete(received, _))) => assert_eq!(*received, bytes.len()),
         (meant, read) => panic!("{read:?} instead of {meant:?}"),
     }
 }
@@ -57,7 +57,7 @@ fn believed(bytes: &[u8], reply: &Result<Reply, Unread>) {
 /// The client gives the stream back where the reply ends, or says why not.
 fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
     let host = Host::from_name(b"a.org");
-    let target = Target { host, port: 80 };
+    let target = Destination { host, port: 80 };
     match (
         client::socks4::connect(Server::new(pieces.clone()), &target, b"me"),
         meaning(bytes),
@@ -75,8 +75,8 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
             );
             assert_eq!(server.says.taken, REPLY_LENGTH);
         }
-        (Err(NotGranted::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
-        (Err(NotGranted::NoReply(unread)), Err(_)) => believed(bytes, &Err(unread)),
+        (Err(ClientError::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
+        (Err(ClientError::NoReply(unread)), Err(_)) => believed(bytes, &Err(unread)),
         (connected, meant) => panic!("{:?} for {meant:?}", connected.err()),
     }
     // BIND reads two, one behind the other.
@@ -100,8 +100,8 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
                 );
                 assert_eq!(server.says.taken, 2 * REPLY_LENGTH);
             }
-            (Err(NotGranted::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
-            (Err(NotGranted::NoReply(unread)), Err(_)) => believed(second, &Err(unread)),
+            (Err(ClientError::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
+            (Err(ClientError::NoReply(unread)), Err(_)) => believed(second, &Err(unread)),
             (waited, meant) => panic!("{:?} for {meant:?}", waited.err()),
         }
     }

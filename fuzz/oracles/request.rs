@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use threadsocks::wire::socks4::Request;
-use threadsocks::wire::{Command, Host, Malformed, Target, Unread};
+use threadsocks::wire::{Command, Destination, Host, ProtocolError, ReadError};
 
 use super::pieces::{Stream, cuttings};
 
@@ -19,7 +19,7 @@ const LONGEST: usize = 8 + MAX_USER + 1 + MAX_NAME + 1;
 enum Outcome {
     Whole(Request, usize),
     Incomplete(usize),
-    Malformed(Malformed),
+    ProtocolError(ProtocolError),
 }
 
 /// The oracle.
@@ -43,11 +43,11 @@ fn read(pieces: Vec<&[u8]>) -> Outcome {
     assert!(stream.taken <= LONGEST, "{} bytes taken", stream.taken);
     match result {
         Ok(request) => Outcome::Whole(request, stream.taken),
-        Err(Unread::Incomplete(received, _)) => {
+        Err(ReadError::Incomplete(received, _)) => {
             assert_eq!((received, stream.taken), (all, all), "it ended early");
             Outcome::Incomplete(received)
         }
-        Err(Unread::Malformed(why)) => Outcome::Malformed(why),
+        Err(ReadError::Protocol(why)) => Outcome::ProtocolError(why),
     }
 }
 
@@ -55,7 +55,7 @@ fn as_decoded(bytes: &[u8]) -> Outcome {
     match Request::decode(bytes) {
         Ok(Some((request, length))) => Outcome::Whole(request, length),
         Ok(None) => Outcome::Incomplete(bytes.len()),
-        Err(why) => Outcome::Malformed(why),
+        Err(why) => Outcome::ProtocolError(why),
     }
 }
 
@@ -64,12 +64,12 @@ fn prefixes(bytes: &[u8], whole: &Outcome) {
     let undecided = match whole {
         Outcome::Whole(_, length) => *length,
         Outcome::Incomplete(length) => *length,
-        Outcome::Malformed(_) => {
+        Outcome::ProtocolError(_) => {
             let until = (0..bytes.len()).find(|&end| Request::decode(&bytes[..end]).is_err());
             until.unwrap_or(bytes.len())
         }
     };
-    if let Outcome::Malformed(why) = whole {
+    if let Outcome::ProtocolError(why) = whole {
         malformed(bytes, *why, undecided);
     }
     assert!(undecided <= LONGEST, "undecided after {undecided} bytes");
@@ -83,18 +83,18 @@ fn prefixes(bytes: &[u8], whole: &Outcome) {
 }
 
 /// No more is refused than must be, and no sooner than it can be told.
-fn malformed(bytes: &[u8], why: Malformed, decided: usize) {
+fn malformed(bytes: &[u8], why: ProtocolError, decided: usize) {
     let mut fields = bytes.get(8..).unwrap_or_default().split(|&byte| byte == 0);
     let user = fields.next().unwrap_or_default().len();
     let name = fields.next().unwrap_or_default().len();
     match why {
-        Malformed::Version(byte) => assert_eq!((decided, byte), (1, bytes[0])),
-        Malformed::UserTooLong => assert!(user > MAX_USER && decided == 8 + MAX_USER + 1),
-        Malformed::NameTooLong => {
+        ProtocolError::Version(byte) => assert_eq!((decided, byte), (1, bytes[0])),
+        ProtocolError::UserTooLong => assert!(user > MAX_USER && decided == 8 + MAX_USER + 1),
+        ProtocolError::NameTooLong => {
             assert!(user <= MAX_USER && name > MAX_NAME);
             assert_eq!(decided, 8 + user + 1 + MAX_NAME + 1);
         }
-        Malformed::Command(byte) => {
+        ProtocolError::Command(byte) => {
             assert_eq!(byte, bytes[1]);
             let mut known = bytes.to_vec();
             known[1] = 1;
@@ -130,7 +130,7 @@ fn well_read(bytes: &[u8], request: &Request) {
 }
 
 /// What our client would send for the same target means the same.
-fn sent_again(request: &Request, target: &Target) {
+fn sent_again(request: &Request, target: &Destination) {
     match Request::new(request.command, target, &request.user) {
         Ok(again) => {
             let (read, length) = Request::decode(&again.encode())
@@ -142,7 +142,7 @@ fn sent_again(request: &Request, target: &Target) {
         Err(_) => {
             let in_4a = |ip: &Ipv4Addr| matches!(ip.octets(), [0, 0, 0, 1..=255]);
             let cannot = match &target.host {
-                Host::Unusable(_) => true,
+                Host::Invalid(_) => true,
                 Host::Address(std::net::IpAddr::V4(ip)) => in_4a(ip),
                 _ => false,
             };
@@ -175,9 +175,9 @@ fn host(bytes: &[u8]) {
             );
             assert_eq!(Host::from_name(text.as_bytes()), host);
         }
-        Host::Unusable(bad) => {
+        Host::Invalid(bad) => {
             assert_eq!(bad.bytes, bytes);
-            assert!(matches!(Host::from_name(&upper), Host::Unusable(_)));
+            assert!(matches!(Host::from_name(&upper), Host::Invalid(_)));
             assert!(!is_name(bytes), "{bad}");
         }
     }

@@ -1,12 +1,12 @@
 //! `socks.conf` means what a slow reading of its text says.
 //!
 //! The model below knows nothing of the parser's types: it takes each line apart
-//! anew for each question, and compares addresses as text.
+//! anew for each query, and compares addresses as text.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use threadsocks::book::{MOST_MISTAKES, Mistake};
-use threadsocks::firewall::{Moment, Question, Rules, Verdict, parse};
+use threadsocks::book::{MAX_ERRORS, SyntaxError};
+use threadsocks::firewall::{AccessQuery, Rules, Verdict, WeekTime, parse};
 use threadsocks::wire::{Command, Host, HostName};
 
 /// Lines of a file about which questions are asked.
@@ -35,8 +35,8 @@ pub fn holds(bytes: &[u8]) {
 }
 
 /// Mistakes come in order, each on a line of the file, in words for a screen.
-fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
-    assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
+fn told_well(bytes: &[u8], mistakes: &[SyntaxError]) {
+    assert!((1..=MAX_ERRORS).contains(&mistakes.len()));
     let lines = bytes.split(|&byte| byte == b'\n').count();
     for (index, mistake) in mistakes.iter().enumerate() {
         let before = index.checked_sub(1).map_or(0, |it| mistakes[it].line);
@@ -52,11 +52,11 @@ fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
     }
 }
 
-type Parsed = Result<Rules, Vec<Mistake>>;
+type Parsed = Result<Rules, Vec<SyntaxError>>;
 
 /// The rules, or the lines that are none.
 fn gist(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
-    let lines = |mistakes: &Vec<Mistake>| mistakes.iter().map(|it| it.line).collect();
+    let lines = |mistakes: &Vec<SyntaxError>| mistakes.iter().map(|it| it.line).collect();
     parsed.as_ref().map_err(lines)
 }
 
@@ -130,14 +130,14 @@ fn leading_lines(front: &[u8], whole: &Parsed) {
     assert!(part.iter().eq(whole.iter().take(part.len())));
     let last = front.split(|&byte| byte == b'\n').count() - 1;
     for asked in questions(front) {
-        let question = asked.question();
-        let expected = match whole.judge(&question) {
+        let query = asked.query();
+        let expected = match whole.evaluate(&query) {
             verdict @ Verdict {
                 line: Some(line), ..
             } if line <= last => verdict,
             _ => DENIED,
         };
-        assert_eq!(part.judge(&question), expected, "{asked:?}");
+        assert_eq!(part.evaluate(&query), expected, "{asked:?}");
     }
 }
 
@@ -153,37 +153,37 @@ const DENIED: Verdict = Verdict {
 fn judged_as_read(bytes: &[u8], rules: &Rules) {
     let text = String::from_utf8_lossy(bytes);
     for asked in questions(bytes) {
-        let question = asked.question();
-        let verdict = rules.judge(&question);
+        let query = asked.query();
+        let verdict = rules.evaluate(&query);
         assert_eq!(verdict, model(&text, &asked), "{asked:?}");
-        let disguised = Question {
+        let disguised = AccessQuery {
             source: SocketAddr::new(disguise(asked.source.ip()), asked.source.port()),
             address: Some(disguise(asked.address)),
-            ..question
+            ..query
         };
-        assert_eq!(rules.judge(&disguised), verdict, "{disguised:?}");
+        assert_eq!(rules.evaluate(&disguised), verdict, "{disguised:?}");
         for port in [Some(asked.port), None] {
-            let best = rules.judge(&Question {
+            let best = rules.evaluate(&AccessQuery {
                 address: None,
                 port,
-                ..question
+                ..query
             });
             let is_worse = !best.permitted || best.ident && !verdict.ident;
             assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
         }
         if asked.command == Command::Associate {
-            let anything = rules.judge(&Question {
+            let anything = rules.evaluate(&AccessQuery {
                 name: None,
                 address: None,
                 port: None,
-                ..question
+                ..query
             });
             let is_worse = !anything.permitted || anything.ident && !verdict.ident;
             assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
         }
         for rule in rules.iter() {
             let decides = Some(rule.line()) == verdict.line;
-            let matches = rule.mismatches(&question).is_empty();
+            let matches = rule.mismatches(&query).is_empty();
             assert!(matches || !decides, "{rule} does not match {asked:?}");
             if decides {
                 break;
@@ -208,7 +208,7 @@ fn disguise(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A question that owns its name.
+/// A query that owns its name.
 #[derive(Clone, Debug)]
 struct Asked {
     command: Command,
@@ -218,12 +218,12 @@ struct Asked {
     port: u16,
     user: String,
     logged_in: bool,
-    moment: Moment,
+    moment: WeekTime,
 }
 
 impl Asked {
-    fn question(&self) -> Question<'_> {
-        Question {
+    fn query(&self) -> AccessQuery<'_> {
+        AccessQuery {
             command: self.command,
             source: self.source,
             user: self.user.as_bytes(),
@@ -385,7 +385,7 @@ fn has_user(names: &str, user: &str) -> bool {
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Walks through the hours on all their days, a minute at a time.
-fn has_time(list: &str, moment: Moment) -> bool {
+fn has_time(list: &str, moment: WeekTime) -> bool {
     let list = list.to_lowercase();
     let now = moment.to_string();
     let mut days = DAYS.to_vec();
@@ -552,7 +552,7 @@ fn users(names: &str) -> Vec<String> {
 }
 
 /// Moments around those that are written there, on any day.
-fn moments(list: &str) -> Vec<Moment> {
+fn moments(list: &str) -> Vec<WeekTime> {
     let mut moments = Vec::new();
     let times = list.split(['/', ',', '-']).filter(|it| it.contains(':'));
     for (place, time) in times.take(6).enumerate() {
@@ -563,9 +563,9 @@ fn moments(list: &str) -> Vec<Moment> {
             let day = (place * 3 + turn * 5) % 7;
             let minute = minute % 1440;
             let (hour, minute) = ((minute / 60) as u8, (minute % 60) as u8);
-            moments.push(Moment::new(day as u8, hour, minute).unwrap());
+            moments.push(WeekTime::new(day as u8, hour, minute).unwrap());
         }
     }
-    moments.push(Moment::MONDAY);
+    moments.push(WeekTime::MONDAY);
     moments
 }

@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 use std::io;
 
-use threadsocks::client::{NotGranted, socks5};
-use threadsocks::wire::socks5::{Admission, Choice, Greeting, Header, Login, Reply, Request};
-use threadsocks::wire::{Command, Host, Malformed, Target, Unread};
+use threadsocks::client::{ClientError, socks5};
+use threadsocks::wire::socks5::{
+    AuthStatus, Credentials, Greeting, MethodSelection, Reply, Request, UdpHeader,
+};
+use threadsocks::wire::{Command, Destination, Host, ProtocolError, ReadError};
 
 use super::pieces::{Stream, cuttings};
 use super::server::Server;
@@ -24,23 +26,23 @@ pub fn holds(bytes: &[u8]) {
             }
         }
         1 => {
-            let choice = same(bytes, |stream| Choice::read(stream));
+            let choice = same(bytes, |stream| MethodSelection::read(stream));
             if let Some((choice, taken)) = choice {
                 assert_eq!(choice.encode(), bytes[..taken]);
             }
         }
         2 => {
-            let login = same(bytes, |stream| Login::read(stream));
+            let login = same(bytes, |stream| Credentials::read(stream));
             if let Some((login, taken)) = login {
                 assert_eq!(login.encode(), bytes[..taken]);
                 assert_eq!(taken, 3 + login.user.len() + login.password.len());
             }
         }
         3 => {
-            let admission = same(bytes, |stream| Admission::read(stream));
+            let admission = same(bytes, |stream| AuthStatus::read(stream));
             if let Some((admission, taken)) = admission {
                 assert_eq!(taken, 2);
-                assert_eq!(admission == Admission::Welcome, bytes[1] == 0);
+                assert_eq!(admission == AuthStatus::Accepted, bytes[1] == 0);
             }
         }
         4 => request(bytes),
@@ -55,14 +57,14 @@ pub fn holds(bytes: &[u8]) {
 /// A message read from any pieces, and the bytes it took; `None` if there is none.
 fn same<T: Debug + PartialEq>(
     bytes: &[u8],
-    read: fn(&mut Stream<'_>) -> Result<T, Unread>,
+    read: fn(&mut Stream<'_>) -> Result<T, ReadError>,
 ) -> Option<(T, usize)> {
-    let mut first: Option<(Result<T, Option<Malformed>>, usize)> = None;
+    let mut first: Option<(Result<T, Option<ProtocolError>>, usize)> = None;
     for pieces in cuttings(bytes) {
         let mut stream = Stream::new(pieces.clone());
         let result = read(&mut stream).map_err(|unread| match unread {
-            Unread::Malformed(why) => Some(why),
-            Unread::Incomplete(received, error) => {
+            ReadError::Protocol(why) => Some(why),
+            ReadError::Incomplete(received, error) => {
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
                 assert_eq!((received, stream.taken), (bytes.len(), bytes.len()));
                 None
@@ -112,7 +114,7 @@ fn reply(bytes: &[u8]) {
 /// The client gives the stream back where the reply ends, or says why not.
 fn through_the_client(bytes: &[u8]) {
     let host = Host::from_name(b"a.org");
-    let target = Target { host, port: 80 };
+    let target = Destination { host, port: 80 };
     let said = [&[5, 0], bytes].concat();
     let meant = Reply::decode(bytes);
     for pieces in cuttings(&said) {
@@ -125,13 +127,13 @@ fn through_the_client(bytes: &[u8]) {
                 let (request, _) = Request::decode(request).unwrap().expect("a request");
                 assert_eq!(request.target, target);
             }
-            (Err(NotGranted::Refused(why)), Ok(Some((reply, _)))) => {
+            (Err(ClientError::Refused(why)), Ok(Some((reply, _)))) => {
                 assert_eq!(reply.outcome, Err(why));
             }
-            (Err(NotGranted::NoReply(Unread::Malformed(why))), Err(meant)) => {
+            (Err(ClientError::NoReply(ReadError::Protocol(why))), Err(meant)) => {
                 assert_eq!(why, *meant);
             }
-            (Err(NotGranted::NoReply(Unread::Incomplete(received, _))), Ok(None)) => {
+            (Err(ClientError::NoReply(ReadError::Incomplete(received, _))), Ok(None)) => {
                 assert_eq!(received, bytes.len());
             }
             (asked, meant) => panic!("{:?} for {meant:?}", asked.err()),
@@ -140,7 +142,7 @@ fn through_the_client(bytes: &[u8]) {
 }
 
 fn datagram(bytes: &[u8]) {
-    let Ok((header, data)) = Header::split(bytes) else {
+    let Ok((header, data)) = UdpHeader::split(bytes) else {
         return;
     };
     let (head, rest) = bytes.split_at(bytes.len() - data.len());
@@ -148,11 +150,11 @@ fn datagram(bytes: &[u8]) {
     assert_eq!(head[..3], [0, 0, header.fragment]);
     means(&header.target, &head[3..]);
     let encoded = header.encode();
-    assert_eq!(Header::split(&encoded), Ok((header, &[][..])));
+    assert_eq!(UdpHeader::split(&encoded), Ok((header, &[][..])));
 }
 
 /// What ATYP, address and port say, read from their end.
-fn means(target: &Target, bytes: &[u8]) {
+fn means(target: &Destination, bytes: &[u8]) {
     let (front, port) = bytes.split_at(bytes.len() - 2);
     assert_eq!(target.port.to_be_bytes(), port);
     let (kind, address) = front.split_first().expect("a kind");

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use threadsocks::book::{Content, MOST_MISTAKES, Mistake};
-use threadsocks::users::{LONGEST_NAME, Users, is_name};
+use threadsocks::book::{Content, MAX_ERRORS, SyntaxError};
+use threadsocks::users::{MAX_USER_NAME, Users, is_name};
 
 /// The oracle.
 pub fn holds(bytes: &[u8]) {
@@ -16,18 +16,18 @@ pub fn holds(bytes: &[u8]) {
     leading_lines(bytes, &whole);
 }
 
-type Parsed = Result<Users, Vec<Mistake>>;
+type Parsed = Result<Users, Vec<SyntaxError>>;
 
 /// Mistakes come in order, each on a line of the file, in words for a screen that
 /// repeat nothing of the line but a name.
-fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
-    assert!((1..=MOST_MISTAKES).contains(&mistakes.len()));
+fn told_well(bytes: &[u8], mistakes: &[SyntaxError]) {
+    assert!((1..=MAX_ERRORS).contains(&mistakes.len()));
     let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
     let mut before = 0;
-    for Mistake { line, reason } in mistakes {
+    for SyntaxError { line, reason } in mistakes {
         assert!(before < *line && *line <= lines.len(), "{line}: {reason}");
         before = *line;
-        assert!(reason.len() < 200 + LONGEST_NAME, "{reason}");
+        assert!(reason.len() < 200 + MAX_USER_NAME, "{reason}");
         let is_shown = |byte: u8| (0x20..0x7f).contains(&byte);
         assert!(reason.bytes().all(is_shown), "{reason}");
         let text = String::from_utf8_lossy(lines[line - 1]);
@@ -39,7 +39,7 @@ fn told_well(bytes: &[u8], mistakes: &[Mistake]) {
 
 /// The users, or the lines that are nobody's.
 fn gist(parsed: &Parsed) -> Result<&Users, Vec<usize>> {
-    let lines = |mistakes: &Vec<Mistake>| mistakes.iter().map(|it| it.line).collect();
+    let lines = |mistakes: &Vec<SyntaxError>| mistakes.iter().map(|it| it.line).collect();
     parsed.as_ref().map_err(lines)
 }
 

@@ -11,7 +11,7 @@ pub mod socks5;
 use std::fmt;
 use std::io;
 
-use crate::wire::{Refusal, Unread};
+use crate::wire::{ReadError, ReplyError};
 
 /// A server that listens on our behalf. `A` is what its version calls an
 /// address.
@@ -21,7 +21,7 @@ pub struct Binding<S, A> {
     /// Where it listens.
     pub address: A,
     /// Reads the second reply.
-    second: fn(&mut S) -> Result<A, NotGranted>,
+    second: fn(&mut S) -> Result<A, ClientError>,
 }
 
 impl<S, A> Binding<S, A> {
@@ -30,8 +30,8 @@ impl<S, A> Binding<S, A> {
     ///
     /// # Errors
     ///
-    /// [`NotGranted`], if another came, or nobody within the server's limit.
-    pub fn wait(mut self) -> Result<(S, A), NotGranted> {
+    /// [`ClientError`], if another came, or nobody within the server's limit.
+    pub fn wait(mut self) -> Result<(S, A), ClientError> {
         let peer = (self.second)(&mut self.stream)?;
         Ok((self.stream, peer))
     }
@@ -39,34 +39,34 @@ impl<S, A> Binding<S, A> {
 
 /// Why the server does not do what it was asked for.
 #[derive(Debug)]
-pub enum NotGranted {
+pub enum ClientError {
     /// The request cannot be expressed in the server's language, or could not
     /// be sent.
     NotSent(io::Error),
     /// No reply came, or something else than a reply.
-    NoReply(Unread),
+    NoReply(ReadError),
     /// The server accepts none of the methods that were offered, so most likely
     /// wants a login (SOCKS5).
     NoMethod,
     /// User and password are not those of anybody (SOCKS5).
     LoginDenied,
     /// The server refused.
-    Refused(Refusal),
+    Refused(ReplyError),
 }
 
-impl fmt::Display for NotGranted {
+impl fmt::Display for ClientError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotGranted::NotSent(error) => write!(out, "the request was not sent: {error}"),
-            NotGranted::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
-            NotGranted::NoMethod => out.write_str("the server wants another way to log in"),
-            NotGranted::LoginDenied => out.write_str("the server denied the login"),
-            NotGranted::Refused(refusal) => refusal.fmt(out),
+            ClientError::NotSent(error) => write!(out, "the request was not sent: {error}"),
+            ClientError::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
+            ClientError::NoMethod => out.write_str("the server wants another way to log in"),
+            ClientError::LoginDenied => out.write_str("the server denied the login"),
+            ClientError::Refused(refusal) => refusal.fmt(out),
         }
     }
 }
 
-impl std::error::Error for NotGranted {}
+impl std::error::Error for ClientError {}
 
 #[cfg(test)]
 mod scripted {

@@ -4,9 +4,9 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use threadsocks::client::socks4;
-//! use threadsocks::wire::{Host, Target};
+//! use threadsocks::wire::{Host, Destination};
 //!
-//! let target = Target { host: Host::from_name(b"example.org"), port: 80 };
+//! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
 //! let mut remote = socks4::connect(proxy, &target, b"")?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -18,21 +18,21 @@
 use std::io::{Read, Write};
 use std::net::SocketAddrV4;
 
-use super::NotGranted;
+use super::ClientError;
 use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Target};
+use crate::wire::{Command, Destination};
 
 /// Asks the server to connect to this target. Afterwards the stream is the
 /// connection to it.
 ///
 /// # Errors
 ///
-/// [`NotGranted`]; the stream is closed then, as the server closes its end too.
+/// [`ClientError`]; the stream is closed then, as the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
-    target: &Target,
+    target: &Destination,
     user: &[u8],
-) -> Result<S, NotGranted> {
+) -> Result<S, ClientError> {
     ask(&mut stream, Command::Connect, target, user)?;
     Ok(stream)
 }
@@ -43,12 +43,12 @@ pub fn connect<S: Read + Write>(
 ///
 /// # Errors
 ///
-/// [`NotGranted`], if the server does not even listen.
+/// [`ClientError`], if the server does not even listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
-    target: &Target,
+    target: &Destination,
     user: &[u8],
-) -> Result<Binding<S>, NotGranted> {
+) -> Result<Binding<S>, ClientError> {
     let address = ask(&mut stream, Command::Bind, target, user)?;
     Ok(Binding {
         stream,
@@ -64,21 +64,21 @@ pub type Binding<S> = super::Binding<S, SocketAddrV4>;
 fn ask<S: Read + Write>(
     stream: &mut S,
     command: Command,
-    target: &Target,
+    target: &Destination,
     user: &[u8],
-) -> Result<SocketAddrV4, NotGranted> {
-    let request = Request::new(command, target, user).map_err(NotGranted::NotSent)?;
+) -> Result<SocketAddrV4, ClientError> {
+    let request = Request::new(command, target, user).map_err(ClientError::NotSent)?;
     let sent = stream.write_all(&request.encode());
     sent.and_then(|()| stream.flush())
-        .map_err(NotGranted::NotSent)?;
+        .map_err(ClientError::NotSent)?;
     granted(stream)
 }
 
-fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, NotGranted> {
-    let reply = Reply::read(stream).map_err(NotGranted::NoReply)?;
+fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, ClientError> {
+    let reply = Reply::read(stream).map_err(ClientError::NoReply)?;
     match reply.outcome {
         Ok(()) => Ok(reply.address),
-        Err(refusal) => Err(NotGranted::Refused(refusal)),
+        Err(refusal) => Err(ClientError::Refused(refusal)),
     }
 }
 
@@ -89,9 +89,9 @@ mod tests {
     use crate::wire::Host;
     use std::net::Ipv4Addr;
 
-    fn target(name: &str) -> Target {
+    fn target(name: &str) -> Destination {
         let host = Host::from_name(name.as_bytes());
-        Target { host, port: 80 }
+        Destination { host, port: 80 }
     }
 
     #[test]
@@ -138,6 +138,6 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         let impossible = connect(server(b""), &target("::1"), b"");
-        assert!(matches!(impossible, Err(NotGranted::NotSent(_))));
+        assert!(matches!(impossible, Err(ClientError::NotSent(_))));
     }
 }

@@ -4,11 +4,11 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use threadsocks::client::socks5;
-//! use threadsocks::wire::socks5::Login;
-//! use threadsocks::wire::{Host, Target};
+//! use threadsocks::wire::socks5::Credentials;
+//! use threadsocks::wire::{Host, Destination};
 //!
-//! let target = Target { host: Host::from_name(b"example.org"), port: 80 };
-//! let login = Login { user: b"me".to_vec(), password: b"secret".to_vec() };
+//! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
+//! let login = Credentials { user: b"me".to_vec(), password: b"secret".to_vec() };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
 //! let mut remote = socks5::connect(proxy, Some(&login), &target)?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -22,13 +22,13 @@
 //! ```no_run
 //! use std::net::{TcpStream, UdpSocket};
 //! use threadsocks::client::socks5;
-//! use threadsocks::wire::{Host, Target};
+//! use threadsocks::wire::{Host, Destination};
 //!
 //! let control = TcpStream::connect("127.0.0.1:1080")?;
 //! let reached = control.peer_addr()?.ip();
 //! let socket = UdpSocket::bind("127.0.0.1:0")?;
 //! let association = socks5::associate(control, None, reached, socket.local_addr()?)?;
-//! let target = Target { host: Host::from_name(b"ntp.example.org"), port: 123 };
+//! let target = Destination { host: Host::from_name(b"ntp.example.org"), port: 123 };
 //! association.send(&socket, &[0x23; 48], &target)?;
 //! let mut buffer = vec![0; 65_536];
 //! let (from, time) = association.receive(&socket, &mut buffer)?;
@@ -40,23 +40,24 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use super::NotGranted;
+use super::ClientError;
 use crate::wire::socks5::{
-    Admission, Choice, Greeting, Header, Login, MAX_FIELD, Method, Reply, Request,
+    AuthStatus, Credentials, Greeting, MAX_FIELD, Method, MethodSelection, Reply, Request,
+    UdpHeader,
 };
-use crate::wire::{Command, Host, Malformed, Target, Unread};
+use crate::wire::{Command, Destination, Host, ProtocolError, ReadError};
 
 /// Asks the server to connect to this target. Afterwards the stream is the
 /// connection to it.
 ///
 /// # Errors
 ///
-/// [`NotGranted`]; the stream is closed then, as the server closes its end too.
+/// [`ClientError`]; the stream is closed then, as the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
-    login: Option<&Login>,
-    target: &Target,
-) -> Result<S, NotGranted> {
+    login: Option<&Credentials>,
+    target: &Destination,
+) -> Result<S, ClientError> {
     ask(&mut stream, login, Command::Connect, target)?;
     Ok(stream)
 }
@@ -67,12 +68,12 @@ pub fn connect<S: Read + Write>(
 ///
 /// # Errors
 ///
-/// [`NotGranted`], if the server does not even listen.
+/// [`ClientError`], if the server does not even listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
-    login: Option<&Login>,
-    target: &Target,
-) -> Result<Binding<S>, NotGranted> {
+    login: Option<&Credentials>,
+    target: &Destination,
+) -> Result<Binding<S>, ClientError> {
     let address = ask(&mut stream, login, Command::Bind, target)?;
     Ok(Binding {
         stream,
@@ -83,7 +84,7 @@ pub fn bind<S: Read + Write>(
 
 /// What [`bind`] gives. The addresses 0.0.0.0 and :: mean the one at which you
 /// reached the server. Servers should not give names; some may.
-pub type Binding<S> = super::Binding<S, Target>;
+pub type Binding<S> = super::Binding<S, Destination>;
 
 /// Asks the server to relay datagrams (RFC 1928, section 7).
 ///
@@ -94,21 +95,21 @@ pub type Binding<S> = super::Binding<S, Target>;
 ///
 /// # Errors
 ///
-/// [`NotGranted`]; also if the server gives a name instead of an address.
+/// [`ClientError`]; also if the server gives a name instead of an address.
 pub fn associate<S: Read + Write>(
     mut control: S,
-    login: Option<&Login>,
+    login: Option<&Credentials>,
     reached: IpAddr,
     from: SocketAddr,
-) -> Result<Association<S>, NotGranted> {
-    let from = Target {
+) -> Result<Association<S>, ClientError> {
+    let from = Destination {
         host: Host::Address(from.ip().to_canonical()),
         port: from.port(),
     };
     let bound = ask(&mut control, login, Command::Associate, &from)?;
     let Some(told) = bound.host.address().map(|it| it.to_canonical()) else {
-        let name = Malformed::AddressType(0x03);
-        return Err(NotGranted::NoReply(name.into()));
+        let name = ProtocolError::AddressType(0x03);
+        return Err(ClientError::NoReply(name.into()));
     };
     let ip = if told.is_unspecified() {
         reached.to_canonical()
@@ -145,9 +146,9 @@ impl<S> Association<S> {
     ///
     /// Those of the socket, and [`ErrorKind::InvalidInput`] for a target that is
     /// no name.
-    pub fn send(&self, socket: &UdpSocket, data: &[u8], target: &Target) -> io::Result<()> {
+    pub fn send(&self, socket: &UdpSocket, data: &[u8], target: &Destination) -> io::Result<()> {
         usable(target)?;
-        let header = Header {
+        let header = UdpHeader {
             fragment: 0,
             target: target.clone(),
         };
@@ -162,31 +163,31 @@ impl<S> Association<S> {
     ///
     /// # Errors
     ///
-    /// [`NotReceived`]; the next datagram may be better.
+    /// [`ReceiveError`]; the next datagram may be better.
     pub fn receive<'a>(
         &self,
         socket: &UdpSocket,
         buffer: &'a mut [u8],
-    ) -> Result<(Target, &'a [u8]), NotReceived> {
-        let (count, from) = socket.recv_from(buffer).map_err(NotReceived::Failed)?;
+    ) -> Result<(Destination, &'a [u8]), ReceiveError> {
+        let (count, from) = socket.recv_from(buffer).map_err(ReceiveError::Failed)?;
         if (from.ip().to_canonical(), from.port()) != (self.relay.ip(), self.relay.port()) {
-            return Err(NotReceived::Stranger(from));
+            return Err(ReceiveError::Stranger(from));
         }
         // The system says nothing of what it had no room for.
         let Some(datagram) = buffer.get(..count).filter(|it| it.len() < buffer.len()) else {
-            return Err(NotReceived::Cut);
+            return Err(ReceiveError::Cut);
         };
-        match Header::split(datagram) {
+        match UdpHeader::split(datagram) {
             Ok((header, data)) if header.fragment == 0 => Ok((header.target, data)),
-            Ok((header, _)) => Err(NotReceived::Fragment(header.fragment)),
-            Err(malformed) => Err(NotReceived::Malformed(malformed)),
+            Ok((header, _)) => Err(ReceiveError::Fragment(header.fragment)),
+            Err(malformed) => Err(ReceiveError::ProtocolError(malformed)),
         }
     }
 }
 
 /// Why what came is nothing to be used.
 #[derive(Debug)]
-pub enum NotReceived {
+pub enum ReceiveError {
     /// The socket failed, or its timeout is over.
     Failed(io::Error),
     /// It is not from the server.
@@ -196,32 +197,32 @@ pub enum NotReceived {
     /// It is a part of a datagram, with this FRAG. Nobody is known to send such.
     Fragment(u8),
     /// It has no whole header.
-    Malformed(Malformed),
+    ProtocolError(ProtocolError),
 }
 
-impl fmt::Display for NotReceived {
+impl fmt::Display for ReceiveError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotReceived::Failed(error) => write!(out, "no datagram: {error}"),
-            NotReceived::Stranger(from) => write!(out, "a datagram of a stranger, {from}"),
-            NotReceived::Cut => out.write_str("a datagram that fills the whole buffer"),
-            NotReceived::Fragment(number) => write!(out, "a fragment, number {number}"),
-            NotReceived::Malformed(malformed) => write!(out, "a bad datagram: {malformed}"),
+            ReceiveError::Failed(error) => write!(out, "no datagram: {error}"),
+            ReceiveError::Stranger(from) => write!(out, "a datagram of a stranger, {from}"),
+            ReceiveError::Cut => out.write_str("a datagram that fills the whole buffer"),
+            ReceiveError::Fragment(number) => write!(out, "a fragment, number {number}"),
+            ReceiveError::ProtocolError(malformed) => write!(out, "a bad datagram: {malformed}"),
         }
     }
 }
 
-impl std::error::Error for NotReceived {}
+impl std::error::Error for ReceiveError {}
 
 /// The whole dialogue up to the first reply; its address.
 fn ask<S: Read + Write>(
     stream: &mut S,
-    login: Option<&Login>,
+    login: Option<&Credentials>,
     command: Command,
-    target: &Target,
-) -> Result<Target, NotGranted> {
+    target: &Destination,
+) -> Result<Destination, ClientError> {
     // What cannot be asked is known before the server is bothered.
-    usable(target).map_err(NotGranted::NotSent)?;
+    usable(target).map_err(ClientError::NotSent)?;
     log_in(stream, login)?;
     let target = target.clone();
     tell(stream, &Request { command, target }.encode())?;
@@ -229,45 +230,45 @@ fn ask<S: Read + Write>(
 }
 
 /// Offers what we can do, and does what the server has chosen.
-fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Login>) -> Result<(), NotGranted> {
+fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Credentials>) -> Result<(), ClientError> {
     let mut methods = vec![Method::Anonymous.code()];
     if let Some(login) = login {
-        expressible(login).map_err(NotGranted::NotSent)?;
+        expressible(login).map_err(ClientError::NotSent)?;
         methods.push(Method::Password.code());
     }
     tell(stream, &Greeting { methods }.encode())?;
-    let Choice(method) = hear(stream, |_| 2, Choice::decode)?;
+    let MethodSelection(method) = hear(stream, |_| 2, MethodSelection::decode)?;
     match (method, login) {
         (Some(Method::Anonymous), _) => Ok(()),
         (Some(Method::Password), Some(login)) => {
             tell(stream, &login.encode())?;
-            match hear(stream, |_| 2, Admission::decode)? {
-                Admission::Welcome => Ok(()),
-                Admission::Denied => Err(NotGranted::LoginDenied),
+            match hear(stream, |_| 2, AuthStatus::decode)? {
+                AuthStatus::Accepted => Ok(()),
+                AuthStatus::Denied => Err(ClientError::LoginDenied),
             }
         }
-        (None, _) | (Some(Method::Password), None) => Err(NotGranted::NoMethod),
+        (None, _) | (Some(Method::Password), None) => Err(ClientError::NoMethod),
     }
 }
 
-fn granted(stream: &mut impl Read) -> Result<Target, NotGranted> {
+fn granted(stream: &mut impl Read) -> Result<Destination, ClientError> {
     let reply = hear(stream, Reply::least, Reply::decode)?;
     match reply.outcome {
         Ok(()) => Ok(reply.bound),
-        Err(refusal) => Err(NotGranted::Refused(refusal)),
+        Err(refusal) => Err(ClientError::Refused(refusal)),
     }
 }
 
 /// A target that is neither address nor name can be written, but not meant.
-fn usable(target: &Target) -> io::Result<()> {
+fn usable(target: &Destination) -> io::Result<()> {
     match &target.host {
-        Host::Unusable(bad) => Err(io::Error::new(ErrorKind::InvalidInput, bad.to_string())),
+        Host::Invalid(bad) => Err(io::Error::new(ErrorKind::InvalidInput, bad.to_string())),
         Host::Address(_) | Host::Name(_) => Ok(()),
     }
 }
 
 /// What is longer would be cut, and be the login of somebody else.
-fn expressible(login: &Login) -> io::Result<()> {
+fn expressible(login: &Credentials) -> io::Result<()> {
     if login.user.len().max(login.password.len()) <= MAX_FIELD {
         return Ok(());
     }
@@ -275,13 +276,13 @@ fn expressible(login: &Login) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidInput, why))
 }
 
-fn tell(stream: &mut impl Write, bytes: &[u8]) -> Result<(), NotGranted> {
+fn tell(stream: &mut impl Write, bytes: &[u8]) -> Result<(), ClientError> {
     let sent = stream.write_all(bytes).and_then(|()| stream.flush());
-    sent.map_err(NotGranted::NotSent)
+    sent.map_err(ClientError::NotSent)
 }
 
 /// Takes a message off the front of what has come, as [`Reply::decode`].
-type Decode<T> = fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>;
+type Decode<T> = fn(&[u8]) -> Result<Option<(T, usize)>, ProtocolError>;
 
 /// Reads one message and not a byte more: since nobody can look ahead in this
 /// stream, it asks for no more bytes than the message has at least.
@@ -289,22 +290,22 @@ fn hear<T>(
     stream: &mut impl Read,
     least: fn(&[u8]) -> usize,
     decode: Decode<T>,
-) -> Result<T, NotGranted> {
+) -> Result<T, ClientError> {
     let mut seen = Vec::new();
     loop {
-        let message = decode(&seen).map_err(|why| NotGranted::NoReply(why.into()))?;
+        let message = decode(&seen).map_err(|why| ClientError::NoReply(why.into()))?;
         if let Some((message, _)) = message {
             return Ok(message);
         }
         let missing = least(&seen).saturating_sub(seen.len());
         let mut piece = [0; 64];
         match stream.by_ref().take(missing as u64).read(&mut piece) {
-            Ok(0) => return Err(NotGranted::NoReply(Unread::ended(seen.len()))),
+            Ok(0) => return Err(ClientError::NoReply(ReadError::ended(seen.len()))),
             Ok(count) => seen.extend(piece.iter().take(count)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
-                let unread = Unread::Incomplete(seen.len(), error);
-                return Err(NotGranted::NoReply(unread));
+                let unread = ReadError::Incomplete(seen.len(), error);
+                return Err(ClientError::NoReply(unread));
             }
         }
     }
@@ -314,17 +315,17 @@ fn hear<T>(
 mod tests {
     use super::*;
     use crate::client::scripted::server;
-    use crate::wire::Refusal;
+    use crate::wire::ReplyError;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn target(name: &str) -> Target {
+    fn target(name: &str) -> Destination {
         let host = Host::from_name(name.as_bytes());
-        Target { host, port: 80 }
+        Destination { host, port: 80 }
     }
 
-    fn login(user: &str, password: &str) -> Login {
+    fn login(user: &str, password: &str) -> Credentials {
         let [user, password] = [user, password].map(|it| it.as_bytes().to_vec());
-        Login { user, password }
+        Credentials { user, password }
     }
 
     #[test]
@@ -362,7 +363,7 @@ mod tests {
             \x05\x00\x00\x03\x05b.org\x00\x14data";
         let binding = bind(server(says), None, &target("1.2.3.4")).expect("listening");
         let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
-        let listening = Target {
+        let listening = Destination {
             host: Host::Address(ip.into()),
             port: 0x1001,
         };
@@ -420,7 +421,7 @@ mod tests {
         ] {
             let mut stream = server(b"\x05\x00");
             let asked = ask(&mut stream, login.as_ref(), Command::Connect, &target(host));
-            let Err(NotGranted::NotSent(why)) = asked else {
+            let Err(ClientError::NotSent(why)) = asked else {
                 panic!("{asked:?} with {host}");
             };
             assert_eq!(why.kind(), ErrorKind::InvalidInput);
@@ -454,17 +455,17 @@ mod tests {
                 "10.0.0.9:4097",
             ),
         ] {
-            let relay: Result<String, NotGranted> = relay(says);
+            let relay: Result<String, ClientError> = relay(says);
             assert_eq!(relay.expect("granted"), told);
         }
         let named = relay(b"\x05\x00\x05\x00\x00\x03\x05a.org\x10\x01");
-        let unknown = Malformed::AddressType(3);
+        let unknown = ProtocolError::AddressType(3);
         assert!(
-            matches!(named, Err(NotGranted::NoReply(Unread::Malformed(why))) if why == unknown)
+            matches!(named, Err(ClientError::NoReply(ReadError::Protocol(why))) if why == unknown)
         );
         let refused = relay(b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0");
-        let unknown = Refusal::UnknownCommand;
-        assert!(matches!(refused, Err(NotGranted::Refused(why)) if why == unknown));
+        let unknown = ReplyError::CommandNotSupported;
+        assert!(matches!(refused, Err(ClientError::Refused(why)) if why == unknown));
     }
 
     /// Two sockets: ours, and one in the place of the server's.
@@ -492,7 +493,7 @@ mod tests {
             association.send(&ours, data, &target).expect("sent");
             let mut datagram = [0; 64];
             let (count, from) = relay.recv_from(&mut datagram).expect("a datagram");
-            let header = Header {
+            let header = UdpHeader {
                 fragment: 0,
                 target: target.clone(),
             };
@@ -539,6 +540,6 @@ mod tests {
         ours.set_nonblocking(true).expect("set");
         let mut buffer = [0; 64];
         let none = association.receive(&ours, &mut buffer);
-        assert!(matches!(none, Err(NotReceived::Failed(_))), "{none:?}");
+        assert!(matches!(none, Err(ReceiveError::Failed(_))), "{none:?}");
     }
 }

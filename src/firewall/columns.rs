@@ -8,29 +8,29 @@ use crate::wire::{Command, HostName};
 
 /// Does something belong to a set?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fit {
+pub(super) enum Match {
     No,
     /// It is not known yet, and there are some that do and some that do not.
-    Perhaps,
+    Unknown,
     Yes,
 }
 
-impl From<bool> for Fit {
-    fn from(has: bool) -> Fit {
-        if has { Fit::Yes } else { Fit::No }
+impl From<bool> for Match {
+    fn from(has: bool) -> Match {
+        if has { Match::Yes } else { Match::No }
     }
 }
 
 /// The commands a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Modes {
+pub(super) struct CommandSet {
     pub(super) connect: bool,
     pub(super) bind: bool,
     pub(super) udp: bool,
 }
 
-impl Modes {
-    pub(super) const ALL: Modes = Modes {
+impl CommandSet {
+    pub(super) const ALL: CommandSet = CommandSet {
         connect: true,
         bind: true,
         udp: true,
@@ -45,9 +45,9 @@ impl Modes {
     }
 }
 
-impl fmt::Display for Modes {
+impl fmt::Display for CommandSet {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Modes::ALL {
+        if *self == CommandSet::ALL {
             return out.write_str("-");
         }
         for (letter, has) in [("c", self.connect), ("b", self.bind), ("u", self.udp)] {
@@ -59,7 +59,7 @@ impl fmt::Display for Modes {
 
 /// A set of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Addresses {
+pub(super) enum AddressSet {
     /// Every address of either family.
     Any,
     /// Those that begin with the same bits.
@@ -68,14 +68,14 @@ pub(super) enum Addresses {
     V6 { first: Ipv6Addr, bits: u8 },
 }
 
-impl Addresses {
+impl AddressSet {
     pub(super) fn has(self, address: IpAddr) -> bool {
         match (self, address) {
-            (Addresses::Any, _) => true,
-            (Addresses::V4 { first, bits }, IpAddr::V4(address)) => {
+            (AddressSet::Any, _) => true,
+            (AddressSet::V4 { first, bits }, IpAddr::V4(address)) => {
                 (first.to_bits() ^ address.to_bits()) & mask_v4(bits) == 0
             }
-            (Addresses::V6 { first, bits }, IpAddr::V6(address)) => {
+            (AddressSet::V6 { first, bits }, IpAddr::V6(address)) => {
                 (first.to_bits() ^ address.to_bits()) & mask_v6(bits) == 0
             }
             _ => false,
@@ -86,7 +86,7 @@ impl Addresses {
     pub(super) fn has_a_family(self) -> bool {
         matches!(
             self,
-            Addresses::Any | Addresses::V4 { bits: 0, .. } | Addresses::V6 { bits: 0, .. }
+            AddressSet::Any | AddressSet::V4 { bits: 0, .. } | AddressSet::V6 { bits: 0, .. }
         )
     }
 }
@@ -101,39 +101,39 @@ pub(super) fn mask_v6(bits: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
 }
 
-impl fmt::Display for Addresses {
+impl fmt::Display for AddressSet {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Addresses::Any => out.write_str("-"),
-            Addresses::V4 { first, bits: 32 } => first.fmt(out),
-            Addresses::V4 { first, bits } => write!(out, "{first}/{bits}"),
-            Addresses::V6 { first, bits: 128 } => first.fmt(out),
-            Addresses::V6 { first, bits } => write!(out, "{first}/{bits}"),
+            AddressSet::Any => out.write_str("-"),
+            AddressSet::V4 { first, bits: 32 } => first.fmt(out),
+            AddressSet::V4 { first, bits } => write!(out, "{first}/{bits}"),
+            AddressSet::V6 { first, bits: 128 } => first.fmt(out),
+            AddressSet::V6 { first, bits } => write!(out, "{first}/{bits}"),
         }
     }
 }
 
 /// A set of destinations: by the resolved address, or by the requested name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    Addresses(Addresses),
+pub(super) enum DestinationSet {
+    AddressSet(AddressSet),
     /// Exactly this name.
     Name(HostName),
     /// Every name below this one (`*.example.org`), but not itself.
     Below(HostName),
 }
 
-impl Destination {
+impl DestinationSet {
     /// Does it match a request for this name (if it was one) that leads to this
     /// address (if it is known)?
     // As a call it takes half as long again: what is asked goes through memory.
     #[inline]
-    pub(super) fn fit(&self, name: Option<&HostName>, address: Option<IpAddr>) -> Fit {
+    pub(super) fn fit(&self, name: Option<&HostName>, address: Option<IpAddr>) -> Match {
         match (self, address) {
-            (Destination::Addresses(Addresses::Any), _) => Fit::Yes,
-            (Destination::Addresses(_), None) => Fit::Perhaps,
-            (Destination::Addresses(addresses), Some(address)) => addresses.has(address).into(),
-            (Destination::Name(_) | Destination::Below(_), _) => self.has_name(name).into(),
+            (DestinationSet::AddressSet(AddressSet::Any), _) => Match::Yes,
+            (DestinationSet::AddressSet(_), None) => Match::Unknown,
+            (DestinationSet::AddressSet(addresses), Some(address)) => addresses.has(address).into(),
+            (DestinationSet::Name(_) | DestinationSet::Below(_), _) => self.has_name(name).into(),
         }
     }
 
@@ -142,57 +142,57 @@ impl Destination {
             return false;
         };
         match self {
-            Destination::Addresses(_) => false,
-            Destination::Name(host) => name == host.as_str(),
-            Destination::Below(domain) => name
+            DestinationSet::AddressSet(_) => false,
+            DestinationSet::Name(host) => name == host.as_str(),
+            DestinationSet::Below(domain) => name
                 .strip_suffix(domain.as_str())
                 .is_some_and(|front| front.ends_with('.')),
         }
     }
 
     pub(super) fn has_a_family(&self) -> bool {
-        matches!(self, Destination::Addresses(addresses) if addresses.has_a_family())
+        matches!(self, DestinationSet::AddressSet(addresses) if addresses.has_a_family())
     }
 
     pub(super) fn is_name(&self) -> bool {
-        !matches!(self, Destination::Addresses(_))
+        !matches!(self, DestinationSet::AddressSet(_))
     }
 }
 
-impl fmt::Display for Destination {
+impl fmt::Display for DestinationSet {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Destination::Addresses(addresses) => addresses.fmt(out),
-            Destination::Name(name) => name.fmt(out),
-            Destination::Below(domain) => write!(out, "*.{domain}"),
+            DestinationSet::AddressSet(addresses) => addresses.fmt(out),
+            DestinationSet::Name(name) => name.fmt(out),
+            DestinationSet::Below(domain) => write!(out, "*.{domain}"),
         }
     }
 }
 
 /// A set of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ports {
+pub(super) enum PortSet {
     Any,
     Among(Box<[RangeInclusive<u16>]>),
 }
 
-impl Ports {
+impl PortSet {
     /// Is this port, if it is known, among them?
     #[inline]
-    pub(super) fn fit(&self, port: Option<u16>) -> Fit {
+    pub(super) fn fit(&self, port: Option<u16>) -> Match {
         match (self, port) {
-            (Ports::Any, _) => Fit::Yes,
-            (Ports::Among(_), None) => Fit::Perhaps,
-            (Ports::Among(ranges), Some(port)) => {
+            (PortSet::Any, _) => Match::Yes,
+            (PortSet::Among(_), None) => Match::Unknown,
+            (PortSet::Among(ranges), Some(port)) => {
                 ranges.iter().any(|range| range.contains(&port)).into()
             }
         }
     }
 }
 
-impl fmt::Display for Ports {
+impl fmt::Display for PortSet {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ports::Among(ranges) = self else {
+        let PortSet::Among(ranges) = self else {
             return out.write_str("-");
         };
         for (index, range) in ranges.iter().enumerate() {
@@ -208,26 +208,26 @@ impl fmt::Display for Ports {
 
 /// A set of users, by the user id of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Users {
+pub(super) enum UserSet {
     Any,
     Among(Box<[String]>),
 }
 
-impl Users {
+impl UserSet {
     pub(super) fn has(&self, user: &[u8]) -> bool {
         match self {
-            Users::Any => true,
-            Users::Among(names) => names.iter().any(|name| name.as_bytes() == user),
+            UserSet::Any => true,
+            UserSet::Among(names) => names.iter().any(|name| name.as_bytes() == user),
         }
     }
 }
 
-impl fmt::Display for Users {
+impl fmt::Display for UserSet {
     /// Writes ` user=alice,bob`, or nothing.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Users::Any => Ok(()),
-            Users::Among(names) => write!(out, " user={}", names.join(",")),
+            UserSet::Any => Ok(()),
+            UserSet::Among(names) => write!(out, " user={}", names.join(",")),
         }
     }
 }

@@ -10,10 +10,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::columns::{Addresses, Destination, Modes, Ports, Users, mask_v4, mask_v6};
-use super::hours::Hours;
+use super::columns::{AddressSet, CommandSet, DestinationSet, PortSet, UserSet, mask_v4, mask_v6};
+use super::hours::Schedule;
 use super::rules::{Rule, Rules};
-use crate::book::{MOST_MISTAKES, Mistake};
+use crate::book::{MAX_ERRORS, SyntaxError};
 use crate::wire::Host;
 use crate::wire::socks4::MAX_USER;
 
@@ -25,29 +25,29 @@ const MAX_QUOTE: usize = 60;
 ///
 /// # Errors
 ///
-/// The lines that are no rules, the first [`MOST_MISTAKES`] of them; then no
+/// The lines that are no rules, the first [`MAX_ERRORS`] of them; then no
 /// rule of the file may be used.
-pub fn parse(text: &[u8]) -> Result<Rules, Vec<Mistake>> {
+pub fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let mut rules = Vec::new();
-    let mut mistakes = Vec::new();
+    let mut errors = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let line_number = index + 1;
         match parse_line(line_number, line) {
             Ok(rule) => rules.extend(rule),
-            Err(reason) => mistakes.push(Mistake {
+            Err(reason) => errors.push(SyntaxError {
                 line: line_number,
                 reason,
             }),
         }
-        if mistakes.len() == MOST_MISTAKES {
+        if errors.len() == MAX_ERRORS {
             break;
         }
     }
-    if mistakes.is_empty() {
+    if errors.is_empty() {
         Ok(Rules::new(rules))
     } else {
-        Err(mistakes)
+        Err(errors)
     }
 }
 
@@ -112,22 +112,22 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         source_ports: parse_ports(source_ports)?,
         destination: parse_destination(destination)?,
         destination_ports: parse_ports(destination_ports)?,
-        users: users.unwrap_or(Users::Any),
-        hours: hours.unwrap_or(Hours::Always),
+        users: users.unwrap_or(UserSet::Any),
+        hours: hours.unwrap_or(Schedule::Always),
         ident,
         auth,
     }))
 }
 
 /// The mode letters: `c` CONNECT, `b` BIND, `u` UDP, `-` all.
-fn parse_modes(word: Option<&str>) -> Result<Modes, String> {
+fn parse_modes(word: Option<&str>) -> Result<CommandSet, String> {
     let Some(word) = word else {
         return Err("the mode is missing; write c, b, cb or - for any".to_owned());
     };
     if is_any(word) {
-        return Ok(Modes::ALL);
+        return Ok(CommandSet::ALL);
     }
-    let mut modes = Modes {
+    let mut modes = CommandSet {
         connect: false,
         bind: false,
         udp: false,
@@ -152,8 +152,8 @@ fn parse_modes(word: Option<&str>) -> Result<Modes, String> {
 /// What may stand behind the columns, each once.
 #[derive(Default)]
 struct Options {
-    users: Option<Users>,
-    hours: Option<Hours>,
+    users: Option<UserSet>,
+    hours: Option<Schedule>,
     ident: bool,
     auth: bool,
 }
@@ -171,7 +171,7 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
         let is_new = match key.to_ascii_lowercase().as_str() {
             "user" => options.users.replace(parse_users(value)?).is_none(),
             "time" => {
-                let hours = Hours::parse(value);
+                let hours = Schedule::parse(value);
                 let hours = hours.map_err(|why| format!("time={} {why}", quote(value)))?;
                 options.hours.replace(hours).is_none()
             }
@@ -201,7 +201,7 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// `alice,bob`: what requests have as their user id.
-fn parse_users(names: &str) -> Result<Users, String> {
+fn parse_users(names: &str) -> Result<UserSet, String> {
     let mut users = Vec::new();
     for name in names.split(',') {
         let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
@@ -217,14 +217,14 @@ fn parse_users(names: &str) -> Result<Users, String> {
         }
         users.push(name.to_owned());
     }
-    Ok(Users::Among(users.into()))
+    Ok(UserSet::Among(users.into()))
 }
 
 fn is_any(word: &str) -> bool {
     word == "-" || word == "*"
 }
 
-fn parse_source(word: &str) -> Result<Addresses, String> {
+fn parse_source(word: &str) -> Result<AddressSet, String> {
     match parse_addresses(word)? {
         Some(addresses) => Ok(addresses),
         None => Err(format!(
@@ -235,17 +235,17 @@ fn parse_source(word: &str) -> Result<Addresses, String> {
     }
 }
 
-fn parse_destination(word: &str) -> Result<Destination, String> {
+fn parse_destination(word: &str) -> Result<DestinationSet, String> {
     if let Some(addresses) = parse_addresses(word)? {
-        return Ok(Destination::Addresses(addresses));
+        return Ok(DestinationSet::AddressSet(addresses));
     }
     let (domain, below) = match word.strip_prefix("*.") {
         Some(domain) => (domain, true),
         None => (word, false),
     };
     match (Host::from_name(domain.as_bytes()), below) {
-        (Host::Name(name), false) => Ok(Destination::Name(name)),
-        (Host::Name(name), true) => Ok(Destination::Below(name)),
+        (Host::Name(name), false) => Ok(DestinationSet::Name(name)),
+        (Host::Name(name), true) => Ok(DestinationSet::Below(name)),
         _ => Err(format!(
             "{} is not a destination; write one address, a prefix as 140.113., a range \
              as 10.0.0.0/8, a host name, *.domain, or - for any",
@@ -255,13 +255,13 @@ fn parse_destination(word: &str) -> Result<Destination, String> {
 }
 
 /// Any of the address forms; `None` if the word is not meant as an address.
-fn parse_addresses(word: &str) -> Result<Option<Addresses>, String> {
+fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> {
     if is_any(word) {
-        return Ok(Some(Addresses::Any));
+        return Ok(Some(AddressSet::Any));
     }
     if let Ok(address) = word.parse::<IpAddr>() {
         return Ok(Some(match address {
-            IpAddr::V4(first) => Addresses::V4 { first, bits: 32 },
+            IpAddr::V4(first) => AddressSet::V4 { first, bits: 32 },
             IpAddr::V6(first) => canonical_v6(first, 128),
         }));
     }
@@ -272,7 +272,7 @@ fn parse_addresses(word: &str) -> Result<Option<Addresses>, String> {
 }
 
 /// `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
-fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, String> {
+fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, String> {
     let not_a_range = || {
         format!(
             "{} is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32",
@@ -285,7 +285,7 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, Strin
     let (first, range) = match address {
         IpAddr::V4(address) if bits <= 32 && all_digits => {
             let first = Ipv4Addr::from_bits(address.to_bits() & mask_v4(bits));
-            (IpAddr::V4(first), Addresses::V4 { first, bits })
+            (IpAddr::V4(first), AddressSet::V4 { first, bits })
         }
         IpAddr::V6(address) if bits <= 128 && all_digits => {
             let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
@@ -303,15 +303,15 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<Addresses, Strin
 
 /// What is judged as IPv4 (`::ffff:1.2.3.4`) must be so in a rule as well, or
 /// the rule would never match.
-fn canonical_v6(first: Ipv6Addr, bits: u8) -> Addresses {
+fn canonical_v6(first: Ipv6Addr, bits: u8) -> AddressSet {
     match (first.to_ipv4_mapped(), bits.checked_sub(96)) {
-        (Some(first), Some(bits)) => Addresses::V4 { first, bits },
-        _ => Addresses::V6 { first, bits },
+        (Some(first), Some(bits)) => AddressSet::V4 { first, bits },
+        _ => AddressSet::V6 { first, bits },
     }
 }
 
 /// `140.113.` or `140.113.*.*`: whole numbers from the left.
-fn parse_prefix(word: &str) -> Option<Addresses> {
+fn parse_prefix(word: &str) -> Option<AddressSet> {
     let mut parts: Vec<&str> = word.split('.').collect();
     if let [_, .., ""] = parts.as_slice() {
         parts.pop();
@@ -329,13 +329,13 @@ fn parse_prefix(word: &str) -> Option<Addresses> {
     let bits = u8::try_from(parts.len() * 8).ok()?;
     parts.resize(4, "0");
     let first = parts.join(".").parse().ok()?;
-    Some(Addresses::V4 { first, bits })
+    Some(AddressSet::V4 { first, bits })
 }
 
 /// `-`, `80`, `80,443`, `8000-8999`, or several of these with commas.
-fn parse_ports(word: &str) -> Result<Ports, String> {
+fn parse_ports(word: &str) -> Result<PortSet, String> {
     if is_any(word) {
-        return Ok(Ports::Any);
+        return Ok(PortSet::Any);
     }
     let not_ports = || {
         format!(
@@ -356,7 +356,7 @@ fn parse_ports(word: &str) -> Result<Ports, String> {
         }
         ranges.push(range);
     }
-    Ok(Ports::Among(ranges.into()))
+    Ok(PortSet::Among(ranges.into()))
 }
 
 /// A word of the file, fit for a message: escaped, and cut where it is long.
@@ -382,7 +382,7 @@ mod tests {
                 let shown: Vec<String> = rules.iter().map(ToString::to_string).collect();
                 shown.join("; ")
             }
-            Err(mistakes) => panic!("{line}: {mistakes:?}"),
+            Err(errors) => panic!("{line}: {errors:?}"),
         }
     }
 
@@ -406,14 +406,14 @@ mod tests {
                 "deny c 10. 5 1.2.3.4 80",
                 "deny   c 10.0.0.0/8 5 1.2.3.4 80",
             ),
-            // Modes.
+            // CommandSet.
             ("permit cb -", "permit cb - - - -"),
             ("permit BC -", "permit cb - - - -"),
             ("permit u -", "permit u - - - -"),
             ("permit cbu -", "permit - - - - -"),
             ("permit * *", "permit - - - - -"),
             ("PERMIT - -", "permit - - - - -"),
-            // Addresses.
+            // AddressSet.
             ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
             ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
             ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
@@ -435,7 +435,7 @@ mod tests {
             ),
             ("permit c *.example.org 80", "permit c - - *.example.org 80"),
             ("permit c localhost", "permit c - - localhost -"),
-            // Ports.
+            // PortSet.
             (
                 "permit c - 80,443,8000-8999",
                 "permit c - - - 80,443,8000-8999",
@@ -557,14 +557,14 @@ mod tests {
             ("permit c \u{0}", "\\x00"),
             ("permit c \u{1b}[2J", "\\x1b"),
         ] {
-            let mistakes = parse(line.as_bytes()).expect_err(line);
-            let [mistake] = mistakes.as_slice() else {
-                panic!("{line}: {mistakes:?}")
+            let errors = parse(line.as_bytes()).expect_err(line);
+            let [error] = errors.as_slice() else {
+                panic!("{line}: {errors:?}")
             };
-            assert_eq!(mistake.line, 1);
-            assert!(mistake.reason.contains(reason), "{line}: {mistake}");
+            assert_eq!(error.line, 1);
+            assert!(error.reason.contains(reason), "{line}: {error}");
             assert!(
-                mistake
+                error
                     .reason
                     .bytes()
                     .all(|byte| (0x20..0x7F).contains(&byte))
@@ -580,16 +580,16 @@ mod tests {
             Ok(1)
         );
         let long = [b"permit c ".as_slice(), &[b'x'; 1_000_000]].concat();
-        let mistakes = parse(&long).expect_err("too long a name");
-        assert!(mistakes[0].reason.len() < 300);
+        let errors = parse(&long).expect_err("too long a name");
+        assert!(errors[0].reason.len() < 300);
     }
 
     #[test]
     fn f06_every_mistake_is_told_with_its_line() {
-        let mistakes = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
-        let lines: Vec<usize> = mistakes.iter().map(|mistake| mistake.line).collect();
+        let errors = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!(lines, [2, 5]);
-        let mistakes = parse(&b"foo\n".repeat(1_000_000)).expect_err("bad lines");
-        assert_eq!(mistakes.len(), MOST_MISTAKES);
+        let errors = parse(&b"foo\n".repeat(1_000_000)).expect_err("bad lines");
+        assert_eq!(errors.len(), MAX_ERRORS);
     }
 }

@@ -10,36 +10,36 @@ const DAY: u16 = 24 * 60;
 
 /// A minute of the week, by the clock on the wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct WeekTime {
     /// Days since Monday, 0 to 6.
     day: u8,
     /// Minutes since midnight, 0 to 1439.
     minute: u16,
 }
 
-impl Moment {
+impl WeekTime {
     /// Monday, 00:00.
-    pub const MONDAY: Moment = Moment { day: 0, minute: 0 };
+    pub const MONDAY: WeekTime = WeekTime { day: 0, minute: 0 };
 
     /// The moment at this hour and minute, so many days after Monday; none if
     /// there is no such day, hour or minute.
-    pub fn new(days_since_monday: u8, hour: u8, minute: u8) -> Option<Moment> {
-        (days_since_monday < 7 && hour < 24 && minute < 60).then(|| Moment {
+    pub fn new(days_since_monday: u8, hour: u8, minute: u8) -> Option<WeekTime> {
+        (days_since_monday < 7 && hour < 24 && minute < 60).then(|| WeekTime {
             day: days_since_monday,
             minute: u16::from(hour) * 60 + u16::from(minute),
         })
     }
 
     /// Understands `fri/09:30`.
-    pub fn parse(text: &str) -> Option<Moment> {
+    pub fn parse(text: &str) -> Option<WeekTime> {
         let (day, time) = text.split_once('/')?;
         let day = day_number(day)?;
         let minute = minute_of_day(time).filter(|&minute| minute < DAY)?;
-        Some(Moment { day, minute })
+        Some(WeekTime { day, minute })
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for WeekTime {
     /// Writes `fri/09:30`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let day = DAYS.get(usize::from(self.day)).unwrap_or(&"?");
@@ -49,7 +49,7 @@ impl fmt::Display for Moment {
 
 /// When a rule counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hours {
+pub(super) enum Schedule {
     Always,
     Within(Box<[Span]>),
 }
@@ -71,7 +71,7 @@ const NO_TIME: &str =
 const NO_HOURS: &str = "names days without hours; write mon,wed/08:00-18:00, or sat/00:00-24:00";
 const NOTHING: &str = "ends when it begins; write 00:00-24:00 for the whole day";
 
-impl Hours {
+impl Schedule {
     /// Understands what may stand behind `time=`: hours, each with the days it
     /// is about in front. `mon,wed/08:00-18:00` is about two days, and hours that
     /// name none are about the same as those before them, or every day.
@@ -79,7 +79,7 @@ impl Hours {
     /// # Errors
     ///
     /// What to tell the operator, as a sentence without its subject.
-    pub(super) fn parse(text: &str) -> Result<Hours, &'static str> {
+    pub(super) fn parse(text: &str) -> Result<Schedule, &'static str> {
         let mut spans = Vec::new();
         let mut days = Days::ALL;
         let mut wants_hours = false;
@@ -102,21 +102,21 @@ impl Hours {
         if wants_hours {
             return Err(NO_HOURS);
         }
-        Ok(Hours::Within(spans.into()))
+        Ok(Schedule::Within(spans.into()))
     }
 
-    pub(super) fn has(&self, moment: Moment) -> bool {
+    pub(super) fn has(&self, moment: WeekTime) -> bool {
         match self {
-            Hours::Always => true,
-            Hours::Within(spans) => spans.iter().any(|span| span.has(moment)),
+            Schedule::Always => true,
+            Schedule::Within(spans) => spans.iter().any(|span| span.has(moment)),
         }
     }
 }
 
-impl fmt::Display for Hours {
+impl fmt::Display for Schedule {
     /// Writes ` time=mon-fri/08:00-18:00`, or nothing.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Hours::Within(spans) = self else {
+        let Schedule::Within(spans) = self else {
             return Ok(());
         };
         let mut before = " time=";
@@ -140,7 +140,7 @@ impl Span {
         Ok(Span { days, from, to })
     }
 
-    fn has(self, Moment { day, minute }: Moment) -> bool {
+    fn has(self, WeekTime { day, minute }: WeekTime) -> bool {
         let Span { days, from, to } = self;
         if from < to {
             return days.has(day) && (from..to).contains(&minute);
@@ -240,8 +240,8 @@ fn minute_of_day(text: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn hours(text: &str) -> Hours {
-        Hours::parse(text).unwrap_or_else(|why| panic!("{text} {why}"))
+    fn hours(text: &str) -> Schedule {
+        Schedule::parse(text).unwrap_or_else(|why| panic!("{text} {why}"))
     }
 
     fn shown(text: &str) -> String {
@@ -254,7 +254,7 @@ mod tests {
     fn within(text: &str, inside: &[&str], outside: &[&str]) {
         for (moments, expected) in [(inside, true), (outside, false)] {
             for moment in moments {
-                let at = Moment::parse(moment).expect(moment);
+                let at = WeekTime::parse(moment).expect(moment);
                 assert_eq!(hours(text).has(at), expected, "{moment} in {text}");
             }
         }
@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(shown(expected), expected);
         }
         for text in ["mon/00:00", "thu/09:05", "sun/23:59"] {
-            assert_eq!(Moment::parse(text).expect(text).to_string(), text);
+            assert_eq!(WeekTime::parse(text).expect(text).to_string(), text);
         }
     }
 
@@ -361,13 +361,13 @@ mod tests {
             ("mon/08:00-09:00,", NO_TIME),
             ("08:00-08:00", NOTHING),
         ] {
-            assert_eq!(Hours::parse(text), Err(told), "{text}");
+            assert_eq!(Schedule::parse(text), Err(told), "{text}");
         }
         for text in ["", "fri", "fri/", "fri/24:00", "fri/08:00-09:00", "8/08:00"] {
-            assert_eq!(Moment::parse(text), None, "{text}");
+            assert_eq!(WeekTime::parse(text), None, "{text}");
         }
         for (day, hour, minute) in [(7, 0, 0), (0, 24, 0), (0, 0, 60)] {
-            assert_eq!(Moment::new(day, hour, minute), None);
+            assert_eq!(WeekTime::new(day, hour, minute), None);
         }
     }
 }

@@ -1,30 +1,30 @@
 //! The firewall: `socks.conf` becomes a verdict.
 //!
-//! From text to verdict: [`parse`] understands a rules file, [`Rules::judge`]
-//! answers a [`Question`], and the [`Rulebook`] keeps the rules in force equal
-//! to the file without a restart, as every [`Book`] does.
+//! From text to verdict: [`parse`] understands a rules file, [`Rules::evaluate`]
+//! answers a [`AccessQuery`], and the [`RulesFile`] keeps the rules in force equal
+//! to the file without a restart, as every [`WatchedFile`] does.
 
 mod columns;
 mod grammar;
 mod hours;
-mod nobodys;
 mod rules;
+mod unusable_reason;
 
-use crate::book::{Book, Content, Mistake};
+use crate::book::{Content, SyntaxError, WatchedFile};
 
 pub use grammar::parse;
-pub use hours::Moment;
-pub use nobodys::nobodys;
+pub use hours::WeekTime;
 pub(crate) use rules::canonical;
-pub use rules::{Part, Question, Rule, Rules, Verdict};
+pub use rules::{AccessQuery, Column, Rule, Rules, Verdict};
+pub use unusable_reason::unusable_reason;
 
 /// The rules in force, and the file they come from.
-pub type Rulebook = Book<Rules>;
+pub type RulesFile = WatchedFile<Rules>;
 
 impl Content for Rules {
     const NAME: &'static str = "rules";
 
-    fn parse(text: &[u8]) -> Result<Rules, Vec<Mistake>> {
+    fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
         parse(text)
     }
 }

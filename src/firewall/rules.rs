@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::columns::{Addresses, Destination, Fit, Modes, Ports, Users};
-use super::hours::{Hours, Moment};
+use super::columns::{AddressSet, CommandSet, DestinationSet, Match, PortSet, UserSet};
+use super::hours::{Schedule, WeekTime};
 use crate::wire::{Command, HostName};
 
 /// All rules of one file, in its order. The first that matches decides; where
@@ -19,20 +19,20 @@ pub struct Rules {
 pub struct Rule {
     pub(super) line: usize,
     pub(super) permits: bool,
-    pub(super) modes: Modes,
-    pub(super) source: Addresses,
-    pub(super) source_ports: Ports,
-    pub(super) destination: Destination,
-    pub(super) destination_ports: Ports,
-    pub(super) users: Users,
-    pub(super) hours: Hours,
+    pub(super) modes: CommandSet,
+    pub(super) source: AddressSet,
+    pub(super) source_ports: PortSet,
+    pub(super) destination: DestinationSet,
+    pub(super) destination_ports: PortSet,
+    pub(super) users: UserSet,
+    pub(super) hours: Schedule,
     pub(super) ident: bool,
     pub(super) auth: bool,
 }
 
 /// One connection somebody asks for: exactly what would be dialled or awaited.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct AccessQuery<'a> {
     /// What is asked.
     pub command: Command,
     /// The client.
@@ -50,10 +50,10 @@ pub struct Question<'a> {
     /// The port of the request. `None`: any.
     pub port: Option<u16>,
     /// When it is asked.
-    pub moment: Moment,
+    pub moment: WeekTime,
 }
 
-/// The answer to a [`Question`].
+/// The answer to a [`AccessQuery`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// May the connection be made?
@@ -74,7 +74,7 @@ impl Verdict {
         self.permitted && (confirmed || !self.ident)
     }
 
-    fn by(rule: Option<&Rule>, asked: &Question<'_>) -> Verdict {
+    fn by(rule: Option<&Rule>, asked: &AccessQuery<'_>) -> Verdict {
         Verdict {
             permitted: rule.is_some_and(|rule| rule.permits),
             ident: rule.is_some_and(|rule| rule.wants_proof(asked)),
@@ -104,7 +104,7 @@ impl fmt::Display for Verdict {
 
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Column {
     /// The command.
     Mode,
     /// The client's address.
@@ -112,7 +112,7 @@ pub enum Part {
     /// The client's port.
     SourcePort,
     /// The address or name asked for.
-    Destination,
+    DestinationSet,
     /// The port asked for.
     DestinationPort,
     /// The user id.
@@ -121,17 +121,17 @@ pub enum Part {
     Time,
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Column {
     /// Writes it as the columns of `socks.conf` are called.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Part::Mode => "mode",
-            Part::Source => "src-ip",
-            Part::SourcePort => "src-port",
-            Part::Destination => "dst-ip",
-            Part::DestinationPort => "dst-port",
-            Part::User => "user",
-            Part::Time => "time",
+            Column::Mode => "mode",
+            Column::Source => "src-ip",
+            Column::SourcePort => "src-port",
+            Column::DestinationSet => "dst-ip",
+            Column::DestinationPort => "dst-port",
+            Column::User => "user",
+            Column::Time => "time",
         })
     }
 }
@@ -147,32 +147,32 @@ impl Rules {
     /// be said about any: yes by some rule, first of all by one that needs no
     /// identd, or no, by the one that leaves nothing to those behind it. So
     /// nobody without a permit makes us ask the resolver, or wait for a peer.
-    pub fn judge(&self, question: &Question<'_>) -> Verdict {
-        let question = question.canonical();
-        match question.is_of_any_datagram() {
-            true => self.decide(&question, |rule| rule.fit_any_datagram(&question)),
-            false => self.decide(&question, |rule| rule.fit(&question)),
+    pub fn evaluate(&self, query: &AccessQuery<'_>) -> Verdict {
+        let query = query.canonical();
+        match query.is_of_any_datagram() {
+            true => self.decide(&query, |rule| rule.fit_any_datagram(&query)),
+            false => self.decide(&query, |rule| rule.fit(&query)),
         }
     }
 
-    fn decide(&self, question: &Question<'_>, fit: impl Fn(&Rule) -> Fit) -> Verdict {
+    fn decide(&self, query: &AccessQuery<'_>, fit: impl Fn(&Rule) -> Match) -> Verdict {
         let mut with_ident = None;
         for rule in &self.rules {
             match fit(rule) {
-                Fit::No => {}
-                Fit::Perhaps if !rule.permits => {}
-                Fit::Perhaps if rule.wants_proof(question) => {
+                Match::No => {}
+                Match::Unknown if !rule.permits => {}
+                Match::Unknown if rule.wants_proof(query) => {
                     with_ident.get_or_insert(rule);
                 }
-                Fit::Perhaps => return Verdict::by(Some(rule), question),
-                Fit::Yes if rule.permits && !rule.wants_proof(question) => {
-                    return Verdict::by(Some(rule), question);
+                Match::Unknown => return Verdict::by(Some(rule), query),
+                Match::Yes if rule.permits && !rule.wants_proof(query) => {
+                    return Verdict::by(Some(rule), query);
                 }
                 // A no, or one more that wants identd.
-                Fit::Yes => return Verdict::by(with_ident.or(Some(rule)), question),
+                Match::Yes => return Verdict::by(with_ident.or(Some(rule)), query),
             }
         }
-        Verdict::by(with_ident, question)
+        Verdict::by(with_ident, query)
     }
 
     /// How many rules there are.
@@ -189,18 +189,18 @@ impl Rules {
     pub fn ask_for_source_port(&self) -> bool {
         self.rules
             .iter()
-            .any(|rule| rule.source_ports != Ports::Any)
+            .any(|rule| rule.source_ports != PortSet::Any)
     }
 
     /// Is there a rule for which the user matters?
     pub fn ask_for_user(&self) -> bool {
-        let asks = |rule: &Rule| rule.users != Users::Any || rule.is_strict();
+        let asks = |rule: &Rule| rule.users != UserSet::Any || rule.is_strict();
         self.rules.iter().any(asks)
     }
 
     /// Is there a rule that does not count all the time?
     pub fn ask_for_time(&self) -> bool {
-        self.rules.iter().any(|rule| rule.hours != Hours::Always)
+        self.rules.iter().any(|rule| rule.hours != Schedule::Always)
     }
 
     /// The rules in the order in which they are asked.
@@ -215,10 +215,10 @@ impl Rules {
             rule.permits
                 && (rule.modes.has(Command::Connect) || rule.modes.has(Command::Associate))
                 && rule.source.has_a_family()
-                && rule.source_ports == Ports::Any
+                && rule.source_ports == PortSet::Any
                 && rule.destination.has_a_family()
-                && rule.destination_ports == Ports::Any
-                && rule.users == Users::Any
+                && rule.destination_ports == PortSet::Any
+                && rule.users == UserSet::Any
                 && (!rule.auth || rule.is_for_socks4())
         };
         self.rules.iter().find(open).map(|rule| rule.line)
@@ -226,7 +226,7 @@ impl Rules {
 
     /// The lines that permit users whom any client can claim to be.
     pub fn unchecked_users(&self) -> Vec<usize> {
-        self.lines(|rule| rule.permits && rule.users != Users::Any && !rule.is_strict())
+        self.lines(|rule| rule.permits && rule.users != UserSet::Any && !rule.is_strict())
     }
 
     /// The lines that trust the identd of any machine, whose owner lets it say
@@ -255,7 +255,7 @@ impl Rules {
 
     /// The lines that deny users. Whoever claims to be another walks around them.
     pub fn denials_by_user(&self) -> Vec<usize> {
-        self.lines(|rule| !rule.permits && rule.users != Users::Any)
+        self.lines(|rule| !rule.permits && rule.users != UserSet::Any)
     }
 
     fn lines(&self, of: impl Fn(&Rule) -> bool) -> Vec<usize> {
@@ -287,30 +287,30 @@ impl Rule {
 
     /// Does it want a proof that this client still owes? A login is one, but not
     /// where identd is asked for by name.
-    fn wants_proof(&self, asked: &Question<'_>) -> bool {
+    fn wants_proof(&self, asked: &AccessQuery<'_>) -> bool {
         self.ident || self.auth && !asked.logged_in
     }
 
-    /// What of the question the rule does not match, in the order of its columns;
+    /// What of the query the rule does not match, in the order of its columns;
     /// nothing if it matches, or may match when the address is known.
-    pub fn mismatches(&self, question: &Question<'_>) -> Vec<Part> {
-        let asked = question.canonical();
+    pub fn mismatches(&self, query: &AccessQuery<'_>) -> Vec<Column> {
+        let asked = query.canonical();
         let parts = [
-            (Part::Mode, self.modes.has(asked.command).into()),
-            (Part::Source, self.source.has(asked.source.ip()).into()),
+            (Column::Mode, self.modes.has(asked.command).into()),
+            (Column::Source, self.source.has(asked.source.ip()).into()),
             (
-                Part::SourcePort,
+                Column::SourcePort,
                 self.source_ports.fit(Some(asked.source.port())),
             ),
-            (Part::Destination, self.fit_destination(&asked)),
+            (Column::DestinationSet, self.fit_destination(&asked)),
             (
-                Part::DestinationPort,
+                Column::DestinationPort,
                 self.destination_ports.fit(asked.port),
             ),
-            (Part::User, self.users.has(asked.user).into()),
-            (Part::Time, self.hours.has(asked.moment).into()),
+            (Column::User, self.users.has(asked.user).into()),
+            (Column::Time, self.hours.has(asked.moment).into()),
         ];
-        let differs = |&(part, fit)| (fit == Fit::No).then_some(part);
+        let differs = |&(part, fit)| (fit == Match::No).then_some(part);
         parts.iter().filter_map(differs).collect()
     }
 
@@ -320,18 +320,18 @@ impl Rule {
     }
 
     /// Does the rule match some datagram of an association?
-    fn fit_any_datagram(&self, asked: &Question<'_>) -> Fit {
+    fn fit_any_datagram(&self, asked: &AccessQuery<'_>) -> Match {
         let destination = self.fit_destination(asked);
         match self.mismatches(asked).as_slice() {
             [] => destination.min(self.destination_ports.fit(asked.port)),
-            _ => Fit::No,
+            _ => Match::No,
         }
     }
 
-    fn fit_destination(&self, asked: &Question<'_>) -> Fit {
+    fn fit_destination(&self, asked: &AccessQuery<'_>) -> Match {
         match self.destination.fit(asked.name, asked.address) {
             // It may have the name that this rule is about.
-            Fit::No if asked.is_of_any_datagram() => Fit::Perhaps,
+            Match::No if asked.is_of_any_datagram() => Match::Unknown,
             fit => fit,
         }
     }
@@ -340,30 +340,31 @@ impl Rule {
     /// but this is asked of ten thousand rules. So it stops at the first no, and
     /// begins with what most rules differ in: the rest of them is then not even
     /// fetched from memory.
-    fn fit(&self, asked: &Question<'_>) -> Fit {
+    fn fit(&self, asked: &AccessQuery<'_>) -> Match {
         let may_match = self.modes.has(asked.command)
             && self.source.has(asked.source.ip())
-            && self.source_ports.fit(Some(asked.source.port())) == Fit::Yes;
+            && self.source_ports.fit(Some(asked.source.port())) == Match::Yes;
         if !may_match {
-            return Fit::No;
+            return Match::No;
         }
         let destination = self.destination.fit(asked.name, asked.address);
-        if destination == Fit::No || !self.users.has(asked.user) || !self.hours.has(asked.moment) {
-            return Fit::No;
+        if destination == Match::No || !self.users.has(asked.user) || !self.hours.has(asked.moment)
+        {
+            return Match::No;
         }
         destination.min(self.destination_ports.fit(asked.port))
     }
 }
 
-impl Question<'_> {
+impl AccessQuery<'_> {
     /// Is it about some datagram of an association, to whatever address or name?
     fn is_of_any_datagram(&self) -> bool {
         self.command == Command::Associate && self.address.is_none() && self.name.is_none()
     }
 
     /// With addresses as they are judged.
-    fn canonical(&self) -> Question<'_> {
-        Question {
+    fn canonical(&self) -> AccessQuery<'_> {
+        AccessQuery {
             source: canonical(self.source),
             address: self.address.map(|address| address.to_canonical()),
             ..*self
@@ -412,21 +413,21 @@ mod tests {
     }
 
     /// Monday morning.
-    fn moment() -> Moment {
-        Moment::parse("mon/09:00").expect("a moment")
+    fn moment() -> WeekTime {
+        WeekTime::parse("mon/09:00").expect("a moment")
     }
 
     /// `c 10.0.0.5 [name=]address port`: permitted, and by which line?
-    fn judge(rules: &Rules, question: &str) -> (bool, Option<usize>) {
-        let words: Vec<&str> = question.split_whitespace().collect();
+    fn evaluate(rules: &Rules, query: &str) -> (bool, Option<usize>) {
+        let words: Vec<&str> = query.split_whitespace().collect();
         let &[mode, source, target, port] = words.as_slice() else {
-            panic!("{question}")
+            panic!("{query}")
         };
         let (asked, address) = match target.split_once('=') {
             Some((asked, address)) => (Some(name(asked)), address),
             None => (None, target),
         };
-        let verdict = rules.judge(&Question {
+        let verdict = rules.evaluate(&AccessQuery {
             command: if mode == "c" {
                 Command::Connect
             } else {
@@ -453,7 +454,7 @@ mod tests {
              permit cb 10.9.9.9 - www.example.org -\n\
              permit c 2001:db8::/32 - ::1 -\n",
         );
-        for (question, permitted, line) in [
+        for (query, permitted, line) in [
             ("c 1.2.3.4 140.113.255.1 80", true, Some(1)),
             ("c 1.2.3.4 140.114.0.1 80", false, None),
             ("b 1.2.3.4 140.113.0.1 80", false, None),
@@ -483,17 +484,17 @@ mod tests {
             ("c 2001:db8::7 ::1 80", true, Some(6)),
             ("c 2001:db9::7 ::1 80", false, None),
         ] {
-            assert_eq!(judge(&rules, question), (permitted, line), "{question}");
+            assert_eq!(evaluate(&rules, query), (permitted, line), "{query}");
         }
     }
 
     #[test]
     fn f10_addresses_are_compared_number_by_number() {
         let rules = rules("permit c 140.113.1.*\n");
-        assert!(judge(&rules, "c 1.1.1.1 140.113.1.0 80").0);
-        assert!(judge(&rules, "c 1.1.1.1 140.113.1.255 80").0);
-        assert!(!judge(&rules, "c 1.1.1.1 140.113.10.1 80").0);
-        assert!(!judge(&rules, "c 1.1.1.1 140.113.11.1 80").0);
+        assert!(evaluate(&rules, "c 1.1.1.1 140.113.1.0 80").0);
+        assert!(evaluate(&rules, "c 1.1.1.1 140.113.1.255 80").0);
+        assert!(!evaluate(&rules, "c 1.1.1.1 140.113.10.1 80").0);
+        assert!(!evaluate(&rules, "c 1.1.1.1 140.113.11.1 80").0);
     }
 
     #[test]
@@ -503,12 +504,12 @@ mod tests {
             let text = format!("permit c {}/{bits}\n", Ipv4Addr::from_bits(first));
             let rules = rules(&text);
             for address in [first, first | !mask_v4(bits as u8), 0xAAAA_AAAA] {
-                let question = format!("c 1.1.1.1 {} 80", Ipv4Addr::from_bits(address));
-                assert!(judge(&rules, &question).0, "{text}{question}");
+                let query = format!("c 1.1.1.1 {} 80", Ipv4Addr::from_bits(address));
+                assert!(evaluate(&rules, &query).0, "{text}{query}");
             }
             if let Some(below) = first.checked_sub(1) {
-                let question = format!("c 1.1.1.1 {} 80", Ipv4Addr::from_bits(below));
-                assert!(!judge(&rules, &question).0 || bits == 0);
+                let query = format!("c 1.1.1.1 {} 80", Ipv4Addr::from_bits(below));
+                assert!(!evaluate(&rules, &query).0 || bits == 0);
             }
         }
     }
@@ -530,7 +531,7 @@ mod tests {
             ("permit - 9.9.9.9 - - -\n", false, false),
         ] {
             let asked = name("a.org");
-            let unseen = Question {
+            let unseen = AccessQuery {
                 command: Command::Connect,
                 source: "1.2.3.4:5000".parse().unwrap(),
                 user: b"",
@@ -540,8 +541,8 @@ mod tests {
                 port: Some(80),
                 moment: moment(),
             };
-            let connect = rules(text).judge(&unseen);
-            let bind = rules(text).judge(&Question {
+            let connect = rules(text).evaluate(&unseen);
+            let bind = rules(text).evaluate(&AccessQuery {
                 command: Command::Bind,
                 name: None,
                 port: None,
@@ -555,7 +556,7 @@ mod tests {
     /// A CONNECT to 1.2.3.4:80 by this user at this moment; permitted, with
     /// identd, by which line?
     fn judge_user(text: &str, user: &str, at: &str) -> (bool, bool, Option<usize>) {
-        let verdict = rules(text).judge(&Question {
+        let verdict = rules(text).evaluate(&AccessQuery {
             command: Command::Connect,
             source: "10.0.0.5:5000".parse().unwrap(),
             user: user.as_bytes(),
@@ -563,7 +564,7 @@ mod tests {
             name: None,
             address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
             port: Some(80),
-            moment: Moment::parse(at).expect(at),
+            moment: WeekTime::parse(at).expect(at),
         });
         (verdict.permitted, verdict.ident, verdict.line)
     }
@@ -611,7 +612,7 @@ mod tests {
             ("permit c - ident\npermit c -\n", (true, true, Some(1))),
         ] {
             let asked = name("a.org");
-            let verdict = rules(text).judge(&Question {
+            let verdict = rules(text).evaluate(&AccessQuery {
                 command: Command::Connect,
                 source: "10.0.0.5:5000".parse().unwrap(),
                 user: b"",
@@ -635,7 +636,7 @@ mod tests {
     fn a_login_is_a_proof_for_auth_and_none_for_ident() {
         let judged = |text: &str, logged_in| {
             let asked = name("a.org");
-            let question = Question {
+            let query = AccessQuery {
                 command: Command::Connect,
                 source: "10.0.0.5:5000".parse().unwrap(),
                 user: b"alice",
@@ -645,7 +646,7 @@ mod tests {
                 port: Some(80),
                 moment: moment(),
             };
-            let verdict = rules(text).judge(&question);
+            let verdict = rules(text).evaluate(&query);
             assert!(verdict.permitted);
             (verdict.ident, verdict.auth, verdict.line)
         };
@@ -699,7 +700,7 @@ mod tests {
         let text = "permit b 11. 1-2 a.org 443 user=bob time=tue/08:00-09:00\n\
                     permit c 10. 5000 1. 80\n\
                     permit c - 443 user=alice\n";
-        let question = Question {
+        let query = AccessQuery {
             command: Command::Connect,
             source: "10.0.0.5:5000".parse().unwrap(),
             user: b"alice",
@@ -710,20 +711,17 @@ mod tests {
             moment: moment(),
         };
         let rules = rules(text);
-        let told: Vec<_> = rules
-            .iter()
-            .map(|rule| rule.mismatches(&question))
-            .collect();
+        let told: Vec<_> = rules.iter().map(|rule| rule.mismatches(&query)).collect();
         let all = vec![
-            Part::Mode,
-            Part::Source,
-            Part::SourcePort,
-            Part::Destination,
-            Part::DestinationPort,
-            Part::User,
-            Part::Time,
+            Column::Mode,
+            Column::Source,
+            Column::SourcePort,
+            Column::DestinationSet,
+            Column::DestinationPort,
+            Column::User,
+            Column::Time,
         ];
-        assert_eq!(told, [all, vec![], vec![Part::DestinationPort]]);
+        assert_eq!(told, [all, vec![], vec![Column::DestinationPort]]);
     }
 
     #[test]
@@ -759,8 +757,8 @@ mod tests {
         for end in std::iter::once(0).chain(ends) {
             let part = rules(&text[..end]);
             for first in 0..=4 {
-                let question = format!("c 9.9.9.9 {first}.2.1.1 80");
-                assert!(judge(&whole, &question).0 || !judge(&part, &question).0);
+                let query = format!("c 9.9.9.9 {first}.2.1.1 80");
+                assert!(evaluate(&whole, &query).0 || !evaluate(&part, &query).0);
             }
         }
     }

@@ -21,55 +21,55 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::event::{Ending, Event};
-use screen::Screen;
+use crate::event::{CloseReason, Event};
+use screen::Printer;
 pub use stdout::Stdout;
 
 /// Events that may wait to be printed. At 10,000 requests per second nearly a
 /// second's worth, and at most a few MB.
-const QUEUE: usize = 8192;
+const QUEUE_CAPACITY: usize = 8192;
 
 /// After all that was there the logger rests this long, too short for anybody to
 /// see. A busy server need not wake it for each event then, which would cost as
 /// much as a twentieth of a short session.
-const REST: Duration = Duration::from_millis(1);
+const BATCH_PAUSE: Duration = Duration::from_millis(1);
 
 /// How much is said on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detail {
+pub enum Verbosity {
     /// Only what keeps the server from doing its work.
     Errors,
     /// Also start and stop, and why requests are refused (at most one line a
     /// second each).
     #[default]
-    Usual,
+    Normal,
     /// Also a line for every ended session.
     Sessions,
 }
 
 /// Where the output goes, and how much of it there is.
-pub struct Output {
+pub struct OutputConfig {
     /// Gets the screen messages, as [`Stdout`] does; `None`: there are none.
     pub screen: Option<Box<dyn Write + Send>>,
     /// Gets everything else.
     pub diagnostics: Box<dyn Write + Send>,
     /// How much that is.
-    pub detail: Detail,
+    pub detail: Verbosity,
 }
 
 /// A handle to tell the logger what happened. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Log {
     events: Sender<Event>,
-    lost: Arc<Lost>,
-    detail: Detail,
+    lost: Arc<DroppedCounts>,
+    detail: Verbosity,
     has_screen: bool,
 }
 
-/// What found the queue full, since somebody last asked.
+/// What found the queue full, since somebody last request.
 #[derive(Debug, Default)]
-struct Lost {
-    /// Screen messages.
+struct DroppedCounts {
+    /// Printer messages.
     messages: AtomicU64,
     /// Lines for stderr.
     lines: AtomicU64,
@@ -84,8 +84,8 @@ impl Log {
             return;
         }
         let (has_room, lost) = match event {
-            Event::Answered(_) => (true, &self.lost.messages),
-            _ => (self.events.len() < QUEUE / 2, &self.lost.lines),
+            Event::RequestAnswered(_) => (true, &self.lost.messages),
+            _ => (self.events.len() < QUEUE_CAPACITY / 2, &self.lost.lines),
         };
         if !has_room || self.events.try_send(event).is_err() {
             lost.fetch_add(1, Ordering::Relaxed);
@@ -95,16 +95,16 @@ impl Log {
     /// Will anybody see this event?
     fn wants(&self, event: &Event) -> bool {
         match event {
-            Event::Answered(_) => self.has_screen,
-            Event::TurnedAway(_) | Event::File { .. } => true,
-            Event::Closed(closed) => match closed.ending {
-                Ending::NoRequest(_) | Ending::Refused(_) | Ending::Withdrawn(_) => {
-                    self.detail >= Detail::Usual
-                }
-                _ => self.detail >= Detail::Sessions,
+            Event::RequestAnswered(_) => self.has_screen,
+            Event::Rejected(_) | Event::FileReloaded { .. } => true,
+            Event::SessionClosed(closed) => match closed.ending {
+                CloseReason::HandshakeFailed(_)
+                | CloseReason::Refused(_)
+                | CloseReason::PermitWithdrawn(_) => self.detail >= Verbosity::Normal,
+                _ => self.detail >= Verbosity::Sessions,
             },
             Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
-                self.detail >= Detail::Usual
+                self.detail >= Verbosity::Normal
             }
         }
     }
@@ -134,9 +134,9 @@ impl Logger {
 /// # Errors
 ///
 /// The system has no thread left.
-pub fn start(output: Output) -> io::Result<(Logger, Log)> {
-    let (events, queue) = bounded(QUEUE);
-    let lost = Arc::new(Lost::default());
+pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
+    let (events, queue) = bounded(QUEUE_CAPACITY);
+    let lost = Arc::new(DroppedCounts::default());
     let (leaving, left) = bounded(0);
     let log = Log {
         events,
@@ -148,20 +148,20 @@ pub fn start(output: Output) -> io::Result<(Logger, Log)> {
         .name("logger".to_owned())
         .spawn(move || {
             let _leaving: Sender<Infallible> = leaving;
-            print_events(&queue, &lost, Screen::new(output));
+            print_events(&queue, &lost, Printer::new(output));
         })?;
     Ok((Logger { left }, log))
 }
 
 /// The body of the logger thread.
-fn print_events(queue: &Receiver<Event>, lost: &Lost, mut screen: Screen) {
+fn print_events(queue: &Receiver<Event>, lost: &DroppedCounts, mut screen: Printer) {
     loop {
         match queue.recv_timeout(screen.patience()) {
             Ok(event) => {
                 screen.show(event);
-                let waiting = queue.try_iter().take(QUEUE);
+                let waiting = queue.try_iter().take(QUEUE_CAPACITY);
                 waiting.for_each(|event| screen.show(event));
-                thread::sleep(REST);
+                thread::sleep(BATCH_PAUSE);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -173,7 +173,7 @@ fn print_events(queue: &Receiver<Event>, lost: &Lost, mut screen: Screen) {
     screen.close();
 }
 
-fn note_lost(lost: &Lost, screen: &mut Screen) {
+fn note_lost(lost: &DroppedCounts, screen: &mut Printer) {
     screen.note_lost(
         lost.messages.swap(0, Ordering::Relaxed),
         lost.lines.swap(0, Ordering::Relaxed),

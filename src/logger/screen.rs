@@ -4,49 +4,49 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::sink::{Put, Sink};
-use super::{Detail, Output};
-use crate::book::News;
-use crate::event::{Answered, Asked, Closed, Drops, Ending, Event};
+use super::sink::{MessageWriter, WriteResult};
+use super::{OutputConfig, Verbosity};
+use crate::book::ReloadEvent;
+use crate::event::{ClientRequest, CloseReason, Drops, Event, RequestAnswered, SessionClosed};
 
 /// Lines of one topic on stderr come at most this often; those in between are
 /// counted.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// While nothing is held back, the logger has no reason to wake up.
-const FOR_EVER: Duration = Duration::from_secs(3600 * 24 * 365);
+const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// What would flood stderr if strangers could make us say it at will.
 #[derive(Clone, Copy, Debug)]
 enum Topic {
     Refused,
-    NoRequest,
-    TurnedAway,
+    HandshakeFailed,
+    Rejected,
     LostMessages,
     LostLines,
 }
 
 const TOPICS: [Topic; 5] = [
     Topic::Refused,
-    Topic::NoRequest,
-    Topic::TurnedAway,
+    Topic::HandshakeFailed,
+    Topic::Rejected,
     Topic::LostMessages,
     Topic::LostLines,
 ];
 
 /// The printer of events.
-pub(super) struct Screen {
-    screen: Option<Sink>,
-    diagnostics: Sink,
-    detail: Detail,
+pub(super) struct Printer {
+    screen: Option<MessageWriter>,
+    diagnostics: MessageWriter,
+    detail: Verbosity,
     throttles: [Throttle; TOPICS.len()],
 }
 
-impl Screen {
-    pub(super) fn new(output: Output) -> Screen {
-        Screen {
-            screen: output.screen.map(Sink::new),
-            diagnostics: Sink::new(output.diagnostics),
+impl Printer {
+    pub(super) fn new(output: OutputConfig) -> Printer {
+        Printer {
+            screen: output.screen.map(MessageWriter::new),
+            diagnostics: MessageWriter::new(output.diagnostics),
             detail: output.detail,
             throttles: Default::default(),
         }
@@ -55,11 +55,11 @@ impl Screen {
     /// Prints one event.
     pub(super) fn show(&mut self, event: Event) {
         match event {
-            Event::Answered(answered) => self.message(&answered),
-            Event::Closed(closed) => self.closed(&closed),
-            Event::TurnedAway(why) => self.throttled(Topic::TurnedAway, &why),
+            Event::RequestAnswered(answered) => self.message(&answered),
+            Event::SessionClosed(closed) => self.closed(&closed),
+            Event::Rejected(why) => self.throttled(Topic::Rejected, &why),
             Event::Listening(address) => self.say(&format_args!("listening on {address}")),
-            Event::File { path, about, news } => self.file(&path, about, &news),
+            Event::FileReloaded { path, about, event } => self.file(&path, about, &event),
             Event::FileUnchanged { path } => {
                 let path = path.display();
                 self.say(&format_args!("{path}: read again, nothing has changed"));
@@ -75,59 +75,62 @@ impl Screen {
     }
 
     /// What has become of a file that is followed.
-    fn file(&mut self, path: &Path, about: &str, news: &News) {
+    fn file(&mut self, path: &Path, about: &str, event: &ReloadEvent) {
         let shown = path.display();
-        match news {
-            News::Reloaded(content) if self.detail >= Detail::Usual => {
+        match event {
+            ReloadEvent::Reloaded(content) if self.detail >= Verbosity::Normal => {
                 self.say(&format_args!("{shown}: {content} in force"));
             }
-            News::Reloaded(_) => {}
-            News::Kept(unusable) => {
-                for line in unusable.describe(path) {
+            ReloadEvent::Reloaded(_) => {}
+            ReloadEvent::Kept(error) => {
+                for line in error.describe(path) {
                     self.say(&line);
                 }
                 self.say(&format_args!("the last good {about} stay in force"));
             }
-            News::BeingWritten => self.say(&format_args!(
+            ReloadEvent::BeingWritten => self.say(&format_args!(
                 "{shown}: somebody is still writing it; the last good {about} stay in force"
             )),
         }
     }
 
     /// One block on stdout, in one write, so that nothing comes in between.
-    fn message(&mut self, answered: &Answered) {
+    fn message(&mut self, answered: &RequestAnswered) {
         let Some(screen) = &mut self.screen else {
             return;
         };
         match screen.put(&block(answered)) {
-            Put::Written(0) | Put::Begun(None) | Put::Lost(None) => {}
-            Put::Written(lost) => {
+            WriteResult::Written(0)
+            | WriteResult::Partial(None)
+            | WriteResult::DroppedCounts(None) => {}
+            WriteResult::Written(lost) => {
                 if !say(&mut self.diagnostics, &lost_messages(lost)) {
                     screen.set_lost(lost);
                 }
             }
-            Put::Begun(Some(error)) | Put::Lost(Some(error)) => self.say(&format_args!(
-                "stdout: {error}; screen messages are lost, everything else goes on"
-            )),
+            WriteResult::Partial(Some(error)) | WriteResult::DroppedCounts(Some(error)) => self
+                .say(&format_args!(
+                    "stdout: {error}; screen messages are lost, everything else goes on"
+                )),
         }
     }
 
-    fn closed(&mut self, closed: &Closed) {
-        if self.detail >= Detail::Sessions {
+    fn closed(&mut self, closed: &SessionClosed) {
+        if self.detail >= Verbosity::Sessions {
             self.say(&SessionLine(closed));
             return;
         }
-        let Closed { client, ending, .. } = closed;
-        match (&closed.asked, ending) {
-            (Some(asked), Ending::Refused(_)) => {
-                self.throttled(Topic::Refused, &format_args!("{client} {asked} {ending}"));
+        let SessionClosed { client, ending, .. } = closed;
+        match (&closed.request, ending) {
+            (Some(request), CloseReason::Refused(_)) => {
+                self.throttled(Topic::Refused, &format_args!("{client} {request} {ending}"));
             }
-            (None, Ending::NoRequest(_)) => {
-                self.throttled(Topic::NoRequest, &format_args!("{client} {ending}"));
+            (None, CloseReason::HandshakeFailed(_)) => {
+                self.throttled(Topic::HandshakeFailed, &format_args!("{client} {ending}"));
             }
             // The operator has made us say it, not a stranger.
-            (Some(asked), Ending::Withdrawn(_)) => {
-                self.say(&format_args!("{client} {asked} {ending}"));
+            (Some(request), CloseReason::PermitWithdrawn(_)) => {
+                self.say(&format_args!("{client} {request} {ending}"));
             }
             _ => {}
         }
@@ -157,7 +160,7 @@ impl Screen {
     /// How long to wait for the next event before saying what was held back.
     pub(super) fn patience(&self) -> Duration {
         let holding = self.throttles.iter().any(|throttle| throttle.held > 0);
-        if holding { INTERVAL } else { FOR_EVER }
+        if holding { INTERVAL } else { NO_TIMEOUT }
     }
 
     /// Says how many lines were held back, for the topics of which a line may
@@ -170,8 +173,8 @@ impl Screen {
             }
             let what = match topic {
                 Topic::Refused => "refused since (-v tells each)",
-                Topic::NoRequest => "more without a request (-v tells each)",
-                Topic::TurnedAway => "more turned away",
+                Topic::HandshakeFailed => "more without a request (-v tells each)",
+                Topic::Rejected => "more turned away",
                 Topic::LostMessages => "screen messages dropped: nobody read them fast enough",
                 Topic::LostLines => "lines dropped: nobody read them fast enough",
             };
@@ -181,7 +184,7 @@ impl Screen {
         }
     }
 
-    /// Notes how many screen messages and lines found the queue full, to be
+    /// RequestLog how many screen messages and lines found the queue full, to be
     /// said in due time.
     pub(super) fn note_lost(&mut self, messages: u64, lines: u64) {
         for (topic, count) in [(Topic::LostMessages, messages), (Topic::LostLines, lines)] {
@@ -197,7 +200,7 @@ impl Screen {
             throttle.last = None;
         }
         self.show_held_back(Instant::now());
-        let lost = self.screen.take().map_or(0, Sink::close);
+        let lost = self.screen.take().map_or(0, MessageWriter::close);
         if lost > 0 {
             self.say(&lost_messages(lost));
         }
@@ -212,24 +215,24 @@ fn lost_messages(count: u64) -> String {
 
 /// One line on stderr; false if it is lost. How many were is told in front of the
 /// next that is not.
-fn say(diagnostics: &mut Sink, what: &dyn fmt::Display) -> bool {
+fn say(diagnostics: &mut MessageWriter, what: &dyn fmt::Display) -> bool {
     let notice = match diagnostics.lost() {
         0 => String::new(),
         lost => format!("threadsocks: stderr: {lost} lines were lost here\n"),
     };
     match diagnostics.put(&format!("{notice}threadsocks: {what}\n")) {
-        Put::Written(_) => true,
-        Put::Begun(_) => {
+        WriteResult::Written(_) => true,
+        WriteResult::Partial(_) => {
             diagnostics.set_lost(0);
             true
         }
-        Put::Lost(_) => false,
+        WriteResult::DroppedCounts(_) => false,
     }
 }
 
 /// The screen message: six lines and an empty one.
-fn block(answered: &Answered) -> String {
-    let Answered {
+fn block(answered: &RequestAnswered) -> String {
+    let RequestAnswered {
         client,
         destination,
         port,
@@ -263,14 +266,14 @@ fn counted(count: impl Into<u64>, what: &str) -> String {
 
 /// The line for an ended session: `key=value` pairs in a fixed order, so that
 /// other programs can read it too.
-struct SessionLine<'a>(&'a Closed);
+struct SessionLine<'a>(&'a SessionClosed);
 
 impl fmt::Display for SessionLine<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Closed {
+        let SessionClosed {
             session,
             client,
-            asked,
+            request,
             address,
             confirmed,
             rule,
@@ -282,13 +285,13 @@ impl fmt::Display for SessionLine<'_> {
         } = self.0;
         let now = humantime::format_rfc3339_seconds(sayable(SystemTime::now()));
         write!(out, "{now} s{session} client={client}")?;
-        if let Some(asked) = asked {
-            let Asked {
+        if let Some(request) = request {
+            let ClientRequest {
                 language,
                 command,
                 target,
                 ..
-            } = asked;
+            } = request;
             write!(
                 out,
                 " language={language} command={command} target={target}"
@@ -296,10 +299,10 @@ impl fmt::Display for SessionLine<'_> {
             if let Some(address) = address {
                 write!(out, " address={address}")?;
             }
-            if !asked.user.is_empty() {
-                write!(out, " user=\"{}\"", asked.user.escape_ascii())?;
+            if !request.user.is_empty() {
+                write!(out, " user=\"{}\"", request.user.escape_ascii())?;
             }
-            if asked.logged_in {
+            if request.logged_in {
                 out.write_str(" login=accepted")?;
             }
             if *confirmed {
@@ -420,7 +423,7 @@ mod tests {
     }
 
     fn answered(port: u16) -> Event {
-        Event::Answered(Answered {
+        Event::RequestAnswered(RequestAnswered {
             client: "127.0.0.1:1".parse().expect("an address"),
             destination: None,
             port,
@@ -433,10 +436,10 @@ mod tests {
     fn l04_a_message_that_was_broken_off_is_ended_before_the_next() {
         let (disk, said) = (Disk::default(), Disk::default());
         said.has_room_for(usize::MAX);
-        let mut screen = Screen::new(Output {
+        let mut screen = Printer::new(OutputConfig {
             screen: Some(Box::new(disk.clone())),
             diagnostics: Box::new(said.clone()),
-            detail: Detail::Usual,
+            detail: Verbosity::Normal,
         });
         let mut expected = String::new();
         // The first begins; the next two find no room, not even for its end; it
@@ -444,7 +447,7 @@ mod tests {
         for (port, room) in [(1, 50), (2, 0), (3, 7), (4, usize::MAX)] {
             disk.has_room_for(room);
             let event = answered(port);
-            if let (Event::Answered(answered), 1 | 4) = (&event, port) {
+            if let (Event::RequestAnswered(answered), 1 | 4) = (&event, port) {
                 expected.push_str(&block(answered));
             }
             screen.show(event);
@@ -456,10 +459,10 @@ mod tests {
     #[test]
     fn l05_a_line_on_stderr_that_was_broken_off_is_ended_before_the_next() {
         let said = Disk::default();
-        let mut screen = Screen::new(Output {
+        let mut screen = Printer::new(OutputConfig {
             screen: None,
             diagnostics: Box::new(said.clone()),
-            detail: Detail::Usual,
+            detail: Verbosity::Normal,
         });
         for (port, room) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             said.has_room_for(room);
@@ -479,10 +482,10 @@ mod tests {
     fn l05_what_stderr_loses_is_counted_to_the_last_line() {
         const LINES: u16 = 500;
         let said = Disk::default();
-        let mut screen = Screen::new(Output {
+        let mut screen = Printer::new(OutputConfig {
             screen: None,
             diagnostics: Box::new(said.clone()),
-            detail: Detail::Usual,
+            detail: Verbosity::Normal,
         });
         for port in 1..=LINES {
             said.has_room_for(usize::from(port * 7 % 50));

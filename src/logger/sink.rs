@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 /// Where messages go, one after the other, in one piece or not at all.
-pub(super) struct Sink {
+pub(super) struct MessageWriter {
     to: Box<dyn Write + Send>,
     /// What is missing of a message of which a part was written. It comes before
     /// the next, so that nobody ever sees half a message.
@@ -14,18 +14,18 @@ pub(super) struct Sink {
 
 /// What became of a message. A reason is told where it fails for the first time.
 #[derive(Debug)]
-pub(super) enum Put {
+pub(super) enum WriteResult {
     /// It is written, and so many before it were lost since it failed first.
     Written(u64),
     /// It has begun, and will be ended before the next.
-    Begun(Option<io::Error>),
+    Partial(Option<io::Error>),
     /// It is lost.
-    Lost(Option<io::Error>),
+    DroppedCounts(Option<io::Error>),
 }
 
-impl Sink {
-    pub(super) fn new(to: Box<dyn Write + Send>) -> Sink {
-        Sink {
+impl MessageWriter {
+    pub(super) fn new(to: Box<dyn Write + Send>) -> MessageWriter {
+        MessageWriter {
             to,
             rest: Vec::new(),
             lost: None,
@@ -44,7 +44,7 @@ impl Sink {
 
     /// Writes a message, with what is missing of the last one in front. One that
     /// has begun will be ended; one that has not is lost, and counted.
-    pub(super) fn put(&mut self, message: &str) -> Put {
+    pub(super) fn put(&mut self, message: &str) -> WriteResult {
         let begun = self.rest.len();
         let mut bytes = std::mem::take(&mut self.rest);
         bytes.extend(message.as_bytes());
@@ -54,13 +54,13 @@ impl Sink {
         self.rest = bytes.get(written..kept).unwrap_or_default().to_vec();
         let before = self.lost.take();
         let Err(error) = result else {
-            return Put::Written(before.unwrap_or(0));
+            return WriteResult::Written(before.unwrap_or(0));
         };
         let first = before.is_none().then_some(error);
         self.lost = Some(before.unwrap_or(0) + u64::from(!has_begun));
         match has_begun {
-            true => Put::Begun(first),
-            false => Put::Lost(first),
+            true => WriteResult::Partial(first),
+            false => WriteResult::DroppedCounts(first),
         }
     }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The end of one direction is passed on and leaves the other one open; an
-//! error ends both. The [`Meter`] shows from outside how far they have come.
+//! error ends both. The [`RelayState`] shows from outside how far they have come.
 
 mod copy;
 #[cfg(target_os = "linux")]
@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::net::{self, Deadline};
 use crate::sync::{AtomicBool, AtomicU64, thread};
 
-pub(crate) use copy::{LARGE, LULL};
+pub(crate) use copy::{IDLE_RELEASE, LARGE_BUFFER};
 #[cfg(target_os = "linux")]
 pub(crate) use splice::MAX_PIPES;
 /// Where nothing is spliced.
@@ -35,7 +35,7 @@ pub(crate) const MAX_PIPES: usize = 0;
 /// One end of a relayed connection. The client's may later be more than a
 /// socket (a stream with protection around it), so the pumps ask for no more
 /// than this.
-pub trait Leg {
+pub trait RelayStream {
     /// Waits for bytes; 0 means that this end sends no more.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ pub trait Leg {
     /// # Errors
     ///
     /// As poll(2).
-    fn has_more_within(&self, limit: Duration) -> io::Result<bool>;
+    fn wait_readable(&self, limit: Duration) -> io::Result<bool>;
 
     /// Waits until some of these bytes are on their way, and says how many.
     ///
@@ -59,15 +59,15 @@ pub trait Leg {
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Tells this end that no more will come; it may go on sending.
-    fn finish(&self);
+    fn shutdown_write(&self);
 
     /// Wakes whoever waits to read from this end, sends it nothing, and keeps
     /// nobody waiting any more who writes to it.
-    fn wake(&self);
+    fn interrupt_read(&self);
 
     /// Gives up what is on its way, so that this end learns that it did not get
     /// everything; wakes whoever waits to read from it, and sends nothing yet.
-    fn abandon(&self);
+    fn reset(&self);
 
     /// Is there no connection any more? Also true after both directions have
     /// properly ended.
@@ -78,12 +78,12 @@ pub trait Leg {
     fn socket(&self) -> Option<BorrowedFd<'_>>;
 }
 
-impl Leg for TcpStream {
+impl RelayStream for TcpStream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         io::Read::read(&mut { self }, buffer)
     }
 
-    fn has_more_within(&self, limit: Duration) -> io::Result<bool> {
+    fn wait_readable(&self, limit: Duration) -> io::Result<bool> {
         net::wait_readable(self, Deadline::after(limit))
     }
 
@@ -98,18 +98,18 @@ impl Leg for TcpStream {
     // A connection that is already gone can fail each of the following with
     // "not connected", and then there is nothing left to end.
 
-    fn finish(&self) {
+    fn shutdown_write(&self) {
         let _ = self.shutdown(Shutdown::Write);
     }
 
-    fn wake(&self) {
-        net::lose_patience(self);
+    fn interrupt_read(&self) {
+        net::shorten_send_timeout(self);
         let _ = self.shutdown(Shutdown::Read);
     }
 
-    fn abandon(&self) {
+    fn reset(&self) {
         net::reset_on_close(self);
-        self.wake();
+        self.interrupt_read();
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -119,34 +119,34 @@ impl Leg for TcpStream {
 
 /// How far both directions have come; what their two pumps know of each other.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub struct RelayState {
     /// From client to remote.
-    pub up: Gauge,
+    pub up: DirectionState,
     /// From remote to client.
-    pub down: Gauge,
+    pub down: DirectionState,
     /// Neither direction will come to its end: one of the pumps has met an error,
     /// or somebody else ends them.
-    abandoned: AtomicBool,
+    aborted: AtomicBool,
     /// Somebody else ends both directions, in which nothing moves.
     cut: AtomicBool,
 }
 
-impl Meter {
+impl RelayState {
     /// The pump from client to remote.
-    pub fn pump_up(&self) -> Pump<'_> {
-        Pump {
-            gauge: &self.up,
+    pub fn upstream(&self) -> RelayDirection<'_> {
+        RelayDirection {
+            direction: &self.up,
             back: &self.down,
-            meter: self,
+            state: self,
         }
     }
 
     /// The pump from remote to client.
-    pub fn pump_down(&self) -> Pump<'_> {
-        Pump {
-            gauge: &self.down,
+    pub fn downstream(&self) -> RelayDirection<'_> {
+        RelayDirection {
+            direction: &self.down,
             back: &self.up,
-            meter: self,
+            state: self,
         }
     }
 
@@ -157,41 +157,46 @@ impl Meter {
     /// Where nothing moves any more, a direction ends properly, unless its pump
     /// still holds bytes. Otherwise both ends are reset, since nobody may take a
     /// cut for an end.
-    pub fn cut<A: Leg, B: Leg>(&self, client: &A, remote: &B, is_at_rest: bool) {
+    pub fn terminate<A: RelayStream, B: RelayStream>(
+        &self,
+        client: &A,
+        remote: &B,
+        is_at_rest: bool,
+    ) {
         if is_at_rest {
             self.cut.store(true, Ordering::SeqCst);
-            client.wake();
-            remote.wake();
+            client.interrupt_read();
+            remote.interrupt_read();
         } else {
-            self.give_up(client, remote);
+            self.abort(client, remote);
         }
     }
 
     /// Both ends learn that they did not get everything, once all is over. The
     /// pumps wake up from reading, and write nothing any more.
-    fn give_up<A: Leg, B: Leg>(&self, one: &A, other: &B) {
-        self.abandoned.store(true, Ordering::SeqCst);
-        one.abandon();
-        other.abandon();
+    fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
+        self.aborted.store(true, Ordering::SeqCst);
+        one.reset();
+        other.reset();
     }
 
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::SeqCst)
+    fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
     }
 
-    fn is_cut(&self) -> bool {
+    fn is_terminated(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
     }
 
     /// Is nothing to be moved any more?
     fn is_over(&self) -> bool {
-        self.is_abandoned() || self.is_cut()
+        self.is_aborted() || self.is_terminated()
     }
 }
 
 /// How far one direction has come. One pump writes it, anybody may read it.
 #[derive(Debug, Default)]
-pub struct Gauge {
+pub struct DirectionState {
     bytes: AtomicU64,
     /// Does the pump hold bytes that are not written yet, or has it met an error
     /// and is about to deal with it?
@@ -199,7 +204,7 @@ pub struct Gauge {
     ended: AtomicBool,
 }
 
-impl Gauge {
+impl DirectionState {
     /// Bytes handed on so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -228,26 +233,26 @@ impl Gauge {
 }
 
 /// How often a pump looks what the other one is doing, when it must wait for it.
-const GLANCE: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How long a pump reads what nobody wants any more, so that last words on
 /// their way in the other direction are not lost: two seconds, and one more for
 /// each of these many bytes that went that way, at most a minute. That is more
 /// than the buffers hold for an end that reads at 1 Mbit/s.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-const LAST_WORDS_PER_SECOND: u64 = 64 << 10;
-const LONGEST_LAST_WORDS: Duration = Duration::from_secs(60);
+const MIN_LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_PER_SECOND: u64 = 64 << 10;
+const MAX_LINGER: Duration = Duration::from_secs(60);
 
 /// One of the two pumps; each is for one thread, and runs once.
 #[derive(Clone, Copy, Debug)]
-pub struct Pump<'a> {
-    gauge: &'a Gauge,
-    /// The gauge of the opposite direction.
-    back: &'a Gauge,
-    meter: &'a Meter,
+pub struct RelayDirection<'a> {
+    direction: &'a DirectionState,
+    /// The direction of the opposite direction.
+    back: &'a DirectionState,
+    state: &'a RelayState,
 }
 
-impl Pump<'_> {
+impl RelayDirection<'_> {
     /// Moves everything from one end to the other, and measures it. At the end
     /// of `from` tells `to`, and leaves the opposite direction open.
     ///
@@ -255,23 +260,23 @@ impl Pump<'_> {
     ///
     /// That of the first read or write that failed. Then the opposite direction
     /// is about to end as well.
-    pub fn run<A: Leg, B: Leg>(self, from: &A, to: &B) -> io::Result<()> {
-        let result = copy::copy(from, to, self.gauge, || self.meter.is_over());
+    pub fn run<A: RelayStream, B: RelayStream>(self, from: &A, to: &B) -> io::Result<()> {
+        let result = copy::copy(from, to, self.direction, || self.state.is_over());
         match &result {
             // It is cut, and some bytes were read and not written.
-            Ok(()) if self.meter.is_cut() && self.gauge.is_writing() => {
-                self.meter.give_up(from, to)
+            Ok(()) if self.state.is_terminated() && self.direction.is_writing() => {
+                self.state.abort(from, to)
             }
-            Ok(()) if self.was_no_end(from) => {}
-            Ok(()) => to.finish(),
+            Ok(()) if self.eof_hides_reset(from) => {}
+            Ok(()) => to.shutdown_write(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // No reset has been told to this pump.
-                self.gauge.set_writing(false);
-                self.outlive(from, to);
+                self.direction.set_writing(false);
+                self.linger(from, to);
             }
-            Err(_) => self.meter.give_up(from, to),
+            Err(_) => self.state.abort(from, to),
         }
-        self.gauge.end();
+        self.direction.end();
         result
     }
 
@@ -282,12 +287,12 @@ impl Pump<'_> {
     /// to `from`, it was told, and this one reads an end. The other is about to
     /// give up then: no write to a connection that is gone takes long, and none
     /// in a session that was cut goes on for long.
-    fn was_no_end<A: Leg>(self, from: &A) -> bool {
-        let is_odd = || from.is_gone() || self.meter.is_cut();
-        while is_odd() && self.back.is_writing() && !self.meter.is_abandoned() {
-            thread::sleep(GLANCE);
+    fn eof_hides_reset<A: RelayStream>(self, from: &A) -> bool {
+        let is_odd = || from.is_gone() || self.state.is_terminated();
+        while is_odd() && self.back.is_writing() && !self.state.is_aborted() {
+            thread::sleep(POLL_INTERVAL);
         }
-        self.meter.is_abandoned()
+        self.state.is_aborted()
     }
 
     /// `to` has said all it had to say, and then closed for good while `from`
@@ -295,12 +300,12 @@ impl Pump<'_> {
     /// and any reset would lose them: one of ours, or that which the system
     /// sends when a socket is closed with unread bytes. So what `from` still
     /// sends is read and dropped, slowly, for a while.
-    fn outlive<A: Leg, B: Leg>(self, from: &A, to: &B) {
-        let more = Duration::from_secs(self.back.bytes() / LAST_WORDS_PER_SECOND);
-        let deadline = Deadline::after((LAST_WORDS + more).min(LONGEST_LAST_WORDS));
-        let is_over = || deadline.is_over() || self.meter.is_over();
-        if !copy::discard(from, is_over) && !self.meter.is_cut() {
-            self.meter.give_up(from, to);
+    fn linger<A: RelayStream, B: RelayStream>(self, from: &A, to: &B) {
+        let more = Duration::from_secs(self.back.bytes() / LINGER_BYTES_PER_SECOND);
+        let deadline = Deadline::after((MIN_LINGER + more).min(MAX_LINGER));
+        let is_over = || deadline.is_over() || self.state.is_over();
+        if !copy::drain(from, is_over) && !self.state.is_terminated() {
+            self.state.abort(from, to);
         }
     }
 }
@@ -316,11 +321,11 @@ mod tests {
         let far = TcpStream::connect(listener.local_addr().expect("an address"));
         let (near, _) = listener.accept().expect("a connection");
         net::reset_on_close(&far.expect("a connection"));
-        let error = Leg::read(&near, &mut [0]).expect_err("a reset");
+        let error = RelayStream::read(&near, &mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(near.is_gone());
-        near.finish();
-        near.abandon();
-        assert_eq!(Leg::read(&near, &mut [0]).expect("an end"), 0);
+        near.shutdown_write();
+        near.reset();
+        assert_eq!(RelayStream::read(&near, &mut [0]).expect("an end"), 0);
     }
 }

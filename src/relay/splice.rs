@@ -16,8 +16,8 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use nix::unistd::pipe2;
 
-use super::Gauge;
-use super::copy::{LULL, Pause};
+use super::DirectionState;
+use super::copy::{IDLE_RELEASE, SpliceStop};
 use crate::net::{self, Deadline};
 
 /// Pipes at a time, each with two descriptors, in the whole process. More
@@ -28,16 +28,16 @@ pub(crate) const MAX_PIPES: usize = 32;
 /// Bytes a pipe may hold. It makes a pipe of sixteen pages one that takes what a
 /// socket has; all of ours together stay below what the system grants a user
 /// (16,384 pages).
-const CAPACITY: usize = 1 << 20;
+const PIPE_CAPACITY: usize = 1 << 20;
 
 /// Bytes moved out of the pipe by one splice(2), at first. The system sends a few
 /// pages at a time and waits for each of these sends as long as for a write: a
 /// slow reader, as long as it reads on, keeps a splice from us for many times that.
 /// So parts grow only while the reader is quick.
-const SMALLEST_PART: usize = 32 << 10;
+const MIN_PART: usize = 32 << 10;
 
 /// Larger parts save hardly any time.
-const LARGEST_PART: usize = 256 << 10;
+const MAX_PART: usize = 256 << 10;
 
 /// A reader that takes a part in less time is quick.
 const QUICK: Duration = Duration::from_millis(50);
@@ -79,7 +79,7 @@ impl Pipe {
         let place = Place::take()?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
         // A smaller one works too.
-        let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(CAPACITY as i32));
+        let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(PIPE_CAPACITY as i32));
         Some(Pipe {
             read_end,
             write_end,
@@ -96,35 +96,35 @@ impl Pipe {
         &self,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
-        gauge: &Gauge,
+        state: &DirectionState,
         is_over: &impl Fn() -> bool,
-    ) -> io::Result<Pause> {
+    ) -> io::Result<SpliceStop> {
         let mut is_first = true;
-        let mut part = SMALLEST_PART;
+        let mut part = MIN_PART;
         loop {
-            if !net::wait_readable(&from, Deadline::after(LULL))? {
-                return Ok(Pause::Lull);
+            if !net::wait_readable(&from, Deadline::after(IDLE_RELEASE))? {
+                return Ok(SpliceStop::Idle);
             }
-            let count = match pass(from, self.write_end.as_fd(), CAPACITY) {
+            let count = match pass(from, self.write_end.as_fd(), PIPE_CAPACITY) {
                 // The end, or the mark of an urgent byte: reading will tell.
-                Ok(0) => return Ok(Pause::Lull),
+                Ok(0) => return Ok(SpliceStop::Idle),
                 Ok(count) => count,
                 // These sockets cannot, or (EPERM, EACCES) a policy forbids it.
                 Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) if is_first => {
-                    return Ok(Pause::Unfit);
+                    return Ok(SpliceStop::Unsupported);
                 }
                 Err(error) => return Err(error.into()),
             };
             is_first = false;
             // As in `copy`.
-            gauge.set_writing(true);
+            state.set_writing(true);
             if is_over() {
-                return Ok(Pause::Over);
+                return Ok(SpliceStop::Stopped);
             }
-            if !self.empty(count, &mut part, to, gauge, is_over)? {
-                return Ok(Pause::Over);
+            if !self.empty(count, &mut part, to, state, is_over)? {
+                return Ok(SpliceStop::Stopped);
             }
-            gauge.set_writing(false);
+            state.set_writing(false);
         }
     }
 
@@ -139,7 +139,7 @@ impl Pipe {
         count: usize,
         part: &mut usize,
         to: BorrowedFd<'_>,
-        gauge: &Gauge,
+        state: &DirectionState,
         is_over: &impl Fn() -> bool,
     ) -> io::Result<bool> {
         let mut had_ended = false;
@@ -158,10 +158,10 @@ impl Pipe {
                 Err(error) => return Err(error.into()),
             };
             *part = match began.elapsed() < QUICK {
-                true => (*part * 2).min(LARGEST_PART),
-                false => SMALLEST_PART,
+                true => (*part * 2).min(MAX_PART),
+                false => MIN_PART,
             };
-            gauge.add(moved);
+            state.add(moved);
             left = left.saturating_sub(moved);
             if left > 0 && is_over() {
                 return Ok(false);

@@ -10,14 +10,14 @@ use nix::sys::socket::{
 };
 
 use super::association::Association;
-use super::duplex::{Ready, Relay};
+use super::duplex::{Granted, RelayKind};
 use super::enforce;
 use super::limits::max_associations;
-use super::names::Names;
-use super::notes::Notes;
-use super::permission::{obey, question};
-use super::registry::Visit;
-use crate::event::{Asked, Cause};
+use super::log_entry::RequestLog;
+use super::names::NameCache;
+use super::permission::{query, require_permit};
+use super::registry::Session;
+use crate::event::{ClientRequest, RequestError};
 use crate::net::Deadline;
 use crate::sync::{Mutex, OnceLock};
 
@@ -28,47 +28,52 @@ use crate::sync::{Mutex, OnceLock};
 /// the port of it counts, if it is not 0: the address must be that of its
 /// connection.
 pub(super) fn associate(
-    visit: &Arc<Visit>,
-    asked: &Asked,
-    notes: &mut Notes,
-) -> Result<Ready, Cause> {
-    let house = &visit.house;
-    let deadline = Deadline::after(house.settings.connect_timeout);
-    let verdict = house.rules().judge(&question(visit, asked));
-    obey(verdict, visit, asked, deadline, notes)?;
-    enforce::subject(visit, asked, vec![None], notes)?;
+    session: &Arc<Session>,
+    request: &ClientRequest,
+    log_entry: &mut RequestLog,
+) -> Result<Granted, RequestError> {
+    let context = &session.context;
+    let deadline = Deadline::after(context.settings.connect_timeout);
+    let verdict = context.rules().evaluate(&query(session, request));
+    require_permit(verdict, session, request, deadline, log_entry)?;
+    enforce::publish_and_recheck(session, request, vec![None], log_entry)?;
 
-    let most = max_associations(house.settings.max_sessions);
-    let reserved = house.mailboxes.reserve(most).ok_or(Cause::TooMany(most))?;
-    let reached = visit.client.local_addr();
-    let reached = reached.map_err(|_| Cause::ClientLeft)?;
-    let no_socket = |error| Cause::Exhausted("socket for datagrams", error);
-    let opened = house.ports.open(|port| inner(reached, port));
+    let most = max_associations(context.settings.max_sessions);
+    let reserved = context
+        .udp_bindings
+        .reserve(most)
+        .ok_or(RequestError::TooManyAssociations(most))?;
+    let reached = session.client.local_addr();
+    let reached = reached.map_err(|_| RequestError::ClientLeft)?;
+    let no_socket = |error| RequestError::ResourceExhausted("socket for datagrams", error);
+    let opened = context.ports.open(|port| inner(reached, port));
     let (inner, here) = opened.map_err(no_socket)?;
     // Behind the socket, to be dropped in front of it.
-    let mut mailbox = reserved;
-    mailbox.opens_at(here);
+    let mut binding = reserved;
+    binding.set_address(here);
     let outer = outer().map_err(no_socket)?;
-    let worker = house.workers.reserve();
-    let down = worker.map_err(|error| Cause::Exhausted("thread", error))?;
-    visit.become_association();
+    let thread = context.threads.reserve();
+    let down = thread.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
+    session.mark_udp_association();
     let association = Association {
-        _mailbox: mailbox,
+        _mailbox: binding,
         is_dual: outer.local_addr().is_ok_and(|here| here.is_ipv6()),
         inner,
         outer,
-        visit: Arc::clone(visit),
-        asked: asked.clone(),
-        confirmed: notes.confirmed,
+        session: Arc::clone(session),
+        request: request.clone(),
+        confirmed: log_entry.confirmed,
         client: OnceLock::new(),
         sent_to: Mutex::default(),
         rules: Mutex::default(),
-        names: Names::default(),
+        names: NameCache::default(),
     };
-    let advertised = house.settings.advertise;
-    Ok(Ready {
-        reply: asked.language.listening(here.port(), here.ip(), advertised),
-        relay: Relay::Datagrams(Arc::new(association), down),
+    let advertised = context.settings.advertise;
+    Ok(Granted {
+        reply: request
+            .language
+            .listening(here.port(), here.ip(), advertised),
+        relay: RelayKind::Datagrams(Arc::new(association), down),
     })
 }
 

@@ -6,7 +6,7 @@
 //!             <==============        |        <==============
 //! ```
 //!
-//! Both last as long as the connection over which the client has asked for them.
+//! Both last as long as the connection over which the client has request for them.
 //! A datagram that cannot be passed on is dropped, and that is all: so it is with
 //! datagrams everywhere.
 
@@ -18,94 +18,94 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, sendmsg};
 
-use super::drops::Dropped;
-use super::duplex::CutOnPanic;
-use super::inbox::Inbox;
-use super::mailboxes::Mailbox;
-use super::names::Names;
-use super::permission::question;
-use super::recent::Recent;
-use super::registry::Visit;
-use super::workers::Worker;
-use crate::event::Asked;
-use crate::firewall::{self, Question, Rules, canonical};
+use super::drops::DropReason;
+use super::duplex::TerminateOnPanic;
+use super::names::NameCache;
+use super::permission::query;
+use super::receiver::DatagramReceiver;
+use super::recent::PeerFilter;
+use super::registry::Session;
+use super::threads::ReservedThread;
+use super::udp_bindings::UdpBinding;
+use crate::event::ClientRequest;
+use crate::firewall::{self, AccessQuery, Rules, canonical};
 use crate::sync::{Mutex, OnceLock, lock};
-use crate::wire::socks5::{Header, header_length};
-use crate::wire::{Host, HostName, Target};
+use crate::wire::socks5::{UdpHeader, udp_header_length};
+use crate::wire::{Destination, Host, HostName};
 
 /// How long a look at the rules is good for, so that a flow of datagrams does not
 /// look for each: that would cost a sixth of their number.
-const MOMENT_AGO: Duration = Duration::from_millis(1);
+const RULES_TTL: Duration = Duration::from_millis(1);
 
 /// What both directions share.
 #[derive(Debug)]
 pub(super) struct Association {
     /// Stands in front of its socket, to be given back before that.
-    pub(super) _mailbox: Mailbox,
+    pub(super) _mailbox: UdpBinding,
     /// The socket towards the client.
     pub(super) inner: UdpSocket,
     /// The socket towards everybody else.
     pub(super) outer: UdpSocket,
     /// Does that speak IPv4 in the clothes of IPv6?
     pub(super) is_dual: bool,
-    pub(super) visit: Arc<Visit>,
-    pub(super) asked: Asked,
+    pub(super) session: Arc<Session>,
+    pub(super) request: ClientRequest,
     /// Has identd confirmed the user?
     pub(super) confirmed: bool,
     /// Where the client sends from: its first datagram tells.
     pub(super) client: OnceLock<SocketAddr>,
-    pub(super) sent_to: Mutex<Recent>,
+    pub(super) sent_to: Mutex<PeerFilter>,
     /// The rules, and when they were seen.
     pub(super) rules: Mutex<Option<(Arc<Rules>, Instant)>>,
-    pub(super) names: Names,
+    pub(super) names: NameCache,
 }
 
 impl Association {
     /// Relays until the client's connection ends. The calling thread takes the
-    /// direction from the client, the worker the other one.
-    pub(super) fn relay(self: Arc<Association>, down: Worker) {
-        down.start(format!("s{}-down", self.visit.number()), {
+    /// direction from the client, the thread the other one.
+    pub(super) fn relay(self: Arc<Association>, down: ReservedThread) {
+        down.start(format!("s{}-down", self.session.number()), {
             let association = Arc::clone(&self);
             move || {
-                let _guard = CutOnPanic(&association.visit);
-                association.pass_down();
+                let _guard = TerminateOnPanic(&association.session);
+                association.remote_loop();
             }
         });
-        self.pass_up();
+        self.client_loop();
         // Wakes the other direction. Fails only if the connection is gone.
-        let _ = self.visit.client.shutdown(Shutdown::Both);
+        let _ = self.session.client.shutdown(Shutdown::Both);
     }
 
-    fn pass_up(self: &Arc<Association>) {
-        let mut inbox = Inbox::of(&self.inner, &self.visit.client);
-        while let Some((datagram, from)) = inbox.next() {
+    fn client_loop(self: &Arc<Association>) {
+        let mut receiver = DatagramReceiver::of(&self.inner, &self.session.client);
+        while let Some((datagram, from)) = receiver.next() {
             if let Err(why) = self.take(datagram, from) {
-                self.visit.drops.count(why);
+                self.session.drops.count(why);
             }
         }
     }
 
     /// A datagram has come to the inner socket.
-    fn take(self: &Arc<Association>, datagram: &[u8], from: SocketAddr) -> Result<(), Dropped> {
+    fn take(self: &Arc<Association>, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
         if !self.is_client(canonical(from)) {
-            return Err(Dropped::Stranger);
+            return Err(DropReason::UnknownPeer);
         }
-        let (header, data) = Header::split(datagram).map_err(|_| Dropped::Unreadable)?;
+        let (header, data) = UdpHeader::split(datagram).map_err(|_| DropReason::BadHeader)?;
         if header.fragment != 0 {
-            return Err(Dropped::Unreadable);
+            return Err(DropReason::BadHeader);
         }
         if self.client.set(from).is_ok() {
             // From now on the system keeps others away. If it does not, we do.
             let _ = self.inner.connect(from);
         }
-        let Target { host, port } = header.target;
+        let Destination { host, port } = header.target;
         if port == 0 {
-            return Err(Dropped::Impossible);
+            return Err(DropReason::UnusableDestination);
         }
         match host {
             Host::Address(ip) => self.send(None, SocketAddr::new(ip, port), data),
-            Host::Name(name) => Names::send(self, name, port, data),
-            Host::Unusable(_) => Err(Dropped::Unreadable),
+            Host::Name(name) => NameCache::send(self, name, port, data),
+            Host::Invalid(_) => Err(DropReason::BadHeader),
         }
     }
 
@@ -114,8 +114,8 @@ impl Association {
         if let Some(&client) = self.client.get() {
             return from == canonical(client);
         }
-        let announced = self.asked.target.port;
-        from.ip() == self.visit.client_address.ip().to_canonical()
+        let announced = self.request.target.port;
+        from.ip() == self.session.client_address.ip().to_canonical()
             && (announced == 0 || announced == from.port())
     }
 
@@ -125,20 +125,23 @@ impl Association {
         name: Option<&HostName>,
         to: SocketAddr,
         data: &[u8],
-    ) -> Result<(), Dropped> {
+    ) -> Result<(), DropReason> {
         let to = canonical(to);
-        let is_ours = self.visit.house.mailboxes.has(to);
-        if is_ours || firewall::nobodys(to.ip(), to.port()).is_some() {
-            return Err(Dropped::Impossible);
+        let is_ours = self.session.context.udp_bindings.has(to);
+        if is_ours || firewall::unusable_reason(to.ip(), to.port()).is_some() {
+            return Err(DropReason::UnusableDestination);
         }
         if !self.permits(name, Some(to.ip()), to.port()) {
-            return Err(Dropped::Denied);
+            return Err(DropReason::Denied);
         }
         // Before it goes, so that no answer comes too soon.
         lock(&self.sent_to).add(to, name);
         let sent = self.outer.send_to(data, self.as_dialled(to));
-        sent.map_err(|_| Dropped::NotSent)?;
-        self.visit.meter.up.add(header_length(to.ip()) + data.len());
+        sent.map_err(|_| DropReason::SendFailed)?;
+        self.session
+            .relay
+            .up
+            .add(udp_header_length(to.ip()) + data.len());
         Ok(())
     }
 
@@ -150,11 +153,11 @@ impl Association {
         address: Option<IpAddr>,
         port: u16,
     ) -> bool {
-        let verdict = self.rules().judge(&Question {
+        let verdict = self.rules().evaluate(&AccessQuery {
             name,
             address,
             port: Some(port),
-            ..question(&self.visit, &self.asked)
+            ..query(&self.session, &self.request)
         });
         verdict.grants(self.confirmed)
     }
@@ -163,9 +166,9 @@ impl Association {
     fn rules(&self) -> Arc<Rules> {
         let mut last = lock(&self.rules);
         match &*last {
-            Some((rules, seen)) if seen.elapsed() < MOMENT_AGO => Arc::clone(rules),
+            Some((rules, seen)) if seen.elapsed() < RULES_TTL => Arc::clone(rules),
             _ => {
-                let rules = self.visit.house.rules();
+                let rules = self.session.context.rules();
                 *last = Some((Arc::clone(&rules), Instant::now()));
                 rules
             }
@@ -182,24 +185,24 @@ impl Association {
         }
     }
 
-    fn pass_down(&self) {
-        let mut inbox = Inbox::besides(&self.outer, &self.visit.client);
-        while let Some((data, from)) = inbox.next() {
+    fn remote_loop(&self) {
+        let mut receiver = DatagramReceiver::besides(&self.outer, &self.session.client);
+        while let Some((data, from)) = receiver.next() {
             match self.give(data, canonical(from)) {
-                Ok(count) => self.visit.meter.down.add(count),
-                Err(why) => self.visit.drops.count(why),
+                Ok(count) => self.session.relay.down.add(count),
+                Err(why) => self.session.drops.count(why),
             }
         }
     }
 
     /// Data has come to the outer socket. How many bytes it has with its header.
-    fn give(&self, data: &[u8], from: SocketAddr) -> Result<usize, Dropped> {
+    fn give(&self, data: &[u8], from: SocketAddr) -> Result<usize, DropReason> {
         if !self.is_awaited(from) {
-            return Err(Dropped::Stranger);
+            return Err(DropReason::UnknownPeer);
         }
-        let header = Header {
+        let header = UdpHeader {
             fragment: 0,
-            target: Target {
+            target: Destination {
                 host: Host::Address(from.ip()),
                 port: from.port(),
             },
@@ -208,7 +211,7 @@ impl Association {
         let parts = [IoSlice::new(&header), IoSlice::new(data)];
         let inner = self.inner.as_raw_fd();
         let sent = sendmsg::<()>(inner, &parts, &[], MsgFlags::MSG_DONTWAIT, None);
-        sent.map_err(|_| Dropped::NotSent)
+        sent.map_err(|_| DropReason::SendFailed)
     }
 
     /// Has the client sent something there, and may it still? Perhaps to another

@@ -4,32 +4,35 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
-use super::House;
-use super::destination::{Candidate, candidates};
-use super::duplex::{Down, Ready, Relay};
+use super::ServerContext;
+use super::destination::{PermittedAddress, permitted_addresses};
+use super::duplex::{Granted, RelayKind, ReverseDirection};
 use super::enforce;
-use super::notes::Notes;
-use super::permission::{obey, question};
-use super::registry::Visit;
-use crate::event::{Asked, Cause};
-use crate::firewall::Question;
-use crate::net::{self, Came, Deadline};
+use super::log_entry::RequestLog;
+use super::permission::{query, require_permit};
+use super::registry::Session;
+use crate::event::{ClientRequest, RequestError};
+use crate::firewall::AccessQuery;
+use crate::net::{self, BindWait, Deadline};
 
 /// Who may come.
-enum Expected {
+enum ExpectedPeer {
     /// The request said 0.0.0.0 or ::, which is kept here: whoever the rules
     /// permit when it comes.
     Anyone(IpAddr),
     /// The requested host, by any of its addresses.
-    These(Vec<Candidate>),
+    These(Vec<PermittedAddress>),
 }
 
-impl Expected {
-    /// `None` stands for any.
+impl ExpectedPeer {
+    /// `None` set_grant for any.
     fn addresses(&self) -> Vec<Option<IpAddr>> {
         match self {
-            Expected::Anyone(_) => vec![None],
-            Expected::These(candidates) => candidates.iter().map(|it| Some(it.address)).collect(),
+            ExpectedPeer::Anyone(_) => vec![None],
+            ExpectedPeer::These(permitted_addresses) => permitted_addresses
+                .iter()
+                .map(|it| Some(it.address))
+                .collect(),
         }
     }
 
@@ -37,10 +40,10 @@ impl Expected {
     /// the system would send to him. (The client may have reached us from another
     /// side.)
     fn sees_us_at(&self) -> Option<IpAddr> {
-        let Expected::These(candidates) = self else {
+        let ExpectedPeer::These(permitted_addresses) = self else {
             return None;
         };
-        let peer = candidates.first()?.address;
+        let peer = permitted_addresses.first()?.address;
         let any = match peer {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -54,8 +57,10 @@ impl Expected {
     /// The unspecified address on which all of these can reach us.
     fn any_address(&self) -> IpAddr {
         let is_v6 = match self {
-            Expected::Anyone(address) => address.is_ipv6(),
-            Expected::These(candidates) => candidates.iter().any(|it| it.address.is_ipv6()),
+            ExpectedPeer::Anyone(address) => address.is_ipv6(),
+            ExpectedPeer::These(permitted_addresses) => {
+                permitted_addresses.iter().any(|it| it.address.is_ipv6())
+            }
         };
         match is_v6 {
             // Also for IPv4, unless the system says otherwise.
@@ -67,65 +72,78 @@ impl Expected {
 
 /// Listens for the target under one total limit. The first of the two replies
 /// goes out here, with the port that the target must connect to.
-pub(super) fn bind(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Ready, Cause> {
-    let house = &visit.house;
-    let expected = expected(visit, asked, notes)?;
-    enforce::subject(visit, asked, expected.addresses(), notes)?;
-    let (listener, port) = listen(house, expected.any_address())
-        .map_err(|error| Cause::Exhausted("port to listen on", error))?;
-    let down = Down::reserve(visit)?;
+pub(super) fn bind(
+    session: &Arc<Session>,
+    request: &ClientRequest,
+    log_entry: &mut RequestLog,
+) -> Result<Granted, RequestError> {
+    let context = &session.context;
+    let expected = expected(session, request, log_entry)?;
+    enforce::publish_and_recheck(session, request, expected.addresses(), log_entry)?;
+    let (listener, port) = listen(context, expected.any_address())
+        .map_err(|error| RequestError::ResourceExhausted("port to listen on", error))?;
+    let down = ReverseDirection::reserve(session)?;
 
-    let reached = visit.client.local_addr();
-    let reached = reached.map_err(|_| Cause::ClientLeft)?.ip();
+    let reached = session.client.local_addr();
+    let reached = reached.map_err(|_| RequestError::ClientLeft)?.ip();
     let here = expected.sees_us_at().unwrap_or(reached);
-    let advertised = house.settings.advertise;
-    let first = asked.language.listening(port, here, advertised);
-    if !visit.tell(&first) {
-        return Err(Cause::ClientLeft);
+    let advertised = context.settings.advertise;
+    let first = request.language.listening(port, here, advertised);
+    if !session.send_reply(&first) {
+        return Err(RequestError::ClientLeft);
     }
 
-    let deadline = Deadline::after(house.settings.bind_timeout);
-    let (remote, peer) = match net::await_peer(&listener, &visit.client, deadline) {
-        Ok(Came::Peer(remote, peer)) => (remote, peer),
-        Ok(Came::ClientLeft) => return Err(Cause::ClientLeft),
-        Ok(Came::Nobody) => return Err(Cause::TooLate),
-        Err(error) => return Err(Cause::Exhausted("room for a connection", error)),
+    let deadline = Deadline::after(context.settings.bind_timeout);
+    let (remote, peer) = match net::wait_for_peer(&listener, &session.client, deadline) {
+        Ok(BindWait::Peer(remote, peer)) => (remote, peer),
+        Ok(BindWait::ClientLeft) => return Err(RequestError::ClientLeft),
+        Ok(BindWait::TimedOut) => return Err(RequestError::TimedOut),
+        Err(error) => {
+            return Err(RequestError::ResourceExhausted(
+                "room for a connection",
+                error,
+            ));
+        }
     };
     // The first that comes decides; nobody else is let in.
     drop(listener);
-    check(visit, &expected, peer, asked, deadline, notes)?;
-    if !visit.attach(remote) {
-        return Err(Cause::ClientLeft);
+    check(session, &expected, peer, request, deadline, log_entry)?;
+    if !session.attach(remote) {
+        return Err(RequestError::ClientLeft);
     }
-    enforce::subject(visit, asked, vec![notes.address], notes)?;
-    Ok(Ready {
-        reply: asked.language.has_come(peer),
-        relay: Relay::Streams(down),
+    enforce::publish_and_recheck(session, request, vec![log_entry.address], log_entry)?;
+    Ok(Granted {
+        reply: request.language.accepted(peer),
+        relay: RelayKind::Streams(down),
     })
 }
 
 /// Whom the client expects, as far as the rules permit it. Only the rules use
 /// the request's port, which may be 0.
-fn expected(visit: &Arc<Visit>, asked: &Asked, notes: &mut Notes) -> Result<Expected, Cause> {
-    let deadline = Deadline::after(visit.house.settings.connect_timeout);
-    let anyone = asked.target.host.address();
+fn expected(
+    session: &Arc<Session>,
+    request: &ClientRequest,
+    log_entry: &mut RequestLog,
+) -> Result<ExpectedPeer, RequestError> {
+    let deadline = Deadline::after(session.context.settings.connect_timeout);
+    let anyone = request.target.host.address();
     let Some(anyone) = anyone.filter(IpAddr::is_unspecified) else {
-        let candidates = candidates(visit, asked, deadline, notes)?;
-        return Ok(Expected::These(candidates));
+        let permitted_addresses = permitted_addresses(session, request, deadline, log_entry)?;
+        return Ok(ExpectedPeer::These(permitted_addresses));
     };
-    let anybody = Question {
+    let anybody = AccessQuery {
         port: None,
-        ..question(visit, asked)
+        ..query(session, request)
     };
-    let verdict = visit.house.rules().judge(&anybody);
-    obey(verdict, visit, asked, deadline, notes)?;
-    Ok(Expected::Anyone(anyone))
+    let verdict = session.context.rules().evaluate(&anybody);
+    require_permit(verdict, session, request, deadline, log_entry)?;
+    Ok(ExpectedPeer::Anyone(anyone))
 }
 
 /// Opens the listener on every address, whatever address clients reach us at:
 /// the peer comes from the other side.
-fn listen(house: &House, address: IpAddr) -> io::Result<(TcpListener, u16)> {
-    house.ports.open(|port| {
+fn listen(context: &ServerContext, address: IpAddr) -> io::Result<(TcpListener, u16)> {
+    context.ports.open(|port| {
         let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
         Ok((listener, port))
@@ -134,28 +152,28 @@ fn listen(house: &House, address: IpAddr) -> io::Result<(TcpListener, u16)> {
 
 /// Is this the peer that was expected?
 fn check(
-    visit: &Visit,
-    expected: &Expected,
+    session: &Session,
+    expected: &ExpectedPeer,
     peer: SocketAddr,
-    asked: &Asked,
+    request: &ClientRequest,
     deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<(), Cause> {
+    log_entry: &mut RequestLog,
+) -> Result<(), RequestError> {
     match expected {
-        Expected::These(candidates) => {
+        ExpectedPeer::These(permitted_addresses) => {
             let ip = peer.ip().to_canonical();
-            let known = candidates.iter().find(|known| known.address == ip);
-            let known = known.ok_or(Cause::Stranger(peer))?;
-            notes.destination(known.address, known.rule);
+            let known = permitted_addresses.iter().find(|known| known.address == ip);
+            let known = known.ok_or(RequestError::UnexpectedPeer(peer))?;
+            log_entry.destination(known.address, known.rule);
             Ok(())
         }
-        Expected::Anyone(_) => {
-            let verdict = visit.house.rules().judge(&Question {
+        ExpectedPeer::Anyone(_) => {
+            let verdict = session.context.rules().evaluate(&AccessQuery {
                 address: Some(peer.ip()),
-                ..question(visit, asked)
+                ..query(session, request)
             });
-            notes.peer(peer, verdict.line);
-            obey(verdict, visit, asked, deadline, notes)
+            log_entry.peer(peer, verdict.line);
+            require_permit(verdict, session, request, deadline, log_entry)
         }
     }
 }

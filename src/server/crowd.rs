@@ -1,4 +1,4 @@
-//! How many there are of something, in all and of each household.
+//! How many there are of something, in all and of each source_prefix.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,7 +9,7 @@ use crate::sync::{Mutex, lock};
 
 /// What counts as one client: an address of IPv4; of IPv6 the 64 bits in front,
 /// since whoever has one address there has all that begin like it.
-pub(super) fn household(client: IpAddr) -> IpAddr {
+pub(super) fn source_prefix(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
@@ -18,31 +18,31 @@ pub(super) fn household(client: IpAddr) -> IpAddr {
 
 /// Counts them.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct KeyCounts {
     all: usize,
     by_household: HashMap<IpAddr, usize>,
 }
 
-impl Crowd {
+impl KeyCounts {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.all
     }
 
-    /// How many of this household.
-    pub(super) fn len_of(&self, household: IpAddr) -> usize {
-        self.by_household.get(&household).copied().unwrap_or(0)
+    /// How many of this source_prefix.
+    pub(super) fn len_of(&self, source_prefix: IpAddr) -> usize {
+        self.by_household.get(&source_prefix).copied().unwrap_or(0)
     }
 
     /// One more.
-    pub(super) fn add(&mut self, household: IpAddr) {
+    pub(super) fn add(&mut self, source_prefix: IpAddr) {
         self.all += 1;
-        *self.by_household.entry(household).or_default() += 1;
+        *self.by_household.entry(source_prefix).or_default() += 1;
     }
 
     /// One less.
-    pub(super) fn remove(&mut self, household: IpAddr) {
-        if let Entry::Occupied(mut own) = self.by_household.entry(household) {
+    pub(super) fn remove(&mut self, source_prefix: IpAddr) {
+        if let Entry::Occupied(mut own) = self.by_household.entry(source_prefix) {
             self.all -= 1;
             *own.get_mut() -= 1;
             if *own.get() == 0 {
@@ -52,36 +52,41 @@ impl Crowd {
     }
 }
 
-/// A room that holds so many, and fewer of one household.
+/// A room that holds so many, and fewer of one source_prefix.
 #[derive(Debug, Default)]
-pub(super) struct Room(Arc<Mutex<Crowd>>);
+pub(super) struct KeyedSemaphore(Arc<Mutex<KeyCounts>>);
 
-/// One that is in it. Dropped when it leaves.
+/// One that is in it. DropReason when it leaves.
 #[derive(Debug)]
-pub(super) struct Present {
-    room: Arc<Mutex<Crowd>>,
-    household: IpAddr,
+pub(super) struct SlotGuard {
+    room: Arc<Mutex<KeyCounts>>,
+    source_prefix: IpAddr,
 }
 
-impl Room {
+impl KeyedSemaphore {
     /// Lets one in, unless there are as many as there may be, of all or of this
-    /// household.
-    pub(super) fn enter(&self, household: IpAddr, most: usize, most_own: usize) -> Option<Present> {
+    /// source_prefix.
+    pub(super) fn enter(
+        &self,
+        source_prefix: IpAddr,
+        most: usize,
+        most_own: usize,
+    ) -> Option<SlotGuard> {
         let mut crowd = lock(&self.0);
-        if crowd.len() >= most || crowd.len_of(household) >= most_own {
+        if crowd.len() >= most || crowd.len_of(source_prefix) >= most_own {
             return None;
         }
-        crowd.add(household);
-        Some(Present {
+        crowd.add(source_prefix);
+        Some(SlotGuard {
             room: Arc::clone(&self.0),
-            household,
+            source_prefix,
         })
     }
 }
 
-impl Drop for Present {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
-        lock(&self.room).remove(self.household);
+        lock(&self.room).remove(self.source_prefix);
     }
 }
 
@@ -100,13 +105,13 @@ mod tests {
             ("::1", "::"),
         ] {
             let [client, counted]: [IpAddr; 2] = [client, counted].map(|it| it.parse().unwrap());
-            assert_eq!(household(client), counted);
+            assert_eq!(source_prefix(client), counted);
         }
     }
 
     #[test]
     fn a_room_holds_so_many_and_fewer_of_one_household() {
-        let room = Room::default();
+        let room = KeyedSemaphore::default();
         let home = |number| IpAddr::V4(Ipv4Addr::from_bits(number));
         let first: Vec<_> = (0..3).map(|_| room.enter(home(1), 5, 3)).collect();
         assert!(first.iter().all(Option::is_some));

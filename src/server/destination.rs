@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use crossbeam_channel::{bounded, select};
 
-use super::notes::Notes;
-use super::permission::{confirm, obey, question};
-use super::registry::Visit;
-use crate::event::{Asked, Cause};
-use crate::firewall::{Question, Verdict};
+use super::log_entry::RequestLog;
+use super::permission::{query, require_ident, require_permit};
+use super::registry::Session;
+use crate::event::{ClientRequest, RequestError};
+use crate::firewall::{AccessQuery, Verdict};
 use crate::net::Deadline;
 use crate::resolve;
-use crate::wire::{Host, HostName, Language};
+use crate::wire::{Host, HostName, ReplyEncoder};
 
 /// An address that may be dialled or awaited, and the rule that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct PermittedAddress {
     pub(super) address: IpAddr,
     pub(super) rule: Option<usize>,
 }
@@ -27,48 +27,54 @@ pub(super) struct Candidate {
 ///
 /// For the screen, the first of them counts, or if there is none, the first that
 /// is not permitted.
-pub(super) fn candidates(
-    visit: &Arc<Visit>,
-    asked: &Asked,
+pub(super) fn permitted_addresses(
+    session: &Arc<Session>,
+    request: &ClientRequest,
     deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<Vec<Candidate>, Cause> {
-    let rules = visit.house.rules();
-    let unseen = question(visit, asked);
-    let addresses = match &asked.target.host {
+    log_entry: &mut RequestLog,
+) -> Result<Vec<PermittedAddress>, RequestError> {
+    let rules = session.context.rules();
+    let unseen = query(session, request);
+    let addresses = match &request.target.host {
         // IPv4 in IPv6's clothes is dialled as what it is.
         Host::Address(address) => vec![address.to_canonical()],
         Host::Name(name) => {
-            obey(rules.judge(&unseen), visit, asked, deadline, notes)?;
-            look_up(visit, name, asked.language, deadline)?
+            require_permit(
+                rules.evaluate(&unseen),
+                session,
+                request,
+                deadline,
+                log_entry,
+            )?;
+            look_up(session, name, request.language, deadline)?
         }
-        Host::Unusable(bad) => return Err(Cause::BadName(bad.clone())),
+        Host::Invalid(bad) => return Err(RequestError::InvalidHostName(bad.clone())),
     };
-    let judge = |address| {
+    let evaluate = |address| {
         let address = Some(address);
-        rules.judge(&Question { address, ..unseen })
+        rules.evaluate(&AccessQuery { address, ..unseen })
     };
-    let verdicts = addresses.into_iter().map(|it| (it, judge(it))).collect();
-    permitted(verdicts, visit, asked, deadline, notes)
+    let verdicts = addresses.into_iter().map(|it| (it, evaluate(it))).collect();
+    permitted(verdicts, session, request, deadline, log_entry)
 }
 
 /// Those of the addresses that may be used, some of them perhaps because identd
 /// confirms the user.
 fn permitted(
     verdicts: Vec<(IpAddr, Verdict)>,
-    visit: &Visit,
-    asked: &Asked,
+    session: &Session,
+    request: &ClientRequest,
     deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<Vec<Candidate>, Cause> {
+    log_entry: &mut RequestLog,
+) -> Result<Vec<PermittedAddress>, RequestError> {
     let with_ident = verdicts.iter().find(|(_, verdict)| verdict.ident).copied();
     let confirmed = match with_ident {
-        Some(_) => confirm(visit, asked, deadline, notes),
+        Some(_) => require_ident(session, request, deadline, log_entry),
         None => Ok(()),
     };
     let (granted, denied): (Vec<_>, Vec<_>) = verdicts
         .into_iter()
-        .partition(|(_, verdict)| verdict.grants(notes.confirmed));
+        .partition(|(_, verdict)| verdict.grants(log_entry.confirmed));
     // What is shown fits the reason.
     let decisive = with_ident.filter(|_| confirmed.is_err());
     let shown = granted
@@ -77,13 +83,13 @@ fn permitted(
         .or(decisive)
         .or(denied.first().copied());
     if let Some((address, verdict)) = shown {
-        notes.destination(address, verdict.line);
+        log_entry.destination(address, verdict.line);
         if granted.is_empty() {
             confirmed?;
-            return Err(Cause::Denied(verdict));
+            return Err(RequestError::Denied(verdict));
         }
     }
-    let candidate = |(address, verdict): (IpAddr, Verdict)| Candidate {
+    let candidate = |(address, verdict): (IpAddr, Verdict)| PermittedAddress {
         address,
         rule: verdict.line,
     };
@@ -93,28 +99,28 @@ fn permitted(
 /// Looks a name up on a thread of its own, since nothing can interrupt the
 /// resolver and the client must have its answer within the limit.
 fn look_up(
-    visit: &Arc<Visit>,
+    session: &Arc<Session>,
     name: &HostName,
-    language: Language,
+    language: ReplyEncoder,
     deadline: Deadline,
-) -> Result<Vec<IpAddr>, Cause> {
+) -> Result<Vec<IpAddr>, RequestError> {
     let (answer, found) = bounded(1);
-    let workers = &visit.house.workers;
-    let started = workers.start(format!("s{}-name", visit.number()), {
+    let threads = &session.context.threads;
+    let started = threads.start(format!("s{}-name", session.number()), {
         // The thread takes up room, even when nobody waits for it any more.
-        let (seat, name) = (visit.seat(), name.clone());
+        let (slot, name) = (session.slot(), name.clone());
         move || {
             // Fails when the client has been told that it took too long.
             let _ = answer.send(resolve::lookup(&name));
-            drop(seat);
+            drop(slot);
         }
     });
-    started.map_err(|error| Cause::Exhausted("thread", error))?;
-    let not_found = |why: String| Cause::NotFound(name.clone(), why);
+    started.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
+    let not_found = |why: String| RequestError::NotFound(name.clone(), why);
     let answer = select! {
         recv(found) -> answer => answer,
-        recv(visit.when_cut()) -> _ => return Err(Cause::ClientLeft),
-        default(deadline.remaining()) => return Err(Cause::TooLate),
+        recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),
+        default(deadline.remaining()) => return Err(RequestError::TimedOut),
     };
     let addresses = match answer {
         Ok(Ok(addresses)) => addresses,
@@ -122,7 +128,7 @@ fn look_up(
         // The thread panicked.
         Err(_) => return Err(not_found("the lookup broke off".to_owned())),
     };
-    let is_known = |address: &IpAddr| address.is_ipv4() || language.knows_ipv6();
+    let is_known = |address: &IpAddr| address.is_ipv4() || language.supports_ipv6();
     let known: Vec<IpAddr> = addresses.into_iter().filter(is_known).collect();
     if known.is_empty() {
         return Err(not_found("it has no IPv4 address".to_owned()));

@@ -7,20 +7,20 @@ use crate::sync::AtomicU64;
 
 /// Why a datagram is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
+pub(super) enum DropReason {
     /// The rules do not permit it.
     Denied,
     /// It comes from somebody from whom none is expected.
-    Stranger,
+    UnknownPeer,
     /// It has no good header, or is only a fragment.
-    Unreadable,
+    BadHeader,
     /// It goes to nobody's address, or to ourselves.
-    Impossible,
+    UnusableDestination,
     /// It would have to wait for its name with too many others, or the name has
     /// no address.
-    Nameless,
+    Unresolved,
     /// The system did not take it.
-    NotSent,
+    SendFailed,
 }
 
 /// How many of them there were in one association.
@@ -32,15 +32,15 @@ pub(super) struct DropCounter {
 }
 
 impl DropCounter {
-    pub(super) fn count(&self, why: Dropped) {
+    pub(super) fn count(&self, why: DropReason) {
         let counter = match why {
-            Dropped::Denied => &self.denied,
+            DropReason::Denied => &self.denied,
             _ => &self.other,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn so_far(&self) -> Drops {
+    pub(super) fn counts(&self) -> Drops {
         Drops {
             denied: self.denied.load(Ordering::Relaxed),
             other: self.other.load(Ordering::Relaxed),

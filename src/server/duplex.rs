@@ -4,35 +4,35 @@ use std::io;
 use std::sync::Arc;
 
 use super::association::Association;
-use super::registry::Visit;
-use super::workers::Worker;
-use crate::event::{Cause, Ending};
+use super::registry::Session;
+use super::threads::ReservedThread;
+use crate::event::{CloseReason, RequestError};
 use crate::sync::thread;
 
 /// A request that can be granted: everything its relay needs is there.
 #[derive(Debug)]
-pub(super) struct Ready {
+pub(super) struct Granted {
     /// What the client is told.
     pub(super) reply: Vec<u8>,
-    pub(super) relay: Relay,
+    pub(super) relay: RelayKind,
 }
 
 /// What is relayed once the request is granted.
 #[derive(Debug)]
-pub(super) enum Relay {
+pub(super) enum RelayKind {
     /// Two streams, for which there is a thread for the second direction.
-    Streams(Down),
+    Streams(ReverseDirection),
     /// Datagrams, with the thread for those that come back.
-    Datagrams(Arc<Association>, Worker),
+    Datagrams(Arc<Association>, ReservedThread),
 }
 
-impl Relay {
+impl RelayKind {
     /// Relays. The calling thread takes the direction from client to remote, and
-    /// is done when that has ended; the last of the two to leave ends the visit.
-    pub(super) fn run(self, visit: &Arc<Visit>) {
+    /// is done when that has ended; the last of the two to leave ends the session.
+    pub(super) fn run(self, session: &Arc<Session>) {
         match self {
-            Relay::Streams(down) => down.relay(visit),
-            Relay::Datagrams(association, down) => association.relay(down),
+            RelayKind::Streams(down) => down.relay(session),
+            RelayKind::Datagrams(association, down) => association.relay(down),
         }
     }
 }
@@ -40,48 +40,48 @@ impl Relay {
 /// The thread for the direction from remote to client. It is reserved before
 /// the client hears that its request is granted.
 #[derive(Debug)]
-pub(super) struct Down(Worker);
+pub(super) struct ReverseDirection(ReservedThread);
 
-impl Down {
-    pub(super) fn reserve(visit: &Visit) -> Result<Down, Cause> {
-        let worker = visit.house.workers.reserve();
-        worker
-            .map(Down)
-            .map_err(|error| Cause::Exhausted("thread", error))
+impl ReverseDirection {
+    pub(super) fn reserve(session: &Session) -> Result<ReverseDirection, RequestError> {
+        let thread = session.context.threads.reserve();
+        thread
+            .map(ReverseDirection)
+            .map_err(|error| RequestError::ResourceExhausted("thread", error))
     }
 
-    fn relay(self, visit: &Arc<Visit>) {
-        self.0.start(format!("s{}-down", visit.number()), {
-            let visit = Arc::clone(visit);
+    fn relay(self, session: &Arc<Session>) {
+        self.0.start(format!("s{}-down", session.number()), {
+            let session = Arc::clone(session);
             move || {
-                let _guard = CutOnPanic(&visit);
-                if let Some(remote) = visit.remote() {
-                    let result = visit.meter.pump_down().run(remote, &visit.client);
-                    note_break(&visit, result);
+                let _guard = TerminateOnPanic(&session);
+                if let Some(remote) = session.remote() {
+                    let result = session.relay.downstream().run(remote, &session.client);
+                    record_error(&session, result);
                 }
             }
         });
-        if let Some(remote) = visit.remote() {
-            let result = visit.meter.pump_up().run(&visit.client, remote);
-            note_break(visit, result);
+        if let Some(remote) = session.remote() {
+            let result = session.relay.upstream().run(&session.client, remote);
+            record_error(session, result);
         }
     }
 }
 
-fn note_break(visit: &Visit, result: io::Result<()>) {
+fn record_error(session: &Session, result: io::Result<()>) {
     if let Err(error) = result {
-        visit.ends_because(Ending::Broken(error));
+        session.set_close_reason(CloseReason::ConnectionError(error));
     }
 }
 
 /// A thread that panics takes the session's sockets, and with them its other
 /// thread, along.
-pub(super) struct CutOnPanic<'a>(pub(super) &'a Visit);
+pub(super) struct TerminateOnPanic<'a>(pub(super) &'a Session);
 
-impl Drop for CutOnPanic<'_> {
+impl Drop for TerminateOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.cut(Ending::Panicked);
+            self.0.terminate(CloseReason::Panicked);
         }
     }
 }
@@ -96,10 +96,10 @@ mod tests {
 
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-    use crate::clock::Clock;
-    use crate::firewall::Rulebook;
-    use crate::logger::{self, Detail, Output};
-    use crate::server::{House, Server, Settings};
+    use crate::clock::LocalClock;
+    use crate::firewall::RulesFile;
+    use crate::logger::{self, OutputConfig, Verbosity};
+    use crate::server::{Server, ServerContext, Settings};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -117,22 +117,25 @@ mod tests {
         }
     }
 
-    fn house(diagnostics: Sender<Vec<u8>>) -> Arc<House> {
+    fn context(diagnostics: Sender<Vec<u8>>) -> Arc<ServerContext> {
         let folder = tempfile::tempdir().expect("a folder");
         let rules = folder.path().join("socks.conf");
         std::fs::write(&rules, "permit - -\n").expect("written");
-        let output = Output {
+        let output = OutputConfig {
             screen: None,
             diagnostics: Box::new(Told(diagnostics)),
-            detail: Detail::Sessions,
+            detail: Verbosity::Sessions,
         };
         let (_logger, log) = logger::start(output).expect("a thread");
-        let rulebook = Rulebook::open(&rules).expect("good rules");
-        Server::new(Settings::default(), rulebook, Clock::local(), log).house
+        let rules_file = RulesFile::open(&rules).expect("good rules");
+        Server::new(Settings::default(), rules_file, LocalClock::local(), log).context
     }
 
-    /// A visit with both its ends, and the other ends of both.
-    fn visit(house: &Arc<House>, present: &Sender<Infallible>) -> (Arc<Visit>, [TcpStream; 2]) {
+    /// A session with both its ends, and the other ends of both.
+    fn session(
+        context: &Arc<ServerContext>,
+        present: &Sender<Infallible>,
+    ) -> (Arc<Session>, [TcpStream; 2]) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let connect = || {
             let far = TcpStream::connect(listener.local_addr().expect("an address"));
@@ -142,11 +145,11 @@ mod tests {
         };
         let ((client, address), client_far) = connect();
         let ((remote, _), remote_far) = connect();
-        let seat = house.registry.seat(1, address.ip(), &house.settings);
-        let seat = seat.expect("a seat");
-        let visit = Visit::new(Arc::clone(house), seat, client, address, present.clone());
-        assert!(visit.attach(remote));
-        (Arc::new(visit), [client_far, remote_far])
+        let slot = context.registry.slot(1, address.ip(), &context.settings);
+        let slot = slot.expect("a slot");
+        let session = Session::new(Arc::clone(context), slot, client, address, present.clone());
+        assert!(session.attach(remote));
+        (Arc::new(session), [client_far, remote_far])
     }
 
     fn told(diagnostics: &Receiver<Vec<u8>>, words: &str) {
@@ -160,22 +163,22 @@ mod tests {
     #[test]
     fn s12_a_panic_ends_its_session_and_no_other() {
         let (tell, diagnostics) = unbounded();
-        let house = house(tell);
+        let context = context(tell);
         let (present, all_left) = bounded::<Infallible>(0);
-        let (healthy, [client, remote]) = visit(&house, &present);
-        let down = Down::reserve(&healthy).expect("a thread");
-        let relay = move || Relay::Streams(down).run(&healthy);
-        house
-            .workers
+        let (healthy, [client, remote]) = session(&context, &present);
+        let down = ReverseDirection::reserve(&healthy).expect("a thread");
+        let relay = move || RelayKind::Streams(down).run(&healthy);
+        context
+            .threads
             .start("s1".to_owned(), relay)
             .expect("a thread");
-        let (ill, far_ends) = visit(&house, &present);
+        let (ill, far_ends) = session(&context, &present);
         let panics = move || {
-            let _guard = CutOnPanic(&ill);
+            let _guard = TerminateOnPanic(&ill);
             panic!("on purpose");
         };
-        house
-            .workers
+        context
+            .threads
             .start("s1".to_owned(), panics)
             .expect("a thread");
         for mut far in far_ends {

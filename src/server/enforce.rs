@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, tick};
 
-use super::House;
-use super::notes::{Notes, Standing};
-use super::permission::question;
-use super::registry::Visit;
-use crate::event::{Asked, Cause, Ending};
-use crate::firewall::{Moment, Question, Rules, Verdict};
+use super::ServerContext;
+use super::log_entry::{Grant, RequestLog};
+use super::permission::query;
+use super::registry::Session;
+use crate::event::{ClientRequest, CloseReason, RequestError};
+use crate::firewall::{AccessQuery, Rules, Verdict, WeekTime};
 
 /// The rules are looked at this often, also while nobody asks for anything.
-const LOOK: Duration = Duration::from_secs(1);
+const ENFORCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Judges everybody again when the verdicts may have changed.
 #[derive(Debug)]
@@ -22,73 +22,77 @@ pub(super) struct Enforcer {
     /// When to look; never, unless that is wished.
     pub(super) round: Receiver<Instant>,
     /// By what everybody was judged last.
-    last: Option<(Arc<Rules>, Moment)>,
+    last: Option<(Arc<Rules>, WeekTime)>,
 }
 
 impl Enforcer {
     pub(super) fn new(enforce: bool) -> Enforcer {
         Enforcer {
-            round: if enforce { tick(LOOK) } else { never() },
+            round: if enforce {
+                tick(ENFORCE_INTERVAL)
+            } else {
+                never()
+            },
             last: None,
         }
     }
 
     /// Ends the sessions that are no longer permitted, if that is wished and the
     /// rules have changed or, where they mention hours, the time has.
-    pub(super) fn look(&mut self, house: &House) {
-        if !house.settings.enforce {
+    pub(super) fn look(&mut self, context: &ServerContext) {
+        if !context.settings.enforce {
             return;
         }
-        let (rules, now) = (house.rules(), house.clock.now());
+        let (rules, now) = (context.rules(), context.clock.now());
         let is_settled = self.last.as_ref().is_some_and(|(last, then)| {
             Arc::ptr_eq(last, &rules) && (now == *then || !rules.ask_for_time())
         });
         if is_settled {
             return;
         }
-        for visit in house.registry.present() {
-            if let Err(verdict) = judge_again(&visit, &rules) {
-                visit.cut(Ending::Withdrawn(verdict));
+        for session in context.registry.present() {
+            if let Err(verdict) = recheck(&session, &rules) {
+                session.terminate(CloseReason::PermitWithdrawn(verdict));
             }
         }
         self.last = Some((rules, now));
     }
 }
 
-/// From now on the visit is judged again whenever the rules change, as one to
+/// From now on the session is judged again whenever the rules change, as one to
 /// any of these addresses. The rules may have changed since it was judged, so
 /// that is done once here.
-pub(super) fn subject(
-    visit: &Visit,
-    asked: &Asked,
+pub(super) fn publish_and_recheck(
+    session: &Session,
+    request: &ClientRequest,
     addresses: Vec<Option<IpAddr>>,
-    notes: &Notes,
-) -> Result<(), Cause> {
-    if !visit.house.settings.enforce {
+    log_entry: &RequestLog,
+) -> Result<(), RequestError> {
+    if !session.context.settings.enforce {
         return Ok(());
     }
-    visit.stands(Standing {
-        asked: asked.clone(),
+    session.set_grant(Grant {
+        request: request.clone(),
         addresses,
-        confirmed: notes.confirmed,
+        confirmed: log_entry.confirmed,
     });
-    judge_again(visit, &visit.house.rules()).map_err(Cause::Denied)
+    recheck(session, &session.context.rules()).map_err(RequestError::Denied)
 }
 
-/// Is what the visit stands for still permitted? Identd is not asked again: who
-/// was not asked when he came is not confirmed.
-fn judge_again(visit: &Visit, rules: &Rules) -> Result<(), Verdict> {
-    visit.while_it_stands(|standing| {
-        let asked = question(visit, &standing.asked);
+/// Is what the session set_grant for still permitted? Identd is not request again: who
+/// was not request when he came is not confirmed.
+fn recheck(session: &Session, rules: &Rules) -> Result<(), Verdict> {
+    session.with_grant(|grant| {
+        let request = query(session, &grant.request);
         let mut denied = Ok(());
-        for &address in &standing.addresses {
-            let verdict = rules.judge(&Question {
+        for &address in &grant.addresses {
+            let verdict = rules.evaluate(&AccessQuery {
                 address,
                 // Whoever comes may come to any port.
-                port: address.and(asked.port),
-                ..asked
+                port: address.and(request.port),
+                ..request
             });
-            if verdict.grants(standing.confirmed) {
+            if verdict.grants(grant.confirmed) {
                 return Ok(());
             }
             denied = denied.and(Err(verdict));

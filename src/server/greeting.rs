@@ -1,25 +1,25 @@
-//! How a SOCKS5 client and the server agree before there is a request (RFC 1928, section 3).
+//! How a SOCKS5 client and the server negotiate before there is a request (RFC 1928, section 3).
 
 use std::io::{self, BufRead, Read};
 
 use super::login::Password;
-use super::registry::Visit;
-use crate::event::NoRequest;
-use crate::net::{Deadline, Lookahead};
-use crate::wire::socks5::{Choice, Greeting, Method};
+use super::registry::Session;
+use crate::event::HandshakeError;
+use crate::net::{Deadline, PeekReader};
+use crate::wire::socks5::{Greeting, Method, MethodSelection};
 
 /// What is said before there is an answer: the client is heard, and can be told
 /// something, under one deadline for all of it.
 pub(super) trait Conversation: BufRead {
     /// Tells the client something, if it is still there.
-    fn tell(&mut self, message: &[u8]);
+    fn send_reply(&mut self, message: &[u8]);
 
     /// By when the request must be complete.
     fn deadline(&self) -> Deadline;
 }
 
 /// A client that has shown who it is, and how to go on with it.
-pub(super) struct Known<'a> {
+pub(super) struct Authenticated<'a> {
     /// Who has logged in, if somebody has.
     pub(super) user: Option<Vec<u8>>,
     /// Where its request is read from: what a method makes of the stream.
@@ -32,9 +32,9 @@ pub(super) trait Introduction {
     /// Hears the client, and answers.
     fn speak<'a>(
         &self,
-        visit: &'a Visit,
+        session: &'a Session,
         stream: Box<dyn Conversation + 'a>,
-    ) -> Result<Known<'a>, NoRequest>;
+    ) -> Result<Authenticated<'a>, HandshakeError>;
 }
 
 /// Whoever it is, nothing need be said.
@@ -43,42 +43,42 @@ struct Anonymous;
 impl Introduction for Anonymous {
     fn speak<'a>(
         &self,
-        _: &'a Visit,
+        _: &'a Session,
         stream: Box<dyn Conversation + 'a>,
-    ) -> Result<Known<'a>, NoRequest> {
+    ) -> Result<Authenticated<'a>, HandshakeError> {
         let user = None;
-        Ok(Known { user, stream })
+        Ok(Authenticated { user, stream })
     }
 }
 
 /// Hears the greeting, chooses a method of those that the client offers, and goes
 /// through with it.
-pub(super) fn agree<'a>(
-    visit: &'a Visit,
-    stream: Lookahead<'a>,
+pub(super) fn negotiate<'a>(
+    session: &'a Session,
+    stream: PeekReader<'a>,
     deadline: Deadline,
-) -> Result<Known<'a>, NoRequest> {
+) -> Result<Authenticated<'a>, HandshakeError> {
     let mut stream = Plain {
-        visit,
+        session,
         stream,
         deadline,
     };
     let greeting = Greeting::read(&mut stream).inspect_err(|_| {
         // The client reads this whenever it has finished its greeting.
-        visit.tell(&Choice(None).encode());
+        session.send_reply(&MethodSelection(None).encode());
     })?;
-    let house = &visit.house;
+    let context = &session.context;
     let enabled = enabled(
-        house.doorkeeper.get().is_some(),
-        house.settings.allow_anonymous,
+        context.authenticator.get().is_some(),
+        context.settings.allow_anonymous,
     );
     let choice = choose(&greeting.methods, enabled);
-    visit.tell(&Choice(choice).encode());
+    session.send_reply(&MethodSelection(choice).encode());
     let stream = Box::new(stream);
     match choice {
-        Some(Method::Anonymous) => Anonymous.speak(visit, stream),
-        Some(Method::Password) => Password.speak(visit, stream),
-        None => Err(NoRequest::NoMethod(greeting.methods)),
+        Some(Method::Anonymous) => Anonymous.speak(session, stream),
+        Some(Method::Password) => Password.speak(session, stream),
+        None => Err(HandshakeError::NoMethod(greeting.methods)),
     }
 }
 
@@ -100,14 +100,14 @@ fn choose(offered: &[u8], enabled: &[Method]) -> Option<Method> {
 
 /// The connection as it is.
 struct Plain<'a> {
-    visit: &'a Visit,
-    stream: Lookahead<'a>,
+    session: &'a Session,
+    stream: PeekReader<'a>,
     deadline: Deadline,
 }
 
 impl Conversation for Plain<'_> {
-    fn tell(&mut self, message: &[u8]) {
-        self.visit.tell(message);
+    fn send_reply(&mut self, message: &[u8]) {
+        self.session.send_reply(message);
     }
 
     fn deadline(&self) -> Deadline {

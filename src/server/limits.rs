@@ -10,7 +10,7 @@ use std::{fs, thread};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::names::MAX_LOOKUPS;
-use crate::relay::{LARGE, MAX_PIPES};
+use crate::relay::{LARGE_BUFFER, MAX_PIPES};
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
@@ -56,12 +56,12 @@ pub struct Limits {
     /// Sessions at a time; one client more is closed at once.
     pub max_sessions: usize,
     /// What would run out first, as the end of a sentence.
-    pub because: Scarcity,
+    pub because: LimitedBy,
 }
 
 /// What a machine has too little of for one more session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scarcity {
+pub enum LimitedBy {
     /// Open files (RLIMIT_NOFILE).
     Descriptors(u64),
     /// Memory mappings (vm.max_map_count).
@@ -73,24 +73,24 @@ pub enum Scarcity {
     /// Writable memory in bytes, used or not (RLIMIT_DATA).
     Data(u64),
     /// The operator's wish (`--max-sessions`).
-    Wish,
+    MaxSessions,
 }
 
-impl fmt::Display for Scarcity {
+impl fmt::Display for LimitedBy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Scarcity::Descriptors(limit) => write!(out, "{limit} open files (ulimit -n)"),
-            Scarcity::Mappings(limit) => write!(out, "{limit} memory mappings (vm.max_map_count)"),
-            Scarcity::Threads(limit) => write!(
+            LimitedBy::Descriptors(limit) => write!(out, "{limit} open files (ulimit -n)"),
+            LimitedBy::Mappings(limit) => write!(out, "{limit} memory mappings (vm.max_map_count)"),
+            LimitedBy::Threads(limit) => write!(
                 out,
                 "{limit} threads (ulimit -u, kernel.threads-max, kernel.pid_max, pids.max)"
             ),
-            Scarcity::AddressSpace(limit) => write!(
+            LimitedBy::AddressSpace(limit) => write!(
                 out,
                 "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
             ),
-            Scarcity::Data(limit) => write!(out, "{limit} bytes of data (ulimit -d)"),
-            Scarcity::Wish => out.write_str("--max-sessions"),
+            LimitedBy::Data(limit) => write!(out, "{limit} bytes of data (ulimit -d)"),
+            LimitedBy::MaxSessions => out.write_str("--max-sessions"),
         }
     }
 }
@@ -104,39 +104,39 @@ impl Limits {
         let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
         let lookups = MAX_LOOKUPS as u64 * per_thread;
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
-        let candidates = [
+        let permitted_addresses = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {
                 let free = limit.saturating_sub(SPARE_DESCRIPTORS);
                 let group = SESSIONS_PER_ASSOCIATION as u64;
                 let sessions = free * group / (group * DESCRIPTORS + 1);
-                (sessions, Scarcity::Descriptors(limit))
+                (sessions, LimitedBy::Descriptors(limit))
             }),
             number_in("/proc/sys/vm/max_map_count").map(|limit| {
                 let free = limit.saturating_sub(SPARE_MAPPINGS);
                 let sessions = free / (THREADS * MAPPINGS_PER_THREAD);
-                (sessions, Scarcity::Mappings(limit))
+                (sessions, LimitedBy::Mappings(limit))
             }),
             thread_limit().map(|limit| {
                 let sessions = limit.saturating_sub(SPARE_THREADS) / THREADS;
-                (sessions, Scarcity::Threads(limit))
+                (sessions, LimitedBy::Threads(limit))
             }),
             address_space_limit().map(|limit| {
                 let free = free_address_space(limit).saturating_sub(lookups);
                 let sessions = free / (THREADS * per_thread + heap);
-                (sessions, Scarcity::AddressSpace(limit))
+                (sessions, LimitedBy::AddressSpace(limit))
             }),
             data_limit().map(|limit| {
                 let free = free_data(limit).saturating_sub(lookups);
-                let sessions = free / (THREADS * (per_thread + LARGE as u64) + heap);
-                (sessions, Scarcity::Data(limit))
+                let sessions = free / (THREADS * (per_thread + LARGE_BUFFER as u64) + heap);
+                (sessions, LimitedBy::Data(limit))
             }),
-            wish.map(|wish| (wish as u64, Scarcity::Wish)),
+            wish.map(|wish| (wish as u64, LimitedBy::MaxSessions)),
         ];
-        let tightest = candidates
+        let tightest = permitted_addresses
             .into_iter()
             .flatten()
             .min_by_key(|(count, _)| *count);
-        let (sessions, because) = tightest.unwrap_or((UNKNOWN, Scarcity::Wish));
+        let (sessions, because) = tightest.unwrap_or((UNKNOWN, LimitedBy::MaxSessions));
         Limits {
             max_sessions: usize::try_from(sessions).unwrap_or(usize::MAX).max(1),
             because,
@@ -178,7 +178,7 @@ fn address_space_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_AS)
 }
 
-/// Elsewhere it is not asked for: the formula below is glibc's.
+/// Elsewhere it is not request for: the formula below is glibc's.
 #[cfg(not(target_os = "linux"))]
 fn address_space_limit() -> Option<u64> {
     None
@@ -266,7 +266,10 @@ mod tests {
         let machine = Limits::of_this_machine(256 << 10, None);
         assert!(machine.max_sessions > 1);
         let fewer = Limits::of_this_machine(256 << 10, Some(1));
-        assert_eq!((fewer.max_sessions, fewer.because), (1, Scarcity::Wish));
+        assert_eq!(
+            (fewer.max_sessions, fewer.because),
+            (1, LimitedBy::MaxSessions)
+        );
         let more = Limits::of_this_machine(256 << 10, Some(usize::MAX));
         assert_eq!(more, machine);
     }

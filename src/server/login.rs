@@ -2,51 +2,51 @@
 
 use std::time::{Duration, Instant};
 
-use super::greeting::{Conversation, Introduction, Known};
-use super::registry::Visit;
-use crate::event::NoRequest;
+use super::greeting::{Authenticated, Conversation, Introduction};
+use super::registry::Session;
+use crate::event::HandshakeError;
 use crate::net::{self, Deadline};
-use crate::users::{Doorkeeper, NoEntry};
-use crate::wire::Unread;
-use crate::wire::socks5::{Admission, Login};
+use crate::users::{AuthError, Authenticator};
+use crate::wire::ReadError;
+use crate::wire::socks5::{AuthStatus, Credentials};
 
 /// User and password, in plain text.
 pub(super) struct Password;
 
 /// Who waits for its next try looks this often whether it may earlier: what counted
 /// against its address may have been right after all.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Clients of one household that wait for their next try, at most. A browser opens
+/// Clients of one source_prefix that wait for their next try, at most. A browser opens
 /// some thirty connections at once; of more, hardly any would be heard in time.
-const MOST_WAITING: usize = 64;
+const MAX_WAITING_LOGINS: usize = 64;
 
 impl Introduction for Password {
     fn speak<'a>(
         &self,
-        visit: &'a Visit,
+        session: &'a Session,
         mut stream: Box<dyn Conversation + 'a>,
-    ) -> Result<Known<'a>, NoRequest> {
-        let login = Login::read(&mut stream).inspect_err(|unread| match unread {
+    ) -> Result<Authenticated<'a>, HandshakeError> {
+        let login = Credentials::read(&mut stream).inspect_err(|unread| match unread {
             // The client reads this whenever it has finished its login.
-            Unread::Incomplete(..) => stream.tell(&Admission::Denied.encode()),
+            ReadError::Incomplete(..) => stream.send_reply(&AuthStatus::Denied.encode()),
             // Whatever it speaks, it is not this.
-            Unread::Malformed(_) => {}
+            ReadError::Protocol(_) => {}
         })?;
-        let admitted = match visit.house.doorkeeper.get() {
-            Some(doorkeeper) => admit(visit, doorkeeper, &login, stream.deadline()),
-            None => Err(NoEntry::Wrong),
+        let admitted = match session.context.authenticator.get() {
+            Some(authenticator) => check_login(session, authenticator, &login, stream.deadline()),
+            None => Err(AuthError::WrongCredentials),
         };
         let user = login.user;
         match admitted {
             Ok(()) => {
-                stream.tell(&Admission::Welcome.encode());
+                stream.send_reply(&AuthStatus::Accepted.encode());
                 let user = Some(user);
-                Ok(Known { user, stream })
+                Ok(Authenticated { user, stream })
             }
             Err(why) => {
-                stream.tell(&Admission::Denied.encode());
-                Err(NoRequest::NoEntry { user, why })
+                stream.send_reply(&AuthStatus::Denied.encode());
+                Err(HandshakeError::LoginFailed { user, why })
             }
         }
     }
@@ -57,50 +57,54 @@ impl Introduction for Password {
 ///
 /// Whoever is not known counts as failed until the check says otherwise: else
 /// somebody could try a thousand passwords at the same moment.
-fn admit(
-    visit: &Visit,
-    doorkeeper: &Doorkeeper,
-    login: &Login,
+fn check_login(
+    session: &Session,
+    authenticator: &Authenticator,
+    login: &Credentials,
     deadline: Deadline,
-) -> Result<(), NoEntry> {
-    let house = &visit.house;
-    let users = || house.look_up(doorkeeper.book());
-    let household = visit.household();
+) -> Result<(), AuthError> {
+    let context = &session.context;
+    let users = || context.look_up(authenticator.book());
+    let source_prefix = session.source_prefix();
     let mut waiting = None;
     loop {
         let now = users();
-        let is_known = || doorkeeper.knows(&now, login);
-        match house.debts.hear(household, Instant::now(), is_known) {
+        let is_known = || authenticator.is_cached(&now, login);
+        match context
+            .login_rate
+            .hear(source_prefix, Instant::now(), is_known)
+        {
             Ok(true) => return Ok(()),
             Ok(false) => break,
-            Err(wait) if wait > deadline.remaining() => return Err(NoEntry::TooManyFailures),
+            Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
             Err(wait) => {
-                let room = &house.guessers;
-                waiting = waiting.or_else(|| room.enter(household, usize::MAX, MOST_WAITING));
+                let room = &context.waiting_logins;
+                waiting =
+                    waiting.or_else(|| room.enter(source_prefix, usize::MAX, MAX_WAITING_LOGINS));
                 if waiting.is_none() {
-                    return Err(NoEntry::TooManyFailures);
+                    return Err(AuthError::RateLimited);
                 }
-                let next = deadline.or_after(wait.min(LOOK_AGAIN));
-                if !net::stays_until(&visit.client, next) {
-                    return Err(NoEntry::Left);
+                let next = deadline.min_after(wait.min(POLL_INTERVAL));
+                if !net::client_stays_until(&session.client, next) {
+                    return Err(AuthError::ClientLeft);
                 }
             }
         }
     }
     let is_worth_it = || {
         if deadline.is_over() {
-            return Err(NoEntry::TooLate);
+            return Err(AuthError::TimedOut);
         }
-        // (A visit that is cut looks as if its client had left: its socket is shut.)
-        match net::stays_until(&visit.client, Deadline::after(Duration::ZERO)) {
+        // (A session that is cut looks as if its client had left: its socket is shut.)
+        match net::client_stays_until(&session.client, Deadline::after(Duration::ZERO)) {
             true => Ok(()),
-            false => Err(NoEntry::Left),
+            false => Err(AuthError::ClientLeft),
         }
     };
-    let checked = doorkeeper.check(users, login, is_worth_it);
+    let checked = authenticator.check(users, login, is_worth_it);
     // Only who was wrong has failed.
-    if checked != Err(NoEntry::Wrong) {
-        house.debts.pay_back(household, Instant::now());
+    if checked != Err(AuthError::WrongCredentials) {
+        context.login_rate.refund(source_prefix, Instant::now());
     }
     checked
 }

@@ -1,13 +1,13 @@
 //! The server: takes clients in, gives each a thread, and sees everybody out.
 //!
-//! Read `session.rs` first: one client's visit from top to bottom. This file is
-//! the house around it.
+//! Read `session.rs` first: one client's session from top to bottom. This file is
+//! the context around it.
 //!
 //! ```text
 //!   accept ──> s1, s2, s3 ...        one thread per session, which becomes the
 //!                │                   pump from client to remote
 //!                └──> s1-down ...    the pump from remote to client
-//!   main   <── Order                 rereads the rules, sweeps out the idle, stops
+//!   main   <── Control                 rereads the rules, sweeps out the idle, stops
 //!   logger <── Event                 owns the output
 //! ```
 
@@ -16,27 +16,27 @@ mod association;
 mod bind;
 mod connect;
 mod crowd;
-mod debts;
 mod destination;
 mod drops;
 mod duplex;
 mod enforce;
 mod greeting;
-mod inbox;
 mod limits;
+mod log_entry;
 mod login;
-mod mailboxes;
+mod login_rate;
 mod names;
-mod notes;
 mod permission;
 mod ports;
+mod receiver;
 mod recent;
 mod registry;
 mod session;
-mod workers;
+mod threads;
+mod udp_bindings;
 
-pub use limits::{Limits, Scarcity};
-pub use workers::STACK;
+pub use limits::{LimitedBy, Limits};
+pub use threads::STACK_SIZE;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -50,22 +50,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use nix::errno::Errno;
 
-use crate::book::{Book, Content, News};
-use crate::clock::Clock;
-use crate::event::{Event, TurnedAway};
-use crate::firewall::{Rulebook, Rules};
+use crate::book::{Content, ReloadEvent, WatchedFile};
+use crate::clock::LocalClock;
+use crate::event::{Event, Rejected};
+use crate::firewall::{Rules, RulesFile};
 use crate::logger::Log;
 use crate::net;
 use crate::sync::{AtomicBool, OnceLock, thread};
-use crate::users::Doorkeeper;
+use crate::users::Authenticator;
 use crate::wire::socks4::Reply;
-use crowd::Room;
-use debts::Debts;
+use crowd::KeyedSemaphore;
 use enforce::Enforcer;
-use mailboxes::Mailboxes;
-use ports::Ports;
-use registry::{Registry, Visit};
-use workers::Workers;
+use login_rate::LoginRateLimiter;
+use ports::PortRange;
+use registry::{Session, SessionRegistry};
+use threads::ThreadPool;
+use udp_bindings::UdpBindings;
 
 /// What an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub struct Settings {
     /// The address told to clients of BIND and UDP ASSOCIATE; `None`: the one at
     /// which they have reached us.
     pub advertise: Option<Ipv4Addr>,
-    /// Ports for BIND and for clients' datagrams; `None`: any the system gives.
+    /// PortRange for BIND and for clients' datagrams; `None`: any the system gives.
     pub bind_ports: Option<RangeInclusive<u16>>,
 }
 
@@ -129,7 +129,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Rounds of the sweep are this far apart: a tenth of the shortest limit,
+    /// Rounds of the close_idle are this far apart: a tenth of the shortest limit,
     /// so that no relay outlives its limit by more than that.
     fn sweep_interval(&self) -> Duration {
         let limits = [
@@ -140,20 +140,20 @@ impl Settings {
         let shortest = limits.into_iter().flatten().min();
         let tenth = shortest.map(|limit| limit / 10);
         tenth
-            .unwrap_or(Self::LONGEST_ROUND)
-            .clamp(Self::SHORTEST_ROUND, Self::LONGEST_ROUND)
+            .unwrap_or(Self::MAX_SWEEP_INTERVAL)
+            .clamp(Self::MIN_SWEEP_INTERVAL, Self::MAX_SWEEP_INTERVAL)
     }
 
     /// A round looks at every session, so it should not come all the time.
-    const SHORTEST_ROUND: Duration = Duration::from_millis(10);
-    const LONGEST_ROUND: Duration = Duration::from_secs(30);
+    const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+    const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 }
 
 /// What the operator tells a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Control {
     /// Look at the rules, and the users if there are any, now and say so.
-    RereadRules,
+    Reload,
     /// Take no more clients; leave when they have, or when the grace is over.
     /// Given twice: leave now.
     Stop,
@@ -161,7 +161,7 @@ pub enum Order {
 
 /// How a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub enum ShutdownKind {
     /// All sessions ended, or were cut at the end of their grace.
     Drained,
     /// A second order to stop cut the grace short.
@@ -170,62 +170,62 @@ pub enum Stopped {
 
 /// Time for the threads of cut sessions to leave. All of them wake up within half
 /// a second.
-const LEAVING: Duration = Duration::from_secs(3);
+const TERMINATION_TIME: Duration = Duration::from_secs(3);
 
 /// A SOCKS server, ready to run.
 #[derive(Debug)]
 pub struct Server {
-    house: Arc<House>,
+    context: Arc<ServerContext>,
 }
 
 /// What all sessions share.
 #[derive(Debug)]
-struct House {
+struct ServerContext {
     settings: Settings,
-    rulebook: Rulebook,
+    rules_file: RulesFile,
     /// Set before the server runs, or not: then nobody can log in.
-    doorkeeper: OnceLock<Doorkeeper>,
-    debts: Debts,
-    clock: Clock,
+    authenticator: OnceLock<Authenticator>,
+    login_rate: LoginRateLimiter,
+    clock: LocalClock,
     log: Log,
-    registry: Arc<Registry>,
-    workers: Workers,
-    /// Names that are being looked up for datagrams.
-    lookups: Room,
+    registry: Arc<SessionRegistry>,
+    threads: ThreadPool,
+    /// NameCache that are being looked up for datagrams.
+    lookups: KeyedSemaphore,
     /// Clients that wait for their next try to log in.
-    guessers: Room,
-    mailboxes: Mailboxes,
-    ports: Ports,
+    waiting_logins: KeyedSemaphore,
+    udp_bindings: UdpBindings,
+    ports: PortRange,
     stopping: AtomicBool,
 }
 
 impl Server {
     /// A server with these settings and rules, which goes by this clock and tells
     /// this log.
-    pub fn new(settings: Settings, rulebook: Rulebook, clock: Clock, log: Log) -> Server {
+    pub fn new(settings: Settings, rules_file: RulesFile, clock: LocalClock, log: Log) -> Server {
         Server {
-            house: Arc::new(House {
-                ports: Ports::new(settings.bind_ports.clone()),
+            context: Arc::new(ServerContext {
+                ports: PortRange::new(settings.bind_ports.clone()),
                 settings,
-                rulebook,
-                doorkeeper: OnceLock::new(),
-                debts: Debts::default(),
+                rules_file,
+                authenticator: OnceLock::new(),
+                login_rate: LoginRateLimiter::default(),
                 clock,
                 log,
                 registry: Arc::default(),
-                workers: Workers::default(),
-                lookups: Room::default(),
-                guessers: Room::default(),
-                mailboxes: Mailboxes::default(),
+                threads: ThreadPool::default(),
+                lookups: KeyedSemaphore::default(),
+                waiting_logins: KeyedSemaphore::default(),
+                udp_bindings: UdpBindings::default(),
                 stopping: AtomicBool::new(false),
             }),
         }
     }
 
-    /// The same, where clients of SOCKS5 must log in with this doorkeeper.
-    pub fn with_users(self, doorkeeper: Doorkeeper) -> Server {
+    /// The same, where clients of SOCKS5 must log in with this authenticator.
+    pub fn with_users(self, authenticator: Authenticator) -> Server {
         // Of two, the first stays.
-        let _ = self.house.doorkeeper.set(doorkeeper);
+        let _ = self.context.authenticator.set(authenticator);
         self
     }
 
@@ -238,63 +238,67 @@ impl Server {
     /// # Errors
     ///
     /// Only at the start: the listener is unusable, or there is no thread.
-    pub fn run(self, listener: TcpListener, orders: &Receiver<Order>) -> io::Result<Stopped> {
-        let house = self.house;
+    pub fn run(
+        self,
+        listener: TcpListener,
+        orders: &Receiver<Control>,
+    ) -> io::Result<ShutdownKind> {
+        let context = self.context;
         listener.set_nonblocking(false)?;
         net::lengthen_backlog(&listener)?;
         net::tune(&listener)?;
         let address = listener.local_addr()?;
         let listener = Arc::new(listener);
 
-        // Every visit holds a copy of `present`, and nobody ever sends: when
+        // Every session holds a copy of `present`, and nobody ever sends: when
         // the last copy is gone, `all_left` is disconnected.
         let (present, all_left) = bounded::<Infallible>(0);
-        let spare = Spare::new();
+        let spare = SpareFd::new();
         let accepting = thread::Builder::new().name("accept".to_owned()).spawn({
-            let (house, listener) = (Arc::clone(&house), Arc::clone(&listener));
-            move || accept_clients(&house, &listener, &present, spare)
+            let (context, listener) = (Arc::clone(&context), Arc::clone(&listener));
+            move || accept_clients(&context, &listener, &present, spare)
         });
         let accepting = accepting.map_err(|error| {
             io::Error::new(error.kind(), format!("no thread to take clients: {error}"))
         })?;
-        house.log.send(Event::Listening(address));
+        context.log.send(Event::Listening(address));
 
-        let round = tick(house.settings.sweep_interval());
-        let mut enforcer = Enforcer::new(house.settings.enforce);
-        house.carry_out(orders, &round, &mut enforcer);
+        let round = tick(context.settings.sweep_interval());
+        let mut enforcer = Enforcer::new(context.settings.enforce);
+        context.run_until_stop(orders, &round, &mut enforcer);
 
-        house.stopping.store(true, Ordering::SeqCst);
+        context.stopping.store(true, Ordering::SeqCst);
         net::stop_listening(&listener);
         drop(listener);
         // Fails if that thread panicked; then it accepts no more either.
         let _ = accepting.join();
-        let stopped = house.drain(&all_left, orders, &round, &mut enforcer);
-        house.registry.cut_all();
-        let _ = all_left.recv_timeout(LEAVING);
+        let stopped = context.drain(&all_left, orders, &round, &mut enforcer);
+        context.registry.terminate_all();
+        let _ = all_left.recv_timeout(TERMINATION_TIME);
         // Who is still busy has more to come: the system must not end his
         // connections properly when it closes them.
-        house.registry.present().iter().for_each(|it| it.abandon());
+        context.registry.present().iter().for_each(|it| it.reset());
         Ok(stopped)
     }
 }
 
-impl House {
+impl ServerContext {
     /// Carries out orders, and sweeps now and then, until one says stop (or
     /// nobody is left who could say so).
-    fn carry_out(
+    fn run_until_stop(
         &self,
-        orders: &Receiver<Order>,
+        orders: &Receiver<Control>,
         round: &Receiver<Instant>,
         enforcer: &mut Enforcer,
     ) {
         loop {
             select! {
                 recv(orders) -> order => match order {
-                    Ok(Order::RereadRules) => self.reread_rules(enforcer),
-                    Ok(Order::Stop) | Err(_) => return,
+                    Ok(Control::Reload) => self.reload_files(enforcer),
+                    Ok(Control::Stop) | Err(_) => return,
                 },
                 recv(enforcer.round) -> _ => enforcer.look(self),
-                recv(round) -> _ => self.registry.sweep(&self.settings),
+                recv(round) -> _ => self.registry.close_idle(&self.settings),
             }
         }
     }
@@ -303,10 +307,10 @@ impl House {
     fn drain(
         &self,
         all_left: &Receiver<Infallible>,
-        orders: &Receiver<Order>,
+        orders: &Receiver<Control>,
         round: &Receiver<Instant>,
         enforcer: &mut Enforcer,
-    ) -> Stopped {
+    ) -> ShutdownKind {
         let grace = self.settings.grace;
         self.log.send(Event::Stopping {
             sessions: self.registry.len(),
@@ -317,13 +321,13 @@ impl House {
         let mut orders = orders;
         loop {
             select! {
-                recv(all_left) -> _ => return Stopped::Drained,
-                recv(over) -> _ => return Stopped::Drained,
+                recv(all_left) -> _ => return ShutdownKind::Drained,
+                recv(over) -> _ => return ShutdownKind::Drained,
                 recv(enforcer.round) -> _ => enforcer.look(self),
-                recv(round) -> _ => self.registry.sweep(&self.settings),
+                recv(round) -> _ => self.registry.close_idle(&self.settings),
                 recv(orders) -> order => match order {
-                    Ok(Order::Stop) => return Stopped::Forced,
-                    Ok(Order::RereadRules) => self.reread_rules(enforcer),
+                    Ok(Control::Stop) => return ShutdownKind::Forced,
+                    Ok(Control::Reload) => self.reload_files(enforcer),
                     Err(_) => orders = &nobody,
                 },
             }
@@ -332,109 +336,109 @@ impl House {
 
     /// The rules in force, as the file says at this moment.
     fn rules(&self) -> Arc<Rules> {
-        self.look_up(&self.rulebook)
+        self.look_up(&self.rules_file)
     }
 
     /// What this book says at this moment.
-    fn look_up<T: Content>(&self, book: &Book<T>) -> Arc<T> {
-        let (content, news) = book.current();
-        if let Some(news) = news {
-            self.tell(book, news);
+    fn look_up<T: Content>(&self, book: &WatchedFile<T>) -> Arc<T> {
+        let (content, event) = book.current();
+        if let Some(event) = event {
+            self.log_reload(book, event);
         }
         content
     }
 
-    fn reread_rules(&self, enforcer: &mut Enforcer) {
-        self.reread(&self.rulebook);
-        if let Some(doorkeeper) = self.doorkeeper.get() {
-            self.reread(doorkeeper.book());
+    fn reload_files(&self, enforcer: &mut Enforcer) {
+        self.reload(&self.rules_file);
+        if let Some(authenticator) = self.authenticator.get() {
+            self.reload(authenticator.book());
         }
         enforcer.look(self);
     }
 
     /// Looks at the book's file because the operator asks, and says so.
-    fn reread<T: Content>(&self, book: &Book<T>) {
-        match book.reread() {
-            Some(news) => self.tell(book, news),
+    fn reload<T: Content>(&self, book: &WatchedFile<T>) {
+        match book.reload() {
+            Some(event) => self.log_reload(book, event),
             None => self.log.send(Event::FileUnchanged {
                 path: book.path().to_owned(),
             }),
         }
     }
 
-    fn tell<T: Content>(&self, book: &Book<T>, news: News) {
-        self.log.send(Event::File {
+    fn log_reload<T: Content>(&self, book: &WatchedFile<T>, event: ReloadEvent) {
+        self.log.send(Event::FileReloaded {
             path: book.path().to_owned(),
             about: T::NAME,
-            news,
+            event,
         });
     }
 
     /// Gives a new client a thread, or turns it away.
-    fn admit(
-        self: &Arc<House>,
+    fn start_session(
+        self: &Arc<ServerContext>,
         number: u64,
         client: TcpStream,
         client_address: SocketAddr,
         present: &Sender<Infallible>,
     ) {
         let address = client_address.ip();
-        let seat = match self.registry.seat(number, address, &self.settings) {
-            Ok(seat) => seat,
+        let slot = match self.registry.slot(number, address, &self.settings) {
+            Ok(slot) => slot,
             Err(why) => {
-                self.turn_away(&client, why);
+                self.reject(&client, why);
                 return;
             }
         };
-        let worker = match self.workers.reserve() {
-            Ok(worker) => worker,
+        let thread = match self.threads.reserve() {
+            Ok(thread) => thread,
             Err(error) => {
-                self.turn_away(&client, TurnedAway::NoThread(error));
+                self.reject(&client, Rejected::NoThread(error));
                 return;
             }
         };
-        let house = Arc::clone(self);
-        let visit = Visit::new(house, seat, client, client_address, present.clone());
-        let visit = Arc::new(visit);
-        self.registry.enter(&visit);
-        worker.start(format!("s{number}"), move || session::serve(&visit));
+        let context = Arc::clone(self);
+        let session = Session::new(context, slot, client, client_address, present.clone());
+        let session = Arc::new(session);
+        self.registry.enter(&session);
+        thread.start(format!("s{number}"), move || session::run_session(&session));
     }
 
     /// Refuses a client that has not been heard, without waiting for anything.
-    fn turn_away(&self, client: &TcpStream, why: TurnedAway) {
+    fn reject(&self, client: &TcpStream, why: Rejected) {
         // In which language is not known: a no of SOCKS4 is no greeting of SOCKS5 either.
-        let _ = net::send_now(client, &Reply::REJECTED.encode());
-        self.log.send(Event::TurnedAway(why));
+        let _ = net::send_nonblocking(client, &Reply::REJECTED.encode());
+        self.log.send(Event::Rejected(why));
     }
 }
 
 /// The accept loop: it ends when the server stops, and at nothing else.
 fn accept_clients(
-    house: &Arc<House>,
+    context: &Arc<ServerContext>,
     listener: &TcpListener,
     present: &Sender<Infallible>,
-    mut spare: Spare,
+    mut spare: SpareFd,
 ) {
     for number in 1.. {
         let (client, address) = loop {
             match listener.accept() {
                 Ok(accepted) => break accepted,
-                Err(_) if house.stopping.load(Ordering::SeqCst) => return,
+                Err(_) if context.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if net::is_transient(&error) => {}
                 Err(error) => {
                     if let Some(accepted) = spare.help(listener) {
                         break accepted;
                     }
-                    if house.stopping.load(Ordering::SeqCst) {
+                    if context.stopping.load(Ordering::SeqCst) {
                         return;
                     }
-                    let why = TurnedAway::NotAccepted(error);
-                    house.log.send(Event::TurnedAway(why));
+                    let why = Rejected::AcceptFailed(error);
+                    context.log.send(Event::Rejected(why));
                 }
             }
         };
-        spare.all_is_well();
-        house.admit(number, client, address, present);
+        spare.recovered();
+        context.start_session(number, client, address, present);
     }
 }
 
@@ -442,21 +446,21 @@ fn accept_clients(
 /// the waiting client stays in the queue, and accept(2) would fail again at
 /// once and for ever.
 #[derive(Debug)]
-struct Spare {
+struct SpareFd {
     /// Gives up its descriptor to accept one client and close it.
     file: Option<File>,
     /// How long to wait when even that does not help.
     pause: Duration,
 }
 
-impl Spare {
-    const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+impl SpareFd {
+    const MIN_BACKOFF: Duration = Duration::from_millis(10);
+    const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-    fn new() -> Spare {
-        Spare {
+    fn new() -> SpareFd {
+        SpareFd {
             file: File::open("/dev/null").ok(),
-            pause: Self::SHORTEST_PAUSE,
+            pause: Self::MIN_BACKOFF,
         }
     }
 
@@ -464,25 +468,25 @@ impl Spare {
     /// while there is none, and tries once more. If that fails as well, the
     /// client is turned away, or if even that is impossible, left waiting.
     fn help(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-        net::wait_for_knock(listener);
+        net::wait_acceptable(listener);
         let error = match listener.accept() {
             Ok(accepted) => return Some(accepted),
             Err(error) => error,
         };
         let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
         if no_descriptor && self.file.take().is_some() {
-            let turned_away = listener.accept();
-            drop(turned_away);
+            let rejected = listener.accept();
+            drop(rejected);
             self.file = File::open("/dev/null").ok();
         } else {
             thread::sleep(self.pause);
-            self.pause = (self.pause * 2).min(Self::LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(Self::MAX_BACKOFF);
         }
         None
     }
 
-    fn all_is_well(&mut self) {
-        self.pause = Self::SHORTEST_PAUSE;
+    fn recovered(&mut self) {
+        self.pause = Self::MIN_BACKOFF;
         if self.file.is_none() {
             self.file = File::open("/dev/null").ok();
         }

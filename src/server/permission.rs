@@ -1,88 +1,88 @@
-//! What the rules say about a visit, with the word of its client's identd.
+//! What the rules say about a session, with the word of its client's identd.
 
 use std::io;
 
-use super::notes::Notes;
-use super::registry::Visit;
-use crate::event::{Asked, Cause};
-use crate::firewall::{Question, Verdict};
+use super::log_entry::RequestLog;
+use super::registry::Session;
+use crate::event::{ClientRequest, RequestError};
+use crate::firewall::{AccessQuery, Verdict};
 use crate::ident;
-use crate::net::{self, Deadline, Unanswered};
-use crate::wire::ident::Answer;
-use crate::wire::{Command, Language};
+use crate::net::{self, ConnectError, Deadline};
+use crate::wire::ident::IdentReply;
+use crate::wire::{Command, ReplyEncoder};
 
-/// Everything the rules may want to know about this visit, but the address,
+/// Everything the rules may want to know about this session, but the address,
 /// which is not known yet. (What a client says that asks for an association is
 /// where itself will send from; where its datagrams go, nobody knows yet.)
-pub(super) fn question<'a>(visit: &Visit, asked: &'a Asked) -> Question<'a> {
-    let (name, port) = match asked.command {
+pub(super) fn query<'a>(session: &Session, request: &'a ClientRequest) -> AccessQuery<'a> {
+    let (name, port) = match request.command {
         Command::Associate => (None, None),
-        Command::Connect | Command::Bind => (asked.target.host.name(), Some(asked.target.port)),
+        Command::Connect | Command::Bind => (request.target.host.name(), Some(request.target.port)),
     };
-    Question {
-        command: asked.command,
-        source: visit.client_address,
-        user: &asked.user,
-        logged_in: asked.logged_in,
+    AccessQuery {
+        command: request.command,
+        source: session.client_address,
+        user: &request.user,
+        logged_in: request.logged_in,
         name,
         address: None,
         port,
-        moment: visit.house.clock.now(),
+        moment: session.context.clock.now(),
     }
 }
 
 /// Goes on if this verdict permits it, and identd confirms the user where that
 /// is wanted.
-pub(super) fn obey(
+pub(super) fn require_permit(
     verdict: Verdict,
-    visit: &Visit,
-    asked: &Asked,
+    session: &Session,
+    request: &ClientRequest,
     deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<(), Cause> {
-    notes.rule = verdict.line;
+    log_entry: &mut RequestLog,
+) -> Result<(), RequestError> {
+    log_entry.rule = verdict.line;
     if verdict.ident {
-        confirm(visit, asked, deadline, notes)?;
+        require_ident(session, request, deadline, log_entry)?;
     }
-    match verdict.grants(notes.confirmed) {
+    match verdict.grants(log_entry.confirmed) {
         true => Ok(()),
-        false => Err(Cause::Denied(verdict)),
+        false => Err(RequestError::Denied(verdict)),
     }
 }
 
-/// Has the client's identd confirm that the connection is this user's, within its
-/// own limit and that of the request. Once it has, it is not asked again.
-pub(super) fn confirm(
-    visit: &Visit,
-    asked: &Asked,
+/// Has the client's identd require_ident that the connection is this user's, within its
+/// own limit and that of the request. Once it has, it is not request again.
+pub(super) fn require_ident(
+    session: &Session,
+    request: &ClientRequest,
     deadline: Deadline,
-    notes: &mut Notes,
-) -> Result<(), Cause> {
-    if notes.confirmed {
+    log_entry: &mut RequestLog,
+) -> Result<(), RequestError> {
+    if log_entry.confirmed {
         return Ok(());
     }
-    if asked.language == Language::Socks5 && !asked.logged_in {
-        return Err(Cause::NotLoggedIn);
+    if request.language == ReplyEncoder::Socks5 && !request.logged_in {
+        return Err(RequestError::NotLoggedIn);
     }
-    if asked.user.is_empty() {
+    if request.user.is_empty() {
         let instead = "the request names none".to_owned();
-        return Err(Cause::OtherUser(instead));
+        return Err(RequestError::UserMismatch(instead));
     }
-    let deadline = deadline.or_after(visit.house.settings.ident_timeout);
-    let instead = match ident::ask(&visit.client, deadline) {
-        Ok(Answer::User(user)) if user == asked.user => {
-            notes.confirmed = true;
+    let deadline = deadline.min_after(session.context.settings.ident_timeout);
+    let instead = match ident::ask(&session.client, deadline) {
+        Ok(IdentReply::User(user)) if user == request.user => {
+            log_entry.confirmed = true;
             return Ok(());
         }
-        Ok(Answer::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
-        Ok(Answer::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
-        Err(Unanswered::ClientLeft) => return Err(Cause::ClientLeft),
-        Err(Unanswered::Failed(error))
+        Ok(IdentReply::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
+        Ok(IdentReply::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
+        Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
+        Err(ConnectError::Failed(error))
             if net::is_shortage(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
         {
-            return Err(Cause::Exhausted("room to ask identd", error));
+            return Err(RequestError::ResourceExhausted("room to ask identd", error));
         }
-        Err(Unanswered::Failed(error)) => return Err(Cause::NoIdent(error)),
+        Err(ConnectError::Failed(error)) => return Err(RequestError::IdentFailed(error)),
     };
-    Err(Cause::OtherUser(instead))
+    Err(RequestError::UserMismatch(instead))
 }

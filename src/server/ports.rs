@@ -1,4 +1,4 @@
-//! Ports on which the server can be reached for one session: by the peer of a BIND, by a client's datagrams.
+//! PortRange on which the server can be reached for one session: by the peer of a BIND, by a client's datagrams.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -8,21 +8,21 @@ use crate::sync::AtomicU16;
 
 /// The ports that may be used.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(super) struct PortRange {
     /// `None`: any that the system gives.
     range: Option<RangeInclusive<u16>>,
     /// Counts on over all sessions, so that two at once do not race for a port.
     next: AtomicU16,
 }
 
-impl Ports {
-    pub(super) fn new(range: Option<RangeInclusive<u16>>) -> Ports {
+impl PortRange {
+    pub(super) fn new(range: Option<RangeInclusive<u16>>) -> PortRange {
         let next = AtomicU16::new(0);
-        Ports { range, next }
+        PortRange { range, next }
     }
 
     /// Opens something on one of the ports; those of a range are tried in turn,
-    /// and 0 stands for any.
+    /// and 0 set_grant for any.
     ///
     /// # Errors
     ///

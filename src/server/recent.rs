@@ -8,12 +8,12 @@ use crate::wire::HostName;
 /// Entries of a generation; two of them are remembered. Who shares files with
 /// hundreds of others still gets all their answers, and even with the longest names
 /// there are nobody has more than 700 kB of our memory.
-const GENERATION: usize = 1024;
+const GENERATION_SIZE: usize = 1024;
 
 /// Forgets the oldest when there are too many. (When a generation is full, the one
 /// before it is forgotten: cheaper than to keep them in order, and hardly worse.)
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct PeerFilter {
     young: Generation,
     old: Generation,
 }
@@ -21,17 +21,17 @@ pub(super) struct Recent {
 /// Each with the name by which it was sent to last, if it was one.
 type Generation = HashMap<SocketAddr, Option<HostName>>;
 
-/// No datagram goes to this port, and none comes from it: it stands for any of a
+/// No datagram goes to this port, and none comes from it: it set_grant for any of a
 /// host.
 const ANY: u16 = 0;
 
-impl Recent {
+impl PeerFilter {
     pub(super) fn add(&mut self, address: SocketAddr, name: Option<&HostName>) {
         for entry in [address, SocketAddr::new(address.ip(), ANY)] {
             if self.young.get(&entry).is_some_and(|it| it.as_ref() == name) {
                 continue;
             }
-            if self.young.len() >= GENERATION {
+            if self.young.len() >= GENERATION_SIZE {
                 self.old = std::mem::take(&mut self.young);
             }
             self.young.insert(entry, name.cloned());
@@ -63,23 +63,23 @@ mod tests {
 
     #[test]
     fn u07_the_latest_are_remembered_and_no_more_than_two_generations() {
-        let mut recent = Recent::default();
+        let mut recent = PeerFilter::default();
         let favourite = address(1);
         for number in 0..100_000 {
             recent.add(address(number), None);
             recent.add(favourite, None);
             assert_eq!(recent.find(favourite), Some(None));
             // An address takes two entries.
-            let latest = number.saturating_sub(GENERATION as u32 / 2 - 2)..=number;
+            let latest = number.saturating_sub(GENERATION_SIZE as u32 / 2 - 2)..=number;
             assert!(recent.find(address(*latest.start())).is_some(), "{number}");
-            assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION);
+            assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION_SIZE);
         }
         assert_eq!(recent.find(address(90_000)), None);
     }
 
     #[test]
     fn the_last_name_counts_also_for_other_ports_of_the_host() {
-        let mut recent = Recent::default();
+        let mut recent = PeerFilter::default();
         let Host::Name(name) = Host::from_name(b"a.test") else {
             panic!("it is a name")
         };

@@ -1,4 +1,4 @@
-//! The registry knows who is in the house.
+//! The registry knows who is in the context.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -9,68 +9,68 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::crowd::{Crowd, household};
+use super::crowd::{KeyCounts, source_prefix};
 use super::drops::DropCounter;
-use super::notes::{Notes, Standing};
-use super::{House, Settings};
-use crate::event::{Asked, Closed, Ending, Event, TurnedAway};
+use super::log_entry::{Grant, RequestLog};
+use super::{ServerContext, Settings};
+use crate::event::{ClientRequest, CloseReason, Event, Rejected, SessionClosed};
 use crate::firewall::canonical;
 use crate::net;
-use crate::relay::Meter;
+use crate::relay::RelayState;
 use crate::sync::{AtomicBool, Mutex, OnceLock, lock};
-use crate::wire::Refusal;
+use crate::wire::ReplyError;
 
-/// One client's visit: its sockets, and what others may see and do of it.
+/// One client's session: its sockets, and what others may see and do of it.
 ///
 /// The session's threads share it; when the last of them lets go, the sockets
 /// close and the log is told of it.
 #[derive(Debug)]
-pub(super) struct Visit {
+pub(super) struct Session {
     /// Given back before the sockets close: when both have, it is free.
-    seat: Arc<Seat>,
-    pub(super) house: Arc<House>,
+    slot: Arc<SessionSlot>,
+    pub(super) context: Arc<ServerContext>,
     pub(super) client: TcpStream,
     pub(super) client_address: SocketAddr,
     pub(super) began: Instant,
-    pub(super) meter: Meter,
+    pub(super) relay: RelayState,
     remote: OnceLock<TcpStream>,
-    notes: OnceLock<(Asked, Notes)>,
-    standing: Mutex<Option<Standing>>,
-    fate: Mutex<Fate>,
-    progress: Mutex<Progress>,
+    log_entry: OnceLock<(ClientRequest, RequestLog)>,
+    grant: Mutex<Option<Grant>>,
+    close_state: Mutex<CloseState>,
+    activity: Mutex<Activity>,
     is_association: AtomicBool,
     pub(super) drops: DropCounter,
-    /// Dropped with the visit: the last one tells the server that all have left.
+    /// DropReason with the session: the last one tells the server that all have left.
     _present: Sender<Infallible>,
 }
 
-/// Whether and why the visit is over. Whoever writes this also acts on it under
+/// Whether and why the session is over. Whoever writes this also acts on it under
 /// the same lock.
 #[derive(Debug, Default)]
-struct Fate {
-    ending: Option<Ending>,
-    /// Dropped when the visit is cut, which wakes who waits for that.
+struct CloseState {
+    ending: Option<CloseReason>,
+    /// DropReason when the session is cut, which wakes who waits for that.
     not_cut: Option<Sender<Infallible>>,
 }
 
 /// A place among the sessions there may be at a time, for all and for one client,
 /// with what the registry knows under its number. Kept by whoever still works for
-/// the visit, even when the visit itself is over.
+/// the session, even when the session itself is over.
 #[derive(Debug)]
-pub(super) struct Seat {
-    registry: Arc<Registry>,
+pub(super) struct SessionSlot {
+    registry: Arc<SessionRegistry>,
     number: u64,
-    household: IpAddr,
+    source_prefix: IpAddr,
     /// The local and remote address of a connection this server has made.
     outgoing: OnceLock<Pair>,
 }
 
-impl Drop for Seat {
+impl Drop for SessionSlot {
     fn drop(&mut self) {
-        let mut seats = lock(&self.registry.seats);
-        seats.visits.remove(&self.number);
-        seats.taken.remove(self.household);
-        drop(seats);
+        let mut slots = lock(&self.registry.slots);
+        slots.sessions.remove(&self.number);
+        slots.taken.remove(self.source_prefix);
+        drop(slots);
         if let Some(pair) = self.outgoing.get() {
             lock(&self.registry.outgoing).remove(pair);
         }
@@ -82,47 +82,47 @@ type Pair = (SocketAddr, SocketAddr);
 
 /// What changes when something moves; of both directions, up and down.
 #[derive(Debug, Default, PartialEq)]
-struct State {
+struct ActivitySample {
     is_relaying: bool,
     bytes: (u64, u64),
     ended: (bool, bool),
 }
 
-/// What the last round of [`Registry::sweep`] saw.
+/// What the last round of [`SessionRegistry::close_idle`] saw.
 #[derive(Debug)]
-struct Progress {
-    state: State,
+struct Activity {
+    state: ActivitySample,
     since: Instant,
     /// When a round last saw that bytes had moved.
     moved: Option<Instant>,
 }
 
 /// Nothing moves in a session if nothing has for so long, as far as the rounds of
-/// the sweep tell: who breathes between two parts of a message is not at rest.
-const STILL: Duration = Duration::from_secs(2);
+/// the close_idle tell: who breathes between two parts of a message is not at rest.
+const REST_TIME: Duration = Duration::from_secs(2);
 
-impl Visit {
+impl Session {
     pub(super) fn new(
-        house: Arc<House>,
-        seat: Seat,
+        context: Arc<ServerContext>,
+        slot: SessionSlot,
         client: TcpStream,
         client_address: SocketAddr,
         present: Sender<Infallible>,
-    ) -> Visit {
+    ) -> Session {
         let now = Instant::now();
-        Visit {
-            house,
+        Session {
+            context,
             client,
             client_address,
             began: now,
-            meter: Meter::default(),
+            relay: RelayState::default(),
             remote: OnceLock::new(),
-            notes: OnceLock::new(),
-            standing: Mutex::default(),
-            seat: Arc::new(seat),
-            fate: Mutex::default(),
-            progress: Mutex::new(Progress {
-                state: State::default(),
+            log_entry: OnceLock::new(),
+            grant: Mutex::default(),
+            slot: Arc::new(slot),
+            close_state: Mutex::default(),
+            activity: Mutex::new(Activity {
+                state: ActivitySample::default(),
                 since: now,
                 moved: None,
             }),
@@ -132,19 +132,19 @@ impl Visit {
         }
     }
 
-    /// Counts the visits, from 1.
+    /// Counts the sessions, from 1.
     pub(super) fn number(&self) -> u64 {
-        self.seat.number
+        self.slot.number
     }
 
     /// What counts as the same client as this one.
-    pub(super) fn household(&self) -> IpAddr {
-        self.seat.household
+    pub(super) fn source_prefix(&self) -> IpAddr {
+        self.slot.source_prefix
     }
 
     /// Tells the client something; false if it is gone.
-    pub(super) fn tell(&self, message: &[u8]) -> bool {
-        net::send_now(&self.client, message).is_ok()
+    pub(super) fn send_reply(&self, message: &[u8]) -> bool {
+        net::send_nonblocking(&self.client, message).is_ok()
     }
 
     /// The other end, once it is attached.
@@ -152,24 +152,24 @@ impl Visit {
         self.remote.get()
     }
 
-    /// Takes the other end in; not if the visit has been cut meanwhile, which
+    /// Takes the other end in; not if the session has been cut meanwhile, which
     /// would leave this socket open. True if it was taken.
     pub(super) fn attach(&self, remote: TcpStream) -> bool {
-        let fate = lock(&self.fate);
-        fate.ending.is_none() && self.remote.set(remote).is_ok()
+        let close_state = lock(&self.close_state);
+        close_state.ending.is_none() && self.remote.set(remote).is_ok()
     }
 
     /// Remembers that this server itself made the connection between these
-    /// addresses, for as long as the visit lasts.
-    pub(super) fn note_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
+    /// addresses, for as long as the session lasts.
+    pub(super) fn register_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
         let pair = (canonical(local), canonical(remote));
-        if self.seat.outgoing.set(pair).is_ok() {
-            lock(&self.seat.registry.outgoing).insert(pair);
+        if self.slot.outgoing.set(pair).is_ok() {
+            lock(&self.slot.registry.outgoing).insert(pair);
         }
     }
 
     /// From now on it is a UDP association.
-    pub(super) fn become_association(&self) {
+    pub(super) fn mark_udp_association(&self) {
         self.is_association.store(true, Ordering::Relaxed);
     }
 
@@ -177,28 +177,28 @@ impl Visit {
         self.is_association.load(Ordering::Relaxed)
     }
 
-    /// Ends the visit now, for this reason, and wakes every thread that waits
+    /// Ends the session now, for this reason, and wakes every thread that waits
     /// for one of its sockets. What has moved lately ends in a reset, since there
     /// was more to come.
-    pub(super) fn cut(&self, why: Ending) {
+    pub(super) fn terminate(&self, why: CloseReason) {
         let is_at_rest = match why {
-            Ending::Panicked => false,
+            CloseReason::Panicked => false,
             // It has been still for its limit, however short that is.
-            Ending::Idle | Ending::HalfClosed => !self.moves(),
-            _ => !self.moves() && !self.has_moved_lately(),
+            CloseReason::Idle | CloseReason::HalfClosedIdle => !self.moves(),
+            _ => !self.moves() && !self.moved_recently(),
         };
-        let mut fate = lock(&self.fate);
-        fate.ending.get_or_insert(why);
-        fate.not_cut = None;
+        let mut close_state = lock(&self.close_state);
+        close_state.ending.get_or_insert(why);
+        close_state.not_cut = None;
         match self.remote() {
-            Some(remote) => self.meter.cut(&self.client, remote, is_at_rest),
+            Some(remote) => self.relay.terminate(&self.client, remote, is_at_rest),
             None => {
                 // Some wait for a peer: it will not come.
-                if let Some(standing) = lock(&self.standing).as_ref()
+                if let Some(grant) = lock(&self.grant).as_ref()
                     && !self.is_association()
                 {
-                    let language = standing.asked.language;
-                    self.tell(&language.refused(Refusal::Denied));
+                    let language = grant.request.language;
+                    self.send_reply(&language.refused(ReplyError::NotAllowed));
                 }
                 // Fails only if the client is gone already.
                 drop(self.client.shutdown(Shutdown::Both));
@@ -207,189 +207,193 @@ impl Visit {
     }
 
     /// Breaks off what does not end in time.
-    pub(super) fn abandon(&self) {
+    pub(super) fn reset(&self) {
         if let Some(remote) = self.remote() {
             let is_at_rest = false;
-            self.meter.cut(&self.client, remote, is_at_rest);
+            self.relay.terminate(&self.client, remote, is_at_rest);
         }
     }
 
-    /// Notes why the visit is over, unless something else ended it before.
-    pub(super) fn ends_because(&self, why: Ending) {
-        lock(&self.fate).ending.get_or_insert(why);
+    /// RequestLog why the session is over, unless something else ended it before.
+    pub(super) fn set_close_reason(&self, why: CloseReason) {
+        lock(&self.close_state).ending.get_or_insert(why);
     }
 
-    /// Keeps what it asked for, and what was taken down about that.
-    pub(super) fn keep(&self, asked: Asked, notes: Notes) {
-        // A visit has one request.
-        let _ = self.notes.set((asked, notes));
+    /// Keeps what it request for, and what was taken down about that.
+    pub(super) fn keep(&self, request: ClientRequest, log_entry: RequestLog) {
+        // A session has one request.
+        let _ = self.log_entry.set((request, log_entry));
     }
 
-    /// From now on it stands for this.
-    pub(super) fn stands(&self, standing: Standing) {
-        *lock(&self.standing) = Some(standing);
+    /// From now on it set_grant for this.
+    pub(super) fn set_grant(&self, grant: Grant) {
+        *lock(&self.grant) = Some(grant);
     }
 
-    /// Looks at what it stands for; at nothing as long as that is nothing.
-    pub(super) fn while_it_stands<E>(
+    /// Looks at what it set_grant for; at nothing as long as that is nothing.
+    pub(super) fn with_grant<E>(
         &self,
-        look: impl FnOnce(&Standing) -> Result<(), E>,
+        look: impl FnOnce(&Grant) -> Result<(), E>,
     ) -> Result<(), E> {
-        lock(&self.standing).as_ref().map_or(Ok(()), look)
+        lock(&self.grant).as_ref().map_or(Ok(()), look)
     }
 
-    /// A channel on which nobody ever sends; it is disconnected when the visit
+    /// A channel on which nobody ever sends; it is disconnected when the session
     /// is cut. For who waits for something else than one of the sockets.
-    pub(super) fn when_cut(&self) -> Receiver<Infallible> {
-        let (not_cut, when_cut) = bounded(0);
-        let mut fate = lock(&self.fate);
-        fate.not_cut = fate.ending.is_none().then_some(not_cut);
-        when_cut
+    pub(super) fn terminated(&self) -> Receiver<Infallible> {
+        let (not_cut, terminated) = bounded(0);
+        let mut close_state = lock(&self.close_state);
+        close_state.not_cut = close_state.ending.is_none().then_some(not_cut);
+        terminated
     }
 
-    /// The visit's place, for work that may outlast it.
-    pub(super) fn seat(&self) -> Arc<Seat> {
-        Arc::clone(&self.seat)
+    /// The session's place, for work that may outlast it.
+    pub(super) fn slot(&self) -> Arc<SessionSlot> {
+        Arc::clone(&self.slot)
     }
 
     /// Why the relay is over, if nothing has moved for too long.
-    fn overstayed(&self, settings: &Settings, now: Instant) -> Option<Ending> {
-        let idle = self.idle_at(now);
+    fn idle_reason(&self, settings: &Settings, now: Instant) -> Option<CloseReason> {
+        let idle = self.idle_for(now);
         let over = |limit: Option<Duration>| limit.is_some_and(|limit| idle >= limit);
         if self.is_association() {
-            return over(settings.udp_timeout).then_some(Ending::Idle);
+            return over(settings.udp_timeout).then_some(CloseReason::Idle);
         }
         // If it is not relaying yet, each stage has its own deadline.
         self.remote()?;
-        let half = self.meter.up.has_ended() || self.meter.down.has_ended();
+        let half = self.relay.up.has_ended() || self.relay.down.has_ended();
         if half && over(settings.half_closed_timeout) {
-            Some(Ending::HalfClosed)
+            Some(CloseReason::HalfClosedIdle)
         } else if over(settings.idle_timeout) {
-            Some(Ending::Idle)
+            Some(CloseReason::Idle)
         } else {
             None
         }
     }
 
-    /// Has a byte moved since the last round of the sweep?
+    /// Has a byte moved since the last round of the close_idle?
     fn moves(&self) -> bool {
-        lock(&self.progress).state.bytes != self.state().bytes
+        lock(&self.activity).state.bytes != self.state().bytes
     }
 
     /// Has a round lately seen that bytes had moved?
-    fn has_moved_lately(&self) -> bool {
-        let lately = |moved: Instant| moved.elapsed() < STILL;
-        lock(&self.progress).moved.is_some_and(lately)
+    fn moved_recently(&self) -> bool {
+        let lately = |moved: Instant| moved.elapsed() < REST_TIME;
+        lock(&self.activity).moved.is_some_and(lately)
     }
 
-    fn state(&self) -> State {
-        let (up, down) = (&self.meter.up, &self.meter.down);
-        State {
+    fn state(&self) -> ActivitySample {
+        let (up, down) = (&self.relay.up, &self.relay.down);
+        ActivitySample {
             is_relaying: self.remote().is_some() || self.is_association(),
             bytes: (up.bytes(), down.bytes()),
             ended: (up.has_ended(), down.has_ended()),
         }
     }
 
-    /// How long nothing has moved, as far as the rounds of the sweep tell.
-    fn idle_at(&self, now: Instant) -> Duration {
+    /// How long nothing has moved, as far as the rounds of the close_idle tell.
+    fn idle_for(&self, now: Instant) -> Duration {
         let state = self.state();
-        let mut progress = lock(&self.progress);
-        if progress.state != state {
-            let has_moved = progress.state.bytes != state.bytes;
-            *progress = Progress {
-                moved: if has_moved { Some(now) } else { progress.moved },
+        let mut activity = lock(&self.activity);
+        if activity.state != state {
+            let has_moved = activity.state.bytes != state.bytes;
+            *activity = Activity {
+                moved: if has_moved { Some(now) } else { activity.moved },
                 state,
                 since: now,
             };
         }
-        now.saturating_duration_since(progress.since)
+        now.saturating_duration_since(activity.since)
     }
 }
 
-impl Drop for Visit {
+impl Drop for Session {
     fn drop(&mut self) {
-        let ending = lock(&self.fate).ending.take();
-        let (asked, notes) = self.notes.take().unzip();
-        let confirmed = notes.as_ref().is_some_and(|notes| notes.confirmed);
-        self.house.log.send(Event::Closed(Box::new(Closed {
-            session: self.number(),
-            client: self.client_address,
-            asked,
-            address: notes.as_ref().and_then(|notes| notes.address),
-            confirmed,
-            rule: notes.and_then(|notes| notes.rule),
-            up: self.meter.up.bytes(),
-            down: self.meter.down.bytes(),
-            drops: self.is_association().then(|| self.drops.so_far()),
-            lasted: self.began.elapsed(),
-            ending: ending.unwrap_or(Ending::Finished),
-        })));
+        let ending = lock(&self.close_state).ending.take();
+        let (request, log_entry) = self.log_entry.take().unzip();
+        let confirmed = log_entry
+            .as_ref()
+            .is_some_and(|log_entry| log_entry.confirmed);
+        self.context
+            .log
+            .send(Event::SessionClosed(Box::new(SessionClosed {
+                session: self.number(),
+                client: self.client_address,
+                request,
+                address: log_entry.as_ref().and_then(|log_entry| log_entry.address),
+                confirmed,
+                rule: log_entry.and_then(|log_entry| log_entry.rule),
+                up: self.relay.up.bytes(),
+                down: self.relay.down.bytes(),
+                drops: self.is_association().then(|| self.drops.counts()),
+                lasted: self.began.elapsed(),
+                ending: ending.unwrap_or(CloseReason::Finished),
+            })));
     }
 }
 
-/// All visits, and all connections this server has made.
+/// All sessions, and all connections this server has made.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
-    seats: Mutex<Seats>,
+pub(super) struct SessionRegistry {
+    slots: Mutex<Seats>,
     outgoing: Mutex<HashSet<Pair>>,
 }
 
-/// The seats that are taken.
+/// The slots that are taken.
 #[derive(Debug, Default)]
 struct Seats {
-    /// The visits on them, by number.
-    visits: HashMap<u64, Weak<Visit>>,
-    taken: Crowd,
+    /// The sessions on them, by number.
+    sessions: HashMap<u64, Weak<Session>>,
+    taken: KeyCounts,
 }
 
-impl Registry {
-    /// Gives a seat to the visit of this number, unless all are taken, or all
+impl SessionRegistry {
+    /// Gives a slot to the session of this number, unless all are taken, or all
     /// that one client may have.
-    pub(super) fn seat(
-        self: &Arc<Registry>,
+    pub(super) fn slot(
+        self: &Arc<SessionRegistry>,
         number: u64,
         client: IpAddr,
         settings: &Settings,
-    ) -> Result<Seat, TurnedAway> {
+    ) -> Result<SessionSlot, Rejected> {
         let &Settings {
             max_sessions,
             max_per_client,
             ..
         } = settings;
-        let household = household(client);
-        let mut seats = lock(&self.seats);
-        if seats.visits.len() >= max_sessions {
-            return Err(TurnedAway::Full { max_sessions });
+        let source_prefix = source_prefix(client);
+        let mut slots = lock(&self.slots);
+        if slots.sessions.len() >= max_sessions {
+            return Err(Rejected::AtCapacity { max_sessions });
         }
-        let taken = seats.taken.len_of(household);
+        let taken = slots.taken.len_of(source_prefix);
         if let Some(max_per_client) = max_per_client.filter(|most| taken >= *most) {
-            return Err(TurnedAway::Greedy {
+            return Err(Rejected::PerClientLimit {
                 client,
                 max_per_client,
             });
         }
-        seats.taken.add(household);
-        seats.visits.insert(number, Weak::new());
-        Ok(Seat {
+        slots.taken.add(source_prefix);
+        slots.sessions.insert(number, Weak::new());
+        Ok(SessionSlot {
             registry: Arc::clone(self),
             number,
-            household,
+            source_prefix,
             outgoing: OnceLock::new(),
         })
     }
 
-    /// From now on the registry knows the visit on its seat.
-    pub(super) fn enter(&self, visit: &Arc<Visit>) {
-        let number = visit.number();
-        lock(&self.seats)
-            .visits
-            .insert(number, Arc::downgrade(visit));
+    /// From now on the registry knows the session on its slot.
+    pub(super) fn enter(&self, session: &Arc<Session>) {
+        let number = session.number();
+        lock(&self.slots)
+            .sessions
+            .insert(number, Arc::downgrade(session));
     }
 
-    /// How many visits there are.
+    /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
-        lock(&self.seats).visits.len()
+        lock(&self.slots).sessions.len()
     }
 
     /// Has this server itself made the connection between these addresses? A
@@ -401,29 +405,29 @@ impl Registry {
         lock(&self.outgoing).contains(&(canonical(local), canonical(remote)))
     }
 
-    /// Everybody in the house. The lock is released before anybody does
-    /// anything with them, since the last one to let go of a visit takes it.
-    pub(super) fn present(&self) -> Vec<Arc<Visit>> {
-        lock(&self.seats)
-            .visits
+    /// Everybody in the context. The lock is released before anybody does
+    /// anything with them, since the last one to let go of a session takes it.
+    pub(super) fn present(&self) -> Vec<Arc<Session>> {
+        lock(&self.slots)
+            .sessions
             .values()
             .filter_map(Weak::upgrade)
             .collect()
     }
 
-    /// Ends all visits.
-    pub(super) fn cut_all(&self) {
-        for visit in self.present() {
-            visit.cut(Ending::Stopped);
+    /// Ends all sessions.
+    pub(super) fn terminate_all(&self) {
+        for session in self.present() {
+            session.terminate(CloseReason::ServerStopped);
         }
     }
 
     /// One round: ends the relays in which nothing has moved for the limit.
-    pub(super) fn sweep(&self, settings: &Settings) {
+    pub(super) fn close_idle(&self, settings: &Settings) {
         let now = Instant::now();
-        for visit in self.present() {
-            if let Some(why) = visit.overstayed(settings, now) {
-                visit.cut(why);
+        for session in self.present() {
+            if let Some(why) = session.idle_reason(settings, now) {
+                session.terminate(why);
             }
         }
     }

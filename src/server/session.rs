@@ -1,4 +1,4 @@
-//! One client's visit, top to bottom.
+//! One client's session, top to bottom.
 //!
 //! A thread's stack is the state of its session: the thread hears the request,
 //! has it answered by [`connect`](super::connect), [`bind`](super::bind) or
@@ -7,58 +7,65 @@
 use std::io::BufRead;
 use std::sync::Arc;
 
-use super::duplex::{CutOnPanic, Relay};
-use super::greeting::Known;
-use super::notes::Notes;
-use super::registry::Visit;
+use super::duplex::{RelayKind, TerminateOnPanic};
+use super::greeting::Authenticated;
+use super::log_entry::RequestLog;
+use super::registry::Session;
 use super::{associate, bind, connect, greeting};
-use crate::event::{Answered, Asked, Cause, Ending, Event, NoRequest};
-use crate::net::{self, Deadline, Lookahead};
-use crate::wire::{Command, Language, Malformed, Opening, Refusal, Unread, socks4, socks5};
+use crate::event::{
+    ClientRequest, CloseReason, Event, HandshakeError, RequestAnswered, RequestError,
+};
+use crate::net::{self, Deadline, PeekReader};
+use crate::wire::{
+    Command, ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, socks4, socks5,
+};
 
 /// Everything from accept to end; the body of the thread `s7`.
-pub(super) fn serve(visit: &Arc<Visit>) {
-    let _guard = CutOnPanic(visit);
-    let ending = match hear(visit) {
-        Ok(asked) => match answer(visit, asked) {
-            Ok(relay) => return relay.run(visit),
-            Err(cause) => Ending::Refused(cause),
+pub(super) fn run_session(session: &Arc<Session>) {
+    let _guard = TerminateOnPanic(session);
+    let ending = match read_request(session) {
+        Ok(request) => match handle_request(session, request) {
+            Ok(relay) => return relay.run(session),
+            Err(cause) => CloseReason::Refused(cause),
         },
         Err(ending) => ending,
     };
-    let has_spoken = !matches!(ending, Ending::Silent);
+    let has_spoken = !matches!(ending, CloseReason::Silent);
     // Before the client takes its leave, which may take as long as a stop.
-    visit.ends_because(ending);
+    session.set_close_reason(ending);
     if has_spoken {
-        net::close_gently(&visit.client);
+        net::lingering_close(&session.client);
     }
 }
 
 /// Waits for the request, under one deadline for all of it. What is no request
 /// is refused here.
-fn hear(visit: &Visit) -> Result<Asked, Ending> {
-    let deadline = Deadline::after(visit.house.settings.handshake_timeout);
-    let mut stream = Lookahead::new(&visit.client, deadline);
+fn read_request(session: &Session) -> Result<ClientRequest, CloseReason> {
+    let deadline = Deadline::after(session.context.settings.handshake_timeout);
+    let mut stream = PeekReader::new(&session.client, deadline);
     let first = match stream.fill_buf() {
         Ok(&[first, ..]) => first,
         // A health check: not a word about it to the client.
-        Ok([]) | Err(_) => return Err(Ending::Silent),
+        Ok([]) | Err(_) => return Err(CloseReason::Silent),
     };
-    let asked = match Opening::of(first) {
-        Opening::Socks4 => hear_socks4(visit, &mut stream),
-        Opening::Socks5 => hear_socks5(visit, stream, deadline),
+    let request = match Version::of(first) {
+        Version::Socks4 => read_socks4_request(session, &mut stream),
+        Version::Socks5 => read_socks5_request(session, stream, deadline),
         // It does not speak SOCKS: nothing we could say would be understood.
-        Opening::Unknown(byte) => Err(Unread::Malformed(Malformed::Version(byte)).into()),
+        Version::Unknown(byte) => Err(ReadError::Protocol(ProtocolError::Version(byte)).into()),
     };
-    asked.map_err(Ending::NoRequest)
+    request.map_err(CloseReason::HandshakeFailed)
 }
 
-fn hear_socks4(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequest> {
+fn read_socks4_request(
+    session: &Session,
+    stream: &mut impl BufRead,
+) -> Result<ClientRequest, HandshakeError> {
     let request = socks4::Request::read(stream).inspect_err(|_| {
-        visit.tell(&socks4::Reply::REJECTED.encode());
+        session.send_reply(&socks4::Reply::REJECTED.encode());
     })?;
-    Ok(Asked {
-        language: Language::Socks4(request.address),
+    Ok(ClientRequest {
+        language: ReplyEncoder::Socks4(request.address),
         command: request.command,
         target: request.target(),
         user: request.user,
@@ -66,29 +73,31 @@ fn hear_socks4(visit: &Visit, stream: &mut impl BufRead) -> Result<Asked, NoRequ
     })
 }
 
-fn hear_socks5(
-    visit: &Visit,
-    stream: Lookahead<'_>,
+fn read_socks5_request(
+    session: &Session,
+    stream: PeekReader<'_>,
     deadline: Deadline,
-) -> Result<Asked, NoRequest> {
-    let Known { user, mut stream } = greeting::agree(visit, stream, deadline)?;
-    let language = Language::Socks5;
+) -> Result<ClientRequest, HandshakeError> {
+    let Authenticated { user, mut stream } = greeting::negotiate(session, stream, deadline)?;
+    let language = ReplyEncoder::Socks5;
     let request = match socks5::Request::read(&mut stream) {
         Ok(request) => request,
         Err(unread) => {
             let refusal = match unread {
-                Unread::Malformed(Malformed::Command(_)) => Refusal::UnknownCommand,
-                Unread::Malformed(Malformed::AddressType(_)) => Refusal::UnknownAddress,
-                Unread::Malformed(_) | Unread::Incomplete(..) => Refusal::Rejected,
+                ReadError::Protocol(ProtocolError::Command(_)) => ReplyError::CommandNotSupported,
+                ReadError::Protocol(ProtocolError::AddressType(_)) => {
+                    ReplyError::AddressTypeNotSupported
+                }
+                ReadError::Protocol(_) | ReadError::Incomplete(..) => ReplyError::Rejected,
             };
-            stream.tell(&language.refused(refusal));
+            stream.send_reply(&language.refused(refusal));
             return Err(match user {
-                Some(user) => NoRequest::AfterLogin { user, unread },
+                Some(user) => HandshakeError::AfterLogin { user, unread },
                 None => unread.into(),
             });
         }
     };
-    Ok(Asked {
+    Ok(ClientRequest {
         language,
         command: request.command,
         target: request.target,
@@ -97,39 +106,45 @@ fn hear_socks5(
     })
 }
 
-/// Gets the client what it asked for and replies. Either way the last reply
+/// Gets the client what it request for and replies. Either way the last reply
 /// goes out here, and with it the screen message: once for every request.
-fn answer(visit: &Arc<Visit>, asked: Asked) -> Result<Relay, Cause> {
-    let mut notes = Notes::new(&asked.target);
-    let ready = match asked.command {
-        _ if is_ourselves(visit) => Err(Cause::Loop),
-        Command::Connect => connect::connect(visit, &asked, &mut notes),
-        Command::Bind => bind::bind(visit, &asked, &mut notes),
-        Command::Associate => associate::associate(visit, &asked, &mut notes),
+fn handle_request(
+    session: &Arc<Session>,
+    request: ClientRequest,
+) -> Result<RelayKind, RequestError> {
+    let mut log_entry = RequestLog::new(&request.target);
+    let ready = match request.command {
+        _ if is_ourselves(session) => Err(RequestError::Loop),
+        Command::Connect => connect::connect(session, &request, &mut log_entry),
+        Command::Bind => bind::bind(session, &request, &mut log_entry),
+        Command::Associate => associate::associate(session, &request, &mut log_entry),
     };
     let told = match &ready {
-        Ok(ready) => visit.tell(&ready.reply),
-        Err(cause) => visit.tell(&asked.language.refused(cause.refusal())),
+        Ok(ready) => session.send_reply(&ready.reply),
+        Err(cause) => session.send_reply(&request.language.refused(cause.refusal())),
     };
     // Only a reply that went out has been given.
     let result = match (ready, told) {
         (Ok(ready), true) => Ok(ready.relay),
-        (Ok(_), false) => Err(Cause::ClientLeft),
+        (Ok(_), false) => Err(RequestError::ClientLeft),
         (Err(cause), _) => Err(cause),
     };
-    visit.house.log.send(Event::Answered(Answered {
-        client: visit.client_address,
-        destination: notes.address,
-        port: notes.port.unwrap_or(asked.target.port),
-        command: asked.command,
-        accepted: result.is_ok(),
-    }));
-    visit.keep(asked, notes);
+    session
+        .context
+        .log
+        .send(Event::RequestAnswered(RequestAnswered {
+            client: session.client_address,
+            destination: log_entry.address,
+            port: log_entry.port.unwrap_or(request.target.port),
+            command: request.command,
+            accepted: result.is_ok(),
+        }));
+    session.keep(request, log_entry);
     result
 }
 
 /// Did this client come over a connection that this server has made?
-fn is_ourselves(visit: &Visit) -> bool {
-    let accepted_on = visit.client.local_addr();
-    accepted_on.is_ok_and(|here| visit.house.registry.made(visit.client_address, here))
+fn is_ourselves(session: &Session) -> bool {
+    let accepted_on = session.client.local_addr();
+    accepted_on.is_ok_and(|here| session.context.registry.made(session.client_address, here))
 }

@@ -9,43 +9,47 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use super::hash::Hash;
-use crate::book::{Content, MOST_MISTAKES, Mistake};
+use super::hash::PasswordHash;
+use crate::book::{Content, MAX_ERRORS, SyntaxError};
 use crate::wire::socks5::MAX_FIELD;
 
 /// Longest name of a user in bytes; a login has no room for more.
-pub const LONGEST_NAME: usize = MAX_FIELD;
+pub const MAX_USER_NAME: usize = MAX_FIELD;
 
-/// Can somebody be called this? 1 to [`LONGEST_NAME`] visible ASCII characters,
+/// Can somebody be called this? 1 to [`MAX_USER_NAME`] visible ASCII characters,
 /// without a colon, which ends the name in the file, without a comma, which does so
 /// in rules, and without `#`, which begins a comment.
 pub fn is_name(name: &str) -> bool {
     let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_visible)
+    (1..=MAX_USER_NAME).contains(&name.len()) && name.bytes().all(is_visible)
 }
 
 /// All users of one file, with what proves their passwords.
 #[derive(Default, PartialEq, Eq)]
 pub struct Users {
-    hashes: HashMap<Vec<u8>, Hash>,
+    hashes: HashMap<Vec<u8>, PasswordHash>,
     /// That of the first user.
-    first: Option<Hash>,
+    first: Option<PasswordHash>,
 }
 
 impl Users {
-    pub(super) fn hash(&self, user: &[u8]) -> Option<&Hash> {
+    pub(super) fn hash(&self, user: &[u8]) -> Option<&PasswordHash> {
         self.hashes.get(user)
     }
 
     /// A hash to check the passwords of nobody against, which costs what another
     /// user's does; none if there is no user.
-    pub(super) fn decoy(&self) -> Option<&Hash> {
+    pub(super) fn dummy(&self) -> Option<&PasswordHash> {
         self.first.as_ref()
     }
 
     /// The memory in KiB that the costliest of them takes.
     pub(super) fn memory(&self) -> usize {
-        self.hashes.values().map(Hash::memory).max().unwrap_or(0)
+        self.hashes
+            .values()
+            .map(PasswordHash::memory)
+            .max()
+            .unwrap_or(0)
     }
 
     /// How many there are.
@@ -89,26 +93,26 @@ impl Content for Users {
     ///
     /// # Errors
     ///
-    /// The lines that are nobody's, the first [`MOST_MISTAKES`] of them.
-    fn parse(text: &[u8]) -> Result<Users, Vec<Mistake>> {
+    /// The lines that are nobody's, the first [`MAX_ERRORS`] of them.
+    fn parse(text: &[u8]) -> Result<Users, Vec<SyntaxError>> {
         let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
         let mut users = Users::default();
         let mut lines_of = HashMap::new();
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         for (index, text) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = index + 1;
             let added = parse_line(text).and_then(|user| match user {
                 Some((name, hash)) => users.add(name, hash, line, &mut lines_of),
                 None => Ok(()),
             });
-            mistakes.extend(added.err().map(|reason| Mistake { line, reason }));
-            if mistakes.len() == MOST_MISTAKES {
+            errors.extend(added.err().map(|reason| SyntaxError { line, reason }));
+            if errors.len() == MAX_ERRORS {
                 break;
             }
         }
-        match mistakes.as_slice() {
+        match errors.as_slice() {
             [] => Ok(users),
-            _ => Err(mistakes),
+            _ => Err(errors),
         }
     }
 }
@@ -117,7 +121,7 @@ impl Users {
     fn add<'a>(
         &mut self,
         name: &'a str,
-        hash: Hash,
+        hash: PasswordHash,
         line: usize,
         lines_of: &mut HashMap<&'a str, usize>,
     ) -> Result<(), String> {
@@ -137,7 +141,7 @@ impl Users {
 /// One line: a user, or nothing if only a comment stands on it. What is wrong is
 /// told without a word of the line but the name: the rest may be a password that
 /// somebody wrote down.
-fn parse_line(line: &[u8]) -> Result<Option<(&str, Hash)>, String> {
+fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
@@ -148,11 +152,11 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, Hash)>, String> {
     };
     if !is_name(name) {
         return Err(format!(
-            "what stands in front of the colon is no name; write 1 to {LONGEST_NAME} visible \
+            "what stands in front of the colon is no name; write 1 to {MAX_USER_NAME} visible \
              ASCII characters, none of them a comma or #"
         ));
     }
-    match Hash::parse(hash) {
+    match PasswordHash::parse(hash) {
         Ok(hash) => Ok(Some((name, hash))),
         Err(why) => Err(format!(
             "the hash of \"{name}\" {why}; --new-user prints a good line (or are these two lines in one?)"
@@ -167,7 +171,7 @@ mod tests {
     /// Cheap to check, and of nobody's password.
     const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-    fn users(text: &str) -> Result<Users, Vec<Mistake>> {
+    fn users(text: &str) -> Result<Users, Vec<SyntaxError>> {
         Users::parse(text.replace('@', HASH).as_bytes())
     }
 
@@ -190,7 +194,7 @@ mod tests {
                 names.iter().all(|name| users.has(name.as_bytes())),
                 "{text}"
             );
-            assert_eq!(users.decoy().is_some(), !names.is_empty());
+            assert_eq!(users.dummy().is_some(), !names.is_empty());
         }
         assert!(Users::parse(b"# \xa4\xa4\n").is_ok());
     }
@@ -215,17 +219,17 @@ mod tests {
                 "\"alice\" stands on line 1 already",
             ),
         ] {
-            let mistakes = users(text).expect_err(text);
-            let [mistake] = mistakes.as_slice() else {
-                panic!("{text}: {mistakes:?}")
+            let errors = users(text).expect_err(text);
+            let [error] = errors.as_slice() else {
+                panic!("{text}: {errors:?}")
             };
-            assert_eq!(mistake.line, text.lines().count());
-            assert!(mistake.reason.contains(reason), "{text}: {mistake}");
-            assert!(!mistake.reason.contains("pass"), "{mistake}");
+            assert_eq!(error.line, text.lines().count());
+            assert!(error.reason.contains(reason), "{text}: {error}");
+            assert!(!error.reason.contains("pass"), "{error}");
         }
         assert!(Users::parse(b"alice\xff:x").is_err());
         let many = users(&"x\n".repeat(1000)).expect_err("bad lines");
-        assert_eq!(many.len(), MOST_MISTAKES);
+        assert_eq!(many.len(), MAX_ERRORS);
     }
 
     #[test]

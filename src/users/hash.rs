@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::password_hash::phc::{Output, PasswordHash as PhcString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher, Version};
 
-use super::NoEntry;
+use super::AuthError;
 
 /// Most memory in KiB that a hash may take. One login is checked at a time, so
 /// whoever costs more holds up all others, and the memory is kept.
-const MOST_MEMORY: u32 = 256 << 10;
+const MAX_MEMORY_KIB: u32 = 256 << 10;
 
 /// Most KiB that are filled for one hash, in all its passes together: about a
 /// second.
-const MOST_WORK: u64 = 1 << 20;
+const MAX_WORK_KIB: u64 = 1 << 20;
 
 /// The memory that hashes are computed in, as large as the costliest so far.
 #[derive(Default)]
@@ -21,19 +21,19 @@ pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
     /// So many KiB are there when they are needed; until then they cost nothing.
-    pub(super) fn set_aside(&mut self, kibibytes: usize) -> Result<(), NoEntry> {
+    pub(super) fn set_aside(&mut self, kibibytes: usize) -> Result<(), AuthError> {
         let missing = kibibytes.saturating_sub(self.0.len());
         let reserved = self.0.try_reserve_exact(missing);
-        reserved.map_err(|_| NoEntry::NoMemory)
+        reserved.map_err(|_| AuthError::OutOfMemory)
     }
 
     /// So many KiB, if the machine has them.
-    fn blocks(&mut self, kibibytes: usize) -> Result<&mut [Block], NoEntry> {
+    fn blocks(&mut self, kibibytes: usize) -> Result<&mut [Block], AuthError> {
         self.set_aside(kibibytes)?;
         if self.0.len() < kibibytes {
             self.0.resize(kibibytes, Block::default());
         }
-        self.0.get_mut(..kibibytes).ok_or(NoEntry::NoMemory)
+        self.0.get_mut(..kibibytes).ok_or(AuthError::OutOfMemory)
     }
 }
 
@@ -46,20 +46,20 @@ impl fmt::Debug for Memory {
 
 /// What the users file has in place of a password: Argon2id (RFC 9106) of it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Hash {
+pub(super) struct PasswordHash {
     params: Params,
     salt: Salt,
     output: Output,
 }
 
-impl fmt::Debug for Hash {
+impl fmt::Debug for PasswordHash {
     /// Without the hash.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Hash")
+        out.write_str("PasswordHash")
     }
 }
 
-impl Hash {
+impl PasswordHash {
     /// Understands `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Everything must be
     /// there, written in the usual way: then the check can fail for no other reason
     /// than a wrong password.
@@ -68,12 +68,12 @@ impl Hash {
     ///
     /// What is wrong with it, behind "the hash of alice"; never the hash itself, in
     /// whose place somebody may have written the password.
-    pub(super) fn parse(text: &str) -> Result<Hash, String> {
+    pub(super) fn parse(text: &str) -> Result<PasswordHash, String> {
         if !text.starts_with("$argon2id$") {
             return Err("does not begin with $argon2id$".to_owned());
         }
         let broken = || "is broken".to_owned();
-        let parsed = PasswordHash::new(text).map_err(|_| broken())?;
+        let parsed = PhcString::new(text).map_err(|_| broken())?;
         let names: Vec<_> = parsed.params.iter().map(|(name, _)| name).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         let is_usual = parsed.version == Some(Version::V0x13.into())
@@ -84,12 +84,12 @@ impl Hash {
             return Err(broken());
         };
         let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
-        if params.m_cost() > MOST_MEMORY || work > MOST_WORK {
+        if params.m_cost() > MAX_MEMORY_KIB || work > MAX_WORK_KIB {
             return Err(format!(
-                "costs too much: m may be {MOST_MEMORY} at most, and m times t {MOST_WORK}"
+                "costs too much: m may be {MAX_MEMORY_KIB} at most, and m times t {MAX_WORK_KIB}"
             ));
         }
-        Ok(Hash {
+        Ok(PasswordHash {
             params,
             salt,
             output,
@@ -107,7 +107,7 @@ impl Hash {
     /// # Errors
     ///
     /// There is no memory for it.
-    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, NoEntry> {
+    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, AuthError> {
         let blocks = memory.blocks(self.memory())?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
         let mut output = [0; Output::MAX_LENGTH];
@@ -125,7 +125,7 @@ impl Hash {
 ///
 /// A sentence: the system has no memory, or no random numbers.
 pub fn line_for(user: &str, password: &[u8]) -> Result<String, String> {
-    let hash: PasswordHash = Argon2::default()
+    let hash: PhcString = Argon2::default()
         .hash_password(password)
         .map_err(|error| format!("the password cannot be hashed: {error}"))?;
     Ok(format!("{user}:{hash}\n"))
@@ -149,7 +149,7 @@ mod tests {
         let mut memory = Memory::default();
         for password in [&b"secret"[..], b"", b"\0\xFF", &[b'x'; 255]] {
             let text = hash_of(password);
-            let hash = Hash::parse(&text).expect(&text);
+            let hash = PasswordHash::parse(&text).expect(&text);
             assert_eq!(hash.is_of(password, &mut memory), Ok(true));
             let longer = [password, b"x"].concat();
             assert_eq!(hash.is_of(&longer, &mut memory), Ok(false));
@@ -164,7 +164,7 @@ mod tests {
         // By the reference implementation: argon2 somesalt... -id -t 2 -m 16 -p 1.
         let others = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
                       $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        let hash = Hash::parse(others).expect("a hash");
+        let hash = PasswordHash::parse(others).expect("a hash");
         assert_eq!(hash.is_of(b"password", &mut Memory::default()), Ok(true));
         for (from, to, why) in [
             ("argon2id", "argon2i", "does not begin"),
@@ -188,17 +188,17 @@ mod tests {
         ] {
             let text = others.replacen(from, to, 1);
             assert_ne!(text, others);
-            let told = Hash::parse(&text).expect_err(&text);
+            let told = PasswordHash::parse(&text).expect_err(&text);
             assert!(told.contains(why), "{text}: {told}");
         }
         let costly = others.replace("m=65536,t=2", "m=262144,t=4");
-        assert!(Hash::parse(&costly).is_ok());
+        assert!(PasswordHash::parse(&costly).is_ok());
     }
 
     #[test]
     fn no_hash_is_shown() {
-        let hash = Hash::parse(&hash_of(b"secret")).expect("a hash");
+        let hash = PasswordHash::parse(&hash_of(b"secret")).expect("a hash");
         let memory = Memory::default();
-        assert_eq!(format!("{hash:?} {memory:?}"), "Hash Memory(0 KiB)");
+        assert_eq!(format!("{hash:?} {memory:?}"), "PasswordHash Memory(0 KiB)");
     }
 }

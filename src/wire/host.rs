@@ -23,7 +23,7 @@ pub enum Host {
     /// By a name that may be looked up.
     Name(HostName),
     /// By something that is no name; the request is well formed and refused.
-    Unusable(BadName),
+    Invalid(InvalidHostName),
 }
 
 impl Host {
@@ -31,7 +31,7 @@ impl Host {
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Host::Address(address) => Some(*address),
-            Host::Name(_) | Host::Unusable(_) => None,
+            Host::Name(_) | Host::Invalid(_) => None,
         }
     }
 
@@ -39,7 +39,7 @@ impl Host {
     pub fn name(&self) -> Option<&HostName> {
         match self {
             Host::Name(name) => Some(name),
-            Host::Address(_) | Host::Unusable(_) => None,
+            Host::Address(_) | Host::Invalid(_) => None,
         }
     }
 
@@ -48,7 +48,7 @@ impl Host {
     /// else is unusable. One final dot is dropped.
     pub fn from_name(bytes: &[u8]) -> Host {
         let unusable = |reason| {
-            Host::Unusable(BadName {
+            Host::Invalid(InvalidHostName {
                 bytes: bytes.to_vec(),
                 reason,
             })
@@ -73,7 +73,7 @@ impl fmt::Display for Host {
         match self {
             Host::Address(address) => address.fmt(out),
             Host::Name(name) => name.fmt(out),
-            Host::Unusable(bad) => write!(out, "\"{}\"", bad.bytes.escape_ascii()),
+            Host::Invalid(bad) => write!(out, "\"{}\"", bad.bytes.escape_ascii()),
         }
     }
 }
@@ -138,14 +138,14 @@ impl fmt::Display for HostName {
 
 /// A name field that is no host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadName {
+pub struct InvalidHostName {
     /// The field as it came; escape it before printing.
     pub bytes: Vec<u8>,
     /// What is wrong with it, as the end of a sentence.
     pub reason: &'static str,
 }
 
-impl fmt::Display for BadName {
+impl fmt::Display for InvalidHostName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
@@ -207,7 +207,7 @@ mod tests {
             "a.1",
         ] {
             let host = Host::from_name(given.as_bytes());
-            assert!(matches!(host, Host::Unusable(_)), "{given}: {host:?}");
+            assert!(matches!(host, Host::Invalid(_)), "{given}: {host:?}");
         }
     }
 
@@ -241,7 +241,7 @@ mod tests {
             &long_name,
         ] {
             let host = Host::from_name(given.as_bytes());
-            assert!(matches!(host, Host::Unusable(_)), "{given:?}: {host:?}");
+            assert!(matches!(host, Host::Invalid(_)), "{given:?}: {host:?}");
         }
         let host = Host::from_name(b"\xff\xfe");
         assert_eq!(host.to_string(), r#""\xff\xfe""#);

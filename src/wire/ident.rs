@@ -14,11 +14,11 @@ use std::fmt;
 pub const PORT: u16 = 113;
 
 /// Longest answer in bytes, without its end of line; RFC 1413, section 6, note 2.
-pub const MAX_ANSWER: usize = 1000;
+pub const MAX_REPLY: usize = 1000;
 
 /// A connection that the host being asked has with us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query {
+pub struct IdentQuery {
     /// The port at that host: our client's.
     pub theirs: u16,
     /// The port at ours.
@@ -27,7 +27,7 @@ pub struct Query {
 
 /// What identd says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum IdentReply {
     /// The connection is this user's; opaque bytes, at least one.
     User(Vec<u8>),
     /// It cannot or will not tell, for this reason: `NO-USER`, `HIDDEN-USER`.
@@ -36,28 +36,28 @@ pub enum Answer {
 
 /// Why bytes are no answer to the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// The line does not end within [`MAX_ANSWER`] bytes.
+pub enum IdentError {
+    /// The line does not end within [`MAX_REPLY`] bytes.
     TooLong,
     /// It is not a line of the protocol.
-    Malformed,
+    ProtocolError,
     /// It is about another connection.
     OtherPorts,
 }
 
-impl fmt::Display for NoAnswer {
+impl fmt::Display for IdentError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoAnswer::TooLong => write!(out, "its answer does not end within {MAX_ANSWER} bytes"),
-            NoAnswer::Malformed => out.write_str("its answer is not one of RFC 1413"),
-            NoAnswer::OtherPorts => out.write_str("its answer is about another connection"),
+            IdentError::TooLong => write!(out, "its answer does not end within {MAX_REPLY} bytes"),
+            IdentError::ProtocolError => out.write_str("its answer is not one of RFC 1413"),
+            IdentError::OtherPorts => out.write_str("its answer is about another connection"),
         }
     }
 }
 
-impl std::error::Error for NoAnswer {}
+impl std::error::Error for IdentError {}
 
-impl Query {
+impl IdentQuery {
     /// The bytes to send.
     pub fn encode(self) -> Vec<u8> {
         format!("{} , {}\r\n", self.theirs, self.ours).into_bytes()
@@ -71,36 +71,36 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`], as soon as no further byte can mend it.
-    pub fn answer(self, bytes: &[u8]) -> Result<Option<Answer>, NoAnswer> {
+    /// [`IdentError`], as soon as no further byte can mend it.
+    pub fn answer(self, bytes: &[u8]) -> Result<Option<IdentReply>, IdentError> {
         let mut lines = bytes.splitn(2, |&byte| byte == b'\n');
         let line = lines.next().unwrap_or_default();
         let has_ended = lines.next().is_some();
         let text = line.strip_suffix(b"\r").unwrap_or(line);
-        if text.len() > MAX_ANSWER {
-            return Err(NoAnswer::TooLong);
+        if text.len() > MAX_REPLY {
+            return Err(IdentError::TooLong);
         }
         if !has_ended {
             return Ok(None);
         }
-        let (ports, rest) = split_field(text).ok_or(NoAnswer::Malformed)?;
-        let (theirs, ours) = parse_ports(ports).ok_or(NoAnswer::Malformed)?;
-        if (Query { theirs, ours }) != self {
-            return Err(NoAnswer::OtherPorts);
+        let (ports, rest) = split_field(text).ok_or(IdentError::ProtocolError)?;
+        let (theirs, ours) = parse_ports(ports).ok_or(IdentError::ProtocolError)?;
+        if (IdentQuery { theirs, ours }) != self {
+            return Err(IdentError::OtherPorts);
         }
-        parse_reply(rest).map(Some).ok_or(NoAnswer::Malformed)
+        parse_reply(rest).map(Some).ok_or(IdentError::ProtocolError)
     }
 }
 
 /// What follows the pair of ports.
-fn parse_reply(text: &[u8]) -> Option<Answer> {
+fn parse_reply(text: &[u8]) -> Option<IdentReply> {
     let (kind, rest) = split_field(text)?;
-    let (answer, value): (fn(Vec<u8>) -> Answer, _) = if kind.eq_ignore_ascii_case(b"USERID") {
+    let (answer, value): (fn(Vec<u8>) -> IdentReply, _) = if kind.eq_ignore_ascii_case(b"USERID") {
         // The operating system says in which character set the user is written.
         let (_system, user) = split_field(rest)?;
-        (Answer::User, user)
+        (IdentReply::User, user)
     } else if kind.eq_ignore_ascii_case(b"ERROR") {
-        (Answer::Error, rest)
+        (IdentReply::Error, rest)
     } else {
         return None;
     };
@@ -129,17 +129,17 @@ fn parse_ports(text: &[u8]) -> Option<(u16, u16)> {
 mod tests {
     use super::*;
 
-    const QUERY: Query = Query {
+    const QUERY: IdentQuery = IdentQuery {
         theirs: 6193,
         ours: 1080,
     };
 
-    fn user(name: &[u8]) -> Result<Option<Answer>, NoAnswer> {
-        Ok(Some(Answer::User(name.to_vec())))
+    fn user(name: &[u8]) -> Result<Option<IdentReply>, IdentError> {
+        Ok(Some(IdentReply::User(name.to_vec())))
     }
 
-    fn error(reason: &[u8]) -> Result<Option<Answer>, NoAnswer> {
-        Ok(Some(Answer::Error(reason.to_vec())))
+    fn error(reason: &[u8]) -> Result<Option<IdentReply>, IdentError> {
+        Ok(Some(IdentReply::Error(reason.to_vec())))
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
             "1080,6193:USERID:UNIX:alice\r\n",
             "0,0:ERROR:INVALID-PORT\r\n",
         ] {
-            let other = Err(NoAnswer::OtherPorts);
+            let other = Err(IdentError::OtherPorts);
             assert_eq!(QUERY.answer(line.as_bytes()), other, "{line}");
         }
         for line in [
@@ -223,7 +223,7 @@ mod tests {
             "\u{fffd},1080:USERID:UNIX:alice",
         ] {
             let line = format!("{line}\r\n");
-            let malformed = Err(NoAnswer::Malformed);
+            let malformed = Err(IdentError::ProtocolError);
             assert_eq!(QUERY.answer(line.as_bytes()), malformed, "{line}");
         }
     }
@@ -239,13 +239,13 @@ mod tests {
             assert_eq!(QUERY.answer(&line[..end]), expected, "{end}");
         }
         let head = b"6193,1080:USERID:UNIX:";
-        let whole = [&head[..], &vec![b'a'; MAX_ANSWER - head.len()]].concat();
+        let whole = [&head[..], &vec![b'a'; MAX_REPLY - head.len()]].concat();
         assert_eq!(QUERY.answer(&whole), Ok(None));
         let ended = [&whole[..], b"\r\n"].concat();
         assert_eq!(QUERY.answer(&ended), user(&whole[head.len()..]));
         let longer = [&whole[..], b"a"].concat();
-        assert_eq!(QUERY.answer(&longer), Err(NoAnswer::TooLong));
+        assert_eq!(QUERY.answer(&longer), Err(IdentError::TooLong));
         let longer = [&longer[..], b"\r\n"].concat();
-        assert_eq!(QUERY.answer(&longer), Err(NoAnswer::TooLong));
+        assert_eq!(QUERY.answer(&longer), Err(IdentError::TooLong));
     }
 }

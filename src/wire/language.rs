@@ -3,11 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use super::{Refusal, socks4, socks5};
+use super::{ReplyError, socks4, socks5};
 
 /// The language of a request, in which it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
+pub enum ReplyEncoder {
     /// SOCKS4 or SOCKS4A, with DSTPORT and DSTIP of the request: most replies
     /// repeat them.
     Socks4(SocketAddrV4),
@@ -15,20 +15,20 @@ pub enum Language {
     Socks5,
 }
 
-impl Language {
+impl ReplyEncoder {
     /// Can it speak of addresses of IPv6?
-    pub fn knows_ipv6(self) -> bool {
+    pub fn supports_ipv6(self) -> bool {
         match self {
-            Language::Socks4(_) => false,
-            Language::Socks5 => true,
+            ReplyEncoder::Socks4(_) => false,
+            ReplyEncoder::Socks5 => true,
         }
     }
 
     /// The target is connected to, from this address.
     pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {
-            Language::Socks4(asked) => socks4_reply(Ok(()), asked),
-            Language::Socks5 => socks5::Reply::new(Ok(()), from).encode(),
+            ReplyEncoder::Socks4(asked) => socks4_reply(Ok(()), asked),
+            ReplyEncoder::Socks5 => socks5::Reply::new(Ok(()), from).encode(),
         }
     }
 
@@ -37,11 +37,11 @@ impl Language {
     pub fn listening(self, port: u16, here: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
             // Which the client replaces by the one that it knows.
-            Language::Socks4(_) => {
+            ReplyEncoder::Socks4(_) => {
                 let ip = advertised.unwrap_or(Ipv4Addr::UNSPECIFIED);
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
             }
-            Language::Socks5 => {
+            ReplyEncoder::Socks5 => {
                 // Who is to come by IPv6 must be told where that leads.
                 let ip = match advertised {
                     Some(advertised) if here.to_canonical().is_ipv4() => advertised.into(),
@@ -53,37 +53,37 @@ impl Language {
     }
 
     /// The target has come, from this address.
-    pub fn has_come(self, peer: SocketAddr) -> Vec<u8> {
+    pub fn accepted(self, peer: SocketAddr) -> Vec<u8> {
         match self {
-            Language::Socks4(_) => {
+            ReplyEncoder::Socks4(_) => {
                 let ip = match peer.ip().to_canonical() {
                     IpAddr::V4(ip) => ip,
                     IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
                 };
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, peer.port()))
             }
-            Language::Socks5 => socks5::Reply::new(Ok(()), peer).encode(),
+            ReplyEncoder::Socks5 => socks5::Reply::new(Ok(()), peer).encode(),
         }
     }
 
     /// The request is not granted.
-    pub fn refused(self, refusal: Refusal) -> Vec<u8> {
+    pub fn refused(self, refusal: ReplyError) -> Vec<u8> {
         match self {
-            Language::Socks4(asked) => socks4_reply(Err(refusal), asked),
-            Language::Socks5 => socks5::Reply::refused(refusal).encode(),
+            ReplyEncoder::Socks4(asked) => socks4_reply(Err(refusal), asked),
+            ReplyEncoder::Socks5 => socks5::Reply::refused(refusal).encode(),
         }
     }
 }
 
-impl fmt::Display for Language {
+impl fmt::Display for ReplyEncoder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Language::Socks4(_) => "SOCKS4",
-            Language::Socks5 => "SOCKS5",
+            ReplyEncoder::Socks4(_) => "SOCKS4",
+            ReplyEncoder::Socks5 => "SOCKS5",
         })
     }
 }
 
-fn socks4_reply(outcome: Result<(), Refusal>, address: SocketAddrV4) -> Vec<u8> {
+fn socks4_reply(outcome: Result<(), ReplyError>, address: SocketAddrV4) -> Vec<u8> {
     socks4::Reply { outcome, address }.encode().to_vec()
 }

@@ -10,8 +10,8 @@ mod language;
 pub mod socks4;
 pub mod socks5;
 
-pub use host::{BadName, Host, HostName};
-pub use language::Language;
+pub use host::{Host, HostName, InvalidHostName};
+pub use language::ReplyEncoder;
 
 use std::fmt;
 use std::io::{self, BufRead};
@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 /// Which language a client speaks, told by the first byte it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum Version {
     /// `04`: SOCKS4 or SOCKS4A.
     Socks4,
     /// `05`: SOCKS5.
@@ -28,13 +28,13 @@ pub enum Opening {
     Unknown(u8),
 }
 
-impl Opening {
+impl Version {
     /// Tells the language from the first byte.
-    pub fn of(first: u8) -> Opening {
+    pub fn of(first: u8) -> Version {
         match first {
-            socks4::VERSION => Opening::Socks4,
-            socks5::VERSION => Opening::Socks5,
-            other => Opening::Unknown(other),
+            socks4::VERSION => Version::Socks4,
+            socks5::VERSION => Version::Socks5,
+            other => Version::Unknown(other),
         }
     }
 }
@@ -63,14 +63,14 @@ impl fmt::Display for Command {
 
 /// The far end a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct Destination {
     /// By address or by name.
     pub host: Host,
     /// TCP port, 0 to 65535.
     pub port: u16,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Destination {
     /// Writes `example.org:80`, `10.0.0.1:80` or `[2001:db8::1]:80`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = self.port;
@@ -84,14 +84,14 @@ impl fmt::Display for Target {
 /// Why the client does not get what it asked for: all it will ever be told.
 ///
 /// The operator learns more, from the session's
-/// [`Cause`](crate::event::Cause).
+/// [`RequestError`](crate::event::RequestError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ReplyError {
     /// Request rejected or failed. SOCKS4 has no other word for those that
     /// follow (91).
     Rejected,
     /// The rules do not permit it.
-    Denied,
+    NotAllowed,
     /// There is no way to the network.
     NetworkUnreachable,
     /// There is no way to the host, or it has no address.
@@ -99,37 +99,37 @@ pub enum Refusal {
     /// Nobody listens there.
     ConnectionRefused,
     /// Nothing answered within the limit.
-    TooLate,
+    TimedOut,
     /// The server does not know this command.
-    UnknownCommand,
+    CommandNotSupported,
     /// The server does not know this kind of address.
-    UnknownAddress,
+    AddressTypeNotSupported,
     /// The server got no usable answer from the client's identd (92).
-    NoIdent,
+    IdentFailed,
     /// The identd reports another user than the request (93).
-    OtherUser,
+    UserMismatch,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ReplyError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Refusal::Rejected => "request rejected or failed",
-            Refusal::Denied => "not permitted by the server's rules",
-            Refusal::NetworkUnreachable => "the network cannot be reached",
-            Refusal::HostUnreachable => "the host cannot be reached, or is unknown",
-            Refusal::ConnectionRefused => "the connection was refused",
-            Refusal::UnknownCommand => "the server does not know the command",
-            Refusal::UnknownAddress => "the server does not know this kind of address",
-            Refusal::TooLate => "nothing answered in time",
-            Refusal::NoIdent => "request rejected: no identd answered on the client's host",
-            Refusal::OtherUser => "request rejected: identd reports another user",
+            ReplyError::Rejected => "request rejected or failed",
+            ReplyError::NotAllowed => "not permitted by the server's rules",
+            ReplyError::NetworkUnreachable => "the network cannot be reached",
+            ReplyError::HostUnreachable => "the host cannot be reached, or is unknown",
+            ReplyError::ConnectionRefused => "the connection was refused",
+            ReplyError::CommandNotSupported => "the server does not know the command",
+            ReplyError::AddressTypeNotSupported => "the server does not know this kind of address",
+            ReplyError::TimedOut => "nothing answered in time",
+            ReplyError::IdentFailed => "request rejected: no identd answered on the client's host",
+            ReplyError::UserMismatch => "request rejected: identd reports another user",
         })
     }
 }
 
 /// Bytes that are no message of the protocol, and what was wrong with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum ProtocolError {
     /// The version byte has another value.
     Version(u8),
     /// The command byte has an unknown value.
@@ -147,77 +147,77 @@ pub enum Malformed {
     /// A byte that must be zero is not (SOCKS5).
     Reserved(u8),
     /// A datagram ends within its header (SOCKS5).
-    Short,
+    Truncated,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for ProtocolError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Malformed::Version(byte) => write!(out, "bad version 0x{byte:02x}"),
-            Malformed::Command(byte) => write!(out, "bad command {byte}"),
-            Malformed::UserTooLong => write!(out, "user id over {} bytes", socks4::MAX_USER),
-            Malformed::NameTooLong => write!(out, "host name over {} bytes", socks4::MAX_NAME),
-            Malformed::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
-            Malformed::Method(byte) => write!(out, "unknown method 0x{byte:02x}"),
-            Malformed::AddressType(byte) => write!(out, "bad kind of address 0x{byte:02x}"),
-            Malformed::Reserved(byte) => write!(out, "0x{byte:02x} where zero belongs"),
-            Malformed::Short => out.write_str("it ends within its header"),
+            ProtocolError::Version(byte) => write!(out, "bad version 0x{byte:02x}"),
+            ProtocolError::Command(byte) => write!(out, "bad command {byte}"),
+            ProtocolError::UserTooLong => write!(out, "user id over {} bytes", socks4::MAX_USER),
+            ProtocolError::NameTooLong => write!(out, "host name over {} bytes", socks4::MAX_NAME),
+            ProtocolError::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
+            ProtocolError::Method(byte) => write!(out, "unknown method 0x{byte:02x}"),
+            ProtocolError::AddressType(byte) => write!(out, "bad kind of address 0x{byte:02x}"),
+            ProtocolError::Reserved(byte) => write!(out, "0x{byte:02x} where zero belongs"),
+            ProtocolError::Truncated => out.write_str("it ends within its header"),
         }
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for ProtocolError {}
 
 /// Why no message could be read.
 #[derive(Debug)]
-pub enum Unread {
+pub enum ReadError {
     /// The stream ended or failed after this many bytes of the message.
     Incomplete(usize, io::Error),
     /// The bytes are no message.
-    Malformed(Malformed),
+    Protocol(ProtocolError),
 }
 
-impl Unread {
+impl ReadError {
     /// The stream ended after this many bytes of the message.
-    pub(crate) fn ended(received: usize) -> Unread {
-        Unread::Incomplete(received, io::ErrorKind::UnexpectedEof.into())
+    pub(crate) fn ended(received: usize) -> ReadError {
+        ReadError::Incomplete(received, io::ErrorKind::UnexpectedEof.into())
     }
 }
 
-impl From<Malformed> for Unread {
-    fn from(malformed: Malformed) -> Unread {
-        Unread::Malformed(malformed)
+impl From<ProtocolError> for ReadError {
+    fn from(malformed: ProtocolError) -> ReadError {
+        ReadError::Protocol(malformed)
     }
 }
 
-impl fmt::Display for Unread {
+impl fmt::Display for ReadError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unread::Incomplete(0, error) => write!(out, "nothing came: {error}"),
-            Unread::Incomplete(received, error) => {
+            ReadError::Incomplete(0, error) => write!(out, "nothing came: {error}"),
+            ReadError::Incomplete(received, error) => {
                 write!(out, "it broke off after {received} bytes: {error}")
             }
-            Unread::Malformed(malformed) => malformed.fmt(out),
+            ReadError::Protocol(malformed) => malformed.fmt(out),
         }
     }
 }
 
-impl std::error::Error for Unread {}
+impl std::error::Error for ReadError {}
 
 /// Reads one message and not a byte more: what the client sent early stays in the
 /// stream for the relay. `decode` takes a message off the front of the bytes that
 /// have come, and tells its length, or `None` while more must come.
 fn read_message<T>(
     stream: &mut impl BufRead,
-    decode: impl Fn(&[u8]) -> Result<Option<(T, usize)>, Malformed>,
-) -> Result<T, Unread> {
+    decode: impl Fn(&[u8]) -> Result<Option<(T, usize)>, ProtocolError>,
+) -> Result<T, ReadError> {
     let mut seen = Vec::new();
     loop {
         let chunk = match stream.fill_buf() {
-            Ok([]) => return Err(Unread::ended(seen.len())),
+            Ok([]) => return Err(ReadError::ended(seen.len())),
             Ok(chunk) => chunk,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Unread::Incomplete(seen.len(), error)),
+            Err(error) => return Err(ReadError::Incomplete(seen.len(), error)),
         };
         let before = seen.len();
         seen.extend_from_slice(chunk);
@@ -241,9 +241,9 @@ mod tests {
             (b"Example.org.", "example.org:80"),
         ] {
             let host = Host::from_name(host);
-            assert_eq!(Target { host, port: 80 }.to_string(), written);
+            assert_eq!(Destination { host, port: 80 }.to_string(), written);
         }
         let host = Host::Address(std::net::Ipv6Addr::LOCALHOST.into());
-        assert_eq!(Target { host, port: 80 }.to_string(), "[::1]:80");
+        assert_eq!(Destination { host, port: 80 }.to_string(), "[::1]:80");
     }
 }

@@ -25,7 +25,7 @@
 use std::io::{self, BufRead, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use super::{Command, Host, Malformed, Refusal, Target, Unread, read_message};
+use super::{Command, Destination, Host, ProtocolError, ReadError, ReplyError, read_message};
 
 /// The first byte of a request.
 pub const VERSION: u8 = 0x04;
@@ -62,7 +62,7 @@ pub struct Request {
     pub address: SocketAddrV4,
     /// USERID: opaque bytes without a zero; escape them before printing.
     pub user: Vec<u8>,
-    /// SOCKS4A's name: opaque bytes without a zero. Present exactly when the
+    /// SOCKS4A's name: opaque bytes without a zero. SlotGuard exactly when the
     /// address is 0.0.0.x with x not 0.
     pub name: Option<Vec<u8>>,
 }
@@ -75,7 +75,7 @@ impl Request {
     ///
     /// `InvalidInput` if SOCKS4 cannot carry it: an IPv6 address, an unusable
     /// name, or a user id with a zero byte or over [`MAX_USER`] bytes.
-    pub fn new(command: Command, target: &Target, user: &[u8]) -> io::Result<Request> {
+    pub fn new(command: Command, target: &Destination, user: &[u8]) -> io::Result<Request> {
         let cannot = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         if command == Command::Associate {
             return cannot("SOCKS4 has no UDP");
@@ -93,7 +93,7 @@ impl Request {
                 let name = name.as_str().as_bytes().to_vec();
                 (Ipv4Addr::new(0, 0, 0, 1), Some(name))
             }
-            Host::Unusable(bad) => return cannot(bad.reason),
+            Host::Invalid(bad) => return cannot(bad.reason),
         };
         Ok(Request {
             command,
@@ -104,12 +104,12 @@ impl Request {
     }
 
     /// The far end this request means.
-    pub fn target(&self) -> Target {
+    pub fn target(&self) -> Destination {
         let host = match &self.name {
             Some(name) => Host::from_name(name),
             None => Host::Address(IpAddr::V4(*self.address.ip())),
         };
-        Target {
+        Destination {
             host,
             port: self.address.port(),
         }
@@ -140,25 +140,25 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] as soon as no further byte could make a request of it. An
+    /// [`ProtocolError`] as soon as no further byte could make a request of it. An
     /// unknown command is told only at the end of the request, so that the
     /// refusal does not cross with the rest of it.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, ProtocolError> {
         match bytes.first() {
             None => return Ok(None),
             Some(&VERSION) => {}
-            Some(&other) => return Err(Malformed::Version(other)),
+            Some(&other) => return Err(ProtocolError::Version(other)),
         }
         let Some((&[_, command, p1, p0, a, b, c, d], rest)) = bytes.split_first_chunk::<FIXED>()
         else {
             return Ok(None);
         };
         let ip = Ipv4Addr::new(a, b, c, d);
-        let Some((user, rest)) = split_at_zero(rest, MAX_USER, Malformed::UserTooLong)? else {
+        let Some((user, rest)) = split_at_zero(rest, MAX_USER, ProtocolError::UserTooLong)? else {
             return Ok(None);
         };
         let (name, rest) = if asks_by_name(ip) {
-            match split_at_zero(rest, MAX_NAME, Malformed::NameTooLong)? {
+            match split_at_zero(rest, MAX_NAME, ProtocolError::NameTooLong)? {
                 Some((name, rest)) => (Some(name.to_vec()), rest),
                 None => return Ok(None),
             }
@@ -168,7 +168,7 @@ impl Request {
         let command = match command {
             CONNECT => Command::Connect,
             BIND => Command::Bind,
-            other => return Err(Malformed::Command(other)),
+            other => return Err(ProtocolError::Command(other)),
         };
         let request = Request {
             command,
@@ -184,8 +184,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Request, Unread> {
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Request, ReadError> {
         read_message(stream, Request::decode)
     }
 }
@@ -201,8 +201,8 @@ type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
 fn split_at_zero(
     bytes: &[u8],
     longest: usize,
-    too_long: Malformed,
-) -> Result<Option<FieldAndRest<'_>>, Malformed> {
+    too_long: ProtocolError,
+) -> Result<Option<FieldAndRest<'_>>, ProtocolError> {
     let mut parts = bytes.splitn(2, |&byte| byte == 0);
     match (parts.next(), parts.next()) {
         (Some(field), _) if field.len() > longest => Err(too_long),
@@ -212,18 +212,18 @@ fn split_at_zero(
 }
 
 /// The result code of a refusal: 91, 92 or 93.
-pub fn code(refusal: Refusal) -> u8 {
+pub fn code(refusal: ReplyError) -> u8 {
     match refusal {
-        Refusal::NoIdent => NO_IDENT,
-        Refusal::OtherUser => OTHER_USER,
-        Refusal::Rejected
-        | Refusal::Denied
-        | Refusal::NetworkUnreachable
-        | Refusal::HostUnreachable
-        | Refusal::ConnectionRefused
-        | Refusal::TooLate
-        | Refusal::UnknownCommand
-        | Refusal::UnknownAddress => REJECTED,
+        ReplyError::IdentFailed => NO_IDENT,
+        ReplyError::UserMismatch => OTHER_USER,
+        ReplyError::Rejected
+        | ReplyError::NotAllowed
+        | ReplyError::NetworkUnreachable
+        | ReplyError::HostUnreachable
+        | ReplyError::ConnectionRefused
+        | ReplyError::TimedOut
+        | ReplyError::CommandNotSupported
+        | ReplyError::AddressTypeNotSupported => REJECTED,
     }
 }
 
@@ -231,7 +231,7 @@ pub fn code(refusal: Refusal) -> u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Granted, or why not.
-    pub outcome: Result<(), Refusal>,
+    pub outcome: Result<(), ReplyError>,
     /// DSTPORT and DSTIP. CONNECT repeats those of the request; the first reply
     /// to BIND has our listening address (0.0.0.0: "the one you reached me by"),
     /// the second the peer's.
@@ -242,7 +242,7 @@ impl Reply {
     /// The refusal of something that is no request, so that no port or address
     /// is known.
     pub const REJECTED: Reply = Reply {
-        outcome: Err(Refusal::Rejected),
+        outcome: Err(ReplyError::Rejected),
         address: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
     };
 
@@ -261,18 +261,18 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the version is not 0 or the code is unknown.
-    pub fn decode(bytes: [u8; REPLY_LENGTH]) -> Result<Reply, Malformed> {
+    /// [`ProtocolError`] if the version is not 0 or the code is unknown.
+    pub fn decode(bytes: [u8; REPLY_LENGTH]) -> Result<Reply, ProtocolError> {
         let [version, code, p1, p0, a, b, c, d] = bytes;
         if version != REPLY_VERSION {
-            return Err(Malformed::Version(version));
+            return Err(ProtocolError::Version(version));
         }
         let outcome = match code {
             GRANTED => Ok(()),
-            REJECTED => Err(Refusal::Rejected),
-            NO_IDENT => Err(Refusal::NoIdent),
-            OTHER_USER => Err(Refusal::OtherUser),
-            other => return Err(Malformed::ReplyCode(other)),
+            REJECTED => Err(ReplyError::Rejected),
+            NO_IDENT => Err(ReplyError::IdentFailed),
+            OTHER_USER => Err(ReplyError::UserMismatch),
+            other => return Err(ProtocolError::ReplyCode(other)),
         };
         let address = SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([p1, p0]));
         Ok(Reply { outcome, address })
@@ -282,16 +282,16 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl Read) -> Result<Reply, Unread> {
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl Read) -> Result<Reply, ReadError> {
         let mut bytes = [0; REPLY_LENGTH];
         let mut received = 0;
         while let Some(rest) = bytes.get_mut(received..).filter(|rest| !rest.is_empty()) {
             received += match stream.read(rest) {
-                Ok(0) => return Err(Unread::ended(received)),
+                Ok(0) => return Err(ReadError::ended(received)),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                Err(error) => return Err(Unread::Incomplete(received, error)),
+                Err(error) => return Err(ReadError::Incomplete(received, error)),
             };
         }
         Ok(Reply::decode(bytes)?)
@@ -383,7 +383,7 @@ mod tests {
             for length in 0..bytes.len() - rest.len() {
                 assert_eq!(Request::decode(&bytes[..length]), Ok(None));
                 match Request::read(&mut &bytes[..length]) {
-                    Err(Unread::Incomplete(received, _)) => assert_eq!(received, length),
+                    Err(ReadError::Incomplete(received, _)) => assert_eq!(received, length),
                     other => panic!("{other:?}"),
                 }
             }
@@ -446,13 +446,13 @@ mod tests {
         assert_eq!((request.user.len(), length), (MAX_USER, longest.len()));
 
         let user = [&head[..], &[b'u'; MAX_USER + 1]].concat();
-        assert_eq!(Request::decode(&user), Err(Malformed::UserTooLong));
+        assert_eq!(Request::decode(&user), Err(ProtocolError::UserTooLong));
         assert_eq!(Request::decode(&user[..user.len() - 1]), Ok(None));
 
         let name = with(3, MAX_NAME + 1);
         let unfinished = &name[..name.len() - 1];
-        assert_eq!(Request::decode(unfinished), Err(Malformed::NameTooLong));
-        assert_eq!(Request::decode(&name), Err(Malformed::NameTooLong));
+        assert_eq!(Request::decode(unfinished), Err(ProtocolError::NameTooLong));
+        assert_eq!(Request::decode(&name), Err(ProtocolError::NameTooLong));
         assert_eq!(
             Request::decode(&unfinished[..unfinished.len() - 1]),
             Ok(None)
@@ -462,19 +462,19 @@ mod tests {
     #[test]
     fn h10_h13_other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
         for byte in (0..=255).filter(|&byte| byte != VERSION) {
-            assert_eq!(Request::decode(&[byte]), Err(Malformed::Version(byte)));
+            assert_eq!(Request::decode(&[byte]), Err(ProtocolError::Version(byte)));
         }
         for byte in (0..=255).filter(|&byte| byte != CONNECT && byte != BIND) {
             let bytes = [4, byte, 0, 80, 1, 2, 3, 4, b'u', 0];
             assert_eq!(Request::decode(&bytes[..9]), Ok(None));
-            assert_eq!(Request::decode(&bytes), Err(Malformed::Command(byte)));
+            assert_eq!(Request::decode(&bytes), Err(ProtocolError::Command(byte)));
         }
     }
 
     #[test]
     fn a_request_is_made_for_a_target_as_socks4_carries_it() {
         let make = |host: Host, user: &[u8]| {
-            let target = Target { host, port: 80 };
+            let target = Destination { host, port: 80 };
             Request::new(Command::Connect, &target, user).map(|request| request.encode())
         };
         let address = Host::Address(Ipv4Addr::new(1, 2, 3, 4).into());
@@ -496,9 +496,9 @@ mod tests {
     fn replies_are_read_exactly_and_survive_the_round_trip() {
         for (outcome, code) in [
             (Ok(()), 90),
-            (Err(Refusal::Rejected), 91),
-            (Err(Refusal::NoIdent), 92),
-            (Err(Refusal::OtherUser), 93),
+            (Err(ReplyError::Rejected), 91),
+            (Err(ReplyError::IdentFailed), 92),
+            (Err(ReplyError::UserMismatch), 93),
         ] {
             let reply = Reply {
                 outcome,
@@ -520,10 +520,13 @@ mod tests {
     #[test]
     fn what_is_no_reply_is_told() {
         let broken = |bytes: [u8; 8]| Reply::decode(bytes).unwrap_err();
-        assert_eq!(broken([4, 90, 0, 0, 0, 0, 0, 0]), Malformed::Version(4));
-        assert_eq!(broken([0, 89, 0, 0, 0, 0, 0, 0]), Malformed::ReplyCode(89));
+        assert_eq!(broken([4, 90, 0, 0, 0, 0, 0, 0]), ProtocolError::Version(4));
+        assert_eq!(
+            broken([0, 89, 0, 0, 0, 0, 0, 0]),
+            ProtocolError::ReplyCode(89)
+        );
         match Reply::read(&mut &[0, 90, 1][..]) {
-            Err(Unread::Incomplete(3, error)) => {
+            Err(ReadError::Incomplete(3, error)) => {
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             }
             other => panic!("{other:?}"),

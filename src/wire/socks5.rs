@@ -35,7 +35,7 @@
 use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Command, Host, Malformed, Refusal, Target, Unread, read_message};
+use super::{Command, Destination, Host, ProtocolError, ReadError, ReplyError, read_message};
 
 /// The first byte of a greeting, a request and a reply.
 pub const VERSION: u8 = 0x05;
@@ -47,7 +47,7 @@ const LOGIN_VERSION: u8 = 0x01;
 pub const MAX_FIELD: usize = 255;
 
 /// How long the header of a datagram is that names this address, in bytes.
-pub fn header_length(address: IpAddr) -> usize {
+pub fn udp_header_length(address: IpAddr) -> usize {
     let address = match address.to_canonical() {
         IpAddr::V4(_) => 4,
         IpAddr::V6(_) => 16,
@@ -102,8 +102,8 @@ impl Greeting {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Greeting, usize)>, Malformed> {
+    /// [`ProtocolError`] if the version is another.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Greeting, usize)>, ProtocolError> {
         let Some(rest) = behind_version(bytes, VERSION)? else {
             return Ok(None);
         };
@@ -118,39 +118,39 @@ impl Greeting {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Greeting, Unread> {
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Greeting, ReadError> {
         read_message(stream, Greeting::decode)
     }
 }
 
 /// The server's answer to a greeting: the method to be used, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice(pub Option<Method>);
+pub struct MethodSelection(pub Option<Method>);
 
-impl Choice {
+impl MethodSelection {
     /// Stands for "no acceptable methods".
     const NONE: u8 = 0xFF;
 
     /// The choice as bytes.
     pub fn encode(self) -> [u8; 2] {
-        [VERSION, self.0.map_or(Choice::NONE, Method::code)]
+        [VERSION, self.0.map_or(MethodSelection::NONE, Method::code)]
     }
 
     /// Takes a choice off the front of these bytes, as [`Greeting::decode`].
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the version is another, or the method is none of ours.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Choice, usize)>, Malformed> {
+    /// [`ProtocolError`] if the version is another, or the method is none of ours.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(MethodSelection, usize)>, ProtocolError> {
         let Some(&[code, ..]) = behind_version(bytes, VERSION)? else {
             return Ok(None);
         };
         let ours = [Method::Anonymous, Method::Password];
         let method = ours.into_iter().find(|method| method.code() == code);
         match (method, code) {
-            (None, Choice::NONE) | (Some(_), _) => Ok(Some((Choice(method), 2))),
-            (None, code) => Err(Malformed::Method(code)),
+            (None, MethodSelection::NONE) | (Some(_), _) => Ok(Some((MethodSelection(method), 2))),
+            (None, code) => Err(ProtocolError::Method(code)),
         }
     }
 
@@ -158,29 +158,29 @@ impl Choice {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Choice, Unread> {
-        read_message(stream, Choice::decode)
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<MethodSelection, ReadError> {
+        read_message(stream, MethodSelection::decode)
     }
 }
 
 /// Who the client says it is, and its proof.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct Credentials {
     /// Opaque bytes; escape them before printing.
     pub user: Vec<u8>,
     /// Never printed.
     pub password: Vec<u8>,
 }
 
-impl std::fmt::Debug for Login {
+impl std::fmt::Debug for Credentials {
     /// Without the password.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Login(\"{}\")", self.user.escape_ascii())
+        write!(out, "Credentials(\"{}\")", self.user.escape_ascii())
     }
 }
 
-impl Login {
+impl Credentials {
     /// The login as bytes. What is longer than [`MAX_FIELD`] cannot be said.
     pub fn encode(&self) -> Vec<u8> {
         [
@@ -195,8 +195,8 @@ impl Login {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Login, usize)>, Malformed> {
+    /// [`ProtocolError`] if the version is another.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Credentials, usize)>, ProtocolError> {
         let Some(rest) = behind_version(bytes, LOGIN_VERSION)? else {
             return Ok(None);
         };
@@ -206,7 +206,7 @@ impl Login {
         let Some((password, rest)) = split_field(rest) else {
             return Ok(None);
         };
-        let login = Login {
+        let login = Credentials {
             user: user.to_vec(),
             password: password.to_vec(),
         };
@@ -217,25 +217,25 @@ impl Login {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Login, Unread> {
-        read_message(stream, Login::decode)
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Credentials, ReadError> {
+        read_message(stream, Credentials::decode)
     }
 }
 
 /// The server's answer to a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum AuthStatus {
     /// The user may go on.
-    Welcome,
+    Accepted,
     /// User or password are wrong; the connection ends.
     Denied,
 }
 
-impl Admission {
+impl AuthStatus {
     /// The answer as bytes.
     pub fn encode(self) -> [u8; 2] {
-        [LOGIN_VERSION, u8::from(self == Admission::Denied)]
+        [LOGIN_VERSION, u8::from(self == AuthStatus::Denied)]
     }
 
     /// Takes an answer off the front of these bytes, as [`Greeting::decode`]. Any
@@ -243,14 +243,14 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Admission, usize)>, Malformed> {
+    /// [`ProtocolError`] if the version is another.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(AuthStatus, usize)>, ProtocolError> {
         let Some(&[status, ..]) = behind_version(bytes, LOGIN_VERSION)? else {
             return Ok(None);
         };
         let admission = match status {
-            0 => Admission::Welcome,
-            _ => Admission::Denied,
+            0 => AuthStatus::Accepted,
+            _ => AuthStatus::Denied,
         };
         Ok(Some((admission, 2)))
     }
@@ -259,9 +259,9 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Admission, Unread> {
-        read_message(stream, Admission::decode)
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<AuthStatus, ReadError> {
+        read_message(stream, AuthStatus::decode)
     }
 }
 
@@ -271,7 +271,7 @@ pub struct Request {
     /// CMD: what to do.
     pub command: Command,
     /// DST.ADDR and DST.PORT.
-    pub target: Target,
+    pub target: Destination,
 }
 
 impl Request {
@@ -289,10 +289,10 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] as soon as no further byte could make a request of it. What
+    /// [`ProtocolError`] as soon as no further byte could make a request of it. What
     /// does not hide the end of the request is told only there, so that the
     /// refusal does not cross with the rest of it.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, ProtocolError> {
         let Some(&[command, reserved, ref rest @ ..]) = behind_version(bytes, VERSION)? else {
             return Ok(None);
         };
@@ -303,8 +303,8 @@ impl Request {
             (CONNECT, 0) => Command::Connect,
             (BIND, 0) => Command::Bind,
             (ASSOCIATE, 0) => Command::Associate,
-            (CONNECT | BIND | ASSOCIATE, other) => return Err(Malformed::Reserved(other)),
-            (other, _) => return Err(Malformed::Command(other)),
+            (CONNECT | BIND | ASSOCIATE, other) => return Err(ProtocolError::Reserved(other)),
+            (other, _) => return Err(ProtocolError::Command(other)),
         };
         Ok(Some((
             Request { command, target },
@@ -316,8 +316,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Request, Unread> {
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Request, ReadError> {
         read_message(stream, Request::decode)
     }
 }
@@ -326,26 +326,26 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Granted, or why not.
-    pub outcome: Result<(), Refusal>,
+    pub outcome: Result<(), ReplyError>,
     /// BND.ADDR and BND.PORT: where we connect from, where we listen, or who has
     /// come. (Servers that give a name do not follow RFC 1928, but there may be
     /// some.)
-    pub bound: Target,
+    pub bound: Destination,
 }
 
 impl Reply {
     /// A reply with a true address.
-    pub fn new(outcome: Result<(), Refusal>, bound: SocketAddr) -> Reply {
+    pub fn new(outcome: Result<(), ReplyError>, bound: SocketAddr) -> Reply {
         let host = Host::Address(bound.ip().to_canonical());
         let port = bound.port();
         Reply {
             outcome,
-            bound: Target { host, port },
+            bound: Destination { host, port },
         }
     }
 
     /// A refusal, for which there is no address.
-    pub fn refused(refusal: Refusal) -> Reply {
+    pub fn refused(refusal: ReplyError) -> Reply {
         Reply::new(Err(refusal), (Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
@@ -359,17 +359,17 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if it is none, or the code is unknown.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Reply, usize)>, Malformed> {
+    /// [`ProtocolError`] if it is none, or the code is unknown.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Reply, usize)>, ProtocolError> {
         let Some(&[code, reserved, ref rest @ ..]) = behind_version(bytes, VERSION)? else {
             return Ok(None);
         };
         let outcome = match code {
             GRANTED => Ok(()),
-            code => Err(refusal(code).ok_or(Malformed::ReplyCode(code))?),
+            code => Err(refusal(code).ok_or(ProtocolError::ReplyCode(code))?),
         };
         if reserved != 0 {
-            return Err(Malformed::Reserved(reserved));
+            return Err(ProtocolError::Reserved(reserved));
         }
         let Some((bound, rest)) = split_target(rest)? else {
             return Ok(None);
@@ -393,22 +393,22 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Unread`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Reply, Unread> {
+    /// [`ReadError`], which tells whether anything came at all.
+    pub fn read(stream: &mut impl BufRead) -> Result<Reply, ReadError> {
         read_message(stream, Reply::decode)
     }
 }
 
 /// What stands in front of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct UdpHeader {
     /// FRAG: 0 for a datagram that is whole.
     pub fragment: u8,
     /// Where it is to go, or where it came from.
-    pub target: Target,
+    pub target: Destination,
 }
 
-impl Header {
+impl UdpHeader {
     /// The header as bytes, to be followed by the data.
     pub fn encode(&self) -> Vec<u8> {
         [&[0, 0, self.fragment], &encode_target(&self.target)[..]].concat()
@@ -418,54 +418,56 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if it has no whole header.
-    pub fn split(datagram: &[u8]) -> Result<(Header, &[u8]), Malformed> {
-        let (head, rest) = datagram.split_first_chunk().ok_or(Malformed::Short)?;
+    /// [`ProtocolError`] if it has no whole header.
+    pub fn split(datagram: &[u8]) -> Result<(UdpHeader, &[u8]), ProtocolError> {
+        let (head, rest) = datagram
+            .split_first_chunk()
+            .ok_or(ProtocolError::Truncated)?;
         let &[reserved_1, reserved_2, fragment] = head;
         if let Some(other) = [reserved_1, reserved_2].into_iter().find(|&it| it != 0) {
-            return Err(Malformed::Reserved(other));
+            return Err(ProtocolError::Reserved(other));
         }
-        let (target, data) = split_target(rest)?.ok_or(Malformed::Short)?;
-        Ok((Header { fragment, target }, data))
+        let (target, data) = split_target(rest)?.ok_or(ProtocolError::Truncated)?;
+        Ok((UdpHeader { fragment, target }, data))
     }
 }
 
 /// The code of a refusal, RFC 1928, section 6.
-pub fn code(refusal: Refusal) -> u8 {
+pub fn code(refusal: ReplyError) -> u8 {
     match refusal {
-        Refusal::Rejected => 0x01,
+        ReplyError::Rejected => 0x01,
         // Both are decisions of ours, which is all that SOCKS5 can say of them.
-        Refusal::Denied | Refusal::NoIdent | Refusal::OtherUser => 0x02,
-        Refusal::NetworkUnreachable => 0x03,
-        Refusal::HostUnreachable => 0x04,
-        Refusal::ConnectionRefused => 0x05,
-        Refusal::TooLate => 0x06,
-        Refusal::UnknownCommand => 0x07,
-        Refusal::UnknownAddress => 0x08,
+        ReplyError::NotAllowed | ReplyError::IdentFailed | ReplyError::UserMismatch => 0x02,
+        ReplyError::NetworkUnreachable => 0x03,
+        ReplyError::HostUnreachable => 0x04,
+        ReplyError::ConnectionRefused => 0x05,
+        ReplyError::TimedOut => 0x06,
+        ReplyError::CommandNotSupported => 0x07,
+        ReplyError::AddressTypeNotSupported => 0x08,
     }
 }
 
-fn refusal(code: u8) -> Option<Refusal> {
+fn refusal(code: u8) -> Option<ReplyError> {
     Some(match code {
-        0x01 => Refusal::Rejected,
-        0x02 => Refusal::Denied,
-        0x03 => Refusal::NetworkUnreachable,
-        0x04 => Refusal::HostUnreachable,
-        0x05 => Refusal::ConnectionRefused,
-        0x06 => Refusal::TooLate,
-        0x07 => Refusal::UnknownCommand,
-        0x08 => Refusal::UnknownAddress,
+        0x01 => ReplyError::Rejected,
+        0x02 => ReplyError::NotAllowed,
+        0x03 => ReplyError::NetworkUnreachable,
+        0x04 => ReplyError::HostUnreachable,
+        0x05 => ReplyError::ConnectionRefused,
+        0x06 => ReplyError::TimedOut,
+        0x07 => ReplyError::CommandNotSupported,
+        0x08 => ReplyError::AddressTypeNotSupported,
         _ => return None,
     })
 }
 
 /// What is behind the version byte, which must be this one; `None` if nothing
 /// has come.
-fn behind_version(bytes: &[u8], version: u8) -> Result<Option<&[u8]>, Malformed> {
+fn behind_version(bytes: &[u8], version: u8) -> Result<Option<&[u8]>, ProtocolError> {
     match bytes.split_first() {
         None => Ok(None),
         Some((&first, rest)) if first == version => Ok(Some(rest)),
-        Some((&other, _)) => Err(Malformed::Version(other)),
+        Some((&other, _)) => Err(ProtocolError::Version(other)),
     }
 }
 
@@ -483,18 +485,18 @@ fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// ATYP, address and port. A name is sent as it is, usable or not.
-fn encode_target(target: &Target) -> Vec<u8> {
+fn encode_target(target: &Destination) -> Vec<u8> {
     let (kind, address) = match &target.host {
         Host::Address(IpAddr::V4(ip)) => (V4, ip.octets().to_vec()),
         Host::Address(IpAddr::V6(ip)) => (V6, ip.octets().to_vec()),
         Host::Name(name) => (NAME, field(name.as_str().as_bytes())),
-        Host::Unusable(bad) => (NAME, field(&bad.bytes)),
+        Host::Invalid(bad) => (NAME, field(&bad.bytes)),
     };
     [&[kind], &address[..], &target.port.to_be_bytes()].concat()
 }
 
 /// ATYP, address and port, and what follows; `None` while more must come.
-fn split_target(bytes: &[u8]) -> Result<Option<(Target, &[u8])>, Malformed> {
+fn split_target(bytes: &[u8]) -> Result<Option<(Destination, &[u8])>, ProtocolError> {
     let Some((&kind, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -510,7 +512,7 @@ fn split_target(bytes: &[u8]) -> Result<Option<(Target, &[u8])>, Malformed> {
                 (Host::Address(Ipv6Addr::from(octets).into()), rest)
             }),
         NAME => split_field(rest).map(|(name, rest)| (host(name), rest)),
-        other => return Err(Malformed::AddressType(other)),
+        other => return Err(ProtocolError::AddressType(other)),
     };
     let Some((host, rest)) = split else {
         return Ok(None);
@@ -519,7 +521,7 @@ fn split_target(bytes: &[u8]) -> Result<Option<(Target, &[u8])>, Malformed> {
         return Ok(None);
     };
     let port = u16::from_be_bytes(port);
-    Ok(Some((Target { host, port }, rest)))
+    Ok(Some((Destination { host, port }, rest)))
 }
 
 /// The host in a field for names. There are clients, Chromium among them, that put
@@ -542,7 +544,7 @@ mod tests {
     fn read_exactly<T: Debug + PartialEq>(
         bytes: &[u8],
         expected: &T,
-        read: fn(&mut BufReader<&[u8]>) -> Result<T, Unread>,
+        read: fn(&mut BufReader<&[u8]>) -> Result<T, ReadError>,
     ) {
         let with_more = [bytes, b"\x05early"].concat();
         for piece in 1..=with_more.len() {
@@ -558,18 +560,18 @@ mod tests {
         }
         for length in 0..bytes.len() {
             match read(&mut BufReader::new(&bytes[..length])) {
-                Err(Unread::Incomplete(received, _)) => assert_eq!(received, length),
+                Err(ReadError::Incomplete(received, _)) => assert_eq!(received, length),
                 other => panic!("{other:?} from {length} bytes of {bytes:?}"),
             }
         }
     }
 
-    fn to(host: Host, port: u16) -> Target {
-        Target { host, port }
+    fn to(host: Host, port: u16) -> Destination {
+        Destination { host, port }
     }
 
     /// Bytes from ATYP on, and what they mean.
-    fn targets() -> Vec<(Vec<u8>, Target)> {
+    fn targets() -> Vec<(Vec<u8>, Destination)> {
         let longest = [&[b'a'; 63][..], b"."].concat().repeat(4);
         let longest = &longest[..253];
         let name = |name: &[u8]| {
@@ -596,18 +598,18 @@ mod tests {
             let greeting = Greeting { methods };
             read_exactly(&greeting.encode(), &greeting, |it| Greeting::read(it));
         }
-        for choice in [None, Some(Method::Anonymous), Some(Method::Password)].map(Choice) {
-            read_exactly(&choice.encode(), &choice, |it| Choice::read(it));
+        for choice in [None, Some(Method::Anonymous), Some(Method::Password)].map(MethodSelection) {
+            read_exactly(&choice.encode(), &choice, |it| MethodSelection::read(it));
         }
         for (user, password) in [(0, 0), (1, 1), (5, 255), (255, 255), (255, 0)] {
-            let login = Login {
+            let login = Credentials {
                 user: vec![0xFF; user],
                 password: vec![0; password],
             };
-            read_exactly(&login.encode(), &login, |it| Login::read(it));
+            read_exactly(&login.encode(), &login, |it| Credentials::read(it));
         }
-        for admission in [Admission::Welcome, Admission::Denied] {
-            read_exactly(&admission.encode(), &admission, |it| Admission::read(it));
+        for admission in [AuthStatus::Accepted, AuthStatus::Denied] {
+            read_exactly(&admission.encode(), &admission, |it| AuthStatus::read(it));
         }
         for (bytes, target) in targets() {
             for (code, command) in [
@@ -646,9 +648,12 @@ mod tests {
         }
         for number in 9..=255 {
             let bytes = [5, number, 0, 1, 0, 0, 0, 0, 0, 0];
-            assert_eq!(Reply::decode(&bytes), Err(Malformed::ReplyCode(number)));
+            assert_eq!(Reply::decode(&bytes), Err(ProtocolError::ReplyCode(number)));
         }
-        assert_eq!(code(Refusal::NoIdent), code(Refusal::OtherUser));
+        assert_eq!(
+            code(ReplyError::IdentFailed),
+            code(ReplyError::UserMismatch)
+        );
         // IPv4 in IPv6's clothes is told as IPv4.
         let mapped = "[::ffff:10.0.0.1]:7".parse().expect("an address");
         let reply = Reply::new(Ok(()), mapped).encode();
@@ -664,31 +669,31 @@ mod tests {
             Request::decode(&bytes).map(|_| ())
         };
         for other in (0..=255).filter(|&it| it != 5) {
-            assert_eq!(with(other, 1, 0, NAME), Err(Malformed::Version(other)));
+            assert_eq!(with(other, 1, 0, NAME), Err(ProtocolError::Version(other)));
         }
         for other in (0..=255).filter(|it| !(1..=3).contains(it)) {
-            assert_eq!(with(5, other, 0, NAME), Err(Malformed::Command(other)));
+            assert_eq!(with(5, other, 0, NAME), Err(ProtocolError::Command(other)));
             // Not before the request is whole.
             assert_eq!(Request::decode(&[5, other, 0, NAME, 1, b'a', 0]), Ok(None));
         }
         for other in 1..=255 {
-            assert_eq!(with(5, 1, other, NAME), Err(Malformed::Reserved(other)));
+            assert_eq!(with(5, 1, other, NAME), Err(ProtocolError::Reserved(other)));
         }
         for other in (0..=255).filter(|it| ![V4, NAME, V6].contains(it)) {
-            assert_eq!(with(5, 1, 0, other), Err(Malformed::AddressType(other)));
+            assert_eq!(with(5, 1, 0, other), Err(ProtocolError::AddressType(other)));
         }
         for (bytes, why) in [
-            (&[4, 1][..], Malformed::Version(4)),
-            (&[5, 1], Malformed::Method(1)),
-            (&[5, 3], Malformed::Method(3)),
+            (&[4, 1][..], ProtocolError::Version(4)),
+            (&[5, 1], ProtocolError::Method(1)),
+            (&[5, 3], ProtocolError::Method(3)),
         ] {
-            assert_eq!(Choice::decode(bytes), Err(why));
+            assert_eq!(MethodSelection::decode(bytes), Err(why));
         }
-        assert_eq!(Greeting::decode(&[4]), Err(Malformed::Version(4)));
-        assert_eq!(Login::decode(&[5]), Err(Malformed::Version(5)));
-        assert_eq!(Admission::decode(&[5]), Err(Malformed::Version(5)));
-        let other_no = Admission::decode(&[1, 7]);
-        assert_eq!(other_no, Ok(Some((Admission::Denied, 2))));
+        assert_eq!(Greeting::decode(&[4]), Err(ProtocolError::Version(4)));
+        assert_eq!(Credentials::decode(&[5]), Err(ProtocolError::Version(5)));
+        assert_eq!(AuthStatus::decode(&[5]), Err(ProtocolError::Version(5)));
+        let other_no = AuthStatus::decode(&[1, 7]);
+        assert_eq!(other_no, Ok(Some((AuthStatus::Denied, 2))));
     }
 
     #[test]
@@ -700,7 +705,7 @@ mod tests {
                 .expect("well formed")
                 .expect("whole");
             assert_eq!(count, bytes.len());
-            assert!(matches!(request.target.host, Host::Unusable(_)), "{name:?}");
+            assert!(matches!(request.target.host, Host::Invalid(_)), "{name:?}");
             assert_eq!(request.encode(), bytes);
         }
         for (text, address) in [
@@ -719,7 +724,7 @@ mod tests {
     #[test]
     fn a_datagram_is_split_behind_its_header() {
         for (bytes, target) in targets() {
-            let header = Header {
+            let header = UdpHeader {
                 fragment: 0,
                 target,
             };
@@ -727,34 +732,37 @@ mod tests {
             assert_eq!(header.encode(), head);
             for data in [&b""[..], b"data"] {
                 let datagram = [&head[..], data].concat();
-                assert_eq!(Header::split(&datagram), Ok((header.clone(), data)));
+                assert_eq!(UdpHeader::split(&datagram), Ok((header.clone(), data)));
             }
             for length in 0..head.len() {
-                assert_eq!(Header::split(&head[..length]), Err(Malformed::Short));
+                assert_eq!(
+                    UdpHeader::split(&head[..length]),
+                    Err(ProtocolError::Truncated)
+                );
             }
         }
-        let split = |bytes: &[u8]| Header::split(bytes).map(|(header, _)| header.fragment);
+        let split = |bytes: &[u8]| UdpHeader::split(bytes).map(|(header, _)| header.fragment);
         assert_eq!(split(&[0, 0, 9, V4, 1, 1, 1, 1, 0, 0]), Ok(9));
         assert_eq!(
             split(&[1, 0, 0, V4, 1, 1, 1, 1, 0, 0]),
-            Err(Malformed::Reserved(1))
+            Err(ProtocolError::Reserved(1))
         );
         assert_eq!(
             split(&[0, 2, 0, V4, 1, 1, 1, 1, 0, 0]),
-            Err(Malformed::Reserved(2))
+            Err(ProtocolError::Reserved(2))
         );
         assert_eq!(
             split(&[0, 0, 0, 2, 1, 1, 1, 1, 0, 0]),
-            Err(Malformed::AddressType(2))
+            Err(ProtocolError::AddressType(2))
         );
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        let login = Login {
+        let login = Credentials {
             user: b"al\x1b".to_vec(),
             password: b"secret".to_vec(),
         };
-        assert_eq!(format!("{login:?}"), "Login(\"al\\x1b\")");
+        assert_eq!(format!("{login:?}"), "Credentials(\"al\\x1b\")");
     }
 }

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use threadsocks::client::socks4::Binding;
-use threadsocks::client::{self, NotGranted};
+use threadsocks::client::{self, ClientError};
 use threadsocks::wire::socks4::Reply;
-use threadsocks::wire::{Command, Refusal, Target};
+use threadsocks::wire::{Command, Destination, ReplyError};
 
 use crate::ends::{
     at, dial, dial_from, finish, free_ports, named, noise, patient, read_all, read_exactly,
@@ -19,11 +19,11 @@ const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// An address to expect a peer from; the port serves only the rules.
-fn expecting(ip: Ipv4Addr) -> Target {
+fn expecting(ip: Ipv4Addr) -> Destination {
     at(SocketAddr::from((ip, 21)))
 }
 
-fn bind(proxy: &Proxy, target: &Target) -> Binding<TcpStream> {
+fn bind(proxy: &Proxy, target: &Destination) -> Binding<TcpStream> {
     client::socks4::bind(dial(proxy.address()), target, b"").expect("listening")
 }
 
@@ -34,9 +34,9 @@ fn listening(binding: &Binding<TcpStream>) -> SocketAddr {
     (LOCALHOST, binding.address.port()).into()
 }
 
-fn refused(result: Result<(TcpStream, SocketAddrV4), NotGranted>) {
+fn refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
     match result {
-        Err(NotGranted::Refused(Refusal::Rejected)) => {}
+        Err(ClientError::Refused(ReplyError::Rejected)) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -112,7 +112,7 @@ fn b03_any_peer_is_not_even_awaited_if_the_rules_permit_none() {
     let proxy = Proxy::start("permit c -\npermit b 10. - - -\n", &[]);
     let anyone = at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let result = client::socks4::bind(dial(proxy.address()), &anyone, b"");
-    assert!(matches!(result, Err(NotGranted::Refused(_))));
+    assert!(matches!(result, Err(ClientError::Refused(_))));
     assert_eq!(proxy.blocks(1)[0].summary(), "0.0.0.0:0 BIND Reject");
     proxy.finish();
 }
@@ -262,7 +262,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     ports.sort_unstable();
     assert_eq!(ports, [first, second]);
     let none = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
-    assert!(matches!(none, Err(NotGranted::Refused(_))));
+    assert!(matches!(none, Err(ClientError::Refused(_))));
     proxy.says("no port to listen on left");
     let address = listening(&one);
     drop(one);
@@ -321,7 +321,7 @@ fn b13_x09_what_the_rules_deny_opens_no_listener() {
     };
     let before = listens();
     let result = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
-    assert!(matches!(result, Err(NotGranted::Refused(_))));
+    assert!(matches!(result, Err(ClientError::Refused(_))));
     proxy.blocks(1);
     assert_eq!(listens(), before);
     proxy.finish();

@@ -49,7 +49,7 @@ const EXPECTED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 21
 impl Case {
     /// Where the client connects. To its network the proxy is the target.
     fn door(self, proxy: SocketAddr, fault: Fault) -> SocketAddr {
-        let directions = (Toward::Target, Toward::Dialler);
+        let directions = (Toward::Destination, Toward::Dialler);
         self.reach(Place::Client, proxy, directions, fault)
     }
 
@@ -60,7 +60,7 @@ impl Case {
             Connect => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
                 let remote = listener.local_addr().unwrap();
-                let directions = (Toward::Target, Toward::Dialler);
+                let directions = (Toward::Destination, Toward::Dialler);
                 let remote = self.reach(Place::Remote, remote, directions, fault);
                 let client =
                     client::socks4::connect(client, &at(remote), b"test").expect("granted");
@@ -71,7 +71,7 @@ impl Case {
                     client::socks4::bind(client, &at(EXPECTED), b"test").expect("listening");
                 let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, binding.address.port()));
                 // It is the remote that dials.
-                let directions = (Toward::Dialler, Toward::Target);
+                let directions = (Toward::Dialler, Toward::Destination);
                 let remote = dial(self.reach(Place::Remote, listener, directions, fault));
                 (binding.wait().expect("granted").0, remote)
             }

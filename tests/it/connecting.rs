@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use threadsocks::wire::{Command, Target};
+use threadsocks::wire::{Command, Destination};
 
 use crate::ends::{
     BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, reset,
@@ -235,8 +235,8 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
     const TIMES: usize = 1000;
     let proxy = Proxy::start("deny cb 127.0.0.9\npermit cb -\n", &[]);
     let local = |last, port| at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port)));
-    let connect = |target: &Target| request(Command::Connect, target, b"");
-    let bind = |target: &Target| request(Command::Bind, target, b"");
+    let connect = |target: &Destination| request(Command::Connect, target, b"");
+    let bind = |target: &Destination| request(Command::Bind, target, b"");
     let refused = &[0, 91][..];
     // What is sent, and how the answer begins.
     let ways: [(Vec<u8>, &[u8]); 14] = [

@@ -12,8 +12,8 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
 };
 use threadsocks::client;
-use threadsocks::wire::socks5::{Choice, Greeting, Header, Reply, Request};
-use threadsocks::wire::{Command, Host, Refusal, Target};
+use threadsocks::wire::socks5::{Greeting, MethodSelection, Reply, Request, UdpHeader};
+use threadsocks::wire::{Command, Destination, Host, ReplyError};
 
 use crate::dns::{Answer, NameServer, addresses};
 use crate::ends::{
@@ -44,8 +44,8 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 }
 
 /// Data with a header in front.
-fn wrapped(target: &Target, data: &[u8]) -> Vec<u8> {
-    let header = Header {
+fn wrapped(target: &Destination, data: &[u8]) -> Vec<u8> {
+    let header = UdpHeader {
         fragment: 0,
         target: target.clone(),
     };
@@ -69,7 +69,7 @@ fn ask(control: &TcpStream, announced: SocketAddr) -> Reply {
     };
     write(control, &[greeting.encode(), request.encode()].concat());
     let mut stream = std::io::BufReader::with_capacity(1, control);
-    Choice::read(&mut stream).expect("a choice");
+    MethodSelection::read(&mut stream).expect("a choice");
     Reply::read(&mut stream).expect("a reply")
 }
 
@@ -103,14 +103,14 @@ impl Client {
         self.socket.send_to(datagram, self.relay).unwrap();
     }
 
-    fn send(&self, target: &Target, data: &[u8]) {
+    fn send(&self, target: &Destination, data: &[u8]) {
         self.send_raw(&wrapped(target, data));
     }
 
-    fn receive(&self) -> (Target, Vec<u8>) {
+    fn receive(&self) -> (Destination, Vec<u8>) {
         let (datagram, from) = receive(&self.socket);
         assert_eq!(from, self.relay);
-        let (header, data) = Header::split(&datagram).expect("a header");
+        let (header, data) = UdpHeader::split(&datagram).expect("a header");
         assert_eq!(header.fragment, 0);
         (header.target, data.to_vec())
     }
@@ -225,7 +225,7 @@ fn u02_it_listens_where_the_client_has_reached_it() {
     let client = Client::of(&proxy);
     assert_eq!(client.relay.port(), port);
     let other = ask(&dial(proxy.address()), nowhere());
-    assert_eq!(other.outcome, Err(Refusal::Rejected));
+    assert_eq!(other.outcome, Err(ReplyError::Rejected));
     drop(client);
     proxy.finish();
 }
@@ -300,7 +300,7 @@ fn u04_every_datagram_is_judged() {
     // Whom the rules permit no datagram at all gets no association.
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
     let refused = ask(&dial(proxy.address()), nowhere());
-    assert_eq!(refused.outcome, Err(Refusal::Denied));
+    assert_eq!(refused.outcome, Err(ReplyError::NotAllowed));
     proxy.finish();
 }
 
@@ -318,7 +318,7 @@ fn u04_the_name_in_the_request_is_no_destination() {
             };
             write(&control, &[vec![5, 1, 0], request.encode()].concat());
             let mut stream = std::io::BufReader::with_capacity(1, &control);
-            Choice::read(&mut stream).expect("a choice");
+            MethodSelection::read(&mut stream).expect("a choice");
             let reply = Reply::read(&mut stream).expect("a reply");
             assert_eq!(reply.outcome, Ok(()), "{name} {options:?}");
         }
@@ -646,7 +646,7 @@ fn u11_one_session_in_four_may_be_one() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "40"]);
     let mut clients: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
     let one_more = dial(proxy.address());
-    assert_eq!(ask(&one_more, nowhere()).outcome, Err(Refusal::Rejected));
+    assert_eq!(ask(&one_more, nowhere()).outcome, Err(ReplyError::Rejected));
     proxy.says("all 10 UDP associations are taken");
     drop(one_more);
     // Who goes makes room.

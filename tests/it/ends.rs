@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use threadsocks::client;
 use threadsocks::wire::socks4::Request;
-use threadsocks::wire::{Command, Host, Target};
+use threadsocks::wire::{Command, Destination, Host};
 
 use crate::dice::Dice;
 use crate::proxy::PATIENCE;
@@ -66,23 +66,23 @@ impl Origin {
     }
 
     /// As the client asks for it.
-    pub(crate) fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Destination {
         at(self.address)
     }
 }
 
 /// A target by address.
-pub(crate) fn at(address: SocketAddr) -> Target {
-    Target {
+pub(crate) fn at(address: SocketAddr) -> Destination {
+    Destination {
         host: Host::Address(address.ip()),
         port: address.port(),
     }
 }
 
 /// A target by name.
-pub(crate) fn named(name: &str, port: u16) -> Target {
+pub(crate) fn named(name: &str, port: u16) -> Destination {
     let host = Host::from_name(name.as_bytes());
-    Target { host, port }
+    Destination { host, port }
 }
 
 /// A port of loopback on which nobody listens, and nobody will: below those the
@@ -90,7 +90,7 @@ pub(crate) fn named(name: &str, port: u16) -> Target {
 pub(crate) const CLOSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
 
 /// The bytes of a request.
-pub(crate) fn request(command: Command, target: &Target, user: &[u8]) -> Vec<u8> {
+pub(crate) fn request(command: Command, target: &Destination, user: &[u8]) -> Vec<u8> {
     Request::new(command, target, user).unwrap().encode()
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
 }
 
 /// A connection through the proxy.
-pub(crate) fn through(proxy: SocketAddr, target: &Target) -> TcpStream {
+pub(crate) fn through(proxy: SocketAddr, target: &Destination) -> TcpStream {
     client::socks4::connect(dial(proxy), target, b"test").expect("granted")
 }
 

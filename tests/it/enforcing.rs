@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use nix::sys::signal::Signal;
-use threadsocks::client::{self, NotGranted};
-use threadsocks::clock::Clock;
-use threadsocks::firewall::{Moment, Rulebook};
-use threadsocks::logger::{self, Detail, Output};
-use threadsocks::server::{Order, Server, Settings, Stopped};
-use threadsocks::wire::{Command, Refusal, Target};
+use threadsocks::client::{self, ClientError};
+use threadsocks::clock::LocalClock;
+use threadsocks::firewall::{RulesFile, WeekTime};
+use threadsocks::logger::{self, OutputConfig, Verbosity};
+use threadsocks::server::{Control, Server, Settings, ShutdownKind};
+use threadsocks::wire::{Command, Destination, ReplyError};
 
 use crate::dns::{NameServer, addresses};
 use crate::ends::{
@@ -175,7 +175,8 @@ fn a_transfer_that_is_ended_is_reset() {
 fn bind_is_ended_while_it_waits_and_while_it_relays() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
     let anybody = at(([0, 0, 0, 0], 0).into());
-    let bind = |target: &Target| client::socks4::bind(dial(proxy.address()), target, b"").unwrap();
+    let bind =
+        |target: &Destination| client::socks4::bind(dial(proxy.address()), target, b"").unwrap();
     let from = |host| at(([127, 0, 0, host], 0).into());
     let peer_of = |port| dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     // One that waits for somebody, two for anybody, and two that have a peer.
@@ -193,7 +194,7 @@ fn bind_is_ended_while_it_waits_and_while_it_relays() {
     }
     let port = waits_in_vain.address.port();
     match waits_in_vain.wait() {
-        Err(NotGranted::Refused(Refusal::Rejected)) => {}
+        Err(ClientError::Refused(ReplyError::Rejected)) => {}
         other => panic!("{other:?}"),
     }
     until("the listener's end", || {
@@ -295,19 +296,19 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
     )
     .expect("written");
     let said = Kept::default();
-    let output = Output {
+    let output = OutputConfig {
         screen: None,
         diagnostics: Box::new(said.clone()),
-        detail: Detail::Usual,
+        detail: Verbosity::Normal,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
     let is_late = Arc::new(AtomicBool::new(false));
-    let clock = Clock::showing({
+    let clock = LocalClock::showing({
         let is_late = Arc::clone(&is_late);
         move || {
             let late = is_late.load(Ordering::SeqCst);
             let shown = if late { "sat/06:00" } else { "sat/05:59" };
-            Moment::parse(shown).expect("a moment")
+            WeekTime::parse(shown).expect("a moment")
         }
     });
     let settings = Settings {
@@ -315,8 +316,8 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
         grace: Duration::ZERO,
         ..Settings::default()
     };
-    let rulebook = Rulebook::open(&rules).expect("good rules");
-    let server = Server::new(settings, rulebook, clock, log);
+    let rules_file = RulesFile::open(&rules).expect("good rules");
+    let server = Server::new(settings, rules_file, clock, log);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = listener.local_addr().expect("an address");
     let (operator, orders) = unbounded();
@@ -327,7 +328,7 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
         let target = at(remote.local_addr().expect("an address"));
         let client = client::socks4::connect(dial(address), &target, b"")?;
         let (remote, _) = remote.accept().expect("a connection");
-        Ok::<_, NotGranted>((client, remote))
+        Ok::<_, ClientError>((client, remote))
     };
     let (at_night, _remote) = connect(1).expect("within the hours");
     let (always, remote) = connect(2).expect("at any hour");
@@ -341,9 +342,9 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
         said.contains("no longer permitted: no rule permits it")
             .then_some(())
     });
-    operator.send(Order::Stop).expect("it runs");
+    operator.send(Control::Stop).expect("it runs");
     assert_eq!(
         serving.join().expect("no panic").expect("served"),
-        Stopped::Drained
+        ShutdownKind::Drained
     );
 }

@@ -49,7 +49,7 @@ pub(crate) enum Fault {
 /// The direction that has the fault.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Toward {
-    Target,
+    Destination,
     Dialler,
 }
 

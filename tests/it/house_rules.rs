@@ -78,7 +78,7 @@ fn pure_rooms_touch_no_socket_thread_clock_or_file() {
             "src/firewall/columns.rs",
             "src/firewall/grammar.rs",
             "src/firewall/hours.rs",
-            "src/firewall/nobodys.rs",
+            "src/firewall/unusable_reason.rs",
             "src/firewall/rules.rs",
             "src/users/file.rs",
             "src/users/hash.rs",

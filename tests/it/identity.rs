@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use threadsocks::client::{self, NotGranted};
-use threadsocks::wire::{Command, Target, socks4};
+use threadsocks::client::{self, ClientError};
+use threadsocks::wire::{Command, Destination, socks4};
 
 use crate::dns::{NameServer, addresses};
 use crate::ends::{
@@ -24,13 +24,13 @@ use crate::tools::present;
 const IDENT: &str = "permit - - ident\n";
 
 /// Asks for this as this user; the code of the last reply.
-fn asks(client: &TcpStream, command: Command, target: &Target, user: &str) -> u8 {
+fn asks(client: &TcpStream, command: Command, target: &Destination, user: &str) -> u8 {
     write(client, &request(command, target, user.as_bytes()));
     read_exactly(client, 8)[1]
 }
 
 /// A CONNECT as this user; the code of the reply.
-fn connects(proxy: &Proxy, target: &Target, user: &str) -> u8 {
+fn connects(proxy: &Proxy, target: &Destination, user: &str) -> u8 {
     asks(&dial(proxy.address()), Command::Connect, target, user)
 }
 
@@ -368,7 +368,7 @@ fn bind_asks_too() {
         let proxy = Proxy::start("permit b 127.0.0.1\npermit b - ident\n", &[]);
         let anybody = at(([0, 0, 0, 0], 0).into());
         let someone = at(([127, 0, 0, 2], 0).into());
-        let bind = |target: &Target, user: &str| {
+        let bind = |target: &Destination, user: &str| {
             client::socks4::bind(dial(proxy.address()), target, user.as_bytes())
         };
         // Some peer needs no identd: the first reply does not wait for it.
@@ -415,9 +415,9 @@ fn bind_for_anybody_asks_first_if_all_peers_need_it() {
 }
 
 /// The code of a refusal.
-fn code<T>(result: Result<T, NotGranted>) -> u8 {
+fn code<T>(result: Result<T, ClientError>) -> u8 {
     match result {
-        Err(NotGranted::Refused(refusal)) => socks4::code(refusal),
+        Err(ClientError::Refused(refusal)) => socks4::code(refusal),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("granted"),
     }

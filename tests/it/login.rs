@@ -19,9 +19,9 @@ use nix::sys::termios::{self, LocalFlags};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use threadsocks::net::{self, Deadline};
-use threadsocks::users::{Doorkeeper, NoEntry, line_for};
-use threadsocks::wire::socks5::{Greeting, Login, Request};
-use threadsocks::wire::{Command, Target};
+use threadsocks::users::{AuthError, Authenticator, line_for};
+use threadsocks::wire::socks5::{Credentials, Greeting, Request};
+use threadsocks::wire::{Command, Destination};
 
 use crate::dice::Dice;
 use crate::ends::{Origin, dial, dial_from, finish, read_all, read_exactly, request, reset, write};
@@ -123,10 +123,10 @@ fn greeting(methods: &[u8]) -> Vec<u8> {
 
 fn login(user: &str, password: &str) -> Vec<u8> {
     let (user, password) = (user.into(), password.into());
-    Login { user, password }.encode()
+    Credentials { user, password }.encode()
 }
 
-fn connect(target: &Target) -> Vec<u8> {
+fn connect(target: &Destination) -> Vec<u8> {
     let command = Command::Connect;
     let target = target.clone();
     Request { command, target }.encode()
@@ -282,11 +282,11 @@ fn cheap_line(user: &str, password: &str) -> String {
 }
 
 /// A doorkeeper of these lines, and its file.
-fn doorkeeper(lines: &str) -> (TempDir, Doorkeeper) {
+fn doorkeeper(lines: &str) -> (TempDir, Authenticator) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users");
     fs::write(&file, lines).expect("written");
-    (folder, Doorkeeper::open(&file).expect("good users"))
+    (folder, Authenticator::open(&file).expect("good users"))
 }
 
 /// How long this takes.
@@ -315,9 +315,9 @@ fn v06_to_be_wrong_takes_everybody_the_same_time() {
     let (users, _) = keeper.book().current();
     let check = |user: &str, password: &str| {
         let (user, password) = (user.into(), password.into());
-        let login = Login { user, password };
+        let login = Credentials { user, password };
         // As the server does it.
-        match keeper.knows(&users, &login) {
+        match keeper.is_cached(&users, &login) {
             true => Ok(()),
             false => keeper.check(|| Arc::clone(&users), &login, || Ok(())),
         }
@@ -343,7 +343,7 @@ fn v06_to_be_wrong_takes_everybody_the_same_time() {
             let kind = dice.below(kinds.len() as u64) as usize;
             let (user, password) = kinds[kind];
             times[kind].push(time(|| {
-                assert_eq!(check(user, password), Err(NoEntry::Wrong));
+                assert_eq!(check(user, password), Err(AuthError::WrongCredentials));
             }));
         }
         let quiet: Vec<Duration> = times.into_iter().map(|it| among(it, 10)).collect();
@@ -366,10 +366,10 @@ fn v06_who_was_right_before_is_known_at_once() {
     let (_folder, keeper) = doorkeeper(&lines(&[("alice", "secret")]));
     let users = || keeper.book().current().0;
     let (user, password) = (b"alice".to_vec(), b"secret".to_vec());
-    let login = Login { user, password };
-    assert!(!keeper.knows(&users(), &login));
+    let login = Credentials { user, password };
+    assert!(!keeper.is_cached(&users(), &login));
     let first = time(|| keeper.check(users, &login, || Ok(())).unwrap());
-    let again = (0..100).map(|_| time(|| assert!(keeper.knows(&users(), &login))));
+    let again = (0..100).map(|_| time(|| assert!(keeper.is_cached(&users(), &login))));
     let again = among(again.collect(), 50);
     assert!(
         again < Duration::from_millis(1),
@@ -642,7 +642,7 @@ fn a_rule_with_auth_wants_a_login() {
     assert_eq!(scene.connect(&bob), 2);
     // Who has not logged in is nobody, so another rule is about him.
     let client = scene.dial();
-    let nobody = Target {
+    let nobody = Destination {
         port: 1,
         ..scene.origin.target()
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use threadsocks::wire::{Command, Target};
+use threadsocks::wire::{Command, Destination};
 
 use crate::dice::{self, Dice};
 use crate::ends::{Origin, dial_from, named, read_exactly, request, reset, through, write};
@@ -33,7 +33,7 @@ const NO_CACHES: [&str; 3] = [
 /// none. (Its bytes are random, and so are the addresses they happen to name.)
 struct Noise {
     proxy: SocketAddr,
-    target: Target,
+    target: Destination,
     is_over: AtomicBool,
     connections: AtomicU64,
 }
@@ -104,7 +104,7 @@ impl Noise {
 
 /// How long normal clients wait, one after the other: to connect, for a byte to
 /// go round, and to close.
-fn wait_times(proxy: SocketAddr, target: &Target, is_over: &AtomicBool) -> Vec<Duration> {
+fn wait_times(proxy: SocketAddr, target: &Destination, is_over: &AtomicBool) -> Vec<Duration> {
     let mut times = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime};
 
-use threadsocks::client::{self, NotGranted};
-use threadsocks::wire::{Command, Refusal};
+use threadsocks::client::{self, ClientError};
+use threadsocks::wire::{Command, ReplyError};
 
 use crate::ends::{Origin, at, dial, dial_from, read_all, read_exactly, request, through, write};
 use crate::proxy::{PERMIT_ALL, Proxy, Setup, binary, until};
@@ -13,7 +13,7 @@ use crate::proxy::{PERMIT_ALL, Proxy, Setup, binary, until};
 fn permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
     match client::socks4::connect(dial(proxy.address()), &origin.target(), user.as_bytes()) {
         Ok(_) => true,
-        Err(NotGranted::Refused(Refusal::Rejected)) => false,
+        Err(ClientError::Refused(ReplyError::Rejected)) => false,
         Err(other) => panic!("{other}"),
     }
 }
@@ -178,7 +178,7 @@ fn b12_the_listeners_of_one_client_are_limited() {
     for _ in 0..500 {
         match client::socks4::bind(dial(proxy.address()), &anybody, b"") {
             Ok(binding) => waiting.push(binding),
-            Err(NotGranted::Refused(Refusal::Rejected)) => refused += 1,
+            Err(ClientError::Refused(ReplyError::Rejected)) => refused += 1,
             Err(other) => panic!("{other}"),
         }
     }

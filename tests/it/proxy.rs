@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use threadsocks::server::STACK;
-use threadsocks::wire::{Command, Target};
+use threadsocks::server::STACK_SIZE;
+use threadsocks::wire::{Command, Destination};
 
 use crate::ends::{dial, read_all, request, write};
 
@@ -156,7 +156,7 @@ impl Holdings {
     /// loads to look names up.
     fn spare_mappings(&self) -> usize {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        4 * self.idle + 2 * ((40 << 20) / STACK) + 2 * 8 * cores + 40
+        4 * self.idle + 2 * ((40 << 20) / STACK_SIZE) + 2 * 8 * cores + 40
     }
 }
 
@@ -405,7 +405,7 @@ impl Proxy {
     }
 
     /// Asks for a connection there, is refused, and gives the screen's summary.
-    pub(crate) fn refuses(&self, target: &Target) -> String {
+    pub(crate) fn refuses(&self, target: &Destination) -> String {
         let client = dial(self.address);
         let own = client.local_addr().unwrap();
         write(&client, &request(Command::Connect, target, b""));

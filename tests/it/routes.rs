@@ -81,7 +81,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
                 Err(why) => Some(why),
             }
         });
-        assert!(matches!(refused, Some(client::NotGranted::Refused(_))));
+        assert!(matches!(refused, Some(client::ClientError::Refused(_))));
         assert_eq!(held.len(), 4);
         proxy.says("Cannot assign requested address");
         write(&held[0], b"still here");
@@ -119,7 +119,7 @@ fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
         for number in 0..100 {
             let client = dial_as(number, &proxy);
             let result = client::socks4::connect(client, &at(nobody), b"");
-            assert!(matches!(result, Err(client::NotGranted::Refused(_))));
+            assert!(matches!(result, Err(client::ClientError::Refused(_))));
         }
         proxy.says("Connection refused");
         proxy.finish();
@@ -136,7 +136,7 @@ fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
             .collect();
         let peer = at(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
         let result = client::socks4::bind(dial_as(1, &proxy), &peer, b"");
-        assert!(matches!(result, Err(client::NotGranted::Refused(_))));
+        assert!(matches!(result, Err(client::ClientError::Refused(_))));
         let line = proxy.says("no port to listen on");
         assert!(line.contains("Address already in use"), "{line}");
         proxy.finish();

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
-use threadsocks::client::{NotGranted, socks5};
-use threadsocks::wire::Refusal;
-use threadsocks::wire::socks5::Login;
+use threadsocks::client::{ClientError, socks5};
+use threadsocks::wire::ReplyError;
+use threadsocks::wire::socks5::Credentials;
 
 use crate::ends::{
     Origin, accept, at, dial, finish, free_ports, named, noise, read_all, read_exactly, write,
@@ -22,9 +22,9 @@ const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// By its whole name, because only administrators have its folder on their path.
 const DANTE: &str = "/usr/sbin/danted";
 
-fn login(user: &str, password: &str) -> Login {
+fn login(user: &str, password: &str) -> Credentials {
     let [user, password] = [user, password].map(|it| it.as_bytes().to_vec());
-    Login { user, password }
+    Credentials { user, password }
 }
 
 /// There is an echo behind this connection.
@@ -69,8 +69,8 @@ fn our_client_is_understood_by_our_server() {
     binds(proxy.address(), LOCALHOST.into());
     let closed = at(crate::ends::CLOSED.into());
     let refused = socks5::connect(dial(proxy.address()), None, &closed);
-    let reason = Refusal::ConnectionRefused;
-    assert!(matches!(refused, Err(NotGranted::Refused(why)) if why == reason));
+    let reason = ReplyError::ConnectionRefused;
+    assert!(matches!(refused, Err(ClientError::Refused(why)) if why == reason));
     proxy.finish();
 }
 
@@ -157,18 +157,22 @@ fn microsocks_takes_the_login_of_our_client_and_no_other() {
         return;
     };
     let target = Origin::echo().target();
-    let ask =
-        |login: Option<Login>| socks5::connect(dial(microsocks.address), login.as_ref(), &target);
+    let ask = |login: Option<Credentials>| {
+        socks5::connect(dial(microsocks.address), login.as_ref(), &target)
+    };
     let welcome = ask(Some(login("me", "secret")));
     // It takes the end of one direction for the end of both.
     let client = welcome.expect("granted");
     write(&client, b"hello");
     assert_eq!(read_exactly(&client, 5), b"hello");
     let denied = ask(Some(login("me", "guess")));
-    assert!(matches!(denied, Err(NotGranted::LoginDenied)), "{denied:?}");
+    assert!(
+        matches!(denied, Err(ClientError::LoginDenied)),
+        "{denied:?}"
+    );
     let anonymous = ask(None);
     assert!(
-        matches!(anonymous, Err(NotGranted::NoMethod)),
+        matches!(anonymous, Err(ClientError::NoMethod)),
         "{anonymous:?}"
     );
 }

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use threadsocks::client;
 use threadsocks::client::socks4::Binding;
 use threadsocks::net::Deadline;
-use threadsocks::wire::{Command, Target};
+use threadsocks::wire::{Command, Destination};
 
 use crate::chaos::{Case, Place, Way};
 use crate::dice::{self, Dice};
@@ -71,7 +71,7 @@ const VISITORS: [(usize, u64, Visit); 13] = [
 /// What all visitors share.
 struct Soak {
     proxy: SocketAddr,
-    echo: Target,
+    echo: Destination,
     connections: AtomicU64,
     /// Clients that may or may not have made a request.
     hasty: AtomicU64,
@@ -88,7 +88,7 @@ impl Soak {
     }
 
     /// A client that is connected to this target.
-    fn connect(&self, target: &Target) -> TcpStream {
+    fn connect(&self, target: &Destination) -> TcpStream {
         let client = self.dial();
         self.ledger.expects(&client, ACCEPTED);
         client::socks4::connect(client, target, b"soak").expect("granted")

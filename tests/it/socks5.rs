@@ -3,11 +3,11 @@
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
-use threadsocks::client::NotGranted;
+use threadsocks::client::ClientError;
 use threadsocks::client::socks4;
 use threadsocks::client::socks5::{self, Binding};
-use threadsocks::wire::socks5::{Choice, Reply, Request};
-use threadsocks::wire::{Command, Host, Refusal, Target};
+use threadsocks::wire::socks5::{MethodSelection, Reply, Request};
+use threadsocks::wire::{Command, Destination, Host, ReplyError};
 
 use crate::dns::{NameServer, addresses};
 use crate::ends::{
@@ -23,28 +23,28 @@ fn asked(proxy: &Proxy, request: &[u8]) -> Reply {
     let client = dial(proxy.address());
     write(&client, &[&[5, 1, 0], request].concat());
     let mut stream = BufReader::with_capacity(1, &client);
-    Choice::read(&mut stream).expect("a choice");
+    MethodSelection::read(&mut stream).expect("a choice");
     let reply = Reply::read(&mut stream).expect("a reply");
     assert_eq!(read_all(&client), b"", "{request:02x?}");
     reply
 }
 
 /// Whatever goes wrong, the reply has the ten bytes that simple clients expect.
-fn refusal(refusal: Refusal) -> Reply {
+fn refusal(refusal: ReplyError) -> Reply {
     Reply {
         outcome: Err(refusal),
         bound: at((Ipv4Addr::UNSPECIFIED, 0).into()),
     }
 }
 
-fn refuses(proxy: &Proxy, target: &Target) -> Refusal {
+fn refuses(proxy: &Proxy, target: &Destination) -> ReplyError {
     match socks5::connect(dial(proxy.address()), None, target) {
-        Err(NotGranted::Refused(refusal)) => refusal,
+        Err(ClientError::Refused(refusal)) => refusal,
         other => panic!("{target}: {other:?}"),
     }
 }
 
-fn connected(proxy: &Proxy, target: &Target) -> TcpStream {
+fn connected(proxy: &Proxy, target: &Destination) -> TcpStream {
     socks5::connect(dial(proxy.address()), None, target).expect("granted")
 }
 
@@ -57,10 +57,10 @@ fn v08_what_is_no_request_has_a_code_of_its_own() {
         request
     };
     for (place, bytes, code) in [
-        (0, &[0, 1, 4, 6, 0xFF][..], Refusal::Rejected),
-        (1, &[0, 4, 0xF0, 0xFF], Refusal::UnknownCommand),
-        (2, &[1, 0xFF], Refusal::Rejected),
-        (3, &[0, 2, 5, 0xFF], Refusal::UnknownAddress),
+        (0, &[0, 1, 4, 6, 0xFF][..], ReplyError::Rejected),
+        (1, &[0, 4, 0xF0, 0xFF], ReplyError::CommandNotSupported),
+        (2, &[1, 0xFF], ReplyError::Rejected),
+        (3, &[0, 2, 5, 0xFF], ReplyError::AddressTypeNotSupported),
     ] {
         for &byte in bytes {
             let reply = asked(&proxy, &with(place, byte));
@@ -93,14 +93,22 @@ fn v09_a_name_is_judged_as_in_socks4a() {
         b"\xff\xfe",
     ];
     for name in bad {
-        assert_eq!(by_name(name), refusal(Refusal::HostUnreachable), "{name:?}");
+        assert_eq!(
+            by_name(name),
+            refusal(ReplyError::HostUnreachable),
+            "{name:?}"
+        );
     }
     for block in proxy.blocks(bad.len()) {
         assert_eq!(block.summary(), "-:80 CONNECT Reject");
     }
     // An address in the place of a name is that address.
     for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
-        assert_eq!(by_name(address), refusal(Refusal::Rejected), "{address:?}");
+        assert_eq!(
+            by_name(address),
+            refusal(ReplyError::Rejected),
+            "{address:?}"
+        );
     }
     proxy.finish();
 }
@@ -123,23 +131,23 @@ fn v10_the_code_is_that_of_the_error() {
         let rules = "deny c 169.254.0.0/16\npermit - -\n";
         let proxy = Proxy::start(rules, &["--connect-timeout", "500ms"]);
         for (host, code) in [
-            ("10.1.0.1:80", Refusal::HostUnreachable),
-            ("10.2.0.1:80", Refusal::Denied),
-            ("10.3.0.1:80", Refusal::NetworkUnreachable),
-            ("10.4.0.1:80", Refusal::NetworkUnreachable),
-            ("[2001:db8::1]:80", Refusal::NetworkUnreachable),
-            ("169.254.169.254:80", Refusal::Denied),
-            ("127.0.0.1:0", Refusal::Rejected),
-            ("224.0.0.1:80", Refusal::Rejected),
+            ("10.1.0.1:80", ReplyError::HostUnreachable),
+            ("10.2.0.1:80", ReplyError::NotAllowed),
+            ("10.3.0.1:80", ReplyError::NetworkUnreachable),
+            ("10.4.0.1:80", ReplyError::NetworkUnreachable),
+            ("[2001:db8::1]:80", ReplyError::NetworkUnreachable),
+            ("169.254.169.254:80", ReplyError::NotAllowed),
+            ("127.0.0.1:0", ReplyError::Rejected),
+            ("224.0.0.1:80", ReplyError::Rejected),
         ] {
             assert_eq!(refuses(&proxy, &at(host.parse().unwrap())), code, "{host}");
         }
         let refused = refuses(&proxy, &at(CLOSED.into()));
-        assert_eq!(refused, Refusal::ConnectionRefused);
-        assert_eq!(refuses(&proxy, &at(hole.address())), Refusal::TooLate);
+        assert_eq!(refused, ReplyError::ConnectionRefused);
+        assert_eq!(refuses(&proxy, &at(hole.address())), ReplyError::TimedOut);
         for (name, code) in [
-            ("none.test", Refusal::HostUnreachable),
-            ("meta.test", Refusal::Denied),
+            ("none.test", ReplyError::HostUnreachable),
+            ("meta.test", ReplyError::NotAllowed),
         ] {
             assert_eq!(refuses(&proxy, &named(name, 80)), code, "{name}");
         }
@@ -161,7 +169,7 @@ fn v10_the_address_is_that_of_the_connection() {
         write(&client, &[vec![5, 1, 0], request.encode()].concat());
         let remote = accept(&listener);
         let mut stream = BufReader::with_capacity(1, &client);
-        Choice::read(&mut stream).expect("a choice");
+        MethodSelection::read(&mut stream).expect("a choice");
         let reply = Reply::read(&mut stream).expect("a reply");
         assert_eq!(reply.outcome, Ok(()));
         assert_eq!(reply.bound, at(remote.peer_addr().unwrap()));
@@ -191,12 +199,12 @@ fn v11_addresses_of_ipv6_by_number_and_by_name() {
         // For a client of SOCKS4 that name has one address.
         let refused = socks4::connect(dial(proxy.address()), &named("six.test", port), b"");
         assert!(
-            matches!(refused, Err(NotGranted::Refused(_))),
+            matches!(refused, Err(ClientError::Refused(_))),
             "{refused:?}"
         );
         // It does not say in which network.
         let link_local = at("[fe80::1]:80".parse().unwrap());
-        assert_eq!(refuses(&proxy, &link_local), Refusal::NetworkUnreachable);
+        assert_eq!(refuses(&proxy, &link_local), ReplyError::NetworkUnreachable);
         proxy.finish();
     });
 }
@@ -238,7 +246,7 @@ fn v12_bind_has_two_replies_in_both_families() {
     let _stranger = dial_from((LOCALHOST, 0).into(), door(&binding));
     let refused = binding.wait().expect_err("a stranger");
     assert!(
-        matches!(refused, NotGranted::Refused(Refusal::Denied)),
+        matches!(refused, ClientError::Refused(ReplyError::NotAllowed)),
         "{refused:?}"
     );
     proxy.finish();
@@ -246,14 +254,14 @@ fn v12_bind_has_two_replies_in_both_families() {
     let proxy = Proxy::start(rules, &["--bind-timeout", "300ms"]);
     let nobody = bind(&proxy, LOCALHOST.into()).wait().expect_err("nobody");
     assert!(
-        matches!(nobody, NotGranted::Refused(Refusal::TooLate)),
+        matches!(nobody, ClientError::Refused(ReplyError::TimedOut)),
         "{nobody:?}"
     );
     let binding = bind(&proxy, Ipv6Addr::UNSPECIFIED.into());
     let _denied = dial((Ipv6Addr::LOCALHOST, door(&binding).port()).into());
     let denied = binding.wait().expect_err("a denial");
     assert!(
-        matches!(denied, NotGranted::Refused(Refusal::Denied)),
+        matches!(denied, ClientError::Refused(ReplyError::NotAllowed)),
         "{denied:?}"
     );
     proxy.finish();
@@ -269,7 +277,10 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
     let own = client.local_addr().unwrap();
     let shown = proxy.block_for(own).summary();
     assert_eq!(shown, format!("127.0.0.1:{port} CONNECT Accept"));
-    assert_eq!(refuses(&proxy, &of("::ffff:127.0.0.2")), Refusal::Denied);
+    assert_eq!(
+        refuses(&proxy, &of("::ffff:127.0.0.2")),
+        ReplyError::NotAllowed
+    );
     for around in [
         "::127.0.0.1",
         "::ffff:0.0.0.0",
@@ -280,7 +291,11 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
         "::",
         "ff02::1",
     ] {
-        assert_eq!(refuses(&proxy, &of(around)), Refusal::Rejected, "{around}");
+        assert_eq!(
+            refuses(&proxy, &of(around)),
+            ReplyError::Rejected,
+            "{around}"
+        );
     }
     drop(client);
     proxy.finish();

@@ -7,20 +7,23 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::channel::{Receiver, bounded};
-use crate::clock::Clock;
-use crate::event::{Event, TurnedAway};
-use crate::firewall::{Moment, Rulebook};
+use crate::clock::LocalClock;
+use crate::event::{Event, Rejected};
+use crate::firewall::{RulesFile, WeekTime};
 use crate::logger::Log;
 use crate::net;
 use crate::resolve;
-use crate::server::{Order, Server, Settings, Stopped};
+use crate::server::{Control, Server, Settings, ShutdownKind};
 use crate::sync::{self, any, one_in, pause, thread};
 
 /// No limit runs out: a second order ends the grace, and the server waits until
 /// the last session has left.
 pub(crate) fn it_stops() {
-    let (log, clients, stopped) = run(false, &[Order::RereadRules, Order::Stop, Order::Stop]);
-    assert!(matches!(stopped, Stopped::Forced | Stopped::Drained));
+    let (log, clients, stopped) = run(false, &[Control::Reload, Control::Stop, Control::Stop]);
+    assert!(matches!(
+        stopped,
+        ShutdownKind::Forced | ShutdownKind::Drained
+    ));
     assert_eq!(log.holders(), 1, "somebody is in the house");
     end(&log, clients);
 }
@@ -28,8 +31,11 @@ pub(crate) fn it_stops() {
 /// Any limit may run out at any moment, any thread may be wanting, and the
 /// operator may leave.
 pub(crate) fn whatever_runs_out() {
-    let (log, clients, stopped) = run(true, any(&[&[], &[Order::Stop], &[Order::Stop; 2]]));
-    assert!(matches!(stopped, Stopped::Forced | Stopped::Drained));
+    let (log, clients, stopped) = run(true, any(&[&[], &[Control::Stop], &[Control::Stop; 2]]));
+    assert!(matches!(
+        stopped,
+        ShutdownKind::Forced | ShutdownKind::Drained
+    ));
     sync::no_limits();
     end(&log, clients);
 }
@@ -37,7 +43,7 @@ pub(crate) fn whatever_runs_out() {
 type Clients = Vec<thread::JoinHandle<()>>;
 
 /// A server from start to stop, and what its clients do meanwhile.
-fn run(limits: bool, orders: &'static [Order]) -> (Log, Clients, Stopped) {
+fn run(limits: bool, orders: &'static [Control]) -> (Log, Clients, ShutdownKind) {
     sync::begin(limits);
     net::begin();
     let log = Log::default();
@@ -53,8 +59,8 @@ fn run(limits: bool, orders: &'static [Order]) -> (Log, Clients, Stopped) {
         enforce: one_in(2),
         ..Settings::default()
     };
-    let rulebook = Rulebook::open(rules()).unwrap();
-    let server = Server::new(settings, rulebook, clock(), log.clone());
+    let rules_file = RulesFile::open(rules()).unwrap();
+    let server = Server::new(settings, rules_file, clock(), log.clone());
     let (operator, ordered) = bounded(1);
     thread::spawn(move || {
         for order in orders {
@@ -79,7 +85,7 @@ fn end(log: &Log, clients: Clients) {
     closed.sort_unstable();
     closed.dedup();
     assert_eq!(closed.len(), told);
-    let is_fault = |event: &Event| matches!(event, Event::TurnedAway(TurnedAway::NotAccepted(_)));
+    let is_fault = |event: &Event| matches!(event, Event::Rejected(Rejected::AcceptFailed(_)));
     assert!(!log.read(|events| events.iter().any(is_fault)));
 }
 
@@ -118,9 +124,15 @@ fn client(server: SocketAddr) {
 }
 
 /// Tells Tuesday now and then, at which nothing is permitted any more.
-fn clock() -> Clock {
-    let tuesday = Moment::parse("tue/00:00").unwrap();
-    Clock::showing(move || if one_in(10) { tuesday } else { Moment::MONDAY })
+fn clock() -> LocalClock {
+    let tuesday = WeekTime::parse("tue/00:00").unwrap();
+    LocalClock::showing(move || {
+        if one_in(10) {
+            tuesday
+        } else {
+            WeekTime::MONDAY
+        }
+    })
 }
 
 /// Rules that permit everything on Mondays, to some with the word of identd.

@@ -3,20 +3,20 @@
 use std::io;
 use std::net::TcpStream;
 
-use crate::net::{Deadline, Unanswered};
+use crate::net::{ConnectError, Deadline};
 use crate::sync::{one_in, pause};
-use crate::wire::ident::Answer;
+use crate::wire::ident::IdentReply;
 
-pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<Answer, Unanswered> {
+pub(crate) fn ask(client: &TcpStream, deadline: Deadline) -> Result<IdentReply, ConnectError> {
     pause();
     if deadline.is_over() {
         return Err(io::Error::from(io::ErrorKind::TimedOut).into());
     }
     if client.peer_addr().is_err() {
-        return Err(Unanswered::ClientLeft);
+        return Err(ConnectError::ClientLeft);
     }
     Ok(match one_in(4) {
-        true => Answer::Error(b"NO-USER".to_vec()),
-        false => Answer::User(b"user".to_vec()),
+        true => IdentReply::Error(b"NO-USER".to_vec()),
+        false => IdentReply::User(b"user".to_vec()),
     })
 }

@@ -29,7 +29,7 @@ impl Log {
     /// Numbers of the sessions that are over.
     pub(crate) fn closed(&self) -> Vec<u64> {
         let number = |event: &Event| match event {
-            Event::Closed(closed) => Some(closed.session),
+            Event::SessionClosed(closed) => Some(closed.session),
             _ => None,
         };
         self.read(|events| events.iter().filter_map(number).collect())
@@ -38,16 +38,16 @@ impl Log {
 
 // What a unit test of the server names, which is compiled here and never runs.
 
-pub(crate) struct Output {
+pub(crate) struct OutputConfig {
     pub(crate) screen: Option<Box<dyn Write + Send>>,
     pub(crate) diagnostics: Box<dyn Write + Send>,
-    pub(crate) detail: Detail,
+    pub(crate) detail: Verbosity,
 }
 
-pub(crate) enum Detail {
+pub(crate) enum Verbosity {
     Sessions,
 }
 
-pub(crate) fn start(_: Output) -> io::Result<((), Log)> {
+pub(crate) fn start(_: OutputConfig) -> io::Result<((), Log)> {
     Ok(((), Log::default()))
 }

@@ -12,7 +12,7 @@
 //! chance says so, never by the clock.
 //!
 //! - [`pool`]: the threads that wait for a job
-//! - [`visits`]: the registry: seats, remotes, cuts
+//! - [`sessions`]: the registry: slots, remotes, cuts
 //! - [`pumps`]: two pumps between two ends that finish, reset and stall
 //! - [`house`]: a whole server, with clients, from start to stop
 //!
@@ -33,16 +33,16 @@
 //! | `next_job`: leaves after a time-out without looking who is reserved | `pool` | 9 |
 //! | `next_job`: leaves, but stays in the list | `pool` | 105 |
 //! | `enter`: looks at `closed` under one lock, sits down under another | `pool` | 2 |
-//! | `Desk::call`: notifies before there is a call, or not at all | `pool` | 1 |
-//! | `Workers::drop` without `closed` | `pool` | 1 |
+//! | `Slot::call`: notifies before there is a call, or not at all | `pool` | 1 |
+//! | `ThreadPool::drop` without `closed` | `pool` | 1 |
 //! | a thread enters before its job is done | `pool` | 1 |
-//! | `Worker::drop`: free again although it has a job | `pool` | 31 |
-//! | `Visit::attach` without a look at the fate, or without its lock | `visits` | 5 |
-//! | `Visit::cut` looks for the remote before it takes the lock | `visits` | 2 |
-//! | `Visit::when_cut` does not ask whether it is over | `visits` | 3 |
-//! | the seat is dropped after the sockets, `present` before them | `visits` | 1 |
-//! | `cut_all` cuts with the registry locked | `visits` | 8 |
-//! | `Registry::seat` counts under one lock, sits down under another | `visits` | 4 |
+//! | `ReservedThread::drop`: free again although it has a job | `pool` | 31 |
+//! | `Session::attach` without a look at the fate, or without its lock | `sessions` | 5 |
+//! | `Session::cut` looks for the remote before it takes the lock | `sessions` | 2 |
+//! | `Session::terminated` does not ask whether it is over | `sessions` | 3 |
+//! | the slot is dropped after the sockets, `present` before them | `sessions` | 1 |
+//! | `terminate_all` cuts with the registry locked | `sessions` | 8 |
+//! | `SessionRegistry::slot` counts under one lock, sits down under another | `sessions` | 4 |
 //! | `run`: stops listening before it says so | `house` | about 40 |
 //! | `run`: does not wait for `accept` | `house` | about 60 |
 //! | `run`: cuts all before `accept` has ended | `house` | 6 |
@@ -105,7 +105,7 @@ mod sync;
 mod house;
 mod pool;
 mod pumps;
-mod visits;
+mod sessions;
 
 use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,12 +128,12 @@ const MODELS: &[Model] = &[
     model!(500, pool::every_job_is_done_once),
     model!(500, pool::a_job_waits_for_another),
     model!(500, pool::who_is_reserved_outlives_it),
-    model!(500, visits::a_cut_misses_no_remote),
-    model!(500, visits::who_waits_hears_of_the_cut),
-    model!(500, visits::the_seat_is_free_first),
-    model!(500, visits::one_to_a_seat),
-    model!(500, visits::the_last_to_leave_tells),
-    model!(500, visits::nobody_stays_without_a_permit),
+    model!(500, sessions::a_cut_misses_no_remote),
+    model!(500, sessions::who_waits_hears_of_the_cut),
+    model!(500, sessions::the_seat_is_free_first),
+    model!(500, sessions::one_to_a_seat),
+    model!(500, sessions::the_last_to_leave_tells),
+    model!(500, sessions::nobody_stays_without_a_permit),
     model!(3000, pumps::no_end_that_was_none),
     model!(4000, pumps::an_error_ends_both),
     model!(3000, pumps::a_cut_is_an_end_only_at_rest),

@@ -13,8 +13,8 @@ use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 pub(crate) use crate::sockets::{
-    Came, Unanswered, is_shortage, lengthen_backlog, lose_patience, reset_on_close, send_now,
-    stop_listening,
+    BindWait, ConnectError, is_shortage, lengthen_backlog, reset_on_close, send_nonblocking,
+    shorten_send_timeout, stop_listening,
 };
 use crate::sync::{one_in, pause, runs_out, thread};
 
@@ -27,7 +27,7 @@ impl Deadline {
         Deadline
     }
 
-    pub(crate) fn or_after(self, _: Duration) -> Deadline {
+    pub(crate) fn min_after(self, _: Duration) -> Deadline {
         self
     }
 
@@ -100,16 +100,16 @@ pub(crate) fn wait_readable(_: &impl AsFd, deadline: Deadline) -> io::Result<boo
 }
 
 /// One byte at a time, which is as far as it looks ahead.
-pub(crate) struct Lookahead<'a> {
+pub(crate) struct PeekReader<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
     seen: [u8; 1],
     count: usize,
 }
 
-impl<'a> Lookahead<'a> {
-    pub(crate) fn new(stream: &'a TcpStream, deadline: Deadline) -> Lookahead<'a> {
-        Lookahead {
+impl<'a> PeekReader<'a> {
+    pub(crate) fn new(stream: &'a TcpStream, deadline: Deadline) -> PeekReader<'a> {
+        PeekReader {
             stream,
             deadline,
             seen: [0],
@@ -118,7 +118,7 @@ impl<'a> Lookahead<'a> {
     }
 }
 
-impl BufRead for Lookahead<'_> {
+impl BufRead for PeekReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.count == 0 {
             let flags = MsgFlags::MSG_DONTWAIT;
@@ -140,7 +140,7 @@ impl BufRead for Lookahead<'_> {
     }
 }
 
-impl Read for Lookahead<'_> {
+impl Read for PeekReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
@@ -148,9 +148,9 @@ impl Read for Lookahead<'_> {
     }
 }
 
-pub(crate) fn close_gently(stream: &TcpStream) {
+pub(crate) fn lingering_close(stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_ok() {
-        let _ = io::copy(&mut Lookahead::new(stream, Deadline), &mut io::sink());
+        let _ = io::copy(&mut PeekReader::new(stream, Deadline), &mut io::sink());
     }
 }
 
@@ -172,13 +172,13 @@ pub(crate) fn dial(
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, Unanswered> {
+) -> Result<TcpStream, ConnectError> {
     pause();
     if deadline.is_over() {
-        return Err(Unanswered::Failed(io::ErrorKind::TimedOut.into()));
+        return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
     }
     if client.peer_addr().is_err() {
-        return Err(Unanswered::ClientLeft);
+        return Err(ConnectError::ClientLeft);
     }
     let remote = TcpStream::connect(address)?;
     let (peer, _) = ELSEWHERE.with(|listener| listener.get().unwrap().accept())?;
@@ -194,24 +194,24 @@ pub(crate) fn dial(
 }
 
 /// Nobody ever comes.
-pub(crate) fn await_peer(
+pub(crate) fn wait_for_peer(
     _: &TcpListener,
     client: &TcpStream,
     deadline: Deadline,
-) -> io::Result<Came> {
+) -> io::Result<BindWait> {
     if deadline.is_over() {
-        return Ok(Came::Nobody);
+        return Ok(BindWait::TimedOut);
     }
     read_to_end(client);
-    Ok(Came::ClientLeft)
+    Ok(BindWait::ClientLeft)
 }
 
 /// Nobody logs in.
-pub(crate) fn stays_until(_: &TcpStream, deadline: Deadline) -> bool {
+pub(crate) fn client_stays_until(_: &TcpStream, deadline: Deadline) -> bool {
     deadline.is_over()
 }
 
-pub(crate) fn wait_for_knock(_: &TcpListener) {
+pub(crate) fn wait_acceptable(_: &TcpListener) {
     thread::yield_now();
 }
 

@@ -1,18 +1,18 @@
 //! The threads that wait for a job: each job is done once, and nobody stays behind.
 
-#[path = "../../src/server/workers.rs"]
-mod workers;
+#[path = "../../src/server/threads.rs"]
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::sync::{self, any, one_in, pause, thread};
-use workers::Workers;
+use threads::ThreadPool;
 
 /// Some bring jobs, and reserve threads in vain, while limits run out.
 pub(crate) fn every_job_is_done_once() {
     sync::begin(any(&[true, false]));
-    let workers = Arc::new(Workers::default());
+    let workers = Arc::new(ThreadPool::default());
     let brought = Arc::new(AtomicUsize::new(0));
     let done = Arc::new(AtomicUsize::new(0));
     let bring = |jobs| {
@@ -49,7 +49,7 @@ pub(crate) fn every_job_is_done_once() {
 /// busy is reserved.
 pub(crate) fn a_job_waits_for_another() {
     sync::begin(any(&[true, false]));
-    let workers = Arc::new(Workers::default());
+    let workers = Arc::new(ThreadPool::default());
     for _ in 0..2 {
         let others = workers.clone();
         // Fails if there is no thread.
@@ -72,7 +72,7 @@ pub(crate) fn a_job_waits_for_another() {
 /// A thread that somebody has reserved does its job even if the server is gone.
 pub(crate) fn who_is_reserved_outlives_it() {
     sync::begin(any(&[true, false]));
-    let workers = Workers::default();
+    let workers = ThreadPool::default();
     let done = Arc::new(AtomicUsize::new(0));
     let mut brought = 0;
     let mut others = Vec::new();

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pumping::{Leg, Meter};
+use crate::pumping::{RelayState, RelayStream};
 use crate::sync::{self, Condvar, Guard, Mutex, any, lock, one_in, pause, runs_out, thread};
 
 /// One end, as the system shows it to the pumps.
@@ -68,7 +68,7 @@ impl State {
     }
 }
 
-impl Leg for End {
+impl RelayStream for End {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.wait(|state| {
             if !state.coming.is_empty() {
@@ -81,7 +81,7 @@ impl Leg for End {
         })
     }
 
-    fn has_more_within(&self, _: Duration) -> io::Result<bool> {
+    fn wait_readable(&self, _: Duration) -> io::Result<bool> {
         Ok(!runs_out())
     }
 
@@ -104,15 +104,15 @@ impl Leg for End {
         Ok(bytes.len())
     }
 
-    fn finish(&self) {
+    fn shutdown_write(&self) {
         self.change(|state| state.finished = true);
     }
 
-    fn wake(&self) {
+    fn interrupt_read(&self) {
         self.change(|state| state.woken = true);
     }
 
-    fn abandon(&self) {
+    fn reset(&self) {
         self.change(|state| {
             state.woken = true;
             state.abandoned = true;
@@ -132,7 +132,7 @@ impl Leg for End {
 struct Scene {
     client: Arc<End>,
     remote: Arc<End>,
-    meter: Arc<Meter>,
+    state: Arc<RelayState>,
     up: thread::JoinHandle<io::Result<()>>,
     down: thread::JoinHandle<io::Result<()>>,
 }
@@ -141,19 +141,19 @@ impl Scene {
     fn new(limits: bool) -> Scene {
         sync::begin(limits);
         let (client, remote) = (Arc::<End>::default(), Arc::<End>::default());
-        let meter = Arc::<Meter>::default();
+        let state = Arc::<RelayState>::default();
         let up = thread::spawn({
-            let (from, to, meter) = (client.clone(), remote.clone(), meter.clone());
-            move || meter.pump_up().run(&*from, &*to)
+            let (from, to, state) = (client.clone(), remote.clone(), state.clone());
+            move || state.upstream().run(&*from, &*to)
         });
         let down = thread::spawn({
-            let (from, to, meter) = (remote.clone(), client.clone(), meter.clone());
-            move || meter.pump_down().run(&*from, &*to)
+            let (from, to, state) = (remote.clone(), client.clone(), state.clone());
+            move || state.downstream().run(&*from, &*to)
         });
         Scene {
             client,
             remote,
-            meter,
+            state,
             up,
             down,
         }
@@ -173,7 +173,7 @@ impl Scene {
                 assert!(end.look(|end| end.abandoned), "it takes a cut for an end");
             }
         }
-        assert!(self.meter.up.has_ended() && self.meter.down.has_ended());
+        assert!(self.state.up.has_ended() && self.state.down.has_ended());
     }
 }
 
@@ -254,7 +254,9 @@ pub(crate) fn a_cut_is_an_end_only_at_rest() {
     });
     pause();
     let is_at_rest = one_in(2);
-    scene.meter.cut(&*scene.client, &*scene.remote, is_at_rest);
+    scene
+        .state
+        .terminate(&*scene.client, &*scene.remote, is_at_rest);
     for side in talking {
         side.join().unwrap();
     }

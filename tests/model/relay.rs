@@ -8,48 +8,48 @@ use std::time::Duration;
 
 use crate::net;
 use crate::pumping;
-use crate::pumping::Leg;
-pub(crate) use crate::pumping::{LARGE, LULL, MAX_PIPES};
+use crate::pumping::RelayStream;
+pub(crate) use crate::pumping::{IDLE_RELEASE, LARGE_BUFFER, MAX_PIPES};
 
 /// The program's, whose pumps take sockets.
 #[derive(Debug, Default)]
-pub(crate) struct Meter(pumping::Meter);
+pub(crate) struct RelayState(pumping::RelayState);
 
-impl Meter {
-    pub(crate) fn pump_up(&self) -> Pump<'_> {
-        Pump(self.0.pump_up())
+impl RelayState {
+    pub(crate) fn upstream(&self) -> RelayDirection<'_> {
+        RelayDirection(self.0.upstream())
     }
 
-    pub(crate) fn pump_down(&self) -> Pump<'_> {
-        Pump(self.0.pump_down())
+    pub(crate) fn downstream(&self) -> RelayDirection<'_> {
+        RelayDirection(self.0.downstream())
     }
 }
 
-impl Deref for Meter {
-    type Target = pumping::Meter;
+impl Deref for RelayState {
+    type Target = pumping::RelayState;
 
-    fn deref(&self) -> &pumping::Meter {
+    fn deref(&self) -> &pumping::RelayState {
         &self.0
     }
 }
 
-pub(crate) struct Pump<'a>(pumping::Pump<'a>);
+pub(crate) struct RelayDirection<'a>(pumping::RelayDirection<'a>);
 
-impl Pump<'_> {
+impl RelayDirection<'_> {
     pub(crate) fn run(self, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
-        self.0.run(&Asked(from), &Asked(to))
+        self.0.run(&PolledSocket(from), &PolledSocket(to))
     }
 }
 
 /// A socket on which nobody sleeps.
-struct Asked<'a>(&'a TcpStream);
+struct PolledSocket<'a>(&'a TcpStream);
 
-impl Leg for Asked<'_> {
+impl RelayStream for PolledSocket<'_> {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         net::read(self.0, buffer)
     }
 
-    fn has_more_within(&self, _: Duration) -> io::Result<bool> {
+    fn wait_readable(&self, _: Duration) -> io::Result<bool> {
         Ok(true)
     }
 
@@ -57,16 +57,16 @@ impl Leg for Asked<'_> {
         net::write_all(self.0, bytes).map(|()| bytes.len())
     }
 
-    fn finish(&self) {
-        self.0.finish();
+    fn shutdown_write(&self) {
+        self.0.shutdown_write();
     }
 
-    fn wake(&self) {
-        self.0.wake();
+    fn interrupt_read(&self) {
+        self.0.interrupt_read();
     }
 
-    fn abandon(&self) {
-        self.0.abandon();
+    fn reset(&self) {
+        self.0.reset();
     }
 
     fn is_gone(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::sync::{Mutex, lock};
 
 /// All places at which datagrams are taken.
 #[derive(Debug, Default)]
-pub(super) struct Mailboxes(Arc<Mutex<Taken>>);
+pub(super) struct UdpBindings(Arc<Mutex<Taken>>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -21,20 +21,20 @@ struct Taken {
 /// The place of one association. To be dropped before its socket: then another may
 /// have the address.
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct UdpBinding {
     taken: Arc<Mutex<Taken>>,
     address: Option<SocketAddr>,
 }
 
-impl Mailboxes {
+impl UdpBindings {
     /// One more, if there are fewer than so many.
-    pub(super) fn reserve(&self, most: usize) -> Option<Mailbox> {
+    pub(super) fn reserve(&self, most: usize) -> Option<UdpBinding> {
         let mut taken = lock(&self.0);
         if taken.count >= most {
             return None;
         }
         taken.count += 1;
-        Some(Mailbox {
+        Some(UdpBinding {
             taken: Arc::clone(&self.0),
             address: None,
         })
@@ -46,16 +46,16 @@ impl Mailboxes {
     }
 }
 
-impl Mailbox {
+impl UdpBinding {
     /// From now on it is there.
-    pub(super) fn opens_at(&mut self, address: SocketAddr) {
+    pub(super) fn set_address(&mut self, address: SocketAddr) {
         let address = canonical(address);
         self.address = Some(address);
         lock(&self.taken).addresses.insert(address);
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for UdpBinding {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.count -= 1;

@@ -1,4 +1,4 @@
-//! The registry: no cut misses a remote, and the seat is free first.
+//! The registry: no cut misses a remote, and the slot is free first.
 
 #[path = "../../src/server/crowd.rs"]
 mod crowd;
@@ -6,8 +6,8 @@ mod crowd;
 mod drops;
 #[path = "../../src/server/enforce.rs"]
 mod enforce;
-#[path = "../../src/server/notes.rs"]
-mod notes;
+#[path = "../../src/server/log_entry.rs"]
+mod log_entry;
 #[path = "../../src/server/permission.rs"]
 mod permission;
 #[path = "../../src/server/registry.rs"]
@@ -20,29 +20,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::channel::{Receiver, Sender, bounded};
-use crate::clock::Clock;
-use crate::event::{Asked, Ending};
-use crate::firewall::{self, Moment, Question, Rules};
+use crate::clock::LocalClock;
+use crate::event::{ClientRequest, CloseReason};
+use crate::firewall::{self, AccessQuery, Rules, WeekTime};
 use crate::logger::Log;
 use crate::net;
 use crate::server::Settings;
 use crate::sync::{self, Mutex, any, lock, one_in, pause, thread};
-use crate::wire::{Command, Host, Language, Target};
+use crate::wire::{Command, Destination, Host, ReplyEncoder};
 use enforce::Enforcer;
-use notes::Notes;
-use registry::{Registry, Visit};
+use log_entry::RequestLog;
+use registry::{Session, SessionRegistry};
 
-/// What these rooms need of the house.
+/// What these rooms need of the context.
 #[derive(Debug)]
-pub(crate) struct House {
+pub(crate) struct ServerContext {
     settings: Settings,
-    clock: Clock,
-    registry: Arc<Registry>,
+    clock: LocalClock,
+    registry: Arc<SessionRegistry>,
     log: Log,
     rules: Mutex<Arc<Rules>>,
 }
 
-impl House {
+impl ServerContext {
     fn rules(&self) -> Arc<Rules> {
         lock(&self.rules).clone()
     }
@@ -54,8 +54,8 @@ fn rules(text: &str) -> Arc<Rules> {
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// With so many seats.
-fn seats(max_sessions: usize) -> Settings {
+/// With so many slots.
+fn slots(max_sessions: usize) -> Settings {
     Settings {
         max_sessions,
         enforce: true,
@@ -63,10 +63,10 @@ fn seats(max_sessions: usize) -> Settings {
     }
 }
 
-/// A registry, its log, and what visits keep until they are over.
+/// A registry, its log, and what sessions keep until they are over.
 struct Scene {
-    registry: Arc<Registry>,
-    house: Arc<House>,
+    registry: Arc<SessionRegistry>,
+    context: Arc<ServerContext>,
     log: Log,
     present: Sender<Infallible>,
     all_left: Receiver<Infallible>,
@@ -76,62 +76,76 @@ impl Scene {
     fn new() -> Scene {
         sync::begin(false);
         let (present, all_left) = bounded(0);
-        let registry = Arc::<Registry>::default();
+        let registry = Arc::<SessionRegistry>::default();
         let log = Log::default();
-        let house = House {
-            settings: seats(usize::MAX),
-            clock: Clock::showing(|| Moment::MONDAY),
+        let context = ServerContext {
+            settings: slots(usize::MAX),
+            clock: LocalClock::showing(|| WeekTime::MONDAY),
             registry: registry.clone(),
             log: log.clone(),
             rules: Mutex::new(rules("permit - -")),
         };
         Scene {
             registry,
-            house: Arc::new(house),
+            context: Arc::new(context),
             log,
             present,
             all_left,
         }
     }
 
-    /// As `House::admit`: a visit that has entered, and its client.
-    fn enter(&self, number: u64) -> (Arc<Visit>, TcpStream) {
-        let seat = self.registry.seat(number, CLIENT, &self.house.settings);
+    /// As `ServerContext::admit`: a session that has entered, and its client.
+    fn enter(&self, number: u64) -> (Arc<Session>, TcpStream) {
+        let slot = self.registry.slot(number, CLIENT, &self.context.settings);
         let (client, far) = net::pair();
-        let house = self.house.clone();
+        let context = self.context.clone();
         let present = self.present.clone();
-        let visit = Visit::new(house, seat.unwrap(), client, (CLIENT, 1080).into(), present);
-        let visit = Arc::new(visit);
-        self.registry.enter(&visit);
-        (visit, far)
+        let session = Session::new(
+            context,
+            slot.unwrap(),
+            client,
+            (CLIENT, 1080).into(),
+            present,
+        );
+        let session = Arc::new(session);
+        self.registry.enter(&session);
+        (session, far)
     }
 }
 
-/// The remote of a visit that is cut is shut, or was never taken in; whoever
+/// The remote of a session that is cut is shut, or was never taken in; whoever
 /// cuts it, and whatever it is about to do.
 pub(crate) fn a_cut_misses_no_remote() {
     let scene = Scene::new();
-    let (visit, client) = scene.enter(1);
+    let (session, client) = scene.enter(1);
     let (remote, far) = net::pair();
     let attaching = thread::spawn({
-        let visit = visit.clone();
-        move || visit.attach(remote)
+        let session = session.clone();
+        move || session.attach(remote)
     });
     let cutting = thread::spawn({
-        let (visit, registry) = (visit.clone(), scene.registry.clone());
+        let (session, registry) = (session.clone(), scene.registry.clone());
         let one = any(&[true, false]);
         move || match one {
-            true => visit.cut(Ending::Idle),
-            false => registry.cut_all(),
+            true => session.terminate(CloseReason::Idle),
+            false => registry.terminate_all(),
         }
     });
     let attached = attaching.join().unwrap();
     cutting.join().unwrap();
-    assert_eq!(attached, visit.remote().is_some());
+    assert_eq!(attached, session.remote().is_some());
     // Whoever begins to relay now is done at once.
-    if let Some(remote) = visit.remote() {
-        visit.meter.pump_up().run(&visit.client, remote).unwrap();
-        visit.meter.pump_down().run(remote, &visit.client).unwrap();
+    if let Some(remote) = session.remote() {
+        session
+            .relay
+            .upstream()
+            .run(&session.client, remote)
+            .unwrap();
+        session
+            .relay
+            .downstream()
+            .run(remote, &session.client)
+            .unwrap();
     }
     assert!(net::has_ended(&far), "the remote is open");
     assert!(net::has_ended(&client), "the client is open");
@@ -140,23 +154,28 @@ pub(crate) fn a_cut_misses_no_remote() {
 /// It does not matter whether one begins to wait before the cut or after it.
 pub(crate) fn who_waits_hears_of_the_cut() {
     let scene = Scene::new();
-    let (visit, _client) = scene.enter(1);
+    let (session, _client) = scene.enter(1);
     let waiting = thread::spawn({
-        let visit = visit.clone();
-        move || visit.when_cut().recv_timeout(Duration::MAX).unwrap_err()
+        let session = session.clone();
+        move || {
+            session
+                .terminated()
+                .recv_timeout(Duration::MAX)
+                .unwrap_err()
+        }
     });
-    visit.cut(Ending::Stopped);
+    session.terminate(CloseReason::ServerStopped);
     waiting.join().unwrap();
 }
 
 /// Whoever sees its connection end may come again at once.
 pub(crate) fn the_seat_is_free_first() {
     let scene = Scene::new();
-    let (visit, client) = scene.enter(1);
-    visit.note_outgoing(any_address(), any_address());
+    let (session, client) = scene.enter(1);
+    session.register_outgoing(any_address(), any_address());
     let other = thread::spawn({
-        let visit = visit.clone();
-        move || drop(visit)
+        let session = session.clone();
+        move || drop(session)
     });
     let again = thread::spawn({
         let registry = scene.registry.clone();
@@ -164,25 +183,25 @@ pub(crate) fn the_seat_is_free_first() {
             net::read_to_end(&client);
             let here_again = registry.made(any_address(), any_address());
             assert!(!here_again, "it counts as a loop");
-            registry.seat(2, CLIENT, &seats(1)).expect("a seat");
+            registry.slot(2, CLIENT, &slots(1)).expect("a slot");
         }
     });
-    drop(visit);
+    drop(session);
     other.join().unwrap();
     again.join().unwrap();
     assert_eq!(scene.registry.len(), 0);
 }
 
-/// However many ask at once, no more than that many have a seat, whether all of
+/// However many ask at once, no more than that many have a slot, whether all of
 /// them may not or one client may not.
 pub(crate) fn one_to_a_seat() {
     let scene = Scene::new();
     let for_one_client = Settings {
         max_per_client: Some(1),
-        ..seats(usize::MAX)
+        ..slots(usize::MAX)
     };
     let limit = match one_in(2) {
-        true => seats(1),
+        true => slots(1),
         false => for_one_client,
     };
     let seated = Arc::new(AtomicUsize::new(0));
@@ -190,11 +209,11 @@ pub(crate) fn one_to_a_seat() {
         let (registry, seated) = (scene.registry.clone(), seated.clone());
         let limit = limit.clone();
         thread::spawn(move || {
-            if let Ok(seat) = registry.seat(number, CLIENT, &limit) {
+            if let Ok(slot) = registry.slot(number, CLIENT, &limit) {
                 assert_eq!(seated.fetch_add(1, Ordering::SeqCst), 0);
                 thread::yield_now();
                 seated.fetch_sub(1, Ordering::SeqCst);
-                drop(seat);
+                drop(slot);
             }
         })
     };
@@ -208,17 +227,17 @@ fn any_address() -> std::net::SocketAddr {
     "192.0.2.7:70".parse().unwrap()
 }
 
-/// When nobody is present any more, all visits are over and have been told to
-/// the log, even if the sweep or the stop were looking at them just then.
+/// When nobody is present any more, all sessions are over and have been told to
+/// the log, even if the close_idle or the stop were looking at them just then.
 pub(crate) fn the_last_to_leave_tells() {
     let scene = Scene::new();
     let mut clients = Vec::new();
     for number in 1..=2 {
-        let (visit, client) = scene.enter(number);
+        let (session, client) = scene.enter(number);
         clients.push(client);
         thread::spawn(move || {
             pause();
-            visit.ends_because(Ending::Silent);
+            session.set_close_reason(CloseReason::Silent);
         });
     }
     let sweeping = thread::spawn({
@@ -229,8 +248,8 @@ pub(crate) fn the_last_to_leave_tells() {
         };
         move || {
             for _ in 0..2 {
-                registry.sweep(&settings);
-                registry.cut_all();
+                registry.close_idle(&settings);
+                registry.terminate_all();
             }
         }
     });
@@ -241,20 +260,20 @@ pub(crate) fn the_last_to_leave_tells() {
     assert_eq!(closed, [1, 2]);
     assert_eq!(scene.registry.len(), 0);
     sweeping.join().unwrap();
-    drop(scene.house);
+    drop(scene.context);
     assert_eq!(scene.log.holders(), 1);
 }
 
-/// A visit that was permitted by the last rules, and one that is about to be
+/// A session that was permitted by the last rules, and one that is about to be
 /// permitted by them: when the new ones are in force and were enforced, both are
 /// over.
 pub(crate) fn nobody_stays_without_a_permit() {
     let scene = Scene::new();
-    let (visit, client) = scene.enter(1);
-    let asked = Asked {
-        language: Language::Socks4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)),
+    let (session, client) = scene.enter(1);
+    let request = ClientRequest {
+        language: ReplyEncoder::Socks4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)),
         command: Command::Connect,
-        target: Target {
+        target: Destination {
             host: Host::Address(Ipv4Addr::LOCALHOST.into()),
             port: 80,
         },
@@ -262,28 +281,34 @@ pub(crate) fn nobody_stays_without_a_permit() {
         logged_in: false,
     };
     let serving = thread::spawn({
-        let visit = visit.clone();
+        let session = session.clone();
         move || {
-            let notes = Notes::new(&asked.target);
-            let unseen = permission::question(&visit, &asked);
-            let question = Question {
-                address: notes.address,
+            let log_entry = RequestLog::new(&request.target);
+            let unseen = permission::query(&session, &request);
+            let query = AccessQuery {
+                address: log_entry.address,
                 ..unseen
             };
-            let verdict = visit.house.rules().judge(&question);
+            let verdict = session.context.rules().evaluate(&query);
             verdict.permitted
-                && enforce::subject(&visit, &asked, vec![notes.address], &notes).is_ok()
+                && enforce::publish_and_recheck(
+                    &session,
+                    &request,
+                    vec![log_entry.address],
+                    &log_entry,
+                )
+                .is_ok()
         }
     });
     let enforcing = thread::spawn({
-        let house = scene.house.clone();
+        let context = scene.context.clone();
         move || {
             let mut enforcer = Enforcer::new(true);
             if one_in(2) {
-                enforcer.look(&house);
+                enforcer.look(&context);
             }
-            *lock(&house.rules) = rules("permit c 10.");
-            enforcer.look(&house);
+            *lock(&context.rules) = rules("permit c 10.");
+            enforcer.look(&context);
         }
     });
     enforcing.join().unwrap();

@@ -16,43 +16,43 @@ use crate::sync::{Condvar, Mutex, lock, thread, wait_while};
 /// system resolver tens of them, and with some name service modules a hundred
 /// or more: servers of this kind have crashed with less. Only what is touched
 /// becomes memory; the rest is address space.
-pub const STACK: usize = 256 << 10;
+pub const STACK_SIZE: usize = 256 << 10;
 
 /// How long a thread waits for its next job. Clients come in bursts (a page
 /// with its pictures, a script): within one, leaving is never worth it, and
 /// after it the memory goes back soon.
-const WARM: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// The threads that wait for a job. When it is dropped, they leave.
 #[derive(Debug, Default)]
-pub(super) struct Workers {
-    waiting_room: Arc<WaitingRoom>,
+pub(super) struct ThreadPool {
+    waiting_room: Arc<PoolShared>,
 }
 
 /// Where threads without a job wait.
 #[derive(Debug, Default)]
-struct WaitingRoom(Mutex<Waiting>);
+struct PoolShared(Mutex<IdleThreads>);
 
 /// Who waits there that nobody has reserved.
 #[derive(Debug, Default)]
-struct Waiting {
+struct IdleThreads {
     /// The last one to come is the first to be called: after a burst, those at
     /// the bottom are called no more, and leave. If all were called in turn, a
     /// trickle of clients would keep them all.
-    desks: Vec<Arc<Desk>>,
+    slots: Vec<Arc<Slot>>,
     /// Nobody will bring any more jobs.
     closed: bool,
 }
 
 /// Where one thread finds its next job.
 #[derive(Debug, Default)]
-struct Desk {
-    call: Mutex<Call>,
+struct Slot {
+    call: Mutex<Message>,
     called: Condvar,
 }
 
 #[derive(Debug, Default)]
-enum Call {
+enum Message {
     #[default]
     None,
     Job(Job),
@@ -66,8 +66,8 @@ struct Job {
     work: Box<dyn FnOnce() + Send>,
 }
 
-impl Workers {
-    /// Gives this job to a thread; see [`Worker::start`].
+impl ThreadPool {
+    /// Gives this job to a thread; see [`ReservedThread::start`].
     ///
     /// # Errors
     ///
@@ -86,108 +86,110 @@ impl Workers {
     /// # Errors
     ///
     /// The system has no thread left.
-    pub(super) fn reserve(&self) -> io::Result<Worker> {
-        let waiting = lock(&self.waiting_room.0).desks.pop();
-        let desk = match waiting {
-            Some(desk) => desk,
+    pub(super) fn reserve(&self) -> io::Result<ReservedThread> {
+        let waiting = lock(&self.waiting_room.0).slots.pop();
+        let slot = match waiting {
+            Some(slot) => slot,
             None => self.waiting_room.start_thread()?,
         };
-        Ok(Worker {
+        Ok(ReservedThread {
             waiting_room: Arc::clone(&self.waiting_room),
-            desk,
+            slot,
             has_job: false,
         })
     }
 }
 
-impl Drop for Workers {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         let mut waiting = lock(&self.waiting_room.0);
         waiting.closed = true;
-        for desk in waiting.desks.drain(..) {
-            desk.call(Call::Leave);
+        for slot in waiting.slots.drain(..) {
+            slot.call(Message::Leave);
         }
     }
 }
 
-impl WaitingRoom {
+impl PoolShared {
     /// Starts a thread, which is reserved for who calls this.
-    fn start_thread(self: &Arc<WaitingRoom>) -> io::Result<Arc<Desk>> {
-        let (room, desk) = (Arc::clone(self), Arc::<Desk>::default());
+    fn start_thread(self: &Arc<PoolShared>) -> io::Result<Arc<Slot>> {
+        let (room, slot) = (Arc::clone(self), Arc::<Slot>::default());
         // Nobody joins it: the session it works for tells when it is over.
         let builder = thread::Builder::new().name("worker".to_owned());
-        builder.stack_size(STACK).spawn({
-            let desk = Arc::clone(&desk);
+        builder.stack_size(STACK_SIZE).spawn({
+            let slot = Arc::clone(&slot);
             move || {
                 name_thread(c"idle");
-                while let Some(job) = room.next_job(&desk) {
+                while let Some(job) = room.next_job(&slot) {
                     job.run();
                     name_thread(c"idle");
-                    room.enter(Arc::clone(&desk));
+                    room.enter(Arc::clone(&slot));
                 }
             }
         })?;
-        Ok(desk)
+        Ok(slot)
     }
 
-    /// Waits for a job at this desk; `None` says that it is time to leave.
-    fn next_job(&self, desk: &Arc<Desk>) -> Option<Job> {
+    /// Waits for a job at this slot; `None` says that it is time to leave.
+    fn next_job(&self, slot: &Arc<Slot>) -> Option<Job> {
         loop {
-            let call = lock(&desk.call);
-            let mut call = wait_while(&desk.called, call, WARM, |call| matches!(call, Call::None));
+            let call = lock(&slot.call);
+            let mut call = wait_while(&slot.called, call, KEEP_ALIVE, |call| {
+                matches!(call, Message::None)
+            });
             match std::mem::take(&mut *call) {
-                Call::Job(job) => return Some(job),
-                Call::Leave => return None,
-                Call::None => drop(call),
+                Message::Job(job) => return Some(job),
+                Message::Leave => return None,
+                Message::None => drop(call),
             }
             // Who is reserved stays, however long it takes.
-            let desks = &mut lock(&self.0).desks;
-            if let Some(place) = desks.iter().position(|it| Arc::ptr_eq(it, desk)) {
-                desks.remove(place);
+            let slots = &mut lock(&self.0).slots;
+            if let Some(place) = slots.iter().position(|it| Arc::ptr_eq(it, slot)) {
+                slots.remove(place);
                 return None;
             }
         }
     }
 
-    /// The thread of this desk has no job, and nobody has reserved it.
-    fn enter(&self, desk: Arc<Desk>) {
+    /// The thread of this slot has no job, and nobody has reserved it.
+    fn enter(&self, slot: Arc<Slot>) {
         let mut waiting = lock(&self.0);
         match waiting.closed {
-            true => desk.call(Call::Leave),
-            false => waiting.desks.push(desk),
+            true => slot.call(Message::Leave),
+            false => waiting.slots.push(slot),
         }
     }
 }
 
-impl Desk {
-    fn call(&self, call: Call) {
+impl Slot {
+    fn call(&self, call: Message) {
         *lock(&self.call) = call;
         self.called.notify_one();
     }
 }
 
-/// A thread that waits for its job. Dropped without one, it is free again.
+/// A thread that waits for its job. DropReason without one, it is free again.
 #[derive(Debug)]
-pub(super) struct Worker {
-    waiting_room: Arc<WaitingRoom>,
-    desk: Arc<Desk>,
+pub(super) struct ReservedThread {
+    waiting_room: Arc<PoolShared>,
+    slot: Arc<Slot>,
     has_job: bool,
 }
 
-impl Worker {
+impl ReservedThread {
     /// Starts the job, under a name of which 15 bytes show up in `ps -T` and
     /// `top -H`.
     pub(super) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
         let work = Box::new(work);
         self.has_job = true;
-        self.desk.call(Call::Job(Job { name, work }));
+        self.slot.call(Message::Job(Job { name, work }));
     }
 }
 
-impl Drop for Worker {
+impl Drop for ReservedThread {
     fn drop(&mut self) {
         if !self.has_job {
-            self.waiting_room.enter(Arc::clone(&self.desk));
+            self.waiting_room.enter(Arc::clone(&self.slot));
         }
     }
 }
@@ -214,7 +216,7 @@ fn name_thread(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
-/// Elsewhere it goes on being a `worker`.
+/// Elsewhere it goes on being a `thread`.
 #[cfg(not(target_os = "linux"))]
 fn name_thread(_: &CStr) {}
 
@@ -229,16 +231,16 @@ mod tests {
     fn every_job_is_done_once_whoever_brings_it() {
         const BRINGERS: usize = 8;
         const JOBS: usize = 300;
-        let workers = Workers::default();
+        let threads = ThreadPool::default();
         let (done, all) = unbounded();
         thread::scope(|scope| {
             for bringer in 0..BRINGERS {
-                let (workers, done) = (&workers, done.clone());
+                let (threads, done) = (&threads, done.clone());
                 scope.spawn(move || {
                     for job in 0..JOBS {
                         // One that is reserved in vain beside each that is used.
-                        let in_vain = workers.reserve();
-                        let used = workers.reserve().expect("a thread");
+                        let in_vain = threads.reserve();
+                        let used = threads.reserve().expect("a thread");
                         let done = done.clone();
                         used.start("job".to_owned(), move || {
                             let _ = done.send((bringer, job));
@@ -257,11 +259,11 @@ mod tests {
 
     #[test]
     fn s12_a_panic_ends_one_thread_and_no_other_job() {
-        let workers = Workers::default();
+        let threads = ThreadPool::default();
         let (done, all) = unbounded();
         for job in 0..20 {
             let done = done.clone();
-            let start = workers.start("job".to_owned(), move || {
+            let start = threads.start("job".to_owned(), move || {
                 assert!(job % 2 == 0, "on purpose");
                 let _ = done.send(job);
             });
@@ -275,21 +277,21 @@ mod tests {
 
     #[test]
     fn who_waits_leaves_when_nobody_can_bring_a_job() {
-        let workers = Workers::default();
-        let waiting_room = Arc::downgrade(&workers.waiting_room);
+        let threads = ThreadPool::default();
+        let waiting_room = Arc::downgrade(&threads.waiting_room);
         let (start, started) = unbounded();
         for _ in 0..3 {
             let start = start.clone();
             let job = move || {
                 let _ = start.send(());
             };
-            workers.start("job".to_owned(), job).expect("a thread");
+            threads.start("job".to_owned(), job).expect("a thread");
             started.recv_timeout(PATIENCE).expect("done");
         }
-        drop(workers);
+        drop(threads);
         let began = std::time::Instant::now();
         while waiting_room.strong_count() > 0 {
-            assert!(began.elapsed() < WARM / 2, "they wait on");
+            assert!(began.elapsed() < KEEP_ALIVE / 2, "they wait on");
             thread::yield_now();
         }
     }

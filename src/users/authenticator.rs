@@ -1,8 +1,8 @@
-//! The doorkeeper knows whether a login is right.
+//! The authenticator is_cached whether a login is right.
 //!
 //! A password is checked with Argon2, which takes a while on purpose. So that a
 //! browser that logs in for each picture of a page does not wait for each, the
-//! doorkeeper knows those again who were right before. Whoever is wrong always
+//! authenticator is_cached those again who were right before. Whoever is wrong always
 //! costs one Argon2, whether there is such a user or not: the time tells nothing.
 
 use std::collections::HashMap;
@@ -14,65 +14,65 @@ use argon2::password_hash::try_generate_salt;
 use blake2::Blake2bMac512;
 use blake2::digest::{KeyInit, Mac, Output};
 
-use super::hash::{Hash, Memory};
-use super::{NoEntry, Userbook, Users};
-use crate::book::Unusable;
+use super::hash::{Memory, PasswordHash};
+use super::{AuthError, Users, UsersFile};
+use crate::book::LoadError;
 use crate::sync::{Mutex, lock};
-use crate::wire::socks5::Login;
+use crate::wire::socks5::Credentials;
 
 /// Stands for the hash of whoever is not there while the file names nobody: of no
-/// password that anybody knows.
-const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gc3VjaCB1c2VyIQ\
+/// password that anybody is_cached.
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gc3VjaCB1c2VyIQ\
                      $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Has the users file, and remembers who has come in.
-pub struct Doorkeeper {
-    book: Userbook,
-    decoy: Hash,
+pub struct Authenticator {
+    book: UsersFile,
+    dummy: PasswordHash,
     /// Made at the start and told to nobody.
     key: [u8; 16],
     /// Who was right before. Only users of the file are in it.
-    known: Mutex<HashMap<Vec<u8>, Known>>,
+    known: Mutex<HashMap<Vec<u8>, CachedCredential>>,
     /// One hash is computed at a time: its memory is there once, however many
     /// knock, and the other processors stay for who is already in.
     memory: Mutex<Memory>,
 }
 
 /// A password that was right.
-struct Known {
+struct CachedCredential {
     /// What it was checked against. It counts only while the file still says so.
-    hash: Hash,
+    hash: PasswordHash,
     /// Tells it from others in a microsecond, and no more about it than the key.
     tag: Output<Blake2bMac512>,
 }
 
-impl fmt::Debug for Doorkeeper {
+impl fmt::Debug for Authenticator {
     /// Without what is secret.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Doorkeeper({:?})", self.book)
+        write!(out, "Authenticator({:?})", self.book)
     }
 }
 
-impl Doorkeeper {
+impl Authenticator {
     /// With the users file at this path, and the memory for its costliest hash.
     ///
     /// # Errors
     ///
-    /// [`Unusable`] if the file cannot be read or has mistakes, or the system has
+    /// [`LoadError`] if the file cannot be read or has mistakes, or the system has
     /// no memory or no random numbers.
-    pub fn open(path: &Path) -> Result<Doorkeeper, Unusable> {
-        let book = Userbook::open(path)?;
-        let decoy = Hash::parse(DECOY).map_err(Unusable::Unreadable)?;
+    pub fn open(path: &Path) -> Result<Authenticator, LoadError> {
+        let book = UsersFile::open(path)?;
+        let dummy = PasswordHash::parse(DUMMY_HASH).map_err(LoadError::Unreadable)?;
         let key = try_generate_salt();
-        let key = key.map_err(|error| Unusable::Unreadable(error.to_string()))?;
+        let key = key.map_err(|error| LoadError::Unreadable(error.to_string()))?;
         let (users, _) = book.current();
         let mut memory = Memory::default();
         memory
-            .set_aside(users.memory().max(decoy.memory()))
-            .map_err(|why| Unusable::Unreadable(why.to_string()))?;
-        Ok(Doorkeeper {
+            .set_aside(users.memory().max(dummy.memory()))
+            .map_err(|why| LoadError::Unreadable(why.to_string()))?;
+        Ok(Authenticator {
             book,
-            decoy,
+            dummy,
             key,
             known: Mutex::default(),
             memory: Mutex::new(memory),
@@ -80,13 +80,13 @@ impl Doorkeeper {
     }
 
     /// The users file.
-    pub fn book(&self) -> &Userbook {
+    pub fn book(&self) -> &UsersFile {
         &self.book
     }
 
     /// Was the same login right before, and would be now? It costs microseconds,
     /// and no more if it was not.
-    pub fn knows(&self, users: &Users, login: &Login) -> bool {
+    pub fn is_cached(&self, users: &Users, login: &Credentials) -> bool {
         let known = lock(&self.known);
         known.get(&login.user).is_some_and(|it| {
             let is_in_force = users.hash(&login.user) == Some(&it.hash);
@@ -105,22 +105,22 @@ impl Doorkeeper {
     ///
     /// # Errors
     ///
-    /// [`NoEntry`]: wrong, or what `give_up` says.
+    /// [`AuthError`]: wrong, or what `give_up` says.
     pub fn check(
         &self,
         users: impl Fn() -> Arc<Users>,
-        login: &Login,
-        give_up: impl FnOnce() -> Result<(), NoEntry>,
-    ) -> Result<(), NoEntry> {
+        login: &Credentials,
+        give_up: impl FnOnce() -> Result<(), AuthError>,
+    ) -> Result<(), AuthError> {
         let mut memory = lock(&self.memory);
         give_up()?;
         let now = users();
         // Another with the same login may have been in front.
-        if self.knows(&now, login) {
+        if self.is_cached(&now, login) {
             return Ok(());
         }
         let real = now.hash(&login.user);
-        let hash = real.or_else(|| now.decoy()).unwrap_or(&self.decoy);
+        let hash = real.or_else(|| now.dummy()).unwrap_or(&self.dummy);
         let is_right = hash.is_of(&login.password, &mut memory)?;
         let now = users();
         match real {
@@ -128,12 +128,12 @@ impl Doorkeeper {
                 self.remember(&now, login, hash);
                 Ok(())
             }
-            _ => Err(NoEntry::Wrong),
+            _ => Err(AuthError::WrongCredentials),
         }
     }
 
     /// From now on this login is known, and whoever is no longer in the file is not.
-    fn remember(&self, users: &Users, login: &Login, hash: &Hash) {
+    fn remember(&self, users: &Users, login: &Credentials, hash: &PasswordHash) {
         let Some(mac) = self.mac(&login.password) else {
             return;
         };
@@ -141,7 +141,7 @@ impl Doorkeeper {
         known.retain(|user, it| users.hash(user) == Some(&it.hash));
         let hash = hash.clone();
         let tag = mac.finalize().into_bytes();
-        known.insert(login.user.clone(), Known { hash, tag });
+        known.insert(login.user.clone(), CachedCredential { hash, tag });
     }
 
     /// Fails for keys longer than ours only.
@@ -159,37 +159,37 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Instant;
 
-    fn login(user: &str, password: &str) -> Login {
-        Login {
+    fn login(user: &str, password: &str) -> Credentials {
+        Credentials {
             user: user.into(),
             password: password.into(),
         }
     }
 
-    /// A doorkeeper with alice and bob; who they are stays true while the folder is.
-    fn at_the_door() -> (tempfile::TempDir, Doorkeeper) {
+    /// A authenticator with alice and bob; who they are stays true while the folder is.
+    fn at_the_door() -> (tempfile::TempDir, Authenticator) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         let lines = [("alice", "a"), ("bob", "b")]
             .map(|(user, password)| line_for(user, password.as_bytes()).expect("a line"));
         fs::write(&path, lines.concat()).expect("written");
-        let keeper = Doorkeeper::open(&path).expect("good users");
+        let keeper = Authenticator::open(&path).expect("good users");
         (folder, keeper)
     }
 
-    impl Doorkeeper {
+    impl Authenticator {
         fn users(&self) -> Arc<Users> {
             self.book.current().0
         }
 
         fn lets_in(&self, user: &str, password: &str) -> bool {
             let checked = self.check(|| self.users(), &login(user, password), || Ok(()));
-            assert!(matches!(checked, Ok(()) | Err(NoEntry::Wrong)));
+            assert!(matches!(checked, Ok(()) | Err(AuthError::WrongCredentials)));
             checked.is_ok()
         }
 
         fn knows_again(&self, user: &str, password: &str) -> bool {
-            self.knows(&self.users(), &login(user, password))
+            self.is_cached(&self.users(), &login(user, password))
         }
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         fs::write(&path, "# nobody\n").expect("written");
-        let keeper = Doorkeeper::open(&path).expect("good users");
+        let keeper = Authenticator::open(&path).expect("good users");
         assert!(!keeper.lets_in("", ""));
         assert!(!keeper.lets_in("alice", "a"));
     }
@@ -251,7 +251,7 @@ mod tests {
             }
         };
         let checked = keeper.check(users, &login("alice", "a"), || Ok(()));
-        assert_eq!((checked, turn.get()), (Err(NoEntry::Wrong), 2));
+        assert_eq!((checked, turn.get()), (Err(AuthError::WrongCredentials), 2));
         assert!(lock(&keeper.known).is_empty());
     }
 
@@ -259,7 +259,7 @@ mod tests {
     fn whose_time_is_over_costs_nothing() {
         let (_folder, keeper) = at_the_door();
         let nobody = || panic!("the users are not even looked at");
-        for why in [NoEntry::TooLate, NoEntry::Left] {
+        for why in [AuthError::TimedOut, AuthError::ClientLeft] {
             let refused = keeper.check(nobody, &login("alice", "a"), || Err(why));
             assert_eq!(refused, Err(why));
         }

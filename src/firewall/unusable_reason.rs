@@ -1,10 +1,10 @@
-//! Addresses that can be nobody's, whatever the rules say.
+//! AddressSet that can be nobody's, whatever the rules say.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Why this address and port can be no server's, whatever the rules say.
 /// (Linux would take 0.0.0.0 for the machine itself.)
-pub fn nobodys(address: IpAddr, port: u16) -> Option<&'static str> {
+pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
     let address = address.to_canonical();
     if port == 0 {
         return Some("nobody listens on port 0");
@@ -37,7 +37,7 @@ fn leads_to_ipv4(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::nobodys;
+    use super::unusable_reason;
 
     #[test]
     fn c05_c11_what_is_nobodys_is_told_from_what_the_rules_decide() {
@@ -66,7 +66,7 @@ mod tests {
             ("2001:db8::1", 80, false),
             ("fe80::1", 80, false),
         ] {
-            let why = nobodys(address.parse().unwrap(), port);
+            let why = unusable_reason(address.parse().unwrap(), port);
             assert_eq!(why.is_some(), refused, "{address}:{port}");
         }
     }

@@ -1,13 +1,13 @@
-//! What is known of a request, while it is answered and as long as its visit lasts.
+//! What is known of a request, while it is answered and as long as its session lasts.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::event::Asked;
-use crate::wire::Target;
+use crate::event::ClientRequest;
+use crate::wire::Destination;
 
 /// Taken down for the screen and the log, whatever becomes of the request.
 #[derive(Debug)]
-pub(super) struct Notes {
+pub(super) struct RequestLog {
     /// The address dialled or expected, once known.
     pub(super) address: Option<IpAddr>,
     /// The port dialled or expected, if it is not the requested one.
@@ -17,9 +17,9 @@ pub(super) struct Notes {
     pub(super) confirmed: bool,
 }
 
-impl Notes {
-    pub(super) fn new(target: &Target) -> Notes {
-        Notes {
+impl RequestLog {
+    pub(super) fn new(target: &Destination) -> RequestLog {
+        RequestLog {
             address: target.host.address(),
             port: None,
             rule: None,
@@ -40,11 +40,11 @@ impl Notes {
     }
 }
 
-/// What a visit is there for, to be judged again when the rules change.
+/// What a session is there for, to be judged again when the rules change.
 #[derive(Debug)]
-pub(super) struct Standing {
-    pub(super) asked: Asked,
-    /// The addresses that it is connected to or waits for; `None` stands for any.
+pub(super) struct Grant {
+    pub(super) request: ClientRequest,
+    /// The addresses that it is connected to or waits for; `None` set_grant for any.
     pub(super) addresses: Vec<Option<IpAddr>>,
     pub(super) confirmed: bool,
 }

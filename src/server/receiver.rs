@@ -9,48 +9,48 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
 
 use crate::net::{self, Deadline};
-use crate::relay::LULL;
+use crate::relay::IDLE_RELEASE;
 
 /// Datagrams that are taken in a row without a look at the client's connection:
 /// looking costs as much as taking one.
-const IN_A_ROW: u32 = 64;
+const DATAGRAMS_PER_POLL: u32 = 64;
 
 /// No datagram is larger, in bytes: its length field has 16 bits.
-const LARGEST: usize = 65_535;
+const MAX_DATAGRAM: usize = 65_535;
 
 /// One of the two sockets of an association.
 #[derive(Debug)]
-pub(super) struct Inbox<'a> {
+pub(super) struct DatagramReceiver<'a> {
     socket: &'a UdpSocket,
     /// Given back after a lull: thousands of silent associations need none.
     buffer: Vec<u8>,
-    /// The connection over which the client has asked for the association.
+    /// The connection over which the client has request for the association.
     client: &'a TcpStream,
     /// What of that wakes us, apart from its being gone.
     watched: PollFlags,
     taken: u32,
 }
 
-impl<'a> Inbox<'a> {
+impl<'a> DatagramReceiver<'a> {
     /// Takes notice when the client ends its connection, and reads what it sends
     /// there, which nobody wants.
-    pub(super) fn of(socket: &'a UdpSocket, client: &'a TcpStream) -> Inbox<'a> {
-        Inbox {
+    pub(super) fn of(socket: &'a UdpSocket, client: &'a TcpStream) -> DatagramReceiver<'a> {
+        DatagramReceiver {
             socket,
             buffer: Vec::new(),
             client,
             watched: PollFlags::POLLIN,
             // First it waits, without a buffer.
-            taken: IN_A_ROW,
+            taken: DATAGRAMS_PER_POLL,
         }
     }
 
     /// Takes notice only when the connection has been shut down: the other one
     /// does that.
-    pub(super) fn besides(socket: &'a UdpSocket, client: &'a TcpStream) -> Inbox<'a> {
-        Inbox {
+    pub(super) fn besides(socket: &'a UdpSocket, client: &'a TcpStream) -> DatagramReceiver<'a> {
+        DatagramReceiver {
             watched: PollFlags::empty(),
-            ..Inbox::of(socket, client)
+            ..DatagramReceiver::of(socket, client)
         }
     }
 
@@ -58,8 +58,8 @@ impl<'a> Inbox<'a> {
     /// client's connection is over.
     pub(super) fn next(&mut self) -> Option<(&[u8], SocketAddr)> {
         loop {
-            if self.taken < IN_A_ROW {
-                self.buffer.resize(LARGEST, 0);
+            if self.taken < DATAGRAMS_PER_POLL {
+                self.buffer.resize(MAX_DATAGRAM, 0);
                 // An error tells that none has come, or that one of those that were
                 // sent has not arrived, which is no news to us.
                 if let Ok((count, from)) = self.socket.recv_from(&mut self.buffer) {
@@ -80,7 +80,7 @@ impl<'a> Inbox<'a> {
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.client.as_fd(), self.watched),
         ];
-        let happened = net::wait(&mut fds, Deadline::after(LULL)).and_then(|soon| {
+        let happened = net::wait(&mut fds, Deadline::after(IDLE_RELEASE)).and_then(|soon| {
             if soon {
                 return Ok(true);
             }
@@ -97,7 +97,7 @@ impl<'a> Inbox<'a> {
 
     /// Reads from the connection, whatever it is; false if it has ended.
     fn client_stays(&mut self) -> bool {
-        self.buffer.resize(LARGEST, 0);
+        self.buffer.resize(MAX_DATAGRAM, 0);
         let dropped = &mut self.buffer;
         match recv(self.client.as_raw_fd(), dropped, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => false,
