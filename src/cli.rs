@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::inspect::ExplainQuery;
+use crate::admin::explain::ExplainQuery;
+use crate::auth::{MAX_USER_NAME, is_name};
 use crate::logger::Verbosity;
 use crate::server::Settings;
-use crate::users::{MAX_USER_NAME, is_name};
 
 /// What `--help` says.
 pub const HELP: &str = "\

@@ -18,8 +18,8 @@
 //! ```
 //! use std::net::TcpListener;
 //! use std::path::Path;
-//! use threadsocks::clock::LocalClock;
-//! use threadsocks::firewall::RulesFile;
+//! use threadsocks::local_time::LocalClock;
+//! use threadsocks::rules::RulesFile;
 //! use threadsocks::logger::{self, Verbosity, OutputConfig, Stdout};
 //! use threadsocks::server::{Control, Server, Settings, ShutdownKind};
 //!
@@ -39,29 +39,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod wire;
+pub mod protocol;
 
-pub mod firewall;
+pub mod rules;
 
-pub mod book;
+pub mod config;
 
-pub mod users;
+pub mod auth;
 
 pub mod server;
 
 pub mod relay;
 
-pub mod event;
+pub mod events;
 
 pub mod logger;
 
 pub mod client;
 
-pub mod resolve;
-
-mod ident;
-
-pub mod clock;
+pub mod local_time;
 
 pub mod net;
 
@@ -69,6 +65,4 @@ mod sync;
 
 pub mod cli;
 
-pub mod ask;
-
-pub mod inspect;
+pub mod admin;

@@ -12,15 +12,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
-use threadsocks::ask;
-use threadsocks::book::LoadError;
+use threadsocks::admin::explain::{self, ExplainQuery};
+use threadsocks::admin::new_user;
+use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
-use threadsocks::clock::LocalClock;
-use threadsocks::firewall::{RulesFile, WeekTime};
-use threadsocks::inspect::{self, ExplainQuery};
+use threadsocks::config::LoadError;
+use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, OutputConfig, Verbosity};
+use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::{Control, Limits, STACK_SIZE, Server, ShutdownKind};
-use threadsocks::users::{self, Authenticator};
 
 /// Could not serve.
 const FAILED: u8 = 1;
@@ -151,8 +151,8 @@ fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
     tell(&format_args!("{path}: {rules} in force"));
-    let of_logins = inspect::login_warnings(&rules, keeper.is_some());
-    for remark in inspect::remarks(&rules, now).into_iter().chain(of_logins) {
+    let of_logins = explain::login_warnings(&rules, keeper.is_some());
+    for remark in explain::remarks(&rules, now).into_iter().chain(of_logins) {
         tell(&format_args!("{path}: {remark}"));
     }
     if let Some(book) = keeper.map(Authenticator::book) {
@@ -184,8 +184,8 @@ fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
     let keeper = users.map(open_users).transpose()?;
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), LocalClock::local().now());
-    let mut told = inspect::check(&path, &rules, now);
-    for remark in inspect::login_warnings(&rules, keeper.is_some()) {
+    let mut told = explain::check(&path, &rules, now);
+    for remark in explain::login_warnings(&rules, keeper.is_some()) {
         told.push_str(&format!("{path}: {remark}\n"));
     }
     if let Some(book) = keeper.as_ref().map(Authenticator::book) {
@@ -247,8 +247,8 @@ fn is_open_to_others(path: &Path) -> bool {
 
 /// Prints a line for the users file.
 fn new_user(name: &str) -> ExitCode {
-    let password = ask::new_password(name);
-    match password.and_then(|password| users::line_for(name, &password)) {
+    let password = new_user::new_password(name);
+    match password.and_then(|password| auth::line_for(name, &password)) {
         // It is meant for a file, which may have no room.
         Ok(line) => match put(&line) {
             Ok(()) => ExitCode::SUCCESS,

@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use threadsocks::client::socks5::{self, Association};
 use threadsocks::client::{ClientError, socks4};
-use threadsocks::wire::socks5::UdpHeader;
-use threadsocks::wire::{Destination, Host, ReplyError};
+use threadsocks::protocol::socks5::UdpHeader;
+use threadsocks::protocol::{Destination, Host, ReplyError};
 
 use crate::ends::{Pair, dial, listen};
 use crate::tree::{self, Usage};

@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use threadsocks::wire::socks4::{Reply, Request};
+use threadsocks::protocol::socks4::{Reply, Request};
 
 /// Serves until whoever started it has gone.
 pub(crate) fn serve(port: u16) {

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::NamedTempFile;
-use threadsocks::firewall::{AccessQuery, RulesFile, WeekTime};
-use threadsocks::wire::{Command, Host};
+use threadsocks::protocol::{Command, Host};
+use threadsocks::rules::{AccessQuery, RulesFile, WeekTime};
 
 use crate::results::Outcome;
 

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
-use threadsocks::wire::Host;
+use threadsocks::protocol::Host;
 
 /// Patterns as in `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
 #[derive(Debug)]

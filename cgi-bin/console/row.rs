@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use threadsocks::wire::{Destination, Host};
+use threadsocks::protocol::{Destination, Host};
 
 use crate::allow::{Allowed, port_number};
 use crate::batch::Batch;

@@ -10,9 +10,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use threadsocks::client::{self, ClientError};
+use threadsocks::net::resolve;
 use threadsocks::net::{Deadline, PeekReader};
-use threadsocks::resolve;
-use threadsocks::wire::{Host, ReadError, socks4};
+use threadsocks::protocol::{Host, ReadError, socks4};
 
 use crate::batch::{EXIT, is_exit};
 use crate::prompt::{self, PromptFinder};

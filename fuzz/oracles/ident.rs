@@ -1,6 +1,6 @@
 //! What identd says is what a slow reading of its first line says, and said once.
 
-use threadsocks::wire::ident::{IdentError, IdentQuery, IdentReply, MAX_REPLY};
+use threadsocks::protocol::ident::{IdentError, IdentQuery, IdentReply, MAX_REPLY};
 
 /// What the corpus and the strategies are about.
 const QUERY: IdentQuery = IdentQuery {

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use threadsocks::client::{self, ClientError};
-use threadsocks::wire::socks4::{REPLY_LENGTH, Reply, Request};
-use threadsocks::wire::{Destination, Host, ProtocolError, ReadError, ReplyError};
+use threadsocks::protocol::socks4::{REPLY_LENGTH, Reply, Request};
+use threadsocks::protocol::{Destination, Host, ProtocolError, ReadError, ReplyError};
 
 use super::pieces::{Stream, cuttings};
 use super::server::Server;

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use threadsocks::wire::socks4::Request;
-use threadsocks::wire::{Command, Destination, Host, ProtocolError, ReadError};
+use threadsocks::protocol::socks4::Request;
+use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
 use super::pieces::{Stream, cuttings};
 

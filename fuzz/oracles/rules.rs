@@ -5,9 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use threadsocks::book::{MAX_ERRORS, SyntaxError};
-use threadsocks::firewall::{AccessQuery, Rules, Verdict, WeekTime, parse};
-use threadsocks::wire::{Command, Host, HostName};
+use threadsocks::config::{MAX_ERRORS, SyntaxError};
+use threadsocks::protocol::{Command, Host, HostName};
+use threadsocks::rules::{AccessQuery, Rules, Verdict, WeekTime, parse};
 
 /// Lines of a file about which questions are asked.
 const LINES_ASKED: usize = 12;

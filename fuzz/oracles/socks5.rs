@@ -4,10 +4,10 @@ use std::fmt::Debug;
 use std::io;
 
 use threadsocks::client::{ClientError, socks5};
-use threadsocks::wire::socks5::{
+use threadsocks::protocol::socks5::{
     AuthStatus, Credentials, Greeting, MethodSelection, Reply, Request, UdpHeader,
 };
-use threadsocks::wire::{Command, Destination, Host, ProtocolError, ReadError};
+use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
 use super::pieces::{Stream, cuttings};
 use super::server::Server;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use threadsocks::book::{Content, MAX_ERRORS, SyntaxError};
-use threadsocks::users::{MAX_USER_NAME, Users, is_name};
+use threadsocks::auth::{MAX_USER_NAME, Users, is_name};
+use threadsocks::config::{Content, MAX_ERRORS, SyntaxError};
 
 /// The oracle.
 pub fn holds(bytes: &[u8]) {

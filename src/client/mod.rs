@@ -11,7 +11,7 @@ pub mod socks5;
 use std::fmt;
 use std::io;
 
-use crate::wire::{ReadError, ReplyError};
+use crate::protocol::{ReadError, ReplyError};
 
 /// A server that listens on our behalf. `A` is what its version calls an
 /// address.

@@ -4,7 +4,7 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use threadsocks::client::socks4;
-//! use threadsocks::wire::{Host, Destination};
+//! use threadsocks::protocol::{Host, Destination};
 //!
 //! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
@@ -19,8 +19,8 @@ use std::io::{Read, Write};
 use std::net::SocketAddrV4;
 
 use super::ClientError;
-use crate::wire::socks4::{Reply, Request};
-use crate::wire::{Command, Destination};
+use crate::protocol::socks4::{Reply, Request};
+use crate::protocol::{Command, Destination};
 
 /// Asks the server to connect to this target. Afterwards the stream is the
 /// connection to it.
@@ -86,7 +86,7 @@ fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, ClientError> {
 mod tests {
     use super::*;
     use crate::client::scripted::server;
-    use crate::wire::Host;
+    use crate::protocol::Host;
     use std::net::Ipv4Addr;
 
     fn target(name: &str) -> Destination {

@@ -4,8 +4,8 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //! use threadsocks::client::socks5;
-//! use threadsocks::wire::socks5::Credentials;
-//! use threadsocks::wire::{Host, Destination};
+//! use threadsocks::protocol::socks5::Credentials;
+//! use threadsocks::protocol::{Host, Destination};
 //!
 //! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
 //! let login = Credentials { user: b"me".to_vec(), password: b"secret".to_vec() };
@@ -22,7 +22,7 @@
 //! ```no_run
 //! use std::net::{TcpStream, UdpSocket};
 //! use threadsocks::client::socks5;
-//! use threadsocks::wire::{Host, Destination};
+//! use threadsocks::protocol::{Host, Destination};
 //!
 //! let control = TcpStream::connect("127.0.0.1:1080")?;
 //! let reached = control.peer_addr()?.ip();
@@ -41,11 +41,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::ClientError;
-use crate::wire::socks5::{
+use crate::protocol::socks5::{
     AuthStatus, Credentials, Greeting, MAX_FIELD, Method, MethodSelection, Reply, Request,
     UdpHeader,
 };
-use crate::wire::{Command, Destination, Host, ProtocolError, ReadError};
+use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
 /// Asks the server to connect to this target. Afterwards the stream is the
 /// connection to it.
@@ -315,7 +315,7 @@ fn hear<T>(
 mod tests {
     use super::*;
     use crate::client::scripted::server;
-    use crate::wire::ReplyError;
+    use crate::protocol::ReplyError;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn target(name: &str) -> Destination {

@@ -8,9 +8,9 @@
 //! When the last [`Log`] is dropped, the channel closes and the logger leaves,
 //! having printed everything.
 
-mod screen;
-mod sink;
+mod printer;
 mod stdout;
+mod writer;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::event::{CloseReason, Event};
-use screen::Printer;
+use crate::events::{CloseReason, Event};
+use printer::Printer;
 pub use stdout::Stdout;
 
 /// Events that may wait to be printed. At 10,000 requests per second nearly a

@@ -9,8 +9,8 @@ use std::{fs, thread};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::names::MAX_LOOKUPS;
 use crate::relay::{LARGE_BUFFER, MAX_PIPES};
+use crate::server::udp::name_cache::MAX_LOOKUPS;
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
@@ -145,7 +145,7 @@ impl Limits {
 }
 
 /// How many UDP associations there may be among so many sessions.
-pub(super) fn max_associations(max_sessions: usize) -> usize {
+pub(crate) fn max_associations(max_sessions: usize) -> usize {
     (max_sessions / SESSIONS_PER_ASSOCIATION).max(1)
 }
 

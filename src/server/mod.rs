@@ -11,32 +11,17 @@
 //!   logger <── Event                 owns the output
 //! ```
 
-mod associate;
-mod association;
-mod bind;
-mod connect;
-mod crowd;
-mod destination;
-mod drops;
-mod duplex;
-mod enforce;
-mod greeting;
+pub(crate) mod access;
+mod commands;
+mod handler;
+mod handshake;
 mod limits;
-mod log_entry;
-mod login;
-mod login_rate;
-mod names;
-mod permission;
-mod ports;
-mod receiver;
-mod recent;
-mod registry;
-mod session;
-mod threads;
-mod udp_bindings;
+pub(crate) mod request_log;
+pub(crate) mod session;
+mod udp;
 
+pub use crate::sync::thread_pool::STACK_SIZE;
 pub use limits::{LimitedBy, Limits};
-pub use threads::STACK_SIZE;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -50,22 +35,22 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use nix::errno::Errno;
 
-use crate::book::{Content, ReloadEvent, WatchedFile};
-use crate::clock::LocalClock;
-use crate::event::{Event, Rejected};
-use crate::firewall::{Rules, RulesFile};
+use crate::auth::Authenticator;
+use crate::auth::LoginRateLimiter;
+use crate::config::{Content, ReloadEvent, WatchedFile};
+use crate::events::{Event, Rejected};
+use crate::local_time::LocalClock;
 use crate::logger::Log;
 use crate::net;
+use crate::net::PortRange;
+use crate::protocol::socks4::Reply;
+use crate::rules::{Rules, RulesFile};
+use crate::sync::semaphore::KeyedSemaphore;
+use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{AtomicBool, OnceLock, thread};
-use crate::users::Authenticator;
-use crate::wire::socks4::Reply;
-use crowd::KeyedSemaphore;
-use enforce::Enforcer;
-use login_rate::LoginRateLimiter;
-use ports::PortRange;
-use registry::{Session, SessionRegistry};
-use threads::ThreadPool;
-use udp_bindings::UdpBindings;
+use access::enforce::Enforcer;
+use session::registry::{Session, SessionRegistry};
+use udp::bindings::UdpBindings;
 
 /// What an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,28 +160,28 @@ const TERMINATION_TIME: Duration = Duration::from_secs(3);
 /// A SOCKS server, ready to run.
 #[derive(Debug)]
 pub struct Server {
-    context: Arc<ServerContext>,
+    pub(crate) context: Arc<ServerContext>,
 }
 
 /// What all sessions share.
 #[derive(Debug)]
-struct ServerContext {
-    settings: Settings,
-    rules_file: RulesFile,
+pub(crate) struct ServerContext {
+    pub(crate) settings: Settings,
+    pub(crate) rules_file: RulesFile,
     /// Set before the server runs, or not: then nobody can log in.
-    authenticator: OnceLock<Authenticator>,
-    login_rate: LoginRateLimiter,
-    clock: LocalClock,
-    log: Log,
-    registry: Arc<SessionRegistry>,
-    threads: ThreadPool,
+    pub(crate) authenticator: OnceLock<Authenticator>,
+    pub(crate) login_rate: LoginRateLimiter,
+    pub(crate) clock: LocalClock,
+    pub(crate) log: Log,
+    pub(crate) registry: Arc<SessionRegistry>,
+    pub(crate) threads: ThreadPool,
     /// NameCache that are being looked up for datagrams.
-    lookups: KeyedSemaphore,
+    pub(crate) lookups: KeyedSemaphore,
     /// Clients that wait for their next try to log in.
-    waiting_logins: KeyedSemaphore,
-    udp_bindings: UdpBindings,
-    ports: PortRange,
-    stopping: AtomicBool,
+    pub(crate) waiting_logins: KeyedSemaphore,
+    pub(crate) udp_bindings: UdpBindings,
+    pub(crate) ports: PortRange,
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Server {
@@ -335,7 +320,7 @@ impl ServerContext {
     }
 
     /// The rules in force, as the file says at this moment.
-    fn rules(&self) -> Arc<Rules> {
+    pub(crate) fn rules(&self) -> Arc<Rules> {
         self.look_up(&self.rules_file)
     }
 
@@ -401,7 +386,7 @@ impl ServerContext {
         let session = Session::new(context, slot, client, client_address, present.clone());
         let session = Arc::new(session);
         self.registry.enter(&session);
-        thread.start(format!("s{number}"), move || session::run_session(&session));
+        thread.start(format!("s{number}"), move || handler::run_session(&session));
     }
 
     /// Refuses a client that has not been heard, without waiting for anything.

@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::channel::{Receiver, bounded};
-use crate::clock::LocalClock;
-use crate::event::{Event, Rejected};
-use crate::firewall::{RulesFile, WeekTime};
+use crate::events::{Event, Rejected};
+use crate::local_time::LocalClock;
 use crate::logger::Log;
 use crate::net;
-use crate::resolve;
+use crate::net::resolve;
+use crate::rules::{RulesFile, WeekTime};
 use crate::server::{Control, Server, Settings, ShutdownKind};
 use crate::sync::{self, any, one_in, pause, thread};
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use crate::event::Event;
+use crate::events::Event;
 
 /// As the program's; whoever keeps a clone sees who else still holds one.
 #[derive(Clone, Debug, Default)]

@@ -75,31 +75,29 @@
 // What the rooms know by this name is in this crate.
 extern crate self as crossbeam_channel;
 
-#[path = "../../src/book.rs"]
-mod book;
-#[path = "../../src/clock.rs"]
-mod clock;
-#[path = "../../src/event.rs"]
-mod event;
-#[path = "../../src/firewall/mod.rs"]
-mod firewall;
+#[path = "../../src/auth/mod.rs"]
+mod auth;
+#[path = "../../src/config/mod.rs"]
+mod config;
+#[path = "../../src/events.rs"]
+mod events;
+#[path = "../../src/local_time.rs"]
+mod local_time;
+#[path = "../../src/protocol/mod.rs"]
+mod protocol;
 #[path = "../../src/relay/mod.rs"]
 mod pumping;
+#[path = "../../src/rules/mod.rs"]
+mod rules;
 #[path = "../../src/server/mod.rs"]
 mod server;
-#[path = "../../src/net.rs"]
+#[path = "../../src/net/mod.rs"]
 mod sockets;
-#[path = "../../src/users/mod.rs"]
-mod users;
-#[path = "../../src/wire/mod.rs"]
-mod wire;
 
 mod channel;
-mod ident;
 mod logger;
 mod net;
 mod relay;
-mod resolve;
 mod sync;
 
 mod house;

@@ -1,5 +1,8 @@
 //! Real sockets, but whoever would wait for one lets the other threads go on and looks again.
 
+#[path = "resolve.rs"]
+pub(crate) mod resolve;
+
 use std::cell::{Cell, OnceCell};
 use std::io::{self, BufRead, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +16,10 @@ use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
 
 pub(crate) use crate::sockets::{
-    BindWait, ConnectError, is_shortage, lengthen_backlog, reset_on_close, send_nonblocking,
-    shorten_send_timeout, stop_listening,
+    BindWait, ConnectError, PortRange, is_shortage, lengthen_backlog, reset_on_close,
+    send_nonblocking, shorten_send_timeout, stop_listening,
 };
-use crate::sync::{one_in, pause, runs_out, thread};
+use crate::sync::{any, one_in, pause, runs_out, thread};
 
 /// A limit that runs out by chance.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +194,57 @@ pub(crate) fn dial(
         }
     });
     Ok(remote)
+}
+
+/// Connects, in a while, to an identd that confirms the user, reports an error, or
+/// closes the connection.
+pub(crate) fn dial_from(
+    _: SocketAddr,
+    _: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, ConnectError> {
+    pause();
+    if deadline.is_over() {
+        return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
+    }
+    if client.peer_addr().is_err() {
+        return Err(ConnectError::ClientLeft);
+    }
+    let (stream, identd) = pair();
+    thread::spawn(move || {
+        let mut query = [0; 32];
+        let count = read(&identd, &mut query).unwrap_or(0);
+        let ports = query[..count].trim_ascii_end();
+        let reply = any(&[
+            &b" : USERID : UNIX : user\r\n"[..],
+            b" : ERROR : NO-USER\r\n",
+            b"",
+        ]);
+        if !reply.is_empty() {
+            let _ = write_all(&identd, &[ports, reply].concat());
+        }
+    });
+    Ok(stream)
+}
+
+/// Waits until there is something to read.
+pub(crate) fn wait_for_reply(
+    remote: &TcpStream,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<(), ConnectError> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    while recv(remote.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN) {
+        if deadline.is_over() {
+            return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
+        }
+        if client.peer_addr().is_err() {
+            return Err(ConnectError::ClientLeft);
+        }
+        look_again();
+    }
+    Ok(())
 }
 
 /// Nobody ever comes.

@@ -1,13 +1,10 @@
 //! The threads that wait for a job: each job is done once, and nobody stays behind.
 
-#[path = "../../src/server/threads.rs"]
-mod threads;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{self, any, one_in, pause, thread};
-use threads::ThreadPool;
 
 /// Some bring jobs, and reserve threads in vain, while limits run out.
 pub(crate) fn every_job_is_done_once() {

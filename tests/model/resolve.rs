@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::protocol::HostName;
 use crate::sync::thread;
-use crate::wire::HostName;
 
 thread_local! {
     static ANSWERS: Cell<bool> = const { Cell::new(true) };

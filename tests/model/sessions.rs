@@ -1,56 +1,25 @@
 //! The registry: no cut misses a remote, and the slot is free first.
 
-#[path = "../../src/server/crowd.rs"]
-mod crowd;
-#[path = "../../src/server/drops.rs"]
-mod drops;
-#[path = "../../src/server/enforce.rs"]
-mod enforce;
-#[path = "../../src/server/log_entry.rs"]
-mod log_entry;
-#[path = "../../src/server/permission.rs"]
-mod permission;
-#[path = "../../src/server/registry.rs"]
-mod registry;
-
 use std::convert::Infallible;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::channel::{Receiver, Sender, bounded};
-use crate::clock::LocalClock;
-use crate::event::{ClientRequest, CloseReason};
-use crate::firewall::{self, AccessQuery, Rules, WeekTime};
+use crate::events::{ClientRequest, CloseReason};
+use crate::local_time::LocalClock;
 use crate::logger::Log;
 use crate::net;
-use crate::server::Settings;
-use crate::sync::{self, Mutex, any, lock, one_in, pause, thread};
-use crate::wire::{Command, Destination, Host, ReplyEncoder};
-use enforce::Enforcer;
-use log_entry::RequestLog;
-use registry::{Session, SessionRegistry};
-
-/// What these rooms need of the context.
-#[derive(Debug)]
-pub(crate) struct ServerContext {
-    settings: Settings,
-    clock: LocalClock,
-    registry: Arc<SessionRegistry>,
-    log: Log,
-    rules: Mutex<Arc<Rules>>,
-}
-
-impl ServerContext {
-    fn rules(&self) -> Arc<Rules> {
-        lock(&self.rules).clone()
-    }
-}
-
-fn rules(text: &str) -> Arc<Rules> {
-    Arc::new(firewall::parse(text.as_bytes()).unwrap())
-}
+use crate::protocol::{Command, Destination, Host, ReplyEncoder};
+use crate::rules::{AccessQuery, RulesFile, WeekTime};
+use crate::server::access::enforce::{self, Enforcer};
+use crate::server::access::permission;
+use crate::server::request_log::RequestLog;
+use crate::server::session::registry::{Session, SessionRegistry};
+use crate::server::{Server, ServerContext, Settings};
+use crate::sync::{self, any, one_in, pause, thread};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -67,6 +36,8 @@ fn slots(max_sessions: usize) -> Settings {
 struct Scene {
     registry: Arc<SessionRegistry>,
     context: Arc<ServerContext>,
+    /// The rules file of the context.
+    rules: tempfile::NamedTempFile,
     log: Log,
     present: Sender<Infallible>,
     all_left: Receiver<Infallible>,
@@ -76,18 +47,16 @@ impl Scene {
     fn new() -> Scene {
         sync::begin(false);
         let (present, all_left) = bounded(0);
-        let registry = Arc::<SessionRegistry>::default();
         let log = Log::default();
-        let context = ServerContext {
-            settings: slots(usize::MAX),
-            clock: LocalClock::showing(|| WeekTime::MONDAY),
-            registry: registry.clone(),
-            log: log.clone(),
-            rules: Mutex::new(rules("permit - -")),
-        };
+        let rules = tempfile::NamedTempFile::new().unwrap();
+        fs::write(rules.path(), "permit - -\n").unwrap();
+        let rules_file = RulesFile::open(rules.path()).unwrap();
+        let clock = LocalClock::showing(|| WeekTime::MONDAY);
+        let context = Server::new(slots(usize::MAX), rules_file, clock, log.clone()).context;
         Scene {
-            registry,
-            context: Arc::new(context),
+            registry: context.registry.clone(),
+            context,
+            rules,
             log,
             present,
             all_left,
@@ -302,12 +271,13 @@ pub(crate) fn nobody_stays_without_a_permit() {
     });
     let enforcing = thread::spawn({
         let context = scene.context.clone();
+        let path = scene.rules.path().to_owned();
         move || {
             let mut enforcer = Enforcer::new(true);
             if one_in(2) {
                 enforcer.look(&context);
             }
-            *lock(&context.rules) = rules("permit c 10.");
+            fs::write(&path, "permit c 10.\n").unwrap();
             enforcer.look(&context);
         }
     });

@@ -1,5 +1,10 @@
 //! What threads share and wait for, made of shuttle's; in the place of `src/sync.rs`.
 
+#[path = "../../src/sync/semaphore.rs"]
+pub(crate) mod semaphore;
+#[path = "../../src/sync/thread_pool.rs"]
+pub(crate) mod thread_pool;
+
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;

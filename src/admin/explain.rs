@@ -1,0 +1,600 @@
+//! The rules, told to a person: `--check` and `--explain`.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::net::resolve;
+use crate::protocol::{Command, Host};
+use crate::rules::{self, AccessQuery, Column, Rule, Rules, WeekTime};
+
+/// The rules as understood, a line each, with warnings about what they do not
+/// keep out, and the time if they ask for it. `path` is what to call the file.
+pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
+    let mut told = String::new();
+    for rule in rules.iter() {
+        let _ = writeln!(told, "{path}:{}: {rule}", rule.line());
+    }
+    let _ = writeln!(
+        told,
+        "{path}: {rules}; the first that matches decides, all else is denied"
+    );
+    for remark in remarks(rules, now) {
+        let _ = writeln!(told, "{path}: {remark}");
+    }
+    told
+}
+
+/// What the operator should know of these rules, a sentence each.
+pub fn remarks(rules: &Rules, now: WeekTime) -> Vec<String> {
+    let warnings = warnings(rules).into_iter();
+    let mut told: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
+    if rules.ask_for_time() {
+        told.push(format!(
+            "some rules look at the clock, which shows {now} now"
+        ));
+    }
+    told
+}
+
+/// What the operator may not have meant, a sentence each.
+fn warnings(rules: &Rules) -> Vec<String> {
+    let mut told = Vec::new();
+    if rules.is_empty() {
+        told.push("there is no rule, so every request is denied".to_owned());
+    }
+    if let Some(line) = rules.open_relay() {
+        told.push(format!(
+            "line {line} lets anybody reach anywhere: an open relay, if strangers can reach it"
+        ));
+    }
+    for line in rules.denials_by_name() {
+        told.push(format!(
+            "line {line} denies a name; who asks for its address instead is not denied by it"
+        ));
+    }
+    told.extend(of_lines(
+        &rules.denials_by_user(),
+        "denies users; who claims to be another is not denied by it",
+    ));
+    told.extend(of_lines(
+        &rules.unchecked_users(),
+        "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
+    ));
+    told.extend(of_lines(
+        &rules.foreign_idents(),
+        "believes the identd of any machine; name the hosts whose identd you trust",
+    ));
+    told
+}
+
+/// What the operator may not have meant when these rules meet clients that can log
+/// in, or cannot; a sentence each.
+pub fn login_warnings(rules: &Rules, can_log_in: bool) -> Vec<String> {
+    let told = match can_log_in {
+        true => of_lines(
+            &rules.without_proof(),
+            "permits clients of SOCKS4, which cannot log in; add auth",
+        ),
+        false => of_lines(
+            &rules.logins(),
+            "wants a login, and without --users no client of SOCKS5 can",
+        ),
+    };
+    told.map(|it| format!("warning: {it}"))
+        .into_iter()
+        .collect()
+}
+
+/// One sentence about these lines, if there are any: there may be thousands.
+fn of_lines(lines: &[usize], what: &str) -> Option<String> {
+    match lines {
+        [] => None,
+        [line] => Some(format!("line {line} {what}")),
+        [line, others @ ..] => Some(format!("line {line} (and {} more) {what}", others.len())),
+    }
+}
+
+/// A connection to be explained, as the operator writes it:
+/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`, where
+/// DST is an address or a name, and who logs in has shown the password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainQuery {
+    command: Command,
+    source: IpAddr,
+    /// If the operator gave one.
+    source_port: Option<u16>,
+    host: Host,
+    port: u16,
+    /// If the operator named one; an empty one counts as named.
+    user: Option<String>,
+    /// Has that user logged in?
+    logged_in: bool,
+    /// If the operator named one; otherwise it is now.
+    moment: Option<WeekTime>,
+}
+
+/// How to ask.
+const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] \
+                     [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
+
+impl ExplainQuery {
+    /// Understands the operator's words.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says how to write it.
+    pub fn parse(text: &str) -> Result<ExplainQuery, String> {
+        let mut user = None;
+        let mut login = None;
+        let mut moment = None;
+        let mut words = Vec::new();
+        for word in text.split_whitespace() {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let is_again = match key.to_ascii_lowercase().as_str() {
+                "user" if key != word => user.replace(value.to_owned()).is_some(),
+                "login" if key != word => login.replace(parse_login(value)?).is_some(),
+                "time" if key != word => moment.replace(parse_moment(value)?).is_some(),
+                _ if key != word => return Err(USAGE.to_owned()),
+                _ => {
+                    words.push(word);
+                    false
+                }
+            };
+            if is_again {
+                return Err(format!("{key}= is given twice"));
+            }
+        }
+        if user.is_some() && login.is_some() {
+            return Err("user= and login= are given; who logs in is the user".to_owned());
+        }
+        let (mode, source, source_port, host, port) = match *words.as_slice() {
+            [mode, source, host, port] => (mode, source, None, host, port),
+            [mode, source, source_port, host, port] => {
+                (mode, source, Some(source_port), host, port)
+            }
+            _ => return Err(USAGE.to_owned()),
+        };
+        let command = match mode {
+            "c" => Command::Connect,
+            "b" => Command::Bind,
+            "u" => Command::Associate,
+            _ => return Err("the mode is c (CONNECT), b (BIND) or u (UDP)".to_owned()),
+        };
+        let source: IpAddr = source
+            .parse()
+            .map_err(|_| format!("\"{}\" is not a client's address", source.escape_default()))?;
+        let host = match host.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) => Host::from_name(host.as_bytes()),
+        };
+        if let Host::Invalid(bad) = host {
+            return Err(bad.to_string());
+        }
+        Ok(ExplainQuery {
+            command,
+            source,
+            source_port: source_port.map(parse_port).transpose()?,
+            host,
+            port: parse_port(port)?,
+            logged_in: login.is_some(),
+            user: login.or(user),
+            moment,
+        })
+    }
+
+    /// Which line decides, for each address the destination has, and what of each
+    /// line in front of that did not match. A name is looked up, as a request's
+    /// would be.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: the name has no address, or the query is not complete.
+    pub fn explain(&self, path: &str, rules: &Rules, now: WeekTime) -> Result<String, String> {
+        self.is_complete(path, rules)?;
+        let query = AccessQuery {
+            command: self.command,
+            source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
+            user: self.user.as_deref().unwrap_or_default().as_bytes(),
+            logged_in: self.logged_in,
+            name: self.host.name(),
+            address: None,
+            port: Some(self.port),
+            moment: self.moment.unwrap_or(now),
+        };
+        let addresses = match &self.host {
+            Host::Address(address) => vec![*address],
+            Host::Name(name) => {
+                // If no address could be permitted, the server does not look the
+                // name up.
+                let finding = Explanation::by_rules(path, rules, &query);
+                if !finding.permitted {
+                    let to = format!("{name}:{}, whatever it stands for", self.port);
+                    return Ok(self.tell(&to, rules, &query, &finding));
+                }
+                resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
+            }
+            Host::Invalid(bad) => return Err(bad.to_string()),
+        };
+        let mut told = String::new();
+        if query.name.is_some() && rules.evaluate(&query).ident {
+            told.push_str("identd is asked before the name is looked up\n");
+        }
+        for address in addresses {
+            let finding = self.find(path, rules, query, address);
+            let name = query.name;
+            let name = name.map_or(String::new(), |name| format!("{name} at "));
+            let to = format!("{name}{}", SocketAddr::new(address, self.port));
+            told.push_str(&self.tell(&to, rules, &query, &finding));
+        }
+        Ok(told)
+    }
+
+    /// What the rules look at must be in the query.
+    fn is_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
+        if self.source_port.is_none() && rules.ask_for_source_port() {
+            return Err(format!(
+                "{path} has rules about the client's port; write it behind the client's address"
+            ));
+        }
+        if self.user.is_none() && rules.ask_for_user() {
+            return Err(format!(
+                "{path} has rules about the user; add user=NAME, login=NAME for one who has \
+                 logged in, or user= for none"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Would the server do it, and why? In the server's own order.
+    fn find(
+        &self,
+        path: &str,
+        rules: &Rules,
+        unseen: AccessQuery<'_>,
+        address: IpAddr,
+    ) -> Explanation {
+        match (self.command, rules::unusable_reason(address, self.port)) {
+            (Command::Connect | Command::Associate, Some(why)) => {
+                Explanation::no(format!("because {why}"))
+            }
+            // To any peer: each is judged when it comes.
+            (Command::Bind, _) if address.is_unspecified() => {
+                let anybody = AccessQuery {
+                    port: None,
+                    ..unseen
+                };
+                let finding = Explanation::by_rules(path, rules, &anybody);
+                let some = if finding.permitted { "some" } else { "no" };
+                let why = format!("as {some} peer may come, {}", finding.why);
+                Explanation { why, ..finding }
+            }
+            _ => {
+                let address = Some(address);
+                Explanation::by_rules(path, rules, &AccessQuery { address, ..unseen })
+            }
+        }
+    }
+
+    /// The answer: a line for the verdict, and those of its trace.
+    fn tell(
+        &self,
+        to: &str,
+        rules: &Rules,
+        query: &AccessQuery<'_>,
+        finding: &Explanation,
+    ) -> String {
+        let Explanation {
+            permitted,
+            why,
+            trace,
+        } = finding;
+        let action = if *permitted { "permit" } else { "deny" };
+        let ExplainQuery {
+            command, source, ..
+        } = self;
+        let user = match self.user.as_deref() {
+            None | Some("") => String::new(),
+            Some(user) if self.logged_in => {
+                format!(" as \"{}\", logged in,", user.escape_default())
+            }
+            Some(user) => format!(" as \"{}\"", user.escape_default()),
+        };
+        let time = match rules.ask_for_time() {
+            true => format!(" at {}", query.moment),
+            false => String::new(),
+        };
+        format!("{action}: {command} from {source}{user} to {to}{time}, {why}\n{trace}")
+    }
+}
+
+/// What the server would do.
+struct Explanation {
+    permitted: bool,
+    /// The reason, a clause.
+    why: String,
+    /// The rules that did not decide, a line each.
+    trace: String,
+}
+
+impl Explanation {
+    fn no(why: String) -> Explanation {
+        Explanation {
+            permitted: false,
+            why,
+            trace: String::new(),
+        }
+    }
+
+    fn by_rules(path: &str, rules: &Rules, query: &AccessQuery<'_>) -> Explanation {
+        let verdict = rules.evaluate(query);
+        let is_in_front = |rule: &&Rule| Some(rule.line()) != verdict.line;
+        let mut trace = String::new();
+        for rule in rules.iter().take_while(is_in_front) {
+            let parts: Vec<String> = rule
+                .mismatches(query)
+                .iter()
+                .map(Column::to_string)
+                .collect();
+            let how = match parts.as_slice() {
+                [] if query.port.is_none() => "matches some address and port, not all".to_owned(),
+                [] => "matches some address, not all".to_owned(),
+                parts => format!("does not match in {}", parts.join(", ")),
+            };
+            let _ = writeln!(trace, "  {path}:{} {how}: {rule}", rule.line());
+        }
+        let rule = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
+        let by = match rule {
+            Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
+            None => format!("because no rule of {path} matches"),
+        };
+        let is_named = !query.user.is_empty();
+        // Only SOCKS5 has datagrams and IPv6, and there nobody is asked but the client.
+        let is_ipv6 = query.address.is_some_and(|it| !it.to_canonical().is_ipv4());
+        let is_for_socks5 = query.command == Command::Associate || is_ipv6;
+        let can_be_confirmed = is_named && !(verdict.auth && is_for_socks5);
+        let why = match (verdict.ident, can_be_confirmed) {
+            (false, _) => by,
+            (true, false) if verdict.auth => format!("since nobody has logged in, {by}"),
+            (true, true) => format!("if identd on the client's host confirms the user, {by}"),
+            (true, false) => format!("since there is no user for identd to confirm, {by}"),
+        };
+        Explanation {
+            permitted: verdict.permitted && (can_be_confirmed || !verdict.ident),
+            why,
+            trace,
+        }
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "\"{}\" is not a port from 0 to 65535",
+            text.escape_default()
+        )
+    })
+}
+
+fn parse_login(name: &str) -> Result<String, String> {
+    match name {
+        "" => Err("login= names nobody; leave it out".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn parse_moment(text: &str) -> Result<WeekTime, String> {
+    WeekTime::parse(text).ok_or_else(|| {
+        format!(
+            "\"{}\" is not a moment of the week; write it as fri/09:30",
+            text.escape_default()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::parse;
+
+    fn rules(text: &str) -> Rules {
+        parse(text.as_bytes()).expect("good rules")
+    }
+
+    #[test]
+    fn check_shows_the_rules_as_understood() {
+        let course = check(
+            "f",
+            &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
+            WeekTime::MONDAY,
+        );
+        assert_eq!(
+            course,
+            "f:2: permit c - - 140.113.0.0/16 -\n\
+             f:3: deny   b - - a.org 1-9,20\n\
+             f: 2 rules; the first that matches decides, all else is denied\n\
+             f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
+        );
+        assert!(told("").contains("every request is denied"));
+        assert!(told("permit - -").contains("line 1 lets anybody"));
+        assert!(!told("permit - -").contains("clock"));
+        let people = told("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
+        let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
+        assert!(people.starts_with(shown), "{people}");
+        assert!(people.contains("line 1 (and 1 more) permits whoever claims"));
+        let foreign = told("permit c 10. user=a ident\ndeny c - user=b\n");
+        assert!(foreign.contains("line 1 believes the identd of any machine"));
+        assert!(foreign.contains("line 2 denies users; who claims"));
+        let trusted = told("permit c 10. - - - user=a ident\n");
+        assert!(!trusted.contains("warning"), "{trusted}");
+        assert!(people.contains("the clock, which shows mon/00:00 now"));
+    }
+
+    fn told(text: &str) -> String {
+        check("f", &rules(text), WeekTime::MONDAY)
+    }
+
+    #[test]
+    fn explain_names_the_line_that_decides() {
+        let course = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &course, WeekTime::MONDAY);
+        for (inquiry, told) in [
+            (
+                "c 10.0.0.5 140.113.1.2 80",
+                "permit: CONNECT from 10.0.0.5 to 140.113.1.2:80, \
+                 by f:2: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n  \
+                 f:1 does not match in dst-ip: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n",
+            ),
+            (
+                "c 10.0.0.5 4000 140.113.9.2 80",
+                "deny: CONNECT from 10.0.0.5 to 140.113.9.2:80, \
+                 by f:1: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n",
+            ),
+            (
+                "b 10.0.0.5 140.113.1.2 80",
+                "deny: BIND from 10.0.0.5 to 140.113.1.2:80, because no rule of f matches\n  \
+                 f:1 does not match in mode, dst-ip: deny   c 10.0.0.0/8 - 140.113.9.0/24 -\n  \
+                 f:2 does not match in mode: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n",
+            ),
+        ] {
+            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+        }
+        let odd = rules("permit - 127. 1024-65535 - -\n");
+        let explain_odd =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &odd, WeekTime::MONDAY);
+        for (inquiry, told) in [
+            ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
+            ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
+            ("c 127.0.0.1 2000 0.0.0.0 80", Ok("deny: ")),
+            ("c 127.0.0.1 2000 1.1.1.1 0", Ok("deny: ")),
+            ("c 127.0.0.1 2000 ::1 80", Ok("permit: ")),
+            ("c 127.0.0.1 2000 ::7f00:1 80", Ok("deny: ")),
+            ("c 127.0.0.1 2000 1.1.1.1 80", Ok("permit: ")),
+            ("c 127.0.0.1 1.1.1.1 80", Err("the client's port")),
+        ] {
+            match (explain_odd(inquiry), told) {
+                (Ok(answer), Ok(told)) => assert!(answer.starts_with(told), "{answer}"),
+                (Err(why), Err(told)) => assert!(why.contains(told), "{why}"),
+                (answer, _) => panic!("{inquiry}: {answer:?}"),
+            }
+        }
+        for inquiry in [
+            "",
+            "c 1.2.3.4",
+            "x 1.1.1.1 2.2.2.2 80",
+            "c a.org 2.2.2.2 80",
+            "c 1.1.1.1 127.1 80",
+            "c 1.1.1.1 2.2.2.2 http",
+            "c 1.1.1.1 2.2.2.2 80 time=8:00",
+            "c 1.1.1.1 2.2.2.2 80 group=wheel",
+            "c 1.1.1.1 2.2.2.2 80 user=a USER=b",
+            "c 1.1.1.1 2.2.2.2 80 user",
+            "c 1.1.1.1 2.2.2.2 80 ident",
+        ] {
+            assert!(explain(inquiry).is_err(), "{inquiry}");
+        }
+    }
+
+    #[test]
+    fn explain_takes_logins() {
+        let people = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
+        let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
+        let told = explain(logged_in).expect("complete");
+        assert!(
+            told.starts_with("permit: CONNECT from 10.0.0.5 as \"alice\", logged in, to "),
+            "{told}"
+        );
+        for (inquiry, why) in [
+            ("c 10.0.0.5 1.2.3.4 80 login=", "names nobody"),
+            (
+                "c 10.0.0.5 1.2.3.4 80 login=a user=a",
+                "who logs in is the user",
+            ),
+            ("c 10.0.0.5 1.2.3.4 80 login=a login=a", "given twice"),
+        ] {
+            assert!(explain(inquiry).expect_err(inquiry).contains(why));
+        }
+        let proven = rules("permit u - auth\n");
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &proven, WeekTime::MONDAY);
+        for (user, verdict) in [
+            (
+                "login=a",
+                "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\", logged in, to 1.2.3.4:53, by f:1",
+            ),
+            // Identd is asked for clients of SOCKS4, and they have no datagrams.
+            (
+                "user=a",
+                "deny: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, since nobody has",
+            ),
+            (
+                "user=",
+                "deny: UDP ASSOCIATE from 10.0.0.5 to 1.2.3.4:53, since nobody has logged in",
+            ),
+        ] {
+            let told = explain(&format!("u 10.0.0.5 1.2.3.4 53 {user}")).expect("complete");
+            assert!(told.starts_with(verdict), "{told}");
+        }
+        let remarks = |can_log_in| login_warnings(&proven, can_log_in);
+        assert!(remarks(true).is_empty());
+        assert!(remarks(false)[0].contains("line 1 wants a login, and without --users"));
+        let lax = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
+        let told = login_warnings(&lax, true);
+        assert!(told[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
+        assert!(login_warnings(&lax, false).is_empty());
+    }
+
+    #[test]
+    fn explain_takes_users_and_hours() {
+        let people = rules(
+            "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
+             permit c 10. - - - user=bob ident\n",
+        );
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
+        for (inquiry, told) in [
+            (
+                "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
+                "permit: CONNECT from 10.0.0.5 as \"alice\" to 1.2.3.4:80 at fri/17:59, \
+                 by f:1: permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n",
+            ),
+            (
+                "c 10.0.0.5 1.2.3.4 443 user=alice",
+                "deny: CONNECT from 10.0.0.5 as \"alice\" to 1.2.3.4:443 at mon/00:00, \
+                 because no rule of f matches\n  \
+                 f:1 does not match in dst-port, time: \
+                 permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n  \
+                 f:2 does not match in user: permit c 10.0.0.0/8 - - - user=bob ident\n",
+            ),
+            (
+                "c 10.0.0.5 1.2.3.4 80 user=bob",
+                "permit: CONNECT from 10.0.0.5 as \"bob\" to 1.2.3.4:80 at mon/00:00, \
+                 if identd on the client's host confirms the user, \
+                 by f:2: permit c 10.0.0.0/8 - - - user=bob ident\n  \
+                 f:1 does not match in user, time: \
+                 permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n",
+            ),
+        ] {
+            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+        }
+        let nobody = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
+        assert!(nobody.contains("user= for none"), "{nobody}");
+        let anybody = rules("permit c - ident\n");
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &anybody, WeekTime::MONDAY);
+        let told = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("complete");
+        assert!(told.starts_with("deny: "), "{told}");
+        assert!(told.contains("no user for identd to confirm"), "{told}");
+        let bind = rules("permit b - - - 20 ident\npermit b 10. ident\n");
+        let explain = |text: &str| ExplainQuery::parse(text)?.explain("f", &bind, WeekTime::MONDAY);
+        assert_eq!(
+            explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
+            Ok(
+                "permit: BIND from 10.0.0.5 as \"alice\" to 0.0.0.0:20, as some peer may come, \
+                if identd on the client's host confirms the user, by f:1: permit b - - - 20 ident\n"
+            )
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! The text of the users file becomes users, or a list of what is wrong with it.
+//!
+//! ```text
+//! # a comment
+//! alice:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH
+//! ```
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use super::password_hash::PasswordHash;
+use crate::config::{Content, MAX_ERRORS, SyntaxError};
+use crate::protocol::socks5::MAX_FIELD;
+
+/// Longest name of a user in bytes; a login has no room for more.
+pub const MAX_USER_NAME: usize = MAX_FIELD;
+
+/// Can somebody be called this? 1 to [`MAX_USER_NAME`] visible ASCII characters,
+/// without a colon, which ends the name in the file, without a comma, which does so
+/// in rules, and without `#`, which begins a comment.
+pub fn is_name(name: &str) -> bool {
+    let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
+    (1..=MAX_USER_NAME).contains(&name.len()) && name.bytes().all(is_visible)
+}
+
+/// All users of one file, with what proves their passwords.
+#[derive(Default, PartialEq, Eq)]
+pub struct Users {
+    hashes: HashMap<Vec<u8>, PasswordHash>,
+    /// That of the first user.
+    first: Option<PasswordHash>,
+}
+
+impl Users {
+    pub(super) fn hash(&self, user: &[u8]) -> Option<&PasswordHash> {
+        self.hashes.get(user)
+    }
+
+    /// A hash to check the passwords of nobody against, which costs what another
+    /// user's does; none if there is no user.
+    pub(super) fn dummy(&self) -> Option<&PasswordHash> {
+        self.first.as_ref()
+    }
+
+    /// The memory in KiB that the costliest of them takes.
+    pub(super) fn memory(&self) -> usize {
+        self.hashes
+            .values()
+            .map(PasswordHash::memory)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Is there nobody, so that no login is right?
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Is there somebody of this name?
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.hashes.contains_key(name)
+    }
+}
+
+impl fmt::Display for Users {
+    /// Writes how many there are: "1 user", "2 users".
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.len() {
+            1 => out.write_str("1 user"),
+            count => write!(out, "{count} users"),
+        }
+    }
+}
+
+impl fmt::Debug for Users {
+    /// How many there are, and no hash.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Users({self})")
+    }
+}
+
+impl Content for Users {
+    const NAME: &'static str = "users";
+
+    /// Understands the bytes of a users file. Comments, empty lines, blanks at both
+    /// ends of a line, CRLF, a byte order mark and a missing final newline are fine.
+    ///
+    /// # Errors
+    ///
+    /// The lines that are nobody's, the first [`MAX_ERRORS`] of them.
+    fn parse(text: &[u8]) -> Result<Users, Vec<SyntaxError>> {
+        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+        let mut users = Users::default();
+        let mut lines_of = HashMap::new();
+        let mut errors = Vec::new();
+        for (index, text) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line = index + 1;
+            let added = parse_line(text).and_then(|user| match user {
+                Some((name, hash)) => users.add(name, hash, line, &mut lines_of),
+                None => Ok(()),
+            });
+            errors.extend(added.err().map(|reason| SyntaxError { line, reason }));
+            if errors.len() == MAX_ERRORS {
+                break;
+            }
+        }
+        match errors.as_slice() {
+            [] => Ok(users),
+            _ => Err(errors),
+        }
+    }
+}
+
+impl Users {
+    fn add<'a>(
+        &mut self,
+        name: &'a str,
+        hash: PasswordHash,
+        line: usize,
+        lines_of: &mut HashMap<&'a str, usize>,
+    ) -> Result<(), String> {
+        match lines_of.entry(name) {
+            Entry::Occupied(before) => {
+                let before = before.get();
+                return Err(format!("\"{name}\" stands on line {before} already"));
+            }
+            Entry::Vacant(place) => place.insert(line),
+        };
+        self.first.get_or_insert_with(|| hash.clone());
+        self.hashes.insert(name.as_bytes().to_vec(), hash);
+        Ok(())
+    }
+}
+
+/// One line: a user, or nothing if only a comment stands on it. What is wrong is
+/// told without a word of the line but the name: the rest may be a password that
+/// somebody wrote down.
+fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
+    let line = line.trim_ascii();
+    if line.is_empty() || line.starts_with(b"#") {
+        return Ok(None);
+    }
+    let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let Some((name, hash)) = line.split_once(':') else {
+        return Err("it is no user; write NAME:HASH, which --new-user NAME prints".to_owned());
+    };
+    if !is_name(name) {
+        return Err(format!(
+            "what stands in front of the colon is no name; write 1 to {MAX_USER_NAME} visible \
+             ASCII characters, none of them a comma or #"
+        ));
+    }
+    match PasswordHash::parse(hash) {
+        Ok(hash) => Ok(Some((name, hash))),
+        Err(why) => Err(format!(
+            "the hash of \"{name}\" {why}; --new-user prints a good line (or are these two lines in one?)"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cheap to check, and of nobody's password.
+    const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    fn users(text: &str) -> Result<Users, Vec<SyntaxError>> {
+        Users::parse(text.replace('@', HASH).as_bytes())
+    }
+
+    #[test]
+    fn every_good_form_is_understood() {
+        let longest = format!("{}:@", "n".repeat(255));
+        for (text, names) in [
+            ("", &[][..]),
+            ("# alice:x\n\n \t\n  # bob", &[]),
+            ("alice:@", &["alice"]),
+            ("alice:@\r\nbob:@\r\n", &["alice", "bob"]),
+            ("\u{FEFF}alice:@\n", &["alice"]),
+            ("  alice:@\t\n", &["alice"]),
+            ("ab-c=$_*\":@", &["ab-c=$_*\""]),
+            (&longest, &[&longest[..255]]),
+        ] {
+            let users = users(text).expect(text);
+            assert_eq!(users.len(), names.len(), "{text}");
+            assert!(
+                names.iter().all(|name| users.has(name.as_bytes())),
+                "{text}"
+            );
+            assert_eq!(users.dummy().is_some(), !names.is_empty());
+        }
+        assert!(Users::parse(b"# \xa4\xa4\n").is_ok());
+    }
+
+    #[test]
+    fn every_bad_line_is_told_and_nothing_of_it_repeated() {
+        let too_long = format!("{}:@", "n".repeat(256));
+        for (text, reason) in [
+            ("pass-word", "it is no user"),
+            (":@", "no name"),
+            ("pass word:@", "no name"),
+            ("pass\u{e9}:@", "no name"),
+            (&too_long, "no name"),
+            ("alice:pass-word", "hash of \"alice\" does not begin"),
+            ("alice:", "does not begin"),
+            ("alice: @", "does not begin"),
+            ("alice:@:pass", "is broken"),
+            ("alice:@ # pass", "is broken"),
+            ("alice:$argon2id$pass", "is broken"),
+            (
+                "alice:@\nbob:@\nalice:@",
+                "\"alice\" stands on line 1 already",
+            ),
+        ] {
+            let errors = users(text).expect_err(text);
+            let [error] = errors.as_slice() else {
+                panic!("{text}: {errors:?}")
+            };
+            assert_eq!(error.line, text.lines().count());
+            assert!(error.reason.contains(reason), "{text}: {error}");
+            assert!(!error.reason.contains("pass"), "{error}");
+        }
+        assert!(Users::parse(b"alice\xff:x").is_err());
+        let many = users(&"x\n".repeat(1000)).expect_err("bad lines");
+        assert_eq!(many.len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn no_hash_is_shown() {
+        let users = users("alice:@").expect("a user");
+        assert_eq!(format!("{users:?}"), "Users(1 user)");
+    }
+}

@@ -1,0 +1,114 @@
+//! The clock on the wall, by which `time=` is judged.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::rules::WeekTime;
+
+/// Tells the local weekday and time. Clones are cheap, and show the same.
+#[derive(Clone)]
+pub struct LocalClock(Arc<dyn Fn() -> WeekTime + Send + Sync>);
+
+impl LocalClock {
+    /// That of this machine, in the time zone which the variable `TZ` or, without
+    /// it, `/etc/localtime` names now; UTC if neither can be understood.
+    ///
+    /// To be called with a stack of a megabyte or more: understanding a time zone
+    /// takes much of it, and reading the clock later little.
+    pub fn local() -> LocalClock {
+        let zone = TimeZone::system();
+        LocalClock::showing(move || moment(SystemTime::now(), &zone))
+    }
+
+    /// One that shows whatever it is told to, for tests.
+    pub fn showing(moment: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
+        LocalClock(Arc::new(moment))
+    }
+
+    /// What it shows now.
+    pub fn now(&self) -> WeekTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for LocalClock {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "LocalClock({})", self.now())
+    }
+}
+
+/// What a clock in this zone shows at that time.
+fn moment(time: SystemTime, zone: &TimeZone) -> WeekTime {
+    // Out of range only far from the years in which this program runs.
+    let time = Timestamp::try_from(time).unwrap_or_default();
+    let local = zone.to_datetime(time);
+    let day = local.weekday().to_monday_zero_offset();
+    let [day, hour, minute] = [day, local.hour(), local.minute()].map(i8::unsigned_abs);
+    // All three are within their bounds.
+    WeekTime::new(day, hour, minute).unwrap_or(WeekTime::MONDAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a clock in this zone shows at a time given in UTC.
+    fn shows(zone: &str, utc: &str) -> String {
+        let time: Timestamp = utc.parse().expect(utc);
+        let zone = TimeZone::posix(zone).expect(zone);
+        moment(time.into(), &zone).to_string()
+    }
+
+    #[test]
+    fn the_same_hour_on_the_wall_in_summer_and_in_winter() {
+        // Berlin: summer time from the last Sunday of March to that of October.
+        let berlin = "CET-1CEST,M3.5.0,M10.5.0/3";
+        for (utc, wall) in [
+            ("2026-01-05T07:00:00Z", "mon/08:00"),
+            ("2026-07-06T06:00:00Z", "mon/08:00"),
+            // Forward over an hour that there is not.
+            ("2026-03-29T00:59:59Z", "sun/01:59"),
+            ("2026-03-29T01:00:00Z", "sun/03:00"),
+            // Back, through one hour twice.
+            ("2026-10-25T00:30:00Z", "sun/02:30"),
+            ("2026-10-25T01:30:00Z", "sun/02:30"),
+            ("2026-10-25T02:00:00Z", "sun/03:00"),
+            // Over midnight, which is also over the end of the week.
+            ("2026-07-05T21:59:59Z", "sun/23:59"),
+            ("2026-07-05T22:00:00Z", "mon/00:00"),
+        ] {
+            assert_eq!(shows(berlin, utc), wall, "{utc}");
+        }
+    }
+
+    #[test]
+    fn zones_on_both_sides_of_utc() {
+        let utc = "2026-11-21T12:34:56Z";
+        for (zone, wall) in [
+            ("UTC0", "sat/12:34"),
+            ("<+0545>-5:45", "sat/18:19"),
+            ("<-12>12", "sat/00:34"),
+            ("<+14>-14", "sun/02:34"),
+        ] {
+            assert_eq!(shows(zone, utc), wall, "{zone}");
+        }
+    }
+
+    #[test]
+    fn any_time_can_be_shown() {
+        let zone = TimeZone::UTC;
+        let century = std::time::Duration::from_secs(3_155_760_000);
+        assert_eq!(
+            moment(SystemTime::UNIX_EPOCH, &zone).to_string(),
+            "thu/00:00"
+        );
+        let far = moment(SystemTime::UNIX_EPOCH + century * 1000, &zone);
+        assert_eq!(far.to_string(), "thu/00:00");
+        let clock = LocalClock::showing(move || far);
+        assert_eq!(clock.clone().now(), far);
+    }
+}

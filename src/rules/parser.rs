@@ -1,0 +1,595 @@
+//! The text of `socks.conf` becomes rules, or a list of what is wrong with it.
+//!
+//! ```text
+//! permit|deny  MODE  [SRC-IP SRC-PORT]  DST-IP  [DST-PORT]  [OPTION...]   # comment
+//! ```
+//!
+//! One column after the mode is the destination address, two are destination
+//! address and port, three source address and port with the destination
+//! address, four all of them. Options are `user=`, `time=`, `ident` and `auth`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::evaluate::{Rule, Rules};
+use super::matchers::{AddressSet, CommandSet, DestinationSet, PortSet, UserSet, mask_v4, mask_v6};
+use super::schedule::Schedule;
+use crate::config::{MAX_ERRORS, SyntaxError};
+use crate::protocol::Host;
+use crate::protocol::socks4::MAX_USER;
+
+/// Longest part of a bad word that a message repeats.
+const MAX_QUOTE: usize = 60;
+
+/// Understands the bytes of a rules file. Comments, empty lines, tabs, CRLF, a
+/// byte order mark and a missing final newline are fine.
+///
+/// # Errors
+///
+/// The lines that are no rules, the first [`MAX_ERRORS`] of them; then no
+/// rule of the file may be used.
+pub fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
+    let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+    let mut rules = Vec::new();
+    let mut errors = Vec::new();
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line_number = index + 1;
+        match parse_line(line_number, line) {
+            Ok(rule) => rules.extend(rule),
+            Err(reason) => errors.push(SyntaxError {
+                line: line_number,
+                reason,
+            }),
+        }
+        if errors.len() == MAX_ERRORS {
+            break;
+        }
+    }
+    if errors.is_empty() {
+        Ok(Rules::new(rules))
+    } else {
+        Err(errors)
+    }
+}
+
+/// One line: a rule, or nothing if only a comment stands on it.
+fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
+    // The comment goes first: it may be in any encoding.
+    let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let Ok(code) = std::str::from_utf8(code) else {
+        return Err(format!("{} is not UTF-8 text", quote_bytes(code)));
+    };
+    let mut words = code.split_ascii_whitespace();
+    let Some(action) = words.next() else {
+        return Ok(None);
+    };
+    let permits = if action.eq_ignore_ascii_case("permit") {
+        true
+    } else if action.eq_ignore_ascii_case("deny") {
+        false
+    } else {
+        return Err(format!(
+            "a rule begins with permit or deny, not with {}",
+            quote(action)
+        ));
+    };
+    let modes = parse_modes(words.next())?;
+    let words: Vec<&str> = words.collect();
+    let options_begin = words.iter().position(|word| is_option(word));
+    let (columns, options) = words.split_at(options_begin.unwrap_or(words.len()));
+    let (source, source_ports, destination, destination_ports) = match *columns {
+        [destination] => ("-", "-", destination, "-"),
+        [destination, ports] => ("-", "-", destination, ports),
+        [source, source_ports, destination] => (source, source_ports, destination, "-"),
+        [source, source_ports, destination, ports] => (source, source_ports, destination, ports),
+        [] => return Err("the destination is missing; write - for any".to_owned()),
+        [_, _, _, _, fifth, ..] => {
+            return Err(format!(
+                "{} is one column too many; the longest form is \
+                 SRC-IP SRC-PORT DST-IP DST-PORT",
+                quote(fifth)
+            ));
+        }
+    };
+    let Options {
+        users,
+        hours,
+        ident,
+        auth,
+    } = parse_options(options)?;
+    if let Some(proof) = [(ident, "ident"), (auth, "auth")].iter().find(|it| it.0)
+        && !permits
+    {
+        return Err(format!(
+            "{} belongs to permit; to deny somebody needs no proof",
+            proof.1
+        ));
+    }
+    Ok(Some(Rule {
+        line: line_number,
+        permits,
+        modes,
+        source: parse_source(source)?,
+        source_ports: parse_ports(source_ports)?,
+        destination: parse_destination(destination)?,
+        destination_ports: parse_ports(destination_ports)?,
+        users: users.unwrap_or(UserSet::Any),
+        hours: hours.unwrap_or(Schedule::Always),
+        ident,
+        auth,
+    }))
+}
+
+/// The mode letters: `c` CONNECT, `b` BIND, `u` UDP, `-` all.
+fn parse_modes(word: Option<&str>) -> Result<CommandSet, String> {
+    let Some(word) = word else {
+        return Err("the mode is missing; write c, b, cb or - for any".to_owned());
+    };
+    if is_any(word) {
+        return Ok(CommandSet::ALL);
+    }
+    let mut modes = CommandSet {
+        connect: false,
+        bind: false,
+        udp: false,
+    };
+    for letter in word.chars() {
+        match letter.to_ascii_lowercase() {
+            'c' => modes.connect = true,
+            'b' => modes.bind = true,
+            'u' => modes.udp = true,
+            _ => {
+                return Err(format!(
+                    "{} is not a mode; write c (CONNECT), b (BIND), u (UDP), \
+                     several together, or - for any",
+                    quote(word)
+                ));
+            }
+        }
+    }
+    Ok(modes)
+}
+
+/// What may stand behind the columns, each once.
+#[derive(Default)]
+struct Options {
+    users: Option<UserSet>,
+    hours: Option<Schedule>,
+    ident: bool,
+    auth: bool,
+}
+
+/// The words reserved for options must not be mistaken for host names.
+fn is_option(word: &str) -> bool {
+    let is = |option: &str| word.eq_ignore_ascii_case(option);
+    is("ident") || is("auth") || word.contains('=')
+}
+
+fn parse_options(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options::default();
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let is_new = match key.to_ascii_lowercase().as_str() {
+            "user" => options.users.replace(parse_users(value)?).is_none(),
+            "time" => {
+                let hours = Schedule::parse(value);
+                let hours = hours.map_err(|why| format!("time={} {why}", quote(value)))?;
+                options.hours.replace(hours).is_none()
+            }
+            "ident" if key == *word => !std::mem::replace(&mut options.ident, true),
+            "auth" if key == *word => !std::mem::replace(&mut options.auth, true),
+            _ if is_option(word) => {
+                return Err(format!(
+                    "{} is no option; there are user=, time=, ident and auth",
+                    quote(word)
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "{} stands behind an option; the columns come first",
+                    quote(word)
+                ));
+            }
+        };
+        if !is_new {
+            return Err(format!(
+                "{} repeats an option; write each once",
+                quote(word)
+            ));
+        }
+    }
+    Ok(options)
+}
+
+/// `alice,bob`: what requests have as their user id.
+fn parse_users(names: &str) -> Result<UserSet, String> {
+    let mut users = Vec::new();
+    for name in names.split(',') {
+        let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
+        if name.is_empty() || name.len() > MAX_USER || !is_visible {
+            return Err(format!(
+                "user={} is no list of users; write user=alice,bob, each of 1 to {MAX_USER} \
+                 visible ASCII characters",
+                quote(names)
+            ));
+        }
+        if is_any(name) {
+            return Err("for any user, leave user= out".to_owned());
+        }
+        users.push(name.to_owned());
+    }
+    Ok(UserSet::Among(users.into()))
+}
+
+fn is_any(word: &str) -> bool {
+    word == "-" || word == "*"
+}
+
+fn parse_source(word: &str) -> Result<AddressSet, String> {
+    match parse_addresses(word)? {
+        Some(addresses) => Ok(addresses),
+        None => Err(format!(
+            "{} is not a source address; write one address, a prefix as 140.113., \
+             a range as 10.0.0.0/8, or - for any",
+            quote(word)
+        )),
+    }
+}
+
+fn parse_destination(word: &str) -> Result<DestinationSet, String> {
+    if let Some(addresses) = parse_addresses(word)? {
+        return Ok(DestinationSet::AddressSet(addresses));
+    }
+    let (domain, below) = match word.strip_prefix("*.") {
+        Some(domain) => (domain, true),
+        None => (word, false),
+    };
+    match (Host::from_name(domain.as_bytes()), below) {
+        (Host::Name(name), false) => Ok(DestinationSet::Name(name)),
+        (Host::Name(name), true) => Ok(DestinationSet::Below(name)),
+        _ => Err(format!(
+            "{} is not a destination; write one address, a prefix as 140.113., a range \
+             as 10.0.0.0/8, a host name, *.domain, or - for any",
+            quote(word)
+        )),
+    }
+}
+
+/// Any of the address forms; `None` if the word is not meant as an address.
+fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> {
+    if is_any(word) {
+        return Ok(Some(AddressSet::Any));
+    }
+    if let Ok(address) = word.parse::<IpAddr>() {
+        return Ok(Some(match address {
+            IpAddr::V4(first) => AddressSet::V4 { first, bits: 32 },
+            IpAddr::V6(first) => canonical_v6(first, 128),
+        }));
+    }
+    if let Some((address, bits)) = word.split_once('/') {
+        return parse_range(word, address, bits).map(Some);
+    }
+    Ok(parse_prefix(word))
+}
+
+/// `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
+fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, String> {
+    let not_a_range = || {
+        format!(
+            "{} is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32",
+            quote(word)
+        )
+    };
+    let all_digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
+    let address: IpAddr = address.parse().map_err(|_| not_a_range())?;
+    let bits: u8 = bits.parse().map_err(|_| not_a_range())?;
+    let (first, range) = match address {
+        IpAddr::V4(address) if bits <= 32 && all_digits => {
+            let first = Ipv4Addr::from_bits(address.to_bits() & mask_v4(bits));
+            (IpAddr::V4(first), AddressSet::V4 { first, bits })
+        }
+        IpAddr::V6(address) if bits <= 128 && all_digits => {
+            let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
+            (IpAddr::V6(first), canonical_v6(first, bits))
+        }
+        _ => return Err(not_a_range()),
+    };
+    if first != address {
+        return Err(format!(
+            "{address}/{bits} does not begin its range; write {first}/{bits} or {address} alone"
+        ));
+    }
+    Ok(range)
+}
+
+/// What is judged as IPv4 (`::ffff:1.2.3.4`) must be so in a rule as well, or
+/// the rule would never match.
+fn canonical_v6(first: Ipv6Addr, bits: u8) -> AddressSet {
+    match (first.to_ipv4_mapped(), bits.checked_sub(96)) {
+        (Some(first), Some(bits)) => AddressSet::V4 { first, bits },
+        _ => AddressSet::V6 { first, bits },
+    }
+}
+
+/// `140.113.` or `140.113.*.*`: whole numbers from the left.
+fn parse_prefix(word: &str) -> Option<AddressSet> {
+    let mut parts: Vec<&str> = word.split('.').collect();
+    if let [_, .., ""] = parts.as_slice() {
+        parts.pop();
+        if parts.len() > 3 {
+            return None;
+        }
+    } else {
+        if parts.len() != 4 {
+            return None;
+        }
+        while parts.last() == Some(&"*") {
+            parts.pop();
+        }
+    }
+    let bits = u8::try_from(parts.len() * 8).ok()?;
+    parts.resize(4, "0");
+    let first = parts.join(".").parse().ok()?;
+    Some(AddressSet::V4 { first, bits })
+}
+
+/// `-`, `80`, `80,443`, `8000-8999`, or several of these with commas.
+fn parse_ports(word: &str) -> Result<PortSet, String> {
+    if is_any(word) {
+        return Ok(PortSet::Any);
+    }
+    let not_ports = || {
+        format!(
+            "{} is not a port list; write 80, 80,443, 8000-8999, or - for any",
+            quote(word)
+        )
+    };
+    let port = |text: &str| match text.as_bytes() {
+        [b'0'..=b'9', ..] => text.parse::<u16>().map_err(|_| not_ports()),
+        _ => Err(not_ports()),
+    };
+    let mut ranges = Vec::new();
+    for part in word.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = port(first)?..=port(last)?;
+        if range.is_empty() {
+            return Err(format!("the ports {} end before they begin", quote(part)));
+        }
+        ranges.push(range);
+    }
+    Ok(PortSet::Among(ranges.into()))
+}
+
+/// A word of the file, fit for a message: escaped, and cut where it is long.
+fn quote(word: &str) -> String {
+    quote_bytes(word.as_bytes())
+}
+
+fn quote_bytes(bytes: &[u8]) -> String {
+    match bytes.get(..MAX_QUOTE) {
+        Some(front) if bytes.len() > MAX_QUOTE => format!("\"{}...\"", front.escape_ascii()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line as understood, in the full form.
+    fn understood(line: &str) -> String {
+        match parse(line.as_bytes()) {
+            Ok(rules) => {
+                let shown: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                shown.join("; ")
+            }
+            Err(errors) => panic!("{line}: {errors:?}"),
+        }
+    }
+
+    #[test]
+    fn f06_f13_every_good_form_is_understood() {
+        for (line, meaning) in [
+            // From the project sheet and the notes.
+            ("permit c - - - -", "permit c - - - -"),
+            ("permit b - - - -", "permit b - - - -"),
+            (
+                "permit c - - 140.113. - # [NCTU only]",
+                "permit c - - 140.113.0.0/16 -",
+            ),
+            ("permit c 140.113.*.*", "permit c - - 140.113.0.0/16 -"),
+            ("permit b *.*.*.*", "permit b - - 0.0.0.0/0 -"),
+            // Columns: one, two, three, four.
+            ("deny c 1.2.3.4", "deny   c - - 1.2.3.4 -"),
+            ("deny c 1.2.3.4 80", "deny   c - - 1.2.3.4 80"),
+            ("deny c 10. 5 1.2.3.4", "deny   c 10.0.0.0/8 5 1.2.3.4 -"),
+            (
+                "deny c 10. 5 1.2.3.4 80",
+                "deny   c 10.0.0.0/8 5 1.2.3.4 80",
+            ),
+            // CommandSet.
+            ("permit cb -", "permit cb - - - -"),
+            ("permit BC -", "permit cb - - - -"),
+            ("permit u -", "permit u - - - -"),
+            ("permit cbu -", "permit - - - - -"),
+            ("permit * *", "permit - - - - -"),
+            ("PERMIT - -", "permit - - - - -"),
+            // AddressSet.
+            ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.*.*.*", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 10.0.0.0/8", "permit c - - 10.0.0.0/8 -"),
+            ("permit c 1.2.3.4/32", "permit c - - 1.2.3.4 -"),
+            ("permit c 0.0.0.0/0", "permit c - - 0.0.0.0/0 -"),
+            ("permit c ::1", "permit c - - ::1 -"),
+            ("permit c ::/0", "permit c - - ::/0 -"),
+            ("permit c 2001:db8::/32", "permit c - - 2001:db8::/32 -"),
+            ("permit c ::ffff:1.2.3.4", "permit c - - 1.2.3.4 -"),
+            ("deny c ::ffff:a00:0/104", "deny   c - - 10.0.0.0/8 -"),
+            ("deny c ::ffff:0:0/96", "deny   c - - 0.0.0.0/0 -"),
+            ("permit c ::fffe:0:0/95", "permit c - - ::fffe:0:0/95 -"),
+            // Names.
+            (
+                "permit c WWW.Example.org.",
+                "permit c - - www.example.org -",
+            ),
+            ("permit c *.example.org 80", "permit c - - *.example.org 80"),
+            ("permit c localhost", "permit c - - localhost -"),
+            // PortSet.
+            (
+                "permit c - 80,443,8000-8999",
+                "permit c - - - 80,443,8000-8999",
+            ),
+            ("permit c - 0-65535", "permit c - - - 0-65535"),
+            ("permit c - 7-7", "permit c - - - 7"),
+            // Options.
+            (
+                "permit c - user=alice,Bob.2",
+                "permit c - - - - user=alice,Bob.2",
+            ),
+            (
+                "permit c - time=MON-fri/8:00-18:00",
+                "permit c - - - - time=mon-fri/08:00-18:00",
+            ),
+            ("permit c - 80 IDENT", "permit c - - - 80 ident"),
+            ("permit c - 80 Auth", "permit c - - - 80 auth"),
+            (
+                "permit c - auth ident user=a",
+                "permit c - - - - user=a ident auth",
+            ),
+            (
+                "permit c 10. - a.org 80 ident TIME=22:00-06:00 User=u",
+                "permit c 10.0.0.0/8 - a.org 80 user=u time=mon-sun/22:00-06:00 ident",
+            ),
+            ("deny - - user==", "deny   - - - - - user=="),
+            // Layout.
+            ("", ""),
+            ("# permit c -", ""),
+            ("   \t  ", ""),
+            ("\tpermit\tc\t-\r", "permit c - - - -"),
+            ("permit c -#comment", "permit c - - - -"),
+            ("\u{FEFF}permit c -", "permit c - - - -"),
+            (
+                "permit c 1.\r\n\r\ndeny b 2.\r\n",
+                "permit c - - 1.0.0.0/8 -; deny   b - - 2.0.0.0/8 -",
+            ),
+        ] {
+            assert_eq!(understood(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_shown_in_full_is_understood_as_itself() {
+        for line in [
+            "permit c 10. 1-5 *.a.org 80,90-99",
+            "deny - ::1 - 2001:db8::/32 -",
+            "permit c - time=sat-mon/8:00-9:00,23:00-1:00 ident user=b,a",
+        ] {
+            let shown = understood(line);
+            assert_eq!(understood(&shown), shown);
+        }
+    }
+
+    #[test]
+    fn f06_every_bad_form_is_refused_with_a_reason() {
+        for (line, reason) in [
+            ("allow c -", "permit or deny"),
+            ("permit", "mode is missing"),
+            ("permit c", "destination is missing"),
+            ("permit x -", "not a mode"),
+            ("permit c- -", "not a mode"),
+            ("permit 140.113.", "not a mode"),
+            ("permit c - - - - -", "too many"),
+            ("permit c 256.1.1.1", "not a destination"),
+            ("permit c 1.2.3", "not a destination"),
+            ("permit c 140.113", "not a destination"),
+            ("permit c 01.2.3.4", "not a destination"),
+            ("permit c -1.2.3.4", "not a destination"),
+            ("permit c 1*.2.3.4", "not a destination"),
+            ("permit c 14?.1.1.1", "not a destination"),
+            ("permit c *.*", "not a destination"),
+            ("permit c 1.*.3.*", "not a destination"),
+            ("permit c *.1.2.3", "not a destination"),
+            ("permit c 1.2.3.4.", "not a destination"),
+            ("permit c .", "not a destination"),
+            ("permit c ..", "not a destination"),
+            ("permit c a..b", "not a destination"),
+            ("permit c *.", "not a destination"),
+            ("permit c a.*.org", "not a destination"),
+            ("permit c http://a.org", "not an address range"),
+            ("permit c 1.2.3.4/33", "not an address range"),
+            ("permit c 1.2.3.4/", "not an address range"),
+            ("permit c 1.2.3.4/+8", "not an address range"),
+            ("permit c ::/129", "not an address range"),
+            ("permit c 10./8", "not an address range"),
+            ("permit c 10.0.0.5/8", "write 10.0.0.0/8"),
+            ("permit c 2001:db8::1/32", "write 2001:db8::/32"),
+            ("permit c a.org - -", "not a source"),
+            ("permit c *.org - -", "not a source"),
+            ("permit c - 65536", "not a port list"),
+            ("permit c - -5", "not a port list"),
+            ("permit c - 5-", "not a port list"),
+            ("permit c - +5", "not a port list"),
+            ("permit c - 80,", "not a port list"),
+            ("permit c - http", "not a port list"),
+            ("permit c - 1-2-3", "not a port list"),
+            ("permit c - 9-8", "end before they begin"),
+            ("deny c - auth", "auth belongs to permit"),
+            ("permit c - auth Auth", "write each once"),
+            ("permit c - auth 80", "the columns come first"),
+            ("permit c - auth=x", "no option"),
+            ("permit c - ident=yes", "no option"),
+            ("deny c - ident", "ident belongs to permit"),
+            ("permit c - ident ident", "write each once"),
+            ("permit c - user=a user=b", "write each once"),
+            ("permit c - group=wheel", "no option"),
+            ("permit c ident", "destination is missing"),
+            ("permit c - ident 80", "the columns come first"),
+            ("permit c user=a -", "destination is missing"),
+            ("permit c - user=", "no list of users"),
+            ("permit c - user=a,,b", "no list of users"),
+            ("permit c - user=\u{e9}", "no list of users"),
+            ("permit c - user=*", "leave user= out"),
+            ("permit c - time=", "not a time of the week"),
+            ("permit c - time=mon", "names days without hours"),
+            ("permit c - time=8:00-8:00", "write 00:00-24:00"),
+            ("permit c - time=8-18", "not a time of the week"),
+            ("permit c \u{0}", "\\x00"),
+            ("permit c \u{1b}[2J", "\\x1b"),
+        ] {
+            let errors = parse(line.as_bytes()).expect_err(line);
+            let [error] = errors.as_slice() else {
+                panic!("{line}: {errors:?}")
+            };
+            assert_eq!(error.line, 1);
+            assert!(error.reason.contains(reason), "{line}: {error}");
+            assert!(
+                error
+                    .reason
+                    .bytes()
+                    .all(|byte| (0x20..0x7F).contains(&byte))
+            );
+        }
+    }
+
+    #[test]
+    fn f06_bytes_that_are_no_text_are_refused_outside_comments() {
+        assert!(parse(b"permit c \xff\xfe").is_err());
+        assert_eq!(
+            parse(b"permit c - # \xa4\xa4\xa4\xe5").map(|r| r.len()),
+            Ok(1)
+        );
+        let long = [b"permit c ".as_slice(), &[b'x'; 1_000_000]].concat();
+        let errors = parse(&long).expect_err("too long a name");
+        assert!(errors[0].reason.len() < 300);
+    }
+
+    #[test]
+    fn f06_every_mistake_is_told_with_its_line() {
+        let errors = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [2, 5]);
+        let errors = parse(&b"foo\n".repeat(1_000_000)).expect_err("bad lines");
+        assert_eq!(errors.len(), MAX_ERRORS);
+    }
+}

@@ -1,0 +1,3 @@
+//! Sessions and the registry that knows them.
+
+pub(crate) mod registry;

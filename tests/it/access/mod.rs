@@ -1,0 +1,7 @@
+//! Who may do what: rules, users, IDENT, login.
+
+mod enforce;
+mod ident;
+mod login;
+mod rules_reload;
+mod users_and_hours;

@@ -1,0 +1,894 @@
+//! UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
+
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket,
+};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+};
+use threadsocks::client;
+use threadsocks::protocol::socks5::{Greeting, MethodSelection, Reply, Request, UdpHeader};
+use threadsocks::protocol::{Command, Destination, Host, ReplyError};
+
+use crate::support::dns_server::{Answer, NameServer, addresses};
+use crate::support::endpoints::{
+    Origin, at, dial, dial_from, finish, free_ports, named, read_all, read_exactly, reset, write,
+};
+use crate::support::netns::alone;
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::wait::{PATIENCE, until};
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// A socket on this address, that waits for long but not for ever.
+fn socket_on(ip: impl Into<IpAddr>) -> UdpSocket {
+    let socket = UdpSocket::bind((ip.into(), 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn address_of(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
+
+/// What comes next, and from where.
+fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_535];
+    let (count, from) = socket.recv_from(&mut buffer).expect("a datagram");
+    buffer.truncate(count);
+    (buffer, from)
+}
+
+/// Data with a header in front.
+fn wrapped(target: &Destination, data: &[u8]) -> Vec<u8> {
+    let header = UdpHeader {
+        fragment: 0,
+        target: target.clone(),
+    };
+    [&header.encode()[..], data].concat()
+}
+
+/// Everything a client of an association has.
+struct Client {
+    control: TcpStream,
+    socket: UdpSocket,
+    /// Where its datagrams go.
+    relay: SocketAddr,
+}
+
+/// Asks for an association, and says from where the datagrams will come.
+fn ask(control: &TcpStream, announced: SocketAddr) -> Reply {
+    let greeting = Greeting { methods: vec![0] };
+    let request = Request {
+        command: Command::Associate,
+        target: at(announced),
+    };
+    write(control, &[greeting.encode(), request.encode()].concat());
+    let mut stream = std::io::BufReader::with_capacity(1, control);
+    MethodSelection::read(&mut stream).expect("a choice");
+    Reply::read(&mut stream).expect("a reply")
+}
+
+fn nowhere() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, 0).into()
+}
+
+impl Client {
+    fn of(proxy: &Proxy) -> Client {
+        Client::over(dial(proxy.address()))
+    }
+
+    fn over(control: TcpStream) -> Client {
+        Client::granted(control).expect("granted")
+    }
+
+    fn granted(control: TcpStream) -> Option<Client> {
+        let reply = ask(&control, nowhere());
+        reply.outcome.ok()?;
+        let ip = reply.bound.host.address().expect("an address");
+        let socket = socket_on(control.local_addr().unwrap().ip());
+        let relay = SocketAddr::new(ip, reply.bound.port);
+        Some(Client {
+            control,
+            socket,
+            relay,
+        })
+    }
+
+    fn send_raw(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.relay).unwrap();
+    }
+
+    fn send(&self, target: &Destination, data: &[u8]) {
+        self.send_raw(&wrapped(target, data));
+    }
+
+    fn receive(&self) -> (Destination, Vec<u8>) {
+        let (datagram, from) = receive(&self.socket);
+        assert_eq!(from, self.relay);
+        let (header, data) = UdpHeader::split(&datagram).expect("a header");
+        assert_eq!(header.fragment, 0);
+        (header.target, data.to_vec())
+    }
+
+    /// What was sent before this and not dropped has come there before this.
+    fn reaches(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
+        self.send(&at(address_of(origin)), data);
+        let (received, from) = receive(origin);
+        assert_eq!(received, data);
+        from
+    }
+}
+
+/// The far end, on loopback.
+fn origin() -> UdpSocket {
+    socket_on(LOCALHOST)
+}
+
+/// Ends the association, and tells the line about it.
+fn told(proxy: &Proxy, client: Client) -> String {
+    let address = client.control.local_addr().unwrap();
+    drop(client);
+    proxy.says(&format!("client={address} "))
+}
+
+/// The association is over: its socket is gone.
+fn ends(proxy: &Proxy, relay: SocketAddr) {
+    let began = Instant::now();
+    until("the end of the association", || {
+        (!proxy.takes_datagrams_on(relay.port())).then_some(())
+    });
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+fn open() -> Proxy {
+    Proxy::start(PERMIT_ALL, &["-v"])
+}
+
+#[test]
+fn datagrams_go_there_and_back_by_address_and_name() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let origin = origin();
+    let port = address_of(&origin).port();
+    for target in [at(address_of(&origin)), named("localhost", port)] {
+        client.send(&target, b"there");
+        let (data, from) = receive(&origin);
+        assert_eq!(data, b"there");
+        origin.send_to(b"back", from).unwrap();
+        assert_eq!(
+            client.receive(),
+            (at(address_of(&origin)), b"back".to_vec())
+        );
+    }
+    let block = proxy.block_for(client.control.local_addr().unwrap());
+    assert_eq!(block.summary(), "0.0.0.0:0 UDP ASSOCIATE Accept");
+    // Whoever sends something on the connection itself is not heard.
+    write(&client.control, &[5; 100_000]);
+    client.reaches(&origin, b"still there");
+    let line = told(&proxy, client);
+    assert!(
+        line.contains("command=UDP ASSOCIATE target=0.0.0.0:0"),
+        "{line}"
+    );
+    // Each with a header of ten bytes, as the name stands for an address of IPv4.
+    let up = (10 + 5) + (10 + 5) + (10 + 11);
+    assert!(
+        line.contains(&format!("up={up} down=28 denied=0 dropped=0 ")),
+        "{line}"
+    );
+    proxy.finish();
+}
+
+#[test]
+fn u01_only_the_client_s_address_may_send() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let origin = origin();
+    let stranger = socket_on([127, 0, 0, 2]);
+    let forged = wrapped(&at(address_of(&origin)), b"forged");
+    // Before the first datagram of the client's own.
+    stranger.send_to(&forged, client.relay).unwrap();
+    let outer = client.reaches(&origin, b"first");
+    // And after it.
+    stranger.send_to(&forged, client.relay).unwrap();
+    client.reaches(&origin, b"second");
+    origin.send_to(b"back", outer).unwrap();
+    assert_eq!(client.receive().1, b"back");
+    told(&proxy, client);
+    proxy.finish();
+}
+
+#[test]
+fn u02_it_listens_where_the_client_has_reached_it() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
+    for ip in [[127, 0, 0, 1], [127, 0, 0, 5]].map(Ipv4Addr::from) {
+        let client = Client::over(dial((ip, proxy.port()).into()));
+        assert_eq!(client.relay.ip(), ip);
+        // Its port is free elsewhere.
+        let elsewhere = SocketAddr::from(([127, 0, 0, 6], client.relay.port()));
+        UdpSocket::bind(elsewhere).expect("a free port");
+        UdpSocket::bind(client.relay).expect_err("its own port");
+    }
+    proxy.finish();
+    let proxy = Proxy::start(PERMIT_ALL, &["--advertise", "192.0.2.1"]);
+    let client = Client::of(&proxy);
+    assert_eq!(client.relay.ip(), Ipv4Addr::new(192, 0, 2, 1));
+    drop(client);
+    proxy.finish();
+    let port = free_ports(1);
+    let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &format!("{port}-{port}")]);
+    let client = Client::of(&proxy);
+    assert_eq!(client.relay.port(), port);
+    let other = ask(&dial(proxy.address()), nowhere());
+    assert_eq!(other.outcome, Err(ReplyError::Rejected));
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn u03_the_first_datagram_fixes_the_port() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let origin = origin();
+    client.reaches(&origin, b"first");
+    let other = socket_on(LOCALHOST);
+    let forged = wrapped(&at(address_of(&origin)), b"forged");
+    other.send_to(&forged, client.relay).unwrap();
+    client.reaches(&origin, b"second");
+    told(&proxy, client);
+
+    // Who announces a port has fixed it.
+    let control = dial(proxy.address());
+    let socket = socket_on(LOCALHOST);
+    let reply = ask(&control, address_of(&socket));
+    let relay = (LOCALHOST, reply.bound.port).into();
+    other.send_to(&forged, relay).unwrap();
+    let client = Client {
+        control,
+        socket,
+        relay,
+    };
+    client.reaches(&origin, b"announced");
+    let line = told(&proxy, client);
+    assert!(line.contains("dropped=1 "), "{line}");
+    proxy.finish();
+}
+
+/// Datagrams look at the rules once a millisecond, and so they may be judged by
+/// those of a millisecond ago.
+fn outlive_the_last_look() {
+    let began = Instant::now();
+    until("the end of a millisecond", || {
+        (began.elapsed() > Duration::from_millis(2)).then_some(())
+    });
+}
+
+#[test]
+fn u04_every_datagram_is_judged() {
+    let (permitted, denied) = (origin(), origin());
+    let port = address_of(&permitted).port();
+    let rules = format!("permit u - - 127.0.0.0/8 {port}\npermit u localhost\n");
+    let proxy = Proxy::start(&rules, &["-v"]);
+    let client = Client::of(&proxy);
+    client.send(&at(address_of(&denied)), b"no");
+    client.reaches(&permitted, b"yes");
+    // By its name, the other one may be reached too.
+    client.send(&named("localhost", address_of(&denied).port()), b"by name");
+    assert_eq!(receive(&denied).0, b"by name");
+    // The rules change, and a millisecond later all is judged by the new ones.
+    proxy.settle_rules();
+    std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
+    outlive_the_last_look();
+    client.send(&at(address_of(&permitted)), b"no");
+    client.send(&named("localhost", port), b"no");
+    let elsewhere = socket_on([127, 0, 0, 2]);
+    client.reaches(&elsewhere, b"yes");
+    let line = told(&proxy, client);
+    assert!(line.contains("denied=3 dropped=0 "), "{line}");
+    // Rules about names alone, and about no address, permit some datagrams too.
+    std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
+    let by_name = Client::of(&proxy);
+    by_name.send(&at(address_of(&permitted)), b"no");
+    by_name.send(&named("localhost", port), b"by name");
+    assert_eq!(receive(&permitted).0, b"by name");
+    drop(by_name);
+    // Whom the rules permit no datagram at all gets no association.
+    std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
+    let refused = ask(&dial(proxy.address()), nowhere());
+    assert_eq!(refused.outcome, Err(ReplyError::NotAllowed));
+    proxy.finish();
+}
+
+/// The name in a request for an association is the client's own, not one that it
+/// wants to send to.
+#[test]
+fn u04_the_name_in_the_request_is_no_destination() {
+    for options in [&[][..], &["--enforce"]] {
+        let proxy = Proxy::start("deny u evil.test\npermit u localhost\n", options);
+        for name in ["evil.test", "localhost"] {
+            let control = dial(proxy.address());
+            let request = Request {
+                command: Command::Associate,
+                target: named(name, 0),
+            };
+            write(&control, &[vec![5, 1, 0], request.encode()].concat());
+            let mut stream = std::io::BufReader::with_capacity(1, &control);
+            MethodSelection::read(&mut stream).expect("a choice");
+            let reply = Reply::read(&mut stream).expect("a reply");
+            assert_eq!(reply.outcome, Ok(()), "{name} {options:?}");
+        }
+        proxy.finish();
+    }
+}
+
+/// Who was sent something is heard only as long as that would be permitted.
+#[test]
+fn u04_answers_are_judged_too() {
+    let (first, second) = (origin(), origin());
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let client = Client::of(&proxy);
+    let outer = client.reaches(&first, b"hello");
+    client.reaches(&second, b"hello");
+    proxy.settle_rules();
+    let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
+    std::fs::write(proxy.config(), rules).unwrap();
+    outlive_the_last_look();
+    first.send_to(b"denied", outer).unwrap();
+    second.send_to(b"permitted", outer).unwrap();
+    assert_eq!(client.receive().1, b"permitted");
+    let line = told(&proxy, client);
+    assert!(line.contains("dropped=1 "), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn u05_what_is_no_datagram_of_the_protocol_is_dropped() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let origin = origin();
+    let good = wrapped(&at(address_of(&origin)), b"x");
+    let mut bad: Vec<Vec<u8>> = (0..10).map(|length| good[..length].to_vec()).collect();
+    // RSV, FRAG, ATYP.
+    for (place, byte) in [
+        (0, 1),
+        (1, 1),
+        (2, 1),
+        (2, 0x80),
+        (3, 0),
+        (3, 2),
+        (3, 5),
+        (3, 255),
+    ] {
+        let mut datagram = good.clone();
+        datagram[place] = byte;
+        bad.push(datagram);
+    }
+    // A name that is longer than the datagram, an empty one, one with a zero
+    // byte, an address as a name that only the C library would take for one.
+    for name in [&b"\xffshort"[..], b"\x00", b"\x03a\x00b", b"\x05127.1"] {
+        bad.push([&[0, 0, 0, 3], name, &[0, 80], b"x"].concat());
+    }
+    bad.push([0; 65_507].to_vec());
+    bad.push([0xFF; 65_507].to_vec());
+    for datagram in &bad {
+        client.send_raw(datagram);
+        client.reaches(&origin, b"it lives");
+    }
+    let line = told(&proxy, client);
+    assert!(
+        line.contains(&format!("denied=0 dropped={} ", bad.len())),
+        "{line}"
+    );
+    proxy.finish();
+}
+
+#[test]
+fn u06_it_ends_with_its_connection() {
+    let proxy = open();
+    let origin = origin();
+    let ends_properly = |control| {
+        finish(&control);
+        Some(control)
+    };
+    let breaks_off = |control| {
+        reset(control);
+        None
+    };
+    for end in [
+        ends_properly,
+        breaks_off as fn(TcpStream) -> Option<TcpStream>,
+    ] {
+        let client = Client::of(&proxy);
+        client.reaches(&origin, b"it lives");
+        let half_open = end(client.control);
+        ends(&proxy, client.relay);
+        drop(half_open);
+    }
+    proxy.finish();
+}
+
+/// Also while the server is busy with datagrams of that very client.
+#[test]
+fn u06_a_flood_does_not_keep_it_alive() {
+    let proxy = open();
+    let origin = origin();
+    let client = Client::of(&proxy);
+    client.reaches(&origin, b"it lives");
+    let datagram = wrapped(&at(address_of(&origin)), &[0; 100]);
+    let (socket, relay) = (client.socket.try_clone().unwrap(), client.relay);
+    let flood = thread::spawn(move || {
+        // Until nobody is there any more.
+        socket.connect(relay).unwrap();
+        while socket.send(&datagram).is_ok() {}
+    });
+    finish(&client.control);
+    ends(&proxy, relay);
+    flood.join().unwrap();
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn u07_only_hosts_that_were_sent_something_may_answer() {
+    let (first, second, third) = (origin(), origin(), socket_on([127, 0, 0, 3]));
+    let port = address_of(&second).port();
+    let rules = format!(
+        "permit u - - 127.0.0.1 {}\npermit u - - 127.0.0.1 {port}\n",
+        address_of(&first).port()
+    );
+    let proxy = Proxy::start(&rules, &["-v"]);
+    let client = Client::of(&proxy);
+    let outer = client.reaches(&first, b"hello");
+    // Never heard of.
+    third.send_to(b"stranger", outer).unwrap();
+    // Another port of the same host, where nothing may be sent to.
+    origin().send_to(b"denied", outer).unwrap();
+    // And one to which the client might send something.
+    second.send_to(b"as TFTP does", outer).unwrap();
+    assert_eq!(
+        client.receive(),
+        (at(address_of(&second)), b"as TFTP does".to_vec())
+    );
+    let line = told(&proxy, client);
+    assert!(line.contains("dropped=2 "), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let other = Client::of(&proxy);
+    let origin = origin();
+    let impossible = [
+        "255.255.255.255:9",
+        "224.0.0.251:5353",
+        "[ff02::fb]:5353",
+        "0.0.0.0:9",
+        "[::]:9",
+        "127.0.0.1:0",
+        "240.0.0.1:9",
+        "[2002:7f00:1::]:9",
+        "[64:ff9b::7f00:1]:9",
+    ];
+    for address in impossible {
+        client.send(&at(address.parse().unwrap()), b"x");
+    }
+    let forged = wrapped(&at(address_of(&origin)), b"around");
+    client.send(&at(client.relay), &forged);
+    client.send(&at(other.relay), &forged);
+    client.reaches(&origin, b"it lives");
+    let line = told(&proxy, client);
+    let count = impossible.len() + 2;
+    assert!(
+        line.contains(&format!("denied=0 dropped={count} ")),
+        "{line}"
+    );
+    drop(other);
+    proxy.finish();
+}
+
+#[test]
+fn u07_silence_ends_it() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--udp-timeout", "1s"]);
+    let client = Client::of(&proxy);
+    let origin = origin();
+    // An empty datagram is a sign of life as well, in either direction.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let outer = client.reaches(&origin, b"");
+        origin.send_to(b"", outer).unwrap();
+        client.receive();
+    }
+    assert_eq!(read_all(&client.control), b"");
+    ends(&proxy, client.relay);
+    let line = told(&proxy, client);
+    assert!(line.contains("ending=\"idle for too long\""), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn u08_each_address_is_told_in_its_own_family() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    for origin in [socket_on(LOCALHOST), socket_on(Ipv6Addr::LOCALHOST)] {
+        let outer = client.reaches(&origin, b"there");
+        origin.send_to(b"back", outer).unwrap();
+        assert_eq!(client.receive().0, at(address_of(&origin)));
+    }
+    // IPv4 in IPv6's clothes is IPv4.
+    let origin = origin();
+    let mapped = LOCALHOST.to_ipv6_mapped().into();
+    let mapped = SocketAddr::new(mapped, address_of(&origin).port());
+    client.send(&at(mapped), b"there");
+    origin.send_to(b"back", receive(&origin).1).unwrap();
+    assert_eq!(client.receive().0, at(address_of(&origin)));
+    drop(client);
+    proxy.finish();
+    // A client that comes by IPv6 gets its socket there.
+    let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::", "--advertise", "192.0.2.1"]);
+    let client = Client::over(dial((Ipv6Addr::LOCALHOST, proxy.port()).into()));
+    assert_eq!(client.relay.ip(), Ipv6Addr::LOCALHOST);
+    let outer = client.reaches(&origin, b"there");
+    origin.send_to(b"back", outer).unwrap();
+    assert_eq!(client.receive().0, at(address_of(&origin)));
+    drop(client);
+    // And one by IPv4 at the same port, one of IPv4.
+    let control = dial((LOCALHOST, proxy.port()).into());
+    let reply = ask(&control, nowhere());
+    assert_eq!(
+        reply.bound.host,
+        Host::Address(Ipv4Addr::new(192, 0, 2, 1).into())
+    );
+    drop(control);
+    proxy.finish();
+}
+
+#[test]
+fn u09_errors_and_sizes_end_nothing() {
+    let proxy = open();
+    let client = Client::of(&proxy);
+    let origin = origin();
+    // Nobody is there, which the system tells us.
+    client.send(&at((LOCALHOST, 1).into()), b"x");
+    let outer = client.reaches(&origin, b"");
+    origin.send_to(b"", outer).unwrap();
+    assert_eq!(client.receive().1, b"");
+    // The longest there are: 65,507 bytes with the header.
+    let longest = vec![7; 65_507 - 10];
+    client.reaches(&origin, &longest);
+    origin.send_to(&longest, outer).unwrap();
+    assert_eq!(client.receive().1, longest);
+    // Too long for the way back.
+    origin.send_to(&[7; 65_507], outer).unwrap();
+    origin.send_to(b"it lives", outer).unwrap();
+    assert_eq!(client.receive().1, b"it lives");
+    // The client is not there for a moment.
+    let Client {
+        control,
+        socket,
+        relay,
+    } = client;
+    let here = address_of(&socket);
+    drop(socket);
+    for _ in 0..3 {
+        origin.send_to(b"lost", outer).unwrap();
+    }
+    let socket = until("its own port again", || UdpSocket::bind(here).ok());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = Client {
+        control,
+        socket,
+        relay,
+    };
+    client.reaches(&origin, b"again");
+    let line = told(&proxy, client);
+    assert!(line.contains("denied=0 dropped="), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
+    alone(|network| {
+        network.resolver_waits(30);
+        let names = NameServer::with(|asked| match asked.name.as_str() {
+            "good.test" => addresses(&["127.0.0.1"]),
+            "none.test" => addresses(&[]),
+            _ => Answer::Silence,
+        });
+        let mut proxy = open();
+        let client = Client::of(&proxy);
+        let origin = origin();
+        let port = address_of(&origin).port();
+        // More of them than it looks up at a time, twice.
+        for number in 0..3 {
+            client.send(&named(&format!("hangs{number}.test"), port), b"lost");
+            client.send(&named(&format!("hangs{number}.test"), port), b"lost");
+        }
+        client.reaches(&origin, b"by address");
+        // Many, and only one question.
+        for number in 0..10 {
+            client.send(&named("good.test", port), &[number]);
+        }
+        for number in 0..10 {
+            assert_eq!(receive(&origin).0, [number]);
+        }
+        assert_eq!(names.asked_for("good.test", false), 1);
+        // What is not found is dropped, what comes too much too.
+        until("the question", || {
+            client.send(&named("none.test", port), b"lost");
+            (names.asked_for("none.test", false) > 0).then_some(())
+        });
+        client.send(&named("hangs4.test", port), b"lost");
+        client.send(&named("hangs5.test", port), b"lost");
+        client.reaches(&origin, b"it lives");
+        let other = Client::of(&proxy);
+        other.send(&named("good.test", port), b"another client's");
+        assert_eq!(receive(&origin).0, b"another client's");
+        // It ends at once, although they hang on.
+        let relay = client.relay;
+        drop(client);
+        ends(&proxy, relay);
+        // Nor does the server wait for them.
+        drop(other);
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}
+
+#[test]
+fn u11_one_session_in_four_may_be_one() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "40"]);
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
+    let one_more = dial(proxy.address());
+    assert_eq!(ask(&one_more, nowhere()).outcome, Err(ReplyError::Rejected));
+    proxy.says("all 10 UDP associations are taken");
+    drop(one_more);
+    // Who goes makes room.
+    let relay = clients.remove(3).relay;
+    ends(&proxy, relay);
+    until("room", || {
+        let again = dial(proxy.address());
+        ask(&again, nowhere()).outcome.ok()
+    });
+    drop(clients);
+    proxy.finish();
+}
+
+#[test]
+fn u11_one_client_may_have_so_many() {
+    let options = ["--max-per-client", "3"];
+    let proxy = Proxy::start(PERMIT_ALL, &options);
+    let clients: Vec<Client> = (0..3).map(|_| Client::of(&proxy)).collect();
+    let one_more = dial(proxy.address());
+    read_all(&one_more);
+    proxy.says("127.0.0.1 has 3 sessions, and may have no more");
+    let neighbour = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+    let neighbour = Client::over(neighbour);
+    neighbour.reaches(&origin(), b"it is served");
+    drop((clients, one_more, neighbour));
+    proxy.finish();
+}
+
+#[test]
+fn u11_a_thousand_come_and_go() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "4000"]);
+    let origin = origin();
+    let clients: Vec<Client> = (0..1000).map(|_| Client::of(&proxy)).collect();
+    for client in &clients {
+        let outer = client.reaches(&origin, b"there");
+        origin.send_to(b"back", outer).unwrap();
+        assert_eq!(client.receive().1, b"back");
+    }
+    assert!(proxy.holdings().descriptors < 3 * 1000 + 100);
+    drop(clients);
+    proxy.finish();
+}
+
+#[test]
+fn u12_who_waits_for_a_datagram_wakes_up() {
+    // When the rules change.
+    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--enforce"]);
+    let client = Client::of(&proxy);
+    std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
+    // Nothing but the end: no reply crosses the datagrams.
+    assert_eq!(read_all(&client.control), b"");
+    ends(&proxy, client.relay);
+    let line = told(&proxy, client);
+    assert!(
+        line.contains("ending=\"no longer permitted: no rule"),
+        "{line}"
+    );
+    proxy.finish();
+    // When the server stops.
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "100ms"]);
+    let client = Client::of(&proxy);
+    client.reaches(&origin(), b"it lives");
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.wait().success());
+    assert_eq!(read_all(&client.control), b"");
+}
+
+/// Addresses of one link are nothing without the network they belong to.
+#[test]
+fn u02_a_client_may_come_by_an_address_of_its_link() {
+    alone(|network| {
+        let _neighbour = network.neighbour();
+        let index = nix::net::if_::if_nametoindex("here").unwrap();
+        network.ip("addr add fe80::1/64 dev here nodad");
+        let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::"]);
+        let door = SocketAddrV6::new("fe80::1".parse().unwrap(), proxy.port(), 0, index);
+        let control = dial(door.into());
+        let reply = ask(&control, nowhere());
+        assert_eq!(reply.outcome, Ok(()));
+        let mut here = control.local_addr().unwrap();
+        here.set_port(0);
+        let socket = UdpSocket::bind(here).unwrap();
+        let mut relay = door;
+        relay.set_port(reply.bound.port);
+        let origin = origin();
+        let datagram = wrapped(&at(address_of(&origin)), b"there");
+        socket.send_to(&datagram, relay).unwrap();
+        let (data, outer) = receive(&origin);
+        assert_eq!(data, b"there");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        origin.send_to(b"back", outer).unwrap();
+        assert!(receive(&socket).0.ends_with(b"back"));
+        drop(control);
+        proxy.finish();
+    });
+}
+
+/// A place is given back with its socket, also while a name of it hangs on, and by
+/// nobody else.
+#[test]
+fn u11_who_hangs_on_a_name_takes_no_place() {
+    alone(|network| {
+        network.resolver_waits(30);
+        let names = NameServer::with(|_| Answer::Silence);
+        let ports = free_ports(1);
+        let mut proxy = Proxy::start(
+            PERMIT_ALL,
+            &[
+                "--max-sessions",
+                "8",
+                "--bind-ports",
+                &format!("{ports}-{ports}"),
+            ],
+        );
+        for round in 1..=3 {
+            let client = until("the only port", || {
+                let control = dial(proxy.address());
+                let reply = ask(&control, nowhere());
+                reply.outcome.ok().map(|()| control)
+            });
+            let socket = socket_on(LOCALHOST);
+            let datagram = wrapped(&named(&format!("hangs{round}.test"), 9), b"x");
+            socket.send_to(&datagram, (LOCALHOST, ports)).unwrap();
+            until("the question", || {
+                let asked = names.asked_for(&format!("hangs{round}.test"), false);
+                (asked > 0).then_some(())
+            });
+            drop(client);
+            ends(&proxy, (LOCALHOST, ports).into());
+        }
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}
+
+/// Many associations of one client leave others room to ask for names.
+#[test]
+fn u10_whoever_asks_for_many_names_leaves_others_room() {
+    alone(|network| {
+        network.resolver_waits(30);
+        let names = NameServer::with(|asked| match asked.name.as_str() {
+            "good.test" => addresses(&["127.0.0.1"]),
+            _ => Answer::Silence,
+        });
+        let mut proxy = open();
+        let origin = origin();
+        let greedy: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
+        for (number, client) in greedy.iter().enumerate() {
+            for name in 0..4 {
+                client.send(&named(&format!("hangs{number}-{name}.test"), 9), b"x");
+            }
+            client.reaches(&origin, b"it lives");
+        }
+        let is_v4 = |it: &&crate::support::dns_server::Asked| !it.v6;
+        assert!(names.asked().iter().filter(is_v4).count() <= 8);
+        let neighbour = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+        let neighbour = Client::over(neighbour);
+        let port = address_of(&origin).port();
+        neighbour.send(&named("good.test", port), b"another client's");
+        assert_eq!(receive(&origin).0, b"another client's");
+        drop((greedy, neighbour));
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}
+
+#[test]
+fn u07_nobody_answers_from_port_zero() {
+    alone(|_| {
+        let proxy = open();
+        let client = Client::of(&proxy);
+        let origin = origin();
+        let outer = client.reaches(&origin, b"hello");
+        // UDP: from port 0, to the outer socket, eight bytes and data, no checksum.
+        let to = outer.port().to_be_bytes();
+        let datagram = [0, 0, to[0], to[1], 0, 9, 0, 0, b'x'];
+        let raw = socket::socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Udp,
+        );
+        let raw = raw.expect("root");
+        let to = SockaddrIn::from(SocketAddrV4::new(LOCALHOST, 0));
+        socket::sendto(raw.as_raw_fd(), &datagram, &to, MsgFlags::empty()).expect("sent");
+        origin.send_to(b"it lives", outer).unwrap();
+        assert_eq!(client.receive().1, b"it lives");
+        let line = told(&proxy, client);
+        assert!(line.contains("dropped=1 "), "{line}");
+        proxy.finish();
+    });
+}
+
+/// What the limits leave room for: associations, names that hang, and whom they
+/// have sent something, with little memory to be had.
+#[test]
+fn s04_little_memory_is_enough_for_all_associations() {
+    alone(|network| {
+        network.resolver_waits(30);
+        let _names = NameServer::with(|_| Answer::Silence);
+        let mut proxy = Proxy::with(Setup {
+            wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
+            ..Setup::default()
+        });
+        proxy.says("bytes of data");
+        let origin = origin();
+        // Each from an address of its own, until there are as many as may be.
+        let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
+        let clients: Vec<Client> = (0..).map_while(|it| Client::granted(from(it))).collect();
+        let mut streams = Vec::new();
+        let echo = Origin::echo();
+        while let Ok(stream) = client::socks4::connect(dial(proxy.address()), &echo.target(), b"") {
+            streams.push(stream);
+        }
+        for (number, client) in clients.iter().enumerate() {
+            for name in 0..4 {
+                let long = "x".repeat(60);
+                let name = format!("{long}.{long}.{long}.{number}-{name}.test");
+                client.send(&named(&name, 9), &[0; 15_000]);
+            }
+            for host in 0..2000_u16 {
+                let [high, low] = host.to_be_bytes();
+                client.send(&at(([127, 9, high, low], 9).into()), b"x");
+                if host % 50 == 0 {
+                    client.reaches(&origin, b"it keeps up");
+                }
+            }
+            let outer = client.reaches(&origin, &[7; 60_000]);
+            origin.send_to(&[7; 60_000], outer).unwrap();
+            client.receive();
+        }
+        let bulk = vec![7; 300_000];
+        for stream in &streams {
+            thread::scope(|scope| {
+                scope.spawn(|| write(stream, &bulk));
+                assert!(read_exactly(stream, bulk.len()) == bulk);
+            });
+        }
+        assert!(clients.len() > 5 && streams.len() > 15);
+        drop((clients, streams));
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    });
+}

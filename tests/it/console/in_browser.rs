@@ -1,0 +1,623 @@
+//! The console under a real Apache, in a real browser.
+//!
+//! Apache compresses pages, as Debian's does unless told otherwise. All shells
+//! are of the kind that ends altogether when a client leaves without `exit`; at
+//! the end of a test those that were alive still are.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::support::apache::{APACHE, Apache};
+use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB};
+use crate::support::child::{LONG, Running};
+use crate::support::demo_shells::Shell;
+use crate::support::endpoints;
+use crate::support::proxy::Proxy;
+use crate::support::tools::present;
+use crate::support::wait::{until, until_within};
+
+/// What a visitor sees of the run page at one moment.
+const LOOK: &str = include_str!("inspect_page.js");
+
+/// The file that every shell of the example has.
+const TEST_HTML: &str = "<!test.html>\n<TITLE>Test</TITLE>\n<BODY>This is a <b>test</b> program\n\
+                         for \"shells\" & <i>consoles</i>.\n</BODY>\n</script>\\n\n";
+
+/// How every shell of the example begins.
+const BANNER: &str = "****************************************\n\
+                      ** Welcome to the information server. **\n\
+                      ****************************************\n";
+
+/// Everything is there that a test with a browser needs, or the test is to be
+/// skipped.
+fn all_present() -> bool {
+    present(APACHE, "apache2")
+        && present("chromedriver", "chromium-driver")
+        && present("chromium", "chromium")
+}
+
+/// One row of the form.
+struct Row<'a> {
+    host: &'a str,
+    port: u16,
+    file: &'a str,
+}
+
+/// The query of these rows, each through this proxy.
+fn query(rows: &[Row<'_>], proxy: &Proxy) -> String {
+    let (socks_host, socks_port) = (proxy.address().ip(), proxy.port());
+    let rows = rows.iter().zip(1..).map(|(row, n)| {
+        let Row { host, port, file } = row;
+        format!("h{n}={host}&p{n}={port}&f{n}={file}&sh{n}={socks_host}&sp{n}={socks_port}")
+    });
+    rows.collect::<Vec<_>>().join("&")
+}
+
+/// Five rows with five fates, and who stands behind them.
+struct Scene {
+    proxy: Proxy,
+    apache: Apache,
+    slow: Shell,
+    refused: Shell,
+    split: Shell,
+    normal: Shell,
+}
+
+/// Long enough for a browser to be asked in between: two times six lines, each
+/// after a pause.
+const SLOW: &str = "cat test.html\nnoop\ncat test.html\nexit\nls\n";
+
+/// Sent with prompts in two pieces.
+const SPLIT: &str = "printenv PATH\ncat test.html | number\nexit\n";
+
+/// Without `exit`.
+const NORMAL: &str = "ls\ncat test.html\nnonsense\n";
+
+impl Scene {
+    fn set(pause: &str) -> Scene {
+        let refused = Shell::start(&[]);
+        let rules = format!(
+            "deny c 127.0.0.1 {}\npermit c 127. - 127. -\n",
+            refused.port()
+        );
+        Scene {
+            proxy: Proxy::start(&rules, &[]),
+            apache: Apache::start(&[
+                ("slow.txt", SLOW),
+                ("split.txt", SPLIT),
+                ("normal.txt", NORMAL),
+            ]),
+            slow: Shell::start(&["--delay", pause]),
+            refused,
+            split: Shell::start(&["--split-prompt"]),
+            normal: Shell::start(&[]),
+        }
+    }
+
+    fn url(&self) -> String {
+        let row = |host, port, file| Row { host, port, file };
+        let rows = [
+            row("127.0.0.1", self.slow.port(), "slow.txt"),
+            row("127.0.0.1", endpoints::CLOSED.port(), "normal.txt"),
+            row("127.0.0.1", self.refused.port(), "normal.txt"),
+            row("localhost", self.split.port(), "split.txt"),
+            row("127.0.0.1", self.normal.port(), "normal.txt"),
+        ];
+        self.apache.console(&query(&rows, &self.proxy))
+    }
+
+    fn finish(self) {
+        for shell in [self.slow, self.refused, self.split, self.normal] {
+            shell.has_survived();
+        }
+        self.proxy.finish();
+    }
+}
+
+#[test]
+fn five_shells_live_in_one_page() {
+    if all_present() {
+        five_shells_in(&Browser::open());
+    }
+}
+
+#[test]
+fn five_shells_live_in_one_page_without_javascript() {
+    if all_present() {
+        five_shells_in(&Browser::without_javascript());
+    }
+}
+
+fn five_shells_in(browser: &Browser) {
+    let scene = Scene::set("400ms");
+    browser.go(&scene.url());
+    one_runs_while_another_is_done(browser);
+    let page = until("the end of the page", || the_end(browser));
+    three_are_done_and_two_refused(&page);
+    commands_are_bold(&page);
+    nothing_has_become_html(&page);
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    scene.finish();
+}
+
+/// The slow shell has begun when the normal one is done, all at one moment.
+fn one_runs_while_another_is_done(browser: &Browser) {
+    let page = until("the slow shell's first lines beside a shell done", || {
+        let page = browser.ask(LOOK);
+        let columns = &page["columns"];
+        let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
+        (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
+    });
+    let slow = &page["columns"]["column1"];
+    assert_eq!(page["sum"], Value::Null, "{page:#}");
+    assert_eq!(slow["status"], json!(["running"]), "{page:#}");
+    assert_eq!(slow["saved_as"], Value::Null, "{page:#}");
+    is_in_its_place(slow);
+}
+
+fn three_are_done_and_two_refused(page: &Value) {
+    let numbered = numbered(TEST_HTML);
+    for (number, transcript) in [
+        (
+            1,
+            format!("% cat test.html\n{TEST_HTML}% noop\n% cat test.html\n{TEST_HTML}% exit\n"),
+        ),
+        (
+            4,
+            format!("% printenv PATH\nbin:.\n% cat test.html | number\n{numbered}% exit\n"),
+        ),
+        (
+            5,
+            format!(
+                "% ls\nbin/\ntest.html\n% cat test.html\n{TEST_HTML}\
+                 % nonsense\nUnknown command: [nonsense].\n% exit\n"
+            ),
+        ),
+    ] {
+        let column = &page["columns"][format!("column{number}")];
+        assert_eq!(column["status"], json!(["done"]), "{column:#}");
+        assert_eq!(text(column), format!("{BANNER}{transcript}"));
+        // Nothing is lost on the way to a file.
+        assert_eq!(column["saved"], column["text"], "{column:#}");
+        is_in_its_place(column);
+    }
+    for number in [2, 3] {
+        let column = &page["columns"][format!("column{number}")];
+        let status = column["status"].to_string();
+        assert!(status.starts_with("[\"refused: 91"), "{column:#}");
+        assert_eq!(text(column), "", "{column:#}");
+    }
+    let sum = page["sum"].as_str().expect("a sum");
+    assert!(sum.starts_with("3 of 5 finished, 2 failed; "), "{sum}");
+}
+
+/// Each of them, right behind its prompt, and nothing else.
+fn commands_are_bold(page: &Value) {
+    for (number, lines) in [
+        (1, vec!["cat test.html", "noop", "cat test.html", "exit"]),
+        (2, vec![]),
+        (3, vec![]),
+        (4, vec!["printenv PATH", "cat test.html | number", "exit"]),
+        (5, vec!["ls", "cat test.html", "nonsense", "exit"]),
+    ] {
+        let bold = |line| json!({ "line": line, "after": "% ", "bold": true });
+        let commands = &page["columns"][format!("column{number}")]["commands"];
+        assert_eq!(*commands, Value::from_iter(lines.into_iter().map(bold)));
+    }
+}
+
+/// The page as it is, if it has come to its end.
+fn the_end(browser: &Browser) -> Option<Value> {
+    let page = browser.ask(LOOK);
+    (!page["sum"].is_null()).then_some(page)
+}
+
+fn text(column: &Value) -> &str {
+    column["text"].as_str().unwrap_or_default()
+}
+
+/// The newest of a column is to be seen inside its frame, and of all it has said
+/// about itself only the last.
+fn is_in_its_place(column: &Value) {
+    assert_eq!(column["newest_is_seen"], true, "{column:#}");
+    assert_eq!(column["nothing_sticks_out"], true, "{column:#}");
+    for one in ["status", "clock"] {
+        assert_eq!(column[one].as_array().map(Vec::len), Some(1), "{column:#}");
+    }
+}
+
+/// The output has tags that would make elements, a title, a script's end.
+fn nothing_has_become_html(page: &Value) {
+    let ours = ["a", "b", "i", "span", "template"];
+    let found = page["elements"].as_array().expect("a list");
+    for element in found {
+        assert!(ours.iter().any(|it| element == it), "{found:#?}");
+    }
+    assert_eq!(page["scripts"], 0);
+    assert_eq!(page["title"], "Remote batch console");
+}
+
+/// As the shells' command `number` does it.
+fn numbered(text: &str) -> String {
+    let lines = text.lines().zip(1..);
+    lines
+        .map(|(line, number)| format!("{number:>4} {line}\n"))
+        .collect()
+}
+
+#[test]
+fn the_panel_submits_by_keyboard_alone() {
+    if !all_present() {
+        return;
+    }
+    let (proxy, shell) = (Proxy::open(), Shell::start(&[]));
+    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let browser = Browser::open();
+    browser.go(&apache.console(""));
+    until("the whole panel", || {
+        let state = "return document.querySelector('form button') && document.readyState";
+        (browser.ask(state) == "complete").then_some(())
+    });
+    let focus = || browser.ask("return document.activeElement.id");
+    until("the first field", || {
+        browser.press(TAB);
+        (focus() == "h1").then_some(())
+    });
+    for (field, value) in [
+        ("h1", "127.0.0.1"),
+        ("p1", &shell.port().to_string()),
+        ("f1", "normal.txt"),
+        ("sh1", "localhost"),
+        ("sp1", &proxy.port().to_string()),
+    ] {
+        assert_eq!(focus(), field, "the order of the fields");
+        browser.press(value);
+        if field != "sp1" {
+            browser.press(TAB);
+        }
+    }
+    browser.press(ENTER);
+    let page = until("the end of the run page", || the_end(&browser));
+    let columns = &page["columns"];
+    assert_eq!(columns.as_object().map(|it| it.len()), Some(1), "{page:#}");
+    assert_eq!(columns["column1"]["status"], json!(["done"]), "{page:#}");
+    let told = text(&columns["column1"]);
+    assert!(told.contains("% nonsense\nUnknown command"), "{told}");
+    shell.has_survived();
+    proxy.finish();
+}
+
+/// Of each field of the panel its value, and the error beside it if that is to
+/// be seen. Beside: under the field, nearer than the next one.
+const FIELDS: &str = r#"
+const fields = [...document.querySelectorAll('form input[id]')];
+const beside = (field) => {
+  const error = document.getElementById(field.id + '-error');
+  if (!error?.checkVisibility()) return null;
+  const [here, there] = [field, error].map((it) => it.getBoundingClientRect());
+  const near = there.top >= here.top && there.top - here.bottom < 20
+    && there.left >= here.left - 1 && there.left < here.right;
+  const described = field.getAttribute('aria-describedby') === error.id;
+  return near && described ? error.textContent : 'far away: ' + error.textContent;
+};
+return document.readyState !== 'complete' ? null : {
+  status: performance.getEntriesByType('navigation')[0].responseStatus,
+  values: Object.fromEntries(fields.map((it) => [it.id, it.value]).filter((it) => it[1])),
+  errors: Object.fromEntries(fields.map((it) => [it.id, beside(it)]).filter((it) => it[1])),
+};"#;
+
+#[test]
+fn what_was_typed_is_kept_beside_what_is_wrong_with_it() {
+    if !all_present() {
+        return;
+    }
+    let apache = Apache::start(&[]);
+    let browser = Browser::open();
+    let query = "h1=shell.test&p1=99999&f1=t1.txt&sh1=127.0.0.1&sp1=1080\
+                 &h2=%22%3E%3Ci%3E+x&p2=70&f2=..%2Fsecret&sh2=127.0.0.1&sp2=1080";
+    browser.go(&apache.console(query));
+    let panel = until("the panel", || {
+        let panel = browser.ask(FIELDS);
+        panel.get("values")?.get("h1")?;
+        Some(panel)
+    });
+    assert_eq!(panel["status"], 200);
+    let values = json!({
+        "h1": "shell.test", "p1": "99999", "f1": "t1.txt", "sh1": "127.0.0.1", "sp1": "1080",
+        "h2": "\"><i> x", "p2": "70", "f2": "../secret", "sh2": "127.0.0.1", "sp2": "1080",
+    });
+    assert_eq!(panel["values"], values);
+    let errors = panel["errors"].as_object().expect("errors");
+    let wrong: Vec<&String> = errors.keys().collect();
+    assert!(
+        wrong
+            .iter()
+            .all(|it| ["p1", "h2", "f2"].contains(&it.as_str())),
+        "{errors:#?}"
+    );
+    for field in ["p1", "f2"] {
+        let told = errors[field].as_str().expect(field);
+        assert!(!told.starts_with("far away"), "{field}: {told}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// Nothing is wider than the screen, and no value wider than its field: what is
+/// too wide otherwise.
+const TOO_WIDE: &str = r#"
+const all = [document.documentElement, ...document.querySelectorAll('section, input[id]')];
+const root = document.querySelector('#board')?.shadowRoot;
+const columns = [...(root?.querySelectorAll('section, pre') ?? [])];
+const is_too_wide = (it) => it.scrollWidth > Math.min(it.clientWidth, screen.width);
+const found = [...all, ...columns].filter(is_too_wide);
+return found.map((it) => it.localName + it.id);"#;
+
+#[test]
+fn everything_fits_on_a_phone() {
+    if !all_present() {
+        return;
+    }
+    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let browser = Browser::open();
+    browser.through(PHONE);
+    let row = "h1=192.168.100.1&p1=65535&f1=normal.txt&sh1=127.0.0.1&sp1=1&sh=127.0.0.1&sp=65535";
+    browser.go(&apache.console(&format!("{row}&edit=1")));
+    until("the panel", || browser.ask(FIELDS).get("values").cloned());
+    assert_eq!(browser.ask(TOO_WIDE), json!([]));
+    browser.go(&apache.console(row));
+    until("the end of the run page", || the_end(&browser));
+    assert_eq!(browser.ask(TOO_WIDE), json!([]));
+}
+
+/// What stands before the sum at the end of a page.
+const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
+
+/// The same on a page of plain text.
+const TEXT_SUM: &str = "\n# ";
+
+#[test]
+fn w18_curl_receives_chunks_as_they_come() {
+    if !present(APACHE, "apache2") || !present("curl", "curl") {
+        return;
+    }
+    let (proxy, shell) = (Proxy::open(), Shell::start(&["--delay", "400ms"]));
+    let apache = Apache::start(&[("slow.txt", SLOW)]);
+    // This Apache does compress what it may.
+    let control = curl(&apache.url("control.html")).ended(LONG);
+    assert!(
+        head(&control.text()).contains("content-encoding: gzip"),
+        "{control:#?}"
+    );
+
+    // The older kind of query, in both forms of the page.
+    let query = format!(
+        "h0=127.0.0.1&p0={}&f0=slow.txt&sh=127.0.0.1&sp={}",
+        shell.port(),
+        proxy.port()
+    );
+    let mut as_html = curl(&apache.console(&query));
+    let mut as_text = curl(&apache.console(&format!("{query}&format=text")));
+    let is_there = |curl: &mut Running, line: &str| {
+        curl.must_still_run();
+        curl.stdout_so_far().contains(line)
+    };
+    until("the first lines, and neither page at its end", || {
+        let html = is_there(&mut as_html, "&lt;TITLE&gt;");
+        let text = is_there(&mut as_text, "| <TITLE>");
+        (html && text).then_some(())
+    });
+    assert!(!is_there(&mut as_html, HTML_SUM), "all at once");
+    assert!(!is_there(&mut as_text, TEXT_SUM), "all at once");
+    for (curl, sum) in [(as_html, HTML_SUM), (as_text, TEXT_SUM)] {
+        let got = curl.ended(LONG);
+        assert!(got.status.success(), "{got:#?}");
+        let page = got.text();
+        let head = head(&page);
+        assert!(head.starts_with("http/1.1 200 ok"), "{head}");
+        assert!(!head.contains("gzip"), "{head}");
+        assert!(page.contains(&format!("{sum}1 of 1 finished")), "{page}");
+    }
+    shell.has_survived();
+    proxy.finish();
+}
+
+#[test]
+fn w14_a_reader_who_leaves_ends_the_program() {
+    ends_the_program(|curl, _| drop(curl));
+}
+
+#[test]
+fn w16_a_killed_web_server_ends_the_program() {
+    ends_the_program(|_curl, apache| apache.is_killed());
+}
+
+/// Begins a page on which nothing moves but the clock, and waits for its end
+/// once this has happened.
+fn ends_the_program(why: impl FnOnce(Running, &Apache)) {
+    if !present(APACHE, "apache2") || !present("curl", "curl") {
+        return;
+    }
+    let (proxy, shell) = (Proxy::open(), Shell::start(&["--hang"]));
+    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let row = Row {
+        host: "127.0.0.1",
+        port: shell.port(),
+        file: "normal.txt",
+    };
+    let curl = curl(&apache.console(&query(&[row], &proxy)));
+    until("the shell's column", || {
+        curl.stdout_so_far().contains(">granted").then_some(())
+    });
+    assert!(apache.runs_a_console());
+    why(curl, &apache);
+    until("the end of the program", || {
+        (!apache.runs_a_console()).then_some(())
+    });
+    shell.has_survived();
+    proxy.finish();
+}
+
+/// Fetches a page with its head, compressed if the server likes. Neither the
+/// settings of whoever runs the test nor their proxy take part.
+fn curl(url: &str) -> Running {
+    let mut command = Command::new("curl");
+    command
+        .args(["-q", "--silent", "--show-error", "--noproxy", "*"])
+        .args(["--compressed", "--no-buffer", "--include", url]);
+    Running::start(&mut command, b"")
+}
+
+/// The head of an answer; whether letters are large there means nothing.
+fn head(answer: &str) -> String {
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    head.to_lowercase()
+}
+
+/// More memory than this, in kB, no page may cost, whatever is on it.
+const ENOUGH: u64 = 20 * 1024;
+
+#[test]
+fn five_times_6_000_lines_within_five_seconds() {
+    if all_present() {
+        // Three attempts, since others use this machine as well.
+        let quick = (0..3).any(|_| five_times(&[10, 10, 10]) < 5.0);
+        assert!(quick, "never within five seconds");
+    }
+}
+
+#[test]
+fn five_times_30_000_lines() {
+    if all_present() {
+        five_times(&[10, 10, 10, 5]);
+    }
+}
+
+/// Five shells print the file so many times; the seconds until the page is
+/// complete in the browser.
+fn five_times(factors: &[usize]) -> f64 {
+    let copies = factors.iter().product::<usize>();
+    let lines = copies * TEST_HTML.lines().count();
+    let proxy = Proxy::open();
+    let shells: Vec<Shell> = (0..5).map(|_| Shell::start(&[])).collect();
+    let apache = Apache::start(&[("long.txt", &batch_of(factors))]);
+    let rows = shells.iter().map(|shell| Row {
+        host: "127.0.0.1",
+        port: shell.port(),
+        file: "long.txt",
+    });
+    let url = apache.console(&query(&rows.collect::<Vec<_>>(), &proxy));
+    let browser = Browser::open();
+
+    let began = Instant::now();
+    let (sum, seconds, most) = thread::scope(|scope| {
+        let memory = scope.spawn(|| apache.memory_of_the_next_console());
+        browser.go(&url);
+        let sum = until_within(LONG, "a complete page", || {
+            let sum = browser.ask("return document.querySelector('#sum')?.textContent");
+            sum.as_str().map(str::to_owned)
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        (
+            sum,
+            seconds,
+            memory.join().expect("a console that was seen"),
+        )
+    });
+    // Past the capture: a number to look at.
+    let _ = writeln!(
+        std::io::stderr(),
+        "five times {lines} lines: {seconds:.2} s, {most} kB"
+    );
+    assert!(sum.starts_with("5 of 5 finished"), "{sum}");
+    assert!(most < ENOUGH, "{most} kB");
+    let page = browser.ask(LOOK);
+    for number in 1..=5 {
+        let column = &page["columns"][format!("column{number}")];
+        assert_eq!(text(column).matches(TEST_HTML).count(), copies);
+        for fact in ["newest_is_seen", "nothing_sticks_out"] {
+            assert_eq!(column[fact], true, "{fact} in column {number}");
+        }
+    }
+    for shell in shells {
+        shell.has_survived();
+    }
+    proxy.finish();
+    seconds
+}
+
+/// A batch file that prints the example's file as many times as the product of
+/// these, at once. What several lines send to the same later line is put
+/// together there.
+fn batch_of(factors: &[usize]) -> String {
+    let mut name = "test.html";
+    let mut batch = String::new();
+    for factor in factors {
+        for later in (1..=*factor).rev() {
+            batch.push_str(&format!("cat {name} |{later}\n"));
+        }
+        batch.push_str("cat > long\n");
+        name = "long";
+    }
+    batch.push_str("cat long\nexit\n");
+    batch
+}
+
+#[test]
+#[ignore = "writes into docs/pictures"]
+fn pictures() {
+    if !all_present() {
+        return;
+    }
+    // Slow enough for all pictures to be taken while it runs.
+    let scene = Scene::set("1s");
+    let browser = Browser::open();
+    browser.go(&scene.apache.console(&format!(
+        "{}&edit=1",
+        scene.url().split_once('?').map_or("", |(_, query)| query)
+    )));
+    until("the panel", || {
+        (browser.ask("return document.querySelector('form button') !== null") == true).then_some(())
+    });
+    three_pictures(&browser, "panel");
+    browser.go(&scene.url());
+    until("a lively page", || {
+        let page = browser.ask(LOOK);
+        let columns = &page["columns"];
+        let is_lively = text(&columns["column1"]).contains("</BODY>")
+            && columns["column4"]["status"] == json!(["done"])
+            && columns["column5"]["status"] == json!(["done"]);
+        is_lively.then_some(())
+    });
+    three_pictures(&browser, "run");
+    let page = browser.ask(LOOK);
+    assert_eq!(page["sum"], Value::Null, "still lively: {page:#}");
+    until("the end of the page", || the_end(&browser));
+    scene.finish();
+}
+
+/// In light and dark, and on a phone.
+fn three_pictures(browser: &Browser, name: &str) {
+    for (kind, screen, scheme) in [
+        ("light", DESKTOP, "light"),
+        ("dark", DESKTOP, "dark"),
+        ("phone", PHONE, "light"),
+    ] {
+        browser.through(screen);
+        browser.prefers(scheme);
+        let mut decode = Command::new("base64");
+        decode.arg("--decode");
+        let picture = browser.picture();
+        let picture = Running::start(&mut decode, picture.as_bytes()).ended(LONG);
+        assert!(picture.status.success(), "{}", picture.stderr);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+        fs::create_dir_all(&folder).expect("a folder for pictures");
+        fs::write(folder.join(format!("{name}-{kind}.png")), picture.stdout).expect("written");
+    }
+    browser.through(DESKTOP);
+}

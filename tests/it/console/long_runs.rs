@@ -1,0 +1,333 @@
+//! Silence, endless output, readers who leave: how a page ends.
+
+use std::fs;
+use std::io::{BufRead, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::child::{LONG, Running, peak_memory};
+use crate::support::console_cgi::{Console, column, good, row, shows};
+use crate::support::endpoints::{Origin, read_all, read_exactly, write};
+use crate::support::proxy::Proxy;
+use crate::support::scripted_shell::Shell;
+use crate::support::tools::present;
+use crate::support::wait::PATIENCE;
+use crate::support::wait::until;
+
+/// The limit is half a minute, so this takes as long.
+#[test]
+fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
+    let silent = Origin::serving(|stream| {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        drop(read_all(&stream));
+    });
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let query = row(
+        1,
+        "127.0.0.1:7000".parse().unwrap(),
+        "t1.txt",
+        silent.address(),
+    ) + &row(2, shell.address(), "t1.txt", proxy.address())
+        + "format=text";
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut page = console.start(&query);
+    // The other one is done long before.
+    shows(&mut page, &format!("{} # done", shell.address()));
+    beats(
+        &mut page,
+        "127.0.0.1:7000 # connecting to the SOCKS server, ",
+    );
+    let page = good(&page.ended(LONG));
+    let (_, status) = column(&page, "127.0.0.1:7000");
+    assert!(
+        status.contains("was silent: 0 of 8 bytes in 30 s"),
+        "{status}"
+    );
+    proxy.finish();
+}
+
+/// Waits for a sign of life between the beginning of a silence and its end.
+fn beats(page: &mut Running, status: &str) {
+    until("a heartbeat", || {
+        page.must_still_run();
+        let so_far = page.stdout_so_far();
+        let mut times = so_far.split(status).skip(1);
+        times
+            .any(|time| !time.starts_with("0 s") && !time.starts_with("1 s"))
+            .then_some(())
+    });
+}
+
+/// More than this, in kB, no page may cost.
+const ENOUGH_MEMORY: u64 = 20_000;
+
+fn takes_little_memory(console: &Child) {
+    let process = format!("/proc/{}", console.id());
+    let kilobytes = peak_memory(Path::new(&process)).expect("it runs");
+    assert!(kilobytes < ENOUGH_MEMORY, "{kilobytes} kB");
+}
+
+#[test]
+fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
+    // Colours make the most of each byte.
+    for text in ["<and on, and on>\n", "\u{1b}[1mx\u{1b}[mx"] {
+        endless_output_of(text);
+    }
+}
+
+fn endless_output_of(text: &'static str) {
+    let proxy = Proxy::open();
+    let (tell, left) = channel();
+    let endless = Origin::serving(move |mut stream| {
+        write(&stream, b"% ");
+        read_exactly(&stream, 2);
+        let text = text.repeat(1000);
+        while stream.write_all(text.as_bytes()).is_ok() {}
+        tell.send(()).unwrap();
+    });
+    let rows = (1..=5).map(|number| row(number, endless.address(), "t1.txt", proxy.address()));
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..100 {
+        pipe.read_exact(&mut buffer).unwrap();
+    }
+    takes_little_memory(&child);
+    drop(pipe);
+    assert_ends(&mut child);
+    for _ in 0..5 {
+        left.recv_timeout(PATIENCE).expect("the shell sees the end");
+    }
+    proxy.finish();
+}
+
+#[test]
+fn w11_batch_files_of_empty_lines_take_no_memory() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| visit.say("% "));
+    let rows = (1..=5).map(|number| row(number, shell.address(), "t1.txt", proxy.address()));
+    let mut console = Console::new(&[("t1.txt", &"\n".repeat(1 << 20))]);
+    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
+    let mut head = [0; 1000];
+    pipe.read_exact(&mut head).unwrap();
+    takes_little_memory(&child);
+    drop(pipe);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+#[test]
+fn w16_a_signal_ends_it_with_its_sessions() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        visit.hear();
+    });
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let mut page = console.start(&query);
+    shows(&mut page, "granted");
+    page.terminate();
+    let ended = page.ended(PATIENCE);
+    assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32));
+    proxy.finish();
+}
+
+/// The console, with a pipe from it that the test reads as it likes.
+fn piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
+    let command = console.command.env("QUERY_STRING", query);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = child.stdout.take().unwrap();
+    (child, pipe)
+}
+
+fn assert_ends(child: &mut Child) -> ExitStatus {
+    let status = until("its end", || child.try_wait().unwrap());
+    assert!(status.success(), "{status:?}");
+    status
+}
+
+#[test]
+fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
+    let proxy = Proxy::open();
+    let silent = Origin::serving(|stream| drop(read_all(&stream)));
+    let query = row(1, silent.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let (mut child, mut pipe) = piped(&mut console, &query);
+    // W18: the head comes at once, while the shell says nothing.
+    let mut head = vec![0; 1000];
+    pipe.read_exact(&mut head).unwrap();
+    assert!(head.starts_with(b"Content-Type: text/html"));
+    drop(pipe);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+#[test]
+fn w22_a_page_that_cannot_be_written_at_all_is_a_failure() {
+    let mut console = Console::new(&[]);
+    let mut child = console
+        .command
+        .stdin(Stdio::null())
+        .stdout(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        )
+        .spawn()
+        .unwrap();
+    let status = until("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn w13_no_program_is_ever_started() {
+    if !present("strace", "strace") {
+        return;
+    }
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let console = Console::new(&[("t1.txt", "a\n")]);
+    let trace = console.folder.path().join("trace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-qq", "-e", "trace=execve,execveat,fork,vfork", "-o"])
+        .arg(&trace)
+        .arg(env!("CARGO_BIN_EXE_console"))
+        .current_dir(console.folder.path())
+        .env(
+            "QUERY_STRING",
+            row(1, shell.address(), "t1.txt", proxy.address()),
+        );
+    let page = good(&Running::start(&mut command, b"").ended(LONG));
+    assert!(page.contains("1 of 1 finished"), "{page}");
+    let calls = fs::read_to_string(trace).unwrap();
+    // The one that strace itself makes.
+    assert_eq!(calls.matches("exec").count(), 1, "{calls}");
+    assert!(!calls.contains("fork"), "{calls}");
+    proxy.finish();
+}
+
+#[test]
+fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
+    let proxy = Proxy::open();
+    let stuck = Shell::saying(|visit| {
+        visit.say("thinking");
+        let _ = visit.lines.fill_buf();
+    });
+    let shell = Shell::with_prompts_only();
+    let query = row(1, stuck.address(), "t1.txt", proxy.address())
+        + &row(4, shell.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "3s");
+    let page = console.page(&query);
+    for shown in [
+        "<span slot=\"ended1\" class=\"bad\">timed out</span>",
+        "<span slot=\"clock1\">0 of 1 command, ",
+        "<span slot=\"ended4\" class=\"good\">done</span>",
+        "1 of 2 finished, 1 failed; 1 command in ",
+        "thinking",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    proxy.finish();
+}
+
+#[test]
+fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        let line = visit.hear();
+        visit.say(&format!("{line}% "));
+        visit.hear();
+    });
+    let mut pages: Vec<(usize, Console, Option<Running>)> = (0..20)
+        .map(|number| {
+            let text = format!("page {number}\n");
+            (number, Console::new(&[("t1.txt", &text)]), None)
+        })
+        .collect();
+    for (_, console, page) in &mut pages {
+        let rows = (1..=5).map(|row| self::row(row, shell.address(), "t1.txt", proxy.address()));
+        *page = Some(console.start(&(rows.collect::<String>() + "format=text")));
+    }
+    for (number, _, page) in pages {
+        let page = good(&page.unwrap().ended(LONG));
+        assert!(page.contains("# 5 of 5 finished; 5 commands in"), "{page}");
+        for row in 1..=5 {
+            let title = format!("{} ({row})", shell.address());
+            let (said, _) = column(&page, &title);
+            assert_eq!(said, format!("% page {number}\npage {number}\n% exit\n"));
+        }
+    }
+    proxy.finish();
+}
+
+/// Progress dots are no lines; the page must say something all the same.
+#[test]
+fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
+    let proxy = Proxy::open();
+    let dots = Origin::serving(|mut stream| {
+        while stream.write_all(b".").is_ok() {
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    });
+    let query = row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
+    let mut console = Console::new(&[("t1.txt", "a\n")]);
+    let mut page = console.start(&query);
+    beats(&mut page, "# running, 0 of 1 command, ");
+    drop(page);
+    proxy.finish();
+}
+
+/// A shell that never stops talking.
+fn flood() -> Origin {
+    Origin::serving(|mut stream| {
+        write(&stream, b"% ");
+        while stream.write_all(&[b'x'; 1000]).is_ok() {}
+    })
+}
+
+#[test]
+fn w11_w14_a_reader_who_reads_nothing_cannot_keep_the_program() {
+    let proxy = Proxy::open();
+    let endless = flood();
+    let query = row(1, endless.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "1s");
+    let (mut child, _pipe) = piped(&mut console, &query);
+    assert_ends(&mut child);
+    proxy.finish();
+}
+
+/// What was told before the limit is no victim of it.
+#[test]
+fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
+    let proxy = Proxy::open();
+    let endless = flood();
+    let shell = Shell::with_prompts_only();
+    let query = row(1, shell.address(), "t1.txt", proxy.address())
+        + &row(2, endless.address(), "t1.txt", proxy.address());
+    let (began, limit) = (Instant::now(), Duration::from_secs(2));
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "2s");
+    let (mut child, mut pipe) = piped(&mut console, &query);
+    assert_eq!(shell.heard(), "a\nexit\n");
+    // The pipe is full long before the limit is over.
+    proxy.blocks(2);
+    until("the limit", || (began.elapsed() > 2 * limit).then_some(()));
+    let mut page = Vec::new();
+    pipe.read_to_end(&mut page).unwrap();
+    assert_ends(&mut child);
+    let page = String::from_utf8_lossy(&page).into_owned();
+    assert!(page.contains("<span slot=\"ended1\" class=\"good\">done</span>"));
+    assert!(page.contains("<span slot=\"ended2\" class=\"bad\">timed out</span>"));
+    proxy.finish();
+}

@@ -1,0 +1,6 @@
+//! console.cgi, with and without a web server.
+
+mod in_browser;
+mod long_runs;
+mod requests;
+mod shell_dialogue;

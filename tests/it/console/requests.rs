@@ -1,0 +1,287 @@
+//! Queries, forms, files, and who may ask.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::support::child::{LONG, Running};
+use crate::support::console_cgi::{Console, column, good, row, split};
+use crate::support::endpoints;
+use crate::support::proxy::Proxy;
+use crate::support::scripted_shell::Shell;
+
+#[test]
+fn w01_arguments_are_never_read() {
+    for argument in [&b"-h"[..], b"--version", b"\xff", b"a=b"] {
+        let mut console = Console::new(&[]);
+        console.command.arg(std::ffi::OsStr::from_bytes(argument));
+        let page = console.page("");
+        assert!(page.contains("<form method=\"get\">"), "{page}");
+    }
+}
+
+#[test]
+fn w02_every_query_gets_a_page() {
+    let mut console = Console::new(&[("t1.txt", "ls\n")]);
+    console.command.env_remove("QUERY_STRING");
+    let without = good(&Running::start(&mut console.command, b"").ended(LONG));
+    let long = format!("h1={}", "a&=%".repeat(25_000));
+    for query in [
+        "",
+        "h0=a&h0=b",
+        "%zz&%00",
+        "h1",
+        "&&&",
+        "hx=1&h-1=2&h9=3",
+        &long,
+    ] {
+        let page = console.page(query);
+        assert!(
+            page.ends_with("</form>\n</main>\n</body>\n</html>\n"),
+            "{page}"
+        );
+    }
+    let nonsense = std::ffi::OsStr::from_bytes(b"h1=\xff\xfe&p1=\xff");
+    let got = good(&Running::start(console.command.env("QUERY_STRING", nonsense), b"").ended(LONG));
+    assert!(got.contains("value=\"\u{fffd}\u{fffd}\""), "{got}");
+    assert!(without.contains("<option value=\"t1.txt\">"), "{without}");
+}
+
+#[test]
+fn w03_w23_nothing_typed_gets_into_the_headers() {
+    let mut console = Console::new(&[]);
+    let plain = console.page("");
+    let nasty = console.page("h1=a%0d%0aSet-Cookie:x%0d%0a%0d%0a&p1=%0d%0a1&format=%0d%0ahtml");
+    let names = |page: &str| -> Vec<String> {
+        let (headers, _) = split(page);
+        headers
+            .split("\r\n")
+            .map(|line| {
+                line.split_once("nonce")
+                    .map_or(line, |(front, _)| front)
+                    .to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(names(&plain), names(&nasty));
+    assert!(plain.starts_with("Content-Type: text/html; charset=utf-8\r\n"));
+    assert!(plain.contains("\r\nContent-Encoding: none\r\n"));
+    assert!(plain.contains("\r\nX-Content-Type-Options: nosniff\r\n"));
+}
+
+#[test]
+fn w04_w20_what_is_wrong_stands_in_its_own_column() {
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let (at, socks) = (shell.address(), proxy.address());
+    let query = [
+        row(1, at, "t1.txt", socks).replace("p1=", "p1=80abc&x="),
+        row(2, at, "", socks),
+        row(3, at, "t1.txt", socks),
+        row(4, at, "t1.txt", socks).replace("sh4=", "sh4=&x="),
+        row(5, at, "t1.txt", socks).replace("h5=", "h5=%3Cb%3E&x="),
+    ];
+    let page = Console::new(&[("t1.txt", "ls\n")]).page(&query.concat());
+    for wrong in [
+        "&quot;80abc&quot; is no port",
+        "no batch file is named",
+        "no SOCKS server is named",
+        "&quot;&lt;b&gt;&quot; is no host name",
+    ] {
+        assert!(page.contains(wrong), "{wrong}: {page}");
+    }
+    assert!(
+        page.contains("1 of 5 finished, 4 failed; 1 command in"),
+        "{page}"
+    );
+    assert_eq!(shell.heard(), "ls\nexit\n");
+    proxy.finish();
+}
+
+#[test]
+fn w05_only_regular_files_of_the_folder_are_read() {
+    let mut console = Console::new(&[("good.txt", "ls\n")]);
+    let cases = console.cases();
+    fs::create_dir(cases.join("folder")).unwrap();
+    mkfifo(&cases.join("pipe"), Mode::S_IRWXU).unwrap();
+    symlink("/etc/passwd", cases.join("link")).unwrap();
+    symlink("good.txt", cases.join("inside")).unwrap();
+    fs::File::create(cases.join("big"))
+        .unwrap()
+        .set_len(5 << 30)
+        .unwrap();
+    fs::write(cases.join("over"), vec![b'\n'; (1 << 20) + 1]).unwrap();
+    let somewhere = endpoints::CLOSED.into();
+    for (file, why) in [
+        ("folder", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("link", "cannot use the batch file link"),
+        ("inside", "cannot use the batch file inside"),
+        ("big", "it is over 1 MiB"),
+        ("over", "it is over 1 MiB"),
+        ("missing", "no such batch file: missing"),
+        ("..%2F..%2Fetc%2Fpasswd", "a batch file's name has"),
+        ("%2Fetc%2Fpasswd", "a batch file's name has"),
+        ("good.txt%00", "a batch file's name has"),
+        ("..", "a batch file's name has"),
+    ] {
+        let query = format!("{}format=text", row(1, somewhere, file, somewhere));
+        let page = console.page(&query);
+        let (_, status) = column(&page, "127.0.0.1:1");
+        assert!(status.contains(why), "{file}: {status}");
+    }
+    // Exactly as much as is allowed is.
+    fs::write(cases.join("exact"), vec![b'\n'; 1 << 20]).unwrap();
+    let query = format!("{}format=text", row(1, somewhere, "exact", somewhere));
+    let (_, status) = column(&console.page(&query), "127.0.0.1:1");
+    assert!(status.contains("cannot reach the SOCKS server"), "{status}");
+}
+
+#[test]
+fn both_generations_of_queries_run() {
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let (at, socks) = (shell.address(), proxy.address());
+    let old = format!(
+        "h0=127.0.0.1&p0={}&f0=t1.txt&h4=127.0.0.1&p4={}&f4=t1.txt&h1=&p1=&f1=&sh=127.0.0.1&sp={}",
+        at.port(),
+        at.port(),
+        socks.port()
+    );
+    for query in [
+        old,
+        row(1, at, "t1.txt", socks) + &row(5, at, "t1.txt", socks),
+    ] {
+        let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
+        assert!(page.contains("2 of 2 finished; 2 commands"), "{page}");
+        for id in ["id=\"column1\"", "id=\"column5\""] {
+            assert!(page.contains(id), "{id}");
+        }
+    }
+    proxy.finish();
+}
+
+#[test]
+fn w12_the_environment_of_a_proxy_user_is_ignored() {
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")])
+        .with("HTTP_PROXY", "http://127.0.0.1:1")
+        .with("ALL_PROXY", "socks4://127.0.0.1:1")
+        .with("SOCKS_SERVER", "127.0.0.1:1")
+        .with("PATH_INFO", "/etc/passwd")
+        .with("REQUEST_METHOD", "POST");
+    let page = console.page(&query);
+    assert!(page.contains("1 of 1 finished"), "{page}");
+    assert_eq!(proxy.blocks(1).len(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn w19_the_administrator_says_where_it_may_go() {
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let (at, socks) = (shell.address(), proxy.address());
+    let query = row(1, at, "t1.txt", socks) + "format=text";
+    let run = |allow: &str| {
+        let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_ALLOW", allow);
+        console.start(&query).ended(LONG)
+    };
+    let page = good(&run(&format!("*.example:*, {at}, {socks}")));
+    assert!(page.contains("1 of 1 finished"), "{page}");
+    for allow in [at.to_string(), socks.to_string(), String::new()] {
+        let page = good(&run(&allow));
+        assert!(page.contains("does not let it go to"), "{page}");
+    }
+    let got = run(&format!("{at}, {socks}, nonsense"));
+    assert!(got.text().contains("does not let it go to"), "{got:#?}");
+    assert!(
+        got.stderr.contains("\"nonsense\" is not HOST:PORTS"),
+        "{got:#?}"
+    );
+    assert_eq!(proxy.blocks(1).len(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn w21_asking_for_the_head_runs_nothing() {
+    let proxy = Proxy::open();
+    let query = row(1, endpoints::CLOSED.into(), "t1.txt", proxy.address());
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with("REQUEST_METHOD", "HEAD");
+    let page = console.page(&query);
+    let (headers, body) = split(&page);
+    assert!(headers.starts_with("Content-Type: text/html"));
+    assert_eq!(body, "");
+    // The next one who asks is the first.
+    endpoints::dial(proxy.address());
+    proxy.is_back_at_its_base();
+    assert_eq!(proxy.blocks(0).len(), 0);
+    proxy.finish();
+}
+
+/// A page somewhere else must not be able to make somebody's browser run things.
+#[test]
+fn what_another_site_asks_for_has_to_be_confirmed() {
+    let proxy = Proxy::open();
+    let shell = Shell::with_prompts_only();
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    for (from, runs) in [
+        ("cross-site", false),
+        ("same-site", false),
+        ("same-origin", true),
+        ("none", true),
+    ] {
+        let mut console = Console::new(&[("t1.txt", "a\n")]).with("HTTP_SEC_FETCH_SITE", from);
+        let page = console.page(&query);
+        assert_eq!(page.contains("1 of 1 finished"), runs, "{from}");
+        let kept = format!("name=\"p1\" value=\"{}\"", shell.address().port());
+        assert_eq!(page.contains(&kept), !runs, "{from}");
+        assert_eq!(page.contains("nothing runs yet"), !runs, "{from}");
+    }
+    assert_eq!(proxy.blocks(2).len(), 2);
+    proxy.finish();
+}
+
+#[test]
+fn the_form_keeps_what_was_typed_and_says_what_is_wrong() {
+    let mut console = Console::new(&[("t1.txt", "ls\n"), (".hidden", ""), ("b.txt", "")]);
+    let page = console.page("h0=a&p0=80abc&f0=t1.txt&sh=s%22%3E&sp=1080&h2=b");
+    for shown in [
+        "<input id=\"h1\" name=\"h1\" value=\"a\"",
+        "<input id=\"p1\" name=\"p1\" value=\"80abc\"",
+        "id=\"p1-error\">&quot;80abc&quot; is no port",
+        "aria-describedby=\"p1-error\"",
+        "<input id=\"h3\" name=\"h3\" value=\"b\"",
+        "id=\"f3-error\">no batch file is named",
+        "<input id=\"sh\" name=\"sh\" value=\"s&quot;&gt;\"",
+        "<option value=\"b.txt\"><option value=\"t1.txt\"></datalist>",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(!page.contains("id=\"h2-error\""), "{page}");
+    // Nothing is run, even if it could be.
+    let page = console.page("h1=127.0.0.1&p1=1&f1=t1.txt&sh=127.0.0.1&sp=1&edit=1");
+    assert!(
+        page.contains("<form") && !page.contains("class=\"error\""),
+        "{page}"
+    );
+    let page = console.page("sh=127.0.0.1&sp=1080");
+    assert!(
+        page.contains("Name a shell server in one row at least"),
+        "{page}"
+    );
+}
+
+/// Nothing that a batch file's folder needs is taken from the program's own.
+#[test]
+fn batch_files_are_found_from_the_working_directory() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_console"));
+    assert!(!binary.parent().unwrap().join("test_case").exists());
+    let page = Console::new(&[("only-here.txt", "")]).page("");
+    assert!(page.contains("only-here.txt"), "{page}");
+}

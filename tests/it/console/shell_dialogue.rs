@@ -1,0 +1,287 @@
+//! What shells and SOCKS servers say, and what the page makes of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::mpsc::channel;
+
+use crate::support::console_cgi::{Console, column, row};
+use crate::support::endpoints::{self, Origin, read_exactly, write};
+use crate::support::proxy::Proxy;
+use crate::support::scripted_shell::Shell;
+use crate::support::wait::PATIENCE;
+
+const GRANTED: &[u8] = b"\0\x5a\0\0\0\0\0\0";
+
+/// All HTML of one column's output, from whatever pieces it came in.
+fn log(page: &str, number: usize) -> String {
+    let begin = format!("<span slot=\"log{number}\">");
+    let (_, board) = page.split_once("</template>").unwrap();
+    let ends = ["<span slot=", "<i slot=", "<a slot=", "</main>"];
+    let pieces = board.split(&begin).skip(1).map(|piece| {
+        let ends = ends.map(|next| piece.find(&format!("</span>\n{next}")));
+        let end = ends.into_iter().flatten().min();
+        // Or the next piece follows at once.
+        end.map_or_else(
+            || piece.strip_suffix("</span>\n").expect("an end"),
+            |end| &piece[..end],
+        )
+    });
+    pieces.collect()
+}
+
+#[test]
+fn w06_w07_output_and_commands_are_shown_and_never_understood() {
+    const NASTY: &str = "</script><script>alert(1)</script> <b>'\"\\ &amp; <!-- ]]> \u{2028}";
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        visit.say(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\x07\n% "));
+        visit.hear();
+    });
+    let command = "cat <in >out & 'x' \"y\"";
+    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let page = Console::new(&[("t1.txt", command)]).page(&query);
+    let board = log(&page, 1).replace("&quot;", "\"").replace("&#39;", "'");
+    for shown in [
+        "% <b>cat &lt;in &gt;out &amp; 'x' \"y\"</b>\n",
+        "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;b&gt;'\"\\ &amp;amp; &lt;!-- ]]&gt; \u{2028}\n",
+        "<span class=\"c1\">red</span>\u{2407}\n",
+        "% <b class=\"added\" title=\"sent by the console: the file has none\">exit</b>\n",
+    ] {
+        assert!(board.contains(shown), "{shown}: {board}");
+    }
+    assert!(!page.contains("<script"));
+    assert_eq!(shell.heard(), format!("{command}\nexit\n"));
+    proxy.finish();
+}
+
+/// A shell that answers byte by byte must be understood as one that answers in
+/// one piece.
+#[test]
+fn w08_w09_output_in_single_bytes() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.dribble("**\r\n% ");
+        visit.hear();
+        visit.dribble("caf\u{e9} 50% off \u{4f60}\n% ");
+        visit.hear();
+    });
+    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let page = Console::new(&[("t1.txt", "ls\n")]).page(&query);
+    let (said, status) = column(&page, &shell.address().to_string());
+    assert_eq!(said, "**\n% ls\ncaf\u{e9} 50% off \u{4f60}\n% exit\n");
+    assert!(status.starts_with("done, 1 of 1 command, "), "{status}");
+    proxy.finish();
+}
+
+#[test]
+fn w09_one_line_for_each_prompt_and_never_ahead() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.hears_nothing();
+        visit.say("welcome\n%");
+        visit.hears_nothing();
+        visit.say(" ");
+        assert_eq!(visit.hear(), "one\n");
+        visit.hears_nothing();
+        // An error behind the prompt, in the same segment.
+        visit.say("% Unknown command: [one].\n");
+        assert_eq!(visit.hear(), "\n");
+        visit.say("% ");
+        assert_eq!(visit.hear(), "three\n");
+        // Not a prompt, as more follows.
+        visit.say("50% off today\n");
+        visit.hears_nothing();
+        // A prompt behind output without a final newline.
+        visit.say("no newline% ");
+        assert_eq!(visit.hear(), "exit\n");
+        visit.say("bye\n");
+    });
+    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let files = [("t1.txt", "one\r\n\r\nthree\r\nexit\r\nnever sent\r\n")];
+    let page = Console::new(&files).page(&query);
+    let (said, status) = column(&page, &shell.address().to_string());
+    assert_eq!(
+        said,
+        "welcome\n% one\n% \nUnknown command: [one].\n% three\n50% off today\n\
+         no newline% exit\nbye\n"
+    );
+    assert!(status.starts_with("done, 4 of 4 commands, "), "{status}");
+    assert_eq!(shell.heard(), "one\n\nthree\nexit\n");
+    proxy.finish();
+}
+
+#[test]
+fn a_shell_that_leaves_early_and_one_that_breaks_the_connection() {
+    let proxy = Proxy::open();
+    let leaving = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        visit.say("the end of the wor");
+    });
+    let breaking = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear_all();
+        endpoints::reset_on_close(&visit.stream);
+    });
+    let query = row(1, leaving.address(), "t1.txt", proxy.address())
+        + &row(2, breaking.address(), "t1.txt", proxy.address())
+        + "format=text";
+    let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
+    let (said, status) = column(&page, &leaving.address().to_string());
+    assert_eq!(said, "% a\nthe end of the wor\n");
+    assert!(
+        status.starts_with("closed early, 1 of 2 commands"),
+        "{status}"
+    );
+    let (_, status) = column(&page, &breaking.address().to_string());
+    assert!(status.starts_with("done, 2 of 2 commands"), "{status}");
+    proxy.finish();
+}
+
+/// A SOCKS server that says this to everybody, and hangs up.
+fn socks_saying(answer: &'static [u8]) -> Origin {
+    Origin::serving(move |stream| {
+        let _request = read_exactly(&stream, 9);
+        write(&stream, answer);
+    })
+}
+
+#[test]
+fn w10_every_failure_of_a_socks_server_has_its_words() {
+    let shell = "127.0.0.1:7000".parse().unwrap();
+    let dead = endpoints::CLOSED.into();
+    for (answer, words) in [
+        (
+            &b"\0\x5b\0\0\0\0\0\0"[..],
+            "refused: 91 request rejected or failed",
+        ),
+        (
+            b"\0\x5c\0\0\0\0\0\0",
+            "refused: 92 request rejected: no identd",
+        ),
+        (
+            b"\0\x5d\0\0\0\0\0\0",
+            "refused: 93 request rejected: identd reports",
+        ),
+        (b"\0\x5a\0\0\0\0\0", "after 7 bytes"),
+        (b"", "nothing came"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "bad version 0x48"),
+        (b"\0\x5f\0\0\0\0\0\0", "bad reply code 95"),
+    ] {
+        let socks = socks_saying(answer);
+        let query = row(1, shell, "t1.txt", socks.address())
+            + &row(2, shell, "t1.txt", dead)
+            + "format=text";
+        let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
+        let (_, status) = column(&page, "127.0.0.1:7000 (1)");
+        assert!(status.contains(words), "{status}");
+        let (_, status) = column(&page, "127.0.0.1:7000 (2)");
+        let refused = "cannot reach the SOCKS server 127.0.0.1:1: Connection refused";
+        assert!(status.contains(refused), "{status}");
+    }
+}
+
+#[test]
+fn w10_what_is_glued_to_the_reply_is_not_lost() {
+    let (tell, asked) = channel();
+    let socks = Origin::serving(move |stream| {
+        let mut reader = BufReader::new(&stream);
+        let mut request = vec![0; 8];
+        reader.read_exact(&mut request).unwrap();
+        reader.read_until(0, &mut request).unwrap();
+        if request[4..7] == [0, 0, 0] {
+            reader.read_until(0, &mut request).unwrap();
+        }
+        tell.send(request).unwrap();
+        write(&stream, &[GRANTED, b"glued\n% "].concat());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, "exit\n");
+    });
+    let mut console = Console::new(&[("t1.txt", "exit")]);
+    for (host, request) in [
+        ("127.0.0.1", &b"\x04\x01\x00\x07\x7f\x00\x00\x01\x00"[..]),
+        (
+            "Shell.Example.",
+            b"\x04\x01\x00\x07\x00\x00\x00\x01\x00shell.example\x00",
+        ),
+    ] {
+        let query = format!(
+            "h1={host}&p1=7&f1=t1.txt&sh=127.0.0.1&sp={}&format=text",
+            socks.port()
+        );
+        let (said, status) = column(&console.page(&query), &format!("{host}:7"));
+        assert_eq!(said, "glued\n% exit\n");
+        assert!(status.starts_with("done"), "{status}");
+        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), request);
+    }
+}
+
+#[test]
+fn a_long_transcript_is_not_offered_as_a_link() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        let count: usize = visit.hear().trim().parse().unwrap();
+        visit.say(&"a".repeat(count));
+        visit.say("\n% ");
+        visit.hear();
+    });
+    for (count, offered) in [("1000", true), ("1048000", true), ("1048576", false)] {
+        let query = row(1, shell.address(), "t1.txt", proxy.address());
+        let page = Console::new(&[("t1.txt", count)]).page(&query);
+        assert_eq!(page.contains(" download="), offered, "{count}");
+        assert_eq!(page.contains("Too long for a link"), !offered, "{count}");
+    }
+    proxy.finish();
+}
+
+#[test]
+fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
+    let proxy = Proxy::open();
+    for (prompt, shown) in [
+        ("% \0", "% b\n"),
+        ("\u{1b}[32m% \u{1b}[0m", "% b\n"),
+        ("\u{1b}]0;a title\u{7}\u{1b}(B\u{1b}[m% ", "% b\n"),
+        ("\u{1b}]0;a title that never ends\n% ", "\n% b\n"),
+    ] {
+        let shell = Shell::saying(move |visit| {
+            visit.say(prompt);
+            visit.hear();
+            visit.say(prompt);
+            visit.hear();
+            visit.say("seen\n");
+            visit.say(prompt);
+            visit.hear();
+        });
+        let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+        let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
+        let (said, status) = column(&page, &shell.address().to_string());
+        assert!(status.starts_with("done, 2 of 2"), "{prompt:?}: {page}");
+        assert!(
+            said.contains(&format!("{shown}seen\n")),
+            "{prompt:?}: {said}"
+        );
+    }
+    proxy.finish();
+}
+
+/// A shell that does not read may not be called served.
+#[test]
+fn lines_that_could_not_be_sent_are_not_counted() {
+    let proxy = Proxy::open();
+    let shell = Shell::saying(|visit| {
+        visit.say("% ");
+        visit.hear();
+        let prompts = "% ".repeat(450_000);
+        visit.say(&prompts);
+        endpoints::reset_on_close(&visit.stream);
+    });
+    let lines = "a\n".repeat(400_000) + "exit\n";
+    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let page = Console::new(&[("t1.txt", &lines)]).page(&query);
+    let (_, status) = column(&page, &shell.address().to_string());
+    assert!(!status.contains("400001 of 400001"), "{status}");
+    proxy.finish();
+}

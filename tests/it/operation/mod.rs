@@ -1,0 +1,5 @@
+//! Start, stop, output, and real client programs.
+
+mod output;
+mod real_clients;
+mod start_and_stop;

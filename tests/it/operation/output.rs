@@ -1,0 +1,250 @@
+//! What appears on the screen, and that nobody waits for it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use threadsocks::client;
+
+use crate::support::endpoints::{
+    CLOSED, Origin, at, dial, finish, read_all, read_exactly, through, write,
+};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
+use crate::support::tools::present;
+
+/// A request that is refused at once.
+fn quick_refusal(proxy: SocketAddr) {
+    let nobody = at((Ipv4Addr::LOCALHOST, 0).into());
+    client::socks4::connect(dial(proxy), &nobody, b"").expect_err("refused");
+}
+
+#[test]
+fn a_message_has_six_lines_and_an_empty_one() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap().port();
+    client::socks4::connect(client, &at(CLOSED.into()), b"").expect_err("refused");
+    proxy.finish();
+    let mut screen = String::new();
+    reader.read_to_string(&mut screen).unwrap();
+    assert_eq!(
+        screen,
+        format!(
+            "<S_IP>: 127.0.0.1\n<S_PORT>: {own}\n<D_IP>: 127.0.0.1\n<D_PORT>: 1\n\
+             <Command>: CONNECT\n<Reply>: Reject\n\n"
+        )
+    );
+}
+
+#[test]
+fn verbose_tells_each_session_in_a_line() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let client = through(proxy.address(), &Origin::echo().target());
+    write(&client, b"hello");
+    finish(&client);
+    assert_eq!(read_all(&client), b"hello");
+    let line = proxy.says("ending=\"finished\"");
+    let own = client.local_addr().unwrap();
+    for part in [
+        &format!(" s1 client={own} language=SOCKS4 command=CONNECT target=127.0.0.1:"),
+        " address=127.0.0.1 user=\"test\" rule=1 up=5 down=5 lasted=\"",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    client::socks4::connect(dial(proxy.address()), &at(CLOSED.into()), b"").expect_err("refused");
+    let line = proxy.says("refused: 127.0.0.1:1: Connection refused");
+    assert!(line.contains("up=0 down=0"), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn quiet_and_log_none_say_nothing() {
+    // Quiet servers do not even say that they are ready.
+    let port = crate::support::endpoints::free_ports(1);
+    let mut server = crate::support::proxy::binary()
+        .args(["-q", "--log", "none", "-b", "127.0.0.1", &port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    crate::support::wait::until("the server", || std::net::TcpStream::connect(address).ok());
+    quick_refusal(address);
+    let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(server.wait().unwrap().success());
+    for stream in [
+        &mut server.stdout.take().unwrap() as &mut dyn Read,
+        &mut server.stderr.take().unwrap(),
+    ] {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "");
+    }
+}
+
+#[test]
+fn l02_a_closed_stdout_stops_nothing() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    for _ in 0..20 {
+        quick_refusal(proxy.address());
+    }
+    let line = proxy.says("screen messages are lost");
+    assert!(line.contains("Broken pipe"), "{line}");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer)),
+        ..Setup::default()
+    });
+    // More than the pipe and the queue hold: some 600 and 8192 messages.
+    let requests = 12_000;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..requests / 4 {
+                    quick_refusal(proxy.address());
+                }
+            });
+        }
+    });
+    let began = Instant::now();
+    drop(through(proxy.address(), &Origin::echo().target()));
+    assert!(began.elapsed() < Duration::from_secs(2));
+    proxy.is_back_at_its_base();
+
+    // Now somebody reads: every message was printed, or is counted as dropped.
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        let mut reader = reader;
+        reader.read_to_string(&mut text).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<String>>()
+    });
+    let line = proxy.says("screen messages dropped");
+    let dropped = line.split_whitespace().nth(1).unwrap();
+    let dropped: usize = dropped.parse().expect("a count");
+    proxy.finish();
+    let shown = parse_screen(&reading.join().unwrap()).len();
+    // The refusals, and the one request that was granted.
+    assert_eq!(
+        shown + dropped,
+        requests + 1,
+        "{shown} shown, {dropped} dropped"
+    );
+    assert!(shown > 8192 / 2, "{shown} shown");
+}
+
+#[test]
+fn l04_s11_a_full_disk_stops_nothing() {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(full)),
+        ..Setup::default()
+    });
+    quick_refusal(proxy.address());
+    proxy.says("No space left on device");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn l04_a_file_that_may_grow_no_further_stops_nothing() {
+    if !present("prlimit", "util-linux") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let screen = folder.path().join("screen");
+    // A limit of bytes: the system would rather kill who exceeds it.
+    let proxy = Proxy::with(Setup {
+        wrapper: &["prlimit", "--fsize=1000", "--"],
+        stdout: Some(Stdio::from(File::create(&screen).unwrap())),
+        ..Setup::default()
+    });
+    for _ in 0..30 {
+        quick_refusal(proxy.address());
+    }
+    proxy.says("File too large");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+    assert_eq!(screen.metadata().unwrap().len(), 1000);
+}
+
+#[test]
+fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
+    let port = crate::support::endpoints::free_ports(1);
+    let command = format!(
+        "exec {} -v -b 127.0.0.1 {port} <&- >&- 2>&-",
+        env!("CARGO_BIN_EXE_threadsocks")
+    );
+    let mut server = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    crate::support::wait::until("the server", || std::net::TcpStream::connect(address).ok());
+    for _ in 0..50 {
+        quick_refusal(address);
+    }
+    let echo = through(address, &Origin::echo().target());
+    write(&echo, b"alive");
+    finish(&echo);
+    assert_eq!(read_all(&echo), b"alive");
+    let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn refusals_are_explained_at_most_once_a_second_and_counted() {
+    let proxy = Proxy::open();
+    let began = Instant::now();
+    for _ in 0..300 {
+        quick_refusal(proxy.address());
+    }
+    proxy.blocks(300);
+    proxy.says("refused since");
+    let took = began.elapsed();
+    let lines = proxy.said();
+    let explained = lines.iter().filter(|line| line.contains("refused")).count();
+    let most = 3 + 2 * took.as_secs() as usize;
+    assert!(
+        explained <= most,
+        "{explained} lines in {took:?}: {lines:#?}"
+    );
+    proxy.finish();
+}
+
+#[test]
+fn l09_nothing_that_is_relayed_is_ever_printed() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let origin = Origin::echo();
+    let client = through(proxy.address(), &origin.target());
+    write(&client, b"PASS hunter2\r\n");
+    assert_eq!(read_exactly(&client, 14), b"PASS hunter2\r\n");
+    let own = client.local_addr().unwrap();
+    drop(client);
+    proxy.says("ending=");
+    proxy.block_for(own);
+    for line in proxy.said() {
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+    // The screen is nothing but messages, which finish() looks at.
+    proxy.finish();
+}

@@ -1,0 +1,514 @@
+//! curl, nc, socat, Chromium, FTP clients and servers.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use threadsocks::auth::line_for;
+
+use crate::support::child::{Ended, LONG, Running};
+use crate::support::dns_server::{self, NameServer};
+use crate::support::endpoints::{self, Origin, noise, read_all, write};
+use crate::support::ftp_server::{self, FtpServer};
+use crate::support::netns::alone;
+use crate::support::proxy::{self, Block, Proxy, parse_screen};
+use crate::support::socksify::socksify;
+use crate::support::tools::present;
+use crate::support::wait::PATIENCE;
+use crate::support::wait::until;
+use crate::support::web_site::{Page, Site};
+
+const GREETING: &str = "a page of this site\n";
+const GREETINGS: &[Page] = &[("/", "text/plain", GREETING)];
+
+/// Of the kind that a careful owner writes.
+const LOOPBACK_ONLY: &str =
+    "permit c 127. - 127. -\npermit b 127. - 127. -\npermit c 127. - ::1 -\n";
+
+#[test]
+fn curl_by_address_and_by_name() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let proxy = Proxy::open();
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    for (version, host) in [
+        ("--socks4", "127.0.0.1"),
+        ("--socks4a", "localhost"),
+        ("--socks5", "127.0.0.1"),
+        ("--socks5-hostname", "localhost"),
+    ] {
+        let url = format!("http://{host}:{}/", site.port());
+        let got = curl(version, proxy.address(), &url);
+        assert_eq!(got.text(), GREETING, "{got:#?}");
+        assert!(got.status.success(), "{got:#?}");
+    }
+    let accepted = accepted(site.address());
+    assert_eq!(summaries(&proxy.blocks(4)), [accepted.as_str(); 4]);
+    assert_eq!(site.paths(), ["/"; 4]);
+    proxy.finish();
+}
+
+#[test]
+fn curl_logs_in() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    fs::write(&users, line_for("alice", b"s:cret").unwrap()).unwrap();
+    let options = ["--users", users.to_str().unwrap()];
+    let proxy = Proxy::start("permit c 127. - - - user=alice auth\n", &options);
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    for (version, login, served) in [
+        ("--socks5", "alice:s%3Acret", true),
+        ("--socks5-hostname", "alice:s%3Acret", true),
+        ("--socks5-hostname", "alice:wrong", false),
+        ("--socks5-hostname", "alice", false),
+        ("--socks4a", "alice", false),
+    ] {
+        let url = format!("http://localhost:{}/", site.port());
+        let server = format!("{login}@{}", proxy.address());
+        let mut command = Command::new("curl");
+        command
+            .args(["-q", "--silent", "--show-error", "-4", "--noproxy", ""])
+            .args([version, &server, &url]);
+        let got = Running::start(&mut command, b"").ended(LONG);
+        assert_eq!(got.status.success(), served, "{got:#?}");
+        if served {
+            assert_eq!(got.text(), GREETING);
+        } else {
+            assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
+        }
+    }
+    proxy.finish();
+}
+
+/// To a site that has no address of IPv4, through a server that listens on IPv6.
+#[test]
+fn curl_by_ipv6() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let proxy = Proxy::start("permit c ::1 - ::1 -\n", &["--bind", "::"]);
+    let site = Site::at(Ipv6Addr::LOCALHOST.into(), GREETINGS);
+    let url = format!("http://{}/", site.address());
+    let door = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
+    for version in ["--socks5", "--socks5-hostname"] {
+        let got = curl(version, door, &url);
+        assert_eq!(got.text(), GREETING, "{got:#?}");
+    }
+    let block = proxy.blocks(2).pop().unwrap();
+    assert_eq!(block.source.ip(), Ipv6Addr::LOCALHOST);
+    assert_eq!(
+        (block.destination.as_str(), block.reply.as_str()),
+        ("::1", "Accept")
+    );
+    proxy.finish();
+}
+
+#[test]
+fn curl_to_a_closed_port() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let proxy = Proxy::open();
+    let url = format!("http://{}/", endpoints::CLOSED);
+    for version in ["--socks4", "--socks4a", "--socks5", "--socks5-hostname"] {
+        let got = curl(version, proxy.address(), &url);
+        assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
+    }
+    let rejected = rejected(endpoints::CLOSED.into());
+    assert_eq!(summaries(&proxy.blocks(4)), [rejected.as_str(); 4]);
+    proxy.finish();
+}
+
+#[test]
+fn netcat_half_closes() {
+    if !present("nc.openbsd", "netcat-openbsd") {
+        return;
+    }
+    let proxy = Proxy::open();
+    // It can answer only because the end of the data came through.
+    let answer = |stream: TcpStream| {
+        let got = read_all(&stream);
+        write(&stream, format!("{} bytes: ", got.len()).as_bytes());
+        write(&stream, &got);
+    };
+    let data = noise(4, 300_000);
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let mut expected = Vec::new();
+    for (version, ip) in [("4", v4), ("5", v4), ("5", v6)] {
+        let origin = Origin::serving_at(ip, answer);
+        expected.push(accepted(origin.address()));
+        let mut command = Command::new("nc.openbsd");
+        command
+            .args(["-N", "-X", version, "-x", &proxy.address().to_string()])
+            .args([ip.to_string(), origin.port().to_string()]);
+        let got = Running::start(&mut command, &data).ended(LONG);
+        assert!(got.status.success(), "{}", got.stderr);
+        assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
+    }
+    assert_eq!(summaries(&proxy.blocks(3)), expected);
+    proxy.finish();
+}
+
+#[test]
+fn socat_by_name_in_both_directions() {
+    if !present("socat", "socat") {
+        return;
+    }
+    let proxy = Proxy::start(proxy::PERMIT_ALL, &["-v"]);
+    let origin = Origin::echo();
+    let data = noise(5, 1_000_003);
+    let way = format!(
+        "SOCKS4A:127.0.0.1:localhost:{},socksport={},socksuser=me",
+        origin.port(),
+        proxy.port()
+    );
+    // After the end of its input, socat gives the answer half a second, unless
+    // told otherwise.
+    let patience = PATIENCE.as_secs().to_string();
+    let mut command = Command::new("socat");
+    command.args(["-t", &patience, "-", &way]);
+    let got = Running::start(&mut command, &data).ended(LONG);
+    assert!(got.status.success(), "{}", got.stderr);
+    assert!(got.stdout == data);
+    assert_eq!(summaries(&proxy.blocks(1)), [accepted(origin.address())]);
+    let line = proxy.says("command=CONNECT");
+    assert!(line.contains(r#"user="me""#), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn netcat_sends_a_datagram_and_gets_one_back() {
+    if !present("socksify", "dante-client") || !present("nc.openbsd", "netcat-openbsd") {
+        return;
+    }
+    let proxy = Proxy::start("permit u 127. - 127. -\n", &["-v"]);
+    let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    origin.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = origin.local_addr().unwrap().port().to_string();
+    let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
+    // It ends with the first datagram it gets.
+    command.args(["nc.openbsd", "-u", "-W", "1", "127.0.0.1", &port]);
+    let program = Running::start(&mut command, b"there");
+    let mut buffer = [0; 100];
+    let (count, from) = origin.recv_from(&mut buffer).expect("a datagram");
+    assert_eq!(&buffer[..count], b"there");
+    origin.send_to(b"back", from).unwrap();
+    let got = program.ended(LONG);
+    assert_eq!(got.text(), "back", "{got:#?}");
+    let block = proxy.blocks(1).remove(0);
+    let said = (block.command.as_str(), block.reply.as_str());
+    assert_eq!(said, ("UDP ASSOCIATE", "Accept"));
+    let line = proxy.says("command=UDP ASSOCIATE");
+    assert!(line.contains("up=15 down=14 denied=0 dropped=0 "), "{line}");
+    proxy.finish();
+}
+
+#[test]
+fn a_name_is_asked_for_through_the_proxy() {
+    if !present("socksify", "dante-client") || !present("drill", "ldnsutils") {
+        return;
+    }
+    alone(|_| {
+        let names = NameServer::with(|_| dns_server::addresses(&["10.1.2.3"]));
+        let proxy = Proxy::start("permit u 127. - 127.0.0.1 53\n", &["-v"]);
+        let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
+        command.args(["drill", "-o", "rd", "somewhere.test", "@127.0.0.1"]);
+        let got = Running::start(&mut command, b"").ended(LONG);
+        assert!(got.text().contains("10.1.2.3"), "{got:#?}");
+        assert_eq!(names.asked_for("somewhere.test", false), 1);
+        proxy.says("command=UDP ASSOCIATE");
+        proxy.finish();
+    });
+}
+
+/// A page that needs everything else on the site to become what it says.
+const SHOP: &[Page] = &[
+    (
+        "/",
+        "text/html",
+        r#"<!DOCTYPE html><title>A shop</title><link rel="stylesheet" href="/look.css">
+<p id="look">Looks</p><img id="left" src="/left.svg"><img id="right" src="/right.svg">
+<p id="told">Nothing told</p><script src="/tell.js"></script>"#,
+    ),
+    ("/look.css", "text/css", "#look { width: 123px }"),
+    (
+        "/tell.js",
+        "text/javascript",
+        "addEventListener('load', () => {
+  const of = id => document.getElementById(id);
+  of('told').textContent = ['Told', of('look').offsetWidth,
+    of('left').naturalWidth, of('right').naturalWidth].join('+');
+});",
+    ),
+    (
+        "/left.svg",
+        "image/svg+xml",
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="45" height="9"/>"#,
+    ),
+    (
+        "/right.svg",
+        "image/svg+xml",
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="67" height="9"/>"#,
+    ),
+];
+
+#[test]
+fn chromium_loads_a_page_with_everything_on_it() {
+    a_page_with_everything_on_it("socks4", Ipv4Addr::LOCALHOST.into());
+}
+
+#[test]
+fn chromium_speaks_socks5() {
+    a_page_with_everything_on_it("socks5", Ipv4Addr::LOCALHOST.into());
+}
+
+#[test]
+fn chromium_loads_a_page_by_ipv6() {
+    a_page_with_everything_on_it("socks5", Ipv6Addr::LOCALHOST.into());
+}
+
+fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
+    if !present("chromium", "chromium") {
+        return;
+    }
+    let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
+    let site = Site::at(ip, SHOP);
+    let got = chromium(&proxy, scheme, &site.url());
+    let page = got.text();
+    let told = proxy.said();
+    assert!(page.contains("Told+123+45+67"), "{got:#?} {told:#?}");
+    let asked = site.paths();
+    for (path, ..) in SHOP {
+        assert!(asked.iter().any(|it| it == path), "{path} of {asked:?}");
+    }
+    // Browsers also open connections that they do not use in the end, so the
+    // numbers are compared with each other.
+    proxy.is_back_at_its_base();
+    let accepted = accepted(site.address());
+    until("a message for every connection", || {
+        let blocks = proxy.blocks(1);
+        let count = blocks.iter().filter(|block| block.summary() == accepted);
+        (count.count() == site.connections()).then_some(())
+    });
+    proxy.finish();
+}
+
+#[test]
+fn chromium_is_kept_from_a_denied_page() {
+    if !present("chromium", "chromium") {
+        return;
+    }
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), SHOP);
+    let rules = format!("deny c 127.0.0.1 {}\n{LOOPBACK_ONLY}", site.port());
+    let proxy = Proxy::start(&rules, &[]);
+    let got = chromium(&proxy, "socks4", &site.url());
+    let page = got.text();
+    assert!(
+        !page.contains("A shop") && !page.contains("Told"),
+        "{got:#?}"
+    );
+    let said = summaries(&proxy.blocks(1));
+    assert!(said.contains(&rejected(site.address())), "{said:#?}");
+    assert!(said.iter().all(|it| it.ends_with("Reject")), "{said:#?}");
+    assert_eq!(site.connections(), 0);
+    proxy.finish();
+}
+
+#[test]
+fn rules_overwritten_while_curl_looks_on() {
+    if !present("curl", "curl") {
+        return;
+    }
+    // They stand for two universities, 140.113. and 140.114.
+    let here = Site::at(Ipv4Addr::new(127, 113, 0, 1).into(), GREETINGS);
+    let there = Site::at(Ipv4Addr::new(127, 114, 0, 1).into(), GREETINGS);
+    let proxy = Proxy::start("permit c - - 127.114. -\n", &[]);
+    let ask = |site: &Site| curl("--socks4", proxy.address(), &site.url());
+
+    assert_eq!(ask(&here).status.code(), Some(REFUSED_BY_PROXY));
+    assert_eq!(ask(&there).text(), GREETING);
+    fs::write(proxy.config(), "permit c *.*.*.*\npermit b *.*.*.*\n").unwrap();
+    assert_eq!(ask(&here).text(), GREETING);
+
+    let expected = [
+        rejected(here.address()),
+        accepted(there.address()),
+        accepted(here.address()),
+    ];
+    assert_eq!(summaries(&proxy.blocks(3)), expected);
+    assert_eq!(here.connections(), 1);
+    proxy.finish();
+}
+
+#[test]
+fn no_server_no_page_and_again_with_a_server() {
+    if !present("curl", "curl") {
+        return;
+    }
+    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    // On an address of its own, lest another test take the port meanwhile. Of
+    // an option given twice, the last counts.
+    let first = Proxy::start(LOOPBACK_ONLY, &["--bind", "127.115.0.1"]);
+    let address = first.address();
+    let ask = || curl("--socks4", address, &site.url());
+    assert_eq!(ask().text(), GREETING);
+    first.finish();
+
+    let got = ask();
+    assert_eq!(got.status.code(), Some(NO_CONNECTION), "{got:#?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("socks.conf");
+    fs::write(&config, LOOPBACK_ONLY).unwrap();
+    let mut command = proxy::binary();
+    command.args(["--bind", "127.115.0.1", "--config"]);
+    command.arg(&config).arg(address.port().to_string());
+    let mut second = Running::start(&mut command, b"");
+    until("the second server", || {
+        second.must_still_run();
+        TcpStream::connect(address).ok()
+    });
+    assert_eq!(ask().text(), GREETING);
+
+    second.terminate();
+    let got = second.ended(LONG);
+    assert!(got.status.success(), "{got:#?}");
+    let screen: Vec<String> = got.text().lines().map(str::to_owned).collect();
+    let blocks = parse_screen(&screen);
+    assert_eq!(summaries(&blocks), [accepted(site.address())]);
+}
+
+#[test]
+fn ftp_with_50_megabytes() {
+    ftp_through_bind(50, "SOCKS4_SERVER", LONG);
+}
+
+#[test]
+fn ftp_through_socks5() {
+    ftp_through_bind(5, "SOCKS5_SERVER", LONG);
+}
+
+#[test]
+#[ignore = "three copies need 4 GB of disk"]
+fn ftp_with_1200_megabytes() {
+    ftp_through_bind(1200, "SOCKS4_SERVER", Duration::from_secs(1200));
+}
+
+/// A listing, an upload and a download in active mode: for each the FTP server
+/// connects to the proxy, where the client has had a port bound for it.
+fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
+    if !present("socksify", "dante-client")
+        || !present("tnftp", "tnftp")
+        || !present(ftp_server::VSFTPD, "vsftpd")
+    {
+        return;
+    }
+    let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
+    let (home, root) = (proxy.folder().join("home"), proxy.folder().join("root"));
+    fs::create_dir(&home).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("been-here-before"), "").unwrap();
+    let original = ftp_server::write_noise(&home.join("original"), megabytes);
+    let server = FtpServer::start(&root, &proxy.folder().join("vsftpd.conf"));
+    let script = "user anonymous guest\nbinary\nls\nput original stored\n\
+                  get stored fetched\nquit\n";
+    let door = (language, proxy.address());
+    let got = ftp_server::session(door, &server, &home, script, patience);
+    let told = got.text();
+    assert!(told.contains("been-here-before"), "{got:#?}");
+    assert_eq!(told.matches("226 ").count(), 3, "{told}");
+    assert!(
+        ftp_server::sha256(&root.join("stored")) == original,
+        "{told}"
+    );
+    assert!(
+        ftp_server::sha256(&home.join("fetched")) == original,
+        "{told}"
+    );
+
+    let blocks = proxy.blocks(4);
+    let [control, data @ ..] = blocks.as_slice() else {
+        panic!("no message");
+    };
+    let address = SocketAddr::from((ftp_server::ADDRESS, server.port()));
+    assert_eq!(control.summary(), accepted(address));
+    assert_eq!(data.len(), 3, "{data:#?}");
+    for block in data {
+        // The client may name the port of the control connection here, or 0.
+        let Block {
+            destination,
+            command,
+            reply,
+            ..
+        } = block;
+        assert_eq!(
+            [destination.as_str(), command, reply],
+            [&ftp_server::ADDRESS.to_string(), "BIND", "Accept"]
+        );
+    }
+    proxy.finish();
+}
+
+/// curl's exit status when it does not reach the proxy.
+const NO_CONNECTION: i32 = 7;
+
+/// curl's exit status when the proxy says no.
+const REFUSED_BY_PROXY: i32 = 97;
+
+/// One page by curl. Neither the settings of whoever runs the test nor an
+/// exception for loopback lead past the proxy.
+fn curl(version: &str, proxy: SocketAddr, url: &str) -> Ended {
+    let mut command = Command::new("curl");
+    command
+        .args(["-q", "--silent", "--show-error", "--noproxy", ""])
+        .args([version, &proxy.to_string(), url]);
+    Running::start(&mut command, b"").ended(LONG)
+}
+
+/// The page as a browser has it after its scripts have run.
+fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> Ended {
+    let home = proxy.folder().join("browser");
+    fs::create_dir(&home).unwrap();
+    let mut command = Command::new("chromium");
+    command
+        .args(["--headless", "--dump-dom", "--disable-gpu"])
+        .arg(format!("--proxy-server={scheme}://{}", proxy.address()))
+        // Otherwise it goes round the proxy for loopback.
+        .arg("--proxy-bypass-list=<-loopback>")
+        // The sandbox does not work for root, and the only page is our own.
+        .arg("--no-sandbox")
+        // It would like to talk to its maker, also by way of the proxy.
+        .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
+        .args(["--disable-background-networking", "--disable-sync"])
+        .args(["--disable-component-update", "--no-first-run"])
+        .args(["--disable-quic", "--disable-breakpad"])
+        .arg(user_data(&home))
+        .env("HOME", &home)
+        // What it forgets to remove goes with the test's folder.
+        .env("TMPDIR", &home)
+        .arg(url);
+    Running::start(&mut command, b"").ended(LONG)
+}
+
+/// A fresh profile: no cache, no cookies.
+fn user_data(home: &Path) -> String {
+    format!("--user-data-dir={}", home.join("profile").display())
+}
+
+fn accepted(address: SocketAddr) -> String {
+    format!("{}:{} CONNECT Accept", address.ip(), address.port())
+}
+
+fn rejected(address: SocketAddr) -> String {
+    format!("{address} CONNECT Reject")
+}
+
+fn summaries(blocks: &[Block]) -> Vec<String> {
+    blocks.iter().map(Block::summary).collect()
+}

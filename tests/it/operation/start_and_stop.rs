@@ -1,0 +1,751 @@
+//! Start, signals, limits, exit statuses.
+
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use threadsocks::client;
+use threadsocks::protocol::Command;
+
+use crate::support::endpoints::{
+    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, through,
+    write,
+};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
+use crate::support::syscall_faults::Tampering;
+use crate::support::tools::{present, skip};
+use crate::support::wait::until;
+
+/// Runs the binary to its end, in an empty folder.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = binary();
+    command.args(arguments).current_dir(folder.path());
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn o01_f01_a_start_that_cannot_be_says_why_in_its_status_and_a_line() {
+    for (arguments, status, told) in [
+        (&["65536"][..], 2, "not a PORT"),
+        (&["http"], 2, "not a PORT"),
+        (&["--nonsense"], 2, "--nonsense"),
+        (&["--grace", "soon"], 2, "not a time"),
+        (&["0"], 2, "socks.conf: No such file"),
+        (&["-c", "/", "0"], 2, "not a regular file"),
+        (&["--check", "-c", "nowhere"], 2, "nowhere: No such file"),
+    ] {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!(code, Some(status), "{arguments:?}");
+        assert_eq!(stdout, "");
+        assert!(stderr.starts_with("threadsocks: "), "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+    let (_, _, stderr) = run(&["0"]);
+    assert!(stderr.contains("--config"), "says what to do: {stderr}");
+}
+
+#[test]
+fn o11_a_current_folder_that_is_gone_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let gone = folder.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let mut command = std::process::Command::new("sh");
+    let script = "rmdir ../gone && exec \"$0\" 0";
+    let output = command
+        .args(["-c", script, env!("CARGO_BIN_EXE_threadsocks")])
+        .current_dir(&gone)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("current folder, which cannot be told"),
+        "{said}"
+    );
+    assert!(said.contains("--config"), "{said}");
+}
+
+/// Starts a copy of the server that anybody may run, beside its rules, as
+/// nobody.
+const AS_NOBODY: &str = "folder=${4%/*} && chmod 755 \"$folder\" && cp \"$0\" \"$folder/server\" \
+    && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$folder/server\" \"$@\"";
+
+#[test]
+fn o11_s03_an_unprivileged_user_without_threads_left() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become somebody else");
+    }
+    if !present("setpriv", "util-linux") || !present("prlimit", "util-linux") {
+        return;
+    }
+    let proxy = Proxy::with(Setup {
+        wrapper: &["sh", "-c", AS_NOBODY],
+        ..Setup::default()
+    });
+    let origin = Origin::echo();
+    let live = through(proxy.address(), &origin.target());
+    proxy.until_thread("s1-down");
+    let pid = proxy.pid().to_string();
+    // Root may have any number of threads; nobody may not.
+    let old = set_limit(&pid, "nproc", "1");
+    let client = dial(proxy.address());
+    assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
+    proxy.says("no thread for a client");
+    write(&live, b"still here");
+    assert_eq!(read_exactly(&live, 10), b"still here");
+    set_limit(&pid, "nproc", &old);
+    drop(through(proxy.address(), &origin.target()));
+    drop(live);
+    proxy.finish();
+}
+
+#[test]
+fn o11_rules_that_may_not_be_read_are_told() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become somebody else");
+    }
+    if !present("setpriv", "util-linux") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("socks.conf");
+    fs::write(&rules, PERMIT_ALL).unwrap();
+    fs::set_permissions(&rules, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = std::process::Command::new("sh");
+    let output = command
+        .args(["-c", AS_NOBODY, env!("CARGO_BIN_EXE_threadsocks")])
+        .args(["--bind", "127.0.0.1", "--config"])
+        .args([rules.as_os_str(), "0".as_ref()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("socks.conf: Permission denied"), "{said}");
+}
+
+/// No limit passes while the whole process stands still, other than by the
+/// clock, and nothing is lost.
+#[test]
+fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "500ms"]);
+    let origin = Origin::echo();
+    let live = through(proxy.address(), &origin.target());
+    let silent = dial(proxy.address());
+    proxy.until_thread("s2");
+    proxy.signal(Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", proxy.pid());
+    until("the stop", || {
+        fs::read_to_string(&stat)
+            .unwrap()
+            .contains(") T ")
+            .then_some(())
+    });
+    let late = dial(proxy.address());
+    write(&late, &request(Command::Connect, &origin.target(), b""));
+    write(&live, b"sent meanwhile");
+    thread::park_timeout(Duration::from_millis(700));
+    proxy.signal(Signal::SIGCONT);
+    assert_eq!(read_exactly(&live, 14), b"sent meanwhile");
+    // Its time begins when it is accepted.
+    assert_eq!(read_exactly(&late, 2), [0, 90]);
+    assert_eq!(read_all(&silent), b"");
+    drop((live, late));
+    proxy.finish();
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let (code, stdout, stderr) = run(&["--help"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, threadsocks::cli::HELP);
+    let (code, stdout, _) = run(&["-V"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        stdout,
+        concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn check_and_explain_tell_an_operator_what_the_rules_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("rules");
+    let path = config.to_str().unwrap();
+    fs::write(&config, "permit c 127. - localhost 80\n").unwrap();
+    let (code, stdout, _) = run(&["-c", path, "--check"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        stdout.contains(":1: permit c 127.0.0.0/8 - localhost 80\n"),
+        "{stdout}"
+    );
+    for (question, told) in [
+        ("c 127.0.0.1 localhost 80", "permit: CONNECT"),
+        ("c 127.0.0.1 127.0.0.1 80", "deny: CONNECT"),
+        // Decided without a lookup, as the server does.
+        ("c 127.0.0.1 nobody.invalid 80", "deny: CONNECT"),
+    ] {
+        let (code, stdout, _) = run(&["-c", path, "--explain", question]);
+        assert_eq!(code, Some(0));
+        assert!(stdout.starts_with(told), "{stdout}");
+    }
+    fs::write(&config, "permit c 127.\nfoo\npermit\n").unwrap();
+    let (code, _, stderr) = run(&["-c", path, "--check"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("rules:2: a rule begins with"), "{stderr}");
+    assert!(stderr.contains("rules:3: the mode is missing"), "{stderr}");
+}
+
+#[test]
+fn x05_rules_that_make_an_open_relay_are_warned_of() {
+    let proxy = Proxy::open();
+    proxy.says("warning: ");
+    // What they permit is permitted, this machine too.
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn x07_the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
+    let rules = include_str!("../../../socks.conf");
+    let proxy = Proxy::start(rules, &[]);
+    drop(through(proxy.address(), &Origin::echo().target()));
+    assert!(!proxy.said().iter().any(|line| line.contains("warning")));
+    proxy.finish();
+}
+
+#[test]
+fn o02_a_port_in_use_is_no_reason_to_panic_and_is_not_stolen() {
+    let proxy = Proxy::open();
+    let config = proxy.config();
+    let port = proxy.port().to_string();
+    let (code, _, stderr) = run(&["-b", "127.0.0.1", "-c", config.to_str().unwrap(), &port]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{stderr}"
+    );
+    assert!(stderr.contains("in use"), "{stderr}");
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.finish();
+}
+
+#[test]
+fn o03_a_restart_finds_its_port_free_though_connections_linger() {
+    let port = crate::support::endpoints::free_ports(1);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("socks.conf"), PERMIT_ALL).unwrap();
+    let origin = Origin::echo();
+    for _ in 0..20 {
+        let mut server = binary()
+            .args(["-b", "127.0.0.1", "--grace", "0s", "--log", "none"])
+            .args(["-q", &port.to_string()])
+            .current_dir(folder.path())
+            .spawn()
+            .unwrap();
+        let proxy = until("the server", || TcpStream::connect(address).ok());
+        let client = client::socks4::connect(
+            crate::support::endpoints::patient(proxy),
+            &origin.target(),
+            b"",
+        );
+        let client = client.expect("granted");
+        // The server closes first, and keeps the connection in TIME_WAIT.
+        let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+        nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        assert_eq!(read_all(&client), b"");
+        assert!(server.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn o04_o05_one_signal_drains() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "15s", "-v"]);
+        let client = through(proxy.address(), &Origin::echo().target());
+        let began = Instant::now();
+        proxy.signal(signal);
+        // New clients are refused at once, live sessions go on.
+        let port = proxy.port();
+        until("the closed door", || {
+            (!proxy.listens_on(port)).then_some(())
+        });
+        assert!(began.elapsed() < Duration::from_secs(5));
+        write(&client, b"still here");
+        assert_eq!(read_exactly(&client, 10), b"still here");
+        finish(&client);
+        assert_eq!(read_all(&client), b"");
+        // The last one out ends it, long before the grace does.
+        assert_eq!(proxy.wait().code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(5));
+        proxy.says("ending=\"finished\"");
+    }
+}
+
+#[test]
+fn o04_l07_the_grace_ends_and_every_block_is_printed() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
+    let origin = Origin::echo();
+    let clients: Vec<_> = (0..50)
+        .map(|_| through(proxy.address(), &origin.target()))
+        .collect();
+    let began = Instant::now();
+    proxy.signal(Signal::SIGINT);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    for client in &clients {
+        assert_eq!(read_all(client), b"");
+    }
+    assert_eq!(proxy.blocks(50).len(), 50);
+    let lines = proxy.until_said("ending=\"the server stopped\"", 50);
+    assert_eq!(lines, 50);
+}
+
+#[test]
+fn o04_a_second_signal_cuts_now() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "1m"]);
+    let client = through(proxy.address(), &Origin::echo().target());
+    let began = Instant::now();
+    proxy.signal(Signal::SIGINT);
+    proxy.says("stopping");
+    proxy.signal(Signal::SIGINT);
+    assert_eq!(proxy.wait().code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(read_all(&client), b"");
+    assert_eq!(proxy.blocks(1).len(), 1);
+}
+
+#[test]
+fn o07_a_lookup_does_not_hold_up_the_end() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms", "-v"]);
+    proxy.settle_rules();
+    let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=5000000") else {
+        return proxy.finish();
+    };
+    let client = dial(proxy.address());
+    let target = named("slow.invalid", 80);
+    write(&client, &request(Command::Connect, &target, b""));
+    proxy.until_thread("s1-name");
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    proxy.says("ending=\"the server stopped\"");
+    assert_eq!(proxy.blocks(1)[0].summary(), "-:80 CONNECT Reject");
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    // The thread that looks up belongs to strace now, and ends with it.
+    drop(tampering);
+    assert_eq!(proxy.wait().code(), Some(0));
+    drop(client);
+}
+
+#[test]
+fn however_quiet_a_free_port_is_told() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["-q"]);
+    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert_eq!(proxy.said().len(), 1, "{:?}", proxy.said());
+}
+
+/// A client that was refused takes its leave at its ease; a stop meanwhile is
+/// not why it was refused.
+#[test]
+fn o07_a_refusal_is_told_although_the_stop_comes_first() {
+    let mut proxy = Proxy::start("deny c -\n", &["--grace", "0s", "-v"]);
+    let client = dial(proxy.address());
+    write(&client, &request(Command::Connect, &at(CLOSED.into()), b""));
+    // The server's end of it; it waits for the client's.
+    assert_eq!(read_all(&client)[..2], [0, 91]);
+    proxy.signal(Signal::SIGTERM);
+    proxy.says("ending=\"refused: rule on line 1 denies it\"");
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
+#[test]
+fn o07_a_signal_finds_every_stage_and_leaves_no_block_out() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms"]);
+    let hole = BlackHole::new();
+    let silent = dial(proxy.address());
+    let half = dial(proxy.address());
+    write(&half, &[4, 1]);
+    let dialling = dial(proxy.address());
+    write(
+        &dialling,
+        &request(Command::Connect, &at(hole.address()), b""),
+    );
+    let waiting = client::socks4::bind(dial(proxy.address()), &at(CLOSED.into()), b"").unwrap();
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(3));
+    let blocks = proxy.blocks(2);
+    assert_eq!(blocks.len(), 2);
+    assert!(blocks.iter().all(|block| block.reply == "Reject"));
+    drop((silent, half, dialling, waiting));
+}
+
+/// A signal to stop is not lost among many to reread the rules.
+#[test]
+fn o05_o06_stop_among_many_hangups() {
+    for _ in 0..3 {
+        let mut proxy = Proxy::open();
+        let config = proxy.config();
+        for round in 0..200 {
+            // A change costs the server ten milliseconds.
+            fs::write(&config, format!("permit - -\n# {round}\n")).unwrap();
+            proxy.signal(Signal::SIGHUP);
+        }
+        proxy.signal(Signal::SIGTERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn the_idle_limit_holds_among_hangups_and_while_stopping() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "--grace", "30s"]);
+    let client = through(proxy.address(), &Origin::echo().target());
+    let other = through(proxy.address(), &Origin::echo().target());
+    let began = Instant::now();
+    client
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    while (&client).read(&mut [0]).is_err() {
+        proxy.signal(Signal::SIGHUP);
+    }
+    assert!(began.elapsed() < Duration::from_secs(3));
+    drop(other);
+    let client = through(proxy.address(), &Origin::echo().target());
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(read_all(&client), b"");
+    assert_eq!(proxy.wait().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn threads_carry_the_names_of_what_they_do() {
+    let proxy = Proxy::open();
+    let client = through(proxy.address(), &Origin::echo().target());
+    let with = |first: &'static str, second: &'static str| {
+        let house = ["accept", "ctrl-c", "logger", first, second, "signals"];
+        [&house[..], &["threadsocks"]].concat()
+    };
+    // A thread takes its name only after it has started.
+    until("the names", || {
+        (proxy.threads() == with("s1", "s1-down")).then_some(())
+    });
+    drop(client);
+    // Kept for the next, under that one's names.
+    let kept = |threads: &[String]| threads.iter().filter(|name| *name == "idle").count();
+    until("idle threads", || {
+        (kept(&proxy.threads()) == 2).then_some(())
+    });
+    let client = through(proxy.address(), &Origin::echo().target());
+    until("the names", || {
+        (proxy.threads() == with("s2", "s2-down")).then_some(())
+    });
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn threads_are_used_again_and_leave_when_nobody_comes() {
+    let proxy = Proxy::open();
+    // How many: one that has just begun may not have its name yet.
+    let at_rest = proxy.threads().len();
+    let origin = Origin::echo();
+    for _ in 0..100 {
+        drop(through(proxy.address(), &origin.target()));
+        proxy.is_back_at_its_base();
+    }
+    let kept = proxy.threads().len() - at_rest;
+    assert_eq!(kept, 2, "{:?}", proxy.threads());
+    until("their leaving", || {
+        (proxy.threads().len() == at_rest).then_some(())
+    });
+    proxy.finish();
+}
+
+#[test]
+fn threads_of_a_burst_leave_while_a_few_clients_still_come() {
+    let proxy = Proxy::open();
+    let at_rest = proxy.threads().len();
+    let origin = Origin::echo();
+    let burst: Vec<_> = (0..40)
+        .map(|_| through(proxy.address(), &origin.target()))
+        .collect();
+    assert_eq!(proxy.threads().len(), at_rest + 80);
+    drop(burst);
+    proxy.is_back_at_its_base();
+    // One client after the other, all the time.
+    until("the burst's threads to leave", || {
+        drop(through(proxy.address(), &origin.target()));
+        (proxy.threads().len() <= at_rest + 4).then_some(())
+    });
+    proxy.finish();
+}
+
+#[test]
+fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
+    if !present("prlimit", "util-linux") {
+        return;
+    }
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let live = through(proxy.address(), &origin.target());
+    proxy.until_thread("s1-down");
+    let pid = proxy.pid().to_string();
+    let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
+    // The next descriptor that the server would get is one too many.
+    let next = (0..).find(is_free).unwrap();
+    let old = set_limit(&pid, "nofile", &next.to_string());
+    // The server already waits for a client, with a descriptor for it in hand.
+    let before = proxy.holdings().descriptors;
+    let last = dial(proxy.address());
+    until("the last one in", || {
+        (proxy.holdings().descriptors > before).then_some(())
+    });
+    let cpu = cpu_ticks(&pid);
+    for _ in 0..50 {
+        // Turned away at once: an end, not a wait in a queue.
+        let mut rest = Vec::new();
+        let _ = (&dial(proxy.address())).read_to_end(&mut rest);
+        assert_eq!(rest, b"");
+    }
+    write(&live, b"still here");
+    assert_eq!(read_exactly(&live, 10), b"still here");
+    // Nobody knocks for a second: a loop that fails again and again would take
+    // all of that time.
+    thread::park_timeout(Duration::from_secs(1));
+    let took = cpu_ticks(&pid) - cpu;
+    assert!(took < 50, "{took} hundredths of a second");
+    let line = proxy.says("cannot accept a client");
+    assert!(line.contains("Too many open files"), "{line}");
+    set_limit(&pid, "nofile", &old);
+    // The first that comes now is served.
+    drop(through(proxy.address(), &origin.target()));
+    drop((last, live));
+    proxy.finish();
+}
+
+/// Sets a soft limit of a running process, as `nofile`, and gives the old one.
+fn set_limit(pid: &str, name: &str, limit: &str) -> String {
+    // Not even root may, everywhere, but its own user.
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+    let prlimit = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("prlimit");
+        let output = command
+            .uid(owner.uid())
+            .gid(owner.gid())
+            .args(["--pid", pid])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let option = format!("--{name}");
+    let old = prlimit(&[&option, "--noheadings", "--raw", "--output=SOFT"]);
+    prlimit(&[&format!("{option}={limit}:")]);
+    old.trim().to_owned()
+}
+
+/// Time this process has run, in hundredths of a second.
+fn cpu_ticks(pid: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let number = |index: usize| fields[index].parse::<u64>().unwrap();
+    number(11) + number(12)
+}
+
+#[test]
+fn s02_errors_of_accept_end_nothing() {
+    for error in [
+        "ENFILE",
+        "ENOBUFS",
+        "ENOMEM",
+        "ECONNABORTED",
+        "EPROTO",
+        "EPERM",
+        "EINTR",
+    ] {
+        let proxy = Proxy::open();
+        let origin = Origin::echo();
+        let injection = format!("accept4:error={error}:when=1..3");
+        let Some(tampering) = Tampering::with(&proxy, &injection) else {
+            return proxy.finish();
+        };
+        for _ in 0..5 {
+            drop(through(proxy.address(), &origin.target()));
+        }
+        drop(tampering);
+        proxy.finish();
+    }
+}
+
+#[test]
+fn r11_interrupted_calls_are_made_again() {
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    for injection in [
+        "recvfrom:error=EINTR:when=1+3",
+        "poll:error=EINTR:when=1+3",
+        "sendto:error=EINTR:when=2+5",
+    ] {
+        let Some(tampering) = Tampering::with(&proxy, injection) else {
+            return proxy.finish();
+        };
+        let client = through(proxy.address(), &origin.target());
+        let bytes = crate::support::endpoints::noise(1, 500_000);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                write(&client, &bytes);
+                finish(&client);
+            });
+            assert!(read_all(&client) == bytes);
+        });
+        drop(tampering);
+    }
+    proxy.finish();
+}
+
+#[test]
+fn s04_little_address_space_means_few_sessions_and_no_abort() {
+    for (setting, at_least, scarcity) in [
+        // The allocator takes most of it for itself, unless told otherwise.
+        ("ulimit -v 500000; exec env", 1, "address space"),
+        (
+            "ulimit -v 500000; exec env MALLOC_ARENA_MAX=1",
+            300,
+            "address space",
+        ),
+        ("ulimit -d 60000; exec env", 25, "data"),
+    ] {
+        let script = format!("{setting} \"$0\" \"$@\"");
+        let proxy = Proxy::with(Setup {
+            wrapper: &["sh", "-c", &script],
+            ..Setup::default()
+        });
+        proxy.says(&format!("bytes of {scarcity}"));
+        let origin = Origin::echo();
+        let mut held = Vec::new();
+        // Until one is turned away; half of them need a thread for a name.
+        let targets = [origin.target(), named("localhost", origin.port())];
+        for target in targets.iter().cycle() {
+            match client::socks4::connect(dial(proxy.address()), target, b"") {
+                Ok(client) => held.push(client),
+                Err(_) => break,
+            }
+            assert!(held.len() < 5000);
+        }
+        assert!(held.len() >= at_least, "{}", held.len());
+        proxy.says("at capacity");
+        write(&held[0], b"still here");
+        assert_eq!(read_exactly(&held[0], 10), b"still here");
+        drop(held);
+        proxy.is_back_at_its_base();
+        drop(through(proxy.address(), &origin.target()));
+        proxy.finish();
+    }
+}
+
+#[test]
+fn s05_one_client_too_many_is_closed_at_once() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "10"]);
+    proxy.says("up to 10 sessions at a time, limited by --max-sessions");
+    let origin = Origin::echo();
+    let mut held: Vec<_> = (0..10)
+        .map(|_| through(proxy.address(), &origin.target()))
+        .collect();
+    for _ in 0..20 {
+        let mut rest = Vec::new();
+        let _ = (&dial(proxy.address())).read_to_end(&mut rest);
+        assert_eq!(rest, b"\x00\x5b\0\0\0\0\0\0");
+    }
+    proxy.says("at capacity: all 10 sessions are taken");
+    held.pop();
+    until("a free place", || {
+        client::socks4::connect(dial(proxy.address()), &origin.target(), b"").ok()
+    });
+    drop(held);
+    proxy.finish();
+}
+
+/// 2,000 sessions held from one address, and 2,000 more: none refused. The
+/// system gives one local port to several of the server's connections then.
+#[test]
+fn c09_s07_four_thousand_sessions_from_one_address() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let proxy = Proxy::open();
+    let line = proxy.says("sessions at a time");
+    let room: usize = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    if hard < 10_000 || room < 4000 {
+        skip(&format!(
+            "4,000 sessions need 10,000 descriptors; here: {hard}; {line}"
+        ));
+        return proxy.finish();
+    }
+    // Ends that only hold what comes, without a thread each.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let target = at(listener.local_addr().unwrap());
+    let mut held = Vec::with_capacity(4000);
+    for _ in 0..4000 {
+        let client = through(proxy.address(), &target);
+        held.push((client, listener.accept().unwrap().0));
+    }
+    // A new one is served as promptly as ever.
+    let began = Instant::now();
+    let client = through(proxy.address(), &Origin::echo().target());
+    write(&client, b"x");
+    assert_eq!(read_exactly(&client, 1), b"x");
+    assert!(began.elapsed() < Duration::from_millis(500));
+    drop(client);
+    let (client, remote) = &held[3999];
+    write(client, b"the last");
+    assert_eq!(read_exactly(remote, 8), b"the last");
+    drop(held);
+    proxy.finish();
+}
+
+#[test]
+fn d08_a_lookup_is_no_reason_to_wait_for_ever() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "500ms"]);
+    // From now on the rules need no reading, and whatever is opened, by the
+    // resolver that is, takes its time.
+    proxy.settle_rules();
+    let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=3000000") else {
+        return proxy.finish();
+    };
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    let began = Instant::now();
+    let target = named("slow.invalid", 80);
+    write(&client, &request(Command::Connect, &target, b""));
+    assert_eq!(read_all(&client)[..2], [0, 91]);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(proxy.block_for(own).summary(), "-:80 CONNECT Reject");
+    proxy.says("within the time limit");
+    drop(client);
+    drop(tampering);
+    proxy.finish();
+}

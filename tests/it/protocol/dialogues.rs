@@ -1,0 +1,336 @@
+//! Dialogues in hexadecimal, also against another server.
+//!
+//! Each file in `tests/dialogues` is one dialogue. A line has a speaker and
+//! what passes:
+//!
+//! ```text
+//! # a comment
+//! rules   permit c -            the server's rules [permit everything]
+//! options --bind-timeout 500ms  its options
+//! user    alice secret          who may log in there, with this password
+//! ours                          other servers may differ: not played to them
+//! client> 04 01 {remote} "me" 00    the client sends
+//! server> 00 5a .. ..               the client gets exactly this; .. is any byte
+//! server> end                       and then the end of the stream
+//! client> end | reset               the client ends its half, or breaks off
+//! remote accepts                    the far end gets the proxy's connection
+//! remote connects [127.0.0.2]       or connects to the port last heard of
+//! remote> "x" | end | reset         the far end sends
+//! remote< "x" | end                 the far end gets
+//! client>> 00 00 .. | remote>> "x"  a datagram, to the port last heard of or back
+//! client<< .. | remote<< "x"        exactly this datagram comes
+//! screen  {remote.ip}:{remote.port} CONNECT Accept    the one message
+//! ```
+//!
+//! `{remote}` is port and address of the far end as in a packet, `{port}` its
+//! port alone. To play to another server: `THREADSOCKS_PEER=127.0.0.1:1080
+//! cargo test --test it dialogues -- --nocapture`; it must permit loopback.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+
+use threadsocks::auth::line_for;
+
+use crate::support::endpoints::{
+    accept, dial, dial_from, finish, read_all, read_exactly, reset, write,
+};
+use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::wait::{PATIENCE, until};
+
+#[test]
+fn every_dialogue_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 15, "{files:?}");
+    let peer = std::env::var("THREADSOCKS_PEER").ok();
+    let peer = peer.map(|peer| peer.parse::<SocketAddr>().expect("ADDRESS:PORT"));
+    let mut differences = Vec::new();
+    for path in files {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let script = Script::parse(&name, &text);
+        match peer {
+            Some(_) if script.ours => tell(&format!("{name}: not played to another server")),
+            // Another server may differ in one dialogue and still be asked all.
+            Some(peer) => {
+                let played = std::panic::catch_unwind(|| {
+                    Stage::new(&name, peer, None).play(&script);
+                });
+                let result = if played.is_ok() {
+                    "as written"
+                } else {
+                    "DIFFERS"
+                };
+                tell(&format!("{name}: {result}"));
+                differences.extend(played.is_err().then_some(name));
+            }
+            None => {
+                let rules = script.rules.as_deref().unwrap_or(PERMIT_ALL);
+                let folder = tempfile::tempdir().expect("a folder");
+                let users = script.users_in(folder.path());
+                let options = script.options.split_whitespace();
+                let options: Vec<&str> = options.chain(users.iter().map(String::as_str)).collect();
+                let proxy = Proxy::start(rules, &options);
+                Stage::new(&name, proxy.address(), Some(&proxy)).play(&script);
+                proxy.finish();
+            }
+        }
+    }
+    assert_eq!(differences, [""; 0], "the other server differs there");
+}
+
+/// A line past the test runner's capture.
+fn tell(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+/// A dialogue: what the server must be like, and the steps.
+struct Script {
+    rules: Option<String>,
+    options: String,
+    /// Lines of a users file.
+    users: String,
+    ours: bool,
+    /// Each with its line, for messages.
+    steps: Vec<(usize, String)>,
+}
+
+impl Script {
+    fn parse(name: &str, text: &str) -> Script {
+        let mut script = Script {
+            rules: None,
+            options: String::new(),
+            users: String::new(),
+            ours: false,
+            steps: Vec::new(),
+        };
+        for (index, line) in text.lines().enumerate() {
+            let code = line.split('#').next().unwrap().trim();
+            let (word, rest) = code.split_once(char::is_whitespace).unwrap_or((code, ""));
+            match word {
+                "" => {}
+                "rules" => {
+                    let rules = script.rules.get_or_insert_default();
+                    rules.push_str(rest.trim());
+                    rules.push('\n');
+                    // Another server has rules of its own.
+                    script.ours = true;
+                }
+                "options" => {
+                    script.options = rest.trim().to_owned();
+                    script.ours = true;
+                }
+                "user" => {
+                    let (user, password) = rest.trim().split_once(' ').expect(name);
+                    let line = line_for(user, password.as_bytes()).expect("a line");
+                    script.users.push_str(&line);
+                    script.ours = true;
+                }
+                "ours" => script.ours = true,
+                _ => script.steps.push((index + 1, code.to_owned())),
+            }
+        }
+        assert!(!script.steps.is_empty(), "{name} is empty");
+        script
+    }
+
+    /// Its users as a file in this folder, and the option that names it.
+    fn users_in(&self, folder: &Path) -> Vec<String> {
+        if self.users.is_empty() {
+            return Vec::new();
+        }
+        let file = folder.join("users");
+        std::fs::write(&file, &self.users).expect("written");
+        vec!["--users".to_owned(), file.display().to_string()]
+    }
+}
+
+/// Where a dialogue is played.
+struct Stage<'a> {
+    name: &'a str,
+    proxy: Option<&'a Proxy>,
+    client: Option<TcpStream>,
+    client_address: SocketAddr,
+    server: SocketAddr,
+    listener: TcpListener,
+    remote: Option<TcpStream>,
+    /// Port of the last reply: where BIND listens, or datagrams are taken.
+    heard_port: u16,
+    /// The client's socket for datagrams, and the far end's at the listener's
+    /// port.
+    datagrams: [UdpSocket; 2],
+    /// Where the far end's last datagram came from.
+    heard_from: Option<SocketAddr>,
+}
+
+/// A port for both kinds of connections.
+fn both_kinds() -> (TcpListener, UdpSocket) {
+    until("a port that is free for both", || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
+        Some((listener, socket))
+    })
+}
+
+impl<'a> Stage<'a> {
+    fn new(name: &'a str, server: SocketAddr, proxy: Option<&'a Proxy>) -> Stage<'a> {
+        let client = dial(server);
+        let (listener, far) = both_kinds();
+        let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for socket in [&near, &far] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        Stage {
+            name,
+            proxy,
+            client_address: client.local_addr().unwrap(),
+            client: Some(client),
+            server,
+            listener,
+            remote: None,
+            heard_port: 0,
+            datagrams: [near, far],
+            heard_from: None,
+        }
+    }
+
+    fn play(&mut self, script: &Script) {
+        for (line, step) in &script.steps {
+            self.step(&format!("{}:{line}: {step}", self.name), step);
+        }
+    }
+
+    fn step(&mut self, place: &str, step: &str) {
+        let (speaker, what) = step.split_once(char::is_whitespace).expect(place);
+        let what = what.trim();
+        match (speaker, what) {
+            ("client>", "end") => finish(self.client()),
+            ("client>", "reset") => reset(self.client.take().expect(place)),
+            ("client>", bytes) => write(self.client(), &self.bytes(place, bytes)),
+            ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{place}"),
+            ("server>", bytes) => {
+                let got = self.expect(place, self.client(), bytes);
+                // In SOCKS4 it stands in front of the address, in SOCKS5 behind it.
+                if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *got {
+                    self.heard_port = u16::from_be_bytes([p1, p0]);
+                }
+            }
+            ("remote", "accepts") => self.remote = Some(accept(&self.listener)),
+            ("remote", connects) => {
+                let from = connects.strip_prefix("connects").expect(place).trim();
+                let from = from.parse().unwrap_or(Ipv4Addr::LOCALHOST);
+                let to = SocketAddr::new(self.server.ip(), self.heard_port);
+                self.remote = Some(dial_from((from, 0).into(), to));
+            }
+            ("remote>", "end") => finish(self.remote()),
+            ("remote>", "reset") => reset(self.remote.take().expect(place)),
+            ("remote>", bytes) => write(self.remote(), &self.bytes(place, bytes)),
+            ("remote<", "end") => assert_eq!(read_all(self.remote()), b"", "{place}"),
+            ("remote<", bytes) => drop(self.expect(place, self.remote(), bytes)),
+            ("client>>", bytes) => {
+                let to = SocketAddr::new(self.server.ip(), self.heard_port);
+                self.send(0, place, bytes, to);
+            }
+            ("remote>>", bytes) => self.send(1, place, bytes, self.heard_from.expect(place)),
+            ("client<<", bytes) => drop(self.receive(0, place, bytes)),
+            ("remote<<", bytes) => self.heard_from = Some(self.receive(1, place, bytes)),
+            ("screen", summary) => self.screen(place, summary),
+            _ => panic!("{place}: not understood"),
+        }
+    }
+
+    fn send(&self, who: usize, place: &str, bytes: &str, to: SocketAddr) {
+        let sent = self.datagrams[who].send_to(&self.bytes(place, bytes), to);
+        sent.expect(place);
+    }
+
+    /// The next datagram is as expected; where it comes from.
+    fn receive(&self, who: usize, place: &str, expected: &str) -> SocketAddr {
+        let mut got = [0; 1024];
+        let (count, from) = self.datagrams[who].recv_from(&mut got).expect(place);
+        self.compare(place, expected, &got[..count]);
+        from
+    }
+
+    fn client(&self) -> &TcpStream {
+        self.client.as_ref().expect("a client")
+    }
+
+    fn remote(&self) -> &TcpStream {
+        self.remote.as_ref().expect("a remote")
+    }
+
+    /// The one message for this client; other servers print none.
+    fn screen(&self, place: &str, summary: &str) {
+        let Some(proxy) = self.proxy else { return };
+        let address = self.listener.local_addr().unwrap();
+        let expected = summary
+            .replace("{remote.ip}", &address.ip().to_string())
+            .replace("{remote.port}", &address.port().to_string());
+        let shown = match summary {
+            "nothing" => {
+                proxy.is_back_at_its_base();
+                assert_eq!(proxy.blocks(0), [], "{place}");
+                return;
+            }
+            _ => proxy.block_for(self.client_address).summary(),
+        };
+        assert_eq!(shown, expected, "{place}");
+    }
+
+    /// Reads as many bytes as are expected, and compares.
+    fn expect(&self, place: &str, stream: &TcpStream, expected: &str) -> Vec<u8> {
+        let count = self.pattern(place, expected).len();
+        let got = read_exactly(stream, count);
+        self.compare(place, expected, &got);
+        got
+    }
+
+    fn compare(&self, place: &str, expected: &str, got: &[u8]) {
+        let expected = self.pattern(place, expected);
+        let mut pairs = expected.iter().zip(got);
+        let fits = pairs.all(|(expected, got)| expected.is_none_or(|expected| expected == *got));
+        let fits = fits && expected.len() == got.len();
+        assert!(fits, "{place}: got {got:02x?}");
+    }
+
+    fn bytes(&self, place: &str, text: &str) -> Vec<u8> {
+        let pattern = self.pattern(place, text);
+        pattern.into_iter().map(|byte| byte.expect(place)).collect()
+    }
+
+    /// Hexadecimal bytes, "text" and {names}; `..` stands for any byte.
+    fn pattern(&self, place: &str, text: &str) -> Vec<Option<u8>> {
+        let port = self.listener.local_addr().unwrap().port().to_be_bytes();
+        let mut pattern = Vec::new();
+        let mut rest = text.trim_start();
+        while !rest.is_empty() {
+            let (piece, after) = if let Some(quoted) = rest.strip_prefix('"') {
+                let (piece, after) = quoted.split_once('"').expect(place);
+                (piece.bytes().map(Some).collect(), after)
+            } else {
+                let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                let piece = match word {
+                    ".." => vec![None],
+                    "{port}" => port.map(Some).to_vec(),
+                    "{remote}" => [&port[..], &[127, 0, 0, 1]]
+                        .concat()
+                        .into_iter()
+                        .map(Some)
+                        .collect(),
+                    hex => vec![Some(u8::from_str_radix(hex, 16).expect(place))],
+                };
+                (piece, after)
+            };
+            pattern.extend::<Vec<Option<u8>>>(piece);
+            rest = after.trim_start();
+        }
+        pattern
+    }
+}

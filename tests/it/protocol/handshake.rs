@@ -1,0 +1,382 @@
+//! Requests in all states of wholeness.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use threadsocks::protocol::Command;
+
+use crate::support::endpoints::{
+    self, CLOSED, Origin, accept, at, dial, finish, named, noise, read_all, read_exactly, request,
+    reset, write,
+};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::wait::until;
+
+const REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
+
+/// What a granted CONNECT to this origin by name is answered with.
+fn granted_by_name(origin: &Origin) -> Vec<u8> {
+    let [p1, p0] = origin.port().to_be_bytes();
+    vec![0, 90, p1, p0, 0, 0, 0, 1]
+}
+
+/// An origin that says what it got, once it has got everything.
+fn recorder() -> Origin {
+    Origin::serving(|stream| {
+        let got = read_all(&stream);
+        write(&stream, &got);
+    })
+}
+
+#[test]
+fn h01_split_at_every_byte() {
+    let proxy = Proxy::open();
+    let origin = recorder();
+    let message = request(Command::Connect, &named("localhost", origin.port()), b"me");
+    let with_data = [&message[..], b"early"].concat();
+    for cut in 1..with_data.len() {
+        let client = dial(proxy.address());
+        write(&client, &with_data[..cut]);
+        // The server has taken, or at least seen, the first piece before the
+        // second comes: its queue of unread bytes is on its own side.
+        thread::yield_now();
+        write(&client, &with_data[cut..]);
+        finish(&client);
+        assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
+        assert_eq!(read_all(&client), b"early", "cut at {cut}");
+    }
+    let client = dial(proxy.address());
+    for byte in &with_data {
+        write(&client, &[*byte]);
+        thread::park_timeout(Duration::from_millis(2));
+    }
+    finish(&client);
+    assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
+    assert_eq!(read_all(&client), b"early");
+    proxy.finish();
+}
+
+#[test]
+fn h02_h15_early_data_arrives_once_and_in_order() {
+    let proxy = Proxy::open();
+    let origin = recorder();
+    for target in [origin.target(), named("localhost", origin.port())] {
+        let message = request(Command::Connect, &target, b"");
+        let fake = request(Command::Connect, &at(endpoints::CLOSED.into()), b"");
+        for early in [
+            b"".to_vec(),
+            b"x".to_vec(),
+            b"\0\0\0\0\0\0\0".to_vec(),
+            fake,
+            noise(1, 1460),
+            noise(2, 65_536),
+        ] {
+            let client = dial(proxy.address());
+            write(&client, &[&message[..], &early].concat());
+            finish(&client);
+            assert_eq!(read_exactly(&client, 8)[..2], [0, 90]);
+            assert_eq!(read_all(&client), early);
+        }
+    }
+    proxy.finish();
+}
+
+#[test]
+fn h02_c12_the_reply_precedes_a_banner() {
+    let proxy = Proxy::open();
+    let origin = Origin::serving(|stream| write(&stream, b"220 hello"));
+    for _ in 0..50 {
+        let client = dial(proxy.address());
+        write(&client, &request(Command::Connect, &origin.target(), b""));
+        let all = read_all(&client);
+        assert_eq!(all[..2], [0, 90]);
+        assert_eq!(&all[8..], b"220 hello");
+    }
+    proxy.finish();
+}
+
+#[test]
+fn h03_half_closed_before_the_reply() {
+    let proxy = Proxy::open();
+    let origin = recorder();
+    let client = dial(proxy.address());
+    let message = request(Command::Connect, &origin.target(), b"");
+    write(&client, &[&message[..], b"all of it"].concat());
+    finish(&client);
+    let all = read_all(&client);
+    assert_eq!(&all[8..], b"all of it");
+    proxy.finish();
+}
+
+#[test]
+fn h04_every_prefix_then_the_end() {
+    let proxy = Proxy::open();
+    let message = request(Command::Connect, &named("localhost", 1), b"me");
+    for length in 0..message.len() {
+        let client = dial(proxy.address());
+        write(&client, &message[..length]);
+        finish(&client);
+        let expected = if length == 0 { &[][..] } else { &REJECTED };
+        assert_eq!(read_all(&client), expected, "after {length} bytes");
+    }
+    assert_eq!(proxy.blocks(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h05_every_prefix_then_a_reset() {
+    let proxy = Proxy::open();
+    let message = request(Command::Connect, &named("localhost", 1), b"me");
+    for length in 0..message.len() {
+        let client = dial(proxy.address());
+        write(&client, &message[..length]);
+        reset(client);
+    }
+    assert_eq!(proxy.blocks(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let head = [4, 1, 0, 80, 0, 0, 0, 1];
+    let endless_user = [&head[..], &vec![b'u'; 1 << 20]].concat();
+    let long_user = [&head[..], &[b'u'; 513]].concat();
+    let long_name = [&head[..], &[0], &[b'n'; 256]].concat();
+    let memory = proxy.status("VmRSS");
+    for message in [long_user, long_name] {
+        let client = dial(proxy.address());
+        write(&client, &message);
+        assert_eq!(read_all(&client), REJECTED);
+    }
+    // The server stops reading after a while and closes; how far the client
+    // comes with its endless field is the kernel's business.
+    let client = dial(proxy.address());
+    let _ = (&client).write_all(&endless_user);
+    let mut reply = [0; 8];
+    (&client).read_exact(&mut reply).expect("a reply");
+    assert_eq!(reply, REJECTED);
+    drop(client);
+    assert!(proxy.status("VmRSS") < memory + 4096, "kB");
+    proxy.says("user id over 512 bytes");
+    assert_eq!(proxy.blocks(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h09_l01_a_user_id_is_opaque_and_escaped() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let origin = recorder();
+    let user: Vec<u8> = (1..=255).collect();
+    let client = dial(proxy.address());
+    write(&client, &request(Command::Connect, &origin.target(), &user));
+    finish(&client);
+    assert_eq!(read_all(&client)[..2], [0, 90]);
+    let line = proxy.says("user=");
+    assert!(line.contains(r#"user="\x01\x02"#), "{line}");
+    assert!(line.bytes().all(|byte| (0x20..0x7F).contains(&byte)));
+    proxy.finish();
+}
+
+#[test]
+fn h10_another_language_is_left_without_a_word() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let tls_hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC][..], &noise(3, 500)].concat();
+    for message in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        &tls_hello,
+        &[0xFF],
+    ] {
+        let client = dial(proxy.address());
+        write(&client, message);
+        assert_eq!(read_all(&client), b"", "a proper end, not a reset");
+    }
+    for version in (0..=255).filter(|version| ![4, 5].contains(version)) {
+        let client = dial(proxy.address());
+        write(&client, &[version]);
+        assert_eq!(read_all(&client), b"", "version {version}");
+    }
+    proxy.says("bad version 0x47");
+    assert_eq!(proxy.blocks(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
+    let proxy = Proxy::open();
+    for greeting in [&[5, 1, 1][..], &[5, 2, 0x80, 0xFF], &[5, 0]] {
+        let client = dial(proxy.address());
+        write(&client, greeting);
+        assert_eq!(read_all(&client), [5, 0xFF]);
+    }
+    // Nor is half a greeting taken for one.
+    let client = dial(proxy.address());
+    write(&client, &[5, 2, 0]);
+    finish(&client);
+    assert_eq!(read_all(&client), [5, 0xFF]);
+    proxy.finish();
+}
+
+#[test]
+fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let origin = Origin::echo();
+    let message = request(Command::Connect, &named("localhost", 1), b"");
+    let began = Instant::now();
+    let slow: Vec<TcpStream> = (0..100).map(|_| dial(proxy.address())).collect();
+    let silent = dial(proxy.address());
+    // A byte now and then must not stretch the limit.
+    let dripping = thread::spawn({
+        let slow: Vec<TcpStream> = slow.iter().map(|s| s.try_clone().unwrap()).collect();
+        move || {
+            for byte in &message[..4] {
+                for mut client in &slow {
+                    let _ = client.write_all(&[*byte]);
+                }
+                thread::park_timeout(Duration::from_millis(150));
+            }
+        }
+    });
+    let asked = Instant::now();
+    let normal = endpoints::through(proxy.address(), &origin.target());
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    drop(normal);
+    dripping.join().unwrap();
+    for client in &slow {
+        assert_eq!(read_all(client), REJECTED);
+    }
+    assert_eq!(read_all(&silent), b"");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    proxy.finish();
+}
+
+#[test]
+fn h13_an_unknown_command_is_refused_after_the_whole_request() {
+    let proxy = Proxy::open();
+    for command in [0, 3, 255] {
+        let client = dial(proxy.address());
+        write(&client, &[4, command, 0, 80, 127, 0, 0, 1, b'u']);
+        client
+            .set_read_timeout(Some(Duration::from_millis(30)))
+            .unwrap();
+        let early = (&client).read(&mut [0]).expect_err("no answer yet");
+        assert!(matches!(
+            early.kind(),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut
+        ));
+        let client = endpoints::patient(client);
+        write(&client, &[0]);
+        assert_eq!(read_all(&client), REJECTED);
+    }
+    proxy.says("bad command");
+    assert_eq!(proxy.blocks(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
+    let proxy = Proxy::open();
+    for round in 0..10_000 {
+        drop(TcpStream::connect(proxy.address()).expect("accepted"));
+        if round % 500 == 0 {
+            // Lest the client run ahead of the queue of the listener.
+            proxy.is_back_at_its_base();
+        }
+    }
+    proxy.is_back_at_its_base();
+    assert!(proxy.said().len() < 10, "{:?}", proxy.said());
+    proxy.finish();
+}
+
+/// Whoever asks and reads nothing, with the least room there can be for an
+/// answer, keeps nobody waiting: the reply goes into the server's own buffer.
+#[test]
+fn h16_a_client_that_never_reads_holds_nothing_up() {
+    let proxy = Proxy::open();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let here = listener.local_addr().unwrap();
+    for target in [at(here), at(CLOSED.into())] {
+        let client = dial(proxy.address());
+        setsockopt(&client, sockopt::RcvBuf, &1).unwrap();
+        write(&client, &request(Command::Connect, &target, b""));
+        proxy.block_for(client.local_addr().unwrap());
+    }
+    assert_eq!(proxy.blocks(2)[0].reply, "Accept");
+    assert_eq!(proxy.blocks(2)[1].reply, "Reject");
+    drop(accept(&listener));
+    proxy.finish();
+}
+
+#[test]
+fn h17_urgent_bytes_do_not_hang_the_server() {
+    use std::os::fd::AsRawFd;
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let client = dial(proxy.address());
+    let urgent = nix::sys::socket::MsgFlags::MSG_OOB;
+    nix::sys::socket::send(client.as_raw_fd(), &[4, 1, 0, 80], urgent).unwrap();
+    // One byte is missing from the stream, so this is no request any more.
+    assert_eq!(read_all(&client), REJECTED);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn h18_clients_that_break_off_at_once() {
+    let proxy = Proxy::open();
+    for _ in 0..500 {
+        reset(TcpStream::connect(proxy.address()).expect("accepted"));
+    }
+    endpoints::through(proxy.address(), &Origin::echo().target());
+    proxy.finish();
+}
+
+/// Two reads for the usual request: one looks, one takes exactly it.
+#[test]
+fn a_usual_request_costs_two_reads() {
+    if !crate::support::tools::present("strace", "strace") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let proxy = Proxy::with(Setup {
+        wrapper: &[
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            "trace=recvfrom,read,accept4",
+            "-o",
+            trace.to_str().unwrap(),
+        ],
+        ..Setup::default()
+    });
+    let client = dial(proxy.address());
+    // A denied destination ends the session right after its request.
+    write(
+        &client,
+        &request(
+            Command::Connect,
+            &at((Ipv4Addr::LOCALHOST, 0).into()),
+            b"me",
+        ),
+    );
+    assert_eq!(read_all(&client)[..2], [0, 91]);
+    let own = client.local_addr().unwrap();
+    proxy.block_for(own);
+    drop(client);
+    let reads = until("the trace", || {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let of_request = |line: &&str| line.contains(r#""\4\1"#);
+        let reads: Vec<String> = text.lines().filter(of_request).map(str::to_owned).collect();
+        (reads.len() >= 2).then_some(reads)
+    });
+    assert_eq!(reads.len(), 2, "{reads:#?}");
+    assert!(reads[0].contains("MSG_PEEK"), "{reads:#?}");
+    assert!(reads[1].contains(" = 11"), "{reads:#?}");
+    proxy.finish();
+}

@@ -1,0 +1,5 @@
+//! Messages on the wire: requests, replies, dialogues.
+
+mod dialogues;
+mod handshake;
+mod socks5_replies;

@@ -1,0 +1,323 @@
+//! SOCKS5: what a client hears, code by code, and addresses of both families.
+
+use std::io::BufReader;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+use threadsocks::client::ClientError;
+use threadsocks::client::socks4;
+use threadsocks::client::socks5::{self, Binding};
+use threadsocks::protocol::socks5::{MethodSelection, Reply, Request};
+use threadsocks::protocol::{Command, Destination, Host, ReplyError};
+
+use crate::support::dns_server::{NameServer, addresses};
+use crate::support::endpoints::{
+    BlackHole, CLOSED, Origin, accept, at, dial, dial_from, named, read_all, read_exactly, write,
+};
+use crate::support::netns::alone;
+use crate::support::proxy::{PERMIT_ALL, Proxy};
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// What the server replies to these bytes in the place of a request.
+fn asked(proxy: &Proxy, request: &[u8]) -> Reply {
+    let client = dial(proxy.address());
+    write(&client, &[&[5, 1, 0], request].concat());
+    let mut stream = BufReader::with_capacity(1, &client);
+    MethodSelection::read(&mut stream).expect("a choice");
+    let reply = Reply::read(&mut stream).expect("a reply");
+    assert_eq!(read_all(&client), b"", "{request:02x?}");
+    reply
+}
+
+/// Whatever goes wrong, the reply has the ten bytes that simple clients expect.
+fn refusal(refusal: ReplyError) -> Reply {
+    Reply {
+        outcome: Err(refusal),
+        bound: at((Ipv4Addr::UNSPECIFIED, 0).into()),
+    }
+}
+
+fn refuses(proxy: &Proxy, target: &Destination) -> ReplyError {
+    match socks5::connect(dial(proxy.address()), None, target) {
+        Err(ClientError::Refused(refusal)) => refusal,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+fn connected(proxy: &Proxy, target: &Destination) -> TcpStream {
+    socks5::connect(dial(proxy.address()), None, target).expect("granted")
+}
+
+#[test]
+fn v08_what_is_no_request_has_a_code_of_its_own() {
+    let proxy = Proxy::open();
+    let with = |place: usize, byte: u8| {
+        let mut request = [5, 1, 0, 1, 127, 0, 0, 1, 0, 1];
+        request[place] = byte;
+        request
+    };
+    for (place, bytes, code) in [
+        (0, &[0, 1, 4, 6, 0xFF][..], ReplyError::Rejected),
+        (1, &[0, 4, 0xF0, 0xFF], ReplyError::CommandNotSupported),
+        (2, &[1, 0xFF], ReplyError::Rejected),
+        (3, &[0, 2, 5, 0xFF], ReplyError::AddressTypeNotSupported),
+    ] {
+        for &byte in bytes {
+            let reply = asked(&proxy, &with(place, byte));
+            assert_eq!(reply, refusal(code), "{byte:#x} at {place}");
+        }
+    }
+    assert_eq!(proxy.blocks(0), [], "none of these was a request");
+    proxy.finish();
+}
+
+#[test]
+fn v09_a_name_is_judged_as_in_socks4a() {
+    let proxy = Proxy::open();
+    let by_name = |name: &[u8]| {
+        let length = u8::try_from(name.len()).unwrap();
+        asked(&proxy, &[&[5, 1, 0, 3, length], name, &[0, 80]].concat())
+    };
+    let bad = [
+        &b""[..],
+        b"a\0b",
+        b"\0",
+        &[b'a'; 255],
+        b"127.1",
+        b"2130706433",
+        b"0x7f000001",
+        b"[::1]",
+        b"fe80::1%lo",
+        b"host:80",
+        b"a b",
+        b"\xff\xfe",
+    ];
+    for name in bad {
+        assert_eq!(
+            by_name(name),
+            refusal(ReplyError::HostUnreachable),
+            "{name:?}"
+        );
+    }
+    for block in proxy.blocks(bad.len()) {
+        assert_eq!(block.summary(), "-:80 CONNECT Reject");
+    }
+    // An address in the place of a name is that address.
+    for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
+        assert_eq!(
+            by_name(address),
+            refusal(ReplyError::Rejected),
+            "{address:?}"
+        );
+    }
+    proxy.finish();
+}
+
+#[test]
+fn v10_the_code_is_that_of_the_error() {
+    alone(|network| {
+        for (kind, address) in [
+            ("unreachable", "10.1.0.1/32"),
+            ("prohibit", "10.2.0.1/32"),
+            ("blackhole", "10.3.0.1/32"),
+        ] {
+            network.ip(&format!("route add {kind} {address}"));
+        }
+        let _names = NameServer::with(|asked| match asked.name.as_str() {
+            "meta.test" => addresses(&["169.254.169.254"]),
+            _ => addresses(&[]),
+        });
+        let hole = BlackHole::new();
+        let rules = "deny c 169.254.0.0/16\npermit - -\n";
+        let proxy = Proxy::start(rules, &["--connect-timeout", "500ms"]);
+        for (host, code) in [
+            ("10.1.0.1:80", ReplyError::HostUnreachable),
+            ("10.2.0.1:80", ReplyError::NotAllowed),
+            ("10.3.0.1:80", ReplyError::NetworkUnreachable),
+            ("10.4.0.1:80", ReplyError::NetworkUnreachable),
+            ("[2001:db8::1]:80", ReplyError::NetworkUnreachable),
+            ("169.254.169.254:80", ReplyError::NotAllowed),
+            ("127.0.0.1:0", ReplyError::Rejected),
+            ("224.0.0.1:80", ReplyError::Rejected),
+        ] {
+            assert_eq!(refuses(&proxy, &at(host.parse().unwrap())), code, "{host}");
+        }
+        let refused = refuses(&proxy, &at(CLOSED.into()));
+        assert_eq!(refused, ReplyError::ConnectionRefused);
+        assert_eq!(refuses(&proxy, &at(hole.address())), ReplyError::TimedOut);
+        for (name, code) in [
+            ("none.test", ReplyError::HostUnreachable),
+            ("meta.test", ReplyError::NotAllowed),
+        ] {
+            assert_eq!(refuses(&proxy, &named(name, 80)), code, "{name}");
+        }
+        proxy.finish();
+    });
+}
+
+#[test]
+fn v10_the_address_is_that_of_the_connection() {
+    let proxy = Proxy::open();
+    for ip in [IpAddr::V4(LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let target = at(listener.local_addr().unwrap());
+        let client = dial(proxy.address());
+        let request = Request {
+            command: Command::Connect,
+            target,
+        };
+        write(&client, &[vec![5, 1, 0], request.encode()].concat());
+        let remote = accept(&listener);
+        let mut stream = BufReader::with_capacity(1, &client);
+        MethodSelection::read(&mut stream).expect("a choice");
+        let reply = Reply::read(&mut stream).expect("a reply");
+        assert_eq!(reply.outcome, Ok(()));
+        assert_eq!(reply.bound, at(remote.peer_addr().unwrap()));
+    }
+    proxy.finish();
+}
+
+#[test]
+fn v11_addresses_of_ipv6_by_number_and_by_name() {
+    alone(|network| {
+        network.hosts("::1 six.test\n127.0.0.2 both.test\n::1 both.test\n");
+        let proxy = Proxy::start(PERMIT_ALL, &[]);
+        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let by_number = at(listener.local_addr().unwrap());
+        // Of both, the one of IPv4 refuses.
+        for target in [by_number, named("six.test", port), named("both.test", port)] {
+            let client = dial(proxy.address());
+            let own = client.local_addr().unwrap();
+            let client = socks5::connect(client, None, &target).expect("granted");
+            let remote = accept(&listener);
+            write(&client, b"up");
+            assert_eq!(read_exactly(&remote, 2), b"up");
+            let block = proxy.block_for(own);
+            assert_eq!(block.summary(), format!("::1:{port} CONNECT Accept"));
+        }
+        // For a client of SOCKS4 that name has one address.
+        let refused = socks4::connect(dial(proxy.address()), &named("six.test", port), b"");
+        assert!(
+            matches!(refused, Err(ClientError::Refused(_))),
+            "{refused:?}"
+        );
+        // It does not say in which network.
+        let link_local = at("[fe80::1]:80".parse().unwrap());
+        assert_eq!(refuses(&proxy, &link_local), ReplyError::NetworkUnreachable);
+        proxy.finish();
+    });
+}
+
+/// The port behind which the server waits, seen from this machine.
+fn door(binding: &Binding<TcpStream>) -> SocketAddr {
+    let address = binding.address.host.address().expect("an address");
+    SocketAddr::new(address, binding.address.port)
+}
+
+fn bind(proxy: &Proxy, expected: IpAddr) -> Binding<TcpStream> {
+    let expected = at(SocketAddr::new(expected, 21));
+    socks5::bind(dial(proxy.address()), None, &expected).expect("listening")
+}
+
+#[test]
+fn v12_bind_has_two_replies_in_both_families() {
+    let proxy = Proxy::open();
+    for expected in [
+        IpAddr::V4(LOCALHOST),
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv6Addr::LOCALHOST.into(),
+        Ipv6Addr::UNSPECIFIED.into(),
+    ] {
+        let binding = bind(&proxy, expected);
+        let port = door(&binding).port();
+        let from = match expected {
+            IpAddr::V4(_) => IpAddr::V4(LOCALHOST),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let peer = dial((from, port).into());
+        let (client, told) = binding.wait().expect("granted");
+        assert_eq!(told, at(peer.local_addr().unwrap()));
+        write(&peer, b"down");
+        assert_eq!(read_exactly(&client, 4), b"down");
+    }
+    // A stranger, nobody, and one whom the rules do not permit.
+    let binding = bind(&proxy, [127, 0, 0, 9].into());
+    let _stranger = dial_from((LOCALHOST, 0).into(), door(&binding));
+    let refused = binding.wait().expect_err("a stranger");
+    assert!(
+        matches!(refused, ClientError::Refused(ReplyError::NotAllowed)),
+        "{refused:?}"
+    );
+    proxy.finish();
+    let rules = "permit b - - 127.0.0.0/8 -\n";
+    let proxy = Proxy::start(rules, &["--bind-timeout", "300ms"]);
+    let nobody = bind(&proxy, LOCALHOST.into()).wait().expect_err("nobody");
+    assert!(
+        matches!(nobody, ClientError::Refused(ReplyError::TimedOut)),
+        "{nobody:?}"
+    );
+    let binding = bind(&proxy, Ipv6Addr::UNSPECIFIED.into());
+    let _denied = dial((Ipv6Addr::LOCALHOST, door(&binding).port()).into());
+    let denied = binding.wait().expect_err("a denial");
+    assert!(
+        matches!(denied, ClientError::Refused(ReplyError::NotAllowed)),
+        "{denied:?}"
+    );
+    proxy.finish();
+}
+
+#[test]
+fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
+    let proxy = Proxy::start("deny - 127.0.0.2\npermit - -\n", &[]);
+    let origin = Origin::echo();
+    let port = origin.port();
+    let of = |text: &str| at(SocketAddr::new(text.parse().unwrap(), port));
+    let client = connected(&proxy, &of("::ffff:127.0.0.1"));
+    let own = client.local_addr().unwrap();
+    let shown = proxy.block_for(own).summary();
+    assert_eq!(shown, format!("127.0.0.1:{port} CONNECT Accept"));
+    assert_eq!(
+        refuses(&proxy, &of("::ffff:127.0.0.2")),
+        ReplyError::NotAllowed
+    );
+    for around in [
+        "::127.0.0.1",
+        "::ffff:0.0.0.0",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b:1::127.0.0.1",
+        "2002:7f00:1::",
+        "2001:0:7f00:1::1",
+        "::",
+        "ff02::1",
+    ] {
+        assert_eq!(
+            refuses(&proxy, &of(around)),
+            ReplyError::Rejected,
+            "{around}"
+        );
+    }
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn b16_the_peer_is_told_the_address_on_its_own_side() {
+    alone(|network| {
+        let _neighbour = network.neighbour();
+        let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
+        // The client is on one side of the server, the peer on another.
+        let client = || dial((LOCALHOST, proxy.port()).into());
+        let expected = at(([10, 9, 0, 2], 21).into());
+        let binding = socks5::bind(client(), None, &expected).expect("listening");
+        let outside = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+        assert_eq!(binding.address.host, Host::Address(outside));
+        drop(binding);
+        // Who expects anybody is told the address that he knows.
+        let anybody = at((Ipv4Addr::UNSPECIFIED, 0).into());
+        let binding = socks5::bind(client(), None, &anybody).expect("listening");
+        assert_eq!(binding.address.host, Host::Address(LOCALHOST.into()));
+        drop(binding);
+        proxy.finish();
+    });
+}

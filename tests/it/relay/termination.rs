@@ -1,0 +1,235 @@
+//! Sessions that are cut off: an end where all was said, a reset where more was to come.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+use threadsocks::client;
+
+use crate::support::endpoints::{Origin, finish, patient, read_all, read_exactly, relayed, write};
+use crate::support::netns::alone;
+use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::wait::until;
+
+/// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
+/// what has arrived by then for all there was.
+#[test]
+fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
+    const ALL: usize = 16 << 20;
+    for (option, limit, half_closes, ending) in [
+        ("--idle-timeout", "500ms", false, "idle for too long"),
+        (
+            "--half-closed-timeout",
+            "500ms",
+            true,
+            "half-closed and silent",
+        ),
+        ("--grace", "300ms", false, "the server stopped"),
+    ] {
+        let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
+        let (client, remote) = relayed(proxy.address());
+        if half_closes {
+            finish(&client);
+        }
+        let sending = thread::spawn(move || {
+            let _ = (&remote).write_all(&vec![b'x'; ALL]);
+        });
+        // The client reads nothing, so the pump gets stuck behind this.
+        until("the first of it", || {
+            (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
+        });
+        if option == "--grace" {
+            proxy.signal(Signal::SIGTERM);
+        }
+        let line = proxy.says("ending=");
+        assert!(line.contains(ending), "{line}");
+        let mut got = Vec::new();
+        let error = (&client).read_to_end(&mut got).expect_err("no proper end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(got.len() < ALL);
+        sending.join().unwrap();
+        proxy.signal(Signal::SIGTERM);
+        assert_eq!(proxy.wait().code(), Some(0));
+    }
+}
+
+/// The same when all that came has been passed on, and more was to come: a
+/// server that keeps up holds no bytes, and still cuts a transfer.
+#[test]
+fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
+    for signals in [1, 2] {
+        let grace = ["0s", "1m"][signals - 1];
+        let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", grace]);
+        let (client, remote) = relayed(proxy.address());
+        let sending = thread::spawn(move || {
+            while (&remote).write_all(b"a line now and then\n").is_ok() {
+                thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        read_exactly(&client, 200);
+        for _ in 0..signals {
+            proxy.signal(Signal::SIGTERM);
+            proxy.says("stopping");
+        }
+        let error = (&client).read_to_end(&mut Vec::new()).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        sending.join().unwrap();
+        proxy.wait();
+    }
+}
+
+/// A client that reads slowly, and never pauses, from a remote that has much more
+/// than anybody takes; then the error that ends it.
+fn reads_slowly(client: &TcpStream) -> ErrorKind {
+    let mut buffer = [0; 4096];
+    loop {
+        match { client }.read(&mut buffer) {
+            Ok(0) => panic!("a cut looks like an end"),
+            Ok(_) => thread::park_timeout(Duration::from_millis(40)),
+            Err(error) => return error.kind(),
+        }
+    }
+}
+
+/// A reader as slow as that keeps a pump in one write for long. It is cut in
+/// time all the same, by a stop and by changed rules, is told so, and the log too.
+#[test]
+fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
+    const READERS: usize = 8;
+    for stop in [true, false] {
+        // Rounds of the sweep are 100 ms apart.
+        let options = [
+            "--half-closed-timeout",
+            "1s",
+            "--grace",
+            "1s",
+            "--enforce",
+            "-v",
+        ];
+        let mut proxy = Proxy::start(PERMIT_ALL, &options);
+        let endless = Origin::serving(|stream| {
+            let much = vec![7; 1 << 20];
+            while (&stream).write_all(&much).is_ok() {}
+        });
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                let client = dial_with_little_room(proxy.address());
+                let client =
+                    client::socks4::connect(client, &endless.target(), b"").expect("granted");
+                thread::spawn(move || reads_slowly(&client))
+            })
+            .collect();
+        // By now all of them are in bulk, and the pipes are full.
+        thread::park_timeout(Duration::from_secs(4));
+        let began = Instant::now();
+        match stop {
+            true => proxy.signal(Signal::SIGTERM),
+            false => fs::write(proxy.config(), "deny - -\n").unwrap(),
+        }
+        proxy.until_said("ending=", READERS);
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        for reader in readers {
+            assert_eq!(reader.join().expect("no end"), ErrorKind::ConnectionReset);
+        }
+        proxy.signal(Signal::SIGTERM);
+        assert!(proxy.wait().success());
+    }
+}
+
+/// Nor is such a reader idle, however little the system can hold for it.
+#[test]
+fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
+    alone(|network| {
+        network.set("tcp_wmem", "4096 16384 131072");
+        let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "2s", "-v"]);
+        let endless = Origin::serving(|stream| {
+            let much = vec![7; 1 << 20];
+            while (&stream).write_all(&much).is_ok() {}
+        });
+        let client = dial_with_little_room(proxy.address());
+        let client = client::socks4::connect(client, &endless.target(), b"").expect("granted");
+        let began = Instant::now();
+        let mut buffer = [0; 4096];
+        while began.elapsed() < Duration::from_secs(8) {
+            (&client).read_exact(&mut buffer).expect("more of it");
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        assert!(!proxy.said().iter().any(|it| it.contains("ending=")));
+        drop(client);
+        proxy.finish();
+    });
+}
+
+/// A connection that holds hardly more than what its reader has taken.
+fn dial_with_little_room(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).expect("a connection");
+    setsockopt(&client, sockopt::RcvBuf, &(32 << 10)).expect("set");
+    patient(client)
+}
+
+/// Whoever breathes between two messages is not at rest, even if a round of the
+/// sweep has just looked.
+#[test]
+fn r26_breathing_is_no_rest() {
+    // Rounds of the sweep are 100 ms apart, about as far as the messages.
+    let options = ["--half-closed-timeout", "1s", "--grace", "300ms"];
+    let mut proxy = Proxy::start(PERMIT_ALL, &options);
+    let talking: Vec<_> = (0..20)
+        .map(|number| {
+            let (client, remote) = relayed(proxy.address());
+            thread::spawn(move || {
+                while (&remote).write_all(b"a line now and then\n").is_ok() {
+                    thread::park_timeout(Duration::from_millis(80 + number));
+                }
+            });
+            read_exactly(&client, 40);
+            client
+        })
+        .collect();
+    proxy.signal(Signal::SIGTERM);
+    for client in &talking {
+        let error = { client }.read_to_end(&mut Vec::new()).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(proxy.wait().success());
+}
+
+/// What is at rest ends properly, however it is cut.
+#[test]
+fn r26_a_session_at_rest_ends_in_an_end() {
+    for (option, limit, signals) in [
+        ("--idle-timeout", "300ms", 0),
+        ("--grace", "300ms", 1),
+        ("--grace", "1m", 2),
+    ] {
+        // The server looks at all sessions every 100 ms.
+        let rounds = ["--half-closed-timeout", "1s"];
+        let options = [&rounds[..], &[option, limit, "-v"]].concat();
+        let mut proxy = Proxy::start(PERMIT_ALL, &options);
+        let (client, remote) = relayed(proxy.address());
+        write(&client, b"all of it");
+        write(&remote, b"and back");
+        assert_eq!(read_exactly(&remote, 9), b"all of it");
+        assert_eq!(read_exactly(&client, 8), b"and back");
+        // Two seconds without a byte are a rest.
+        thread::park_timeout(Duration::from_millis(2500));
+        for _ in 0..signals {
+            proxy.signal(Signal::SIGTERM);
+            proxy.says("stopping");
+        }
+        assert_eq!(read_all(&client), b"");
+        assert_eq!(read_all(&remote), b"");
+        if signals == 0 {
+            proxy.signal(Signal::SIGTERM);
+        }
+        proxy.wait();
+    }
+}

@@ -1,0 +1,353 @@
+//! What ARCHITECTURE.md promises to be absent is absent, and what the papers
+//! say is true.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use threadsocks::cli::HELP;
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn paper(name: &str) -> String {
+    fs::read_to_string(project().join(name)).expect(name)
+}
+
+/// Every source file of the shipped programs, with its code: no comments, no
+/// tests.
+fn sources() -> Vec<(String, Vec<String>)> {
+    let mut folders = vec![project().join("src"), project().join("cgi-bin/console")];
+    let mut files: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|it| it == "rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    let code = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text
+            .lines()
+            .take_while(|line| line.trim() != "#[cfg(test)]");
+        let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+        let code = lines.map(str::trim).filter(is_code).map(str::to_owned);
+        let name = path.strip_prefix(project()).unwrap();
+        (name.to_string_lossy().into_owned(), code.collect())
+    };
+    files.into_iter().map(code).collect()
+}
+
+/// None of these words in any file whose name begins like this.
+fn absent(words: &[&str], rooms: &[&str]) {
+    for (name, code) in sources() {
+        if !rooms.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        for line in code {
+            for word in words {
+                assert!(!line.contains(word), "{name} has {word:?}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_touch_no_socket_thread_clock_or_file() {
+    absent(
+        &[
+            "TcpStream",
+            "TcpListener",
+            "UdpSocket",
+            "thread::",
+            "Instant",
+            "SystemTime",
+            "fs::",
+            "File::",
+            "OpenOptions",
+            "nix::",
+            "env::",
+        ],
+        &[
+            "src/protocol/",
+            "src/rules/matchers.rs",
+            "src/rules/parser.rs",
+            "src/rules/schedule.rs",
+            "src/rules/reserved.rs",
+            "src/rules/evaluate.rs",
+            "src/auth/users_file.rs",
+            "src/auth/password_hash.rs",
+            "src/cli.rs",
+            "src/events.rs",
+            "cgi-bin/console/allow.rs",
+            "cgi-bin/console/html.rs",
+            "cgi-bin/console/page.rs",
+            "cgi-bin/console/panel.rs",
+            "cgi-bin/console/prompt.rs",
+            "cgi-bin/console/query.rs",
+            "cgi-bin/console/row.rs",
+            "cgi-bin/console/telnet.rs",
+            "cgi-bin/console/terminal.rs",
+            "cgi-bin/console/text.rs",
+        ],
+    );
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let all = [
+        "crate::admin",
+        "crate::auth",
+        "crate::cli",
+        "crate::client",
+        "crate::config",
+        "crate::events",
+        "crate::local_time",
+        "crate::logger",
+        "crate::net",
+        "crate::relay",
+        "crate::rules",
+        "crate::server",
+    ];
+    let but = |allowed: &[&str]| -> Vec<&str> {
+        all.into_iter()
+            .filter(|word| !allowed.contains(word))
+            .collect()
+    };
+    absent(&all, &["src/protocol/", "src/net/", "src/sync/"]);
+    absent(&all, &["src/client/", "src/config/"]);
+    absent(&but(&["crate::config"]), &["src/rules/"]);
+    absent(&but(&["crate::config", "crate::auth"]), &["src/auth/"]);
+    absent(&but(&["crate::net"]), &["src/relay/"]);
+    absent(&but(&["crate::rules"]), &["src/local_time.rs"]);
+    let facts = ["crate::config", "crate::rules", "crate::auth"];
+    absent(&but(&facts), &["src/events.rs"]);
+    absent(&but(&["crate::config", "crate::events"]), &["src/logger/"]);
+    // Of the console: what turns bytes into something else knows of nothing.
+    absent(
+        &["crate::"],
+        &[
+            "cgi-bin/console/allow.rs",
+            "cgi-bin/console/batch.rs",
+            "cgi-bin/console/prompt.rs",
+            "cgi-bin/console/query.rs",
+            "cgi-bin/console/telnet.rs",
+            "cgi-bin/console/terminal.rs",
+        ],
+    );
+    // The messages of SOCKS are the library's.
+    absent(&["socks4::Request", "Reply::"], &["cgi-bin/"]);
+}
+
+#[test]
+fn where_threads_meet_the_model_sees_it() {
+    // Whatever is shared comes from `sync`, which `tests/model` exchanges.
+    let shared = [
+        "std::thread",
+        "Atomic",
+        "Condvar",
+        "Mutex",
+        "OnceLock",
+        "mpsc",
+    ];
+    // (What is spliced is not modelled.)
+    let rooms = ["src/server/", "src/relay/mod.rs", "src/relay/copy.rs"];
+    for (name, code) in sources() {
+        if !rooms.iter().any(|room| name.starts_with(room)) {
+            continue;
+        }
+        for line in code.iter().filter(|line| line.contains("std::")) {
+            let from_std = shared.iter().any(|it| line.contains(it));
+            assert!(!from_std, "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
+    absent(
+        &[
+            "println!",
+            "print!",
+            "thread::spawn(",
+            "env::args()",
+            ".unwrap()",
+            ".expect(",
+            "panic!",
+            "unreachable!",
+            "todo!",
+            "unimplemented!",
+            "dbg!",
+            "unsafe",
+            "try_clone",
+        ],
+        &["src/", "cgi-bin/"],
+    );
+    absent(&["set_read_timeout", "set_write_timeout"], &["src/"]);
+}
+
+#[test]
+fn every_room_is_explained_in_its_first_line_by_one_sentence() {
+    for (name, _) in sources() {
+        let text = paper(&name);
+        let first = text.lines().next().unwrap();
+        assert!(first.starts_with("//! "), "{name}: {first}");
+        assert!(
+            first.ends_with('.') || first.ends_with(':'),
+            "{name}: {first}"
+        );
+    }
+}
+
+#[test]
+fn s12_a_panic_stays_in_its_session() {
+    let manifest = paper("Cargo.toml");
+    assert!(!manifest.contains("panic = \"abort\""));
+}
+
+/// Long options in a text, `--like-this`.
+fn options(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = text
+        .split(|char: char| !(char.is_ascii_lowercase() || char == '-'))
+        .filter(|word| word.starts_with("--") && word.len() > 3)
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[test]
+fn help_and_manual_name_the_same_options() {
+    // Those of curl in the examples are not ours.
+    let ours = |text: &str| -> Vec<String> {
+        let all = options(text).into_iter();
+        all.filter(|option| !option.starts_with("--socks"))
+            .collect()
+    };
+    let manual = paper("docs/threadsocks.1").replace("\\-", "-");
+    assert_eq!(ours(&manual), ours(HELP));
+    let version = concat!("threadsocks ", env!("CARGO_PKG_VERSION"));
+    assert!(manual.contains(version));
+    assert!(paper("CHANGELOG.md").contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_readme_tells_the_size_of_the_code() {
+    let readme = paper("README.md");
+    for (room, behind) in [
+        ("src/", " lines of code for the server"),
+        ("cgi-bin/", " for the console"),
+    ] {
+        let files = sources().into_iter();
+        let ours = files.filter(|(name, _)| name.starts_with(room));
+        let lines: usize = ours.map(|(_, code)| code.len()).sum();
+        let told = readme
+            .split_once(behind)
+            .and_then(|(front, _)| front.rsplit_once(char::is_whitespace))
+            .map(|(_, number)| number.replace(',', ""))
+            .unwrap_or_else(|| panic!("\"...{behind}\" in the README"));
+        let told: usize = told.parse().expect("a number");
+        assert!(
+            told.abs_diff(lines) <= 150,
+            "README says {told}{behind}, counted {lines}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_sample_is_what_the_screen_shows() {
+    let readme = paper("README.md");
+    for line in [
+        "<S_IP>: ",
+        "<S_PORT>: ",
+        "<D_IP>: ",
+        "<D_PORT>: ",
+        "<Command>: ",
+        "<Reply>: ",
+    ] {
+        assert!(readme.contains(line), "{line}");
+    }
+    assert!(readme.contains("cargo run --release -- 1080"));
+    assert!(readme.contains("cargo test"));
+}
+
+/// Every `#[test]` below these folders, by its name.
+fn tests_in(folders: &[&str]) -> Vec<String> {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|it| project().join(it)).collect();
+    let mut names = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let behind = text.split("#[test]").skip(1);
+                let name = |it: &str| {
+                    it.split_once("fn ")?
+                        .1
+                        .split_once('(')
+                        .map(|it| it.0.into())
+                };
+                names.extend(behind.filter_map(name));
+            }
+        }
+    }
+    names
+}
+
+/// The faults that a test is named after: `H4`, for `h04_every_prefix...`.
+fn faults_of(test: &str) -> Vec<String> {
+    let is_fault = |part: &&str| {
+        part.len() == 3
+            && part.starts_with(|letter: char| letter.is_ascii_lowercase())
+            && part[1..].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let parts = test.split('_').take_while(is_fault);
+    parts
+        .map(|part| {
+            let (letter, number) = part.split_at(1);
+            format!("{}{}", letter.to_uppercase(), number.parse::<u8>().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_fault_has_its_row_and_every_row_its_tests() {
+    let tests = tests_in(&["src", "cgi-bin", "tests"]);
+    let page = paper("docs/reliability.md");
+    let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
+    // The first row of a table has no fault in front.
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| |");
+    for line in page.lines().filter(is_row) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, fault, .., named, result, _] = *cells.as_slice() else {
+            panic!("{line}");
+        };
+        let named: Vec<&str> = named.split('`').filter(|it| it.len() > 1).collect();
+        for name in &named {
+            assert!(tests.iter().any(|test| test == name), "{fault}: no {name}");
+        }
+        let elsewhere = ["*GSSAPI*", "not tested: "];
+        let is_tested = !elsewhere.iter().any(|it| result.starts_with(it));
+        assert_eq!(is_tested, result == "holds", "{line}");
+        assert_eq!(is_tested, !named.is_empty(), "{line}");
+        rows.push((fault, named));
+    }
+    for test in &tests {
+        for fault in faults_of(test) {
+            let row = rows.iter().find(|(it, _)| *it == fault);
+            let (_, named) = row.unwrap_or_else(|| panic!("no row {fault} for {test}"));
+            assert!(
+                named.contains(&test.as_str()),
+                "{test} is not in row {fault}"
+            );
+        }
+    }
+}

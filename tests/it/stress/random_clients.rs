@@ -1,0 +1,186 @@
+//! Clients that talk nonsense, and what the others notice of them.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use threadsocks::protocol::{Command, Destination};
+
+use crate::support::endpoints::{
+    Origin, dial_from, named, read_exactly, request, reset, through, write,
+};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::random::{self, Dice};
+
+/// Threads that drive all of them, each its share in turn.
+const DRIVERS: usize = 20;
+
+/// Between two turns of a driver on the average. A connection lasts for two or
+/// three turns, which makes some 950 new ones a second. That leaves half of two
+/// cores idle: normal clients wait for the server then, if for anything.
+const PAUSE: Duration = Duration::from_millis(8);
+
+/// The C library keeps a cache of up to 16 KiB for each thread, and many arenas.
+/// With 1,500 threads that takes minutes to fill, and meanwhile looks like a leak
+/// of some hundred bytes for each connection. Without it, one would show.
+const NO_CACHES: [&str; 3] = [
+    "env",
+    "MALLOC_ARENA_MAX=1",
+    "GLIBC_TUNABLES=glibc.malloc.tcache_count=0",
+];
+
+/// What the noise is made of: it may reach this one service, and strangers
+/// none. (Its bytes are random, and so are the addresses they happen to name.)
+struct Noise {
+    proxy: SocketAddr,
+    target: Destination,
+    is_over: AtomicBool,
+    connections: AtomicU64,
+}
+
+impl Noise {
+    /// So many clients, one after the other, until it is over.
+    fn drive(&self, clients: usize, number: usize, mut dice: Dice) {
+        let from = Ipv4Addr::new(127, 0, 1, number as u8 + 1);
+        let begin = |dice: &mut Dice| self.begin((from, 0).into(), dice);
+        let mut held: Vec<TcpStream> = (0..clients).map(|_| begin(&mut dice)).collect();
+        while !self.is_over.load(Ordering::Relaxed) {
+            thread::sleep(dice.up_to(2 * PAUSE));
+            let stream = held.swap_remove(dice.below(clients as u64) as usize);
+            let stays = self.go_on(stream, &mut dice);
+            held.push(stays.unwrap_or_else(|| begin(&mut dice)));
+        }
+    }
+
+    fn begin(&self, from: SocketAddr, dice: &mut Dice) -> TcpStream {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let stream = dial_from(from, self.proxy);
+        stream.set_nonblocking(true).unwrap();
+        let _ = (&stream).write(&self.nonsense(dice));
+        stream
+    }
+
+    /// More nonsense, a half-close, a reset or an end.
+    fn go_on(&self, stream: TcpStream, dice: &mut Dice) -> Option<TcpStream> {
+        let _ = (&stream).read(&mut [0; 4096]);
+        match dice.below(10) {
+            0 | 1 => {
+                reset(stream);
+                return None;
+            }
+            2 | 3 => return None,
+            4 => drop(stream.shutdown(Shutdown::Write)),
+            _ => drop((&stream).write(&self.nonsense(dice))),
+        }
+        Some(stream)
+    }
+
+    /// What may be a request, a part of one, one with a mistake, or anything.
+    fn nonsense(&self, dice: &mut Dice) -> Vec<u8> {
+        let command = [Command::Connect, Command::Bind][dice.below(2) as usize];
+        let local = named("localhost", self.target.port);
+        let target = [&self.target, &local][dice.below(2) as usize];
+        let mut bytes = request(command, target, b"noise");
+        match dice.below(6) {
+            0 => {}
+            1 => bytes.truncate(dice.below(bytes.len() as u64) as usize),
+            2 => {
+                // Any but the name: nobody shall be asked for a wrong one.
+                let place = dice.below(8 + 5) as usize;
+                bytes[place] ^= 1 << dice.below(8);
+            }
+            3 => {
+                let junk = dice.below(700) as usize;
+                bytes.extend(dice.bytes(junk));
+            }
+            _ => {
+                let count = 1 + dice.below(2000) as usize;
+                bytes = dice.bytes(count);
+            }
+        }
+        bytes
+    }
+}
+
+/// How long normal clients wait, one after the other: to connect, for a byte to
+/// go round, and to close.
+fn wait_times(proxy: SocketAddr, target: &Destination, is_over: &AtomicBool) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let client = through(proxy, target);
+        write(&client, b"x");
+        assert_eq!(read_exactly(&client, 1), b"x");
+        drop(client);
+        times.push(began.elapsed());
+        thread::sleep(Duration::from_millis(5));
+    }
+    times
+}
+
+fn noise_and_normal_clients(clients: usize, lasts: Duration) {
+    let origin = Origin::echo();
+    let rules = format!(
+        "permit - 127.0.0.1 - -\npermit - 127.0.1. - 127. {}\n",
+        origin.port()
+    );
+    let proxy = Proxy::with(Setup {
+        rules: &rules,
+        options: &["--bind-timeout", "3s"],
+        wrapper: &NO_CACHES,
+        ..Setup::default()
+    });
+    let pid = proxy.pid();
+    let noise = Noise {
+        proxy: proxy.address(),
+        target: origin.target(),
+        is_over: AtomicBool::new(false),
+        connections: AtomicU64::new(0),
+    };
+    let seed = random::seed();
+    let (mut times, warm, last) = thread::scope(|scope| {
+        for number in 0..DRIVERS {
+            let dice = Dice::new(seed + number as u64);
+            let noise = &noise;
+            scope.spawn(move || noise.drive(clients / DRIVERS, number, dice));
+        }
+        let times = scope.spawn(|| wait_times(proxy.address(), &noise.target, &noise.is_over));
+        thread::sleep(lasts / 6);
+        let warm = (proxy.status("VmRSS"), proxy.status("Threads"));
+        thread::sleep(lasts - lasts / 6);
+        let last = (proxy.status("VmRSS"), proxy.status("Threads"));
+        noise.is_over.store(true, Ordering::Relaxed);
+        (times.join().unwrap(), warm, last)
+    });
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    let most = times[times.len() * 99 / 100];
+    println!(
+        "{} connections of noise, {} normal: median {median:?}, 99 % {most:?}; \
+         kB and threads: {warm:?} after a sixth of the time, {last:?} at the end",
+        noise.connections.load(Ordering::Relaxed),
+        times.len(),
+    );
+    assert!(median < Duration::from_millis(50), "{median:?}");
+    assert!(most < Duration::from_millis(250), "{most:?}");
+    // Flat, but for the stacks of what threads have come since.
+    let flat = warm.0 + (2 << 10) + 32 * last.1.saturating_sub(warm.1);
+    assert!(last.0 < flat, "{last:?} after {warm:?}");
+    assert_eq!(proxy.pid(), pid);
+    let panics = |line: &String| line.contains("panic");
+    assert!(!proxy.said().iter().any(panics), "{:#?}", proxy.said());
+    proxy.finish();
+}
+
+#[test]
+fn h19_noise_disturbs_nobody() {
+    noise_and_normal_clients(200, Duration::from_secs(4));
+}
+
+#[test]
+#[ignore = "a minute"]
+fn h19_a_minute_of_noise_from_a_thousand() {
+    noise_and_normal_clients(1000, Duration::from_secs(60));
+}

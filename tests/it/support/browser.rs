@@ -1,0 +1,241 @@
+//! A real Chromium, led by WebDriver: a few requests in JSON.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use ureq::Agent;
+
+use crate::support::child::{LONG, Running};
+use crate::support::endpoints::free_ports;
+use crate::support::wait::until;
+
+/// The key, as WebDriver writes it.
+pub(crate) const TAB: &str = "\u{E004}";
+
+/// The key, as WebDriver writes it.
+pub(crate) const ENTER: &str = "\u{E007}";
+
+/// A browser with one window.
+pub(crate) struct Browser {
+    agent: Agent,
+    session: String,
+    driver: Running,
+    _home: TempDir,
+}
+
+/// A screen to look through.
+#[derive(Clone, Copy)]
+pub(crate) struct Screen {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) phone: bool,
+}
+
+pub(crate) const DESKTOP: Screen = Screen {
+    width: 1440,
+    height: 900,
+    phone: false,
+};
+
+pub(crate) const PHONE: Screen = Screen {
+    width: 390,
+    height: 844,
+    phone: true,
+};
+
+impl Browser {
+    /// As most people have it.
+    pub(crate) fn open() -> Browser {
+        Browser::with(&json!({}))
+    }
+
+    /// Its owner has switched JavaScript off. The scripts of [`Browser::ask`]
+    /// run all the same: they are the driver's, not the page's.
+    pub(crate) fn without_javascript() -> Browser {
+        let never = 2;
+        let browser = Browser::with(&json!({
+            "profile.managed_default_content_settings.javascript": never
+        }));
+        browser.go("data:text/html,<title>off</title><p><script>document.title = 'on'</script>");
+        until("a page without JavaScript", || {
+            let title = browser.ask("return document.querySelector('p') && document.title");
+            (!title.is_null()).then(|| assert_eq!(title, "off"))
+        });
+        browser
+    }
+
+    fn with(preferences: &Value) -> Browser {
+        let home = tempfile::tempdir().expect("a folder for the browser");
+        // It takes its port of IPv4 and of IPv6, and fails if only one of them
+        // is free; if it may choose, it looks at one.
+        let port = free_ports(1);
+        let mut command = Command::new("chromedriver");
+        command
+            .arg(format!("--port={port}"))
+            .env("HOME", home.path())
+            // What it forgets to remove goes with the folder.
+            .env("TMPDIR", home.path());
+        let mut driver = Running::start(&mut command, b"");
+        until("chromedriver", || {
+            driver.must_still_run();
+            let said = driver.stdout_so_far();
+            said.contains("started successfully").then_some(())
+        });
+        let agent = Agent::config_builder()
+            // The settings of whoever runs the test lead past the driver.
+            .proxy(None)
+            // A refusal explains itself in its body.
+            .http_status_as_error(false)
+            .timeout_global(Some(LONG))
+            .build()
+            .into();
+        let mut browser = Browser {
+            agent,
+            session: format!("http://127.0.0.1:{port}/session"),
+            driver,
+            _home: home,
+        };
+        let session = browser.post("", &capabilities(preferences));
+        let id = session["sessionId"].as_str().expect("a session");
+        browser.session = format!("{}/{id}", browser.session);
+        browser.through(DESKTOP);
+        browser
+    }
+
+    /// Sets out for a page and does not wait for it.
+    pub(crate) fn go(&self, url: &str) {
+        self.post("/url", &json!({ "url": url }));
+    }
+
+    /// Runs this in the page, as it is at one moment.
+    pub(crate) fn ask(&self, script: &str) -> Value {
+        let body = json!({ "script": script, "args": [] });
+        // While a page only begins to arrive, the driver's own script stumbles over
+        // a document that has nothing in it yet.
+        let is_too_early = |told: &Value| told.to_string().contains("(reading 'nodeType')");
+        until("a page to ask", || {
+            match self.try_request("POST", "/execute/sync", Some(&body)) {
+                Ok(answer) => Some(answer),
+                Err(told) if is_too_early(&told) => None,
+                Err(told) => panic!("{script}: {told:#}"),
+            }
+        })
+    }
+
+    /// Presses these keys, one after the other.
+    pub(crate) fn press(&self, keys: &str) {
+        let strokes = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|it| json!({ "type": it, "value": key })));
+        let keyboard = json!({
+            "type": "key", "id": "keyboard", "actions": strokes.collect::<Vec<_>>()
+        });
+        self.post("/actions", &json!({ "actions": [keyboard] }));
+    }
+
+    /// What the browser complains about on its console since the last time.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let entries = self.post("/se/log", &json!({ "type": "browser" }));
+        let entries = entries.as_array().expect("a list").iter();
+        entries.map(|entry| entry["message"].to_string()).collect()
+    }
+
+    /// From now on the window is like this.
+    pub(crate) fn through(&self, screen: Screen) {
+        let Screen {
+            width,
+            height,
+            phone,
+        } = screen;
+        self.develop(
+            "Emulation.setDeviceMetricsOverride",
+            &json!({
+                "width": width,
+                "height": height,
+                "mobile": phone,
+                "deviceScaleFactor": if phone { 2 } else { 1 },
+            }),
+        );
+    }
+
+    /// From now on its owner likes pages to be `light` or `dark`.
+    pub(crate) fn prefers(&self, scheme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.develop(
+            "Emulation.setEmulatedMedia",
+            &json!({ "features": [feature] }),
+        );
+    }
+
+    /// What is to be seen now, as PNG in base64.
+    pub(crate) fn picture(&self) -> String {
+        let picture = self.request("GET", "/screenshot", None);
+        picture.as_str().expect("a picture").to_owned()
+    }
+
+    /// A command to the browser's tools for developers.
+    fn develop(&self, command: &str, parameters: &Value) {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.post("/goog/cdp/execute", &body);
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        self.request("POST", path, Some(body))
+    }
+
+    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.try_request(method, path, body);
+        answer.unwrap_or_else(|told| panic!("{method} {path}: {told:#}"))
+    }
+
+    /// The answer, or what the driver complains of.
+    fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
+        let url = format!("{}{path}", self.session);
+        let answer = match body {
+            Some(body) => self.agent.post(&url).send(body.to_string()),
+            None => self.agent.get(&url).call(),
+        };
+        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let told = answer.body_mut().read_to_string().expect("an answer");
+        let told: Value = serde_json::from_str(&told).expect("an answer in JSON");
+        match answer.status().is_success() {
+            true => Ok(told["value"].clone()),
+            false => Err(told),
+        }
+    }
+}
+
+impl Drop for Browser {
+    /// The driver ends the browser only if told so.
+    fn drop(&mut self) {
+        let _ = self.agent.delete(&self.session).call();
+        self.driver.stop();
+    }
+}
+
+/// What the browser shall be like. "none": whoever goes to a page that takes
+/// long wants to look at it meanwhile.
+fn capabilities(preferences: &Value) -> Value {
+    json!({ "capabilities": { "alwaysMatch": {
+        "pageLoadStrategy": "none",
+        "goog:loggingPrefs": { "browser": "ALL" },
+        "goog:chromeOptions": {
+            "prefs": preferences,
+            "args": [
+                "--headless",
+                "--disable-gpu",
+                // The sandbox does not work for root, and all pages are our own.
+                "--no-sandbox",
+                "--no-proxy-server",
+                // It would like to talk to its maker.
+                "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+                "--disable-background-networking",
+                "--disable-sync",
+                "--disable-component-update",
+                "--no-first-run",
+                "--disable-breakpad",
+            ],
+        },
+    } } })
+}

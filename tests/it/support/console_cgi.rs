@@ -1,0 +1,96 @@
+//! The console as a web server starts it, without one.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::child::{Ended, LONG, Running};
+use crate::support::wait::until;
+
+/// A folder with batch files, and the console in it.
+pub(crate) struct Console {
+    pub(crate) folder: TempDir,
+    pub(crate) command: Command,
+}
+
+impl Console {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Console {
+        let folder = tempfile::tempdir().unwrap();
+        let cases = folder.path().join("test_case");
+        fs::create_dir(&cases).unwrap();
+        for (name, text) in files {
+            fs::write(cases.join(name), text).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_console"));
+        command
+            .current_dir(folder.path())
+            .env("GATEWAY_INTERFACE", "CGI/1.1")
+            .env("REQUEST_METHOD", "GET");
+        Console { folder, command }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Console {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn cases(&self) -> PathBuf {
+        self.folder.path().join("test_case")
+    }
+
+    pub(crate) fn start(&mut self, query: &str) -> Running {
+        Running::start(self.command.env("QUERY_STRING", query), b"")
+    }
+
+    /// Everything it says until its end, which must be a good one.
+    pub(crate) fn page(&mut self, query: &str) -> String {
+        good(&self.start(query).ended(LONG))
+    }
+}
+
+pub(crate) fn good(ended: &Ended) -> String {
+    assert!(ended.status.success(), "{ended:#?}");
+    assert_eq!(ended.stderr, "");
+    ended.text()
+}
+
+pub(crate) fn split(page: &str) -> (&str, &str) {
+    page.split_once("\r\n\r\n").expect("headers and a body")
+}
+
+/// The query for one row.
+pub(crate) fn row(number: usize, shell: SocketAddr, file: &str, socks: SocketAddr) -> String {
+    format!(
+        "h{number}={}&p{number}={}&f{number}={file}&sh{number}={}&sp{number}={}&",
+        shell.ip(),
+        shell.port(),
+        socks.ip(),
+        socks.port()
+    )
+}
+
+/// What one column of the plain text says: its output, and its last status.
+pub(crate) fn column(page: &str, title: &str) -> (String, String) {
+    let (output, status) = (format!("{title} | "), format!("{title} # "));
+    let lines = page.lines().filter_map(|line| line.strip_prefix(&output));
+    let mut last = page.lines().filter_map(|line| line.strip_prefix(&status));
+    let last = last
+        .next_back()
+        .unwrap_or_else(|| panic!("{title} in {page}"));
+    let said: String = lines.map(|line| format!("{line}\n")).collect();
+    (said, last.to_owned())
+}
+
+/// Waits until the page so far contains this.
+pub(crate) fn shows(page: &mut Running, what: &str) {
+    until(what, || {
+        let so_far = page.stdout_so_far();
+        if !so_far.contains(what) {
+            page.must_still_run();
+        }
+        so_far.contains(what).then_some(())
+    });
+}

@@ -1,0 +1,74 @@
+//! Remote shells for the console to visit: the example, as a child process.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::support::child::Running;
+use crate::support::wait::until;
+
+/// A shell server that ends altogether when a client leaves without `exit`.
+pub(crate) struct Shell {
+    running: Running,
+    port: u16,
+}
+
+impl Shell {
+    /// Starts one with these switches of the example.
+    pub(crate) fn start(switches: &[&str]) -> Shell {
+        let mut command = Command::new(binary());
+        command.arg("--die-on-half-close").args(switches).arg("0");
+        let mut running = Running::start(&mut command, b"");
+        let port = until("a shell server", || {
+            running.must_still_run();
+            let said = running.stderr_so_far();
+            let (_, port) = said.strip_suffix('\n')?.rsplit_once(':')?;
+            port.parse().ok()
+        });
+        Shell { running, port }
+    }
+
+    /// On 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Fails the test if a client has left it the wrong way: when the thread of
+    /// the last visit has ended, the server has not.
+    pub(crate) fn has_survived(mut self) {
+        let threads = format!("/proc/{}/task", self.running.id());
+        until("the end of all visits", || {
+            self.running.must_still_run();
+            (fs::read_dir(&threads).ok()?.count() == 1).then_some(())
+        });
+        self.running.must_still_run();
+    }
+}
+
+/// The example's binary. `cargo test` builds only the unit tests of an example
+/// that has some, so this asks cargo for the program itself.
+fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(["build", "--quiet", "--example", "shell_server"])
+            .args(["--message-format", "json", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let built = command.output().expect("cargo runs");
+        let told = String::from_utf8_lossy(&built.stderr);
+        assert!(built.status.success(), "no shell server: {told}");
+        let messages = built.stdout.split(|&byte| byte == b'\n');
+        let mut programs = messages.filter_map(|message| {
+            let message: Value = serde_json::from_slice(message).ok()?;
+            Some(PathBuf::from(message["executable"].as_str()?))
+        });
+        programs.next().expect("cargo tells where it is")
+    })
+}

@@ -1,0 +1,93 @@
+//! An identd that says what the test wishes.
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use threadsocks::protocol::ident::PORT;
+
+use crate::support::endpoints::{patient, write};
+
+/// What it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Who asks.
+    pub(crate) from: SocketAddr,
+    /// Which address of this machine is asked.
+    pub(crate) at: IpAddr,
+    /// The line, without its end.
+    pub(crate) query: String,
+}
+
+/// The identd; only in a network of the test's own.
+pub(crate) struct Identd(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    asked: Mutex<Vec<Asked>>,
+    scripts: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Identd {
+    /// Handles every query by this script: the connection, and the line without
+    /// its end. Each has a thread of its own; what fails there fails the test.
+    pub(crate) fn with(script: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> Identd {
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("the port of identd");
+        let state = Arc::<State>::default();
+        let script = Arc::new(script);
+        thread::spawn({
+            let state = Arc::clone(&state);
+            move || {
+                for (stream, from) in std::iter::from_fn(|| listener.accept().ok()) {
+                    let (own, script) = (Arc::clone(&state), Arc::clone(&script));
+                    let running = thread::spawn(move || {
+                        let stream = patient(stream);
+                        let query = hear(&stream);
+                        own.asked.lock().unwrap().push(Asked {
+                            from,
+                            at: stream.local_addr().expect("an address").ip(),
+                            query: query.clone(),
+                        });
+                        script(stream, &query);
+                    });
+                    state.scripts.lock().unwrap().push(running);
+                }
+            }
+        });
+        Identd(state)
+    }
+
+    /// Answers the ports of the query and then this, such as
+    /// `: USERID : UNIX : alice`, and an end of line.
+    pub(crate) fn says(rest: &str) -> Identd {
+        let rest = rest.to_owned();
+        Identd::with(move |stream, query| {
+            write(&stream, format!("{query}{rest}\r\n").as_bytes());
+        })
+    }
+
+    /// Everything it has been asked.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.0.asked.lock().unwrap().clone()
+    }
+}
+
+/// The line of a query.
+fn hear(stream: &TcpStream) -> String {
+    let mut query = String::new();
+    let heard = BufReader::new(stream).read_line(&mut query);
+    heard.expect("a line");
+    query.strip_suffix("\r\n").expect("a whole line").to_owned()
+}
+
+impl Drop for Identd {
+    fn drop(&mut self) {
+        let scripts = std::mem::take(&mut *self.0.scripts.lock().unwrap());
+        for script in scripts {
+            if !thread::panicking() {
+                script.join().expect("a script that holds");
+            }
+        }
+    }
+}

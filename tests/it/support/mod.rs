@@ -1,0 +1,23 @@
+//! What the tests use: the server under test, its clients and peers, and the environments it runs in.
+
+pub(crate) mod apache;
+pub(crate) mod browser;
+pub(crate) mod child;
+pub(crate) mod console_cgi;
+pub(crate) mod demo_shells;
+pub(crate) mod dns_server;
+pub(crate) mod endpoints;
+pub(crate) mod faulty_link;
+pub(crate) mod ftp_server;
+pub(crate) mod ident_server;
+pub(crate) mod netns;
+pub(crate) mod plot;
+pub(crate) mod proxy;
+pub(crate) mod random;
+pub(crate) mod scripted_peer;
+pub(crate) mod scripted_shell;
+pub(crate) mod socksify;
+pub(crate) mod syscall_faults;
+pub(crate) mod tools;
+pub(crate) mod wait;
+pub(crate) mod web_site;

@@ -1,0 +1,29 @@
+//! Waiting for a fact: a test asks again until something is true, and never sleeps blindly.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A fact that takes longer than this on a loaded machine will not come at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `fact` returns something, and fails the test if it does not within
+/// [`PATIENCE`].
+pub(crate) fn until<T>(what: &str, fact: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, fact)
+}
+
+/// The same with another limit.
+pub(crate) fn until_within<T>(
+    limit: Duration,
+    what: &str,
+    mut fact: impl FnMut() -> Option<T>,
+) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(fact) = fact() {
+            return fact;
+        }
+        assert!(began.elapsed() < limit, "waited in vain for {what}");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}

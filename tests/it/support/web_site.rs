@@ -1,0 +1,91 @@
+//! HTTP origins that remember who came for what.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::support::endpoints::patient;
+
+/// Path, content type and content.
+pub(crate) type Page = (&'static str, &'static str, &'static str);
+
+/// A web server for some pages, with one connection for each request.
+pub(crate) struct Site {
+    address: SocketAddr,
+    visits: Arc<Visits>,
+}
+
+#[derive(Default)]
+struct Visits {
+    connections: AtomicUsize,
+    paths: Mutex<Vec<String>>,
+}
+
+impl Site {
+    /// Serves on a free port of this address. All of 127.0.0.0/8 is this
+    /// machine, so one machine can be several sites.
+    pub(crate) fn at(address: IpAddr, pages: &'static [Page]) -> Site {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let visits = Arc::new(Visits::default());
+        thread::spawn({
+            let visits = Arc::clone(&visits);
+            move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    visits.connections.fetch_add(1, Ordering::SeqCst);
+                    let visits = Arc::clone(&visits);
+                    thread::spawn(move || serve(&patient(stream), pages, &visits));
+                }
+            }
+        });
+        Site { address, visits }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Its front page by address.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// How many connections it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.visits.connections.load(Ordering::SeqCst)
+    }
+
+    /// What it was asked for, in order.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.visits.paths.lock().unwrap().clone()
+    }
+}
+
+/// Answers one request. A browser also opens connections on which nothing comes.
+fn serve(mut stream: &TcpStream, pages: &[Page], visits: &Visits) {
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    // To the end of the head: closing before would break the connection.
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else {
+        return;
+    };
+    visits.paths.lock().unwrap().push(path.to_owned());
+    let page = pages.iter().find(|(known, ..)| *known == path);
+    let (status, kind, content) = match page {
+        Some((_, kind, content)) => ("200 OK", *kind, *content),
+        None => ("404 Not Found", "text/plain", "no such page\n"),
+    };
+    let length = content.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{content}"
+    );
+    // Whoever left has his reasons; the test sees what did not arrive.
+    let _ = stream.write_all(answer.as_bytes());
+}
