@@ -18,10 +18,11 @@ use threadsocks::server::{Control, Server, Settings, ShutdownKind};
 
 use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, at, dial, dial_from, named, read_all, read_exactly, relayed, request, through, write,
+    Origin, by_address, by_name, connect_through, dial, dial_from, read_all, read_exactly,
+    relayed_pair, request, write,
 };
 use crate::support::ident_server::Identd;
-use crate::support::netns::alone;
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
@@ -34,7 +35,7 @@ fn goes_on(client: &TcpStream) {
 /// A connection to an origin that echoes, at this address of loopback.
 fn to(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
     let origin = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a port");
-    let target = at(origin.local_addr().expect("an address"));
+    let target = by_address(origin.local_addr().expect("an address"));
     thread::spawn(move || {
         let (stream, _) = origin.accept().expect("a connection");
         // Ends when the proxy does.
@@ -60,10 +61,10 @@ fn change(proxy: &Proxy, rules: &str) {
 }
 
 /// The lines on stderr about sessions that were ended, sorted.
-fn ended(proxy: &Proxy, count: usize) -> Vec<String> {
+fn wait_for_session_ends(proxy: &Proxy, count: usize) -> Vec<String> {
     let words = "no longer permitted";
-    proxy.until_said(words, count);
-    let said = proxy.said();
+    proxy.wait_for_stderr(words, count);
+    let said = proxy.stderr_lines();
     let mut told: Vec<_> = said.into_iter().filter(|it| it.contains(words)).collect();
     assert_eq!(told.len(), count, "{told:#?}");
     told.sort();
@@ -78,7 +79,7 @@ fn changed_rules_end_exactly_what_they_deny() {
     let goes = to(&proxy, 2, b"");
     let goes_by_user = to(&proxy, 1, b"bob");
     let origin = Origin::echo();
-    let goes_by_name = through(proxy.address(), &named("localhost", origin.port()));
+    let goes_by_name = connect_through(proxy.address(), &by_name("localhost", origin.port()));
     change(
         &proxy,
         "deny c localhost\ndeny c 127.0.0.2\ndeny c - user=bob\npermit c 127.0.0.1\n\
@@ -90,7 +91,7 @@ fn changed_rules_end_exactly_what_they_deny() {
     }
     goes_on(&stays);
     goes_on(&stays_by_user);
-    let told = ended(&proxy, 3);
+    let told = wait_for_session_ends(&proxy, 3);
     let line = |client: &TcpStream, rule| {
         let own = client.local_addr().unwrap();
         let found = told
@@ -111,7 +112,7 @@ fn changed_rules_end_exactly_what_they_deny() {
     is_over(&stays);
     goes_on(&stays_by_user);
     assert!(
-        ended(&proxy, 4)
+        wait_for_session_ends(&proxy, 4)
             .iter()
             .any(|it| it.ends_with("no rule permits it"))
     );
@@ -125,10 +126,10 @@ fn without_the_option_everybody_stays() {
     let client = to(&proxy, 1, b"");
     change(&proxy, "deny - -\n");
     proxy.signal(Signal::SIGHUP);
-    proxy.until_said("1 rule in force", 2);
+    proxy.wait_for_stderr("1 rule in force", 2);
     // Whatever it does about the first signal is done before the second.
     proxy.signal(Signal::SIGHUP);
-    proxy.says("nothing has changed");
+    proxy.stderr_line("nothing has changed");
     goes_on(&client);
     drop(client);
     proxy.finish();
@@ -141,7 +142,7 @@ fn rules_with_a_mistake_end_nobody() {
     change(&proxy, "deny - -\ndeny\n");
     for count in 1..=2 {
         proxy.signal(Signal::SIGHUP);
-        proxy.until_said("the last good rules stay", count);
+        proxy.wait_for_stderr("the last good rules stay", count);
     }
     goes_on(&client);
     drop(client);
@@ -151,7 +152,7 @@ fn rules_with_a_mistake_end_nobody() {
 #[test]
 fn a_transfer_that_is_ended_is_reset() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     let sending = thread::spawn(move || {
         let bytes = [7; 64 << 10];
         while (&remote).write_all(&bytes).is_ok() {}
@@ -168,17 +169,17 @@ fn a_transfer_that_is_ended_is_reset() {
     };
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     sending.join().expect("sent");
-    ended(&proxy, 1);
+    wait_for_session_ends(&proxy, 1);
     proxy.finish();
 }
 
 #[test]
 fn bind_is_ended_while_it_waits_and_while_it_relays() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
-    let anybody = at(([0, 0, 0, 0], 0).into());
+    let anybody = by_address(([0, 0, 0, 0], 0).into());
     let bind =
         |target: &Destination| client::socks4::bind(dial(proxy.address()), target, b"").unwrap();
-    let from = |host| at(([127, 0, 0, host], 0).into());
+    let from = |host| by_address(([127, 0, 0, host], 0).into());
     let peer_of = |port| dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     // One that waits for somebody, two for anybody, and two that have a peer.
     let waits_in_vain = bind(&from(2));
@@ -201,9 +202,9 @@ fn bind_is_ended_while_it_waits_and_while_it_relays() {
     until("the listener's end", || {
         (!proxy.listens_on(port)).then_some(())
     });
-    ended(&proxy, 3);
+    wait_for_session_ends(&proxy, 3);
     let rejected = proxy
-        .blocks(3)
+        .screen_messages(3)
         .into_iter()
         .filter(|it| it.reply == "Reject");
     assert_eq!(rejected.count(), 1, "the one that waited");
@@ -222,8 +223,8 @@ fn bind_is_ended_while_it_waits_and_while_it_relays() {
 
 #[test]
 fn who_was_never_confirmed_is_ended_when_identd_is_wanted() {
-    alone(|_| {
-        let identd = Identd::says(" : USERID : UNIX : alice");
+    in_own_network(|_| {
+        let identd = Identd::replying(" : USERID : UNIX : alice");
         let rules = "permit c 127.0.0.1 user=alice ident\npermit c 127.0.0.2\n";
         let proxy = Proxy::start(rules, &["--enforce"]);
         let confirmed = to(&proxy, 1, b"alice");
@@ -231,12 +232,12 @@ fn who_was_never_confirmed_is_ended_when_identd_is_wanted() {
         change(&proxy, "permit c - user=alice ident\n");
         assert_eq!(read_all(&unasked), b"");
         goes_on(&confirmed);
-        let told = ended(&proxy, 1);
+        let told = wait_for_session_ends(&proxy, 1);
         assert!(
             told[0].ends_with("line 1 permits it if identd confirms the user"),
             "{told:?}"
         );
-        assert_eq!(identd.asked().len(), 1);
+        assert_eq!(identd.queries().len(), 1);
         drop(confirmed);
         proxy.finish();
     });
@@ -246,9 +247,9 @@ fn who_was_never_confirmed_is_ended_when_identd_is_wanted() {
 /// ones: that counts, unless the new ones are enforced.
 #[test]
 fn a_change_during_the_lookup() {
-    alone(|_| {
+    in_own_network(|_| {
         let (answer, may_answer) = bounded::<()>(0);
-        let _server = NameServer::with(move |asked| {
+        let _server = NameServer::start(move |asked| {
             if asked.before == 0 && !asked.v6 {
                 may_answer.recv().expect("told to go on");
             }
@@ -258,12 +259,12 @@ fn a_change_during_the_lookup() {
             let proxy = Proxy::start(PERMIT_ALL, options);
             let origin = Origin::echo();
             let client = dial(proxy.address());
-            let target = named(name, origin.port());
+            let target = by_name(name, origin.port());
             write(&client, &request(Command::Connect, &target, b""));
-            proxy.until_thread("s1-name");
+            proxy.wait_for_thread("s1-name");
             change(&proxy, "deny - -\n");
             proxy.signal(Signal::SIGHUP);
-            proxy.until_said("1 rule in force", 2);
+            proxy.wait_for_stderr("1 rule in force", 2);
             answer.send(()).expect("awaited");
             assert_eq!(read_exactly(&client, 8)[1], code, "{options:?}");
             drop(client);
@@ -326,7 +327,7 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
 
     let connect = |host: u8| {
         let remote = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a port");
-        let target = at(remote.local_addr().expect("an address"));
+        let target = by_address(remote.local_addr().expect("an address"));
         let client = client::socks4::connect(dial(address), &target, b"")?;
         let (remote, _) = remote.accept().expect("a connection");
         Ok::<_, ClientError>((client, remote))

@@ -24,13 +24,13 @@ use threadsocks::protocol::socks5::{Credentials, Greeting, Request};
 use threadsocks::protocol::{Command, Destination};
 
 use crate::support::endpoints::{
-    Origin, dial, dial_from, finish, read_all, read_exactly, request, reset, write,
+    Origin, dial, dial_from, read_all, read_exactly, request, reset, shutdown_write, write,
 };
 use crate::support::ident_server::Identd;
-use crate::support::netns::alone;
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
-use crate::support::random::Dice;
-use crate::support::wait::PATIENCE;
+use crate::support::random::Rng;
+use crate::support::wait::TIMEOUT;
 
 /// A server with a users file, and an origin to connect to.
 struct Scene {
@@ -98,13 +98,13 @@ impl Scene {
 
     /// Connects to the origin; the code of the reply.
     fn connect(&self, client: &TcpStream) -> u8 {
-        write(client, &connect(&self.origin.target()));
+        write(client, &connect(&self.origin.destination()));
         read_exactly(client, 10)[1]
     }
 
     /// Ends the test; no password was printed anywhere.
     fn finish(self) {
-        for line in self.proxy.said() {
+        for line in self.proxy.stderr_lines() {
             assert!(
                 !line.contains("secret") && !line.contains("argon2id$v"),
                 "{line}"
@@ -141,12 +141,12 @@ fn v01_in_one_piece_or_in_many() {
     let parts = [
         greeting(&[0, 2]),
         login("alice", "secret"),
-        connect(&scene.origin.target()),
+        connect(&scene.origin.destination()),
         b"early".to_vec(),
     ];
     let all = parts.concat();
     let answered = |client: &TcpStream| {
-        finish(client);
+        shutdown_write(client);
         assert_eq!(read_exactly(client, 4), [5, 2, 1, 0]);
         assert_eq!(read_exactly(client, 10)[..4], [5, 0, 0, 1]);
         assert_eq!(read_all(client), b"early");
@@ -196,9 +196,11 @@ fn v04_who_is_right_is_let_in_and_nobody_else() {
     }
     scene
         .proxy
-        .says("login of 'bob' failed: user or password are wrong");
-    scene.proxy.says("login of '\\x1b[2J' failed");
-    scene.proxy.says("user=\"alice\" login=accepted rule=1");
+        .stderr_line("login of 'bob' failed: user or password are wrong");
+    scene.proxy.stderr_line("login of '\\x1b[2J' failed");
+    scene
+        .proxy
+        .stderr_line("user=\"alice\" login=accepted rule=1");
     scene.finish();
 }
 
@@ -216,7 +218,7 @@ fn v04_what_is_no_login() {
         let client = scene.dial();
         write(&client, &greeting(&[2]));
         write(&client, &whole[..length]);
-        finish(&client);
+        shutdown_write(&client);
         assert_eq!(read_all(&client), [5, 2, 1, 1], "{length} bytes");
         let client = scene.dial();
         write(&client, &greeting(&[2]));
@@ -227,14 +229,14 @@ fn v04_what_is_no_login() {
     let client = scene.dial();
     write(&client, &greeting(&[2]));
     assert_eq!(read_all(&client), [5, 2, 1, 1]);
-    assert_eq!(scene.proxy.blocks(0), []);
+    assert_eq!(scene.proxy.screen_messages(0), []);
     scene.finish();
 }
 
 #[test]
 fn v05_what_comes_at_the_wrong_time() {
     let scene = Scene::of_alice(&[]);
-    let request = connect(&scene.origin.target());
+    let request = connect(&scene.origin.destination());
     for (said, answers) in [
         // The request in place of the login.
         ([greeting(&[2]), request.clone()].concat(), &[5, 2][..]),
@@ -261,7 +263,7 @@ fn v05_what_comes_at_the_wrong_time() {
         write(&client, &said);
         assert_eq!(read_all(&client), answers, "{said:?}");
     }
-    assert_eq!(scene.proxy.blocks(0), []);
+    assert_eq!(scene.proxy.screen_messages(0), []);
     scene.finish();
     // A login where none was agreed upon is no request.
     let proxy = Proxy::open();
@@ -339,11 +341,11 @@ fn v06_to_be_wrong_takes_everybody_the_same_time() {
     ];
     // In turns that nobody can foresee, so that whatever else the machine does
     // strikes all alike. Of each kind the times of quiet moments count.
-    let mut dice = Dice::new(6);
+    let mut rng = Rng::new(6);
     let mut compare = || {
         let mut times = vec![Vec::new(); kinds.len()];
         for _ in 0..kinds.len() * 80 {
-            let kind = dice.below(kinds.len() as u64) as usize;
+            let kind = rng.below(kinds.len() as u64) as usize;
             let (user, password) = kinds[kind];
             times[kind].push(time(|| {
                 assert_eq!(check(user, password), Err(AuthError::WrongCredentials));
@@ -430,10 +432,12 @@ fn v07_of_many_guesses_at_once_six_are_heard() {
         assert_eq!(read_all(client), [5, 2, 1, 1]);
     }
     // (A debt may have become less meanwhile, on a machine that is busy.)
-    let unheard = scene.proxy.until_said("failed: unheard, as too many", 1);
-    let heard = scene.proxy.until_said("user or password are wrong", 6);
+    let unheard = scene
+        .proxy
+        .wait_for_stderr("failed: unheard, as too many", 1);
+    let heard = scene.proxy.wait_for_stderr("user or password are wrong", 6);
     assert!(heard <= 8, "{heard} heard, {unheard} not");
-    scene.proxy.until_said("login of 'alice' failed", MANY);
+    scene.proxy.wait_for_stderr("login of 'alice' failed", MANY);
     drop(guesses);
     scene.finish();
 }
@@ -452,7 +456,7 @@ fn v07_who_waits_for_his_turn_holds_nothing_up() {
     for client in &waiting[..6] {
         assert_eq!(read_exactly(client, 2), [5, 2]);
     }
-    scene.proxy.until_said("user or password are wrong", 6);
+    scene.proxy.wait_for_stderr("user or password are wrong", 6);
     let mut waiting = waiting.into_iter();
     // Some leave, each in another way, and are gone.
     let left: Vec<TcpStream> = waiting.by_ref().take(20).collect();
@@ -460,7 +464,7 @@ fn v07_who_waits_for_his_turn_holds_nothing_up() {
     waiting.by_ref().take(10).for_each(drop);
     scene
         .proxy
-        .until_said("the client left before its turn came", 20);
+        .wait_for_stderr("the client left before its turn came", 20);
     // The others are cut with the server.
     let Scene { mut proxy, .. } = scene;
     let began = Instant::now();
@@ -491,10 +495,10 @@ fn who_offers_no_login_may_be_let_in_too() {
     assert_eq!(read_exactly(&client, 2), [1, 0]);
     assert_eq!(scene.connect(&client), 0);
     drop(client);
-    scene.proxy.says("login=accepted rule=1");
+    scene.proxy.stderr_line("login=accepted rule=1");
     scene
         .proxy
-        .says("line 3 permits clients of SOCKS4, which cannot log in");
+        .stderr_line("line 3 permits clients of SOCKS4, which cannot log in");
     scene.finish();
 }
 
@@ -508,24 +512,24 @@ fn the_users_file_is_followed() {
     assert!(scene.login("alice", "secret").is_none());
     assert!(scene.login("alice", "new").is_some());
     assert!(scene.login("bob", "b").is_some());
-    scene.proxy.says("users: 2 users in force");
+    scene.proxy.stderr_line("users: 2 users in force");
     // A mistake, or no file: the last good users stay.
     scene.change("alice:secret\n");
     assert!(scene.login("bob", "b").is_some());
     scene
         .proxy
-        .says("users:1: the hash of \"alice\" does not begin");
-    scene.proxy.says("the last good users stay in force");
+        .stderr_line("users:1: the hash of \"alice\" does not begin");
+    scene.proxy.stderr_line("the last good users stay in force");
     fs::remove_file(scene.file()).unwrap();
     assert!(scene.login("alice", "new").is_some());
-    scene.proxy.says("users: No such file");
+    scene.proxy.stderr_line("users: No such file");
     // Back, without bob; asked for.
     scene.change(&lines(&[("alice", "new")]));
     scene.proxy.signal(Signal::SIGHUP);
-    scene.proxy.says("users: 1 user in force");
+    scene.proxy.stderr_line("users: 1 user in force");
     scene
         .proxy
-        .says("socks.conf: read again, nothing has changed");
+        .stderr_line("socks.conf: read again, nothing has changed");
     assert!(scene.login("bob", "b").is_none());
     assert!(scene.login("alice", "new").is_some());
     scene.finish();
@@ -563,15 +567,20 @@ fn without_good_users_it_does_not_start() {
 fn a_file_that_others_can_read_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let scene = Scene::of_alice(&[]);
-    scene.proxy.says("warning: others can read it");
+    scene.proxy.stderr_line("warning: others can read it");
     scene.finish();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("users");
     fs::write(&file, "").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let proxy = Proxy::start(PERMIT_ALL, &["--users", file.to_str().unwrap()]);
-    proxy.says("0 users in force");
-    assert!(!proxy.said().iter().any(|it| it.contains("others can read")));
+    proxy.stderr_line("0 users in force");
+    assert!(
+        !proxy
+            .stderr_lines()
+            .iter()
+            .any(|it| it.contains("others can read"))
+    );
     proxy.finish();
 }
 
@@ -647,45 +656,49 @@ fn a_rule_with_auth_wants_a_login() {
     let client = scene.dial();
     let nobody = Destination {
         port: 1,
-        ..scene.origin.target()
+        ..scene.origin.destination()
     };
     write(&client, &[greeting(&[0]), connect(&nobody)].concat());
     assert_eq!(read_all(&client)[..4], [5, 0, 5, 2]);
-    scene.proxy.says("refused: the client has not logged in");
+    scene
+        .proxy
+        .stderr_line("refused: the client has not logged in");
     drop((alice, bob, client));
     scene.finish();
 }
 
 #[test]
 fn a_client_of_socks4_proves_itself_by_identd() {
-    alone(|_| {
-        let identd = Identd::says(" : USERID : UNIX : alice");
+    in_own_network(|_| {
+        let identd = Identd::replying(" : USERID : UNIX : alice");
         let scene = Scene::with("permit c - auth\n", &[("alice", "secret")], &[]);
         for (user, code) in [("alice", 90), ("bob", 93), ("", 93)] {
             let client = dial(scene.proxy.address());
-            let target = scene.origin.target();
+            let target = scene.origin.destination();
             write(
                 &client,
                 &request(Command::Connect, &target, user.as_bytes()),
             );
             assert_eq!(read_exactly(&client, 8)[1], code, "{user}");
         }
-        assert_eq!(identd.asked().len(), 2);
+        assert_eq!(identd.queries().len(), 2);
         // Who has logged in need not.
         let client = dial(scene.proxy.address());
         let client = Scene::login_of(client, "alice", "secret").unwrap();
         assert_eq!(scene.connect(&client), 0);
-        assert_eq!(identd.asked().len(), 2);
+        assert_eq!(identd.queries().len(), 2);
         drop(client);
-        scene.proxy.says("believes the identd of any machine");
+        scene
+            .proxy
+            .stderr_line("believes the identd of any machine");
         scene.finish();
     });
 }
 
 #[test]
-fn where_identd_is_asked_for_by_name_a_login_is_not_enough() {
-    alone(|_| {
-        let _identd = Identd::says(" : USERID : UNIX : alice");
+fn where_identd_is_query_count_by_name_a_login_is_not_enough() {
+    in_own_network(|_| {
+        let _identd = Identd::replying(" : USERID : UNIX : alice");
         let users = [("alice", "secret"), ("bob", "secret")];
         let scene = Scene::with("permit c - auth ident\n", &users, &[]);
         for (user, code) in [("alice", 0), ("bob", 2)] {
@@ -712,7 +725,9 @@ fn a_login_lasts_as_long_as_the_session() {
         client
     });
     fs::write(scene.proxy.config(), "permit c - user=alice auth\n").unwrap();
-    scene.proxy.says("no longer permitted: no rule permits it");
+    scene
+        .proxy
+        .stderr_line("no longer permitted: no rule permits it");
     goes_on(&alice);
     // It has ended, properly or not.
     assert!(!matches!((&bob).read(&mut [0]), Ok(1)));
@@ -724,7 +739,7 @@ fn a_login_lasts_as_long_as_the_session() {
 #[test]
 fn who_logs_in_and_asks_for_nothing_is_named() {
     let scene = Scene::of_alice(&[]);
-    let says = |words: &str| scene.proxy.says(words);
+    let says = |words: &str| scene.proxy.stderr_line(words);
     drop(scene.login("alice", "secret").expect("welcome"));
     says("ending=\"'alice' has logged in; then nothing came");
     let client = scene.login("alice", "secret").expect("welcome");
@@ -749,12 +764,12 @@ fn v07_only_so_many_wait_for_their_turn() {
         .collect();
     // At once, and not when their time is over.
     let unheard = "failed: unheard, as too many";
-    assert!(scene.proxy.until_said(unheard, 1) >= 1);
+    assert!(scene.proxy.wait_for_stderr(unheard, 1) >= 1);
     assert!(scene.login("alice", "secret").is_some(), "from elsewhere");
     drop(guesses);
     scene
         .proxy
-        .until_said("login of 'alice' failed", 6 + 64 + 20);
+        .wait_for_stderr("login of 'alice' failed", 6 + 64 + 20);
     scene.finish();
 }
 
@@ -822,10 +837,10 @@ impl Terminal {
     }
 
     /// Waits until it shows this.
-    fn shows(&mut self, words: &str) {
+    fn wait_for_output(&mut self, words: &str) {
         while !self.shown.contains(words) {
             let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-            let has_come = net::wait(&mut fds, Deadline::after(PATIENCE)).unwrap();
+            let has_come = net::wait(&mut fds, Deadline::after(TIMEOUT)).unwrap();
             assert!(has_come, "{words:?} in {:?}", self.shown);
             let mut bytes = [0; 256];
             let count = self.master.read(&mut bytes).unwrap();
@@ -846,10 +861,10 @@ fn a_password_is_typed_twice_and_unseen() {
     for (second, status) in [("secret", 0), ("Secret", 1)] {
         let mut terminal = Terminal::new();
         let child = terminal.new_user();
-        terminal.shows("Password for alice: ");
+        terminal.wait_for_output("Password for alice: ");
         assert!(!terminal.echoes());
         terminal.master.write_all(b"secret\n").unwrap();
-        terminal.shows("Once more: ");
+        terminal.wait_for_output("Once more: ");
         terminal
             .master
             .write_all(format!("{second}\n").as_bytes())
@@ -860,7 +875,7 @@ fn a_password_is_typed_twice_and_unseen() {
         let line = String::from_utf8(ended.stdout).unwrap();
         assert_eq!(line.starts_with("alice:$argon2id$"), status == 0, "{line}");
         if status != 0 {
-            terminal.shows("two passwords");
+            terminal.wait_for_output("two passwords");
         }
         assert!(!terminal.shown.contains("ecret"), "{}", terminal.shown);
     }
@@ -870,7 +885,7 @@ fn a_password_is_typed_twice_and_unseen() {
 fn whoever_gives_up_typing_a_password_sees_again_what_he_types() {
     let mut terminal = Terminal::new();
     let mut child = terminal.new_user();
-    terminal.shows("Password for alice: ");
+    terminal.wait_for_output("Password for alice: ");
     assert!(!terminal.echoes());
     // As Ctrl-C does.
     let pid = Pid::from_raw(child.id().try_into().unwrap());
@@ -881,12 +896,12 @@ fn whoever_gives_up_typing_a_password_sees_again_what_he_types() {
     // where the tests run in the background.)
     let mut terminal = Terminal::new();
     let mut child = terminal.new_user();
-    terminal.shows("Password for alice: ");
+    terminal.wait_for_output("Password for alice: ");
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     kill(pid, Signal::SIGTERM).unwrap();
     assert!(!terminal.echoes() && child.try_wait().unwrap().is_none());
     terminal.master.write_all(b"secret\n").unwrap();
-    terminal.shows("Once more: ");
+    terminal.wait_for_output("Once more: ");
     terminal.master.write_all(b"secret\n").unwrap();
     let signal = child.wait().unwrap().signal();
     assert_eq!(signal, Some(Signal::SIGTERM as i32));

@@ -11,16 +11,16 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use threadsocks::client;
 
-use crate::support::endpoints::{Origin, dial, read_exactly, through, write};
+use crate::support::endpoints::{Origin, connect_through, dial, read_exactly, write};
 use crate::support::proxy::Proxy;
-use crate::support::syscall_faults::Tampering;
+use crate::support::syscall_faults::SyscallFaults;
 
 const PERMIT: &str = "permit c 127.0.0.1\n";
 const DENY: &str = "deny   c 127.0.0.1\n";
 
 /// May a client connect to this origin now?
 fn permitted(proxy: &Proxy, origin: &Origin) -> bool {
-    client::socks4::connect(dial(proxy.address()), &origin.target(), b"").is_ok()
+    client::socks4::connect(dial(proxy.address()), &origin.destination(), b"").is_ok()
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn f02_no_rules_permit_nothing() {
     for rules in ["", "# only a comment\n\n"] {
         let proxy = Proxy::start(rules, &[]);
         assert!(!permitted(&proxy, &Origin::echo()));
-        proxy.says("every request is denied");
+        proxy.stderr_line("every request is denied");
         proxy.finish();
     }
 }
@@ -41,13 +41,13 @@ fn f03_a_missing_file_changes_nothing_and_its_return_does() {
     for _ in 0..3 {
         assert!(permitted(&proxy, &origin));
     }
-    proxy.says("No such file");
-    let complaints = proxy.said();
-    let count = complaints
+    proxy.stderr_line("No such file");
+    let console_errors = proxy.stderr_lines();
+    let count = console_errors
         .iter()
         .filter(|line| line.contains("No such file"))
         .count();
-    assert_eq!(count, 1, "told once: {complaints:#?}");
+    assert_eq!(count, 1, "told once: {console_errors:#?}");
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
     proxy.finish();
@@ -64,7 +64,7 @@ fn f04_the_request_after_a_replacement_uses_the_new_rules() {
         fs::rename(&new, proxy.config()).unwrap();
         assert_eq!(permitted(&proxy, &origin), expected, "round {round}");
     }
-    proxy.says("1 rule in force");
+    proxy.stderr_line("1 rule in force");
     proxy.finish();
 }
 
@@ -134,19 +134,19 @@ fn f06_a_broken_file_is_reported_with_its_line_and_changes_nothing() {
     let origin = Origin::echo();
     fs::write(proxy.config(), "deny c 127.0.0.1\npermit c 256.1.1.1\n").unwrap();
     assert!(permitted(&proxy, &origin));
-    proxy.says("socks.conf:2: \"256.1.1.1\" is not a destination");
-    proxy.says("last good rules stay in force");
+    proxy.stderr_line("socks.conf:2: \"256.1.1.1\" is not a destination");
+    proxy.stderr_line("last good rules stay in force");
     assert!(permitted(&proxy, &origin));
-    let complaints = proxy.said();
-    let count = complaints
+    let console_errors = proxy.stderr_lines();
+    let count = console_errors
         .iter()
         .filter(|line| line.contains("256.1.1.1"))
         .count();
-    assert_eq!(count, 1, "told once: {complaints:#?}");
+    assert_eq!(count, 1, "told once: {console_errors:#?}");
     // Back to what was in force: that is a change of the file all the same.
     fs::write(proxy.config(), PERMIT).unwrap();
     assert!(permitted(&proxy, &origin));
-    proxy.says("1 rule in force");
+    proxy.stderr_line("1 rule in force");
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
     proxy.finish();
@@ -165,15 +165,15 @@ fn f07_what_is_no_regular_file_hangs_nothing() {
     let began = Instant::now();
     assert!(permitted(&proxy, &origin));
     assert!(began.elapsed() < Duration::from_secs(2));
-    proxy.says("not a regular file");
+    proxy.stderr_line("not a regular file");
     fs::remove_file(&config).unwrap();
     std::os::unix::fs::symlink("socks.conf", &config).unwrap();
     assert!(permitted(&proxy, &origin));
-    proxy.says("symbolic links");
+    proxy.stderr_line("symbolic links");
     fs::remove_file(&config).unwrap();
     fs::write(&config, "#".repeat(5 << 20)).unwrap();
     assert!(permitted(&proxy, &origin));
-    proxy.says("larger than");
+    proxy.stderr_line("larger than");
     fs::write(&config, DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
     proxy.finish();
@@ -189,13 +189,14 @@ fn f07_f08_a_file_that_cannot_be_opened_changes_nothing() {
     ] {
         let proxy = Proxy::start(PERMIT, &[]);
         let origin = Origin::echo();
-        let Some(tampering) = Tampering::with(&proxy, &format!("openat:error={error}")) else {
+        let Some(syscall_faults) = SyscallFaults::with(&proxy, &format!("openat:error={error}"))
+        else {
             return proxy.finish();
         };
         fs::write(proxy.config(), DENY).unwrap();
         assert!(permitted(&proxy, &origin));
-        proxy.says(words);
-        drop(tampering);
+        proxy.stderr_line(words);
+        drop(syscall_faults);
         assert!(!permitted(&proxy, &origin));
         proxy.finish();
     }
@@ -212,7 +213,7 @@ fn f09_edits_of_equal_size_within_one_tick_of_the_clock() {
         assert_eq!(permitted(&proxy, &origin), expected, "round {round}");
     }
     // And from a state in which the stamp is trusted.
-    proxy.settle_rules();
+    proxy.wait_for_rules_mtime();
     assert!(permitted(&proxy, &origin));
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
@@ -223,7 +224,7 @@ fn f09_edits_of_equal_size_within_one_tick_of_the_clock() {
 fn f12_live_sessions_outlast_a_stricter_file() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
-    let live = through(proxy.address(), &origin.target());
+    let live = connect_through(proxy.address(), &origin.destination());
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!permitted(&proxy, &origin));
     write(&live, b"still here");
@@ -235,18 +236,18 @@ fn f12_live_sessions_outlast_a_stricter_file() {
 #[test]
 fn o06_hangup_rereads_the_rules_and_says_so() {
     let proxy = Proxy::start(PERMIT, &[]);
-    proxy.settle_rules();
+    proxy.wait_for_rules_mtime();
     proxy.signal(Signal::SIGHUP);
-    proxy.says("read again, nothing has changed");
+    proxy.stderr_line("read again, nothing has changed");
     fs::write(proxy.config(), "permit c 127.\ndeny b -\n").unwrap();
     proxy.signal(Signal::SIGHUP);
-    proxy.says("2 rules in force");
+    proxy.stderr_line("2 rules in force");
     fs::write(proxy.config(), "nonsense\n").unwrap();
     proxy.signal(Signal::SIGHUP);
-    proxy.says("socks.conf:1: a rule begins with permit or deny");
+    proxy.stderr_line("socks.conf:1: a rule begins with permit or deny");
     // Who asks again is told again.
     proxy.signal(Signal::SIGHUP);
-    proxy.until_said("socks.conf:1: a rule begins with permit or deny", 2);
+    proxy.wait_for_stderr("socks.conf:1: a rule begins with permit or deny", 2);
     assert!(permitted(&proxy, &Origin::echo()));
     proxy.finish();
 }
@@ -256,9 +257,9 @@ fn rules_about_the_source_see_the_client() {
     let proxy = Proxy::start("permit c 127.0.0.2 - - -\n", &[]);
     let origin = Origin::echo();
     assert!(!permitted(&proxy, &origin));
-    let neighbour = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
-    let client = crate::support::endpoints::dial_from(neighbour, proxy.address());
-    client::socks4::connect(client, &origin.target(), b"").expect("permitted");
+    let second_host = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
+    let client = crate::support::endpoints::dial_from(second_host, proxy.address());
+    client::socks4::connect(client, &origin.destination(), b"").expect("permitted");
     proxy.finish();
 }
 
@@ -267,17 +268,22 @@ fn rules_about_the_source_see_the_client() {
 fn an_unchanged_file_is_not_read_again() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
-    proxy.settle_rules();
+    proxy.wait_for_rules_mtime();
     assert!(permitted(&proxy, &origin));
     // From now on opening any file would fail, and be complained about.
-    let Some(tampering) = Tampering::with(&proxy, "openat:error=EMFILE") else {
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:error=EMFILE") else {
         return proxy.finish();
     };
     for _ in 0..10 {
         assert!(permitted(&proxy, &origin));
     }
-    drop(tampering);
-    assert!(!proxy.said().iter().any(|line| line.contains("Too many")));
+    drop(syscall_faults);
+    assert!(
+        !proxy
+            .stderr_lines()
+            .iter()
+            .any(|line| line.contains("Too many"))
+    );
     proxy.finish();
 }
 
@@ -287,11 +293,11 @@ fn f11_ten_thousand_rules_cost_less_than_a_millisecond() {
     let many: String = (0..10_000).map(rule).collect();
     let quickest = |rules: &str| {
         let proxy = Proxy::start(rules, &[]);
-        proxy.settle_rules();
+        proxy.wait_for_rules_mtime();
         let origin = Origin::echo();
         let request = |_| {
             let began = Instant::now();
-            drop(through(proxy.address(), &origin.target()));
+            drop(connect_through(proxy.address(), &origin.destination()));
             began.elapsed()
         };
         let quickest = (0..50).map(request).min().unwrap();

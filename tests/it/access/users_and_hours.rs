@@ -7,14 +7,18 @@ use threadsocks::client::{self, ClientError};
 use threadsocks::protocol::{Command, ReplyError};
 
 use crate::support::endpoints::{
-    Origin, at, dial, dial_from, read_all, read_exactly, request, through, write,
+    Origin, by_address, connect_through, dial, dial_from, read_all, read_exactly, request, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::wait::until;
 
 /// May this user connect to this origin?
 fn permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
-    match client::socks4::connect(dial(proxy.address()), &origin.target(), user.as_bytes()) {
+    match client::socks4::connect(
+        dial(proxy.address()),
+        &origin.destination(),
+        user.as_bytes(),
+    ) {
         Ok(_) => true,
         Err(ClientError::Refused(ReplyError::Rejected)) => false,
         Err(other) => panic!("{other}"),
@@ -40,9 +44,9 @@ fn users_are_told_apart_by_their_user_id() {
     ] {
         assert_eq!(permitted(&proxy, &origin, user), may, "{user}");
     }
-    proxy.says("line 3 permits whoever claims to be that user");
-    proxy.says("user=\"mallory\" rule=1 up=0");
-    proxy.says("user=\"alic\" rule=- up=0");
+    proxy.stderr_line("line 3 permits whoever claims to be that user");
+    proxy.stderr_line("user=\"mallory\" rule=1 up=0");
+    proxy.stderr_line("user=\"alic\" rule=- up=0");
     proxy.finish();
 }
 
@@ -135,21 +139,24 @@ fn s06_one_client_cannot_take_all() {
     }
     // Others are served, and so is the greedy one when it has let go.
     let origin = Origin::echo();
-    drop(through(proxy.address(), &origin.target()));
+    drop(connect_through(proxy.address(), &origin.destination()));
     let others: Vec<TcpStream> = (0..3).map(|_| from(3)).collect();
     turned_away(&from(3));
     drop((others, greedy.pop()));
     until("a seat", || {
         let again = from(2);
-        write(&again, &request(Command::Connect, &origin.target(), b""));
+        write(
+            &again,
+            &request(Command::Connect, &origin.destination(), b""),
+        );
         (read_exactly(&again, 8)[1] == 90).then_some(())
     });
     drop(greedy);
-    let first = proxy.says("127.0.0.2 has 3 sessions, and may have no more");
+    let first = proxy.stderr_line("127.0.0.2 has 3 sessions, and may have no more");
     assert!(!first.contains("more since"), "{first}");
     // All were counted, in lines of which there is at most one a second.
     let lines = until("the count", || {
-        let said = proxy.said();
+        let said = proxy.stderr_lines();
         let lines: Vec<&String> = said.iter().filter(|it| turned_away_in(it) > 0).collect();
         let counted: usize = lines.iter().map(|it| turned_away_in(it)).sum();
         (counted >= 201).then_some(lines.len())
@@ -175,7 +182,7 @@ fn turned_away_in(line: &str) -> usize {
 #[test]
 fn b12_the_listeners_of_one_client_are_limited() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-per-client", "20"]);
-    let anybody = at(([0, 0, 0, 0], 0).into());
+    let anybody = by_address(([0, 0, 0, 0], 0).into());
     let mut waiting = Vec::new();
     let mut refused = 0;
     for _ in 0..500 {

@@ -10,8 +10,8 @@ use threadsocks::protocol::socks4::Reply;
 use threadsocks::protocol::{Command, Destination, ReplyError};
 
 use crate::support::endpoints::{
-    at, dial, dial_from, finish, free_ports, named, noise, patient, read_all, read_exactly,
-    request, reset, through, write,
+    by_address, by_name, connect_through, dial, dial_from, free_ports, random_bytes, read_all,
+    read_exactly, request, reset, shutdown_write, with_timeout, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
@@ -21,7 +21,7 @@ const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// An address to expect a peer from; the port serves only the rules.
 fn expecting(ip: Ipv4Addr) -> Destination {
-    at(SocketAddr::from((ip, 21)))
+    by_address(SocketAddr::from((ip, 21)))
 }
 
 fn bind(proxy: &Proxy, target: &Destination) -> Binding<TcpStream> {
@@ -61,14 +61,14 @@ fn b01_two_replies_then_data_both_ways() {
     write(&peer, b"from the peer");
     assert_eq!(read_exactly(&client, 13), b"from the peer");
     write(&client, b"to the peer");
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_all(&peer), b"to the peer");
     drop(peer);
     assert_eq!(read_all(&client), b"");
-    let block = proxy.block_for(client.local_addr().unwrap());
+    let block = proxy.screen_message_for(client.local_addr().unwrap());
     assert_eq!(block.summary(), "127.0.0.1:21 BIND Accept");
     drop(client);
-    assert_eq!(proxy.blocks(1).len(), 1);
+    assert_eq!(proxy.screen_messages(1).len(), 1);
     proxy.finish();
 }
 
@@ -81,8 +81,11 @@ fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
     refused(binding.wait());
     assert_eq!(read_all(&stranger), b"");
     closes(&proxy, address.port());
-    assert_eq!(proxy.blocks(1)[0].summary(), "127.0.0.1:21 BIND Reject");
-    proxy.says("127.0.0.2:");
+    assert_eq!(
+        proxy.screen_messages(1)[0].summary(),
+        "127.0.0.1:21 BIND Reject"
+    );
+    proxy.stderr_line("127.0.0.2:");
     proxy.finish();
 }
 
@@ -90,12 +93,12 @@ fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
 fn b03_any_peer_that_the_rules_permit() {
     let rules = "permit c -\npermit b 127.0.0.1\n";
     let proxy = Proxy::start(rules, &[]);
-    let anyone = at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let anyone = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let binding = bind(&proxy, &anyone);
     let peer = dial(listening(&binding));
     let (client, told) = binding.wait().expect("granted");
     assert_eq!(SocketAddr::V4(told), peer.local_addr().unwrap());
-    let block = proxy.block_for(client.local_addr().unwrap());
+    let block = proxy.screen_message_for(client.local_addr().unwrap());
     assert_eq!(block.summary(), format!("{told} BIND Accept"));
     drop((peer, client));
 
@@ -103,7 +106,7 @@ fn b03_any_peer_that_the_rules_permit() {
     let stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
     let came_from = stranger.local_addr().unwrap();
     refused(binding.wait());
-    let last = proxy.blocks(2).pop().unwrap();
+    let last = proxy.screen_messages(2).pop().unwrap();
     assert_eq!(last.summary(), format!("{came_from} BIND Reject"));
     proxy.finish();
 }
@@ -111,23 +114,26 @@ fn b03_any_peer_that_the_rules_permit() {
 #[test]
 fn b03_any_peer_is_not_even_awaited_if_the_rules_permit_none() {
     let proxy = Proxy::start("permit c -\npermit b 10. - - -\n", &[]);
-    let anyone = at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let anyone = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let result = client::socks4::bind(dial(proxy.address()), &anyone, b"");
     assert!(matches!(result, Err(ClientError::Refused(_))));
-    assert_eq!(proxy.blocks(1)[0].summary(), "0.0.0.0:0 BIND Reject");
+    assert_eq!(
+        proxy.screen_messages(1)[0].summary(),
+        "0.0.0.0:0 BIND Reject"
+    );
     proxy.finish();
 }
 
 #[test]
 fn b04_a_name_stands_for_its_addresses() {
     let proxy = Proxy::open();
-    let binding = bind(&proxy, &named("localhost", 21));
+    let binding = bind(&proxy, &by_name("localhost", 21));
     let peer = dial(listening(&binding));
     let (client, _) = binding.wait().expect("granted");
-    let block = proxy.block_for(client.local_addr().unwrap());
+    let block = proxy.screen_message_for(client.local_addr().unwrap());
     assert_eq!(block.summary(), "127.0.0.1:21 BIND Accept");
     drop((peer, client));
-    let binding = bind(&proxy, &named("localhost", 21));
+    let binding = bind(&proxy, &by_name("localhost", 21));
     let _stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
     refused(binding.wait());
     proxy.finish();
@@ -144,7 +150,10 @@ fn b05_nobody_comes() {
     assert!(took >= Duration::from_millis(500), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     closes(&proxy, address.port());
-    assert_eq!(proxy.blocks(1)[0].summary(), "127.0.0.1:21 BIND Reject");
+    assert_eq!(
+        proxy.screen_messages(1)[0].summary(),
+        "127.0.0.1:21 BIND Reject"
+    );
     proxy.finish();
 }
 
@@ -162,10 +171,10 @@ fn b06_the_listener_does_not_outlive_its_client() {
     let client = dial(proxy.address());
     write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
     let reply = Reply::read(&mut &client).expect("listening");
-    finish(&client);
+    shutdown_write(&client);
     closes(&proxy, reply.address.port());
     drop(client);
-    let blocks = proxy.blocks(3);
+    let blocks = proxy.screen_messages(3);
     assert!(blocks.iter().all(|block| block.reply == "Reject"));
     proxy.finish();
 }
@@ -173,27 +182,27 @@ fn b06_the_listener_does_not_outlive_its_client() {
 #[test]
 fn b07_b08_early_data_waits_for_the_peer_and_so_does_an_end_behind_it() {
     let proxy = Proxy::open();
-    let early = noise(1, 20_000);
+    let early = random_bytes(1, 20_000);
     for ends in [false, true] {
         let client = dial(proxy.address());
         write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
         let reply = Reply::read(&mut &client).expect("listening");
         write(&client, &early);
         if ends {
-            finish(&client);
+            shutdown_write(&client);
             // Time to notice, and to close the listener by mistake.
             let pause = Duration::from_millis(300);
             client.set_read_timeout(Some(pause)).unwrap();
             (&client).read(&mut [0]).expect_err("still waiting");
             client
-                .set_read_timeout(Some(crate::support::wait::PATIENCE))
+                .set_read_timeout(Some(crate::support::wait::TIMEOUT))
                 .unwrap();
         }
         let peer = dial((LOCALHOST, reply.address.port()).into());
         let second = Reply::read(&mut &client).expect("granted");
         assert_eq!(second.outcome, Ok(()));
         if !ends {
-            finish(&client);
+            shutdown_write(&client);
         }
         assert!(read_all(&peer) == early);
         write(&peer, b"thanks");
@@ -228,7 +237,7 @@ fn b09_the_first_peer_decides() {
         write(&client, b"for the first");
         assert_eq!(read_exactly(&first, 13), b"for the first");
         if let Ok(second) = second {
-            let second = patient(second);
+            let second = with_timeout(second);
             assert!(matches!((&second).read(&mut [0]), Ok(0) | Err(_)));
         }
     }
@@ -264,7 +273,7 @@ fn b11_bind_ports_are_kept_to_and_run_out() {
     assert_eq!(ports, [first, second]);
     let none = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
     assert!(matches!(none, Err(ClientError::Refused(_))));
-    proxy.says("no port to listen on left");
+    proxy.stderr_line("no port to listen on left");
     let address = listening(&one);
     drop(one);
     closes(&proxy, address.port());
@@ -296,7 +305,7 @@ fn b11_the_last_port_of_a_range_is_found() {
 
 #[test]
 fn b13_x09_what_the_rules_deny_opens_no_listener() {
-    if !crate::support::tools::present("strace", "strace") {
+    if !crate::support::tools::is_installed("strace", "strace") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -323,7 +332,7 @@ fn b13_x09_what_the_rules_deny_opens_no_listener() {
     let before = listens();
     let result = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
     assert!(matches!(result, Err(ClientError::Refused(_))));
-    proxy.blocks(1);
+    proxy.screen_messages(1);
     assert_eq!(listens(), before);
     proxy.finish();
 }
@@ -379,7 +388,7 @@ fn b05_five_hundred_wait_at_once_and_leave_nothing() {
 fn b15_the_peer_may_be_the_server_itself() {
     let proxy = Proxy::open();
     let binding = bind(&proxy, &expecting(LOCALHOST));
-    let peer = through(proxy.address(), &at(listening(&binding)));
+    let peer = connect_through(proxy.address(), &by_address(listening(&binding)));
     let (client, _) = binding.wait().expect("granted");
     write(&peer, b"the long way");
     assert_eq!(read_exactly(&client, 12), b"the long way");

@@ -10,13 +10,14 @@ use threadsocks::client::{ClientError, socks5};
 use threadsocks::protocol::ReplyError;
 use threadsocks::protocol::socks5::Credentials;
 
-use crate::support::child::Running;
+use crate::support::child::RunningChild;
 use crate::support::endpoints::{
-    Origin, accept, at, dial, finish, free_ports, named, noise, read_all, read_exactly, write,
+    Origin, accept, by_address, by_name, dial, free_ports, random_bytes, read_all, read_exactly,
+    shutdown_write, write,
 };
 use crate::support::proxy::Proxy;
-use crate::support::tools::present;
-use crate::support::wait::PATIENCE;
+use crate::support::tools::is_installed;
+use crate::support::wait::TIMEOUT;
 use crate::support::wait::until;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -32,18 +33,18 @@ fn login(user: &str, password: &str) -> Credentials {
 /// There is an echo behind this connection.
 fn talks(client: &TcpStream, data: &[u8]) {
     write(client, data);
-    finish(client);
+    shutdown_write(client);
     assert_eq!(read_all(client), data);
 }
 
 /// Binds for a peer of this address and talks to it.
 fn binds(server: SocketAddr, peer: IpAddr) {
-    let expected = at((peer, 0).into());
+    let expected = by_address((peer, 0).into());
     let binding = socks5::bind(dial(server), None, &expected).expect("listening");
     let ip = binding.address.host.address().expect("no name");
     let remote = dial((ip, binding.address.port).into());
     let (client, told) = binding.wait().expect("granted");
-    assert_eq!(told, at(remote.local_addr().unwrap()));
+    assert_eq!(told, by_address(remote.local_addr().unwrap()));
     write(&remote, b"from the peer");
     assert_eq!(read_exactly(&client, 13), b"from the peer");
     write(&client, b"back");
@@ -54,7 +55,7 @@ fn binds(server: SocketAddr, peer: IpAddr) {
 fn our_client_is_understood_by_our_server() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
-    for target in [origin.target(), named("localhost", origin.port())] {
+    for target in [origin.destination(), by_name("localhost", origin.port())] {
         // Our server needs no login; the client does without.
         for login in [None, Some(&login("me", "secret"))] {
             let asked = socks5::connect(dial(proxy.address()), login, &target);
@@ -62,14 +63,14 @@ fn our_client_is_understood_by_our_server() {
         }
     }
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
-    let target = at(listener.local_addr().unwrap());
+    let target = by_address(listener.local_addr().unwrap());
     let asked = socks5::connect(dial(proxy.address()), None, &target);
     let client = asked.expect("granted");
     write(&accept(&listener), b"by IPv6");
     assert_eq!(read_all(&client), b"by IPv6");
     drop(client);
     binds(proxy.address(), LOCALHOST.into());
-    let closed = at(crate::support::endpoints::CLOSED.into());
+    let closed = by_address(crate::support::endpoints::CLOSED.into());
     let refused = socks5::connect(dial(proxy.address()), None, &closed);
     let reason = ReplyError::ConnectionRefused;
     assert!(matches!(refused, Err(ClientError::Refused(why)) if why == reason));
@@ -79,7 +80,7 @@ fn our_client_is_understood_by_our_server() {
 /// A server of somebody else.
 struct Other {
     address: SocketAddr,
-    _running: Running,
+    _running: RunningChild,
     _folder: TempDir,
 }
 
@@ -89,10 +90,10 @@ impl Other {
         let port = free_ports(1);
         let folder = tempfile::tempdir().unwrap();
         let mut command = command(port, folder.path());
-        let mut running = Running::start(command.env("TMPDIR", folder.path()), b"");
+        let mut running = RunningChild::start(command.env("TMPDIR", folder.path()), b"");
         let address = SocketAddr::from((LOCALHOST, port));
         until("a server that listens", || {
-            running.must_still_run();
+            running.assert_running();
             TcpStream::connect(address).ok()
         });
         Other {
@@ -123,7 +124,7 @@ impl Other {
             command.arg("-p").arg(folder.join("pid"));
             command
         };
-        present(DANTE, "dante-server").then(|| Other::start(start))
+        is_installed(DANTE, "dante-server").then(|| Other::start(start))
     }
 
     /// Microsocks, which wants this login.
@@ -134,7 +135,7 @@ impl Other {
             command.args(["-u", user, "-P", password]);
             command
         };
-        present("microsocks", "microsocks").then(|| Other::start(start))
+        is_installed("microsocks", "microsocks").then(|| Other::start(start))
     }
 }
 
@@ -144,8 +145,8 @@ fn our_client_is_understood_by_dante() {
         return;
     };
     for target in [
-        Origin::echo().target(),
-        named("localhost", Origin::echo().port()),
+        Origin::echo().destination(),
+        by_name("localhost", Origin::echo().port()),
     ] {
         let asked = socks5::connect(dial(dante.address), None, &target);
         talks(&asked.expect("granted"), b"hello");
@@ -158,7 +159,7 @@ fn microsocks_takes_the_login_of_our_client_and_no_other() {
     let Some(microsocks) = Other::microsocks("me", "secret") else {
         return;
     };
-    let target = Origin::echo().target();
+    let target = Origin::echo().destination();
     let ask = |login: Option<Credentials>| {
         socks5::connect(dial(microsocks.address), login.as_ref(), &target)
     };
@@ -203,8 +204,8 @@ fn relays_datagrams(server: SocketAddr) {
     // To more than one, from one association.
     for size in [0, 1, 1400, 60_000] {
         let far = self::socket();
-        let data = noise(5, size);
-        let target = at(far.local_addr().unwrap());
+        let data = random_bytes(5, size);
+        let target = by_address(far.local_addr().unwrap());
         association.send(&socket, &data, &target).expect("sent");
         let (count, relay) = far.recv_from(&mut buffer).expect("relayed");
         assert_eq!(buffer[..count], data);
@@ -217,6 +218,6 @@ fn relays_datagrams(server: SocketAddr) {
 /// For datagrams on loopback.
 fn socket() -> UdpSocket {
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use threadsocks::protocol::{Command, Destination};
 
 use crate::support::endpoints::{
-    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, reset,
-    through, write,
+    CLOSED, Origin, UnresponsiveListener, by_address, by_name, connect_through, dial, read_all,
+    read_exactly, request, reset, shutdown_write, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
-use crate::support::syscall_faults::Tampering;
+use crate::support::syscall_faults::SyscallFaults;
 use crate::support::wait::until;
 
 #[test]
@@ -21,7 +21,10 @@ fn the_reply_repeats_port_and_address() {
     let origin = Origin::echo();
     let [p1, p0] = origin.port().to_be_bytes();
     let client = dial(proxy.address());
-    write(&client, &request(Command::Connect, &origin.target(), b""));
+    write(
+        &client,
+        &request(Command::Connect, &origin.destination(), b""),
+    );
     assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 127, 0, 0, 1]);
     drop(client);
     let client = dial(proxy.address());
@@ -31,7 +34,7 @@ fn the_reply_repeats_port_and_address() {
     );
     assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 0, 0, 0, 77]);
     let own = client.local_addr().unwrap();
-    let shown = proxy.block_for(own).summary();
+    let shown = proxy.screen_message_for(own).summary();
     assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
     drop(client);
     proxy.finish();
@@ -41,19 +44,19 @@ fn the_reply_repeats_port_and_address() {
 fn c01_a_closed_port_is_refused_at_once() {
     let proxy = Proxy::open();
     let began = Instant::now();
-    let shown = proxy.refuses(&at(CLOSED.into()));
+    let shown = proxy.refusal_of(&by_address(CLOSED.into()));
     assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(shown, "127.0.0.1:1 CONNECT Reject");
-    proxy.says("Connection refused");
+    proxy.stderr_line("Connection refused");
     proxy.finish();
 }
 
 #[test]
 fn c03_a_black_hole_is_left_at_the_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
-    let hole = BlackHole::new();
+    let hole = UnresponsiveListener::new();
     let began = Instant::now();
-    let shown = proxy.refuses(&at(hole.address()));
+    let shown = proxy.refusal_of(&by_address(hole.address()));
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(700), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
@@ -64,37 +67,37 @@ fn c03_a_black_hole_is_left_at_the_limit() {
 #[test]
 fn c04_a_client_that_breaks_off_ends_the_dialling() {
     let proxy = Proxy::open();
-    let hole = BlackHole::new();
-    let base = proxy.holdings();
+    let hole = UnresponsiveListener::new();
+    let base = proxy.resources();
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap();
     write(
         &client,
-        &request(Command::Connect, &at(hole.address()), b""),
+        &request(Command::Connect, &by_address(hole.address()), b""),
     );
     // It dials: a thread and two descriptors more than at first.
     until("the dialling", || {
-        (proxy.holdings().descriptors >= base.descriptors + 2).then_some(())
+        (proxy.resources().descriptors >= base.descriptors + 2).then_some(())
     });
     reset(client);
     let began = Instant::now();
-    assert_eq!(proxy.block_for(own).reply, "Reject");
-    proxy.is_back_at_its_base();
+    assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+    proxy.assert_resources_released();
     assert!(began.elapsed() < Duration::from_secs(2));
-    proxy.says("the client left");
+    proxy.stderr_line("the client left");
     proxy.finish();
 }
 
 #[test]
 fn c04_a_client_that_only_ends_its_half_is_still_served() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
-    let hole = BlackHole::new();
+    let hole = UnresponsiveListener::new();
     let client = dial(proxy.address());
     write(
         &client,
-        &request(Command::Connect, &at(hole.address()), b""),
+        &request(Command::Connect, &by_address(hole.address()), b""),
     );
-    finish(&client);
+    shutdown_write(&client);
     let began = Instant::now();
     assert_eq!(read_all(&client)[..2], [0, 91]);
     assert!(began.elapsed() >= Duration::from_millis(600));
@@ -110,8 +113,11 @@ fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
         "224.0.0.1:80",
         "255.255.255.255:80",
     ] {
-        let target = at(address.parse().unwrap());
-        assert_eq!(proxy.refuses(&target), format!("{address} CONNECT Reject"));
+        let target = by_address(address.parse().unwrap());
+        assert_eq!(
+            proxy.refusal_of(&target),
+            format!("{address} CONNECT Reject")
+        );
     }
     proxy.finish();
 }
@@ -136,14 +142,18 @@ fn c07_what_the_system_denies_is_told_and_forgotten() {
     ] {
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        let Some(tampering) = Tampering::with(&proxy, injection) else {
+        let Some(syscall_faults) = SyscallFaults::with(&proxy, injection) else {
             return proxy.finish();
         };
-        assert!(proxy.refuses(&origin.target()).ends_with("CONNECT Reject"));
-        let line = proxy.says("refused");
+        assert!(
+            proxy
+                .refusal_of(&origin.destination())
+                .ends_with("CONNECT Reject")
+        );
+        let line = proxy.stderr_line("refused");
         assert!(line.contains(words), "{injection}: {line}");
-        drop(tampering);
-        drop(through(proxy.address(), &origin.target()));
+        drop(syscall_faults);
+        drop(connect_through(proxy.address(), &origin.destination()));
         proxy.finish();
     }
 }
@@ -161,14 +171,17 @@ fn c09_a_loop_through_ourselves_ends_after_one_turn() {
             }
             // The outer request is fine: we may connect to ourselves. The inner
             // one comes from ourselves.
-            let tunnel = through(address, &at(ourselves));
+            let tunnel = connect_through(address, &by_address(ourselves));
             let inner = tunnel.local_addr().unwrap();
-            write(&tunnel, &request(Command::Connect, &at(ourselves), b""));
+            write(
+                &tunnel,
+                &request(Command::Connect, &by_address(ourselves), b""),
+            );
             assert_eq!(read_all(&tunnel)[..2], [0, 91]);
-            assert_eq!(proxy.block_for(inner).reply, "Accept");
+            assert_eq!(proxy.screen_message_for(inner).reply, "Accept");
         }
-        proxy.says("a loop");
-        let blocks = proxy.blocks(2);
+        proxy.stderr_line("a loop");
+        let blocks = proxy.screen_messages(2);
         let summary = format!("{}:{} CONNECT Reject", blocks[0].destination, proxy.port());
         assert!(
             blocks.iter().any(|block| block.summary() == summary),
@@ -184,28 +197,34 @@ fn c10_without_a_second_thread_the_answer_is_no() {
     let origin = Origin::echo();
     // After a visitor who asks for nothing, one thread is there for the session.
     drop(dial(proxy.address()));
-    proxy.until_thread("idle");
-    let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN") else {
+    proxy.wait_for_thread("idle");
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "clone3:error=EAGAIN") else {
         return proxy.finish();
     };
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap();
-    write(&client, &request(Command::Connect, &origin.target(), b""));
+    write(
+        &client,
+        &request(Command::Connect, &origin.destination(), b""),
+    );
     assert_eq!(read_all(&client)[..2], [0, 91]);
-    assert_eq!(proxy.block_for(own).reply, "Reject");
-    proxy.says("no thread left");
-    drop(tampering);
-    drop(through(proxy.address(), &origin.target()));
+    assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+    proxy.stderr_line("no thread left");
+    drop(syscall_faults);
+    drop(connect_through(proxy.address(), &origin.destination()));
     proxy.finish();
 }
 
 #[test]
 fn c13_an_origin_that_breaks_off_at_once() {
     let proxy = Proxy::open();
-    let origin = Origin::serving(reset);
+    let origin = Origin::start(reset);
     for _ in 0..50 {
         let client = dial(proxy.address());
-        write(&client, &request(Command::Connect, &origin.target(), b""));
+        write(
+            &client,
+            &request(Command::Connect, &origin.destination(), b""),
+        );
         let mut got = Vec::new();
         let _ = (&client).read_to_end(&mut got);
         assert!(
@@ -219,14 +238,17 @@ fn c13_an_origin_that_breaks_off_at_once() {
 #[test]
 fn s03_without_a_thread_a_client_still_gets_its_refusal() {
     let proxy = Proxy::open();
-    let Some(tampering) = Tampering::with(&proxy, "clone3:error=EAGAIN:when=1") else {
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "clone3:error=EAGAIN:when=1") else {
         return proxy.finish();
     };
     let client = dial(proxy.address());
     assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
-    proxy.says("no thread for a client");
-    drop(tampering);
-    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.stderr_line("no thread for a client");
+    drop(syscall_faults);
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
 }
 
@@ -235,16 +257,16 @@ fn s03_without_a_thread_a_client_still_gets_its_refusal() {
 fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
     const TIMES: usize = 1000;
     let proxy = Proxy::start("deny cb 127.0.0.9\npermit cb -\n", &[]);
-    let local = |last, port| at(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port)));
+    let local = |last, port| by_address(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port)));
     let connect = |target: &Destination| request(Command::Connect, target, b"");
     let bind = |target: &Destination| request(Command::Bind, target, b"");
     let refused = &[0, 91][..];
     // What is sent, and how the answer begins.
     let ways: [(Vec<u8>, &[u8]); 14] = [
-        (connect(&at(CLOSED.into())), refused),
+        (connect(&by_address(CLOSED.into())), refused),
         (connect(&local(9, 80)), refused),
         (connect(&local(1, 0)), refused),
-        (connect(&named("localhost", 1)), refused),
+        (connect(&by_name("localhost", 1)), refused),
         (b"\x04\x01\0\x50\0\0\0\x01\0a b\0".to_vec(), refused),
         (b"\x04\x01\0\x50\0\0\0\x01\0\0".to_vec(), refused),
         (b"\x04\x09\0\0\0\0\0\0\0".to_vec(), refused),
@@ -268,7 +290,7 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
                     for (message, answer) in ways {
                         let client = dial(proxy.address());
                         write(&client, message);
-                        finish(&client);
+                        shutdown_write(&client);
                         assert!(read_all(&client).starts_with(answer), "{message:?}");
                     }
                 }
@@ -276,6 +298,6 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
         }
     });
     // One message for every whole request.
-    assert_eq!(proxy.blocks(8 * TIMES).len(), 8 * TIMES);
+    assert_eq!(proxy.screen_messages(8 * TIMES).len(), 8 * TIMES);
     proxy.finish();
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use simple_dns::RCODE;
 use threadsocks::protocol::Command;
 
-use crate::support::dns_server::{Answer, NameServer, addresses};
+use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
 use crate::support::endpoints::{
-    BlackHole, Origin, accept, dial, named, read_all, read_exactly, request, reset, through, write,
+    Origin, UnresponsiveListener, accept, by_name, connect_through, dial, read_all, read_exactly,
+    request, reset, write,
 };
-use crate::support::netns::alone;
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
@@ -21,7 +22,7 @@ fn refused_name(proxy: &Proxy, name: &[u8]) -> String {
     let message = [&[4, 1, 0, 80, 0, 0, 0, 9, 0][..], name, &[0]].concat();
     write(&client, &message);
     assert_eq!(read_all(&client), [0, 91, 0, 80, 0, 0, 0, 9]);
-    proxy.block_for(own).summary()
+    proxy.screen_message_for(own).summary()
 }
 
 /// What stands in the field for a name and is none.
@@ -49,7 +50,7 @@ fn d04_d05_d06_l01_names_that_are_none_are_refused() {
     for name in NO_NAMES {
         assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
     }
-    for line in proxy.said() {
+    for line in proxy.stderr_lines() {
         assert!(
             line.bytes().all(|byte| (0x20..0x7F).contains(&byte)),
             "{line}"
@@ -60,13 +61,13 @@ fn d04_d05_d06_l01_names_that_are_none_are_refused() {
 
 #[test]
 fn d04_nobody_is_asked_about_what_is_no_name() {
-    alone(|_| {
-        let names = NameServer::with(|_| addresses(&["127.0.0.1"]));
+    in_own_network(|_| {
+        let names = NameServer::start(|_| addresses(&["127.0.0.1"]));
         let proxy = Proxy::open();
         for name in NO_NAMES {
             assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
         }
-        assert_eq!(names.asked(), []);
+        assert_eq!(names.queries(), []);
         proxy.finish();
     });
 }
@@ -98,55 +99,55 @@ fn d07_a_name_that_does_not_exist() {
         refused_name(&proxy, b"nobody.invalid"),
         "-:80 CONNECT Reject"
     );
-    proxy.says("nobody.invalid was not found");
+    proxy.stderr_line("nobody.invalid was not found");
     proxy.finish();
 }
 
 #[test]
 fn d07_every_way_to_say_no_is_passed_on_at_once() {
-    alone(|_| {
-        let _names = NameServer::with(|asked| match asked.name.as_str() {
-            "servfail.test" => Answer::Fails(RCODE::ServerFailure),
-            "refused.test" => Answer::Fails(RCODE::Refused),
+    in_own_network(|_| {
+        let _names = NameServer::start(|asked| match asked.name.as_str() {
+            "servfail.test" => DnsAnswer::Fails(RCODE::ServerFailure),
+            "refused.test" => DnsAnswer::Fails(RCODE::Refused),
             "empty.test" => addresses(&[]),
-            _ => Answer::Fails(RCODE::NameError),
+            _ => DnsAnswer::Fails(RCODE::NameError),
         });
         let proxy = Proxy::open();
         for name in ["nx.test", "servfail.test", "refused.test", "empty.test"] {
             // The quickest of three, since others use this machine as well.
             let quickest = (0..3).map(|_| {
                 let began = Instant::now();
-                assert_eq!(proxy.refuses(&named(name, 80)), "-:80 CONNECT Reject");
+                assert_eq!(proxy.refusal_of(&by_name(name, 80)), "-:80 CONNECT Reject");
                 began.elapsed()
             });
             let quickest = quickest.min().unwrap();
             assert!(quickest < Duration::from_millis(50), "{name}: {quickest:?}");
         }
-        proxy.says("nx.test was not found");
+        proxy.stderr_line("nx.test was not found");
         proxy.finish();
     });
 }
 
 #[test]
 fn d08_a_name_server_that_never_answers() {
-    alone(|_| {
-        let _names = NameServer::with(|asked| match (asked.name.as_str(), asked.v6) {
+    in_own_network(|_| {
+        let _names = NameServer::start(|asked| match (asked.name.as_str(), asked.v6) {
             ("dropaaaa.test", false) => addresses(&["127.0.0.1"]),
-            _ => Answer::Silence,
+            _ => DnsAnswer::Silence,
         });
         let proxy = Proxy::open();
         let origin = Origin::echo();
         // The resolver's own limit is a second here.
         let began = Instant::now();
         assert_eq!(
-            proxy.refuses(&named("drop.test", 80)),
+            proxy.refusal_of(&by_name("drop.test", 80)),
             "-:80 CONNECT Reject"
         );
         assert!(began.elapsed() >= Duration::from_millis(900));
         assert!(began.elapsed() < Duration::from_secs(5));
         // Half an answer is one.
-        let target = named("dropaaaa.test", origin.port());
-        let client = through(proxy.address(), &target);
+        let target = by_name("dropaaaa.test", origin.port());
+        let client = connect_through(proxy.address(), &target);
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         drop(client);
@@ -156,29 +157,29 @@ fn d08_a_name_server_that_never_answers() {
 
 #[test]
 fn d09_names_that_hang_hold_nobody_else_up() {
-    alone(|network| {
-        network.resolver_waits(3);
-        let names = NameServer::with(|asked| match asked.name.as_str() {
+    in_own_network(|network| {
+        network.set_resolver_timeout(3);
+        let names = NameServer::start(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
-            _ => Answer::Silence,
+            _ => DnsAnswer::Silence,
         });
         let proxy = Proxy::open();
         let origin = Origin::echo();
         let hanging: Vec<_> = (0..200)
             .map(|_| {
                 let client = dial(proxy.address());
-                let target = named("drop.test", 80);
+                let target = by_name("drop.test", 80);
                 write(&client, &request(Command::Connect, &target, b""));
                 client
             })
             .collect();
         until("200 questions", || {
-            (names.asked_for("drop.test", false) >= 200).then_some(())
+            (names.query_count("drop.test", false) >= 200).then_some(())
         });
-        for target in [origin.target(), named("good.test", origin.port())] {
+        for target in [origin.destination(), by_name("good.test", origin.port())] {
             let quickest = (0..5).map(|_| {
                 let began = Instant::now();
-                drop(through(proxy.address(), &target));
+                drop(connect_through(proxy.address(), &target));
                 began.elapsed()
             });
             let quickest = quickest.min().unwrap();
@@ -194,17 +195,19 @@ fn d09_names_that_hang_hold_nobody_else_up() {
 
 #[test]
 fn d10_every_address_of_a_name_is_tried() {
-    alone(|network| {
-        network.hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.3 both.test\n");
+    in_own_network(|network| {
+        network.write_hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.3 both.test\n");
         let proxy = Proxy::open();
         // It listens on 127.0.0.1 only; the order is the resolver's.
         let origin = Origin::echo();
         for _ in 0..5 {
-            let client = through(proxy.address(), &named("both.test", origin.port()));
-            let shown = proxy.block_for(client.local_addr().unwrap()).summary();
+            let client = connect_through(proxy.address(), &by_name("both.test", origin.port()));
+            let shown = proxy
+                .screen_message_for(client.local_addr().unwrap())
+                .summary();
             assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
         }
-        let shown = proxy.refuses(&named("both.test", 1));
+        let shown = proxy.refusal_of(&by_name("both.test", 1));
         assert!(shown.starts_with("127.0.0."), "the last one tried: {shown}");
         proxy.finish();
     });
@@ -212,18 +215,20 @@ fn d10_every_address_of_a_name_is_tried() {
 
 #[test]
 fn d10_an_address_that_never_answers_leaves_time_for_the_next() {
-    alone(|_| {
-        let hole = BlackHole::new();
+    in_own_network(|_| {
+        let hole = UnresponsiveListener::new();
         let port = hole.address().port();
         // The same port, at another address.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
-        let _names = NameServer::with(|_| addresses(&["127.0.0.1", "127.0.0.2"]));
+        let _names = NameServer::start(|_| addresses(&["127.0.0.1", "127.0.0.2"]));
         let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "10s"]);
         let began = Instant::now();
-        let client = through(proxy.address(), &named("both.test", port));
+        let client = connect_through(proxy.address(), &by_name("both.test", port));
         let took = began.elapsed();
         assert!(took < Duration::from_secs(9), "{took:?}");
-        let shown = proxy.block_for(client.local_addr().unwrap()).summary();
+        let shown = proxy
+            .screen_message_for(client.local_addr().unwrap())
+            .summary();
         assert_eq!(shown, format!("127.0.0.2:{port} CONNECT Accept"));
         drop((client, accept(&listener)));
         proxy.finish();
@@ -232,22 +237,25 @@ fn d10_an_address_that_never_answers_leaves_time_for_the_next() {
 
 #[test]
 fn d11_eight_of_many_addresses_are_tried() {
-    alone(|_| {
+    in_own_network(|_| {
         // Somebody listens at the one in the middle, at nobody else's.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, 20), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let from = |first: u8| {
             let all = (first..first + 30).map(|last| IpAddr::from([127, 0, 1, last]));
-            Answer::Addresses(all.collect())
+            DnsAnswer::Addresses(all.collect())
         };
-        let _names = NameServer::with(move |asked| match asked.name.as_str() {
+        let _names = NameServer::start(move |asked| match asked.name.as_str() {
             "eighth.test" => from(13),
             _ => from(12),
         });
         let proxy = Proxy::open();
-        drop(through(proxy.address(), &named("eighth.test", port)));
+        drop(connect_through(
+            proxy.address(),
+            &by_name("eighth.test", port),
+        ));
         drop(accept(&listener));
-        let shown = proxy.refuses(&named("ninth.test", port));
+        let shown = proxy.refusal_of(&by_name("ninth.test", port));
         assert_eq!(shown, format!("127.0.1.19:{port} CONNECT Reject"));
         proxy.finish();
     });
@@ -255,28 +263,28 @@ fn d11_eight_of_many_addresses_are_tried() {
 
 #[test]
 fn d12_a_name_with_no_ipv4_address() {
-    alone(|network| {
-        network.hosts("::1 six.test\n");
-        let _names = NameServer::with(|_| addresses(&["::1"]));
+    in_own_network(|network| {
+        network.write_hosts("::1 six.test\n");
+        let _names = NameServer::start(|_| addresses(&["::1"]));
         let proxy = Proxy::open();
         for name in ["six.test", "v6only.test"] {
-            assert_eq!(proxy.refuses(&named(name, 80)), "-:80 CONNECT Reject");
+            assert_eq!(proxy.refusal_of(&by_name(name, 80)), "-:80 CONNECT Reject");
         }
-        proxy.says("no IPv4 address");
+        proxy.stderr_line("no IPv4 address");
         proxy.finish();
     });
 }
 
 #[test]
 fn d13_only_permitted_addresses_of_a_name_are_tried() {
-    alone(|network| {
-        network.hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.1 one.test\n");
+    in_own_network(|network| {
+        network.write_hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.1 one.test\n");
         let proxy = Proxy::start("deny c 127.0.0.1\npermit c 127.0.0.2\n", &[]);
         let origin = Origin::echo();
         // On 127.0.0.2 nobody listens, and 127.0.0.1 is denied.
-        let shown = proxy.refuses(&named("both.test", origin.port()));
+        let shown = proxy.refusal_of(&by_name("both.test", origin.port()));
         assert_eq!(shown, format!("127.0.0.2:{} CONNECT Reject", origin.port()));
-        let shown = proxy.refuses(&named("one.test", origin.port()));
+        let shown = proxy.refusal_of(&by_name("one.test", origin.port()));
         assert_eq!(shown, format!("127.0.0.1:{} CONNECT Reject", origin.port()));
         proxy.finish();
     });
@@ -285,21 +293,24 @@ fn d13_only_permitted_addresses_of_a_name_are_tried() {
 /// The name server says something else every time. What was judged is dialled,
 /// and nobody is asked twice.
 #[test]
-fn d14_x02_an_answer_that_changes_is_asked_for_once() {
-    alone(|_| {
-        let names = NameServer::with(|asked| match asked.before {
+fn d14_x02_an_answer_that_changes_is_query_count_once() {
+    in_own_network(|_| {
+        let names = NameServer::start(|asked| match asked.before {
             0 => addresses(&["127.0.0.1"]),
             _ => addresses(&["127.0.0.9"]),
         });
         let proxy = Proxy::start("deny c 127.0.0.9\npermit c -\n", &[]);
         let origin = Origin::echo();
-        let target = named("rebind.test", origin.port());
-        let client = through(proxy.address(), &target);
-        let shown = proxy.block_for(client.local_addr().unwrap()).summary();
+        let target = by_name("rebind.test", origin.port());
+        let client = connect_through(proxy.address(), &target);
+        let shown = proxy
+            .screen_message_for(client.local_addr().unwrap())
+            .summary();
         assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
-        let both = |names: &NameServer| [false, true].map(|v6| names.asked_for("rebind.test", v6));
+        let both =
+            |names: &NameServer| [false, true].map(|v6| names.query_count("rebind.test", v6));
         assert_eq!(both(&names), [1, 1]);
-        let shown = proxy.refuses(&target);
+        let shown = proxy.refusal_of(&target);
         assert_eq!(shown, format!("127.0.0.9:{} CONNECT Reject", origin.port()));
         assert_eq!(both(&names), [2, 2]);
         drop(client);
@@ -309,34 +320,37 @@ fn d14_x02_an_answer_that_changes_is_asked_for_once() {
 
 #[test]
 fn d15_a_short_name_is_looked_for_where_the_system_looks() {
-    alone(|network| {
-        network.says(
+    in_own_network(|network| {
+        network.write_file(
             "/etc/resolv.conf",
             "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1\n",
         );
-        let names = NameServer::with(|asked| match asked.name.as_str() {
+        let names = NameServer::start(|asked| match asked.name.as_str() {
             "printer.inner.test" | "printer.test" => addresses(&["127.0.0.1"]),
-            _ => Answer::Fails(RCODE::NameError),
+            _ => DnsAnswer::Fails(RCODE::NameError),
         });
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        drop(through(proxy.address(), &named("printer", origin.port())));
-        assert_eq!(names.asked_for("printer.inner.test", false), 1);
-        drop(through(
+        drop(connect_through(
             proxy.address(),
-            &named("printer.test.", origin.port()),
+            &by_name("printer", origin.port()),
         ));
-        assert_eq!(names.asked_for("printer.test", false), 1);
+        assert_eq!(names.query_count("printer.inner.test", false), 1);
+        drop(connect_through(
+            proxy.address(),
+            &by_name("printer.test.", origin.port()),
+        ));
+        assert_eq!(names.query_count("printer.test", false), 1);
         proxy.finish();
     });
 }
 
 #[test]
 fn d16_who_leaves_during_the_lookup_is_connected_to_nothing() {
-    alone(|_| {
+    in_own_network(|_| {
         // The answer comes when the client has gone.
         let (gone, has_gone) = crossbeam_channel::bounded::<()>(0);
-        let names = NameServer::with(move |asked| {
+        let names = NameServer::start(move |asked| {
             if !asked.v6 {
                 let _ = has_gone.recv();
             }
@@ -346,14 +360,14 @@ fn d16_who_leaves_during_the_lookup_is_connected_to_nothing() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = dial(proxy.address());
         let own = client.local_addr().unwrap();
-        let target = named("slow.test", listener.local_addr().unwrap().port());
+        let target = by_name("slow.test", listener.local_addr().unwrap().port());
         write(&client, &request(Command::Connect, &target, b""));
-        proxy.until_thread("s1-name");
+        proxy.wait_for_thread("s1-name");
         reset(client);
         drop(gone);
-        assert_eq!(proxy.block_for(own).reply, "Reject");
-        proxy.says("the client left");
-        proxy.is_back_at_its_base();
+        assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+        proxy.stderr_line("the client left");
+        proxy.assert_resources_released();
         // If it was dialled at all, that was given up at once.
         listener.set_nonblocking(true).unwrap();
         if let Ok((remote, _)) = listener.accept() {
@@ -366,21 +380,21 @@ fn d16_who_leaves_during_the_lookup_is_connected_to_nothing() {
 
 #[test]
 fn d17_a_change_of_the_resolver_needs_no_restart() {
-    alone(|network| {
-        let _names = NameServer::with(|_| addresses(&["127.0.0.1"]));
+    in_own_network(|network| {
+        let _names = NameServer::start(|_| addresses(&["127.0.0.1"]));
         // Nobody answers there.
-        network.says(
+        network.write_file(
             "/etc/resolv.conf",
             "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n",
         );
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        let target = named("late.test", origin.port());
-        assert!(proxy.refuses(&target).starts_with("-:"));
-        network.says("/etc/resolv.conf", "nameserver 127.0.0.1\n");
-        drop(through(proxy.address(), &target));
-        network.hosts("127.0.0.7 late.test\n");
-        let shown = proxy.refuses(&target);
+        let target = by_name("late.test", origin.port());
+        assert!(proxy.refusal_of(&target).starts_with("-:"));
+        network.write_file("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+        drop(connect_through(proxy.address(), &target));
+        network.write_hosts("127.0.0.7 late.test\n");
+        let shown = proxy.refusal_of(&target);
         assert_eq!(shown, format!("127.0.0.7:{} CONNECT Reject", origin.port()));
         proxy.finish();
     });
@@ -388,14 +402,14 @@ fn d17_a_change_of_the_resolver_needs_no_restart() {
 
 #[test]
 fn x01_a_name_that_leads_to_a_denied_address_shows_that_address() {
-    alone(|_| {
-        let _names = NameServer::with(|_| addresses(&["169.254.169.254"]));
+    in_own_network(|_| {
+        let _names = NameServer::start(|_| addresses(&["169.254.169.254"]));
         let proxy = Proxy::start("deny c 169.254.0.0/16\npermit c -\n", &[]);
         assert_eq!(
-            proxy.refuses(&named("meta.test", 80)),
+            proxy.refusal_of(&by_name("meta.test", 80)),
             "169.254.169.254:80 CONNECT Reject"
         );
-        proxy.says("rule on line 1 denies it");
+        proxy.stderr_line("rule on line 1 denies it");
         proxy.finish();
     });
 }
@@ -403,9 +417,9 @@ fn x01_a_name_that_leads_to_a_denied_address_shows_that_address() {
 #[test]
 fn x01_a_name_is_judged_by_what_it_resolves_to() {
     let proxy = Proxy::start("deny c 127.0.0.0/8\npermit c - \n", &[]);
-    let target = named("localhost", 80);
-    assert_eq!(proxy.refuses(&target), "127.0.0.1:80 CONNECT Reject");
-    proxy.says("rule on line 1 denies it");
+    let target = by_name("localhost", 80);
+    assert_eq!(proxy.refusal_of(&target), "127.0.0.1:80 CONNECT Reject");
+    proxy.stderr_line("rule on line 1 denies it");
     proxy.finish();
 }
 
@@ -413,18 +427,18 @@ fn x01_a_name_is_judged_by_what_it_resolves_to() {
 fn x02_a_name_is_looked_up_only_for_whom_some_address_could_be_permitted() {
     let proxy = Proxy::start("permit c 10.0.0.0/8 - - -\n", &["-v"]);
     assert_eq!(
-        proxy.refuses(&named("localhost", 80)),
+        proxy.refusal_of(&by_name("localhost", 80)),
         "-:80 CONNECT Reject"
     );
-    proxy.says("no rule permits it");
+    proxy.stderr_line("no rule permits it");
     proxy.finish();
     // And if it is a rule that leaves nothing to others, that one is told.
     let proxy = Proxy::start("permit b -\ndeny c localhost\npermit c -\n", &["-v"]);
     assert_eq!(
-        proxy.refuses(&named("localhost", 80)),
+        proxy.refusal_of(&by_name("localhost", 80)),
         "-:80 CONNECT Reject"
     );
-    let line = proxy.says("rule on line 2 denies it");
+    let line = proxy.stderr_line("rule on line 2 denies it");
     assert!(line.contains(" rule=2 "), "{line}");
     proxy.finish();
 }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use threadsocks::client;
 
 use crate::support::endpoints::{
-    Origin, accept, at, dial_from, named, noise, read_exactly, reset, through, write,
+    Origin, accept, by_address, by_name, connect_through, dial_from, random_bytes, read_exactly,
+    reset, write,
 };
-use crate::support::netns::{Neighbour, Network, alone};
+use crate::support::netns::{Network, SecondHost, in_own_network};
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 #[test]
 fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
-    alone(|network| {
+    in_own_network(|network| {
         for (kind, address, why) in [
             ("unreachable", "10.1.0.1", "No route to host"),
             ("prohibit", "10.2.0.1", "Permission denied"),
@@ -28,9 +29,9 @@ fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
             // One server each: of several causes within a second, one is told.
             let proxy = Proxy::open();
             let target: SocketAddr = format!("{address}:80").parse().unwrap();
-            let shown = proxy.refuses(&at(target));
+            let shown = proxy.refusal_of(&by_address(target));
             assert_eq!(shown, format!("{target} CONNECT Reject"));
-            proxy.says(why);
+            proxy.stderr_line(why);
             proxy.finish();
         }
     });
@@ -45,12 +46,12 @@ fn dial_as(number: u8, proxy: &Proxy) -> TcpStream {
 /// No port for one address of a name: the next one is tried all the same.
 #[test]
 fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
-    alone(|network| {
-        network.hosts("127.0.0.2 two.test\n127.0.0.3 two.test\n");
+    in_own_network(|network| {
+        network.write_hosts("127.0.0.2 two.test\n127.0.0.3 two.test\n");
         let proxy = Proxy::open();
         let origin = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = origin.local_addr().unwrap().port();
-        network.four_ports();
+        network.limit_to_four_ports();
         let first = SocketAddr::from(([127, 0, 0, 2], port));
         let held: Vec<TcpStream> = (0..4)
             .map(|_| TcpStream::connect(first).expect("one of four ports"))
@@ -58,8 +59,8 @@ fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
         assert!(TcpStream::connect(first).is_err(), "there is no fifth");
         let client = dial_as(1, &proxy);
         let own = client.local_addr().unwrap();
-        client::socks4::connect(client, &named("two.test", port), b"").expect("granted");
-        assert_eq!(proxy.block_for(own).destination, "127.0.0.3");
+        client::socks4::connect(client, &by_name("two.test", port), b"").expect("granted");
+        assert_eq!(proxy.screen_message_for(own).destination, "127.0.0.3");
         drop((held, origin));
         proxy.finish();
     });
@@ -67,14 +68,14 @@ fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
 
 #[test]
 fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
-    alone(|network| {
+    in_own_network(|network| {
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        network.four_ports();
+        network.limit_to_four_ports();
         let mut held = Vec::new();
         let refused = (1..).find_map(|number| {
             let client = dial_as(number, &proxy);
-            match client::socks4::connect(client, &origin.target(), b"") {
+            match client::socks4::connect(client, &origin.destination(), b"") {
                 Ok(client) => {
                     held.push(client);
                     None
@@ -84,7 +85,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
         });
         assert!(matches!(refused, Some(client::ClientError::Refused(_))));
         assert_eq!(held.len(), 4);
-        proxy.says("Cannot assign requested address");
+        proxy.stderr_line("Cannot assign requested address");
         write(&held[0], b"still here");
         assert_eq!(read_exactly(&held[0], 10), b"still here");
         // A reset, lest its port linger in TIME_WAIT.
@@ -92,7 +93,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
         let mut numbers = 100..;
         until("a free port", || {
             let client = dial_as(numbers.next().unwrap(), &proxy);
-            client::socks4::connect(client, &origin.target(), b"").ok()
+            client::socks4::connect(client, &origin.destination(), b"").ok()
         });
         drop(held);
         proxy.finish();
@@ -103,9 +104,9 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
 /// very port to dial from, and is then connected to itself.
 #[test]
 fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
-    alone(|network| {
+    in_own_network(|network| {
         let proxy = Proxy::open();
-        network.four_ports();
+        network.limit_to_four_ports();
         let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let happens = || match TcpStream::connect(nobody) {
             // A reset, for it happens no more while that lingers in TIME_WAIT.
@@ -119,26 +120,26 @@ fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
         assert!((0..100).any(|_| happens()), "here it never happens");
         for number in 0..100 {
             let client = dial_as(number, &proxy);
-            let result = client::socks4::connect(client, &at(nobody), b"");
+            let result = client::socks4::connect(client, &by_address(nobody), b"");
             assert!(matches!(result, Err(client::ClientError::Refused(_))));
         }
-        proxy.says("Connection refused");
+        proxy.stderr_line("Connection refused");
         proxy.finish();
     });
 }
 
 #[test]
 fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
-    alone(|network| {
+    in_own_network(|network| {
         let proxy = Proxy::open();
-        network.four_ports();
+        network.limit_to_four_ports();
         let _taken: Vec<_> = (0..4)
             .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap())
             .collect();
-        let peer = at(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
+        let peer = by_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
         let result = client::socks4::bind(dial_as(1, &proxy), &peer, b"");
         assert!(matches!(result, Err(client::ClientError::Refused(_))));
-        let line = proxy.says("no port to listen on");
+        let line = proxy.stderr_line("no port to listen on");
         assert!(line.contains("Address already in use"), "{line}");
         proxy.finish();
     });
@@ -146,29 +147,29 @@ fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
 
 /// A session with an origin on the other machine: the client's end, and how to
 /// keep the origin's.
-fn relayed_far(network: &Network, proxy: &Proxy) -> (TcpStream, Neighbour, TcpStream) {
-    let neighbour = network.neighbour();
-    let listener = neighbour.does(|| TcpListener::bind("10.9.0.2:0").unwrap());
-    let client = through(proxy.address(), &at(listener.local_addr().unwrap()));
-    (client, neighbour, accept(&listener))
+fn relayed_far(network: &Network, proxy: &Proxy) -> (TcpStream, SecondHost, TcpStream) {
+    let second_host = network.second_host();
+    let listener = second_host.run(|| TcpListener::bind("10.9.0.2:0").unwrap());
+    let client = connect_through(proxy.address(), &by_address(listener.local_addr().unwrap()));
+    (client, second_host, accept(&listener))
 }
 
 #[test]
 fn r10_a_peer_that_vanishes_is_noticed_by_keepalive() {
-    alone(|network| {
+    in_own_network(|network| {
         for (limit, value) in [("time", "1"), ("intvl", "1"), ("probes", "2")] {
             network.set(&format!("tcp_keepalive_{limit}"), value);
         }
         let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-        let (client, neighbour, remote) = relayed_far(network, &proxy);
+        let (client, second_host, remote) = relayed_far(network, &proxy);
         write(&client, b"hello");
         assert_eq!(read_exactly(&remote, 5), b"hello");
-        neighbour.vanishes();
+        second_host.disconnect();
         let gone = Instant::now();
         let error = (&client).read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert!(gone.elapsed() < Duration::from_secs(15));
-        proxy.says("Connection timed out");
+        proxy.stderr_line("Connection timed out");
         drop(client);
         proxy.finish();
     });
@@ -176,14 +177,14 @@ fn r10_a_peer_that_vanishes_is_noticed_by_keepalive() {
 
 #[test]
 fn r10_what_a_vanished_peer_was_to_get_ends_at_the_idle_limit() {
-    alone(|network| {
+    in_own_network(|network| {
         let proxy = Proxy::start(PERMIT_ALL, &["-v", "--idle-timeout", "1s"]);
-        let (client, neighbour, _remote) = relayed_far(network, &proxy);
-        neighbour.vanishes();
+        let (client, second_host, _remote) = relayed_far(network, &proxy);
+        second_host.disconnect();
         // More than all buffers hold.
-        let _ = (&client).write_all(&noise(10, 32 << 20));
+        let _ = (&client).write_all(&random_bytes(10, 32 << 20));
         // No retransmission is given up that soon, so it is the limit.
-        proxy.says("ending=\"idle for too long\"");
+        proxy.stderr_line("ending=\"idle for too long\"");
         drop(client);
         proxy.finish();
     });

@@ -15,20 +15,21 @@ use threadsocks::client;
 use threadsocks::protocol::socks5::{Greeting, MethodSelection, Reply, Request, UdpHeader};
 use threadsocks::protocol::{Command, Destination, Host, ReplyError};
 
-use crate::support::dns_server::{Answer, NameServer, addresses};
+use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, at, dial, dial_from, finish, free_ports, named, read_all, read_exactly, reset, write,
+    Origin, by_address, by_name, dial, dial_from, free_ports, read_all, read_exactly, reset,
+    shutdown_write, write,
 };
-use crate::support::netns::alone;
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
-use crate::support::wait::{PATIENCE, until};
+use crate::support::wait::{TIMEOUT, until};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A socket on this address, that waits for long but not for ever.
 fn socket_on(ip: impl Into<IpAddr>) -> UdpSocket {
     let socket = UdpSocket::bind((ip.into(), 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
 }
 
@@ -66,7 +67,7 @@ fn ask(control: &TcpStream, announced: SocketAddr) -> Reply {
     let greeting = Greeting { methods: vec![0] };
     let request = Request {
         command: Command::Associate,
-        target: at(announced),
+        target: by_address(announced),
     };
     write(control, &[greeting.encode(), request.encode()].concat());
     let mut stream = std::io::BufReader::with_capacity(1, control);
@@ -118,7 +119,7 @@ impl Client {
 
     /// What was sent before this and not dropped has come there before this.
     fn reaches(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
-        self.send(&at(address_of(origin)), data);
+        self.send(&by_address(address_of(origin)), data);
         let (received, from) = receive(origin);
         assert_eq!(received, data);
         from
@@ -134,7 +135,7 @@ fn origin() -> UdpSocket {
 fn told(proxy: &Proxy, client: Client) -> String {
     let address = client.control.local_addr().unwrap();
     drop(client);
-    proxy.says(&format!("client={address} "))
+    proxy.stderr_line(&format!("client={address} "))
 }
 
 /// The association is over: its socket is gone.
@@ -156,17 +157,17 @@ fn datagrams_go_there_and_back_by_address_and_name() {
     let client = Client::of(&proxy);
     let origin = origin();
     let port = address_of(&origin).port();
-    for target in [at(address_of(&origin)), named("localhost", port)] {
+    for target in [by_address(address_of(&origin)), by_name("localhost", port)] {
         client.send(&target, b"there");
         let (data, from) = receive(&origin);
         assert_eq!(data, b"there");
         origin.send_to(b"back", from).unwrap();
         assert_eq!(
             client.receive(),
-            (at(address_of(&origin)), b"back".to_vec())
+            (by_address(address_of(&origin)), b"back".to_vec())
         );
     }
-    let block = proxy.block_for(client.control.local_addr().unwrap());
+    let block = proxy.screen_message_for(client.control.local_addr().unwrap());
     assert_eq!(block.summary(), "0.0.0.0:0 UDP ASSOCIATE Accept");
     // Whoever sends something on the connection itself is not heard.
     write(&client.control, &[5; 100_000]);
@@ -191,7 +192,7 @@ fn u01_only_the_client_s_address_may_send() {
     let client = Client::of(&proxy);
     let origin = origin();
     let stranger = socket_on([127, 0, 0, 2]);
-    let forged = wrapped(&at(address_of(&origin)), b"forged");
+    let forged = wrapped(&by_address(address_of(&origin)), b"forged");
     // Before the first datagram of the client's own.
     stranger.send_to(&forged, client.relay).unwrap();
     let outer = client.reaches(&origin, b"first");
@@ -238,7 +239,7 @@ fn u03_the_first_datagram_fixes_the_port() {
     let origin = origin();
     client.reaches(&origin, b"first");
     let other = socket_on(LOCALHOST);
-    let forged = wrapped(&at(address_of(&origin)), b"forged");
+    let forged = wrapped(&by_address(address_of(&origin)), b"forged");
     other.send_to(&forged, client.relay).unwrap();
     client.reaches(&origin, b"second");
     told(&proxy, client);
@@ -276,28 +277,31 @@ fn u04_every_datagram_is_judged() {
     let rules = format!("permit u - - 127.0.0.0/8 {port}\npermit u localhost\n");
     let proxy = Proxy::start(&rules, &["-v"]);
     let client = Client::of(&proxy);
-    client.send(&at(address_of(&denied)), b"no");
+    client.send(&by_address(address_of(&denied)), b"no");
     client.reaches(&permitted, b"yes");
     // By its name, the other one may be reached too.
-    client.send(&named("localhost", address_of(&denied).port()), b"by name");
+    client.send(
+        &by_name("localhost", address_of(&denied).port()),
+        b"by name",
+    );
     assert_eq!(receive(&denied).0, b"by name");
     // The rules change, and a millisecond later all is judged by the new ones.
-    proxy.settle_rules();
+    proxy.wait_for_rules_mtime();
     std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
     outlive_the_last_look();
-    client.send(&at(address_of(&permitted)), b"no");
-    client.send(&named("localhost", port), b"no");
+    client.send(&by_address(address_of(&permitted)), b"no");
+    client.send(&by_name("localhost", port), b"no");
     let elsewhere = socket_on([127, 0, 0, 2]);
     client.reaches(&elsewhere, b"yes");
     let line = told(&proxy, client);
     assert!(line.contains("denied=3 dropped=0 "), "{line}");
     // Rules about names alone, and about no address, permit some datagrams too.
     std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
-    let by_name = Client::of(&proxy);
-    by_name.send(&at(address_of(&permitted)), b"no");
-    by_name.send(&named("localhost", port), b"by name");
+    let name_client = Client::of(&proxy);
+    name_client.send(&by_address(address_of(&permitted)), b"no");
+    name_client.send(&by_name("localhost", port), b"by name");
     assert_eq!(receive(&permitted).0, b"by name");
-    drop(by_name);
+    drop(name_client);
     // Whom the rules permit no datagram at all gets no association.
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
     let refused = ask(&dial(proxy.address()), nowhere());
@@ -315,7 +319,7 @@ fn u04_the_name_in_the_request_is_no_destination() {
             let control = dial(proxy.address());
             let request = Request {
                 command: Command::Associate,
-                target: named(name, 0),
+                target: by_name(name, 0),
             };
             write(&control, &[vec![5, 1, 0], request.encode()].concat());
             let mut stream = std::io::BufReader::with_capacity(1, &control);
@@ -335,7 +339,7 @@ fn u04_answers_are_judged_too() {
     let client = Client::of(&proxy);
     let outer = client.reaches(&first, b"hello");
     client.reaches(&second, b"hello");
-    proxy.settle_rules();
+    proxy.wait_for_rules_mtime();
     let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
     std::fs::write(proxy.config(), rules).unwrap();
     outlive_the_last_look();
@@ -352,7 +356,7 @@ fn u05_what_is_no_datagram_of_the_protocol_is_dropped() {
     let proxy = open();
     let client = Client::of(&proxy);
     let origin = origin();
-    let good = wrapped(&at(address_of(&origin)), b"x");
+    let good = wrapped(&by_address(address_of(&origin)), b"x");
     let mut bad: Vec<Vec<u8>> = (0..10).map(|length| good[..length].to_vec()).collect();
     // RSV, FRAG, ATYP.
     for (place, byte) in [
@@ -393,7 +397,7 @@ fn u06_it_ends_with_its_connection() {
     let proxy = open();
     let origin = origin();
     let ends_properly = |control| {
-        finish(&control);
+        shutdown_write(&control);
         Some(control)
     };
     let breaks_off = |control| {
@@ -420,14 +424,14 @@ fn u06_a_flood_does_not_keep_it_alive() {
     let origin = origin();
     let client = Client::of(&proxy);
     client.reaches(&origin, b"it lives");
-    let datagram = wrapped(&at(address_of(&origin)), &[0; 100]);
+    let datagram = wrapped(&by_address(address_of(&origin)), &[0; 100]);
     let (socket, relay) = (client.socket.try_clone().unwrap(), client.relay);
     let flood = thread::spawn(move || {
         // Until nobody is there any more.
         socket.connect(relay).unwrap();
         while socket.send(&datagram).is_ok() {}
     });
-    finish(&client.control);
+    shutdown_write(&client.control);
     ends(&proxy, relay);
     flood.join().unwrap();
     drop(client);
@@ -453,7 +457,7 @@ fn u07_only_hosts_that_were_sent_something_may_answer() {
     second.send_to(b"as TFTP does", outer).unwrap();
     assert_eq!(
         client.receive(),
-        (at(address_of(&second)), b"as TFTP does".to_vec())
+        (by_address(address_of(&second)), b"as TFTP does".to_vec())
     );
     let line = told(&proxy, client);
     assert!(line.contains("dropped=2 "), "{line}");
@@ -478,11 +482,11 @@ fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
         "[64:ff9b::7f00:1]:9",
     ];
     for address in impossible {
-        client.send(&at(address.parse().unwrap()), b"x");
+        client.send(&by_address(address.parse().unwrap()), b"x");
     }
-    let forged = wrapped(&at(address_of(&origin)), b"around");
-    client.send(&at(client.relay), &forged);
-    client.send(&at(other.relay), &forged);
+    let forged = wrapped(&by_address(address_of(&origin)), b"around");
+    client.send(&by_address(client.relay), &forged);
+    client.send(&by_address(other.relay), &forged);
     client.reaches(&origin, b"it lives");
     let line = told(&proxy, client);
     let count = impossible.len() + 2;
@@ -520,15 +524,15 @@ fn u08_each_address_is_told_in_its_own_family() {
     for origin in [socket_on(LOCALHOST), socket_on(Ipv6Addr::LOCALHOST)] {
         let outer = client.reaches(&origin, b"there");
         origin.send_to(b"back", outer).unwrap();
-        assert_eq!(client.receive().0, at(address_of(&origin)));
+        assert_eq!(client.receive().0, by_address(address_of(&origin)));
     }
     // IPv4 in IPv6's clothes is IPv4.
     let origin = origin();
     let mapped = LOCALHOST.to_ipv6_mapped().into();
     let mapped = SocketAddr::new(mapped, address_of(&origin).port());
-    client.send(&at(mapped), b"there");
+    client.send(&by_address(mapped), b"there");
     origin.send_to(b"back", receive(&origin).1).unwrap();
-    assert_eq!(client.receive().0, at(address_of(&origin)));
+    assert_eq!(client.receive().0, by_address(address_of(&origin)));
     drop(client);
     proxy.finish();
     // A client that comes by IPv6 gets its socket there.
@@ -537,7 +541,7 @@ fn u08_each_address_is_told_in_its_own_family() {
     assert_eq!(client.relay.ip(), Ipv6Addr::LOCALHOST);
     let outer = client.reaches(&origin, b"there");
     origin.send_to(b"back", outer).unwrap();
-    assert_eq!(client.receive().0, at(address_of(&origin)));
+    assert_eq!(client.receive().0, by_address(address_of(&origin)));
     drop(client);
     // And one by IPv4 at the same port, one of IPv4.
     let control = dial((LOCALHOST, proxy.port()).into());
@@ -556,7 +560,7 @@ fn u09_errors_and_sizes_end_nothing() {
     let client = Client::of(&proxy);
     let origin = origin();
     // Nobody is there, which the system tells us.
-    client.send(&at((LOCALHOST, 1).into()), b"x");
+    client.send(&by_address((LOCALHOST, 1).into()), b"x");
     let outer = client.reaches(&origin, b"");
     origin.send_to(b"", outer).unwrap();
     assert_eq!(client.receive().1, b"");
@@ -581,7 +585,7 @@ fn u09_errors_and_sizes_end_nothing() {
         origin.send_to(b"lost", outer).unwrap();
     }
     let socket = until("its own port again", || UdpSocket::bind(here).ok());
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let client = Client {
         control,
         socket,
@@ -595,12 +599,12 @@ fn u09_errors_and_sizes_end_nothing() {
 
 #[test]
 fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
-    alone(|network| {
-        network.resolver_waits(30);
-        let names = NameServer::with(|asked| match asked.name.as_str() {
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let names = NameServer::start(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             "none.test" => addresses(&[]),
-            _ => Answer::Silence,
+            _ => DnsAnswer::Silence,
         });
         let mut proxy = open();
         let client = Client::of(&proxy);
@@ -608,28 +612,28 @@ fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
         let port = address_of(&origin).port();
         // More of them than it looks up at a time, twice.
         for number in 0..3 {
-            client.send(&named(&format!("hangs{number}.test"), port), b"lost");
-            client.send(&named(&format!("hangs{number}.test"), port), b"lost");
+            client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
+            client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
         }
         client.reaches(&origin, b"by address");
         // Many, and only one question.
         for number in 0..10 {
-            client.send(&named("good.test", port), &[number]);
+            client.send(&by_name("good.test", port), &[number]);
         }
         for number in 0..10 {
             assert_eq!(receive(&origin).0, [number]);
         }
-        assert_eq!(names.asked_for("good.test", false), 1);
+        assert_eq!(names.query_count("good.test", false), 1);
         // What is not found is dropped, what comes too much too.
         until("the question", || {
-            client.send(&named("none.test", port), b"lost");
-            (names.asked_for("none.test", false) > 0).then_some(())
+            client.send(&by_name("none.test", port), b"lost");
+            (names.query_count("none.test", false) > 0).then_some(())
         });
-        client.send(&named("hangs4.test", port), b"lost");
-        client.send(&named("hangs5.test", port), b"lost");
+        client.send(&by_name("hangs4.test", port), b"lost");
+        client.send(&by_name("hangs5.test", port), b"lost");
         client.reaches(&origin, b"it lives");
         let other = Client::of(&proxy);
-        other.send(&named("good.test", port), b"another client's");
+        other.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
         // It ends at once, although they hang on.
         let relay = client.relay;
@@ -648,7 +652,7 @@ fn u11_one_session_in_four_may_be_one() {
     let mut clients: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
     let one_more = dial(proxy.address());
     assert_eq!(ask(&one_more, nowhere()).outcome, Err(ReplyError::Rejected));
-    proxy.says("all 10 UDP associations are taken");
+    proxy.stderr_line("all 10 UDP associations are taken");
     drop(one_more);
     // Who goes makes room.
     let relay = clients.remove(3).relay;
@@ -668,11 +672,11 @@ fn u11_one_client_may_have_so_many() {
     let clients: Vec<Client> = (0..3).map(|_| Client::of(&proxy)).collect();
     let one_more = dial(proxy.address());
     read_all(&one_more);
-    proxy.says("127.0.0.1 has 3 sessions, and may have no more");
-    let neighbour = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-    let neighbour = Client::over(neighbour);
-    neighbour.reaches(&origin(), b"it is served");
-    drop((clients, one_more, neighbour));
+    proxy.stderr_line("127.0.0.1 has 3 sessions, and may have no more");
+    let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+    let second_host = Client::over(second_host);
+    second_host.reaches(&origin(), b"it is served");
+    drop((clients, one_more, second_host));
     proxy.finish();
 }
 
@@ -686,7 +690,7 @@ fn u11_a_thousand_come_and_go() {
         origin.send_to(b"back", outer).unwrap();
         assert_eq!(client.receive().1, b"back");
     }
-    assert!(proxy.holdings().descriptors < 3 * 1000 + 100);
+    assert!(proxy.resources().descriptors < 3 * 1000 + 100);
     drop(clients);
     proxy.finish();
 }
@@ -718,8 +722,8 @@ fn u12_who_waits_for_a_datagram_wakes_up() {
 /// Addresses of one link are nothing without the network they belong to.
 #[test]
 fn u02_a_client_may_come_by_an_address_of_its_link() {
-    alone(|network| {
-        let _neighbour = network.neighbour();
+    in_own_network(|network| {
+        let _neighbour = network.second_host();
         let index = nix::net::if_::if_nametoindex("here").unwrap();
         network.ip("addr add fe80::1/64 dev here nodad");
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::"]);
@@ -733,11 +737,11 @@ fn u02_a_client_may_come_by_an_address_of_its_link() {
         let mut relay = door;
         relay.set_port(reply.bound.port);
         let origin = origin();
-        let datagram = wrapped(&at(address_of(&origin)), b"there");
+        let datagram = wrapped(&by_address(address_of(&origin)), b"there");
         socket.send_to(&datagram, relay).unwrap();
         let (data, outer) = receive(&origin);
         assert_eq!(data, b"there");
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         origin.send_to(b"back", outer).unwrap();
         assert!(receive(&socket).0.ends_with(b"back"));
         drop(control);
@@ -749,9 +753,9 @@ fn u02_a_client_may_come_by_an_address_of_its_link() {
 /// nobody else.
 #[test]
 fn u11_who_hangs_on_a_name_takes_no_place() {
-    alone(|network| {
-        network.resolver_waits(30);
-        let names = NameServer::with(|_| Answer::Silence);
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let names = NameServer::start(|_| DnsAnswer::Silence);
         let ports = free_ports(1);
         let mut proxy = Proxy::start(
             PERMIT_ALL,
@@ -769,10 +773,10 @@ fn u11_who_hangs_on_a_name_takes_no_place() {
                 reply.outcome.ok().map(|()| control)
             });
             let socket = socket_on(LOCALHOST);
-            let datagram = wrapped(&named(&format!("hangs{round}.test"), 9), b"x");
+            let datagram = wrapped(&by_name(&format!("hangs{round}.test"), 9), b"x");
             socket.send_to(&datagram, (LOCALHOST, ports)).unwrap();
             until("the question", || {
-                let asked = names.asked_for(&format!("hangs{round}.test"), false);
+                let asked = names.query_count(&format!("hangs{round}.test"), false);
                 (asked > 0).then_some(())
             });
             drop(client);
@@ -786,29 +790,29 @@ fn u11_who_hangs_on_a_name_takes_no_place() {
 /// Many associations of one client leave others room to ask for names.
 #[test]
 fn u10_whoever_asks_for_many_names_leaves_others_room() {
-    alone(|network| {
-        network.resolver_waits(30);
-        let names = NameServer::with(|asked| match asked.name.as_str() {
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let names = NameServer::start(|asked| match asked.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
-            _ => Answer::Silence,
+            _ => DnsAnswer::Silence,
         });
         let mut proxy = open();
         let origin = origin();
         let greedy: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
         for (number, client) in greedy.iter().enumerate() {
             for name in 0..4 {
-                client.send(&named(&format!("hangs{number}-{name}.test"), 9), b"x");
+                client.send(&by_name(&format!("hangs{number}-{name}.test"), 9), b"x");
             }
             client.reaches(&origin, b"it lives");
         }
-        let is_v4 = |it: &&crate::support::dns_server::Asked| !it.v6;
-        assert!(names.asked().iter().filter(is_v4).count() <= 8);
-        let neighbour = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-        let neighbour = Client::over(neighbour);
+        let is_v4 = |it: &&crate::support::dns_server::DnsQuery| !it.v6;
+        assert!(names.queries().iter().filter(is_v4).count() <= 8);
+        let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+        let second_host = Client::over(second_host);
         let port = address_of(&origin).port();
-        neighbour.send(&named("good.test", port), b"another client's");
+        second_host.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
-        drop((greedy, neighbour));
+        drop((greedy, second_host));
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
     });
@@ -816,7 +820,7 @@ fn u10_whoever_asks_for_many_names_leaves_others_room() {
 
 #[test]
 fn u07_nobody_answers_from_port_zero() {
-    alone(|_| {
+    in_own_network(|_| {
         let proxy = open();
         let client = Client::of(&proxy);
         let origin = origin();
@@ -845,32 +849,34 @@ fn u07_nobody_answers_from_port_zero() {
 /// have sent something, with little memory to be had.
 #[test]
 fn s04_little_memory_is_enough_for_all_associations() {
-    alone(|network| {
-        network.resolver_waits(30);
-        let _names = NameServer::with(|_| Answer::Silence);
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let _names = NameServer::start(|_| DnsAnswer::Silence);
         let mut proxy = Proxy::with(Setup {
             wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
             ..Setup::default()
         });
-        proxy.says("bytes of data");
+        proxy.stderr_line("bytes of data");
         let origin = origin();
         // Each from an address of its own, until there are as many as may be.
         let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
         let clients: Vec<Client> = (0..).map_while(|it| Client::granted(from(it))).collect();
         let mut streams = Vec::new();
         let echo = Origin::echo();
-        while let Ok(stream) = client::socks4::connect(dial(proxy.address()), &echo.target(), b"") {
+        while let Ok(stream) =
+            client::socks4::connect(dial(proxy.address()), &echo.destination(), b"")
+        {
             streams.push(stream);
         }
         for (number, client) in clients.iter().enumerate() {
             for name in 0..4 {
                 let long = "x".repeat(60);
                 let name = format!("{long}.{long}.{long}.{number}-{name}.test");
-                client.send(&named(&name, 9), &[0; 15_000]);
+                client.send(&by_name(&name, 9), &[0; 15_000]);
             }
             for host in 0..2000_u16 {
                 let [high, low] = host.to_be_bytes();
-                client.send(&at(([127, 9, high, low], 9).into()), b"x");
+                client.send(&by_address(([127, 9, high, low], 9).into()), b"x");
                 if host % 50 == 0 {
                     client.reaches(&origin, b"it keeps up");
                 }

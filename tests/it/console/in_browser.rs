@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::support::apache::{APACHE, Apache};
 use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB};
-use crate::support::child::{LONG, Running};
+use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::demo_shells::Shell;
 use crate::support::endpoints;
 use crate::support::proxy::Proxy;
-use crate::support::tools::present;
+use crate::support::tools::is_installed;
 use crate::support::wait::{until, until_within};
 
 /// What a visitor sees of the run page at one moment.
@@ -37,9 +37,9 @@ const BANNER: &str = "****************************************\n\
 /// Everything is there that a test with a browser needs, or the test is to be
 /// skipped.
 fn all_present() -> bool {
-    present(APACHE, "apache2")
-        && present("chromedriver", "chromium-driver")
-        && present("chromium", "chromium")
+    is_installed(APACHE, "apache2")
+        && is_installed("chromedriver", "chromium-driver")
+        && is_installed("chromium", "chromium")
 }
 
 /// One row of the form.
@@ -114,7 +114,7 @@ impl Scene {
 
     fn finish(self) {
         for shell in [self.slow, self.refused, self.split, self.normal] {
-            shell.has_survived();
+            shell.assert_alive();
         }
         self.proxy.finish();
     }
@@ -142,14 +142,14 @@ fn five_shells_in(browser: &Browser) {
     three_are_done_and_two_refused(&page);
     commands_are_bold(&page);
     nothing_has_become_html(&page);
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.console_errors(), Vec::<String>::new());
     scene.finish();
 }
 
 /// The slow shell has begun when the normal one is done, all at one moment.
 fn one_runs_while_another_is_done(browser: &Browser) {
     let page = until("the slow shell's first lines beside a shell done", || {
-        let page = browser.ask(LOOK);
+        let page = browser.run_script(LOOK);
         let columns = &page["columns"];
         let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
         (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
@@ -214,7 +214,7 @@ fn commands_are_bold(page: &Value) {
 
 /// The page as it is, if it has come to its end.
 fn the_end(browser: &Browser) -> Option<Value> {
-    let page = browser.ask(LOOK);
+    let page = browser.run_script(LOOK);
     (!page["sum"].is_null()).then_some(page)
 }
 
@@ -262,9 +262,9 @@ fn the_panel_submits_by_keyboard_alone() {
     browser.go(&apache.console(""));
     until("the whole panel", || {
         let state = "return document.querySelector('form button') && document.readyState";
-        (browser.ask(state) == "complete").then_some(())
+        (browser.run_script(state) == "complete").then_some(())
     });
-    let focus = || browser.ask("return document.activeElement.id");
+    let focus = || browser.run_script("return document.activeElement.id");
     until("the first field", || {
         browser.press(TAB);
         (focus() == "h1").then_some(())
@@ -289,7 +289,7 @@ fn the_panel_submits_by_keyboard_alone() {
     assert_eq!(columns["column1"]["status"], json!(["done"]), "{page:#}");
     let told = text(&columns["column1"]);
     assert!(told.contains("% nonsense\nUnknown command"), "{told}");
-    shell.has_survived();
+    shell.assert_alive();
     proxy.finish();
 }
 
@@ -323,7 +323,7 @@ fn what_was_typed_is_kept_beside_what_is_wrong_with_it() {
                  &h2=%22%3E%3Ci%3E+x&p2=70&f2=..%2Fsecret&sh2=127.0.0.1&sp2=1080";
     browser.go(&apache.console(query));
     let panel = until("the panel", || {
-        let panel = browser.ask(FIELDS);
+        let panel = browser.run_script(FIELDS);
         panel.get("values")?.get("h1")?;
         Some(panel)
     });
@@ -345,7 +345,7 @@ fn what_was_typed_is_kept_beside_what_is_wrong_with_it() {
         let told = errors[field].as_str().expect(field);
         assert!(!told.starts_with("far away"), "{field}: {told}");
     }
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.console_errors(), Vec::<String>::new());
 }
 
 /// Nothing is wider than the screen, and no value wider than its field: what is
@@ -365,14 +365,16 @@ fn everything_fits_on_a_phone() {
     }
     let apache = Apache::start(&[("normal.txt", NORMAL)]);
     let browser = Browser::open();
-    browser.through(PHONE);
+    browser.set_screen(PHONE);
     let row = "h1=192.168.100.1&p1=65535&f1=normal.txt&sh1=127.0.0.1&sp1=1&sh=127.0.0.1&sp=65535";
     browser.go(&apache.console(&format!("{row}&edit=1")));
-    until("the panel", || browser.ask(FIELDS).get("values").cloned());
-    assert_eq!(browser.ask(TOO_WIDE), json!([]));
+    until("the panel", || {
+        browser.run_script(FIELDS).get("values").cloned()
+    });
+    assert_eq!(browser.run_script(TOO_WIDE), json!([]));
     browser.go(&apache.console(row));
     until("the end of the run page", || the_end(&browser));
-    assert_eq!(browser.ask(TOO_WIDE), json!([]));
+    assert_eq!(browser.run_script(TOO_WIDE), json!([]));
 }
 
 /// What stands before the sum at the end of a page.
@@ -383,13 +385,13 @@ const TEXT_SUM: &str = "\n# ";
 
 #[test]
 fn w18_curl_receives_chunks_as_they_come() {
-    if !present(APACHE, "apache2") || !present("curl", "curl") {
+    if !is_installed(APACHE, "apache2") || !is_installed("curl", "curl") {
         return;
     }
     let (proxy, shell) = (Proxy::open(), Shell::start(&["--delay", "400ms"]));
     let apache = Apache::start(&[("slow.txt", SLOW)]);
     // This Apache does compress what it may.
-    let control = curl(&apache.url("control.html")).ended(LONG);
+    let control = curl(&apache.url("control.html")).wait_for_exit(LONG_TIMEOUT);
     assert!(
         head(&control.text()).contains("content-encoding: gzip"),
         "{control:#?}"
@@ -403,8 +405,8 @@ fn w18_curl_receives_chunks_as_they_come() {
     );
     let mut as_html = curl(&apache.console(&query));
     let mut as_text = curl(&apache.console(&format!("{query}&format=text")));
-    let is_there = |curl: &mut Running, line: &str| {
-        curl.must_still_run();
+    let is_there = |curl: &mut RunningChild, line: &str| {
+        curl.assert_running();
         curl.stdout_so_far().contains(line)
     };
     until("the first lines, and neither page at its end", || {
@@ -415,7 +417,7 @@ fn w18_curl_receives_chunks_as_they_come() {
     assert!(!is_there(&mut as_html, HTML_SUM), "all at once");
     assert!(!is_there(&mut as_text, TEXT_SUM), "all at once");
     for (curl, sum) in [(as_html, HTML_SUM), (as_text, TEXT_SUM)] {
-        let got = curl.ended(LONG);
+        let got = curl.wait_for_exit(LONG_TIMEOUT);
         assert!(got.status.success(), "{got:#?}");
         let page = got.text();
         let head = head(&page);
@@ -423,7 +425,7 @@ fn w18_curl_receives_chunks_as_they_come() {
         assert!(!head.contains("gzip"), "{head}");
         assert!(page.contains(&format!("{sum}1 of 1 finished")), "{page}");
     }
-    shell.has_survived();
+    shell.assert_alive();
     proxy.finish();
 }
 
@@ -439,8 +441,8 @@ fn w16_a_killed_web_server_ends_the_program() {
 
 /// Begins a page on which nothing moves but the clock, and waits for its end
 /// once this has happened.
-fn ends_the_program(why: impl FnOnce(Running, &Apache)) {
-    if !present(APACHE, "apache2") || !present("curl", "curl") {
+fn ends_the_program(why: impl FnOnce(RunningChild, &Apache)) {
+    if !is_installed(APACHE, "apache2") || !is_installed("curl", "curl") {
         return;
     }
     let (proxy, shell) = (Proxy::open(), Shell::start(&["--hang"]));
@@ -459,18 +461,18 @@ fn ends_the_program(why: impl FnOnce(Running, &Apache)) {
     until("the end of the program", || {
         (!apache.runs_a_console()).then_some(())
     });
-    shell.has_survived();
+    shell.assert_alive();
     proxy.finish();
 }
 
 /// Fetches a page with its head, compressed if the server likes. Neither the
 /// settings of whoever runs the test nor their proxy take part.
-fn curl(url: &str) -> Running {
+fn curl(url: &str) -> RunningChild {
     let mut command = Command::new("curl");
     command
         .args(["-q", "--silent", "--show-error", "--noproxy", "*"])
         .args(["--compressed", "--no-buffer", "--include", url]);
-    Running::start(&mut command, b"")
+    RunningChild::start(&mut command, b"")
 }
 
 /// The head of an answer; whether letters are large there means nothing.
@@ -516,10 +518,10 @@ fn five_times(factors: &[usize]) -> f64 {
 
     let began = Instant::now();
     let (sum, seconds, most) = thread::scope(|scope| {
-        let memory = scope.spawn(|| apache.memory_of_the_next_console());
+        let memory = scope.spawn(|| apache.peak_memory_of_next_console());
         browser.go(&url);
-        let sum = until_within(LONG, "a complete page", || {
-            let sum = browser.ask("return document.querySelector('#sum')?.textContent");
+        let sum = until_within(LONG_TIMEOUT, "a complete page", || {
+            let sum = browser.run_script("return document.querySelector('#sum')?.textContent");
             sum.as_str().map(str::to_owned)
         });
         let seconds = began.elapsed().as_secs_f64();
@@ -536,7 +538,7 @@ fn five_times(factors: &[usize]) -> f64 {
     );
     assert!(sum.starts_with("5 of 5 finished"), "{sum}");
     assert!(most < ENOUGH, "{most} kB");
-    let page = browser.ask(LOOK);
+    let page = browser.run_script(LOOK);
     for number in 1..=5 {
         let column = &page["columns"][format!("column{number}")];
         assert_eq!(text(column).matches(TEST_HTML).count(), copies);
@@ -545,7 +547,7 @@ fn five_times(factors: &[usize]) -> f64 {
         }
     }
     for shell in shells {
-        shell.has_survived();
+        shell.assert_alive();
     }
     proxy.finish();
     seconds
@@ -582,12 +584,13 @@ fn pictures() {
         scene.url().split_once('?').map_or("", |(_, query)| query)
     )));
     until("the panel", || {
-        (browser.ask("return document.querySelector('form button') !== null") == true).then_some(())
+        (browser.run_script("return document.querySelector('form button') !== null") == true)
+            .then_some(())
     });
     three_pictures(&browser, "panel");
     browser.go(&scene.url());
     until("a lively page", || {
-        let page = browser.ask(LOOK);
+        let page = browser.run_script(LOOK);
         let columns = &page["columns"];
         let is_lively = text(&columns["column1"]).contains("</BODY>")
             && columns["column4"]["status"] == json!(["done"])
@@ -595,7 +598,7 @@ fn pictures() {
         is_lively.then_some(())
     });
     three_pictures(&browser, "run");
-    let page = browser.ask(LOOK);
+    let page = browser.run_script(LOOK);
     assert_eq!(page["sum"], Value::Null, "still lively: {page:#}");
     until("the end of the page", || the_end(&browser));
     scene.finish();
@@ -608,16 +611,17 @@ fn three_pictures(browser: &Browser, name: &str) {
         ("dark", DESKTOP, "dark"),
         ("phone", PHONE, "light"),
     ] {
-        browser.through(screen);
-        browser.prefers(scheme);
+        browser.set_screen(screen);
+        browser.set_color_scheme(scheme);
         let mut decode = Command::new("base64");
         decode.arg("--decode");
-        let picture = browser.picture();
-        let picture = Running::start(&mut decode, picture.as_bytes()).ended(LONG);
+        let picture = browser.screenshot();
+        let picture =
+            RunningChild::start(&mut decode, picture.as_bytes()).wait_for_exit(LONG_TIMEOUT);
         assert!(picture.status.success(), "{}", picture.stderr);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
         fs::create_dir_all(&folder).expect("a folder for pictures");
         fs::write(folder.join(format!("{name}-{kind}.png")), picture.stdout).expect("written");
     }
-    browser.through(DESKTOP);
+    browser.set_screen(DESKTOP);
 }

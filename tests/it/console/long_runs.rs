@@ -11,41 +11,41 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::child::{LONG, Running, peak_memory};
-use crate::support::console_cgi::{Console, column, good, row, shows};
+use crate::support::child::{LONG_TIMEOUT, RunningChild, peak_memory};
+use crate::support::console_cgi::{Console, assert_success, column_text, query_row, wait_for_page};
 use crate::support::endpoints::{Origin, read_all, read_exactly, write};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::Shell;
-use crate::support::tools::present;
-use crate::support::wait::PATIENCE;
+use crate::support::tools::is_installed;
+use crate::support::wait::TIMEOUT;
 use crate::support::wait::until;
 
 /// The limit is half a minute, so this takes as long.
 #[test]
 fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
-    let silent = Origin::serving(|stream| {
-        stream.set_read_timeout(Some(LONG)).unwrap();
+    let silent = Origin::start(|stream| {
+        stream.set_read_timeout(Some(LONG_TIMEOUT)).unwrap();
         drop(read_all(&stream));
     });
     let proxy = Proxy::open();
     let shell = Shell::with_prompts_only();
-    let query = row(
+    let query = query_row(
         1,
         "127.0.0.1:7000".parse().unwrap(),
         "t1.txt",
         silent.address(),
-    ) + &row(2, shell.address(), "t1.txt", proxy.address())
+    ) + &query_row(2, shell.address(), "t1.txt", proxy.address())
         + "format=text";
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
     // The other one is done long before.
-    shows(&mut page, &format!("{} # done", shell.address()));
+    wait_for_page(&mut page, &format!("{} # done", shell.address()));
     beats(
         &mut page,
         "127.0.0.1:7000 # connecting to the SOCKS server, ",
     );
-    let page = good(&page.ended(LONG));
-    let (_, status) = column(&page, "127.0.0.1:7000");
+    let page = assert_success(&page.wait_for_exit(LONG_TIMEOUT));
+    let (_, status) = column_text(&page, "127.0.0.1:7000");
     assert!(
         status.contains("was silent: 0 of 8 bytes in 30 s"),
         "{status}"
@@ -54,9 +54,9 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
 }
 
 /// Waits for a sign of life between the beginning of a silence and its end.
-fn beats(page: &mut Running, status: &str) {
+fn beats(page: &mut RunningChild, status: &str) {
     until("a heartbeat", || {
-        page.must_still_run();
+        page.assert_running();
         let so_far = page.stdout_so_far();
         let mut times = so_far.split(status).skip(1);
         times
@@ -85,14 +85,15 @@ fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
 fn endless_output_of(text: &'static str) {
     let proxy = Proxy::open();
     let (tell, left) = channel();
-    let endless = Origin::serving(move |mut stream| {
+    let endless = Origin::start(move |mut stream| {
         write(&stream, b"% ");
         read_exactly(&stream, 2);
         let text = text.repeat(1000);
         while stream.write_all(text.as_bytes()).is_ok() {}
         tell.send(()).unwrap();
     });
-    let rows = (1..=5).map(|number| row(number, endless.address(), "t1.txt", proxy.address()));
+    let rows =
+        (1..=5).map(|number| query_row(number, endless.address(), "t1.txt", proxy.address()));
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
     let mut buffer = vec![0; 1 << 20];
@@ -103,7 +104,7 @@ fn endless_output_of(text: &'static str) {
     drop(pipe);
     assert_ends(&mut child);
     for _ in 0..5 {
-        left.recv_timeout(PATIENCE).expect("the shell sees the end");
+        left.recv_timeout(TIMEOUT).expect("the shell sees the end");
     }
     proxy.finish();
 }
@@ -111,8 +112,8 @@ fn endless_output_of(text: &'static str) {
 #[test]
 fn w11_batch_files_of_empty_lines_take_no_memory() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| visit.say("% "));
-    let rows = (1..=5).map(|number| row(number, shell.address(), "t1.txt", proxy.address()));
+    let shell = Shell::start(|session| session.write("% "));
+    let rows = (1..=5).map(|number| query_row(number, shell.address(), "t1.txt", proxy.address()));
     let mut console = Console::new(&[("t1.txt", &"\n".repeat(1 << 20))]);
     let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
     let mut head = [0; 1000];
@@ -126,17 +127,17 @@ fn w11_batch_files_of_empty_lines_take_no_memory() {
 #[test]
 fn w16_a_signal_ends_it_with_its_sessions() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear();
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write("% ");
+        session.read_line();
+        session.read_line();
     });
     let mut console = Console::new(&[("t1.txt", "a\n")]);
-    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let mut page = console.start(&query);
-    shows(&mut page, "granted");
+    wait_for_page(&mut page, "granted");
     page.terminate();
-    let ended = page.ended(PATIENCE);
+    let ended = page.wait_for_exit(TIMEOUT);
     assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32));
     proxy.finish();
 }
@@ -158,8 +159,8 @@ fn assert_ends(child: &mut Child) -> ExitStatus {
 #[test]
 fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
     let proxy = Proxy::open();
-    let silent = Origin::serving(|stream| drop(read_all(&stream)));
-    let query = row(1, silent.address(), "t1.txt", proxy.address());
+    let silent = Origin::start(|stream| drop(read_all(&stream)));
+    let query = query_row(1, silent.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let (mut child, mut pipe) = piped(&mut console, &query);
     // W18: the head comes at once, while the shell says nothing.
@@ -191,7 +192,7 @@ fn w22_a_page_that_cannot_be_written_at_all_is_a_failure() {
 
 #[test]
 fn w13_no_program_is_ever_started() {
-    if !present("strace", "strace") {
+    if !is_installed("strace", "strace") {
         return;
     }
     let proxy = Proxy::open();
@@ -206,9 +207,9 @@ fn w13_no_program_is_ever_started() {
         .current_dir(console.folder.path())
         .env(
             "QUERY_STRING",
-            row(1, shell.address(), "t1.txt", proxy.address()),
+            query_row(1, shell.address(), "t1.txt", proxy.address()),
         );
-    let page = good(&Running::start(&mut command, b"").ended(LONG));
+    let page = assert_success(&RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT));
     assert!(page.contains("1 of 1 finished"), "{page}");
     let calls = fs::read_to_string(trace).unwrap();
     // The one that strace itself makes.
@@ -220,13 +221,13 @@ fn w13_no_program_is_ever_started() {
 #[test]
 fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
     let proxy = Proxy::open();
-    let stuck = Shell::saying(|visit| {
-        visit.say("thinking");
-        let _ = visit.lines.fill_buf();
+    let stuck = Shell::start(|session| {
+        session.write("thinking");
+        let _ = session.lines.fill_buf();
     });
     let shell = Shell::with_prompts_only();
-    let query = row(1, stuck.address(), "t1.txt", proxy.address())
-        + &row(4, shell.address(), "t1.txt", proxy.address());
+    let query = query_row(1, stuck.address(), "t1.txt", proxy.address())
+        + &query_row(4, shell.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "3s");
     let page = console.page(&query);
     for shown in [
@@ -244,28 +245,29 @@ fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
 #[test]
 fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        let line = visit.hear();
-        visit.say(&format!("{line}% "));
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write("% ");
+        let line = session.read_line();
+        session.write(&format!("{line}% "));
+        session.read_line();
     });
-    let mut pages: Vec<(usize, Console, Option<Running>)> = (0..20)
+    let mut pages: Vec<(usize, Console, Option<RunningChild>)> = (0..20)
         .map(|number| {
             let text = format!("page {number}\n");
             (number, Console::new(&[("t1.txt", &text)]), None)
         })
         .collect();
     for (_, console, page) in &mut pages {
-        let rows = (1..=5).map(|row| self::row(row, shell.address(), "t1.txt", proxy.address()));
+        let rows =
+            (1..=5).map(|row| self::query_row(row, shell.address(), "t1.txt", proxy.address()));
         *page = Some(console.start(&(rows.collect::<String>() + "format=text")));
     }
     for (number, _, page) in pages {
-        let page = good(&page.unwrap().ended(LONG));
+        let page = assert_success(&page.unwrap().wait_for_exit(LONG_TIMEOUT));
         assert!(page.contains("# 5 of 5 finished; 5 commands in"), "{page}");
         for row in 1..=5 {
             let title = format!("{} ({row})", shell.address());
-            let (said, _) = column(&page, &title);
+            let (said, _) = column_text(&page, &title);
             assert_eq!(said, format!("% page {number}\npage {number}\n% exit\n"));
         }
     }
@@ -276,12 +278,12 @@ fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
 #[test]
 fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
     let proxy = Proxy::open();
-    let dots = Origin::serving(|mut stream| {
+    let dots = Origin::start(|mut stream| {
         while stream.write_all(b".").is_ok() {
             thread::park_timeout(Duration::from_millis(100));
         }
     });
-    let query = row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
+    let query = query_row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
     beats(&mut page, "# running, 0 of 1 command, ");
@@ -291,7 +293,7 @@ fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
 
 /// A shell that never stops talking.
 fn flood() -> Origin {
-    Origin::serving(|mut stream| {
+    Origin::start(|mut stream| {
         write(&stream, b"% ");
         while stream.write_all(&[b'x'; 1000]).is_ok() {}
     })
@@ -301,7 +303,7 @@ fn flood() -> Origin {
 fn w11_w14_a_reader_who_reads_nothing_cannot_keep_the_program() {
     let proxy = Proxy::open();
     let endless = flood();
-    let query = row(1, endless.address(), "t1.txt", proxy.address());
+    let query = query_row(1, endless.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "1s");
     let (mut child, _pipe) = piped(&mut console, &query);
     assert_ends(&mut child);
@@ -314,14 +316,14 @@ fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
     let proxy = Proxy::open();
     let endless = flood();
     let shell = Shell::with_prompts_only();
-    let query = row(1, shell.address(), "t1.txt", proxy.address())
-        + &row(2, endless.address(), "t1.txt", proxy.address());
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address())
+        + &query_row(2, endless.address(), "t1.txt", proxy.address());
     let (began, limit) = (Instant::now(), Duration::from_secs(2));
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "2s");
     let (mut child, mut pipe) = piped(&mut console, &query);
-    assert_eq!(shell.heard(), "a\nexit\n");
+    assert_eq!(shell.received(), "a\nexit\n");
     // The pipe is full long before the limit is over.
-    proxy.blocks(2);
+    proxy.screen_messages(2);
     until("the limit", || (began.elapsed() > 2 * limit).then_some(()));
     let mut page = Vec::new();
     pipe.read_to_end(&mut page).unwrap();

@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::support::child::{LONG, Running};
-use crate::support::console_cgi::{Console, column, good, row, split};
+use crate::support::child::{LONG_TIMEOUT, RunningChild};
+use crate::support::console_cgi::{Console, assert_success, column_text, query_row, split_headers};
 use crate::support::endpoints;
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::Shell;
@@ -28,7 +28,8 @@ fn w01_arguments_are_never_read() {
 fn w02_every_query_gets_a_page() {
     let mut console = Console::new(&[("t1.txt", "ls\n")]);
     console.command.env_remove("QUERY_STRING");
-    let without = good(&Running::start(&mut console.command, b"").ended(LONG));
+    let without =
+        assert_success(&RunningChild::start(&mut console.command, b"").wait_for_exit(LONG_TIMEOUT));
     let long = format!("h1={}", "a&=%".repeat(25_000));
     for query in [
         "",
@@ -46,7 +47,10 @@ fn w02_every_query_gets_a_page() {
         );
     }
     let nonsense = std::ffi::OsStr::from_bytes(b"h1=\xff\xfe&p1=\xff");
-    let got = good(&Running::start(console.command.env("QUERY_STRING", nonsense), b"").ended(LONG));
+    let got = assert_success(
+        &RunningChild::start(console.command.env("QUERY_STRING", nonsense), b"")
+            .wait_for_exit(LONG_TIMEOUT),
+    );
     assert!(got.contains("value=\"\u{fffd}\u{fffd}\""), "{got}");
     assert!(without.contains("<option value=\"t1.txt\">"), "{without}");
 }
@@ -57,7 +61,7 @@ fn w03_w23_nothing_typed_gets_into_the_headers() {
     let plain = console.page("");
     let nasty = console.page("h1=a%0d%0aSet-Cookie:x%0d%0a%0d%0a&p1=%0d%0a1&format=%0d%0ahtml");
     let names = |page: &str| -> Vec<String> {
-        let (headers, _) = split(page);
+        let (headers, _) = split_headers(page);
         headers
             .split("\r\n")
             .map(|line| {
@@ -79,11 +83,11 @@ fn w04_w20_what_is_wrong_stands_in_its_own_column() {
     let shell = Shell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let query = [
-        row(1, at, "t1.txt", socks).replace("p1=", "p1=80abc&x="),
-        row(2, at, "", socks),
-        row(3, at, "t1.txt", socks),
-        row(4, at, "t1.txt", socks).replace("sh4=", "sh4=&x="),
-        row(5, at, "t1.txt", socks).replace("h5=", "h5=%3Cb%3E&x="),
+        query_row(1, at, "t1.txt", socks).replace("p1=", "p1=80abc&x="),
+        query_row(2, at, "", socks),
+        query_row(3, at, "t1.txt", socks),
+        query_row(4, at, "t1.txt", socks).replace("sh4=", "sh4=&x="),
+        query_row(5, at, "t1.txt", socks).replace("h5=", "h5=%3Cb%3E&x="),
     ];
     let page = Console::new(&[("t1.txt", "ls\n")]).page(&query.concat());
     for wrong in [
@@ -98,7 +102,7 @@ fn w04_w20_what_is_wrong_stands_in_its_own_column() {
         page.contains("1 of 5 finished, 4 failed; 1 command in"),
         "{page}"
     );
-    assert_eq!(shell.heard(), "ls\nexit\n");
+    assert_eq!(shell.received(), "ls\nexit\n");
     proxy.finish();
 }
 
@@ -129,15 +133,15 @@ fn w05_only_regular_files_of_the_folder_are_read() {
         ("good.txt%00", "a batch file's name has"),
         ("..", "a batch file's name has"),
     ] {
-        let query = format!("{}format=text", row(1, somewhere, file, somewhere));
+        let query = format!("{}format=text", query_row(1, somewhere, file, somewhere));
         let page = console.page(&query);
-        let (_, status) = column(&page, "127.0.0.1:1");
+        let (_, status) = column_text(&page, "127.0.0.1:1");
         assert!(status.contains(why), "{file}: {status}");
     }
     // Exactly as much as is allowed is.
     fs::write(cases.join("exact"), vec![b'\n'; 1 << 20]).unwrap();
-    let query = format!("{}format=text", row(1, somewhere, "exact", somewhere));
-    let (_, status) = column(&console.page(&query), "127.0.0.1:1");
+    let query = format!("{}format=text", query_row(1, somewhere, "exact", somewhere));
+    let (_, status) = column_text(&console.page(&query), "127.0.0.1:1");
     assert!(status.contains("cannot reach the SOCKS server"), "{status}");
 }
 
@@ -154,7 +158,7 @@ fn both_generations_of_queries_run() {
     );
     for query in [
         old,
-        row(1, at, "t1.txt", socks) + &row(5, at, "t1.txt", socks),
+        query_row(1, at, "t1.txt", socks) + &query_row(5, at, "t1.txt", socks),
     ] {
         let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
         assert!(page.contains("2 of 2 finished; 2 commands"), "{page}");
@@ -169,7 +173,7 @@ fn both_generations_of_queries_run() {
 fn w12_the_environment_of_a_proxy_user_is_ignored() {
     let proxy = Proxy::open();
     let shell = Shell::with_prompts_only();
-    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")])
         .with("HTTP_PROXY", "http://127.0.0.1:1")
         .with("ALL_PROXY", "socks4://127.0.0.1:1")
@@ -178,7 +182,7 @@ fn w12_the_environment_of_a_proxy_user_is_ignored() {
         .with("REQUEST_METHOD", "POST");
     let page = console.page(&query);
     assert!(page.contains("1 of 1 finished"), "{page}");
-    assert_eq!(proxy.blocks(1).len(), 1);
+    assert_eq!(proxy.screen_messages(1).len(), 1);
     proxy.finish();
 }
 
@@ -187,15 +191,15 @@ fn w19_the_administrator_says_where_it_may_go() {
     let proxy = Proxy::open();
     let shell = Shell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
-    let query = row(1, at, "t1.txt", socks) + "format=text";
+    let query = query_row(1, at, "t1.txt", socks) + "format=text";
     let run = |allow: &str| {
         let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_ALLOW", allow);
-        console.start(&query).ended(LONG)
+        console.start(&query).wait_for_exit(LONG_TIMEOUT)
     };
-    let page = good(&run(&format!("*.example:*, {at}, {socks}")));
+    let page = assert_success(&run(&format!("*.example:*, {at}, {socks}")));
     assert!(page.contains("1 of 1 finished"), "{page}");
     for allow in [at.to_string(), socks.to_string(), String::new()] {
-        let page = good(&run(&allow));
+        let page = assert_success(&run(&allow));
         assert!(page.contains("does not let it go to"), "{page}");
     }
     let got = run(&format!("{at}, {socks}, nonsense"));
@@ -204,23 +208,23 @@ fn w19_the_administrator_says_where_it_may_go() {
         got.stderr.contains("\"nonsense\" is not HOST:PORTS"),
         "{got:#?}"
     );
-    assert_eq!(proxy.blocks(1).len(), 1);
+    assert_eq!(proxy.screen_messages(1).len(), 1);
     proxy.finish();
 }
 
 #[test]
 fn w21_asking_for_the_head_runs_nothing() {
     let proxy = Proxy::open();
-    let query = row(1, endpoints::CLOSED.into(), "t1.txt", proxy.address());
+    let query = query_row(1, endpoints::CLOSED.into(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]).with("REQUEST_METHOD", "HEAD");
     let page = console.page(&query);
-    let (headers, body) = split(&page);
+    let (headers, body) = split_headers(&page);
     assert!(headers.starts_with("Content-Type: text/html"));
     assert_eq!(body, "");
     // The next one who asks is the first.
     endpoints::dial(proxy.address());
-    proxy.is_back_at_its_base();
-    assert_eq!(proxy.blocks(0).len(), 0);
+    proxy.assert_resources_released();
+    assert_eq!(proxy.screen_messages(0).len(), 0);
     proxy.finish();
 }
 
@@ -229,7 +233,7 @@ fn w21_asking_for_the_head_runs_nothing() {
 fn what_another_site_asks_for_has_to_be_confirmed() {
     let proxy = Proxy::open();
     let shell = Shell::with_prompts_only();
-    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     for (from, runs) in [
         ("cross-site", false),
         ("same-site", false),
@@ -243,7 +247,7 @@ fn what_another_site_asks_for_has_to_be_confirmed() {
         assert_eq!(page.contains(&kept), !runs, "{from}");
         assert_eq!(page.contains("nothing runs yet"), !runs, "{from}");
     }
-    assert_eq!(proxy.blocks(2).len(), 2);
+    assert_eq!(proxy.screen_messages(2).len(), 2);
     proxy.finish();
 }
 

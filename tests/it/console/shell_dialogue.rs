@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::channel;
 
-use crate::support::console_cgi::{Console, column, row};
+use crate::support::console_cgi::{Console, column_text, query_row};
 use crate::support::endpoints::{self, Origin, read_exactly, write};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::Shell;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 const GRANTED: &[u8] = b"\0\x5a\0\0\0\0\0\0";
 
@@ -32,14 +32,14 @@ fn log(page: &str, number: usize) -> String {
 fn w06_w07_output_and_commands_are_shown_and_never_understood() {
     const NASTY: &str = "</script><script>alert(1)</script> <b>'\"\\ &amp; <!-- ]]> \u{2028}";
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear();
-        visit.say(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\x07\n% "));
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write("% ");
+        session.read_line();
+        session.write(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\x07\n% "));
+        session.read_line();
     });
     let command = "cat <in >out & 'x' \"y\"";
-    let query = row(1, shell.address(), "t1.txt", proxy.address());
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let page = Console::new(&[("t1.txt", command)]).page(&query);
     let board = log(&page, 1).replace("&quot;", "\"").replace("&#39;", "'");
     for shown in [
@@ -51,7 +51,7 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
         assert!(board.contains(shown), "{shown}: {board}");
     }
     assert!(!page.contains("<script"));
-    assert_eq!(shell.heard(), format!("{command}\nexit\n"));
+    assert_eq!(shell.received(), format!("{command}\nexit\n"));
     proxy.finish();
 }
 
@@ -60,15 +60,15 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
 #[test]
 fn w08_w09_output_in_single_bytes() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.dribble("**\r\n% ");
-        visit.hear();
-        visit.dribble("caf\u{e9} 50% off \u{4f60}\n% ");
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write_bytewise("**\r\n% ");
+        session.read_line();
+        session.write_bytewise("caf\u{e9} 50% off \u{4f60}\n% ");
+        session.read_line();
     });
-    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let page = Console::new(&[("t1.txt", "ls\n")]).page(&query);
-    let (said, status) = column(&page, &shell.address().to_string());
+    let (said, status) = column_text(&page, &shell.address().to_string());
     assert_eq!(said, "**\n% ls\ncaf\u{e9} 50% off \u{4f60}\n% exit\n");
     assert!(status.starts_with("done, 1 of 1 command, "), "{status}");
     proxy.finish();
@@ -77,71 +77,71 @@ fn w08_w09_output_in_single_bytes() {
 #[test]
 fn w09_one_line_for_each_prompt_and_never_ahead() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.hears_nothing();
-        visit.say("welcome\n%");
-        visit.hears_nothing();
-        visit.say(" ");
-        assert_eq!(visit.hear(), "one\n");
-        visit.hears_nothing();
+    let shell = Shell::start(|session| {
+        session.expect_nothing();
+        session.write("welcome\n%");
+        session.expect_nothing();
+        session.write(" ");
+        assert_eq!(session.read_line(), "one\n");
+        session.expect_nothing();
         // An error behind the prompt, in the same segment.
-        visit.say("% Unknown command: [one].\n");
-        assert_eq!(visit.hear(), "\n");
-        visit.say("% ");
-        assert_eq!(visit.hear(), "three\n");
+        session.write("% Unknown command: [one].\n");
+        assert_eq!(session.read_line(), "\n");
+        session.write("% ");
+        assert_eq!(session.read_line(), "three\n");
         // Not a prompt, as more follows.
-        visit.say("50% off today\n");
-        visit.hears_nothing();
+        session.write("50% off today\n");
+        session.expect_nothing();
         // A prompt behind output without a final newline.
-        visit.say("no newline% ");
-        assert_eq!(visit.hear(), "exit\n");
-        visit.say("bye\n");
+        session.write("no newline% ");
+        assert_eq!(session.read_line(), "exit\n");
+        session.write("bye\n");
     });
-    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let files = [("t1.txt", "one\r\n\r\nthree\r\nexit\r\nnever sent\r\n")];
     let page = Console::new(&files).page(&query);
-    let (said, status) = column(&page, &shell.address().to_string());
+    let (said, status) = column_text(&page, &shell.address().to_string());
     assert_eq!(
         said,
         "welcome\n% one\n% \nUnknown command: [one].\n% three\n50% off today\n\
          no newline% exit\nbye\n"
     );
     assert!(status.starts_with("done, 4 of 4 commands, "), "{status}");
-    assert_eq!(shell.heard(), "one\n\nthree\nexit\n");
+    assert_eq!(shell.received(), "one\n\nthree\nexit\n");
     proxy.finish();
 }
 
 #[test]
 fn a_shell_that_leaves_early_and_one_that_breaks_the_connection() {
     let proxy = Proxy::open();
-    let leaving = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear();
-        visit.say("the end of the wor");
+    let leaving = Shell::start(|session| {
+        session.write("% ");
+        session.read_line();
+        session.write("the end of the wor");
     });
-    let breaking = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear_all();
-        endpoints::reset_on_close(&visit.stream);
+    let breaking = Shell::start(|session| {
+        session.write("% ");
+        session.read_to_end();
+        endpoints::reset_on_close(&session.stream);
     });
-    let query = row(1, leaving.address(), "t1.txt", proxy.address())
-        + &row(2, breaking.address(), "t1.txt", proxy.address())
+    let query = query_row(1, leaving.address(), "t1.txt", proxy.address())
+        + &query_row(2, breaking.address(), "t1.txt", proxy.address())
         + "format=text";
     let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
-    let (said, status) = column(&page, &leaving.address().to_string());
+    let (said, status) = column_text(&page, &leaving.address().to_string());
     assert_eq!(said, "% a\nthe end of the wor\n");
     assert!(
         status.starts_with("closed early, 1 of 2 commands"),
         "{status}"
     );
-    let (_, status) = column(&page, &breaking.address().to_string());
+    let (_, status) = column_text(&page, &breaking.address().to_string());
     assert!(status.starts_with("done, 2 of 2 commands"), "{status}");
     proxy.finish();
 }
 
 /// A SOCKS server that says this to everybody, and hangs up.
 fn socks_saying(answer: &'static [u8]) -> Origin {
-    Origin::serving(move |stream| {
+    Origin::start(move |stream| {
         let _request = read_exactly(&stream, 9);
         write(&stream, answer);
     })
@@ -170,13 +170,13 @@ fn w10_every_failure_of_a_socks_server_has_its_words() {
         (b"\0\x5f\0\0\0\0\0\0", "bad reply code 95"),
     ] {
         let socks = socks_saying(answer);
-        let query = row(1, shell, "t1.txt", socks.address())
-            + &row(2, shell, "t1.txt", dead)
+        let query = query_row(1, shell, "t1.txt", socks.address())
+            + &query_row(2, shell, "t1.txt", dead)
             + "format=text";
         let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
-        let (_, status) = column(&page, "127.0.0.1:7000 (1)");
+        let (_, status) = column_text(&page, "127.0.0.1:7000 (1)");
         assert!(status.contains(words), "{status}");
-        let (_, status) = column(&page, "127.0.0.1:7000 (2)");
+        let (_, status) = column_text(&page, "127.0.0.1:7000 (2)");
         let refused = "cannot reach the SOCKS server 127.0.0.1:1: Connection refused";
         assert!(status.contains(refused), "{status}");
     }
@@ -185,7 +185,7 @@ fn w10_every_failure_of_a_socks_server_has_its_words() {
 #[test]
 fn w10_what_is_glued_to_the_reply_is_not_lost() {
     let (tell, asked) = channel();
-    let socks = Origin::serving(move |stream| {
+    let socks = Origin::start(move |stream| {
         let mut reader = BufReader::new(&stream);
         let mut request = vec![0; 8];
         reader.read_exact(&mut request).unwrap();
@@ -211,25 +211,25 @@ fn w10_what_is_glued_to_the_reply_is_not_lost() {
             "h1={host}&p1=7&f1=t1.txt&sh=127.0.0.1&sp={}&format=text",
             socks.port()
         );
-        let (said, status) = column(&console.page(&query), &format!("{host}:7"));
+        let (said, status) = column_text(&console.page(&query), &format!("{host}:7"));
         assert_eq!(said, "glued\n% exit\n");
         assert!(status.starts_with("done"), "{status}");
-        assert_eq!(asked.recv_timeout(PATIENCE).unwrap(), request);
+        assert_eq!(asked.recv_timeout(TIMEOUT).unwrap(), request);
     }
 }
 
 #[test]
 fn a_long_transcript_is_not_offered_as_a_link() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        let count: usize = visit.hear().trim().parse().unwrap();
-        visit.say(&"a".repeat(count));
-        visit.say("\n% ");
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write("% ");
+        let count: usize = session.read_line().trim().parse().unwrap();
+        session.write(&"a".repeat(count));
+        session.write("\n% ");
+        session.read_line();
     });
     for (count, offered) in [("1000", true), ("1048000", true), ("1048576", false)] {
-        let query = row(1, shell.address(), "t1.txt", proxy.address());
+        let query = query_row(1, shell.address(), "t1.txt", proxy.address());
         let page = Console::new(&[("t1.txt", count)]).page(&query);
         assert_eq!(page.contains(" download="), offered, "{count}");
         assert_eq!(page.contains("Too long for a link"), !offered, "{count}");
@@ -246,18 +246,18 @@ fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
         ("\u{1b}]0;a title\u{7}\u{1b}(B\u{1b}[m% ", "% b\n"),
         ("\u{1b}]0;a title that never ends\n% ", "\n% b\n"),
     ] {
-        let shell = Shell::saying(move |visit| {
-            visit.say(prompt);
-            visit.hear();
-            visit.say(prompt);
-            visit.hear();
-            visit.say("seen\n");
-            visit.say(prompt);
-            visit.hear();
+        let shell = Shell::start(move |session| {
+            session.write(prompt);
+            session.read_line();
+            session.write(prompt);
+            session.read_line();
+            session.write("seen\n");
+            session.write(prompt);
+            session.read_line();
         });
-        let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+        let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
         let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
-        let (said, status) = column(&page, &shell.address().to_string());
+        let (said, status) = column_text(&page, &shell.address().to_string());
         assert!(status.starts_with("done, 2 of 2"), "{prompt:?}: {page}");
         assert!(
             said.contains(&format!("{shown}seen\n")),
@@ -271,17 +271,17 @@ fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
 #[test]
 fn lines_that_could_not_be_sent_are_not_counted() {
     let proxy = Proxy::open();
-    let shell = Shell::saying(|visit| {
-        visit.say("% ");
-        visit.hear();
+    let shell = Shell::start(|session| {
+        session.write("% ");
+        session.read_line();
         let prompts = "% ".repeat(450_000);
-        visit.say(&prompts);
-        endpoints::reset_on_close(&visit.stream);
+        session.write(&prompts);
+        endpoints::reset_on_close(&session.stream);
     });
     let lines = "a\n".repeat(400_000) + "exit\n";
-    let query = row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
+    let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let page = Console::new(&[("t1.txt", &lines)]).page(&query);
-    let (_, status) = column(&page, &shell.address().to_string());
+    let (_, status) = column_text(&page, &shell.address().to_string());
     assert!(!status.contains("400001 of 400001"), "{status}");
     proxy.finish();
 }

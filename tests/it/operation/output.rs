@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use threadsocks::client;
 
 use crate::support::endpoints::{
-    CLOSED, Origin, at, dial, finish, read_all, read_exactly, through, write,
+    CLOSED, Origin, by_address, connect_through, dial, read_all, read_exactly, shutdown_write,
+    write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
-use crate::support::tools::present;
+use crate::support::tools::is_installed;
 
 /// A request that is refused at once.
 fn quick_refusal(proxy: SocketAddr) {
-    let nobody = at((Ipv4Addr::LOCALHOST, 0).into());
+    let nobody = by_address((Ipv4Addr::LOCALHOST, 0).into());
     client::socks4::connect(dial(proxy), &nobody, b"").expect_err("refused");
 }
 
@@ -30,7 +31,7 @@ fn a_message_has_six_lines_and_an_empty_one() {
     });
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap().port();
-    client::socks4::connect(client, &at(CLOSED.into()), b"").expect_err("refused");
+    client::socks4::connect(client, &by_address(CLOSED.into()), b"").expect_err("refused");
     proxy.finish();
     let mut screen = String::new();
     reader.read_to_string(&mut screen).unwrap();
@@ -46,11 +47,11 @@ fn a_message_has_six_lines_and_an_empty_one() {
 #[test]
 fn verbose_tells_each_session_in_a_line() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     write(&client, b"hello");
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_all(&client), b"hello");
-    let line = proxy.says("ending=\"finished\"");
+    let line = proxy.stderr_line("ending=\"finished\"");
     let own = client.local_addr().unwrap();
     for part in [
         &format!(" s1 client={own} language=SOCKS4 command=CONNECT target=127.0.0.1:"),
@@ -58,8 +59,9 @@ fn verbose_tells_each_session_in_a_line() {
     ] {
         assert!(line.contains(part), "{line}");
     }
-    client::socks4::connect(dial(proxy.address()), &at(CLOSED.into()), b"").expect_err("refused");
-    let line = proxy.says("refused: 127.0.0.1:1: Connection refused");
+    client::socks4::connect(dial(proxy.address()), &by_address(CLOSED.into()), b"")
+        .expect_err("refused");
+    let line = proxy.stderr_line("refused: 127.0.0.1:1: Connection refused");
     assert!(line.contains("up=0 down=0"), "{line}");
     proxy.finish();
 }
@@ -101,9 +103,12 @@ fn l02_a_closed_stdout_stops_nothing() {
     for _ in 0..20 {
         quick_refusal(proxy.address());
     }
-    let line = proxy.says("screen messages are lost");
+    let line = proxy.stderr_line("screen messages are lost");
     assert!(line.contains("Broken pipe"), "{line}");
-    drop(through(proxy.address(), &Origin::echo().target()));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
 }
 
@@ -126,9 +131,12 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
         }
     });
     let began = Instant::now();
-    drop(through(proxy.address(), &Origin::echo().target()));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     assert!(began.elapsed() < Duration::from_secs(2));
-    proxy.is_back_at_its_base();
+    proxy.assert_resources_released();
 
     // Now somebody reads: every message was printed, or is counted as dropped.
     let reading = thread::spawn(move || {
@@ -137,7 +145,7 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
         reader.read_to_string(&mut text).unwrap();
         text.lines().map(str::to_owned).collect::<Vec<String>>()
     });
-    let line = proxy.says("screen messages dropped");
+    let line = proxy.stderr_line("screen messages dropped");
     let dropped = line.split_whitespace().nth(1).unwrap();
     let dropped: usize = dropped.parse().expect("a count");
     proxy.finish();
@@ -159,14 +167,17 @@ fn l04_s11_a_full_disk_stops_nothing() {
         ..Setup::default()
     });
     quick_refusal(proxy.address());
-    proxy.says("No space left on device");
-    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.stderr_line("No space left on device");
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
 }
 
 #[test]
 fn l04_a_file_that_may_grow_no_further_stops_nothing() {
-    if !present("prlimit", "util-linux") {
+    if !is_installed("prlimit", "util-linux") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -180,8 +191,11 @@ fn l04_a_file_that_may_grow_no_further_stops_nothing() {
     for _ in 0..30 {
         quick_refusal(proxy.address());
     }
-    proxy.says("File too large");
-    drop(through(proxy.address(), &Origin::echo().target()));
+    proxy.stderr_line("File too large");
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
     assert_eq!(screen.metadata().unwrap().len(), 1000);
 }
@@ -202,9 +216,9 @@ fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
     for _ in 0..50 {
         quick_refusal(address);
     }
-    let echo = through(address, &Origin::echo().target());
+    let echo = connect_through(address, &Origin::echo().destination());
     write(&echo, b"alive");
-    finish(&echo);
+    shutdown_write(&echo);
     assert_eq!(read_all(&echo), b"alive");
     let pid = nix::unistd::Pid::from_raw(server.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -218,10 +232,10 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
     for _ in 0..300 {
         quick_refusal(proxy.address());
     }
-    proxy.blocks(300);
-    proxy.says("refused since");
+    proxy.screen_messages(300);
+    proxy.stderr_line("refused since");
     let took = began.elapsed();
-    let lines = proxy.said();
+    let lines = proxy.stderr_lines();
     let explained = lines.iter().filter(|line| line.contains("refused")).count();
     let most = 3 + 2 * took.as_secs() as usize;
     assert!(
@@ -235,16 +249,16 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
 fn l09_nothing_that_is_relayed_is_ever_printed() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let origin = Origin::echo();
-    let client = through(proxy.address(), &origin.target());
+    let client = connect_through(proxy.address(), &origin.destination());
     write(&client, b"PASS hunter2\r\n");
     assert_eq!(read_exactly(&client, 14), b"PASS hunter2\r\n");
     let own = client.local_addr().unwrap();
     drop(client);
-    proxy.says("ending=");
-    proxy.block_for(own);
-    for line in proxy.said() {
+    proxy.stderr_line("ending=");
+    proxy.screen_message_for(own);
+    for line in proxy.stderr_lines() {
         assert!(!line.contains("hunter2"), "{line}");
     }
-    // The screen is nothing but messages, which finish() looks at.
+    // The screen is nothing but messages, which shutdown_write() looks at.
     proxy.finish();
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use threadsocks::auth::line_for;
 
-use crate::support::child::{Ended, LONG, Running};
+use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use crate::support::dns_server::{self, NameServer};
-use crate::support::endpoints::{self, Origin, noise, read_all, write};
+use crate::support::endpoints::{self, Origin, random_bytes, read_all, write};
 use crate::support::ftp_server::{self, FtpServer};
-use crate::support::netns::alone;
-use crate::support::proxy::{self, Block, Proxy, parse_screen};
+use crate::support::netns::in_own_network;
+use crate::support::proxy::{self, Proxy, ScreenMessage, parse_screen};
 use crate::support::socksify::socksify;
-use crate::support::tools::present;
-use crate::support::wait::PATIENCE;
+use crate::support::tools::is_installed;
+use crate::support::wait::TIMEOUT;
 use crate::support::wait::until;
-use crate::support::web_site::{Page, Site};
+use crate::support::web_site::{Page, WebSite};
 
 const GREETING: &str = "a page of this site\n";
 const GREETINGS: &[Page] = &[("/", "text/plain", GREETING)];
@@ -29,11 +29,11 @@ const LOOPBACK_ONLY: &str =
 
 #[test]
 fn curl_by_address_and_by_name() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::open();
-    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
     for (version, host) in [
         ("--socks4", "127.0.0.1"),
         ("--socks4a", "localhost"),
@@ -46,14 +46,14 @@ fn curl_by_address_and_by_name() {
         assert!(got.status.success(), "{got:#?}");
     }
     let accepted = accepted(site.address());
-    assert_eq!(summaries(&proxy.blocks(4)), [accepted.as_str(); 4]);
+    assert_eq!(summaries(&proxy.screen_messages(4)), [accepted.as_str(); 4]);
     assert_eq!(site.paths(), ["/"; 4]);
     proxy.finish();
 }
 
 #[test]
 fn curl_logs_in() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ fn curl_logs_in() {
     fs::write(&users, line_for("alice", b"s:cret").unwrap()).unwrap();
     let options = ["--users", users.to_str().unwrap()];
     let proxy = Proxy::start("permit c 127. - - - user=alice auth\n", &options);
-    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
     for (version, login, served) in [
         ("--socks5", "alice:s%3Acret", true),
         ("--socks5-hostname", "alice:s%3Acret", true),
@@ -75,7 +75,7 @@ fn curl_logs_in() {
         command
             .args(["-q", "--silent", "--show-error", "-4", "--noproxy", ""])
             .args([version, &server, &url]);
-        let got = Running::start(&mut command, b"").ended(LONG);
+        let got = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
         assert_eq!(got.status.success(), served, "{got:#?}");
         if served {
             assert_eq!(got.text(), GREETING);
@@ -89,18 +89,18 @@ fn curl_logs_in() {
 /// To a site that has no address of IPv4, through a server that listens on IPv6.
 #[test]
 fn curl_by_ipv6() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::start("permit c ::1 - ::1 -\n", &["--bind", "::"]);
-    let site = Site::at(Ipv6Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::by_address(Ipv6Addr::LOCALHOST.into(), GREETINGS);
     let url = format!("http://{}/", site.address());
     let door = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
     for version in ["--socks5", "--socks5-hostname"] {
         let got = curl(version, door, &url);
         assert_eq!(got.text(), GREETING, "{got:#?}");
     }
-    let block = proxy.blocks(2).pop().unwrap();
+    let block = proxy.screen_messages(2).pop().unwrap();
     assert_eq!(block.source.ip(), Ipv6Addr::LOCALHOST);
     assert_eq!(
         (block.destination.as_str(), block.reply.as_str()),
@@ -111,7 +111,7 @@ fn curl_by_ipv6() {
 
 #[test]
 fn curl_to_a_closed_port() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::open();
@@ -121,13 +121,13 @@ fn curl_to_a_closed_port() {
         assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
     }
     let rejected = rejected(endpoints::CLOSED.into());
-    assert_eq!(summaries(&proxy.blocks(4)), [rejected.as_str(); 4]);
+    assert_eq!(summaries(&proxy.screen_messages(4)), [rejected.as_str(); 4]);
     proxy.finish();
 }
 
 #[test]
 fn netcat_half_closes() {
-    if !present("nc.openbsd", "netcat-openbsd") {
+    if !is_installed("nc.openbsd", "netcat-openbsd") {
         return;
     }
     let proxy = Proxy::open();
@@ -137,32 +137,32 @@ fn netcat_half_closes() {
         write(&stream, format!("{} bytes: ", got.len()).as_bytes());
         write(&stream, &got);
     };
-    let data = noise(4, 300_000);
+    let data = random_bytes(4, 300_000);
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let mut expected = Vec::new();
     for (version, ip) in [("4", v4), ("5", v4), ("5", v6)] {
-        let origin = Origin::serving_at(ip, answer);
+        let origin = Origin::start_at(ip, answer);
         expected.push(accepted(origin.address()));
         let mut command = Command::new("nc.openbsd");
         command
             .args(["-N", "-X", version, "-x", &proxy.address().to_string()])
             .args([ip.to_string(), origin.port().to_string()]);
-        let got = Running::start(&mut command, &data).ended(LONG);
+        let got = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
         assert!(got.status.success(), "{}", got.stderr);
         assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
     }
-    assert_eq!(summaries(&proxy.blocks(3)), expected);
+    assert_eq!(summaries(&proxy.screen_messages(3)), expected);
     proxy.finish();
 }
 
 #[test]
 fn socat_by_name_in_both_directions() {
-    if !present("socat", "socat") {
+    if !is_installed("socat", "socat") {
         return;
     }
     let proxy = Proxy::start(proxy::PERMIT_ALL, &["-v"]);
     let origin = Origin::echo();
-    let data = noise(5, 1_000_003);
+    let data = random_bytes(5, 1_000_003);
     let way = format!(
         "SOCKS4A:127.0.0.1:localhost:{},socksport={},socksuser=me",
         origin.port(),
@@ -170,59 +170,62 @@ fn socat_by_name_in_both_directions() {
     );
     // After the end of its input, socat gives the answer half a second, unless
     // told otherwise.
-    let patience = PATIENCE.as_secs().to_string();
+    let timeout = TIMEOUT.as_secs().to_string();
     let mut command = Command::new("socat");
-    command.args(["-t", &patience, "-", &way]);
-    let got = Running::start(&mut command, &data).ended(LONG);
+    command.args(["-t", &timeout, "-", &way]);
+    let got = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
     assert!(got.status.success(), "{}", got.stderr);
     assert!(got.stdout == data);
-    assert_eq!(summaries(&proxy.blocks(1)), [accepted(origin.address())]);
-    let line = proxy.says("command=CONNECT");
+    assert_eq!(
+        summaries(&proxy.screen_messages(1)),
+        [accepted(origin.address())]
+    );
+    let line = proxy.stderr_line("command=CONNECT");
     assert!(line.contains(r#"user="me""#), "{line}");
     proxy.finish();
 }
 
 #[test]
 fn netcat_sends_a_datagram_and_gets_one_back() {
-    if !present("socksify", "dante-client") || !present("nc.openbsd", "netcat-openbsd") {
+    if !is_installed("socksify", "dante-client") || !is_installed("nc.openbsd", "netcat-openbsd") {
         return;
     }
     let proxy = Proxy::start("permit u 127. - 127. -\n", &["-v"]);
     let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    origin.set_read_timeout(Some(PATIENCE)).unwrap();
+    origin.set_read_timeout(Some(TIMEOUT)).unwrap();
     let port = origin.local_addr().unwrap().port().to_string();
     let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
     // It ends with the first datagram it gets.
     command.args(["nc.openbsd", "-u", "-W", "1", "127.0.0.1", &port]);
-    let program = Running::start(&mut command, b"there");
+    let program = RunningChild::start(&mut command, b"there");
     let mut buffer = [0; 100];
     let (count, from) = origin.recv_from(&mut buffer).expect("a datagram");
     assert_eq!(&buffer[..count], b"there");
     origin.send_to(b"back", from).unwrap();
-    let got = program.ended(LONG);
+    let got = program.wait_for_exit(LONG_TIMEOUT);
     assert_eq!(got.text(), "back", "{got:#?}");
-    let block = proxy.blocks(1).remove(0);
+    let block = proxy.screen_messages(1).remove(0);
     let said = (block.command.as_str(), block.reply.as_str());
     assert_eq!(said, ("UDP ASSOCIATE", "Accept"));
-    let line = proxy.says("command=UDP ASSOCIATE");
+    let line = proxy.stderr_line("command=UDP ASSOCIATE");
     assert!(line.contains("up=15 down=14 denied=0 dropped=0 "), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn a_name_is_asked_for_through_the_proxy() {
-    if !present("socksify", "dante-client") || !present("drill", "ldnsutils") {
+fn a_name_is_query_count_through_the_proxy() {
+    if !is_installed("socksify", "dante-client") || !is_installed("drill", "ldnsutils") {
         return;
     }
-    alone(|_| {
-        let names = NameServer::with(|_| dns_server::addresses(&["10.1.2.3"]));
+    in_own_network(|_| {
+        let names = NameServer::start(|_| dns_server::addresses(&["10.1.2.3"]));
         let proxy = Proxy::start("permit u 127. - 127.0.0.1 53\n", &["-v"]);
         let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
         command.args(["drill", "-o", "rd", "somewhere.test", "@127.0.0.1"]);
-        let got = Running::start(&mut command, b"").ended(LONG);
+        let got = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
         assert!(got.text().contains("10.1.2.3"), "{got:#?}");
-        assert_eq!(names.asked_for("somewhere.test", false), 1);
-        proxy.says("command=UDP ASSOCIATE");
+        assert_eq!(names.query_count("somewhere.test", false), 1);
+        proxy.stderr_line("command=UDP ASSOCIATE");
         proxy.finish();
     });
 }
@@ -274,14 +277,14 @@ fn chromium_loads_a_page_by_ipv6() {
 }
 
 fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
-    if !present("chromium", "chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
     let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
-    let site = Site::at(ip, SHOP);
+    let site = WebSite::by_address(ip, SHOP);
     let got = chromium(&proxy, scheme, &site.url());
     let page = got.text();
-    let told = proxy.said();
+    let told = proxy.stderr_lines();
     assert!(page.contains("Told+123+45+67"), "{got:#?} {told:#?}");
     let asked = site.paths();
     for (path, ..) in SHOP {
@@ -289,10 +292,10 @@ fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
     }
     // Browsers also open connections that they do not use in the end, so the
     // numbers are compared with each other.
-    proxy.is_back_at_its_base();
+    proxy.assert_resources_released();
     let accepted = accepted(site.address());
     until("a message for every connection", || {
-        let blocks = proxy.blocks(1);
+        let blocks = proxy.screen_messages(1);
         let count = blocks.iter().filter(|block| block.summary() == accepted);
         (count.count() == site.connections()).then_some(())
     });
@@ -301,10 +304,10 @@ fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
 
 #[test]
 fn chromium_is_kept_from_a_denied_page() {
-    if !present("chromium", "chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
-    let site = Site::at(Ipv4Addr::LOCALHOST.into(), SHOP);
+    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), SHOP);
     let rules = format!("deny c 127.0.0.1 {}\n{LOOPBACK_ONLY}", site.port());
     let proxy = Proxy::start(&rules, &[]);
     let got = chromium(&proxy, "socks4", &site.url());
@@ -313,7 +316,7 @@ fn chromium_is_kept_from_a_denied_page() {
         !page.contains("A shop") && !page.contains("Told"),
         "{got:#?}"
     );
-    let said = summaries(&proxy.blocks(1));
+    let said = summaries(&proxy.screen_messages(1));
     assert!(said.contains(&rejected(site.address())), "{said:#?}");
     assert!(said.iter().all(|it| it.ends_with("Reject")), "{said:#?}");
     assert_eq!(site.connections(), 0);
@@ -322,14 +325,14 @@ fn chromium_is_kept_from_a_denied_page() {
 
 #[test]
 fn rules_overwritten_while_curl_looks_on() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
     // They stand for two universities, 140.113. and 140.114.
-    let here = Site::at(Ipv4Addr::new(127, 113, 0, 1).into(), GREETINGS);
-    let there = Site::at(Ipv4Addr::new(127, 114, 0, 1).into(), GREETINGS);
+    let here = WebSite::by_address(Ipv4Addr::new(127, 113, 0, 1).into(), GREETINGS);
+    let there = WebSite::by_address(Ipv4Addr::new(127, 114, 0, 1).into(), GREETINGS);
     let proxy = Proxy::start("permit c - - 127.114. -\n", &[]);
-    let ask = |site: &Site| curl("--socks4", proxy.address(), &site.url());
+    let ask = |site: &WebSite| curl("--socks4", proxy.address(), &site.url());
 
     assert_eq!(ask(&here).status.code(), Some(REFUSED_BY_PROXY));
     assert_eq!(ask(&there).text(), GREETING);
@@ -341,17 +344,17 @@ fn rules_overwritten_while_curl_looks_on() {
         accepted(there.address()),
         accepted(here.address()),
     ];
-    assert_eq!(summaries(&proxy.blocks(3)), expected);
+    assert_eq!(summaries(&proxy.screen_messages(3)), expected);
     assert_eq!(here.connections(), 1);
     proxy.finish();
 }
 
 #[test]
 fn no_server_no_page_and_again_with_a_server() {
-    if !present("curl", "curl") {
+    if !is_installed("curl", "curl") {
         return;
     }
-    let site = Site::at(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
     // On an address of its own, lest another test take the port meanwhile. Of
     // an option given twice, the last counts.
     let first = Proxy::start(LOOPBACK_ONLY, &["--bind", "127.115.0.1"]);
@@ -369,15 +372,15 @@ fn no_server_no_page_and_again_with_a_server() {
     let mut command = proxy::binary();
     command.args(["--bind", "127.115.0.1", "--config"]);
     command.arg(&config).arg(address.port().to_string());
-    let mut second = Running::start(&mut command, b"");
+    let mut second = RunningChild::start(&mut command, b"");
     until("the second server", || {
-        second.must_still_run();
+        second.assert_running();
         TcpStream::connect(address).ok()
     });
     assert_eq!(ask().text(), GREETING);
 
     second.terminate();
-    let got = second.ended(LONG);
+    let got = second.wait_for_exit(LONG_TIMEOUT);
     assert!(got.status.success(), "{got:#?}");
     let screen: Vec<String> = got.text().lines().map(str::to_owned).collect();
     let blocks = parse_screen(&screen);
@@ -386,12 +389,12 @@ fn no_server_no_page_and_again_with_a_server() {
 
 #[test]
 fn ftp_with_50_megabytes() {
-    ftp_through_bind(50, "SOCKS4_SERVER", LONG);
+    ftp_through_bind(50, "SOCKS4_SERVER", LONG_TIMEOUT);
 }
 
 #[test]
 fn ftp_through_socks5() {
-    ftp_through_bind(5, "SOCKS5_SERVER", LONG);
+    ftp_through_bind(5, "SOCKS5_SERVER", LONG_TIMEOUT);
 }
 
 #[test]
@@ -402,10 +405,10 @@ fn ftp_with_1200_megabytes() {
 
 /// A listing, an upload and a download in active mode: for each the FTP server
 /// connects to the proxy, where the client has had a port bound for it.
-fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
-    if !present("socksify", "dante-client")
-        || !present("tnftp", "tnftp")
-        || !present(ftp_server::VSFTPD, "vsftpd")
+fn ftp_through_bind(megabytes: u64, language: &str, timeout: Duration) {
+    if !is_installed("socksify", "dante-client")
+        || !is_installed("tnftp", "tnftp")
+        || !is_installed(ftp_server::VSFTPD, "vsftpd")
     {
         return;
     }
@@ -414,12 +417,12 @@ fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
     fs::create_dir(&home).unwrap();
     fs::create_dir(&root).unwrap();
     fs::write(root.join("been-here-before"), "").unwrap();
-    let original = ftp_server::write_noise(&home.join("original"), megabytes);
+    let original = ftp_server::write_random_file(&home.join("original"), megabytes);
     let server = FtpServer::start(&root, &proxy.folder().join("vsftpd.conf"));
     let script = "user anonymous guest\nbinary\nls\nput original stored\n\
                   get stored fetched\nquit\n";
     let door = (language, proxy.address());
-    let got = ftp_server::session(door, &server, &home, script, patience);
+    let got = ftp_server::session(door, &server, &home, script, timeout);
     let told = got.text();
     assert!(told.contains("been-here-before"), "{got:#?}");
     assert_eq!(told.matches("226 ").count(), 3, "{told}");
@@ -432,7 +435,7 @@ fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
         "{told}"
     );
 
-    let blocks = proxy.blocks(4);
+    let blocks = proxy.screen_messages(4);
     let [control, data @ ..] = blocks.as_slice() else {
         panic!("no message");
     };
@@ -441,7 +444,7 @@ fn ftp_through_bind(megabytes: u64, language: &str, patience: Duration) {
     assert_eq!(data.len(), 3, "{data:#?}");
     for block in data {
         // The client may name the port of the control connection here, or 0.
-        let Block {
+        let ScreenMessage {
             destination,
             command,
             reply,
@@ -463,16 +466,16 @@ const REFUSED_BY_PROXY: i32 = 97;
 
 /// One page by curl. Neither the settings of whoever runs the test nor an
 /// exception for loopback lead past the proxy.
-fn curl(version: &str, proxy: SocketAddr, url: &str) -> Ended {
+fn curl(version: &str, proxy: SocketAddr, url: &str) -> ChildOutput {
     let mut command = Command::new("curl");
     command
         .args(["-q", "--silent", "--show-error", "--noproxy", ""])
         .args([version, &proxy.to_string(), url]);
-    Running::start(&mut command, b"").ended(LONG)
+    RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT)
 }
 
 /// The page as a browser has it after its scripts have run.
-fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> Ended {
+fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> ChildOutput {
     let home = proxy.folder().join("browser");
     fs::create_dir(&home).unwrap();
     let mut command = Command::new("chromium");
@@ -493,7 +496,7 @@ fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> Ended {
         // What it forgets to remove goes with the test's folder.
         .env("TMPDIR", &home)
         .arg(url);
-    Running::start(&mut command, b"").ended(LONG)
+    RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT)
 }
 
 /// A fresh profile: no cache, no cookies.
@@ -509,6 +512,6 @@ fn rejected(address: SocketAddr) -> String {
     format!("{address} CONNECT Reject")
 }
 
-fn summaries(blocks: &[Block]) -> Vec<String> {
-    blocks.iter().map(Block::summary).collect()
+fn summaries(blocks: &[ScreenMessage]) -> Vec<String> {
+    blocks.iter().map(ScreenMessage::summary).collect()
 }

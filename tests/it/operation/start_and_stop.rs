@@ -16,12 +16,12 @@ use threadsocks::client;
 use threadsocks::protocol::Command;
 
 use crate::support::endpoints::{
-    BlackHole, CLOSED, Origin, at, dial, finish, named, read_all, read_exactly, request, through,
-    write,
+    CLOSED, Origin, UnresponsiveListener, by_address, by_name, connect_through, dial, read_all,
+    read_exactly, request, shutdown_write, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
-use crate::support::syscall_faults::Tampering;
-use crate::support::tools::{present, skip};
+use crate::support::syscall_faults::SyscallFaults;
+use crate::support::tools::{is_installed, skip};
 use crate::support::wait::until;
 
 /// Runs the binary to its end, in an empty folder.
@@ -90,7 +90,7 @@ fn o11_s03_an_unprivileged_user_without_threads_left() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root can become somebody else");
     }
-    if !present("setpriv", "util-linux") || !present("prlimit", "util-linux") {
+    if !is_installed("setpriv", "util-linux") || !is_installed("prlimit", "util-linux") {
         return;
     }
     let proxy = Proxy::with(Setup {
@@ -98,18 +98,18 @@ fn o11_s03_an_unprivileged_user_without_threads_left() {
         ..Setup::default()
     });
     let origin = Origin::echo();
-    let live = through(proxy.address(), &origin.target());
-    proxy.until_thread("s1-down");
+    let live = connect_through(proxy.address(), &origin.destination());
+    proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
     // Root may have any number of threads; nobody may not.
     let old = set_limit(&pid, "nproc", "1");
     let client = dial(proxy.address());
     assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
-    proxy.says("no thread for a client");
+    proxy.stderr_line("no thread for a client");
     write(&live, b"still here");
     assert_eq!(read_exactly(&live, 10), b"still here");
     set_limit(&pid, "nproc", &old);
-    drop(through(proxy.address(), &origin.target()));
+    drop(connect_through(proxy.address(), &origin.destination()));
     drop(live);
     proxy.finish();
 }
@@ -119,7 +119,7 @@ fn o11_rules_that_may_not_be_read_are_told() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root can become somebody else");
     }
-    if !present("setpriv", "util-linux") {
+    if !is_installed("setpriv", "util-linux") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -144,9 +144,9 @@ fn o11_rules_that_may_not_be_read_are_told() {
 fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "500ms"]);
     let origin = Origin::echo();
-    let live = through(proxy.address(), &origin.target());
+    let live = connect_through(proxy.address(), &origin.destination());
     let silent = dial(proxy.address());
-    proxy.until_thread("s2");
+    proxy.wait_for_thread("s2");
     proxy.signal(Signal::SIGSTOP);
     let stat = format!("/proc/{}/stat", proxy.pid());
     until("the stop", || {
@@ -156,7 +156,10 @@ fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
             .then_some(())
     });
     let late = dial(proxy.address());
-    write(&late, &request(Command::Connect, &origin.target(), b""));
+    write(
+        &late,
+        &request(Command::Connect, &origin.destination(), b""),
+    );
     write(&live, b"sent meanwhile");
     thread::park_timeout(Duration::from_millis(700));
     proxy.signal(Signal::SIGCONT);
@@ -213,9 +216,12 @@ fn check_and_explain_tell_an_operator_what_the_rules_mean() {
 #[test]
 fn x05_rules_that_make_an_open_relay_are_warned_of() {
     let proxy = Proxy::open();
-    proxy.says("warning: ");
+    proxy.stderr_line("warning: ");
     // What they permit is permitted, this machine too.
-    drop(through(proxy.address(), &Origin::echo().target()));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
 }
 
@@ -223,8 +229,16 @@ fn x05_rules_that_make_an_open_relay_are_warned_of() {
 fn x07_the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
     let rules = include_str!("../../../socks.conf");
     let proxy = Proxy::start(rules, &[]);
-    drop(through(proxy.address(), &Origin::echo().target()));
-    assert!(!proxy.said().iter().any(|line| line.contains("warning")));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
+    assert!(
+        !proxy
+            .stderr_lines()
+            .iter()
+            .any(|line| line.contains("warning"))
+    );
     proxy.finish();
 }
 
@@ -240,7 +254,10 @@ fn o02_a_port_in_use_is_no_reason_to_panic_and_is_not_stolen() {
         "{stderr}"
     );
     assert!(stderr.contains("in use"), "{stderr}");
-    drop(through(proxy.address(), &Origin::echo().target()));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.finish();
 }
 
@@ -260,8 +277,8 @@ fn o03_a_restart_finds_its_port_free_though_connections_linger() {
             .unwrap();
         let proxy = until("the server", || TcpStream::connect(address).ok());
         let client = client::socks4::connect(
-            crate::support::endpoints::patient(proxy),
-            &origin.target(),
+            crate::support::endpoints::with_timeout(proxy),
+            &origin.destination(),
             b"",
         );
         let client = client.expect("granted");
@@ -277,7 +294,7 @@ fn o03_a_restart_finds_its_port_free_though_connections_linger() {
 fn o04_o05_one_signal_drains() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "15s", "-v"]);
-        let client = through(proxy.address(), &Origin::echo().target());
+        let client = connect_through(proxy.address(), &Origin::echo().destination());
         let began = Instant::now();
         proxy.signal(signal);
         // New clients are refused at once, live sessions go on.
@@ -288,12 +305,12 @@ fn o04_o05_one_signal_drains() {
         assert!(began.elapsed() < Duration::from_secs(5));
         write(&client, b"still here");
         assert_eq!(read_exactly(&client, 10), b"still here");
-        finish(&client);
+        shutdown_write(&client);
         assert_eq!(read_all(&client), b"");
         // The last one out ends it, long before the grace does.
         assert_eq!(proxy.wait().code(), Some(0));
         assert!(began.elapsed() < Duration::from_secs(5));
-        proxy.says("ending=\"finished\"");
+        proxy.stderr_line("ending=\"finished\"");
     }
 }
 
@@ -302,7 +319,7 @@ fn o04_l07_the_grace_ends_and_every_block_is_printed() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
     let origin = Origin::echo();
     let clients: Vec<_> = (0..50)
-        .map(|_| through(proxy.address(), &origin.target()))
+        .map(|_| connect_through(proxy.address(), &origin.destination()))
         .collect();
     let began = Instant::now();
     proxy.signal(Signal::SIGINT);
@@ -313,44 +330,44 @@ fn o04_l07_the_grace_ends_and_every_block_is_printed() {
     for client in &clients {
         assert_eq!(read_all(client), b"");
     }
-    assert_eq!(proxy.blocks(50).len(), 50);
-    let lines = proxy.until_said("ending=\"the server stopped\"", 50);
+    assert_eq!(proxy.screen_messages(50).len(), 50);
+    let lines = proxy.wait_for_stderr("ending=\"the server stopped\"", 50);
     assert_eq!(lines, 50);
 }
 
 #[test]
 fn o04_a_second_signal_cuts_now() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "1m"]);
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     let began = Instant::now();
     proxy.signal(Signal::SIGINT);
-    proxy.says("stopping");
+    proxy.stderr_line("stopping");
     proxy.signal(Signal::SIGINT);
     assert_eq!(proxy.wait().code(), Some(130));
     assert!(began.elapsed() < Duration::from_secs(3));
     assert_eq!(read_all(&client), b"");
-    assert_eq!(proxy.blocks(1).len(), 1);
+    assert_eq!(proxy.screen_messages(1).len(), 1);
 }
 
 #[test]
 fn o07_a_lookup_does_not_hold_up_the_end() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms", "-v"]);
-    proxy.settle_rules();
-    let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=5000000") else {
+    proxy.wait_for_rules_mtime();
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:delay_enter=5000000") else {
         return proxy.finish();
     };
     let client = dial(proxy.address());
-    let target = named("slow.invalid", 80);
+    let target = by_name("slow.invalid", 80);
     write(&client, &request(Command::Connect, &target, b""));
-    proxy.until_thread("s1-name");
+    proxy.wait_for_thread("s1-name");
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
-    proxy.says("ending=\"the server stopped\"");
-    assert_eq!(proxy.blocks(1)[0].summary(), "-:80 CONNECT Reject");
+    proxy.stderr_line("ending=\"the server stopped\"");
+    assert_eq!(proxy.screen_messages(1)[0].summary(), "-:80 CONNECT Reject");
     let took = began.elapsed();
     assert!(took < Duration::from_millis(1500), "{took:?}");
     // The thread that looks up belongs to strace now, and ends with it.
-    drop(tampering);
+    drop(syscall_faults);
     assert_eq!(proxy.wait().code(), Some(0));
     drop(client);
 }
@@ -358,10 +375,13 @@ fn o07_a_lookup_does_not_hold_up_the_end() {
 #[test]
 fn however_quiet_a_free_port_is_told() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["-q"]);
-    drop(through(proxy.address(), &Origin::echo().target()));
+    drop(connect_through(
+        proxy.address(),
+        &Origin::echo().destination(),
+    ));
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
-    assert_eq!(proxy.said().len(), 1, "{:?}", proxy.said());
+    assert_eq!(proxy.stderr_lines().len(), 1, "{:?}", proxy.stderr_lines());
 }
 
 /// A client that was refused takes its leave at its ease; a stop meanwhile is
@@ -370,32 +390,36 @@ fn however_quiet_a_free_port_is_told() {
 fn o07_a_refusal_is_told_although_the_stop_comes_first() {
     let mut proxy = Proxy::start("deny c -\n", &["--grace", "0s", "-v"]);
     let client = dial(proxy.address());
-    write(&client, &request(Command::Connect, &at(CLOSED.into()), b""));
+    write(
+        &client,
+        &request(Command::Connect, &by_address(CLOSED.into()), b""),
+    );
     // The server's end of it; it waits for the client's.
     assert_eq!(read_all(&client)[..2], [0, 91]);
     proxy.signal(Signal::SIGTERM);
-    proxy.says("ending=\"refused: rule on line 1 denies it\"");
+    proxy.stderr_line("ending=\"refused: rule on line 1 denies it\"");
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
 #[test]
 fn o07_a_signal_finds_every_stage_and_leaves_no_block_out() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms"]);
-    let hole = BlackHole::new();
+    let hole = UnresponsiveListener::new();
     let silent = dial(proxy.address());
     let half = dial(proxy.address());
     write(&half, &[4, 1]);
     let dialling = dial(proxy.address());
     write(
         &dialling,
-        &request(Command::Connect, &at(hole.address()), b""),
+        &request(Command::Connect, &by_address(hole.address()), b""),
     );
-    let waiting = client::socks4::bind(dial(proxy.address()), &at(CLOSED.into()), b"").unwrap();
+    let waiting =
+        client::socks4::bind(dial(proxy.address()), &by_address(CLOSED.into()), b"").unwrap();
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(3));
-    let blocks = proxy.blocks(2);
+    let blocks = proxy.screen_messages(2);
     assert_eq!(blocks.len(), 2);
     assert!(blocks.iter().all(|block| block.reply == "Reject"));
     drop((silent, half, dialling, waiting));
@@ -420,8 +444,8 @@ fn o05_o06_stop_among_many_hangups() {
 #[test]
 fn the_idle_limit_holds_among_hangups_and_while_stopping() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "--grace", "30s"]);
-    let client = through(proxy.address(), &Origin::echo().target());
-    let other = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
+    let other = connect_through(proxy.address(), &Origin::echo().destination());
     let began = Instant::now();
     client
         .set_read_timeout(Some(Duration::from_millis(20)))
@@ -431,7 +455,7 @@ fn the_idle_limit_holds_among_hangups_and_while_stopping() {
     }
     assert!(began.elapsed() < Duration::from_secs(3));
     drop(other);
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     proxy.signal(Signal::SIGTERM);
     assert_eq!(read_all(&client), b"");
     assert_eq!(proxy.wait().code(), Some(0));
@@ -441,7 +465,7 @@ fn the_idle_limit_holds_among_hangups_and_while_stopping() {
 #[test]
 fn threads_carry_the_names_of_what_they_do() {
     let proxy = Proxy::open();
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     let with = |first: &'static str, second: &'static str| {
         let house = ["accept", "ctrl-c", "logger", first, second, "signals"];
         [&house[..], &["threadsocks"]].concat()
@@ -456,7 +480,7 @@ fn threads_carry_the_names_of_what_they_do() {
     until("idle threads", || {
         (kept(&proxy.threads()) == 2).then_some(())
     });
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     until("the names", || {
         (proxy.threads() == with("s2", "s2-down")).then_some(())
     });
@@ -471,8 +495,8 @@ fn threads_are_used_again_and_leave_when_nobody_comes() {
     let at_rest = proxy.threads().len();
     let origin = Origin::echo();
     for _ in 0..100 {
-        drop(through(proxy.address(), &origin.target()));
-        proxy.is_back_at_its_base();
+        drop(connect_through(proxy.address(), &origin.destination()));
+        proxy.assert_resources_released();
     }
     let kept = proxy.threads().len() - at_rest;
     assert_eq!(kept, 2, "{:?}", proxy.threads());
@@ -488,14 +512,14 @@ fn threads_of_a_burst_leave_while_a_few_clients_still_come() {
     let at_rest = proxy.threads().len();
     let origin = Origin::echo();
     let burst: Vec<_> = (0..40)
-        .map(|_| through(proxy.address(), &origin.target()))
+        .map(|_| connect_through(proxy.address(), &origin.destination()))
         .collect();
     assert_eq!(proxy.threads().len(), at_rest + 80);
     drop(burst);
-    proxy.is_back_at_its_base();
+    proxy.assert_resources_released();
     // One client after the other, all the time.
     until("the burst's threads to leave", || {
-        drop(through(proxy.address(), &origin.target()));
+        drop(connect_through(proxy.address(), &origin.destination()));
         (proxy.threads().len() <= at_rest + 4).then_some(())
     });
     proxy.finish();
@@ -503,23 +527,23 @@ fn threads_of_a_burst_leave_while_a_few_clients_still_come() {
 
 #[test]
 fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
-    if !present("prlimit", "util-linux") {
+    if !is_installed("prlimit", "util-linux") {
         return;
     }
     let proxy = Proxy::open();
     let origin = Origin::echo();
-    let live = through(proxy.address(), &origin.target());
-    proxy.until_thread("s1-down");
+    let live = connect_through(proxy.address(), &origin.destination());
+    proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
     let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
     // The next descriptor that the server would get is one too many.
     let next = (0..).find(is_free).unwrap();
     let old = set_limit(&pid, "nofile", &next.to_string());
     // The server already waits for a client, with a descriptor for it in hand.
-    let before = proxy.holdings().descriptors;
+    let before = proxy.resources().descriptors;
     let last = dial(proxy.address());
     until("the last one in", || {
-        (proxy.holdings().descriptors > before).then_some(())
+        (proxy.resources().descriptors > before).then_some(())
     });
     let cpu = cpu_ticks(&pid);
     for _ in 0..50 {
@@ -535,11 +559,11 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     thread::park_timeout(Duration::from_secs(1));
     let took = cpu_ticks(&pid) - cpu;
     assert!(took < 50, "{took} hundredths of a second");
-    let line = proxy.says("cannot accept a client");
+    let line = proxy.stderr_line("cannot accept a client");
     assert!(line.contains("Too many open files"), "{line}");
     set_limit(&pid, "nofile", &old);
     // The first that comes now is served.
-    drop(through(proxy.address(), &origin.target()));
+    drop(connect_through(proxy.address(), &origin.destination()));
     drop((last, live));
     proxy.finish();
 }
@@ -589,13 +613,13 @@ fn s02_errors_of_accept_end_nothing() {
         let proxy = Proxy::open();
         let origin = Origin::echo();
         let injection = format!("accept4:error={error}:when=1..3");
-        let Some(tampering) = Tampering::with(&proxy, &injection) else {
+        let Some(syscall_faults) = SyscallFaults::with(&proxy, &injection) else {
             return proxy.finish();
         };
         for _ in 0..5 {
-            drop(through(proxy.address(), &origin.target()));
+            drop(connect_through(proxy.address(), &origin.destination()));
         }
-        drop(tampering);
+        drop(syscall_faults);
         proxy.finish();
     }
 }
@@ -609,19 +633,19 @@ fn r11_interrupted_calls_are_made_again() {
         "poll:error=EINTR:when=1+3",
         "sendto:error=EINTR:when=2+5",
     ] {
-        let Some(tampering) = Tampering::with(&proxy, injection) else {
+        let Some(syscall_faults) = SyscallFaults::with(&proxy, injection) else {
             return proxy.finish();
         };
-        let client = through(proxy.address(), &origin.target());
-        let bytes = crate::support::endpoints::noise(1, 500_000);
+        let client = connect_through(proxy.address(), &origin.destination());
+        let bytes = crate::support::endpoints::random_bytes(1, 500_000);
         thread::scope(|scope| {
             scope.spawn(|| {
                 write(&client, &bytes);
-                finish(&client);
+                shutdown_write(&client);
             });
             assert!(read_all(&client) == bytes);
         });
-        drop(tampering);
+        drop(syscall_faults);
     }
     proxy.finish();
 }
@@ -643,11 +667,11 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
             wrapper: &["sh", "-c", &script],
             ..Setup::default()
         });
-        proxy.says(&format!("bytes of {scarcity}"));
+        proxy.stderr_line(&format!("bytes of {scarcity}"));
         let origin = Origin::echo();
         let mut held = Vec::new();
         // Until one is turned away; half of them need a thread for a name.
-        let targets = [origin.target(), named("localhost", origin.port())];
+        let targets = [origin.destination(), by_name("localhost", origin.port())];
         for target in targets.iter().cycle() {
             match client::socks4::connect(dial(proxy.address()), target, b"") {
                 Ok(client) => held.push(client),
@@ -656,12 +680,12 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
             assert!(held.len() < 5000);
         }
         assert!(held.len() >= at_least, "{}", held.len());
-        proxy.says("at capacity");
+        proxy.stderr_line("at capacity");
         write(&held[0], b"still here");
         assert_eq!(read_exactly(&held[0], 10), b"still here");
         drop(held);
-        proxy.is_back_at_its_base();
-        drop(through(proxy.address(), &origin.target()));
+        proxy.assert_resources_released();
+        drop(connect_through(proxy.address(), &origin.destination()));
         proxy.finish();
     }
 }
@@ -669,20 +693,20 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
 #[test]
 fn s05_one_client_too_many_is_closed_at_once() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "10"]);
-    proxy.says("up to 10 sessions at a time, limited by --max-sessions");
+    proxy.stderr_line("up to 10 sessions at a time, limited by --max-sessions");
     let origin = Origin::echo();
     let mut held: Vec<_> = (0..10)
-        .map(|_| through(proxy.address(), &origin.target()))
+        .map(|_| connect_through(proxy.address(), &origin.destination()))
         .collect();
     for _ in 0..20 {
         let mut rest = Vec::new();
         let _ = (&dial(proxy.address())).read_to_end(&mut rest);
         assert_eq!(rest, b"\x00\x5b\0\0\0\0\0\0");
     }
-    proxy.says("at capacity: all 10 sessions are taken");
+    proxy.stderr_line("at capacity: all 10 sessions are taken");
     held.pop();
     until("a free place", || {
-        client::socks4::connect(dial(proxy.address()), &origin.target(), b"").ok()
+        client::socks4::connect(dial(proxy.address()), &origin.destination(), b"").ok()
     });
     drop(held);
     proxy.finish();
@@ -695,7 +719,7 @@ fn c09_s07_four_thousand_sessions_from_one_address() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let proxy = Proxy::open();
-    let line = proxy.says("sessions at a time");
+    let line = proxy.stderr_line("sessions at a time");
     let room: usize = line.split_whitespace().nth(3).unwrap().parse().unwrap();
     if hard < 10_000 || room < 4000 {
         skip(&format!(
@@ -705,15 +729,15 @@ fn c09_s07_four_thousand_sessions_from_one_address() {
     }
     // Ends that only hold what comes, without a thread each.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let target = at(listener.local_addr().unwrap());
+    let target = by_address(listener.local_addr().unwrap());
     let mut held = Vec::with_capacity(4000);
     for _ in 0..4000 {
-        let client = through(proxy.address(), &target);
+        let client = connect_through(proxy.address(), &target);
         held.push((client, listener.accept().unwrap().0));
     }
     // A new one is served as promptly as ever.
     let began = Instant::now();
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     write(&client, b"x");
     assert_eq!(read_exactly(&client, 1), b"x");
     assert!(began.elapsed() < Duration::from_millis(500));
@@ -730,22 +754,25 @@ fn d08_a_lookup_is_no_reason_to_wait_for_ever() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "500ms"]);
     // From now on the rules need no reading, and whatever is opened, by the
     // resolver that is, takes its time.
-    proxy.settle_rules();
-    let Some(tampering) = Tampering::with(&proxy, "openat:delay_enter=3000000") else {
+    proxy.wait_for_rules_mtime();
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:delay_enter=3000000") else {
         return proxy.finish();
     };
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap();
     let began = Instant::now();
-    let target = named("slow.invalid", 80);
+    let target = by_name("slow.invalid", 80);
     write(&client, &request(Command::Connect, &target, b""));
     assert_eq!(read_all(&client)[..2], [0, 91]);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    assert_eq!(proxy.block_for(own).summary(), "-:80 CONNECT Reject");
-    proxy.says("within the time limit");
+    assert_eq!(
+        proxy.screen_message_for(own).summary(),
+        "-:80 CONNECT Reject"
+    );
+    proxy.stderr_line("within the time limit");
     drop(client);
-    drop(tampering);
+    drop(syscall_faults);
     proxy.finish();
 }

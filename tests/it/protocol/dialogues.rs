@@ -33,10 +33,10 @@ use std::path::Path;
 use threadsocks::auth::line_for;
 
 use crate::support::endpoints::{
-    accept, dial, dial_from, finish, read_all, read_exactly, reset, write,
+    accept, dial, dial_from, read_all, read_exactly, reset, shutdown_write, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
-use crate::support::wait::{PATIENCE, until};
+use crate::support::wait::{TIMEOUT, until};
 
 #[test]
 fn every_dialogue_goes_as_written() {
@@ -184,7 +184,7 @@ impl<'a> Stage<'a> {
         let (listener, far) = both_kinds();
         let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         for socket in [&near, &far] {
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         }
         Stage {
             name,
@@ -210,7 +210,7 @@ impl<'a> Stage<'a> {
         let (speaker, what) = step.split_once(char::is_whitespace).expect(place);
         let what = what.trim();
         match (speaker, what) {
-            ("client>", "end") => finish(self.client()),
+            ("client>", "end") => shutdown_write(self.client()),
             ("client>", "reset") => reset(self.client.take().expect(place)),
             ("client>", bytes) => write(self.client(), &self.bytes(place, bytes)),
             ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{place}"),
@@ -228,7 +228,7 @@ impl<'a> Stage<'a> {
                 let to = SocketAddr::new(self.server.ip(), self.heard_port);
                 self.remote = Some(dial_from((from, 0).into(), to));
             }
-            ("remote>", "end") => finish(self.remote()),
+            ("remote>", "end") => shutdown_write(self.remote()),
             ("remote>", "reset") => reset(self.remote.take().expect(place)),
             ("remote>", bytes) => write(self.remote(), &self.bytes(place, bytes)),
             ("remote<", "end") => assert_eq!(read_all(self.remote()), b"", "{place}"),
@@ -275,11 +275,11 @@ impl<'a> Stage<'a> {
             .replace("{remote.port}", &address.port().to_string());
         let shown = match summary {
             "nothing" => {
-                proxy.is_back_at_its_base();
-                assert_eq!(proxy.blocks(0), [], "{place}");
+                proxy.assert_resources_released();
+                assert_eq!(proxy.screen_messages(0), [], "{place}");
                 return;
             }
-            _ => proxy.block_for(self.client_address).summary(),
+            _ => proxy.screen_message_for(self.client_address).summary(),
         };
         assert_eq!(shown, expected, "{place}");
     }

@@ -9,8 +9,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use threadsocks::protocol::Command;
 
 use crate::support::endpoints::{
-    self, CLOSED, Origin, accept, at, dial, finish, named, noise, read_all, read_exactly, request,
-    reset, write,
+    self, CLOSED, Origin, accept, by_address, by_name, dial, random_bytes, read_all, read_exactly,
+    request, reset, shutdown_write, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
 use crate::support::wait::until;
@@ -25,7 +25,7 @@ fn granted_by_name(origin: &Origin) -> Vec<u8> {
 
 /// An origin that says what it got, once it has got everything.
 fn recorder() -> Origin {
-    Origin::serving(|stream| {
+    Origin::start(|stream| {
         let got = read_all(&stream);
         write(&stream, &got);
     })
@@ -35,7 +35,11 @@ fn recorder() -> Origin {
 fn h01_split_at_every_byte() {
     let proxy = Proxy::open();
     let origin = recorder();
-    let message = request(Command::Connect, &named("localhost", origin.port()), b"me");
+    let message = request(
+        Command::Connect,
+        &by_name("localhost", origin.port()),
+        b"me",
+    );
     let with_data = [&message[..], b"early"].concat();
     for cut in 1..with_data.len() {
         let client = dial(proxy.address());
@@ -44,7 +48,7 @@ fn h01_split_at_every_byte() {
         // second comes: its queue of unread bytes is on its own side.
         thread::yield_now();
         write(&client, &with_data[cut..]);
-        finish(&client);
+        shutdown_write(&client);
         assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
         assert_eq!(read_all(&client), b"early", "cut at {cut}");
     }
@@ -53,7 +57,7 @@ fn h01_split_at_every_byte() {
         write(&client, &[*byte]);
         thread::park_timeout(Duration::from_millis(2));
     }
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
     assert_eq!(read_all(&client), b"early");
     proxy.finish();
@@ -63,20 +67,20 @@ fn h01_split_at_every_byte() {
 fn h02_h15_early_data_arrives_once_and_in_order() {
     let proxy = Proxy::open();
     let origin = recorder();
-    for target in [origin.target(), named("localhost", origin.port())] {
+    for target in [origin.destination(), by_name("localhost", origin.port())] {
         let message = request(Command::Connect, &target, b"");
-        let fake = request(Command::Connect, &at(endpoints::CLOSED.into()), b"");
+        let fake = request(Command::Connect, &by_address(endpoints::CLOSED.into()), b"");
         for early in [
             b"".to_vec(),
             b"x".to_vec(),
             b"\0\0\0\0\0\0\0".to_vec(),
             fake,
-            noise(1, 1460),
-            noise(2, 65_536),
+            random_bytes(1, 1460),
+            random_bytes(2, 65_536),
         ] {
             let client = dial(proxy.address());
             write(&client, &[&message[..], &early].concat());
-            finish(&client);
+            shutdown_write(&client);
             assert_eq!(read_exactly(&client, 8)[..2], [0, 90]);
             assert_eq!(read_all(&client), early);
         }
@@ -87,10 +91,13 @@ fn h02_h15_early_data_arrives_once_and_in_order() {
 #[test]
 fn h02_c12_the_reply_precedes_a_banner() {
     let proxy = Proxy::open();
-    let origin = Origin::serving(|stream| write(&stream, b"220 hello"));
+    let origin = Origin::start(|stream| write(&stream, b"220 hello"));
     for _ in 0..50 {
         let client = dial(proxy.address());
-        write(&client, &request(Command::Connect, &origin.target(), b""));
+        write(
+            &client,
+            &request(Command::Connect, &origin.destination(), b""),
+        );
         let all = read_all(&client);
         assert_eq!(all[..2], [0, 90]);
         assert_eq!(&all[8..], b"220 hello");
@@ -103,9 +110,9 @@ fn h03_half_closed_before_the_reply() {
     let proxy = Proxy::open();
     let origin = recorder();
     let client = dial(proxy.address());
-    let message = request(Command::Connect, &origin.target(), b"");
+    let message = request(Command::Connect, &origin.destination(), b"");
     write(&client, &[&message[..], b"all of it"].concat());
-    finish(&client);
+    shutdown_write(&client);
     let all = read_all(&client);
     assert_eq!(&all[8..], b"all of it");
     proxy.finish();
@@ -114,28 +121,28 @@ fn h03_half_closed_before_the_reply() {
 #[test]
 fn h04_every_prefix_then_the_end() {
     let proxy = Proxy::open();
-    let message = request(Command::Connect, &named("localhost", 1), b"me");
+    let message = request(Command::Connect, &by_name("localhost", 1), b"me");
     for length in 0..message.len() {
         let client = dial(proxy.address());
         write(&client, &message[..length]);
-        finish(&client);
+        shutdown_write(&client);
         let expected = if length == 0 { &[][..] } else { &REJECTED };
         assert_eq!(read_all(&client), expected, "after {length} bytes");
     }
-    assert_eq!(proxy.blocks(0), []);
+    assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
 
 #[test]
 fn h05_every_prefix_then_a_reset() {
     let proxy = Proxy::open();
-    let message = request(Command::Connect, &named("localhost", 1), b"me");
+    let message = request(Command::Connect, &by_name("localhost", 1), b"me");
     for length in 0..message.len() {
         let client = dial(proxy.address());
         write(&client, &message[..length]);
         reset(client);
     }
-    assert_eq!(proxy.blocks(0), []);
+    assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
 
@@ -161,8 +168,8 @@ fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
     assert_eq!(reply, REJECTED);
     drop(client);
     assert!(proxy.status("VmRSS") < memory + 4096, "kB");
-    proxy.says("user id over 512 bytes");
-    assert_eq!(proxy.blocks(0), []);
+    proxy.stderr_line("user id over 512 bytes");
+    assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
 
@@ -172,10 +179,13 @@ fn h09_l01_a_user_id_is_opaque_and_escaped() {
     let origin = recorder();
     let user: Vec<u8> = (1..=255).collect();
     let client = dial(proxy.address());
-    write(&client, &request(Command::Connect, &origin.target(), &user));
-    finish(&client);
+    write(
+        &client,
+        &request(Command::Connect, &origin.destination(), &user),
+    );
+    shutdown_write(&client);
     assert_eq!(read_all(&client)[..2], [0, 90]);
-    let line = proxy.says("user=");
+    let line = proxy.stderr_line("user=");
     assert!(line.contains(r#"user="\x01\x02"#), "{line}");
     assert!(line.bytes().all(|byte| (0x20..0x7F).contains(&byte)));
     proxy.finish();
@@ -184,7 +194,11 @@ fn h09_l01_a_user_id_is_opaque_and_escaped() {
 #[test]
 fn h10_another_language_is_left_without_a_word() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let tls_hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC][..], &noise(3, 500)].concat();
+    let tls_hello = [
+        &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC][..],
+        &random_bytes(3, 500),
+    ]
+    .concat();
     for message in [
         &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
         &tls_hello,
@@ -199,8 +213,8 @@ fn h10_another_language_is_left_without_a_word() {
         write(&client, &[version]);
         assert_eq!(read_all(&client), b"", "version {version}");
     }
-    proxy.says("bad version 0x47");
-    assert_eq!(proxy.blocks(0), []);
+    proxy.stderr_line("bad version 0x47");
+    assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
 
@@ -215,7 +229,7 @@ fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
     // Nor is half a greeting taken for one.
     let client = dial(proxy.address());
     write(&client, &[5, 2, 0]);
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_all(&client), [5, 0xFF]);
     proxy.finish();
 }
@@ -224,7 +238,7 @@ fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
 fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
     let origin = Origin::echo();
-    let message = request(Command::Connect, &named("localhost", 1), b"");
+    let message = request(Command::Connect, &by_name("localhost", 1), b"");
     let began = Instant::now();
     let slow: Vec<TcpStream> = (0..100).map(|_| dial(proxy.address())).collect();
     let silent = dial(proxy.address());
@@ -241,7 +255,7 @@ fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
         }
     });
     let asked = Instant::now();
-    let normal = endpoints::through(proxy.address(), &origin.target());
+    let normal = endpoints::connect_through(proxy.address(), &origin.destination());
     assert!(asked.elapsed() < Duration::from_millis(500));
     drop(normal);
     dripping.join().unwrap();
@@ -269,12 +283,12 @@ fn h13_an_unknown_command_is_refused_after_the_whole_request() {
             early.kind(),
             ErrorKind::WouldBlock | ErrorKind::TimedOut
         ));
-        let client = endpoints::patient(client);
+        let client = endpoints::with_timeout(client);
         write(&client, &[0]);
         assert_eq!(read_all(&client), REJECTED);
     }
-    proxy.says("bad command");
-    assert_eq!(proxy.blocks(0), []);
+    proxy.stderr_line("bad command");
+    assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
 
@@ -285,11 +299,15 @@ fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
         drop(TcpStream::connect(proxy.address()).expect("accepted"));
         if round % 500 == 0 {
             // Lest the client run ahead of the queue of the listener.
-            proxy.is_back_at_its_base();
+            proxy.assert_resources_released();
         }
     }
-    proxy.is_back_at_its_base();
-    assert!(proxy.said().len() < 10, "{:?}", proxy.said());
+    proxy.assert_resources_released();
+    assert!(
+        proxy.stderr_lines().len() < 10,
+        "{:?}",
+        proxy.stderr_lines()
+    );
     proxy.finish();
 }
 
@@ -300,14 +318,14 @@ fn h16_a_client_that_never_reads_holds_nothing_up() {
     let proxy = Proxy::open();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let here = listener.local_addr().unwrap();
-    for target in [at(here), at(CLOSED.into())] {
+    for target in [by_address(here), by_address(CLOSED.into())] {
         let client = dial(proxy.address());
         setsockopt(&client, sockopt::RcvBuf, &1).unwrap();
         write(&client, &request(Command::Connect, &target, b""));
-        proxy.block_for(client.local_addr().unwrap());
+        proxy.screen_message_for(client.local_addr().unwrap());
     }
-    assert_eq!(proxy.blocks(2)[0].reply, "Accept");
-    assert_eq!(proxy.blocks(2)[1].reply, "Reject");
+    assert_eq!(proxy.screen_messages(2)[0].reply, "Accept");
+    assert_eq!(proxy.screen_messages(2)[1].reply, "Reject");
     drop(accept(&listener));
     proxy.finish();
 }
@@ -331,14 +349,14 @@ fn h18_clients_that_break_off_at_once() {
     for _ in 0..500 {
         reset(TcpStream::connect(proxy.address()).expect("accepted"));
     }
-    endpoints::through(proxy.address(), &Origin::echo().target());
+    endpoints::connect_through(proxy.address(), &Origin::echo().destination());
     proxy.finish();
 }
 
 /// Two reads for the usual request: one looks, one takes exactly it.
 #[test]
 fn a_usual_request_costs_two_reads() {
-    if !crate::support::tools::present("strace", "strace") {
+    if !crate::support::tools::is_installed("strace", "strace") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -361,13 +379,13 @@ fn a_usual_request_costs_two_reads() {
         &client,
         &request(
             Command::Connect,
-            &at((Ipv4Addr::LOCALHOST, 0).into()),
+            &by_address((Ipv4Addr::LOCALHOST, 0).into()),
             b"me",
         ),
     );
     assert_eq!(read_all(&client)[..2], [0, 91]);
     let own = client.local_addr().unwrap();
-    proxy.block_for(own);
+    proxy.screen_message_for(own);
     drop(client);
     let reads = until("the trace", || {
         let text = std::fs::read_to_string(&trace).unwrap();

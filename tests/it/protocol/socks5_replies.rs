@@ -11,9 +11,10 @@ use threadsocks::protocol::{Command, Destination, Host, ReplyError};
 
 use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::{
-    BlackHole, CLOSED, Origin, accept, at, dial, dial_from, named, read_all, read_exactly, write,
+    CLOSED, Origin, UnresponsiveListener, accept, by_address, by_name, dial, dial_from, read_all,
+    read_exactly, write,
 };
-use crate::support::netns::alone;
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -33,7 +34,7 @@ fn asked(proxy: &Proxy, request: &[u8]) -> Reply {
 fn refusal(refusal: ReplyError) -> Reply {
     Reply {
         outcome: Err(refusal),
-        bound: at((Ipv4Addr::UNSPECIFIED, 0).into()),
+        bound: by_address((Ipv4Addr::UNSPECIFIED, 0).into()),
     }
 }
 
@@ -67,7 +68,7 @@ fn v08_what_is_no_request_has_a_code_of_its_own() {
             assert_eq!(reply, refusal(code), "{byte:#x} at {place}");
         }
     }
-    assert_eq!(proxy.blocks(0), [], "none of these was a request");
+    assert_eq!(proxy.screen_messages(0), [], "none of these was a request");
     proxy.finish();
 }
 
@@ -99,7 +100,7 @@ fn v09_a_name_is_judged_as_in_socks4a() {
             "{name:?}"
         );
     }
-    for block in proxy.blocks(bad.len()) {
+    for block in proxy.screen_messages(bad.len()) {
         assert_eq!(block.summary(), "-:80 CONNECT Reject");
     }
     // An address in the place of a name is that address.
@@ -115,7 +116,7 @@ fn v09_a_name_is_judged_as_in_socks4a() {
 
 #[test]
 fn v10_the_code_is_that_of_the_error() {
-    alone(|network| {
+    in_own_network(|network| {
         for (kind, address) in [
             ("unreachable", "10.1.0.1/32"),
             ("prohibit", "10.2.0.1/32"),
@@ -123,11 +124,11 @@ fn v10_the_code_is_that_of_the_error() {
         ] {
             network.ip(&format!("route add {kind} {address}"));
         }
-        let _names = NameServer::with(|asked| match asked.name.as_str() {
+        let _names = NameServer::start(|asked| match asked.name.as_str() {
             "meta.test" => addresses(&["169.254.169.254"]),
             _ => addresses(&[]),
         });
-        let hole = BlackHole::new();
+        let hole = UnresponsiveListener::new();
         let rules = "deny c 169.254.0.0/16\npermit - -\n";
         let proxy = Proxy::start(rules, &["--connect-timeout", "500ms"]);
         for (host, code) in [
@@ -140,16 +141,23 @@ fn v10_the_code_is_that_of_the_error() {
             ("127.0.0.1:0", ReplyError::Rejected),
             ("224.0.0.1:80", ReplyError::Rejected),
         ] {
-            assert_eq!(refuses(&proxy, &at(host.parse().unwrap())), code, "{host}");
+            assert_eq!(
+                refuses(&proxy, &by_address(host.parse().unwrap())),
+                code,
+                "{host}"
+            );
         }
-        let refused = refuses(&proxy, &at(CLOSED.into()));
+        let refused = refuses(&proxy, &by_address(CLOSED.into()));
         assert_eq!(refused, ReplyError::ConnectionRefused);
-        assert_eq!(refuses(&proxy, &at(hole.address())), ReplyError::TimedOut);
+        assert_eq!(
+            refuses(&proxy, &by_address(hole.address())),
+            ReplyError::TimedOut
+        );
         for (name, code) in [
             ("none.test", ReplyError::HostUnreachable),
             ("meta.test", ReplyError::NotAllowed),
         ] {
-            assert_eq!(refuses(&proxy, &named(name, 80)), code, "{name}");
+            assert_eq!(refuses(&proxy, &by_name(name, 80)), code, "{name}");
         }
         proxy.finish();
     });
@@ -160,7 +168,7 @@ fn v10_the_address_is_that_of_the_connection() {
     let proxy = Proxy::open();
     for ip in [IpAddr::V4(LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let listener = TcpListener::bind((ip, 0)).unwrap();
-        let target = at(listener.local_addr().unwrap());
+        let target = by_address(listener.local_addr().unwrap());
         let client = dial(proxy.address());
         let request = Request {
             command: Command::Connect,
@@ -172,38 +180,42 @@ fn v10_the_address_is_that_of_the_connection() {
         MethodSelection::read(&mut stream).expect("a choice");
         let reply = Reply::read(&mut stream).expect("a reply");
         assert_eq!(reply.outcome, Ok(()));
-        assert_eq!(reply.bound, at(remote.peer_addr().unwrap()));
+        assert_eq!(reply.bound, by_address(remote.peer_addr().unwrap()));
     }
     proxy.finish();
 }
 
 #[test]
 fn v11_addresses_of_ipv6_by_number_and_by_name() {
-    alone(|network| {
-        network.hosts("::1 six.test\n127.0.0.2 both.test\n::1 both.test\n");
+    in_own_network(|network| {
+        network.write_hosts("::1 six.test\n127.0.0.2 both.test\n::1 both.test\n");
         let proxy = Proxy::start(PERMIT_ALL, &[]);
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let by_number = at(listener.local_addr().unwrap());
+        let by_number = by_address(listener.local_addr().unwrap());
         // Of both, the one of IPv4 refuses.
-        for target in [by_number, named("six.test", port), named("both.test", port)] {
+        for target in [
+            by_number,
+            by_name("six.test", port),
+            by_name("both.test", port),
+        ] {
             let client = dial(proxy.address());
             let own = client.local_addr().unwrap();
             let client = socks5::connect(client, None, &target).expect("granted");
             let remote = accept(&listener);
             write(&client, b"up");
             assert_eq!(read_exactly(&remote, 2), b"up");
-            let block = proxy.block_for(own);
+            let block = proxy.screen_message_for(own);
             assert_eq!(block.summary(), format!("::1:{port} CONNECT Accept"));
         }
         // For a client of SOCKS4 that name has one address.
-        let refused = socks4::connect(dial(proxy.address()), &named("six.test", port), b"");
+        let refused = socks4::connect(dial(proxy.address()), &by_name("six.test", port), b"");
         assert!(
             matches!(refused, Err(ClientError::Refused(_))),
             "{refused:?}"
         );
         // It does not say in which network.
-        let link_local = at("[fe80::1]:80".parse().unwrap());
+        let link_local = by_address("[fe80::1]:80".parse().unwrap());
         assert_eq!(refuses(&proxy, &link_local), ReplyError::NetworkUnreachable);
         proxy.finish();
     });
@@ -216,7 +228,7 @@ fn door(binding: &Binding<TcpStream>) -> SocketAddr {
 }
 
 fn bind(proxy: &Proxy, expected: IpAddr) -> Binding<TcpStream> {
-    let expected = at(SocketAddr::new(expected, 21));
+    let expected = by_address(SocketAddr::new(expected, 21));
     socks5::bind(dial(proxy.address()), None, &expected).expect("listening")
 }
 
@@ -237,7 +249,7 @@ fn v12_bind_has_two_replies_in_both_families() {
         };
         let peer = dial((from, port).into());
         let (client, told) = binding.wait().expect("granted");
-        assert_eq!(told, at(peer.local_addr().unwrap()));
+        assert_eq!(told, by_address(peer.local_addr().unwrap()));
         write(&peer, b"down");
         assert_eq!(read_exactly(&client, 4), b"down");
     }
@@ -272,10 +284,10 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
     let proxy = Proxy::start("deny - 127.0.0.2\npermit - -\n", &[]);
     let origin = Origin::echo();
     let port = origin.port();
-    let of = |text: &str| at(SocketAddr::new(text.parse().unwrap(), port));
+    let of = |text: &str| by_address(SocketAddr::new(text.parse().unwrap(), port));
     let client = connected(&proxy, &of("::ffff:127.0.0.1"));
     let own = client.local_addr().unwrap();
-    let shown = proxy.block_for(own).summary();
+    let shown = proxy.screen_message_for(own).summary();
     assert_eq!(shown, format!("127.0.0.1:{port} CONNECT Accept"));
     assert_eq!(
         refuses(&proxy, &of("::ffff:127.0.0.2")),
@@ -303,18 +315,18 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
 
 #[test]
 fn b16_the_peer_is_told_the_address_on_its_own_side() {
-    alone(|network| {
-        let _neighbour = network.neighbour();
+    in_own_network(|network| {
+        let _neighbour = network.second_host();
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
         // The client is on one side of the server, the peer on another.
         let client = || dial((LOCALHOST, proxy.port()).into());
-        let expected = at(([10, 9, 0, 2], 21).into());
+        let expected = by_address(([10, 9, 0, 2], 21).into());
         let binding = socks5::bind(client(), None, &expected).expect("listening");
         let outside = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
         assert_eq!(binding.address.host, Host::Address(outside));
         drop(binding);
         // Who expects anybody is told the address that he knows.
-        let anybody = at((Ipv4Addr::UNSPECIFIED, 0).into());
+        let anybody = by_address((Ipv4Addr::UNSPECIFIED, 0).into());
         let binding = socks5::bind(client(), None, &anybody).expect("listening");
         assert_eq!(binding.address.host, Host::Address(LOCALHOST.into()));
         drop(binding);

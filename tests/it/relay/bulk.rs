@@ -5,28 +5,28 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::support::endpoints::{Origin, read_exactly, relayed, through, write};
+use crate::support::endpoints::{Origin, connect_through, read_exactly, relayed_pair, write};
 use crate::support::proxy::{PERMIT_ALL, Proxy};
-use crate::support::scripted_peer::Manner::{Choppy, Slow, Stalling, Steady};
+use crate::support::scripted_peer::Pacing::{Choppy, Slow, Stalling, Steady};
 use crate::support::scripted_peer::Step::{
     HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send, Stall,
 };
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Peer, exchange};
 use crate::support::wait::until;
 
-/// This many bytes each way, with each manner of sending against each of
+/// This many bytes each way, with each pacing of sending against each of
 /// receiving.
 fn both_ways(count: u64) {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let manners = [Steady, Choppy, Slow, Stalling(count / 5 + 1)];
     for client_manner in manners {
         for remote_manner in manners {
-            let (client, remote) = relayed(proxy.address());
+            let (client, remote) = relayed_pair(proxy.address());
             let client = Peer::client(client, exchange(count, client_manner));
             let remote = Peer::remote(remote, exchange(count, remote_manner));
             assert_eq!(client.outcome(), Outcome::whole(count), "down");
             assert_eq!(remote.outcome(), Outcome::whole(count), "up");
-            proxy.says(&format!("up={count} down={count} "));
+            proxy.stderr_line(&format!("up={count} down={count} "));
         }
     }
     proxy.finish();
@@ -37,16 +37,16 @@ fn both_ways(count: u64) {
 fn resets(rounds: u64, least: u64) {
     let proxy = Proxy::open();
     for round in 0..rounds {
-        let manner = [Steady, Choppy][round as usize / 2 % 2];
+        let pacing = [Steady, Choppy][round as usize / 2 % 2];
         // Somewhere in the middle, each time somewhere else.
         let place = least + round.wrapping_mul(0x9E37_79B9_7F4A_7C15) % MEGABYTE;
         let breaks = vec![
-            Meanwhile(vec![Send(least, manner)]),
-            Receive(place, manner),
+            Meanwhile(vec![Send(least, pacing)]),
+            Receive(place, pacing),
             Reset,
         ];
         let goes_on = vec![Meanwhile(vec![Send(u64::MAX, Steady)]), ReceiveAll(Steady)];
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         let (breaker, other) = match round % 2 {
             0 => (Peer::client(client, breaks), Peer::remote(remote, goes_on)),
             _ => (Peer::remote(remote, breaks), Peer::client(client, goes_on)),
@@ -80,7 +80,7 @@ fn stalled_readers(count: usize) {
     let (told, stall) = bounded(0);
     let (mut readers, mut senders) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         // The buffers on the way hold megabytes for each as it is.
         setsockopt(&client, sockopt::RcvBuf, &ROOM).unwrap();
         setsockopt(&remote, sockopt::SndBuf, &ROOM).unwrap();
@@ -102,7 +102,7 @@ fn stalled_readers(count: usize) {
     // Others use this machine as well, but not half of the time.
     let mut times = [(); 21].map(|()| {
         let began = Instant::now();
-        let client = through(proxy.address(), &origin.target());
+        let client = connect_through(proxy.address(), &origin.destination());
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         began.elapsed()
@@ -116,7 +116,7 @@ fn stalled_readers(count: usize) {
         let Outcome { received, end, .. } = reader.outcome();
         assert_eq!((received, end), (SENT, End::Proper));
     }
-    proxy.is_back_at_its_base();
+    proxy.assert_resources_released();
     until("warm threads to leave", || {
         let names = proxy.threads();
         names.iter().all(|name| name != "idle").then_some(())

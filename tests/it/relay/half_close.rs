@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{MsgFlags, send};
 
 use crate::support::endpoints::{
-    Origin, finish, noise, read_all, read_exactly, relayed, reset, through, write,
+    Origin, connect_through, random_bytes, read_all, read_exactly, relayed_pair, reset,
+    shutdown_write, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
-use crate::support::syscall_faults::Tampering;
+use crate::support::syscall_faults::SyscallFaults;
 use crate::support::wait::until;
 
 const MEGABYTE: usize = 1 << 20;
@@ -21,15 +22,15 @@ const MEGABYTE: usize = 1 << 20;
 #[test]
 fn r01_the_client_ends_first_and_still_gets_its_answer() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     write(&client, b"question");
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_all(&remote), b"question");
-    let answer = noise(1, MEGABYTE);
+    let answer = random_bytes(1, MEGABYTE);
     thread::scope(|scope| {
         scope.spawn(|| {
             write(&remote, &answer);
-            finish(&remote);
+            shutdown_write(&remote);
         });
         assert!(read_all(&client) == answer);
     });
@@ -39,14 +40,14 @@ fn r01_the_client_ends_first_and_still_gets_its_answer() {
 #[test]
 fn r02_the_remote_ends_first_and_still_gets_the_upload() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
-    finish(&remote);
+    let (client, remote) = relayed_pair(proxy.address());
+    shutdown_write(&remote);
     assert_eq!(read_all(&client), b"");
-    let upload = noise(2, MEGABYTE);
+    let upload = random_bytes(2, MEGABYTE);
     thread::scope(|scope| {
         scope.spawn(|| {
             write(&client, &upload);
-            finish(&client);
+            shutdown_write(&client);
         });
         assert!(read_all(&remote) == upload);
     });
@@ -57,13 +58,13 @@ fn r02_the_remote_ends_first_and_still_gets_the_upload() {
 fn r03_both_end_at_once() {
     let proxy = Proxy::open();
     for round in 0..300 {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         let start = Barrier::new(2);
         let end = |stream: &TcpStream, seed| {
-            let sent = noise(seed, 3000);
+            let sent = random_bytes(seed, 3000);
             start.wait();
             write(stream, &sent);
-            finish(stream);
+            shutdown_write(stream);
             (sent, read_all(stream))
         };
         thread::scope(|scope| {
@@ -79,7 +80,7 @@ fn r03_both_end_at_once() {
 #[test]
 fn r04_half_closed_and_silent_for_too_long() {
     let proxy = Proxy::start(PERMIT_ALL, &["--half-closed-timeout", "500ms", "-v"]);
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     // A whole connection may be silent for longer than that.
     client
         .set_read_timeout(Some(Duration::from_millis(900)))
@@ -90,16 +91,16 @@ fn r04_half_closed_and_silent_for_too_long() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut
     ));
     let began = Instant::now();
-    finish(&client);
+    shutdown_write(&client);
     assert_eq!(read_all(&remote), b"");
     client
-        .set_read_timeout(Some(crate::support::wait::PATIENCE))
+        .set_read_timeout(Some(crate::support::wait::TIMEOUT))
         .unwrap();
     assert_eq!(read_all(&client), b"");
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(450), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    proxy.says("half-closed and silent");
+    proxy.stderr_line("half-closed and silent");
     proxy.finish();
 }
 
@@ -107,14 +108,14 @@ fn r04_half_closed_and_silent_for_too_long() {
 fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
     let proxy = Proxy::open();
     for _ in 0..20 {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         write(&remote, b"half a page");
         assert_eq!(read_exactly(&client, 11), b"half a page");
         reset(remote);
         let error = (&client).read(&mut [0]).expect_err("a reset, no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         reset(client);
         let error = (&remote).read(&mut [0]).expect_err("a reset, no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -127,7 +128,7 @@ fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
 fn r05_s10_a_reset_among_writes_is_not_taken_for_an_end() {
     let proxy = Proxy::open();
     for _ in 0..200 {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         let reading = client.try_clone().unwrap();
         let writing = thread::spawn(move || while (&client).write_all(b"an upload").is_ok() {});
         read_exactly(&remote, 9);
@@ -146,13 +147,13 @@ fn r05_s10_a_reset_among_writes_is_not_taken_for_an_end() {
 fn r05_a_reset_is_not_called_finished() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     for round in 1..=20 {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         if round % 2 == 0 {
             reset(client)
         } else {
             reset(remote)
         }
-        proxy.until_said("ending=\"broken: Connection reset", round);
+        proxy.wait_for_stderr("ending=\"broken: Connection reset", round);
     }
     proxy.finish();
 }
@@ -160,21 +161,21 @@ fn r05_a_reset_is_not_called_finished() {
 #[test]
 fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     // The remote sends more than all buffers hold, and nobody reads it. It must
     // not end its half before it resets, which would be a proper end.
-    let junk = noise(3, MEGABYTE);
+    let junk = random_bytes(3, MEGABYTE);
     remote.set_nonblocking(true).unwrap();
     until("full buffers", || {
         while (&remote).write(&junk).is_ok() {}
         (client.peek(&mut [0; 60_000]).unwrap() == 60_000).then_some(())
     });
-    let before = proxy.holdings();
+    let before = proxy.resources();
     reset(remote);
     // The pump upwards meets the reset, and takes the stuck one along.
     write(&client, b"x");
     until("the session's end", || {
-        (proxy.holdings().threads < before.threads).then_some(())
+        (proxy.resources().threads < before.threads).then_some(())
     });
     drop(client);
     proxy.finish();
@@ -183,7 +184,7 @@ fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
 #[test]
 fn r06_idle_for_too_long_ends_without_a_byte() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "-v"]);
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     write(&client, b"hello");
     assert_eq!(read_exactly(&remote, 5), b"hello");
     let began = Instant::now();
@@ -192,14 +193,14 @@ fn r06_idle_for_too_long_ends_without_a_byte() {
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(400), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    proxy.says("idle for too long");
+    proxy.stderr_line("idle for too long");
     proxy.finish();
 }
 
 #[test]
 fn r07_one_busy_direction_keeps_the_other_alive() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "400ms"]);
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(1500) {
         write(&client, b"tick");
@@ -216,9 +217,9 @@ fn r07_one_busy_direction_keeps_the_other_alive() {
 fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "1s"]);
     let memory = proxy.status("VmRSS");
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     let stuffing = thread::spawn(move || {
-        let junk = noise(4, MEGABYTE);
+        let junk = random_bytes(4, MEGABYTE);
         while (&remote).write_all(&junk).is_ok() {}
     });
     // The other direction still works while this one is stuck.
@@ -237,7 +238,7 @@ fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
 #[test]
 fn r14_a_byte_goes_round_without_delay() {
     let proxy = Proxy::open();
-    let client = through(proxy.address(), &Origin::echo().target());
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     let began = Instant::now();
     let rounds = 500;
     for _ in 0..rounds {
@@ -256,11 +257,11 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
     let proxy = Proxy::open();
     // As much as the buffers on the way hold, so that the remote can be done
     // with it before the client reads a byte.
-    let answer = noise(7, 300_000);
+    let answer = random_bytes(7, 300_000);
     for _ in 0..10 {
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         write(&remote, &answer);
-        finish(&remote);
+        shutdown_write(&remote);
         // Everything has arrived at the proxy, the end included.
         until("the remote's last byte", || {
             (state(&remote) == FIN_WAIT2).then_some(())
@@ -272,7 +273,7 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
             write(&client, b"who wants this?");
             thread::park_timeout(Duration::from_millis(1));
         }
-        finish(&client);
+        shutdown_write(&client);
         assert!(read_all(&client) == answer);
     }
     proxy.finish();
@@ -282,13 +283,13 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
 #[test]
 fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
     let proxy = Proxy::open();
-    let answer = noise(9, 3 * MEGABYTE);
-    let (client, remote) = relayed(proxy.address());
+    let answer = random_bytes(9, 3 * MEGABYTE);
+    let (client, remote) = relayed_pair(proxy.address());
     let answering = thread::spawn({
         let answer = answer.clone();
         move || {
             write(&remote, &answer);
-            finish(&remote);
+            shutdown_write(&remote);
             until("the remote's last byte", || {
                 (state(&remote) == FIN_WAIT2).then_some(())
             });
@@ -324,17 +325,17 @@ fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
 #[test]
 fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let (client, remote) = relayed(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
     let sending = thread::spawn(move || {
         let mut sent = 0;
-        let junk = noise(8, 10_000);
+        let junk = random_bytes(8, 10_000);
         while (&remote).write_all(&junk).is_ok() {
             sent += junk.len();
         }
         sent
     });
     read_exactly(&client, 100_000);
-    finish(&client);
+    shutdown_write(&client);
     // More than all buffers hold: the server has begun to write anew since the
     // end came. (An end and a reset within one splice(2) look like a reset.)
     read_exactly(&client, 16 * MEGABYTE);
@@ -345,7 +346,7 @@ fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     assert!(sent < 64 * MEGABYTE, "{sent}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
-    proxy.says("broken: Broken pipe");
+    proxy.stderr_line("broken: Broken pipe");
     proxy.finish();
 }
 
@@ -379,16 +380,16 @@ fn l06_a_hundred_clients_at_once() {
     let start = Arc::new(Barrier::new(100));
     let clients: Vec<_> = (0..100)
         .map(|number| {
-            let (address, target) = (proxy.address(), origin.target());
+            let (address, target) = (proxy.address(), origin.destination());
             let start = Arc::clone(&start);
             thread::spawn(move || {
-                let client = through(address, &target);
-                let bytes = noise(number, 2 * MEGABYTE);
+                let client = connect_through(address, &target);
+                let bytes = random_bytes(number, 2 * MEGABYTE);
                 start.wait();
                 thread::scope(|scope| {
                     scope.spawn(|| {
                         write(&client, &bytes);
-                        finish(&client);
+                        shutdown_write(&client);
                     });
                     assert!(read_all(&client) == bytes, "client {number}");
                 });
@@ -398,7 +399,7 @@ fn l06_a_hundred_clients_at_once() {
     for client in clients {
         client.join().expect("every byte right");
     }
-    assert_eq!(proxy.blocks(100).len(), 100);
+    assert_eq!(proxy.screen_messages(100).len(), 100);
     proxy.finish();
 }
 
@@ -407,27 +408,27 @@ fn l06_a_hundred_clients_at_once() {
 #[test]
 fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
-    proxy.until_thread("s1-down");
-    let at_rest = proxy.holdings().descriptors;
-    let data = noise(7, 20 * MEGABYTE);
+    let (client, remote) = relayed_pair(proxy.address());
+    proxy.wait_for_thread("s1-down");
+    let at_rest = proxy.resources().descriptors;
+    let data = random_bytes(7, 20 * MEGABYTE);
     let sending = thread::spawn({
         let (remote, data) = (remote.try_clone().unwrap(), data.clone());
         move || write(&remote, &data)
     });
     // Nobody reads yet, so it stays in the middle of it.
     until("a pipe", || {
-        (proxy.holdings().descriptors > at_rest).then_some(())
+        (proxy.resources().descriptors > at_rest).then_some(())
     });
     assert!(read_exactly(&client, data.len()) == data);
     sending.join().unwrap();
     until("no pipe", || {
-        (proxy.holdings().descriptors == at_rest).then_some(())
+        (proxy.resources().descriptors == at_rest).then_some(())
     });
     // And again, in the other direction, up to the very end.
     let receiving = thread::spawn(move || read_all(&remote));
     write(&client, &data);
-    finish(&client);
+    shutdown_write(&client);
     assert!(receiving.join().unwrap() == data);
     drop(client);
     proxy.finish();
@@ -438,15 +439,15 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
 #[test]
 fn r15_r25_an_urgent_byte_amid_bulk_ends_nothing() {
     let proxy = Proxy::open();
-    let (client, remote) = relayed(proxy.address());
-    let data = noise(8, 20 * MEGABYTE);
+    let (client, remote) = relayed_pair(proxy.address());
+    let data = random_bytes(8, 20 * MEGABYTE);
     let (before, behind) = data.split_at(8 * MEGABYTE);
     thread::scope(|scope| {
         scope.spawn(|| {
             write(&client, before);
             send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("sent");
             write(&client, behind);
-            finish(&client);
+            shutdown_write(&client);
         });
         assert!(read_all(&remote) == data);
     });
@@ -463,19 +464,19 @@ fn r22_without_pipes_or_splice_bulk_is_copied() {
         "splice:error=EPERM",
     ] {
         let proxy = Proxy::open();
-        let Some(tampering) = Tampering::with(&proxy, injection) else {
+        let Some(syscall_faults) = SyscallFaults::with(&proxy, injection) else {
             return proxy.finish();
         };
-        let (client, remote) = relayed(proxy.address());
-        let data = noise(22, 8 * MEGABYTE);
+        let (client, remote) = relayed_pair(proxy.address());
+        let data = random_bytes(22, 8 * MEGABYTE);
         thread::scope(|scope| {
             scope.spawn(|| {
                 write(&remote, &data);
-                finish(&remote);
+                shutdown_write(&remote);
             });
             assert!(read_all(&client) == data, "{injection}");
         });
-        drop((client, remote, tampering));
+        drop((client, remote, syscall_faults));
         proxy.finish();
     }
 }
@@ -486,8 +487,11 @@ fn r22_more_in_bulk_than_there_are_pipes() {
     const SESSIONS: u64 = 24;
     let proxy = Proxy::open();
     let both_ways = |seed| {
-        let (client, remote) = relayed(proxy.address());
-        let (up, down) = (noise(seed, 3 * MEGABYTE), noise(seed + 100, 3 * MEGABYTE));
+        let (client, remote) = relayed_pair(proxy.address());
+        let (up, down) = (
+            random_bytes(seed, 3 * MEGABYTE),
+            random_bytes(seed + 100, 3 * MEGABYTE),
+        );
         thread::scope(|scope| {
             scope.spawn(|| write(&client, &up));
             scope.spawn(|| write(&remote, &down));

@@ -10,8 +10,10 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use threadsocks::client;
 
-use crate::support::endpoints::{Origin, finish, patient, read_all, read_exactly, relayed, write};
-use crate::support::netns::alone;
+use crate::support::endpoints::{
+    Origin, read_all, read_exactly, relayed_pair, shutdown_write, with_timeout, write,
+};
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
@@ -31,9 +33,9 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
         ("--grace", "300ms", false, "the server stopped"),
     ] {
         let mut proxy = Proxy::start(PERMIT_ALL, &[option, limit, "-v"]);
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         if half_closes {
-            finish(&client);
+            shutdown_write(&client);
         }
         let sending = thread::spawn(move || {
             let _ = (&remote).write_all(&vec![b'x'; ALL]);
@@ -45,7 +47,7 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
         if option == "--grace" {
             proxy.signal(Signal::SIGTERM);
         }
-        let line = proxy.says("ending=");
+        let line = proxy.stderr_line("ending=");
         assert!(line.contains(ending), "{line}");
         let mut got = Vec::new();
         let error = (&client).read_to_end(&mut got).expect_err("no proper end");
@@ -64,7 +66,7 @@ fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
     for signals in [1, 2] {
         let grace = ["0s", "1m"][signals - 1];
         let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", grace]);
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         let sending = thread::spawn(move || {
             while (&remote).write_all(b"a line now and then\n").is_ok() {
                 thread::park_timeout(Duration::from_millis(5));
@@ -73,7 +75,7 @@ fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
         read_exactly(&client, 200);
         for _ in 0..signals {
             proxy.signal(Signal::SIGTERM);
-            proxy.says("stopping");
+            proxy.stderr_line("stopping");
         }
         let error = (&client).read_to_end(&mut Vec::new()).expect_err("no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -111,7 +113,7 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
             "-v",
         ];
         let mut proxy = Proxy::start(PERMIT_ALL, &options);
-        let endless = Origin::serving(|stream| {
+        let endless = Origin::start(|stream| {
             let much = vec![7; 1 << 20];
             while (&stream).write_all(&much).is_ok() {}
         });
@@ -119,7 +121,7 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
             .map(|_| {
                 let client = dial_with_little_room(proxy.address());
                 let client =
-                    client::socks4::connect(client, &endless.target(), b"").expect("granted");
+                    client::socks4::connect(client, &endless.destination(), b"").expect("granted");
                 thread::spawn(move || reads_slowly(&client))
             })
             .collect();
@@ -130,7 +132,7 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
             true => proxy.signal(Signal::SIGTERM),
             false => fs::write(proxy.config(), "deny - -\n").unwrap(),
         }
-        proxy.until_said("ending=", READERS);
+        proxy.wait_for_stderr("ending=", READERS);
         assert!(
             began.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -147,22 +149,22 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
 /// Nor is such a reader idle, however little the system can hold for it.
 #[test]
 fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
-    alone(|network| {
+    in_own_network(|network| {
         network.set("tcp_wmem", "4096 16384 131072");
         let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "2s", "-v"]);
-        let endless = Origin::serving(|stream| {
+        let endless = Origin::start(|stream| {
             let much = vec![7; 1 << 20];
             while (&stream).write_all(&much).is_ok() {}
         });
         let client = dial_with_little_room(proxy.address());
-        let client = client::socks4::connect(client, &endless.target(), b"").expect("granted");
+        let client = client::socks4::connect(client, &endless.destination(), b"").expect("granted");
         let began = Instant::now();
         let mut buffer = [0; 4096];
         while began.elapsed() < Duration::from_secs(8) {
             (&client).read_exact(&mut buffer).expect("more of it");
             thread::park_timeout(Duration::from_millis(50));
         }
-        assert!(!proxy.said().iter().any(|it| it.contains("ending=")));
+        assert!(!proxy.stderr_lines().iter().any(|it| it.contains("ending=")));
         drop(client);
         proxy.finish();
     });
@@ -172,7 +174,7 @@ fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
 fn dial_with_little_room(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("a connection");
     setsockopt(&client, sockopt::RcvBuf, &(32 << 10)).expect("set");
-    patient(client)
+    with_timeout(client)
 }
 
 /// Whoever breathes between two messages is not at rest, even if a round of the
@@ -184,7 +186,7 @@ fn r26_breathing_is_no_rest() {
     let mut proxy = Proxy::start(PERMIT_ALL, &options);
     let talking: Vec<_> = (0..20)
         .map(|number| {
-            let (client, remote) = relayed(proxy.address());
+            let (client, remote) = relayed_pair(proxy.address());
             thread::spawn(move || {
                 while (&remote).write_all(b"a line now and then\n").is_ok() {
                     thread::park_timeout(Duration::from_millis(80 + number));
@@ -214,7 +216,7 @@ fn r26_a_session_at_rest_ends_in_an_end() {
         let rounds = ["--half-closed-timeout", "1s"];
         let options = [&rounds[..], &[option, limit, "-v"]].concat();
         let mut proxy = Proxy::start(PERMIT_ALL, &options);
-        let (client, remote) = relayed(proxy.address());
+        let (client, remote) = relayed_pair(proxy.address());
         write(&client, b"all of it");
         write(&remote, b"and back");
         assert_eq!(read_exactly(&remote, 9), b"all of it");
@@ -223,7 +225,7 @@ fn r26_a_session_at_rest_ends_in_an_end() {
         thread::park_timeout(Duration::from_millis(2500));
         for _ in 0..signals {
             proxy.signal(Signal::SIGTERM);
-            proxy.says("stopping");
+            proxy.stderr_line("stopping");
         }
         assert_eq!(read_all(&client), b"");
         assert_eq!(read_all(&remote), b"");

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use threadsocks::client;
 use threadsocks::protocol::Command::{self, Associate, Bind, Connect};
 
-use crate::support::endpoints::{Origin, accept, at, dial, read_exactly, request, through, write};
+use crate::support::endpoints::{
+    Origin, accept, by_address, connect_through, dial, read_exactly, request, write,
+};
 use crate::support::faulty_link::{Fault, Toward, network};
 use crate::support::proxy::{PERMIT_ALL, Proxy};
-use crate::support::random::{self, Dice};
-use crate::support::scripted_peer::{End, MEGABYTE, Manner, Outcome, Peer, exchange};
+use crate::support::random::{self, Rng};
+use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
 
 /// The direction that has the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +65,12 @@ impl Case {
                 let directions = (Toward::Destination, Toward::Dialler);
                 let remote = self.reach(Place::Remote, remote, directions, fault);
                 let client =
-                    client::socks4::connect(client, &at(remote), b"test").expect("granted");
+                    client::socks4::connect(client, &by_address(remote), b"test").expect("granted");
                 (client, accept(&listener))
             }
             Bind => {
-                let binding =
-                    client::socks4::bind(client, &at(EXPECTED), b"test").expect("listening");
+                let binding = client::socks4::bind(client, &by_address(EXPECTED), b"test")
+                    .expect("listening");
                 let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, binding.address.port()));
                 // It is the remote that dials.
                 let directions = (Toward::Dialler, Toward::Destination);
@@ -99,7 +101,7 @@ impl Case {
     fn handshake(self) -> u64 {
         match (self.place, self.way, self.command) {
             (Place::Remote, ..) => 0,
-            (_, Way::Up, command) => request(command, &at(EXPECTED), b"test").len() as u64,
+            (_, Way::Up, command) => request(command, &by_address(EXPECTED), b"test").len() as u64,
             (_, Way::Down, Connect) => 8,
             (_, Way::Down, Bind) => 16,
             (_, Way::Down, Associate) => unreachable!("no stream"),
@@ -129,8 +131,8 @@ fn each(
         let fault = fault(case.seed);
         let client = dial(case.door(proxy.address(), fault));
         let (client, remote) = case.open(client, fault);
-        let client = Peer::client(client, exchange(count, Manner::Steady));
-        let remote = Peer::remote(remote, exchange(count, Manner::Steady));
+        let client = Peer::client(client, exchange(count, Pacing::Steady));
+        let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
         let (client, remote) = (client.outcome(), remote.outcome());
         check(case, client, remote, began.elapsed());
     };
@@ -149,8 +151,8 @@ fn each(
             }
         }
     });
-    proxy.is_back_at_its_base();
-    let client = through(proxy.address(), &Origin::echo().target());
+    proxy.assert_resources_released();
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
     write(&client, b"the next");
     assert_eq!(read_exactly(&client, 8), b"the next");
     drop(client);
@@ -175,7 +177,7 @@ fn keeps(count: u64, fault: Fault, least: Duration) {
 const SENT: u64 = 6 * MEGABYTE;
 
 fn amid(seed: u64) -> u64 {
-    MEGABYTE + Dice::new(seed).below(3 * MEGABYTE)
+    MEGABYTE + Rng::new(seed).below(3 * MEGABYTE)
 }
 
 #[test]

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use threadsocks::protocol::{Command, Destination};
 
 use crate::support::endpoints::{
-    Origin, dial_from, named, read_exactly, request, reset, through, write,
+    Origin, by_name, connect_through, dial_from, read_exactly, request, reset, write,
 };
 use crate::support::proxy::{Proxy, Setup};
-use crate::support::random::{self, Dice};
+use crate::support::random::{self, Rng};
 
 /// Threads that drive all of them, each its share in turn.
 const DRIVERS: usize = 20;
@@ -42,62 +42,62 @@ struct Noise {
 
 impl Noise {
     /// So many clients, one after the other, until it is over.
-    fn drive(&self, clients: usize, number: usize, mut dice: Dice) {
+    fn drive(&self, clients: usize, number: usize, mut rng: Rng) {
         let from = Ipv4Addr::new(127, 0, 1, number as u8 + 1);
-        let begin = |dice: &mut Dice| self.begin((from, 0).into(), dice);
-        let mut held: Vec<TcpStream> = (0..clients).map(|_| begin(&mut dice)).collect();
+        let begin = |rng: &mut Rng| self.begin((from, 0).into(), rng);
+        let mut held: Vec<TcpStream> = (0..clients).map(|_| begin(&mut rng)).collect();
         while !self.is_over.load(Ordering::Relaxed) {
-            thread::sleep(dice.up_to(2 * PAUSE));
-            let stream = held.swap_remove(dice.below(clients as u64) as usize);
-            let stays = self.go_on(stream, &mut dice);
-            held.push(stays.unwrap_or_else(|| begin(&mut dice)));
+            thread::sleep(rng.duration_up_to(2 * PAUSE));
+            let stream = held.swap_remove(rng.below(clients as u64) as usize);
+            let stays = self.go_on(stream, &mut rng);
+            held.push(stays.unwrap_or_else(|| begin(&mut rng)));
         }
     }
 
-    fn begin(&self, from: SocketAddr, dice: &mut Dice) -> TcpStream {
+    fn begin(&self, from: SocketAddr, rng: &mut Rng) -> TcpStream {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let stream = dial_from(from, self.proxy);
         stream.set_nonblocking(true).unwrap();
-        let _ = (&stream).write(&self.nonsense(dice));
+        let _ = (&stream).write(&self.nonsense(rng));
         stream
     }
 
     /// More nonsense, a half-close, a reset or an end.
-    fn go_on(&self, stream: TcpStream, dice: &mut Dice) -> Option<TcpStream> {
+    fn go_on(&self, stream: TcpStream, rng: &mut Rng) -> Option<TcpStream> {
         let _ = (&stream).read(&mut [0; 4096]);
-        match dice.below(10) {
+        match rng.below(10) {
             0 | 1 => {
                 reset(stream);
                 return None;
             }
             2 | 3 => return None,
             4 => drop(stream.shutdown(Shutdown::Write)),
-            _ => drop((&stream).write(&self.nonsense(dice))),
+            _ => drop((&stream).write(&self.nonsense(rng))),
         }
         Some(stream)
     }
 
     /// What may be a request, a part of one, one with a mistake, or anything.
-    fn nonsense(&self, dice: &mut Dice) -> Vec<u8> {
-        let command = [Command::Connect, Command::Bind][dice.below(2) as usize];
-        let local = named("localhost", self.target.port);
-        let target = [&self.target, &local][dice.below(2) as usize];
+    fn nonsense(&self, rng: &mut Rng) -> Vec<u8> {
+        let command = [Command::Connect, Command::Bind][rng.below(2) as usize];
+        let local = by_name("localhost", self.target.port);
+        let target = [&self.target, &local][rng.below(2) as usize];
         let mut bytes = request(command, target, b"noise");
-        match dice.below(6) {
+        match rng.below(6) {
             0 => {}
-            1 => bytes.truncate(dice.below(bytes.len() as u64) as usize),
+            1 => bytes.truncate(rng.below(bytes.len() as u64) as usize),
             2 => {
                 // Any but the name: nobody shall be asked for a wrong one.
-                let place = dice.below(8 + 5) as usize;
-                bytes[place] ^= 1 << dice.below(8);
+                let place = rng.below(8 + 5) as usize;
+                bytes[place] ^= 1 << rng.below(8);
             }
             3 => {
-                let junk = dice.below(700) as usize;
-                bytes.extend(dice.bytes(junk));
+                let junk = rng.below(700) as usize;
+                bytes.extend(rng.bytes(junk));
             }
             _ => {
-                let count = 1 + dice.below(2000) as usize;
-                bytes = dice.bytes(count);
+                let count = 1 + rng.below(2000) as usize;
+                bytes = rng.bytes(count);
             }
         }
         bytes
@@ -110,7 +110,7 @@ fn wait_times(proxy: SocketAddr, target: &Destination, is_over: &AtomicBool) -> 
     let mut times = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let client = through(proxy, target);
+        let client = connect_through(proxy, target);
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         drop(client);
@@ -135,16 +135,16 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
     let pid = proxy.pid();
     let noise = Noise {
         proxy: proxy.address(),
-        target: origin.target(),
+        target: origin.destination(),
         is_over: AtomicBool::new(false),
         connections: AtomicU64::new(0),
     };
     let seed = random::seed();
     let (mut times, warm, last) = thread::scope(|scope| {
         for number in 0..DRIVERS {
-            let dice = Dice::new(seed + number as u64);
+            let rng = Rng::new(seed + number as u64);
             let noise = &noise;
-            scope.spawn(move || noise.drive(clients / DRIVERS, number, dice));
+            scope.spawn(move || noise.drive(clients / DRIVERS, number, rng));
         }
         let times = scope.spawn(|| wait_times(proxy.address(), &noise.target, &noise.is_over));
         thread::sleep(lasts / 6);
@@ -170,7 +170,11 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
     assert!(last.0 < flat, "{last:?} after {warm:?}");
     assert_eq!(proxy.pid(), pid);
     let panics = |line: &String| line.contains("panic");
-    assert!(!proxy.said().iter().any(panics), "{:#?}", proxy.said());
+    assert!(
+        !proxy.stderr_lines().iter().any(panics),
+        "{:#?}",
+        proxy.stderr_lines()
+    );
     proxy.finish();
 }
 

@@ -23,16 +23,16 @@ use threadsocks::protocol::{Command, Destination};
 
 use crate::stress::faulty_networks::{Case, Place, Way};
 use crate::support::endpoints::{
-    CLOSED, Origin, accept, at, dial, dial_from, finish, named, read_all, read_exactly, request,
-    reset, write,
+    CLOSED, Origin, accept, by_address, by_name, dial, dial_from, read_all, read_exactly, request,
+    reset, shutdown_write, write,
 };
 use crate::support::faulty_link::Fault;
 use crate::support::plot::{self, Curve};
-use crate::support::proxy::{Block, Proxy, Setup, parse_screen};
-use crate::support::random::{self, Dice};
+use crate::support::proxy::{Proxy, ScreenMessage, Setup, parse_screen};
+use crate::support::random::{self, Rng};
 use crate::support::scripted_peer::Step::{HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send};
-use crate::support::scripted_peer::{End, MEGABYTE, Manner, Outcome, Peer, exchange};
-use crate::support::wait::PATIENCE;
+use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
+use crate::support::wait::TIMEOUT;
 use crate::support::wait::until;
 
 /// Clients come from these addresses of loopback, lest ports run out.
@@ -50,13 +50,13 @@ const RULES: &str = "deny - - - 127.9.\npermit - 127.\n";
 
 const ACCEPTED: &str = "CONNECT Accept";
 
-type Visit = fn(&Soak, &mut Dice);
+type Visit = fn(&Soak, &mut Rng);
 
 /// One visit after the other: how many at a time, how long each of them pauses
 /// in between, in milliseconds, and what it does.
 const VISITORS: [(usize, u64, Visit); 13] = [
-    (6, 30, by_address),
-    (3, 40, by_name),
+    (6, 30, connect_by_address),
+    (3, 40, connect_by_name),
     (2, 60, refused),
     (2, 60, malformed),
     (2, 60, bind_met),
@@ -97,9 +97,9 @@ impl Soak {
     }
 
     /// A session with both ends in hand: the client's, the remote's.
-    fn relayed(&self) -> (TcpStream, TcpStream) {
+    fn relayed_pair(&self) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
-        let client = self.connect(&at(listener.local_addr().unwrap()));
+        let client = self.connect(&by_address(listener.local_addr().unwrap()));
         (client, accept(&listener))
     }
 
@@ -107,7 +107,7 @@ impl Soak {
     fn bind(&self, in_the_end: &str) -> (Binding<TcpStream>, SocketAddr) {
         let client = self.dial();
         self.ledger.expects(&client, in_the_end);
-        let expected = at((LOCALHOST, 21).into());
+        let expected = by_address((LOCALHOST, 21).into());
         let binding = client::socks4::bind(client, &expected, b"").expect("listening");
         let listener = (LOCALHOST, binding.address.port()).into();
         (binding, listener)
@@ -140,7 +140,7 @@ impl Ledger {
         self.count(client.local_addr().unwrap(), answer.to_owned(), 1);
     }
 
-    fn shows(&self, block: &Block) {
+    fn shows(&self, block: &ScreenMessage) {
         self.shown.fetch_add(1, Ordering::Relaxed);
         if block.source.ip() == HASTY {
             self.hasty.fetch_add(1, Ordering::Relaxed);
@@ -174,7 +174,7 @@ impl Ledger {
 
     /// Waits until every request has its message.
     fn until_settled(&self) {
-        let deadline = Deadline::after(PATIENCE);
+        let deadline = Deadline::after(TIMEOUT);
         while !self.open.lock().unwrap().is_empty() {
             let open = self.open.lock().unwrap();
             assert!(!deadline.is_over(), "too few (1), too many (-1): {open:?}");
@@ -185,18 +185,18 @@ impl Ledger {
 }
 
 /// A few bytes go round.
-fn talk(client: &TcpStream, dice: &mut Dice) {
-    let count = 1 + dice.below(3000) as usize;
-    let bytes = dice.bytes(count);
+fn talk(client: &TcpStream, rng: &mut Rng) {
+    let count = 1 + rng.below(3000) as usize;
+    let bytes = rng.bytes(count);
     write(client, &bytes);
     assert!(read_exactly(client, bytes.len()) == bytes);
 }
 
 /// Takes leave, in one of three ways.
-fn leave(client: TcpStream, dice: &mut Dice) {
-    match dice.below(3) {
+fn leave(client: TcpStream, rng: &mut Rng) {
+    match rng.below(3) {
         0 => {
-            finish(&client);
+            shutdown_write(&client);
             assert_eq!(read_all(&client), b"");
         }
         1 => reset(client),
@@ -204,24 +204,24 @@ fn leave(client: TcpStream, dice: &mut Dice) {
     }
 }
 
-fn by_address(soak: &Soak, dice: &mut Dice) {
+fn connect_by_address(soak: &Soak, rng: &mut Rng) {
     let client = soak.connect(&soak.echo);
-    talk(&client, dice);
-    leave(client, dice);
+    talk(&client, rng);
+    leave(client, rng);
 }
 
-fn by_name(soak: &Soak, dice: &mut Dice) {
-    let client = soak.connect(&named("localhost", soak.echo.port));
-    talk(&client, dice);
-    leave(client, dice);
+fn connect_by_name(soak: &Soak, rng: &mut Rng) {
+    let client = soak.connect(&by_name("localhost", soak.echo.port));
+    talk(&client, rng);
+    leave(client, rng);
 }
 
-fn refused(soak: &Soak, dice: &mut Dice) {
-    let (command, target) = match dice.below(4) {
-        0 => (Command::Connect, at(CLOSED.into())),
-        1 => (Command::Connect, at((DENIED, 80).into())),
-        2 => (Command::Connect, named("localhost", CLOSED.port())),
-        _ => (Command::Bind, at((DENIED, 21).into())),
+fn refused(soak: &Soak, rng: &mut Rng) {
+    let (command, target) = match rng.below(4) {
+        0 => (Command::Connect, by_address(CLOSED.into())),
+        1 => (Command::Connect, by_address((DENIED, 80).into())),
+        2 => (Command::Connect, by_name("localhost", CLOSED.port())),
+        _ => (Command::Bind, by_address((DENIED, 21).into())),
     };
     let client = soak.dial();
     soak.ledger.expects(&client, &format!("{command} Reject"));
@@ -230,11 +230,11 @@ fn refused(soak: &Soak, dice: &mut Dice) {
 }
 
 /// No message is due to what is no request.
-fn malformed(soak: &Soak, dice: &mut Dice) {
+fn malformed(soak: &Soak, rng: &mut Rng) {
     let whole = request(Command::Connect, &soak.echo, b"soak");
     let long = [&whole[..8], &[b'u'; 600]].concat();
-    let cut = dice.below(whole.len() as u64) as usize;
-    let bytes: &[u8] = match dice.below(6) {
+    let cut = rng.below(whole.len() as u64) as usize;
+    let bytes: &[u8] = match rng.below(6) {
         0 => b"GET http://localhost/ HTTP/1.1\r\n\r\n",
         1 => b"\x05\x01\x00",
         2 => b"\x04\x09\x00\x50\x7f\x00\x00\x01soak\x00",
@@ -243,7 +243,7 @@ fn malformed(soak: &Soak, dice: &mut Dice) {
     };
     let client = soak.dial();
     write(&client, bytes);
-    if dice.below(3) == 0 {
+    if rng.below(3) == 0 {
         return reset(client);
     }
     // The server may have left before us.
@@ -254,19 +254,19 @@ fn malformed(soak: &Soak, dice: &mut Dice) {
     assert!(answer.len() <= 12, "{answer:?}");
 }
 
-fn bind_met(soak: &Soak, dice: &mut Dice) {
+fn bind_met(soak: &Soak, rng: &mut Rng) {
     let (binding, listener) = soak.bind("BIND Accept");
-    let count = dice.below(20_000);
-    let peer = Peer::remote(dial(listener), exchange(count, Manner::Steady));
+    let count = rng.below(20_000);
+    let peer = Peer::remote(dial(listener), exchange(count, Pacing::Steady));
     let (client, _) = binding.wait().expect("granted");
-    let client = Peer::client(client, exchange(count, Manner::Steady));
+    let client = Peer::client(client, exchange(count, Pacing::Steady));
     assert_eq!(client.outcome(), Outcome::whole(count));
     assert_eq!(peer.outcome(), Outcome::whole(count));
 }
 
-fn bind_unmet(soak: &Soak, dice: &mut Dice) {
+fn bind_unmet(soak: &Soak, rng: &mut Rng) {
     let (binding, listener) = soak.bind("BIND Reject");
-    match dice.below(3) {
+    match rng.below(3) {
         // The client does not wait.
         0 => return,
         // A stranger comes.
@@ -277,24 +277,24 @@ fn bind_unmet(soak: &Soak, dice: &mut Dice) {
     binding.wait().expect_err("nobody it expects");
 }
 
-fn bulk(soak: &Soak, dice: &mut Dice) {
-    let count = MEGABYTE + dice.below(3 * MEGABYTE);
-    let manners = [Manner::Steady, Manner::Choppy, Manner::Stalling(count / 2)];
-    let manner = manners[dice.below(3) as usize];
-    let (client, remote) = soak.relayed();
-    let client = Peer::client(client, exchange(count, manner));
-    let remote = Peer::remote(remote, exchange(count, Manner::Steady));
+fn bulk(soak: &Soak, rng: &mut Rng) {
+    let count = MEGABYTE + rng.below(3 * MEGABYTE);
+    let manners = [Pacing::Steady, Pacing::Choppy, Pacing::Stalling(count / 2)];
+    let pacing = manners[rng.below(3) as usize];
+    let (client, remote) = soak.relayed_pair();
+    let client = Peer::client(client, exchange(count, pacing));
+    let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
     assert_eq!(client.outcome(), Outcome::whole(count));
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
 /// There and back, one at a time: nothing is lost on the way.
-fn datagrams(soak: &Soak, dice: &mut Dice) {
+fn datagrams(soak: &Soak, rng: &mut Rng) {
     let control = soak.dial();
     soak.ledger.expects(&control, "UDP ASSOCIATE Accept");
     let socket_on = |ip| {
         let socket = UdpSocket::bind((ip, 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket
     };
     let client = socket_on(control.local_addr().unwrap().ip());
@@ -303,78 +303,78 @@ fn datagrams(soak: &Soak, dice: &mut Dice) {
     let reached = soak.proxy.ip();
     let association = client::socks5::associate(control, None, reached, here).expect("granted");
     let mut buffer = vec![0; 65_536];
-    for _ in 0..dice.below(20) {
-        let target = match dice.below(2) {
-            0 => at(there),
-            _ => named("localhost", there.port()),
+    for _ in 0..rng.below(20) {
+        let target = match rng.below(2) {
+            0 => by_address(there),
+            _ => by_name("localhost", there.port()),
         };
-        let size = dice.below(9000) as usize;
-        let data = dice.bytes(size);
+        let size = rng.below(9000) as usize;
+        let data = rng.bytes(size);
         association.send(&client, &data, &target).expect("sent");
         let (count, relay) = origin.recv_from(&mut buffer).expect("relayed");
         assert!(buffer[..count] == data);
         origin.send_to(&data, relay).unwrap();
         let (from, back) = association.receive(&client, &mut buffer).expect("back");
-        assert_eq!(from, at(there));
+        assert_eq!(from, by_address(there));
         assert!(back == data);
     }
 }
 
 /// One end says all it has to say before the other one begins.
-fn half_closed(soak: &Soak, dice: &mut Dice) {
-    let count = dice.below(200_000);
-    let all = ReceiveAll(Manner::Steady);
-    let speaks = Send(count, Manner::Steady);
+fn half_closed(soak: &Soak, rng: &mut Rng) {
+    let count = rng.below(200_000);
+    let all = ReceiveAll(Pacing::Steady);
+    let speaks = Send(count, Pacing::Steady);
     let first = vec![speaks.clone(), HalfClose, all.clone()];
     let second = vec![all, speaks, HalfClose];
-    let (up, down) = match dice.below(2) {
+    let (up, down) = match rng.below(2) {
         0 => (first, second),
         _ => (second, first),
     };
-    let (client, remote) = soak.relayed();
+    let (client, remote) = soak.relayed_pair();
     let (client, remote) = (Peer::client(client, up), Peer::remote(remote, down));
     assert_eq!(client.outcome(), Outcome::whole(count));
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
-fn idle(soak: &Soak, dice: &mut Dice) {
+fn idle(soak: &Soak, rng: &mut Rng) {
     let client = soak.connect(&soak.echo);
-    talk(&client, dice);
-    soak.sleep(dice.up_to(Duration::from_secs(12)));
-    talk(&client, dice);
-    leave(client, dice);
+    talk(&client, rng);
+    soak.sleep(rng.duration_up_to(Duration::from_secs(12)));
+    talk(&client, rng);
+    leave(client, rng);
 }
 
 /// A request byte by byte, and an answer in sips.
-fn slow(soak: &Soak, dice: &mut Dice) {
+fn slow(soak: &Soak, rng: &mut Rng) {
     let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
-    let target = at(listener.local_addr().unwrap());
+    let target = by_address(listener.local_addr().unwrap());
     let client = soak.dial();
     soak.ledger.expects(&client, ACCEPTED);
     for byte in request(Command::Connect, &target, b"soak") {
         write(&client, &[byte]);
-        thread::sleep(dice.up_to(Duration::from_millis(10)));
+        thread::sleep(rng.duration_up_to(Duration::from_millis(10)));
     }
     assert_eq!(read_exactly(&client, 8)[..2], [0, 90]);
-    let count = dice.below(MEGABYTE);
-    let remote = Peer::remote(accept(&listener), exchange(count, Manner::Steady));
-    let client = Peer::client(client, exchange(count, Manner::Stalling(count / 4 + 1)));
+    let count = rng.below(MEGABYTE);
+    let remote = Peer::remote(accept(&listener), exchange(count, Pacing::Steady));
+    let client = Peer::client(client, exchange(count, Pacing::Stalling(count / 4 + 1)));
     assert_eq!(client.outcome(), Outcome::whole(count));
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
 /// A reset amid a transfer is none but a reset. And one amid a request.
-fn broken(soak: &Soak, dice: &mut Dice) {
-    let place = dice.below(2 * MEGABYTE);
-    let steady = Manner::Steady;
+fn broken(soak: &Soak, rng: &mut Rng) {
+    let place = rng.below(2 * MEGABYTE);
+    let steady = Pacing::Steady;
     let breaks = vec![
         Meanwhile(vec![Send(place / 2, steady)]),
         Receive(place, steady),
         Reset,
     ];
     let goes_on = vec![Meanwhile(vec![Send(u64::MAX, steady)]), ReceiveAll(steady)];
-    let (client, remote) = soak.relayed();
-    let (breaker, other) = match dice.below(2) {
+    let (client, remote) = soak.relayed_pair();
+    let (breaker, other) = match rng.below(2) {
         0 => (Peer::client(client, breaks), Peer::remote(remote, goes_on)),
         _ => (Peer::remote(remote, breaks), Peer::client(client, goes_on)),
     };
@@ -385,16 +385,16 @@ fn broken(soak: &Soak, dice: &mut Dice) {
     soak.hasty.fetch_add(1, Ordering::Relaxed);
     let client = dial_from((HASTY, 0).into(), soak.proxy);
     write(&client, &request(Command::Connect, &soak.echo, b"soak"));
-    thread::sleep(dice.up_to(Duration::from_micros(500)));
+    thread::sleep(rng.duration_up_to(Duration::from_micros(500)));
     reset(client);
 }
 
 /// A network that misbehaves is between the server and the remote.
-fn faulty(soak: &Soak, dice: &mut Dice) {
-    let count = 50_000 + dice.below(200_000);
-    let late = dice.up_to(Duration::from_millis(100));
-    let place = dice.below(count);
-    let fault = match dice.below(8) {
+fn faulty(soak: &Soak, rng: &mut Rng) {
+    let count = 50_000 + rng.below(200_000);
+    let late = rng.duration_up_to(Duration::from_millis(100));
+    let place = rng.below(count);
+    let fault = match rng.below(8) {
         0 => Fault::Latency(late),
         1 => Fault::Bandwidth(MEGABYTE),
         2 => Fault::SlowClose(late),
@@ -409,17 +409,17 @@ fn faulty(soak: &Soak, dice: &mut Dice) {
         _ => count,
     };
     let case = Case {
-        command: [Command::Connect, Command::Bind][dice.below(2) as usize],
-        way: [Way::Up, Way::Down][dice.below(2) as usize],
+        command: [Command::Connect, Command::Bind][rng.below(2) as usize],
+        way: [Way::Up, Way::Down][rng.below(2) as usize],
         place: Place::Remote,
-        seed: dice.roll(),
+        seed: rng.next(),
     };
     let client = soak.dial();
     soak.ledger
         .expects(&client, &format!("{} Accept", case.command));
     let (client, remote) = case.open(client, fault);
-    let client = Peer::client(client, exchange(count, Manner::Steady));
-    let remote = Peer::remote(remote, exchange(count, Manner::Steady));
+    let client = Peer::client(client, exchange(count, Pacing::Steady));
+    let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
     let outcomes = [client.outcome(), remote.outcome()];
     match fault {
         Fault::LimitedData(_) | Fault::Down(_) => {}
@@ -481,18 +481,18 @@ fn run(soak: &Soak, proxy: &Proxy, lasts: Duration) -> Vec<Sample> {
         }
     }
 
-    let mut dice = Dice::new(random::seed());
+    let mut rng = Rng::new(random::seed());
     let began = Instant::now();
     let mut samples = vec![Sample::take(proxy, soak, began)];
     thread::scope(|scope| {
         for (count, pause, visit) in VISITORS {
             for _ in 0..count {
-                let mut dice = Dice::new(dice.roll());
+                let mut rng = Rng::new(rng.next());
                 scope.spawn(move || {
                     let _alarm = Alarm(soak);
                     while !soak.is_over() {
-                        visit(soak, &mut dice);
-                        soak.sleep(dice.up_to(Duration::from_millis(2 * pause)));
+                        visit(soak, &mut rng);
+                        soak.sleep(rng.duration_up_to(Duration::from_millis(2 * pause)));
                     }
                 });
             }
@@ -536,12 +536,16 @@ fn gives_all_back(proxy: &Proxy, soak: &Soak, start: Sample) {
     until("warm threads to leave", || {
         (proxy.status("Threads") as f64 == start.threads).then_some(())
     });
-    proxy.is_back_at_its_base();
+    proxy.assert_resources_released();
     let end = Sample::take(proxy, soak, Instant::now());
     println!("at the start: {start:?}\nin the end: {end:?}");
     assert_eq!(end.descriptors, start.descriptors);
     let panics = |line: &String| line.contains("panic") || line.contains("dropped");
-    assert!(!proxy.said().iter().any(panics), "{:#?}", proxy.said());
+    assert!(
+        !proxy.stderr_lines().iter().any(panics),
+        "{:#?}",
+        proxy.stderr_lines()
+    );
 }
 
 /// The curves: in the documentation those of a full run, elsewhere all others.
@@ -589,7 +593,7 @@ fn s09_r16_everything_at_once() {
     });
     let soak = Soak {
         proxy: proxy.address(),
-        echo: Origin::echo().target(),
+        echo: Origin::echo().destination(),
         connections: AtomicU64::new(0),
         hasty: AtomicU64::new(0),
         ledger: Ledger::default(),

@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::support::child::LONG;
-use crate::support::child::{Running, peak_memory};
+use crate::support::child::LONG_TIMEOUT;
+use crate::support::child::{RunningChild, peak_memory};
 use crate::support::endpoints::free_ports;
 use crate::support::wait::until;
 use crate::support::wait::until_within;
@@ -41,7 +41,7 @@ const CONTROL: &str = "<!DOCTYPE html><title>Control</title><p>How this page shr
 
 /// A running Apache.
 pub(crate) struct Apache {
-    running: Running,
+    running: RunningChild,
     folder: TempDir,
     port: u16,
 }
@@ -67,9 +67,9 @@ impl Apache {
             .env("CONSOLE_RUN", run)
             .env("CONSOLE_PORT", port.to_string())
             .env("APACHE_MODULES", MODULES);
-        let mut running = Running::start(&mut command, b"");
+        let mut running = RunningChild::start(&mut command, b"");
         until("Apache", || {
-            running.must_still_run();
+            running.assert_running();
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
         });
         Apache {
@@ -90,15 +90,17 @@ impl Apache {
 
     /// Waits for the console of the next page, and for its end: the most
     /// memory, in kB, that it has ever had.
-    pub(crate) fn memory_of_the_next_console(&self) -> u64 {
+    pub(crate) fn peak_memory_of_next_console(&self) -> u64 {
         let console = until("the console", || self.a_console());
         let mut most = 0;
-        until_within(LONG, "the console's end", || match peak_memory(&console) {
-            Some(memory) => {
-                most = memory.max(most);
-                None
+        until_within(LONG_TIMEOUT, "the console's end", || {
+            match peak_memory(&console) {
+                Some(memory) => {
+                    most = memory.max(most);
+                    None
+                }
+                None => Some(most),
             }
-            None => Some(most),
         })
     }
 

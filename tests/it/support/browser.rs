@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
-use crate::support::child::{LONG, Running};
+use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::endpoints::free_ports;
 use crate::support::wait::until;
 
@@ -20,7 +20,7 @@ pub(crate) const ENTER: &str = "\u{E007}";
 pub(crate) struct Browser {
     agent: Agent,
     session: String,
-    driver: Running,
+    driver: RunningChild,
     _home: TempDir,
 }
 
@@ -59,7 +59,7 @@ impl Browser {
         }));
         browser.go("data:text/html,<title>off</title><p><script>document.title = 'on'</script>");
         until("a page without JavaScript", || {
-            let title = browser.ask("return document.querySelector('p') && document.title");
+            let title = browser.run_script("return document.querySelector('p') && document.title");
             (!title.is_null()).then(|| assert_eq!(title, "off"))
         });
         browser
@@ -76,9 +76,9 @@ impl Browser {
             .env("HOME", home.path())
             // What it forgets to remove goes with the folder.
             .env("TMPDIR", home.path());
-        let mut driver = Running::start(&mut command, b"");
+        let mut driver = RunningChild::start(&mut command, b"");
         until("chromedriver", || {
-            driver.must_still_run();
+            driver.assert_running();
             let said = driver.stdout_so_far();
             said.contains("started successfully").then_some(())
         });
@@ -87,7 +87,7 @@ impl Browser {
             .proxy(None)
             // A refusal explains itself in its body.
             .http_status_as_error(false)
-            .timeout_global(Some(LONG))
+            .timeout_global(Some(LONG_TIMEOUT))
             .build()
             .into();
         let mut browser = Browser {
@@ -99,7 +99,7 @@ impl Browser {
         let session = browser.post("", &capabilities(preferences));
         let id = session["sessionId"].as_str().expect("a session");
         browser.session = format!("{}/{id}", browser.session);
-        browser.through(DESKTOP);
+        browser.set_screen(DESKTOP);
         browser
     }
 
@@ -109,7 +109,7 @@ impl Browser {
     }
 
     /// Runs this in the page, as it is at one moment.
-    pub(crate) fn ask(&self, script: &str) -> Value {
+    pub(crate) fn run_script(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
         // While a page only begins to arrive, the driver's own script stumbles over
         // a document that has nothing in it yet.
@@ -135,14 +135,14 @@ impl Browser {
     }
 
     /// What the browser complains about on its console since the last time.
-    pub(crate) fn complaints(&self) -> Vec<String> {
+    pub(crate) fn console_errors(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({ "type": "browser" }));
         let entries = entries.as_array().expect("a list").iter();
         entries.map(|entry| entry["message"].to_string()).collect()
     }
 
     /// From now on the window is like this.
-    pub(crate) fn through(&self, screen: Screen) {
+    pub(crate) fn set_screen(&self, screen: Screen) {
         let Screen {
             width,
             height,
@@ -160,7 +160,7 @@ impl Browser {
     }
 
     /// From now on its owner likes pages to be `light` or `dark`.
-    pub(crate) fn prefers(&self, scheme: &str) {
+    pub(crate) fn set_color_scheme(&self, scheme: &str) {
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
         self.develop(
             "Emulation.setEmulatedMedia",
@@ -169,7 +169,7 @@ impl Browser {
     }
 
     /// What is to be seen now, as PNG in base64.
-    pub(crate) fn picture(&self) -> String {
+    pub(crate) fn screenshot(&self) -> String {
         let picture = self.request("GET", "/screenshot", None);
         picture.as_str().expect("a picture").to_owned()
     }

@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 
 /// A browser that starts from a cold disk, beside other tests, needs more than
 /// a socket does.
-pub(crate) const LONG: Duration = Duration::from_secs(90);
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// For the end of a program that has been asked to end.
 const MOMENT: Duration = Duration::from_secs(5);
 
 /// A running program.
-pub(crate) struct Running {
+pub(crate) struct RunningChild {
     child: Child,
     stdout: File,
     stderr: File,
@@ -28,17 +28,17 @@ pub(crate) struct Running {
 
 /// What a program left behind.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct ChildOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
 }
 
-impl Running {
+impl RunningChild {
     /// Starts it with this on its stdin. What it says goes to files, so that it
     /// never waits for the test to read, nor the test for the end of a pipe
     /// that some helper of the program still holds.
-    pub(crate) fn start(command: &mut Command, input: &[u8]) -> Running {
+    pub(crate) fn start(command: &mut Command, input: &[u8]) -> RunningChild {
         let mut stdin = tempfile::tempfile().unwrap();
         stdin.write_all(input).unwrap();
         stdin.rewind().unwrap();
@@ -51,7 +51,7 @@ impl Running {
             .stderr(stderr.try_clone().unwrap())
             .spawn()
             .expect("the program starts");
-        Running {
+        RunningChild {
             child,
             stdout,
             stderr,
@@ -59,22 +59,22 @@ impl Running {
     }
 
     /// Waits until it has ended by itself.
-    pub(crate) fn ended(mut self, patience: Duration) -> Ended {
+    pub(crate) fn wait_for_exit(mut self, timeout: Duration) -> ChildOutput {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return self.left(status);
             }
-            if began.elapsed() > patience {
+            if began.elapsed() > timeout {
                 let killed = self.killed();
-                panic!("{:#?} after {patience:?} without an end", self.left(killed));
+                panic!("{:#?} after {timeout:?} without an end", self.left(killed));
             }
             thread::park_timeout(Duration::from_millis(5));
         }
     }
 
     /// Fails the test if it has ended already.
-    pub(crate) fn must_still_run(&mut self) {
+    pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("ended too early: {:#?}", self.left(status));
         }
@@ -113,14 +113,14 @@ impl Running {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
-    fn left(&mut self, status: ExitStatus) -> Ended {
+    fn left(&mut self, status: ExitStatus) -> ChildOutput {
         let mut stdout = Vec::new();
         self.stdout.rewind().unwrap();
         self.stdout.read_to_end(&mut stdout).unwrap();
         let mut stderr = Vec::new();
         self.stderr.rewind().unwrap();
         self.stderr.read_to_end(&mut stderr).unwrap();
-        Ended {
+        ChildOutput {
             status,
             stdout,
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
@@ -151,14 +151,14 @@ fn so_far(file: &File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-impl Drop for Running {
+impl Drop for RunningChild {
     /// Also after its own end: helpers may have stayed behind.
     fn drop(&mut self) {
         self.killed();
     }
 }
 
-impl Ended {
+impl ChildOutput {
     /// Its stdout as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()

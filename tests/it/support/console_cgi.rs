@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::child::{Ended, LONG, Running};
+use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use crate::support::wait::until;
 
 /// A folder with batch files, and the console in it.
@@ -41,28 +41,28 @@ impl Console {
         self.folder.path().join("test_case")
     }
 
-    pub(crate) fn start(&mut self, query: &str) -> Running {
-        Running::start(self.command.env("QUERY_STRING", query), b"")
+    pub(crate) fn start(&mut self, query: &str) -> RunningChild {
+        RunningChild::start(self.command.env("QUERY_STRING", query), b"")
     }
 
     /// Everything it says until its end, which must be a good one.
     pub(crate) fn page(&mut self, query: &str) -> String {
-        good(&self.start(query).ended(LONG))
+        assert_success(&self.start(query).wait_for_exit(LONG_TIMEOUT))
     }
 }
 
-pub(crate) fn good(ended: &Ended) -> String {
+pub(crate) fn assert_success(ended: &ChildOutput) -> String {
     assert!(ended.status.success(), "{ended:#?}");
     assert_eq!(ended.stderr, "");
     ended.text()
 }
 
-pub(crate) fn split(page: &str) -> (&str, &str) {
+pub(crate) fn split_headers(page: &str) -> (&str, &str) {
     page.split_once("\r\n\r\n").expect("headers and a body")
 }
 
 /// The query for one row.
-pub(crate) fn row(number: usize, shell: SocketAddr, file: &str, socks: SocketAddr) -> String {
+pub(crate) fn query_row(number: usize, shell: SocketAddr, file: &str, socks: SocketAddr) -> String {
     format!(
         "h{number}={}&p{number}={}&f{number}={file}&sh{number}={}&sp{number}={}&",
         shell.ip(),
@@ -73,7 +73,7 @@ pub(crate) fn row(number: usize, shell: SocketAddr, file: &str, socks: SocketAdd
 }
 
 /// What one column of the plain text says: its output, and its last status.
-pub(crate) fn column(page: &str, title: &str) -> (String, String) {
+pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
     let (output, status) = (format!("{title} | "), format!("{title} # "));
     let lines = page.lines().filter_map(|line| line.strip_prefix(&output));
     let mut last = page.lines().filter_map(|line| line.strip_prefix(&status));
@@ -85,11 +85,11 @@ pub(crate) fn column(page: &str, title: &str) -> (String, String) {
 }
 
 /// Waits until the page so far contains this.
-pub(crate) fn shows(page: &mut Running, what: &str) {
+pub(crate) fn wait_for_page(page: &mut RunningChild, what: &str) {
     until(what, || {
         let so_far = page.stdout_so_far();
         if !so_far.contains(what) {
-            page.must_still_run();
+            page.assert_running();
         }
         so_far.contains(what).then_some(())
     });

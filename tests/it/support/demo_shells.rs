@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::child::Running;
+use crate::support::child::RunningChild;
 use crate::support::wait::until;
 
 /// A shell server that ends altogether when a client leaves without `exit`.
 pub(crate) struct Shell {
-    running: Running,
+    running: RunningChild,
     port: u16,
 }
 
@@ -21,9 +21,9 @@ impl Shell {
     pub(crate) fn start(switches: &[&str]) -> Shell {
         let mut command = Command::new(binary());
         command.arg("--die-on-half-close").args(switches).arg("0");
-        let mut running = Running::start(&mut command, b"");
+        let mut running = RunningChild::start(&mut command, b"");
         let port = until("a shell server", || {
-            running.must_still_run();
+            running.assert_running();
             let said = running.stderr_so_far();
             let (_, port) = said.strip_suffix('\n')?.rsplit_once(':')?;
             port.parse().ok()
@@ -38,13 +38,13 @@ impl Shell {
 
     /// Fails the test if a client has left it the wrong way: when the thread of
     /// the last visit has ended, the server has not.
-    pub(crate) fn has_survived(mut self) {
+    pub(crate) fn assert_alive(mut self) {
         let threads = format!("/proc/{}/task", self.running.id());
         until("the end of all visits", || {
-            self.running.must_still_run();
+            self.running.assert_running();
             (fs::read_dir(&threads).ok()?.count() == 1).then_some(())
         });
-        self.running.must_still_run();
+        self.running.assert_running();
     }
 }
 

@@ -9,7 +9,7 @@ use simple_dns::{CLASS, Packet, QTYPE, RCODE, ResourceRecord, TYPE};
 
 /// What it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct DnsQuery {
     pub(crate) name: String,
     /// For addresses of which family; others are not asked for.
     pub(crate) v6: bool,
@@ -18,7 +18,7 @@ pub(crate) struct Asked {
 }
 
 /// What it answers.
-pub(crate) enum Answer {
+pub(crate) enum DnsAnswer {
     /// These addresses, as far as they are of the family that is asked for. If
     /// none is, the name exists and has no such address.
     Addresses(Vec<IpAddr>),
@@ -29,21 +29,21 @@ pub(crate) enum Answer {
 }
 
 /// A few addresses as they are written.
-pub(crate) fn addresses(written: &[&str]) -> Answer {
+pub(crate) fn addresses(written: &[&str]) -> DnsAnswer {
     let parsed = written.iter().map(|it| it.parse().expect("an address"));
-    Answer::Addresses(parsed.collect())
+    DnsAnswer::Addresses(parsed.collect())
 }
 
 /// The server, at port 53 of loopback; only in a network of the test's own.
 pub(crate) struct NameServer {
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<DnsQuery>>>,
 }
 
 impl NameServer {
     /// Answers every question by this script.
-    pub(crate) fn with(script: impl Fn(&Asked) -> Answer + Send + 'static) -> NameServer {
+    pub(crate) fn start(script: impl Fn(&DnsQuery) -> DnsAnswer + Send + 'static) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:53").expect("the port of names");
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let asked = Arc::<Mutex<Vec<DnsQuery>>>::default();
         thread::spawn({
             let asked = Arc::clone(&asked);
             move || {
@@ -65,38 +65,38 @@ impl NameServer {
     }
 
     /// Everything it has been asked.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn queries(&self) -> Vec<DnsQuery> {
         self.asked.lock().unwrap().clone()
     }
 
     /// How often it has been asked for addresses of this name.
-    pub(crate) fn asked_for(&self, name: &str, v6: bool) -> usize {
+    pub(crate) fn query_count(&self, name: &str, v6: bool) -> usize {
         count(&self.asked.lock().unwrap(), name, v6)
     }
 }
 
-fn understand(query: &Packet<'_>, all: &[Asked]) -> Asked {
+fn understand(query: &Packet<'_>, all: &[DnsQuery]) -> DnsQuery {
     let question = &query.questions[0];
     let name = question.qname.to_string();
     let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);
     let before = count(all, &name, v6);
-    Asked { name, v6, before }
+    DnsQuery { name, v6, before }
 }
 
-fn count(asked: &[Asked], name: &str, v6: bool) -> usize {
-    let same = |it: &&Asked| it.name == name && it.v6 == v6;
+fn count(asked: &[DnsQuery], name: &str, v6: bool) -> usize {
+    let same = |it: &&DnsQuery| it.name == name && it.v6 == v6;
     asked.iter().filter(same).count()
 }
 
-fn reply(query: &Packet<'_>, answer: &Answer) -> Option<Vec<u8>> {
+fn reply(query: &Packet<'_>, answer: &DnsAnswer) -> Option<Vec<u8>> {
     let question = &query.questions[0];
     let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);
     let mut reply = Packet::new_reply(query.id());
     reply.questions.push(question.clone());
     match answer {
-        Answer::Silence => return None,
-        Answer::Fails(code) => *reply.rcode_mut() = *code,
-        Answer::Addresses(addresses) => {
+        DnsAnswer::Silence => return None,
+        DnsAnswer::Fails(code) => *reply.rcode_mut() = *code,
+        DnsAnswer::Addresses(addresses) => {
             let fitting = addresses.iter().filter(|address| address.is_ipv6() == v6);
             let records = fitting.map(|address| {
                 let data = match *address {

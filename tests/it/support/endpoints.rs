@@ -14,8 +14,8 @@ use threadsocks::client;
 use threadsocks::protocol::socks4::Request;
 use threadsocks::protocol::{Command, Destination, Host};
 
-use crate::support::random::Dice;
-use crate::support::wait::PATIENCE;
+use crate::support::random::Rng;
+use crate::support::wait::TIMEOUT;
 
 /// A listener on loopback that does the same with every connection.
 pub(crate) struct Origin {
@@ -24,12 +24,12 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Each connection gets a thread that does this.
-    pub(crate) fn serving(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Origin {
-        Origin::serving_at(Ipv4Addr::LOCALHOST.into(), serve)
+    pub(crate) fn start(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Origin {
+        Origin::start_at(Ipv4Addr::LOCALHOST.into(), serve)
     }
 
     /// The same at this address of the machine.
-    pub(crate) fn serving_at(
+    pub(crate) fn start_at(
         ip: IpAddr,
         serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static,
     ) -> Origin {
@@ -38,7 +38,7 @@ impl Origin {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let serve = serve.clone();
-                thread::spawn(move || serve(patient(stream)));
+                thread::spawn(move || serve(with_timeout(stream)));
             }
         });
         Origin { address }
@@ -46,7 +46,7 @@ impl Origin {
 
     /// Sends back what comes, to the end.
     pub(crate) fn echo() -> Origin {
-        Origin::serving(|stream| {
+        Origin::start(|stream| {
             let mut buffer = [0; 16 << 10];
             while let Ok(count @ 1..) = (&stream).read(&mut buffer) {
                 if (&stream).write_all(&buffer[..count]).is_err() {
@@ -66,13 +66,13 @@ impl Origin {
     }
 
     /// As the client asks for it.
-    pub(crate) fn target(&self) -> Destination {
-        at(self.address)
+    pub(crate) fn destination(&self) -> Destination {
+        by_address(self.address)
     }
 }
 
 /// A target by address.
-pub(crate) fn at(address: SocketAddr) -> Destination {
+pub(crate) fn by_address(address: SocketAddr) -> Destination {
     Destination {
         host: Host::Address(address.ip()),
         port: address.port(),
@@ -80,7 +80,7 @@ pub(crate) fn at(address: SocketAddr) -> Destination {
 }
 
 /// A target by name.
-pub(crate) fn named(name: &str, port: u16) -> Destination {
+pub(crate) fn by_name(name: &str, port: u16) -> Destination {
     let host = Host::from_name(name.as_bytes());
     Destination { host, port }
 }
@@ -95,16 +95,16 @@ pub(crate) fn request(command: Command, target: &Destination, user: &[u8]) -> Ve
 }
 
 /// No read or write of a test blocks for ever.
-pub(crate) fn patient(stream: TcpStream) -> TcpStream {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+pub(crate) fn with_timeout(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
 /// A plain connection.
 pub(crate) fn dial(address: SocketAddr) -> TcpStream {
-    patient(TcpStream::connect(address).expect("a connection"))
+    with_timeout(TcpStream::connect(address).expect("a connection"))
 }
 
 /// Connects from this address of loopback.
@@ -113,24 +113,24 @@ pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
     let socket = socket::socket(inet, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).expect("a connection");
-    patient(TcpStream::from(socket))
+    with_timeout(TcpStream::from(socket))
 }
 
 /// A connection through the proxy.
-pub(crate) fn through(proxy: SocketAddr, target: &Destination) -> TcpStream {
+pub(crate) fn connect_through(proxy: SocketAddr, target: &Destination) -> TcpStream {
     client::socks4::connect(dial(proxy), target, b"test").expect("granted")
 }
 
 /// A pair of connected sockets: what the listener accepted, and the other end.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
-    patient(listener.accept().expect("a connection").0)
+    with_timeout(listener.accept().expect("a connection").0)
 }
 
 /// A connection through the proxy with both ends in the test's hands: the
 /// client's, the remote's.
-pub(crate) fn relayed(proxy: SocketAddr) -> (TcpStream, TcpStream) {
+pub(crate) fn relayed_pair(proxy: SocketAddr) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let client = through(proxy, &at(listener.local_addr().unwrap()));
+    let client = connect_through(proxy, &by_address(listener.local_addr().unwrap()));
     (client, accept(&listener))
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn write(mut stream: &TcpStream, bytes: &[u8]) {
 }
 
 /// Ends our sending half.
-pub(crate) fn finish(stream: &TcpStream) {
+pub(crate) fn shutdown_write(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("half-closed");
 }
 
@@ -173,19 +173,19 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 }
 
 /// Bytes that do not repeat, the same for the same seed.
-pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
-    Dice::new(seed).bytes(count)
+pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+    Rng::new(seed).bytes(count)
 }
 
 /// A listener whose queue is full: whoever connects to it waits for ever, as
 /// behind a firewall that drops packets.
-pub(crate) struct BlackHole {
+pub(crate) struct UnresponsiveListener {
     listener: TcpListener,
     _waiting: Vec<TcpStream>,
 }
 
-impl BlackHole {
-    pub(crate) fn new() -> BlackHole {
+impl UnresponsiveListener {
+    pub(crate) fn new() -> UnresponsiveListener {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let no_queue = socket::Backlog::new(0).unwrap();
@@ -197,7 +197,7 @@ impl BlackHole {
         while let Ok(stream) = TcpStream::connect_timeout(&address, short) {
             waiting.push(stream);
         }
-        BlackHole {
+        UnresponsiveListener {
             listener,
             _waiting: waiting,
         }

@@ -20,8 +20,8 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::support::endpoints::reset_on_close;
-use crate::support::random::Dice;
-use crate::support::wait::PATIENCE;
+use crate::support::random::Rng;
+use crate::support::wait::TIMEOUT;
 
 /// What goes wrong in one direction.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,8 @@ pub(crate) fn network(target: SocketAddr, toward: Toward, fault: Fault, seed: u6
             return;
         };
         let mut ways = [
-            Way::new(None, Dice::new(seed)),
-            Way::new(None, Dice::new(seed)),
+            Way::new(None, Rng::new(seed)),
+            Way::new(None, Rng::new(seed)),
         ];
         ways[toward as usize].fault = Some(fault);
         for end in [&dialler, &target] {
@@ -146,12 +146,12 @@ impl Link {
             }
         }
         let next = self.ways.iter().filter_map(Way::next).min();
-        let pause = next.map_or(PATIENCE, |next| {
+        let pause = next.map_or(TIMEOUT, |next| {
             next.saturating_duration_since(Instant::now())
         });
         let woken = ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None);
         // Both ends have forgotten this connection.
-        assert!(woken != Ok(0) || pause < PATIENCE, "nothing ever happens");
+        assert!(woken != Ok(0) || pause < TIMEOUT, "nothing ever happens");
         Ok(())
     }
 }
@@ -159,7 +159,7 @@ impl Link {
 /// One direction.
 struct Way {
     fault: Option<Fault>,
-    dice: Dice,
+    rng: Rng,
     /// What is on its way, and when it arrives.
     loads: VecDeque<(Instant, Load)>,
     /// Bytes that have come in, and those that have gone out.
@@ -181,10 +181,10 @@ impl Way {
     /// Between two pieces of a slicing network, at most.
     const GAP: Duration = Duration::from_micros(40);
 
-    fn new(fault: Option<Fault>, dice: Dice) -> Way {
+    fn new(fault: Option<Fault>, rng: Rng) -> Way {
         Way {
             fault,
-            dice,
+            rng,
             loads: VecDeque::new(),
             taken: 0,
             given: 0,
@@ -238,7 +238,7 @@ impl Way {
         match self.fault {
             None | Some(Fault::SlowClose(_)) => self.push_bytes(now, bytes),
             Some(Fault::Latency(mean)) => {
-                let late = mean / 2 + self.dice.up_to(mean);
+                let late = mean / 2 + self.rng.duration_up_to(mean);
                 self.push_bytes(now + late, bytes);
             }
             Some(Fault::Bandwidth(rate)) => {
@@ -248,9 +248,9 @@ impl Way {
             Some(Fault::Slicing) => {
                 let mut rest = bytes;
                 while !rest.is_empty() {
-                    let size = 1 + self.dice.below(7) as usize;
+                    let size = 1 + self.rng.below(7) as usize;
                     let (piece, later) = rest.split_at(size.min(rest.len()));
-                    let gap = self.dice.up_to(Self::GAP);
+                    let gap = self.rng.duration_up_to(Self::GAP);
                     self.push_bytes(self.last().max(now) + gap, piece);
                     rest = later;
                 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::child::{Ended, Running};
+use super::child::{ChildOutput, RunningChild};
 use super::socksify::socksify;
-use crate::support::endpoints::noise;
+use crate::support::endpoints::random_bytes;
 use crate::support::wait::until;
 
 /// By its whole name, because only administrators have its folder on their path.
@@ -27,7 +27,7 @@ const CHUNK: usize = 1 << 20;
 /// vsftpd, for anonymous visitors who may also write.
 pub(crate) struct FtpServer {
     address: SocketAddr,
-    _running: Running,
+    _running: RunningChild,
 }
 
 impl FtpServer {
@@ -48,9 +48,9 @@ impl FtpServer {
              anon_upload_enable=YES\nftp_username={user}"
         );
         fs::write(config, settings).unwrap();
-        let mut running = Running::start(Command::new(VSFTPD).arg(config), b"");
+        let mut running = RunningChild::start(Command::new(VSFTPD).arg(config), b"");
         until("the FTP server", || {
-            running.must_still_run();
+            running.assert_running();
             TcpStream::connect(address).ok()
         });
         FtpServer {
@@ -70,23 +70,23 @@ pub(crate) fn session(
     server: &FtpServer,
     folder: &Path,
     script: &str,
-    patience: Duration,
-) -> Ended {
+    timeout: Duration,
+) -> ChildOutput {
     let mut command = socksify(door);
     command
         .args(["tnftp", "-A", "-n", "-i", "-v"])
         .args([ADDRESS.to_string(), server.port().to_string()])
         .current_dir(folder)
         .env("HOME", folder);
-    Running::start(&mut command, script.as_bytes()).ended(patience)
+    RunningChild::start(&mut command, script.as_bytes()).wait_for_exit(timeout)
 }
 
 /// Writes a file that no compression and no repetition can hide a fault in.
-pub(crate) fn write_noise(path: &Path, megabytes: u64) -> Vec<u8> {
+pub(crate) fn write_random_file(path: &Path, megabytes: u64) -> Vec<u8> {
     let mut file = File::create(path).unwrap();
     let mut hash = Sha256::new();
     for seed in 0..megabytes {
-        let chunk = noise(seed, CHUNK);
+        let chunk = random_bytes(seed, CHUNK);
         hash.update(&chunk);
         file.write_all(&chunk).unwrap();
     }

@@ -7,11 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use threadsocks::protocol::ident::PORT;
 
-use crate::support::endpoints::{patient, write};
+use crate::support::endpoints::{with_timeout, write};
 
 /// What it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct IdentQuery {
     /// Who asks.
     pub(crate) from: SocketAddr,
     /// Which address of this machine is asked.
@@ -25,14 +25,14 @@ pub(crate) struct Identd(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<IdentQuery>>,
     scripts: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Identd {
     /// Handles every query by this script: the connection, and the line without
     /// its end. Each has a thread of its own; what fails there fails the test.
-    pub(crate) fn with(script: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> Identd {
+    pub(crate) fn start(script: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> Identd {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("the port of identd");
         let state = Arc::<State>::default();
         let script = Arc::new(script);
@@ -42,9 +42,9 @@ impl Identd {
                 for (stream, from) in std::iter::from_fn(|| listener.accept().ok()) {
                     let (own, script) = (Arc::clone(&state), Arc::clone(&script));
                     let running = thread::spawn(move || {
-                        let stream = patient(stream);
-                        let query = hear(&stream);
-                        own.asked.lock().unwrap().push(Asked {
+                        let stream = with_timeout(stream);
+                        let query = read_line(&stream);
+                        own.asked.lock().unwrap().push(IdentQuery {
                             from,
                             at: stream.local_addr().expect("an address").ip(),
                             query: query.clone(),
@@ -60,21 +60,21 @@ impl Identd {
 
     /// Answers the ports of the query and then this, such as
     /// `: USERID : UNIX : alice`, and an end of line.
-    pub(crate) fn says(rest: &str) -> Identd {
+    pub(crate) fn replying(rest: &str) -> Identd {
         let rest = rest.to_owned();
-        Identd::with(move |stream, query| {
+        Identd::start(move |stream, query| {
             write(&stream, format!("{query}{rest}\r\n").as_bytes());
         })
     }
 
     /// Everything it has been asked.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn queries(&self) -> Vec<IdentQuery> {
         self.0.asked.lock().unwrap().clone()
     }
 }
 
 /// The line of a query.
-fn hear(stream: &TcpStream) -> String {
+fn read_line(stream: &TcpStream) -> String {
     let mut query = String::new();
     let heard = BufReader::new(stream).read_line(&mut query);
     heard.expect("a line");

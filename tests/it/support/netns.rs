@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use tempfile::TempDir;
 
-use crate::support::tools::{present, skip};
+use crate::support::tools::{is_installed, skip};
 
 /// What the system resolver reads there at first: one server that answers soon
 /// or is taken for dead, and only this machine's own names.
@@ -34,8 +34,8 @@ pub(crate) struct Network {
 
 /// Runs a test in a network of its own, with loopback up and nothing else. Says
 /// so and skips it where the system does not allow that.
-pub(crate) fn alone(test: impl FnOnce(&Network) + Send) {
-    if !present("ip", "iproute2") {
+pub(crate) fn in_own_network(test: impl FnOnce(&Network) + Send) {
+    if !is_installed("ip", "iproute2") {
         return;
     }
     // A thread cannot leave its namespaces again, so it is one for this test.
@@ -65,7 +65,7 @@ impl Network {
             folder: tempfile::tempdir().expect("a folder"),
         };
         for (file, text) in RESOLVER {
-            network.says(file, text);
+            network.write_file(file, text);
             let ours = network.stand_in(file);
             let bind = MsFlags::MS_BIND;
             mount(Some(&ours), file, None::<&str>, bind, None::<&str>).expect("mounted");
@@ -80,19 +80,19 @@ impl Network {
     }
 
     /// From now on this file of the resolver says that.
-    pub(crate) fn says(&self, file: &str, text: &str) {
+    pub(crate) fn write_file(&self, file: &str, text: &str) {
         fs::write(self.stand_in(file), text).expect("written");
     }
 
     /// The resolver waits so many seconds for its name server, which is on loopback.
-    pub(crate) fn resolver_waits(&self, seconds: u32) {
+    pub(crate) fn set_resolver_timeout(&self, seconds: u32) {
         let text = format!("nameserver 127.0.0.1\noptions timeout:{seconds} attempts:1\n");
-        self.says("/etc/resolv.conf", &text);
+        self.write_file("/etc/resolv.conf", &text);
     }
 
     /// The host file.
-    pub(crate) fn hosts(&self, lines: &str) {
-        self.says("/etc/hosts", lines);
+    pub(crate) fn write_hosts(&self, lines: &str) {
+        self.write_file("/etc/hosts", lines);
     }
 
     /// Changes addresses, links or routes; see ip(8).
@@ -106,13 +106,13 @@ impl Network {
     }
 
     /// From now on the system gives out four ports: 40000 to 40003.
-    pub(crate) fn four_ports(&self) {
+    pub(crate) fn limit_to_four_ports(&self) {
         self.set("ip_local_port_range", "40000 40003");
     }
 
     /// Another machine, at 10.9.0.2, behind a wire of its own.
-    pub(crate) fn neighbour(&self) -> Neighbour {
-        Neighbour::new()
+    pub(crate) fn second_host(&self) -> SecondHost {
+        SecondHost::new()
     }
 }
 
@@ -123,12 +123,12 @@ fn ip(words: &str) {
 }
 
 /// A second network, joined to the test's by a wire that can be cut.
-pub(crate) struct Neighbour {
+pub(crate) struct SecondHost {
     orders: Sender<Box<dyn FnOnce() + Send>>,
 }
 
-impl Neighbour {
-    fn new() -> Neighbour {
+impl SecondHost {
+    fn new() -> SecondHost {
         let (orders, work): (_, Receiver<Box<dyn FnOnce() + Send>>) = bounded(0);
         let (tell, thread_id) = bounded(1);
         // Its network lives as long as this thread.
@@ -143,17 +143,17 @@ impl Neighbour {
         ));
         ip("addr add 10.9.0.1/24 dev here");
         ip("link set here up");
-        let neighbour = Neighbour { orders };
-        neighbour.does(|| {
+        let second_host = SecondHost { orders };
+        second_host.run(|| {
             ip("link set lo up");
             ip("addr add 10.9.0.2/24 dev there");
             ip("link set there up");
         });
-        neighbour
+        second_host
     }
 
     /// Has something done over there.
-    pub(crate) fn does<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = bounded(1);
         let order = move || drop(tell.send(what()));
         self.orders.send(Box::new(order)).expect("it is there");
@@ -161,7 +161,7 @@ impl Neighbour {
     }
 
     /// From now on nothing passes the wire, and nobody is told.
-    pub(crate) fn vanishes(&self) {
-        self.does(|| ip("link set there down"));
+    pub(crate) fn disconnect(&self) {
+        self.run(|| ip("link set there down"));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::wait::{PATIENCE, until};
+use crate::support::wait::{TIMEOUT, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -55,7 +55,7 @@ impl Lines {
         let mut found = None;
         let (lines, _) = self
             .more
-            .wait_timeout_while(lines, PATIENCE, |lines| {
+            .wait_timeout_while(lines, TIMEOUT, |lines| {
                 found = wish(lines);
                 found.is_none()
             })
@@ -66,7 +66,7 @@ impl Lines {
 
 /// One screen message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
+pub(crate) struct ScreenMessage {
     pub(crate) source: SocketAddr,
     pub(crate) destination: String,
     pub(crate) port: u16,
@@ -74,10 +74,10 @@ pub(crate) struct Block {
     pub(crate) reply: String,
 }
 
-impl Block {
+impl ScreenMessage {
     /// `127.0.0.1:80 CONNECT Accept`.
     pub(crate) fn summary(&self) -> String {
-        let Block {
+        let ScreenMessage {
             destination,
             port,
             command,
@@ -89,7 +89,7 @@ impl Block {
 }
 
 /// Understands the whole screen strictly: nothing but complete messages.
-pub(crate) fn parse_screen(lines: &[String]) -> Vec<Block> {
+pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
     let field = |line: &str, name: &str| {
         let value = line.strip_prefix(&format!("<{name}>: "));
         value
@@ -101,7 +101,7 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<Block> {
         assert_eq!(message[6], "", "an empty line ends a message");
         let ip = field(&message[0], "S_IP");
         let port = field(&message[1], "S_PORT");
-        Block {
+        ScreenMessage {
             source: SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap()),
             destination: field(&message[2], "D_IP"),
             port: field(&message[3], "D_PORT").parse().unwrap(),
@@ -114,7 +114,7 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<Block> {
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Holdings {
+pub(crate) struct Resources {
     /// Threads that do something.
     pub(crate) threads: usize,
     /// Threads that wait for a session.
@@ -126,9 +126,9 @@ pub(crate) struct Holdings {
     mappings: usize,
 }
 
-impl Holdings {
+impl Resources {
     /// Is there nothing more than at the start?
-    fn are_within(&self, start: &Holdings) -> bool {
+    fn are_within(&self, start: &Resources) -> bool {
         self.threads <= start.threads
             && self.descriptors <= start.descriptors
             && self.sockets <= start.sockets
@@ -174,7 +174,7 @@ pub(crate) struct Proxy {
     folder: TempDir,
     screen: Arc<Lines>,
     diagnostics: Arc<Lines>,
-    at_start: Holdings,
+    at_start: Resources,
     finished: bool,
 }
 
@@ -243,10 +243,10 @@ impl Proxy {
             folder,
             screen,
             diagnostics,
-            at_start: Holdings::default(),
+            at_start: Resources::default(),
             finished: false,
         };
-        proxy.at_start = proxy.holdings();
+        proxy.at_start = proxy.resources();
         proxy
     }
 
@@ -267,12 +267,12 @@ impl Proxy {
     /// Lets the server trust the time stamp of its rules, so that it reads them
     /// no more: they look as if nobody had touched them for a while, and have
     /// been looked at since.
-    pub(crate) fn settle_rules(&self) {
+    pub(crate) fn wait_for_rules_mtime(&self) {
         let file = OpenOptions::new().append(true).open(self.config());
         let old = SystemTime::now() - Duration::from_secs(60);
         file.and_then(|file| file.set_modified(old)).unwrap();
         self.signal(Signal::SIGHUP);
-        self.says("read again, nothing has changed");
+        self.stderr_line("read again, nothing has changed");
     }
 
     /// A folder for the test's own files.
@@ -292,13 +292,13 @@ impl Proxy {
     }
 
     /// What it holds now.
-    pub(crate) fn holdings(&self) -> Holdings {
+    pub(crate) fn resources(&self) -> Resources {
         let names = self.threads();
         let idle = names.iter().filter(|name| *name == "idle").count();
         let descriptors = self.descriptors();
         let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()));
-        Holdings {
+        Resources {
             threads: names.len() - idle,
             idle,
             descriptors: descriptors.len(),
@@ -319,7 +319,7 @@ impl Proxy {
 
     /// Waits until one of its threads is called this. (A session's second thread
     /// begins its work after the client has heard that its request is granted.)
-    pub(crate) fn until_thread(&self, name: &str) {
+    pub(crate) fn wait_for_thread(&self, name: &str) {
         until(name, || {
             self.threads().iter().any(|it| it == name).then_some(())
         });
@@ -375,7 +375,7 @@ impl Proxy {
     }
 
     /// Waits for this many screen messages and gives all there are.
-    pub(crate) fn blocks(&self, count: usize) -> Vec<Block> {
+    pub(crate) fn screen_messages(&self, count: usize) -> Vec<ScreenMessage> {
         let lines = self.screen.wait("screen messages", |lines| {
             (lines.len() >= 7 * count).then(|| lines.to_vec())
         });
@@ -383,7 +383,7 @@ impl Proxy {
     }
 
     /// Waits for the message to this client, a socket of the test's own.
-    pub(crate) fn block_for(&self, client: SocketAddr) -> Block {
+    pub(crate) fn screen_message_for(&self, client: SocketAddr) -> ScreenMessage {
         self.screen.wait("a message", |lines| {
             let blocks = parse_screen(lines);
             blocks.into_iter().find(|block| block.source == client)
@@ -391,7 +391,7 @@ impl Proxy {
     }
 
     /// Asks for a connection there, is refused, and gives the screen's summary.
-    pub(crate) fn refuses(&self, target: &Destination) -> String {
+    pub(crate) fn refusal_of(&self, target: &Destination) -> String {
         let client = dial(self.address);
         let own = client.local_addr().unwrap();
         write(&client, &request(Command::Connect, target, b""));
@@ -399,23 +399,23 @@ impl Proxy {
         let reply = read_all(&client);
         assert_eq!(reply[..4], [0, 91, p1, p0], "repeats the port");
         assert_eq!(reply.len(), 8);
-        self.block_for(own).summary()
+        self.screen_message_for(own).summary()
     }
 
     /// What stderr has said so far.
-    pub(crate) fn said(&self) -> Vec<String> {
+    pub(crate) fn stderr_lines(&self) -> Vec<String> {
         self.diagnostics.snapshot()
     }
 
     /// Waits for a line on stderr with these words in it.
-    pub(crate) fn says(&self, words: &str) -> String {
+    pub(crate) fn stderr_line(&self, words: &str) -> String {
         self.diagnostics.wait(words, |lines| {
             lines.iter().find(|line| line.contains(words)).cloned()
         })
     }
 
     /// Waits until this many lines on stderr have these words in them.
-    pub(crate) fn until_said(&self, words: &str, count: usize) -> usize {
+    pub(crate) fn wait_for_stderr(&self, words: &str, count: usize) -> usize {
         self.diagnostics.wait(words, |lines| {
             let found = lines.iter().filter(|line| line.contains(words)).count();
             (found >= count).then_some(found)
@@ -435,24 +435,24 @@ impl Proxy {
     }
 
     /// Waits until it holds no more than at the start.
-    pub(crate) fn is_back_at_its_base(&self) {
-        let mut now = self.holdings();
+    pub(crate) fn assert_resources_released(&self) {
+        let mut now = self.resources();
         let began = Instant::now();
         while !now.are_within(&self.at_start) {
             assert!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < TIMEOUT,
                 "{now:?} left, {:?} at the start; it said {:#?}",
                 self.at_start,
-                self.said()
+                self.stderr_lines()
             );
             thread::park_timeout(Duration::from_millis(5));
-            now = self.holdings();
+            now = self.resources();
         }
     }
 
     /// Ends the test: no leak, a clean stop, a strict screen.
     pub(crate) fn finish(mut self) {
-        self.is_back_at_its_base();
+        self.assert_resources_released();
         self.signal(Signal::SIGTERM);
         let status = self.wait();
         assert!(status.success(), "{status}");

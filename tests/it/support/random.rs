@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 /// Gives one number after the other.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub(crate) fn roll(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,11 +20,11 @@ impl Dice {
 
     /// From 0 on, below this. (The upper bits are the better ones.)
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        (self.roll() >> 16) % bound
+        (self.next() >> 16) % bound
     }
 
     /// Up to this long.
-    pub(crate) fn up_to(&mut self, longest: Duration) -> Duration {
+    pub(crate) fn duration_up_to(&mut self, longest: Duration) -> Duration {
         Duration::from_nanos(self.below(longest.as_nanos() as u64 + 1))
     }
 
@@ -32,7 +32,7 @@ impl Dice {
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
-            bytes.extend(self.roll().to_le_bytes());
+            bytes.extend(self.next().to_le_bytes());
         }
         bytes.truncate(count);
         bytes

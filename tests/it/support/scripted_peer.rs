@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::support::endpoints::{noise, reset_on_close};
+use crate::support::endpoints::{random_bytes, reset_on_close};
 
 pub(crate) const MEGABYTE: u64 = 1 << 20;
 
@@ -23,11 +23,11 @@ pub(crate) const MEGABYTE: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Sends so many bytes.
-    Send(u64, Manner),
+    Send(u64, Pacing),
     /// Receives at least so many bytes, and less only if the end comes before.
-    Receive(u64, Manner),
+    Receive(u64, Pacing),
     /// Receives to the end.
-    ReceiveAll(Manner),
+    ReceiveAll(Pacing),
     /// Neither reads nor writes until the sender of this channel is dropped.
     Stall(Receiver<()>),
     /// Says that it sends no more.
@@ -40,7 +40,7 @@ pub(crate) enum Step {
 
 /// How an end sends and receives.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Manner {
+pub(crate) enum Pacing {
     /// As fast as it can.
     Steady,
     /// In pieces of all sizes.
@@ -51,7 +51,7 @@ pub(crate) enum Manner {
     Stalling(u64),
 }
 
-impl Manner {
+impl Pacing {
     /// What a slow end does before each piece: 250 MB/s at most.
     const NAP: Duration = Duration::from_millis(1);
 
@@ -61,13 +61,13 @@ impl Manner {
     /// How many bytes to move next, after so many.
     fn next(self, done: u64) -> usize {
         match self {
-            Manner::Steady => 256 << 10,
-            Manner::Choppy => 1 + (done.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 47) as usize,
-            Manner::Slow => {
+            Pacing::Steady => 256 << 10,
+            Pacing::Choppy => 1 + (done.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 47) as usize,
+            Pacing::Slow => {
                 thread::sleep(Self::NAP);
                 256 << 10
             }
-            Manner::Stalling(every) => {
+            Pacing::Stalling(every) => {
                 let piece = 64 << 10;
                 if done % every < piece {
                     thread::sleep(Self::STALL);
@@ -79,9 +79,9 @@ impl Manner {
 }
 
 /// Sends so many bytes and says so, and receives to the end meanwhile.
-pub(crate) fn exchange(count: u64, manner: Manner) -> Vec<Step> {
-    let sending = vec![Step::Send(count, manner), Step::HalfClose];
-    vec![Step::Meanwhile(sending), Step::ReceiveAll(manner)]
+pub(crate) fn exchange(count: u64, pacing: Pacing) -> Vec<Step> {
+    let sending = vec![Step::Send(count, pacing), Step::HalfClose];
+    vec![Step::Meanwhile(sending), Step::ReceiveAll(pacing)]
 }
 
 /// What one of two ends sends, and the other one expects.
@@ -100,7 +100,7 @@ impl Source {
     const PERIOD: usize = 1_048_573;
 
     fn new(seed: u64) -> Source {
-        let bytes = noise(seed, Self::PERIOD);
+        let bytes = random_bytes(seed, Self::PERIOD);
         Source { bytes }
     }
 
@@ -237,9 +237,9 @@ impl Playing {
 
     fn take(&self, stream: &TcpStream, step: &Step) -> io::Result<()> {
         match step {
-            Step::Send(count, manner) => return self.send(stream, *count, *manner),
-            Step::Receive(count, manner) => return self.receive(stream, *count, *manner),
-            Step::ReceiveAll(manner) => return self.receive(stream, u64::MAX, *manner),
+            Step::Send(count, pacing) => return self.send(stream, *count, *pacing),
+            Step::Receive(count, pacing) => return self.receive(stream, *count, *pacing),
+            Step::ReceiveAll(pacing) => return self.receive(stream, u64::MAX, *pacing),
             Step::Stall(told) => drop(told.recv()),
             // Where nothing is left to end, reading tells.
             Step::HalfClose => drop(stream.shutdown(Shutdown::Write)),
@@ -249,10 +249,10 @@ impl Playing {
         Ok(())
     }
 
-    fn send(&self, mut to: &TcpStream, count: u64, manner: Manner) -> io::Result<()> {
+    fn send(&self, mut to: &TcpStream, count: u64, pacing: Pacing) -> io::Result<()> {
         let mut done = 0;
         while done < count {
-            let piece = manner.next(done).min((count - done) as usize);
+            let piece = pacing.next(done).min((count - done) as usize);
             let piece = self.says.at(done, piece);
             to.write_all(piece)?;
             done += piece.len() as u64;
@@ -261,14 +261,14 @@ impl Playing {
         Ok(())
     }
 
-    fn receive(&self, mut from: &TcpStream, most: u64, manner: Manner) -> io::Result<()> {
+    fn receive(&self, mut from: &TcpStream, most: u64, pacing: Pacing) -> io::Result<()> {
         let mut buffer = vec![0; 256 << 10];
         let mut done = 0;
         while done < most {
-            let room = manner.next(done).min(buffer.len());
+            let room = pacing.next(done).min(buffer.len());
             let count = match from.read(&mut buffer[..room])? {
                 0 => {
-                    self.hear(End::Proper);
+                    self.read_line(End::Proper);
                     return Ok(());
                 }
                 count => count,
@@ -282,14 +282,14 @@ impl Playing {
 
     fn breaks(&self, error: &io::Error) {
         match error.kind() {
-            ErrorKind::ConnectionReset => self.hear(End::Reset),
+            ErrorKind::ConnectionReset => self.read_line(End::Reset),
             // The reader is told how it ended.
             ErrorKind::BrokenPipe => {}
             _ => panic!("{error}"),
         }
     }
 
-    fn hear(&self, new: End) {
+    fn read_line(&self, new: End) {
         let mut end = self.end.lock().unwrap();
         if *end != End::Reset {
             *end = new;

@@ -6,43 +6,45 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::support::endpoints::{Origin, write};
-use crate::support::wait::PATIENCE;
+use crate::support::wait::TIMEOUT;
 
 /// A shell that says and hears exactly what a test wants.
 pub(crate) struct Shell {
     origin: Origin,
-    /// What each visit heard, when it is over.
+    /// What each session heard, when it is over.
     heard: Receiver<String>,
 }
 
-/// One visit of it.
-pub(crate) struct Visit {
+/// One session of it.
+pub(crate) struct ShellSession {
     pub(crate) stream: TcpStream,
     pub(crate) lines: BufReader<TcpStream>,
     heard: String,
 }
 
 impl Shell {
-    pub(crate) fn saying(script: impl Fn(&mut Visit) + Send + Sync + Clone + 'static) -> Shell {
+    pub(crate) fn start(
+        script: impl Fn(&mut ShellSession) + Send + Sync + Clone + 'static,
+    ) -> Shell {
         let (tell, heard) = channel();
-        let origin = Origin::serving(move |stream| {
+        let origin = Origin::start(move |stream| {
             let lines = BufReader::new(stream.try_clone().unwrap());
-            let mut visit = Visit {
+            let mut session = ShellSession {
                 stream,
                 lines,
                 heard: String::new(),
             };
-            script(&mut visit);
-            let _ = tell.send(visit.heard);
+            script(&mut session);
+            let _ = tell.send(session.heard);
         });
         Shell { origin, heard }
     }
 
     /// Prompts, and says nothing else, until it hears `exit`.
     pub(crate) fn with_prompts_only() -> Shell {
-        Shell::saying(|visit| {
-            visit.say("% ");
-            visit.hear_all();
+        Shell::start(|session| {
+            session.write("% ");
+            session.read_to_end();
         })
     }
 
@@ -50,25 +52,25 @@ impl Shell {
         self.origin.address()
     }
 
-    pub(crate) fn heard(&self) -> String {
-        self.heard.recv_timeout(PATIENCE).expect("a visit's end")
+    pub(crate) fn received(&self) -> String {
+        self.heard.recv_timeout(TIMEOUT).expect("a session's end")
     }
 }
 
-impl Visit {
-    pub(crate) fn say(&mut self, text: &str) {
+impl ShellSession {
+    pub(crate) fn write(&mut self, text: &str) {
         write(&self.stream, text.as_bytes());
     }
 
     /// Byte by byte.
-    pub(crate) fn dribble(&self, text: &str) {
+    pub(crate) fn write_bytewise(&self, text: &str) {
         for byte in text.bytes() {
             write(&self.stream, &[byte]);
         }
     }
 
     /// The next line.
-    pub(crate) fn hear(&mut self) -> String {
+    pub(crate) fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
         self.heard.push_str(&line);
@@ -77,19 +79,19 @@ impl Visit {
 
     /// Nothing must come for longer than the console waits at the end of an
     /// unfinished line.
-    pub(crate) fn hears_nothing(&mut self) {
+    pub(crate) fn expect_nothing(&mut self) {
         let a_while = Duration::from_millis(400);
         self.stream.set_read_timeout(Some(a_while)).unwrap();
         let nothing = self.lines.fill_buf().map(<[u8]>::to_vec);
         let kind = nothing.expect_err("nothing").kind();
         assert_eq!(kind, std::io::ErrorKind::WouldBlock);
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     }
 
     /// Everything up to `exit`, one line for each prompt, with no other output.
-    pub(crate) fn hear_all(&mut self) {
-        while self.hear() != "exit\n" {
-            self.say("% ");
+    pub(crate) fn read_to_end(&mut self) {
+        while self.read_line() != "exit\n" {
+            self.write("% ");
         }
     }
 }

@@ -7,20 +7,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::proxy::Proxy;
-use crate::support::tools::{present, skip};
+use crate::support::tools::{is_installed, skip};
 
 /// strace, attached to the server; it lets go when dropped.
-pub(crate) struct Tampering {
+pub(crate) struct SyscallFaults {
     strace: Child,
     _said: BufReader<ChildStderr>,
 }
 
-impl Tampering {
+impl SyscallFaults {
     /// Injects this (see `inject=` in strace(1)) into all threads from now on.
     /// `None`, and the test is to be skipped, where strace is missing or the
     /// system does not let it attach.
-    pub(crate) fn with(proxy: &Proxy, injection: &str) -> Option<Tampering> {
-        if !present("strace", "strace") {
+    pub(crate) fn with(proxy: &Proxy, injection: &str) -> Option<SyscallFaults> {
+        if !is_installed("strace", "strace") {
             return None;
         }
         let mut strace = Command::new("strace")
@@ -42,14 +42,14 @@ impl Tampering {
             ));
             return None;
         }
-        Some(Tampering {
+        Some(SyscallFaults {
             strace,
             _said: said,
         })
     }
 }
 
-impl Drop for Tampering {
+impl Drop for SyscallFaults {
     fn drop(&mut self) {
         // At an interrupt it detaches and leaves the server as it was.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// Is this program installed? If not, the test is to be skipped.
-pub(crate) fn present(program: &str, package: &str) -> bool {
+pub(crate) fn is_installed(program: &str, package: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .stdout(Stdio::null())

@@ -4,12 +4,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A fact that takes longer than this on a loaded machine will not come at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until `fact` returns something, and fails the test if it does not within
-/// [`PATIENCE`].
+/// [`TIMEOUT`].
 pub(crate) fn until<T>(what: &str, fact: impl FnMut() -> Option<T>) -> T {
-    until_within(PATIENCE, what, fact)
+    until_within(TIMEOUT, what, fact)
 }
 
 /// The same with another limit.

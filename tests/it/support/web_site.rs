@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::endpoints::patient;
+use crate::support::endpoints::with_timeout;
 
 /// Path, content type and content.
 pub(crate) type Page = (&'static str, &'static str, &'static str);
 
 /// A web server for some pages, with one connection for each request.
-pub(crate) struct Site {
+pub(crate) struct WebSite {
     address: SocketAddr,
     visits: Arc<Visits>,
 }
@@ -23,10 +23,10 @@ struct Visits {
     paths: Mutex<Vec<String>>,
 }
 
-impl Site {
+impl WebSite {
     /// Serves on a free port of this address. All of 127.0.0.0/8 is this
     /// machine, so one machine can be several sites.
-    pub(crate) fn at(address: IpAddr, pages: &'static [Page]) -> Site {
+    pub(crate) fn by_address(address: IpAddr, pages: &'static [Page]) -> WebSite {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let visits = Arc::new(Visits::default());
@@ -36,11 +36,11 @@ impl Site {
                 for stream in listener.incoming().map_while(Result::ok) {
                     visits.connections.fetch_add(1, Ordering::SeqCst);
                     let visits = Arc::clone(&visits);
-                    thread::spawn(move || serve(&patient(stream), pages, &visits));
+                    thread::spawn(move || serve(&with_timeout(stream), pages, &visits));
                 }
             }
         });
-        Site { address, visits }
+        WebSite { address, visits }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
