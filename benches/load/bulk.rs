@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 
-use crate::ends::{Pair, listen};
-use crate::peers::Peer;
-use crate::results::Outcome;
-use crate::span::Span;
+use crate::endpoints::{StreamPair, listen};
+use crate::interval::Interval;
+use crate::results::TestResult;
+use crate::running_contender::RunningContender;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -24,80 +24,86 @@ pub(crate) enum Direction {
 
 /// Gbit/s, and CPU seconds per GB.
 pub(crate) fn measure(
-    peer: &Peer,
+    contender: &RunningContender,
     count: usize,
     direction: Direction,
     window: Duration,
-) -> Outcome {
-    let streams = Streams::start(peer, count, direction)?;
-    let span = Span::watch(peer, window, || streams.moved());
-    if span.count == 0.0 {
-        return Err("moved nothing".to_owned());
+) -> TestResult {
+    let streams = BulkStreams::start(contender, count, direction)?;
+    let interval = Interval::measure(contender, window, || streams.received());
+    if interval.count == 0.0 {
+        return Err("received nothing".to_owned());
     }
-    let (speed, cpu) = match (count, direction) {
+    let (rate, cpu) = match (count, direction) {
         (1, Direction::Down) => ("down", "down_cpu"),
         (1, Direction::Up) => ("up", "up_cpu"),
         _ => ("four", "four_cpu"),
     };
-    let gigabytes = span.count / 1e9;
-    let mut numbers = vec![(speed, 8.0 * gigabytes / span.seconds)];
-    numbers.extend(span.cpu.map(|seconds| (cpu, seconds / gigabytes)));
+    let gigabytes = interval.count / 1e9;
+    let mut numbers = vec![(rate, 8.0 * gigabytes / interval.seconds)];
+    numbers.extend(
+        interval
+            .cpu_seconds
+            .map(|seconds| (cpu, seconds / gigabytes)),
+    );
     Ok(numbers)
 }
 
 /// Connections that are kept as busy as can be.
-pub(crate) struct Streams {
-    pairs: Vec<Arc<Pair>>,
-    moved: Arc<AtomicU64>,
+pub(crate) struct BulkStreams {
+    pairs: Vec<Arc<StreamPair>>,
+    received: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Streams {
+impl BulkStreams {
     pub(crate) fn start(
-        peer: &Peer,
+        contender: &RunningContender,
         count: usize,
         direction: Direction,
-    ) -> Result<Streams, String> {
+    ) -> Result<BulkStreams, String> {
         let listener = listen();
-        let mut streams = Streams {
+        let mut streams = BulkStreams {
             pairs: Vec::new(),
-            moved: Arc::default(),
+            received: Arc::default(),
             threads: Vec::new(),
         };
         for _ in 0..count {
-            let pair = Pair::open(peer, &listener).map_err(|error| format!("stream: {error}"))?;
-            streams.keep_busy(Arc::new(pair), direction);
+            let pair = contender
+                .open_pair(&listener)
+                .map_err(|error| format!("stream: {error}"))?;
+            streams.start_threads(Arc::new(pair), direction);
         }
         Ok(streams)
     }
 
-    fn keep_busy(&mut self, pair: Arc<Pair>, direction: Direction) {
+    fn start_threads(&mut self, pair: Arc<StreamPair>, direction: Direction) {
         self.pairs.push(Arc::clone(&pair));
         self.threads.push(thread::spawn({
             let pair = Arc::clone(&pair);
             move || match direction {
-                Direction::Down => pour(&pair.far),
-                Direction::Up => pour(&pair.near),
+                Direction::Down => send_continuously(&pair.origin),
+                Direction::Up => send_continuously(&pair.client),
             }
         }));
-        let moved = Arc::clone(&self.moved);
+        let received = Arc::clone(&self.received);
         self.threads.push(thread::spawn(move || match direction {
-            Direction::Down => drain(&pair.near, &moved),
-            Direction::Up => drain(&pair.far, &moved),
+            Direction::Down => receive_and_discard(&pair.client, &received),
+            Direction::Up => receive_and_discard(&pair.origin, &received),
         }));
     }
 
     /// Bytes that have arrived so far.
-    pub(crate) fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Streams {
+impl Drop for BulkStreams {
     fn drop(&mut self) {
         for pair in &self.pairs {
-            let _ = pair.near.shutdown(Shutdown::Both);
-            let _ = pair.far.shutdown(Shutdown::Both);
+            let _ = pair.client.shutdown(Shutdown::Both);
+            let _ = pair.origin.shutdown(Shutdown::Both);
         }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -106,18 +112,18 @@ impl Drop for Streams {
 }
 
 /// What is sent, again and again: it stays in the processor's cache.
-static BYTES: [u8; 256 << 10] = [0x55; 256 << 10];
+static PAYLOAD: [u8; 256 << 10] = [0x55; 256 << 10];
 
-fn pour(mut stream: &TcpStream) {
-    while stream.write_all(&BYTES).is_ok() {}
+fn send_continuously(mut stream: &TcpStream) {
+    while stream.write_all(&PAYLOAD).is_ok() {}
 }
 
 /// MSG_TRUNC lets the kernel throw the bytes away instead of copying them, so
 /// that this end is never what holds the others up.
-fn drain(stream: &TcpStream, moved: &AtomicU64) {
+fn receive_and_discard(stream: &TcpStream, received: &AtomicU64) {
     let mut buffer = vec![0; 1 << 20];
     let discard = MsgFlags::MSG_TRUNC;
     while let Ok(count @ 1..) = recv(stream.as_raw_fd(), &mut buffer, discard) {
-        moved.fetch_add(count as u64, Ordering::Relaxed);
+        received.fetch_add(count as u64, Ordering::Relaxed);
     }
 }

@@ -10,37 +10,41 @@ use std::time::Duration;
 
 use nix::sys::socket::{self, Shutdown};
 
-use crate::ends::{listen, prepare};
-use crate::peers::Peer;
-use crate::results::Outcome;
-use crate::span::Span;
+use crate::endpoints::{listen, prepare};
+use crate::interval::Interval;
+use crate::results::TestResult;
+use crate::running_contender::RunningContender;
 
 /// Connections per second, and CPU microseconds per connection.
-pub(crate) fn measure(peer: &Peer, clients: usize, window: Duration) -> Outcome {
+pub(crate) fn measure(
+    contender: &RunningContender,
+    clients: usize,
+    window: Duration,
+) -> TestResult {
     // Twice as many as needed: some wait for the contender to close its end.
-    let origin = Origin::start(2 * clients + 2);
-    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let origin = OriginServer::start(2 * clients + 2);
+    let (completed, is_stopped) = (AtomicU64::new(0), AtomicBool::new(false));
     let failure = Mutex::new(None);
     let client = || {
-        while !over.load(Ordering::Relaxed) {
-            match visit(peer, origin.address) {
-                Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+        while !is_stopped.load(Ordering::Relaxed) {
+            match connect_and_exchange(contender, origin.address) {
+                Ok(()) => completed.fetch_add(1, Ordering::Relaxed),
                 Err(error) => return *failure.lock().expect("whole") = Some(error),
             };
         }
     };
-    let span = thread::scope(|scope| {
+    let interval = thread::scope(|scope| {
         for _ in 0..clients {
             scope.spawn(client);
         }
-        let span = Span::watch(peer, window, || done.load(Ordering::Relaxed));
-        over.store(true, Ordering::Relaxed);
-        span
+        let interval = Interval::measure(contender, window, || completed.load(Ordering::Relaxed));
+        is_stopped.store(true, Ordering::Relaxed);
+        interval
     });
     if let Some(error) = failure.into_inner().expect("whole") {
         return Err(format!("one of {clients} clients: {error}"));
     }
-    if span.count == 0.0 {
+    if interval.count == 0.0 {
         return Err(format!("served none of {clients} clients"));
     }
     let (rate, cpu) = match clients {
@@ -48,54 +52,61 @@ pub(crate) fn measure(peer: &Peer, clients: usize, window: Duration) -> Outcome 
         8 => ("rate_8", "rate_8_cpu"),
         _ => ("rate_64", "rate_64_cpu"),
     };
-    let mut numbers = vec![(rate, span.count / span.seconds)];
-    numbers.extend(span.cpu.map(|seconds| (cpu, 1e6 * seconds / span.count)));
+    let mut numbers = vec![(rate, interval.count / interval.seconds)];
+    numbers.extend(
+        interval
+            .cpu_seconds
+            .map(|seconds| (cpu, 1e6 * seconds / interval.count)),
+    );
     Ok(numbers)
 }
 
 /// A whole connection. At its end the client breaks it, the contender closes
 /// its other end, and then the origin breaks that: no port stays taken.
-pub(crate) fn visit(peer: &Peer, origin: SocketAddr) -> io::Result<()> {
-    let mut stream = peer.connect(origin)?;
+pub(crate) fn connect_and_exchange(
+    contender: &RunningContender,
+    origin: SocketAddr,
+) -> io::Result<()> {
+    let mut stream = contender.connect(origin)?;
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
 }
 
 /// Answers one byte with one byte, on every connection.
-pub(crate) struct Origin {
+pub(crate) struct OriginServer {
     pub(crate) address: SocketAddr,
     listener: Arc<TcpListener>,
 }
 
-impl Origin {
+impl OriginServer {
     /// This many threads, each for one connection at a time.
-    pub(crate) fn start(threads: usize) -> Origin {
+    pub(crate) fn start(threads: usize) -> OriginServer {
         let listener = Arc::new(listen());
         for _ in 0..threads {
             let listener = Arc::clone(&listener);
             thread::spawn(move || {
                 while let Ok((stream, _)) = listener.accept() {
                     // A contender that breaks it has its own reasons.
-                    let _ = answer(&stream);
+                    let _ = serve_connection(&stream);
                 }
             });
         }
-        Origin {
+        OriginServer {
             address: listener.local_addr().expect("its address"),
             listener,
         }
     }
 }
 
-fn answer(mut stream: &TcpStream) -> io::Result<()> {
+fn serve_connection(mut stream: &TcpStream) -> io::Result<()> {
     prepare(stream)?;
     stream.read_exact(&mut [0])?;
     stream.write_all(b"!")?;
-    let _the_end = stream.read(&mut [0])?;
+    let _eof = stream.read(&mut [0])?;
     Ok(())
 }
 
-impl Drop for Origin {
+impl Drop for OriginServer {
     /// On Linux this wakes all who wait in accept. Nobody waits for those who
     /// wait for the end of a connection: once in many thousand, microsocks
     /// forgets to close it.

@@ -14,61 +14,36 @@
     clippy::unwrap_used
 )]
 
-/// The contenders as child processes.
-mod peers;
-
-/// What a process and its children use.
-mod tree;
-
-/// Both ends of a connection.
-mod ends;
-
-/// A window of time in which something is counted.
-mod span;
-
-/// As many bytes as will go.
+mod baseline;
 mod bulk;
-
-/// One short connection after the other.
 mod connections;
-
-/// How long one byte takes, and one connection.
-mod latency;
-
-/// Datagrams, where a contender relays them.
-mod udp;
-
-/// Connections on which nothing happens.
+mod contender;
+mod endpoints;
 mod idle;
-
-/// What the rules cost.
-mod rules;
-
-/// What we want to reach.
-mod goals;
-
-/// All numbers, and what is made of them.
-mod results;
-
-/// The table, and the file of numbers.
-mod report;
-
-/// The numbers as bars.
+mod interval;
+mod latency;
+mod machine;
+mod performance_goals;
 mod plot;
-
-/// The baseline: a relay that copies.
-mod plain;
+mod process_tree;
+mod report;
+mod results;
+mod rules;
+mod running_contender;
+mod server_process;
+mod statistics;
+mod udp;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use bulk::Direction;
-use peers::{Contender, Peer};
-use results::{Outcome, Results};
+use contender::Contender;
+use results::{Results, TestResult};
+use running_contender::RunningContender;
 
 const HELP: &str = "\
 cargo bench --bench load -- [OPTIONS]
@@ -82,10 +57,10 @@ cargo bench --bench load -- [OPTIONS]
 ";
 
 fn main() {
-    match options() {
+    match parse_options() {
         Ok(Action::Help) => print!("{HELP}"),
-        Ok(Action::PlainRelay(port)) => plain::serve(port),
-        Ok(Action::Measure(options)) => measure(&options),
+        Ok(Action::PlainRelay(port)) => baseline::serve(port),
+        Ok(Action::Measure(options)) => run_benchmark(&options),
         Err(error) => {
             eprint!("{error}\n\n{HELP}");
             std::process::exit(2);
@@ -101,10 +76,10 @@ enum Action {
 }
 
 struct Options {
-    form: &'static Form,
+    profile: &'static Profile,
     contenders: Vec<Contender>,
     tests: Vec<String>,
-    before: Option<PathBuf>,
+    other_build: Option<PathBuf>,
     out: PathBuf,
 }
 
@@ -112,37 +87,37 @@ struct Options {
 const TESTS: [&str; 6] = ["bulk", "connections", "latency", "udp", "idle", "rules"];
 
 /// How long everything takes.
-struct Form {
+struct Profile {
     name: &'static str,
     rounds: usize,
     bulk: Duration,
     connections: Duration,
     round_trips: Duration,
-    while_busy: Duration,
+    connect_while_busy: Duration,
     datagrams: Duration,
-    as_many_as_fit: bool,
+    fills_capacity: bool,
 }
 
-const QUICK: Form = Form {
+const QUICK: Profile = Profile {
     name: "quick",
     rounds: 3,
     bulk: Duration::from_millis(250),
     connections: Duration::from_millis(200),
     round_trips: Duration::from_millis(100),
-    while_busy: Duration::from_millis(300),
+    connect_while_busy: Duration::from_millis(300),
     datagrams: Duration::from_millis(200),
-    as_many_as_fit: false,
+    fills_capacity: false,
 };
 
-const FULL: Form = Form {
+const FULL: Profile = Profile {
     name: "full",
     rounds: 7,
     bulk: Duration::from_millis(1500),
     connections: Duration::from_millis(1000),
     round_trips: Duration::from_millis(700),
-    while_busy: Duration::from_millis(1500),
+    connect_while_busy: Duration::from_millis(1500),
     datagrams: Duration::from_millis(700),
-    as_many_as_fit: true,
+    fills_capacity: true,
 };
 
 impl Options {
@@ -151,12 +126,12 @@ impl Options {
     }
 }
 
-fn options() -> Result<Action, lexopt::Error> {
+fn parse_options() -> Result<Action, lexopt::Error> {
     let mut options = Options {
-        form: &QUICK,
+        profile: &QUICK,
         contenders: Contender::ALL.to_vec(),
         tests: TESTS.map(str::to_owned).to_vec(),
-        before: None,
+        other_build: None,
         out: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")),
     };
     let mut parser = Parser::from_env();
@@ -164,36 +139,39 @@ fn options() -> Result<Action, lexopt::Error> {
         match argument {
             // Cargo says so to every benchmark.
             Arg::Long("bench") => {}
-            Arg::Long("quick") => options.form = &QUICK,
-            Arg::Long("full") => options.form = &FULL,
-            Arg::Long("only") => options.contenders = only(&parser.value()?.string()?)?,
-            Arg::Long("tests") => options.tests = tests(&parser.value()?.string()?)?,
-            Arg::Long("before") => options.before = Some(parser.value()?.into()),
+            Arg::Long("quick") => options.profile = &QUICK,
+            Arg::Long("full") => options.profile = &FULL,
+            Arg::Long("only") => options.contenders = parse_contenders(&parser.value()?.string()?)?,
+            Arg::Long("tests") => options.tests = parse_tests(&parser.value()?.string()?)?,
+            Arg::Long("before") => options.other_build = Some(parser.value()?.into()),
             Arg::Long("out") => options.out = parser.value()?.into(),
             Arg::Long("plain-relay") => return Ok(Action::PlainRelay(parser.value()?.parse()?)),
             Arg::Long("help") | Arg::Short('h') => return Ok(Action::Help),
             unknown => return Err(unknown.unexpected()),
         }
     }
-    match options.before {
-        Some(_) if !options.contenders.contains(&Contender::Before) => {
-            options.contenders.push(Contender::Before);
+    match options.other_build {
+        Some(_) if !options.contenders.contains(&Contender::OtherBuild) => {
+            options.contenders.push(Contender::OtherBuild);
         }
         Some(_) => {}
-        None => options.contenders.retain(|it| *it != Contender::Before),
+        None => options
+            .contenders
+            .retain(|contender| *contender != Contender::OtherBuild),
     }
     Ok(Action::Measure(options))
 }
 
-fn only(names: &str) -> Result<Vec<Contender>, String> {
+fn parse_contenders(names: &str) -> Result<Vec<Contender>, String> {
     let find = |name: &str| {
-        let found = Contender::ALL.into_iter().find(|it| it.name() == name);
+        let mut contenders = Contender::ALL.into_iter();
+        let found = contenders.find(|contender| contender.name() == name);
         found.ok_or_else(|| format!("no contender is called {name:?}"))
     };
     names.split(',').map(find).collect()
 }
 
-fn tests(names: &str) -> Result<Vec<String>, String> {
+fn parse_tests(names: &str) -> Result<Vec<String>, String> {
     match names.split(',').find(|name| !TESTS.contains(name)) {
         Some(name) => Err(format!("no test is called {name:?}")),
         None => Ok(names.split(',').map(str::to_owned).collect()),
@@ -201,36 +179,38 @@ fn tests(names: &str) -> Result<Vec<String>, String> {
 }
 
 /// The whole benchmark.
-fn measure(options: &Options) {
+fn run_benchmark(options: &Options) {
     let began = Instant::now();
-    let stolen_before = tree::stolen();
-    raise_descriptors();
-    let form = options.form;
+    let steal_before = machine::steal_time();
+    machine::raise_descriptor_limit();
+    let profile = options.profile;
     let mut results = Results::default();
-    results.rounds = form.rounds;
-    for round in 0..form.rounds {
+    results.rounds = profile.rounds;
+    for round in 0..profile.rounds {
         // Whoever comes after the hungriest one shall be another each time.
         let mut order = options.contenders.clone();
         order.rotate_left(round % options.contenders.len());
         let seconds = began.elapsed().as_secs_f64();
-        eprintln!("{seconds:5.0} s: round {} of {}", round + 1, form.rounds);
-        one_round(&order, options, &mut results);
+        eprintln!("{seconds:5.0} s: round {} of {}", round + 1, profile.rounds);
+        run_round(&order, options, &mut results);
     }
-    if options.wants("rules") && options.contenders.contains(&Contender::Ours) {
-        for _ in 0..form.rounds {
-            results.take(Contender::Ours, rules::measure);
+    if options.wants("rules") && options.contenders.contains(&Contender::Threadsocks) {
+        for _ in 0..profile.rounds {
+            results.record(Contender::Threadsocks, rules::measure);
         }
     }
     if options.wants("idle") {
-        hold_idle(began, options, &mut results);
+        run_idle_tests(began, options, &mut results);
     }
     results.seconds = began.elapsed().as_secs_f64();
-    results.stolen = tree::stolen().saturating_sub(stolen_before).as_secs_f64();
-    report::screen(&results, &options.contenders);
+    results.steal_seconds = machine::steal_time()
+        .saturating_sub(steal_before)
+        .as_secs_f64();
+    report::print(&results, &options.contenders);
     let files = [
         (
             "bench.json",
-            report::json(&results, &options.contenders, form.name),
+            report::json(&results, &options.contenders, profile.name),
         ),
         ("bench.svg", plot::svg(&results, &options.contenders)),
     ];
@@ -241,97 +221,96 @@ fn measure(options: &Options) {
     }
 }
 
-type Test<'a> = &'a dyn Fn(&Peer) -> Outcome;
+type Test<'a> = &'a dyn Fn(&RunningContender) -> TestResult;
 
 /// Starts all contenders anew and does every test with each of them.
-fn one_round(order: &[Contender], options: &Options, results: &mut Results) {
-    let peers: Vec<Peer> = order
+fn run_round(order: &[Contender], options: &Options, results: &mut Results) {
+    let running: Vec<RunningContender> = order
         .iter()
         .filter_map(|contender| start(*contender, options, results))
         .collect();
-    let form = options.form;
+    let profile = options.profile;
     let tests: [(&str, Test); 12] = [
-        ("bulk", &|peer| {
-            bulk::measure(peer, 1, Direction::Down, form.bulk)
+        ("bulk", &|contender| {
+            bulk::measure(contender, 1, Direction::Down, profile.bulk)
         }),
-        ("bulk", &|peer| {
-            bulk::measure(peer, 1, Direction::Up, form.bulk)
+        ("bulk", &|contender| {
+            bulk::measure(contender, 1, Direction::Up, profile.bulk)
         }),
-        ("bulk", &|peer| {
-            bulk::measure(peer, 4, Direction::Down, form.bulk)
+        ("bulk", &|contender| {
+            bulk::measure(contender, 4, Direction::Down, profile.bulk)
         }),
-        ("connections", &|peer| {
-            connections::measure(peer, 1, form.connections)
+        ("connections", &|contender| {
+            connections::measure(contender, 1, profile.connections)
         }),
-        ("connections", &|peer| {
-            connections::measure(peer, 8, form.connections)
+        ("connections", &|contender| {
+            connections::measure(contender, 8, profile.connections)
         }),
-        ("connections", &|peer| {
-            connections::measure(peer, 64, form.connections)
+        ("connections", &|contender| {
+            connections::measure(contender, 64, profile.connections)
         }),
-        ("latency", &|peer| {
-            latency::round_trip(peer, form.round_trips)
+        ("latency", &|contender| {
+            latency::round_trip(contender, profile.round_trips)
         }),
-        ("latency", &|peer| {
-            latency::new_while_busy(peer, form.while_busy)
+        ("latency", &|contender| {
+            latency::connect_while_busy(contender, profile.connect_while_busy)
         }),
-        ("udp", &|peer| {
-            udp::measure(peer, 1, udp::SMALL, form.datagrams)
+        ("udp", &|contender| {
+            udp::measure(contender, 1, udp::SMALL_PAYLOAD, profile.datagrams)
         }),
-        ("udp", &|peer| {
-            udp::measure(peer, 1, udp::LARGE, form.datagrams)
+        ("udp", &|contender| {
+            udp::measure(contender, 1, udp::LARGE_PAYLOAD, profile.datagrams)
         }),
-        ("udp", &|peer| {
-            udp::measure(peer, 8, udp::SMALL, form.datagrams)
+        ("udp", &|contender| {
+            udp::measure(contender, 8, udp::SMALL_PAYLOAD, profile.datagrams)
         }),
-        ("udp", &|peer| udp::round_trip(peer, form.round_trips)),
+        ("udp", &|contender| {
+            udp::round_trip(contender, profile.round_trips)
+        }),
     ];
     for (_, test) in tests.iter().filter(|(name, _)| options.wants(name)) {
-        for peer in &peers {
-            results.take(peer.contender, || test(peer));
+        for contender in &running {
+            results.record(contender.kind, || test(contender));
         }
     }
 }
 
 /// A thousand idle connections, and as many as fit, with fresh servers.
-fn hold_idle(began: Instant, options: &Options, results: &mut Results) {
+fn run_idle_tests(began: Instant, options: &Options, results: &mut Results) {
     let seconds = || began.elapsed().as_secs_f64();
     let proxies = options.contenders.iter().copied();
-    for contender in proxies.filter(|it| *it != Contender::Direct) {
-        if let Some(peer) = start(contender, options, results) {
+    for contender in proxies.filter(|proxy| *proxy != Contender::Direct) {
+        if let Some(running) = start(contender, options, results) {
             eprintln!("{:5.0} s: 1,000 idle, {}", seconds(), contender.name());
-            results.take(contender, || idle::thousand(&peer));
+            results.record(contender, || idle::thousand_connections(&running));
         }
-        if options.form.as_many_as_fit
-            && let Some(peer) = start(contender, options, results)
+        if options.profile.fills_capacity
+            && let Some(running) = start(contender, options, results)
         {
             eprintln!(
                 "{:5.0} s: as many idle as fit, {}",
                 seconds(),
                 contender.name()
             );
-            results.take(contender, || idle::most(&peer));
+            results.record(contender, || idle::maximum_connections(&running));
         }
     }
 }
 
 /// A running contender, unless it fails or has failed before.
-fn start(contender: Contender, options: &Options, results: &mut Results) -> Option<Peer> {
-    if results.is_out(contender) {
+fn start(
+    contender: Contender,
+    options: &Options,
+    results: &mut Results,
+) -> Option<RunningContender> {
+    if results.is_excluded(contender) {
         return None;
     }
-    match Peer::start(contender, options.before.as_deref()) {
-        Ok(peer) => Some(peer),
-        Err(why) => {
-            results.leave_out(contender, &why);
+    match RunningContender::start(contender, options.other_build.as_deref()) {
+        Ok(running) => Some(running),
+        Err(reason) => {
+            results.exclude(contender, &reason);
             None
         }
     }
-}
-
-/// The load generator holds both ends of every connection. The servers inherit
-/// the limit, so that none of them is held back by a modest shell.
-fn raise_descriptors() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit raised");
 }

@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use crate::peers::Contender;
-use crate::report::short;
-use crate::results::{MEASURES, Measure, Results, median};
+use crate::contender::Contender;
+use crate::report::format_number;
+use crate::results::{METRICS, Metric, Results};
+use crate::statistics::median;
 
 /// Two panels side by side; all lengths in pixels.
 const WIDTH: usize = 820;
-const COLUMN: usize = 420;
-const LINE: usize = 19;
+const PANEL_WIDTH: usize = 420;
+const LINE_HEIGHT: usize = 19;
 /// Where bars begin, behind the names, and how long they get.
-const NAMES: usize = 90;
-const LONGEST: f64 = 230.0;
+const BAR_LEFT: usize = 90;
+const MAX_BAR_LENGTH: f64 = 230.0;
 
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -31,19 +32,19 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 }";
 
 pub(crate) fn svg(results: &Results, contenders: &[Contender]) -> String {
-    let panel = LINE * (contenders.len() + 2);
-    let plotted: Vec<&Measure> = MEASURES.iter().filter(|it| it.plotted).collect();
+    let panel = LINE_HEIGHT * (contenders.len() + 2);
+    let plotted: Vec<&Metric> = METRICS.iter().filter(|metric| metric.plotted).collect();
     let below = plotted.len().div_ceil(2) * panel;
-    let height = below + 2 * LINE;
+    let height = below + 2 * LINE_HEIGHT;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
          <title>threadsocks and other SOCKS servers, measured side by side</title>\n\
          <style>{STYLE}</style>\n"
     );
-    for (number, measure) in plotted.into_iter().enumerate() {
-        let (left, top) = (number % 2 * COLUMN, number / 2 * panel);
-        let bars = bars(measure, results, contenders);
+    for (number, metric) in plotted.into_iter().enumerate() {
+        let (left, top) = (number % 2 * PANEL_WIDTH, number / 2 * panel);
+        let bars = bars(metric, results, contenders);
         let _ = write!(
             svg,
             "<g transform=\"translate({left},{top})\">\n{bars}</g>\n"
@@ -52,7 +53,7 @@ pub(crate) fn svg(results: &Results, contenders: &[Contender]) -> String {
     let _ = writeln!(
         svg,
         "<text class=\"small\" y=\"{}\">{}</text>",
-        below + LINE,
+        below + LINE_HEIGHT,
         circumstances(results, contenders)
     );
     svg + "</svg>\n"
@@ -60,7 +61,9 @@ pub(crate) fn svg(results: &Results, contenders: &[Contender]) -> String {
 
 /// Without which the numbers say little.
 fn circumstances(results: &Results, contenders: &[Contender]) -> String {
-    let versions = contenders.iter().map(|it| (it.name(), it.version()));
+    let versions = contenders
+        .iter()
+        .map(|contender| (contender.name(), contender.version()));
     let known = versions.filter(|(_, version)| !version.is_empty());
     let known: Vec<String> = known
         .map(|(name, version)| format!("{name} {version}"))
@@ -74,43 +77,46 @@ fn circumstances(results: &Results, contenders: &[Contender]) -> String {
 }
 
 /// One measure: a title, and a bar for each contender.
-fn bars(measure: &Measure, results: &Results, contenders: &[Contender]) -> String {
+fn bars(metric: &Metric, results: &Results, contenders: &[Contender]) -> String {
     let numbers: Vec<(Contender, f64)> = contenders
         .iter()
-        .filter_map(|it| Some((*it, median(results.samples(measure.key, *it)?))))
+        .filter_map(|contender| {
+            let samples = results.samples(metric.key, *contender)?;
+            Some((*contender, median(samples)))
+        })
         .collect();
     let most = numbers
         .iter()
         .map(|(_, number)| *number)
         .fold(0.0, f64::max);
-    let better = match measure.more_is_better {
+    let better = match metric.more_is_better {
         true => "more is better",
         false => "less is better",
     };
     let mut bars = format!(
-        "<text y=\"{LINE}\"><tspan class=\"title\">{}</tspan> \
+        "<text y=\"{LINE_HEIGHT}\"><tspan class=\"title\">{}</tspan> \
          <tspan class=\"small\">{}, {better}</tspan></text>\n",
-        measure.title, measure.unit
+        metric.title, metric.unit
     );
-    for (place, (contender, number)) in numbers.into_iter().enumerate() {
-        let top = LINE * (place + 1) + 7;
-        let length = (LONGEST * number / most).max(1.0);
+    for (index, (contender, number)) in numbers.into_iter().enumerate() {
+        let top = LINE_HEIGHT * (index + 1) + 7;
+        let length = (MAX_BAR_LENGTH * number / most).max(1.0);
         let class = match contender {
-            Contender::Ours => "bar ours",
+            Contender::Threadsocks => "bar ours",
             Contender::Direct => "bar direct",
             _ => "bar",
         };
         let _ = writeln!(
             bars,
             "<text class=\"name\" x=\"{}\" y=\"{}\">{}</text>\
-             <rect class=\"{class}\" x=\"{NAMES}\" y=\"{top}\" width=\"{length:.1}\" height=\"13\"/>\
+             <rect class=\"{class}\" x=\"{BAR_LEFT}\" y=\"{top}\" width=\"{length:.1}\" height=\"13\"/>\
              <text class=\"small\" x=\"{:.1}\" y=\"{}\">{}</text>",
-            NAMES - 6,
+            BAR_LEFT - 6,
             top + 11,
             contender.name(),
-            NAMES as f64 + length + 6.0,
+            BAR_LEFT as f64 + length + 6.0,
             top + 11,
-            short(number)
+            format_number(number)
         );
     }
     bars

@@ -11,24 +11,24 @@ use tempfile::NamedTempFile;
 use threadsocks::protocol::{Command, Host};
 use threadsocks::rules::{AccessQuery, RulesFile, WeekTime};
 
-use crate::results::Outcome;
+use crate::results::TestResult;
 
 /// How many rules there are. The last one decides.
-const RULES: usize = 10_000;
+const RULE_COUNT: usize = 10_000;
 
 /// Looks and verdicts in one measurement.
-const TIMES: u32 = 200;
+const REPETITIONS: u32 = 200;
 
 /// Microseconds of a look at rules that have not changed, and of verdicts among
 /// many: when they are about addresses, and when they are about names.
-pub(crate) fn measure() -> Outcome {
-    let addresses = file(|at, line| {
-        let [high, low] = (at as u16).to_be_bytes();
+pub(crate) fn measure() -> TestResult {
+    let addresses = rules_file(|number, line| {
+        let [high, low] = (number as u16).to_be_bytes();
         write!(line, "deny c - - 10.{high}.{low}.0/24 80,443")
     });
-    let names = file(|at, line| write!(line, "deny c - - *.ads{at}.example.com -"));
-    let (addresses, names) = (open(&addresses), open(&names));
-    let look = each(|| addresses.current());
+    let names = rules_file(|number, line| write!(line, "deny c - - *.ads{number}.example.com -"));
+    let (addresses, names) = (load(&addresses), load(&names));
+    let unchanged = mean_micros(|| addresses.current());
     let name = match Host::from_name(b"www.example.org") {
         Host::Name(name) => name,
         other => return Err(format!("{other:?} is no name")),
@@ -46,11 +46,11 @@ pub(crate) fn measure() -> Outcome {
             moment: WeekTime::MONDAY,
         };
         let verdict = rules.evaluate(&query);
-        assert!(verdict.permitted && verdict.line == Some(RULES));
-        each(|| black_box(&rules).evaluate(black_box(&query)))
+        assert!(verdict.permitted && verdict.line == Some(RULE_COUNT));
+        mean_micros(|| black_box(&rules).evaluate(black_box(&query)))
     };
     Ok(vec![
-        ("rules_look", look),
+        ("rules_look", unchanged),
         ("rules_addresses", verdict(&addresses)),
         ("rules_names", verdict(&names)),
     ])
@@ -58,10 +58,10 @@ pub(crate) fn measure() -> Outcome {
 
 /// A file of rules of which the last one permits everything. It looks as if it
 /// had not been touched for a while.
-fn file(rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile {
+fn rules_file(write_rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile {
     let mut text = String::new();
-    for at in 1..RULES {
-        rule(at, &mut text).expect("strings take everything");
+    for number in 1..RULE_COUNT {
+        write_rule(number, &mut text).expect("strings take everything");
         text.push('\n');
     }
     text.push_str("permit c - - - -\n");
@@ -72,15 +72,15 @@ fn file(rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile 
     file
 }
 
-fn open(file: &NamedTempFile) -> RulesFile {
+fn load(file: &NamedTempFile) -> RulesFile {
     RulesFile::open(file.path()).expect("good rules")
 }
 
 /// Microseconds each.
-fn each<T>(what: impl Fn() -> T) -> f64 {
+fn mean_micros<T>(operation: impl Fn() -> T) -> f64 {
     let began = Instant::now();
-    for _ in 0..TIMES {
-        black_box(what());
+    for _ in 0..REPETITIONS {
+        black_box(operation());
     }
-    1e6 * began.elapsed().as_secs_f64() / f64::from(TIMES)
+    1e6 * began.elapsed().as_secs_f64() / f64::from(REPETITIONS)
 }

@@ -3,55 +3,55 @@
 use std::fs;
 use std::time::Duration;
 
-/// The kernel tells times in ticks of this length, to every program on every
-/// machine. Each of the four times below is rounded down to it.
-const TICK: Duration = Duration::from_millis(10);
+use crate::machine::CLOCK_TICK;
 
 /// What processes hold at a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Bytes of memory; what several processes share is split among them.
-    pub(crate) pss: u64,
+    pub(crate) pss_bytes: u64,
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
 }
 
 /// The process and its descendants, the process first.
 pub(crate) fn members(root: u32) -> Vec<u32> {
-    let everybody: Vec<(u32, u32)> = fs::read_dir("/proc")
+    let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
         .expect("/proc")
         .filter_map(|entry| {
             let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let parent = stat(pid)?.get(1)?.parse().ok()?;
+            let parent = stat_fields(pid)?.get(1)?.parse().ok()?;
             Some((pid, parent))
         })
         .collect();
     let mut members = vec![root];
-    let mut known = 0;
-    while let Some(&parent) = members.get(known) {
-        let children = everybody.iter().filter(|(_, its)| *its == parent);
+    let mut next = 0;
+    while let Some(&parent) = members.get(next) {
+        let children = processes
+            .iter()
+            .filter(|(_, candidate)| *candidate == parent);
         members.extend(children.map(|(pid, _)| pid));
-        known += 1;
+        next += 1;
     }
     members
 }
 
 /// CPU time so far of all of them, and of those that have ended.
-pub(crate) fn cpu(root: u32) -> Duration {
-    let ticks: u32 = members(root).into_iter().map(ticks).sum();
-    ticks * TICK
+pub(crate) fn cpu_time(root: u32) -> Duration {
+    let ticks: u32 = members(root).into_iter().map(cpu_ticks).sum();
+    ticks * CLOCK_TICK
 }
 
-fn ticks(pid: u32) -> u32 {
+fn cpu_ticks(pid: u32) -> u32 {
     // utime, stime, and both of the children it has waited for.
-    let fields = stat(pid).unwrap_or_default();
+    let fields = stat_fields(pid).unwrap_or_default();
     let times = fields.get(11..15).unwrap_or_default();
     times.iter().flat_map(|time| time.parse::<u32>()).sum()
 }
 
 /// The fields of /proc/PID/stat from the third on: the second is a name, in
 /// which anything may stand.
-fn stat(pid: u32) -> Option<Vec<String>> {
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = line.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
@@ -59,35 +59,22 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 
 /// What all of them hold.
 pub(crate) fn usage(root: u32) -> Usage {
-    let mut sum = Usage::default();
+    let mut total = Usage::default();
     for pid in members(root) {
-        sum.pss += pss(pid);
-        sum.threads += entries(pid, "task");
-        sum.descriptors += entries(pid, "fd");
+        total.pss_bytes += pss_bytes(pid);
+        total.threads += count_entries(pid, "task");
+        total.descriptors += count_entries(pid, "fd");
     }
-    sum
+    total
 }
 
-fn pss(pid: u32) -> u64 {
+fn pss_bytes(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let kilobytes = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     let kilobytes = kilobytes.and_then(|rest| rest.trim().strip_suffix(" kB"));
     kilobytes.map_or(0, |number| number.parse::<u64>().unwrap_or(0) << 10)
 }
 
-fn entries(pid: u32, folder: &str) -> usize {
+fn count_entries(pid: u32, folder: &str) -> usize {
     fs::read_dir(format!("/proc/{pid}/{folder}")).map_or(0, Iterator::count)
-}
-
-/// CPU time so far that a virtual machine wanted and did not get.
-pub(crate) fn stolen() -> Duration {
-    let all = fs::read_to_string("/proc/stat").unwrap_or_default();
-    // cpu user nice system idle iowait irq softirq steal ...
-    let ticks = all
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .nth(8);
-    ticks.and_then(|it| it.parse::<u32>().ok()).unwrap_or(0) * TICK
 }

@@ -24,7 +24,7 @@ pub(crate) fn serve(port: u16) {
 fn relay(client: &TcpStream) -> io::Result<()> {
     // A client of ours sends nothing after the request before it is granted.
     let request = Request::read(&mut BufReader::with_capacity(64, client));
-    let request = request.map_err(|why| io::Error::other(why.to_string()))?;
+    let request = request.map_err(|reason| io::Error::other(reason.to_string()))?;
     let remote = TcpStream::connect(request.address)?;
     client.set_nodelay(true)?;
     remote.set_nodelay(true)?;

@@ -8,41 +8,31 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::peers::Peer;
-
 /// Whoever needs longer for anything has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection: the client's end, and the origin's.
-pub(crate) struct Pair {
-    pub(crate) near: TcpStream,
-    pub(crate) far: TcpStream,
+pub(crate) struct StreamPair {
+    pub(crate) client: TcpStream,
+    pub(crate) origin: TcpStream,
 }
 
-impl Pair {
-    /// Opens one; nobody else may connect to this listener meanwhile.
-    pub(crate) fn open(peer: &Peer, listener: &TcpListener) -> io::Result<Pair> {
-        let near = peer.connect(listener.local_addr()?)?;
-        let (far, _) = listener.accept()?;
-        prepare(&far)?;
-        Ok(Pair { near, far })
-    }
-
+impl StreamPair {
     /// One byte each way.
     pub(crate) fn exchange(&self) -> io::Result<()> {
         let mut byte = [0];
-        (&self.near).write_all(b"?")?;
-        (&self.far).read_exact(&mut byte)?;
-        (&self.far).write_all(b"!")?;
-        (&self.near).read_exact(&mut byte)
+        (&self.client).write_all(b"?")?;
+        (&self.origin).read_exact(&mut byte)?;
+        (&self.origin).write_all(b"!")?;
+        (&self.client).read_exact(&mut byte)
     }
 }
 
 /// Listens on loopback, and does not wait for ever for a connection.
 pub(crate) fn listen() -> TcpListener {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
-    let patience = TimeVal::seconds(PATIENCE.as_secs().cast_signed());
-    setsockopt(&listener, sockopt::ReceiveTimeout, &patience).expect("set");
+    let timeout = TimeVal::seconds(TIMEOUT.as_secs().cast_signed());
+    setsockopt(&listener, sockopt::ReceiveTimeout, &timeout).expect("set");
     listener
 }
 
@@ -58,18 +48,18 @@ pub(crate) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 /// thousands of those are all there are.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let at_once = libc::linger {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let reset_on_close = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    Ok(setsockopt(stream, sockopt::Linger, &at_once)?)
+    Ok(setsockopt(stream, sockopt::Linger, &reset_on_close)?)
 }
 
 /// A socket for datagrams on loopback, which waits for so long for each.
-pub(crate) fn datagrams(patience: Duration) -> io::Result<UdpSocket> {
+pub(crate) fn datagram_socket(timeout: Duration) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    socket.set_read_timeout(Some(patience))?;
+    socket.set_read_timeout(Some(timeout))?;
     Ok(socket)
 }
