@@ -1,4 +1,4 @@
-//! As many bytes as will go, in one direction, on one connection or several.
+//! Test `bulk`: the throughput of one connection or several, in one direction.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -17,12 +17,14 @@ use crate::running_contender::RunningContender;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// From the origin to the client.
+    /// From the origin server to the client.
     Down,
+    /// From the client to the origin server.
     Up,
 }
 
-/// Gbit/s, and CPU seconds per GB.
+/// Throughput in Gbit/s and CPU seconds per GB (10^9 bytes), summed over `count`
+/// connections.
 pub(crate) fn measure(
     contender: &RunningContender,
     count: usize,
@@ -49,7 +51,7 @@ pub(crate) fn measure(
     Ok(numbers)
 }
 
-/// Connections that are kept as busy as can be.
+/// Connections over which one thread sends without a pause and another receives.
 pub(crate) struct BulkStreams {
     pairs: Vec<Arc<StreamPair>>,
     received: Arc<AtomicU64>,
@@ -93,13 +95,15 @@ impl BulkStreams {
         }));
     }
 
-    /// Bytes that have arrived so far.
+    /// Bytes received so far. Relaxed suffices: the counter publishes no other data.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for BulkStreams {
+    /// Shuts down all sockets first: that ends the blocked reads and writes of the
+    /// threads that it then joins.
     fn drop(&mut self) {
         for pair in &self.pairs {
             let _ = pair.client.shutdown(Shutdown::Both);
@@ -111,15 +115,16 @@ impl Drop for BulkStreams {
     }
 }
 
-/// What is sent, again and again: it stays in the processor's cache.
+/// The bytes of each write. 256 KiB stay in the processor's cache, so that reading
+/// them costs the sender little.
 static PAYLOAD: [u8; 256 << 10] = [0x55; 256 << 10];
 
 fn send_continuously(mut stream: &TcpStream) {
     while stream.write_all(&PAYLOAD).is_ok() {}
 }
 
-/// MSG_TRUNC lets the kernel throw the bytes away instead of copying them, so
-/// that this end is never what holds the others up.
+/// Receives until EOF or an error. With MSG_TRUNC the kernel discards the bytes
+/// instead of copying them, so that the receiver is not the bottleneck.
 fn receive_and_discard(stream: &TcpStream, received: &AtomicU64) {
     let mut buffer = vec![0; 1 << 20];
     let discard = MsgFlags::MSG_TRUNC;

@@ -1,4 +1,4 @@
-//! One short connection after the other: connect, ask, be granted, one byte each way, break it.
+//! Test `connections`: short connections (connect, request, reply, one byte each way, reset).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,21 +15,26 @@ use crate::interval::Interval;
 use crate::results::TestResult;
 use crate::running_contender::RunningContender;
 
-/// Connections per second, and CPU microseconds per connection.
+/// Connections per second and CPU microseconds per connection, with `clients`
+/// threads that open one connection after the other.
 pub(crate) fn measure(
     contender: &RunningContender,
     clients: usize,
     window: Duration,
 ) -> TestResult {
-    // Twice as many as needed: some wait for the contender to close its end.
+    // Twice as many threads as clients: some still wait for the contender to close
+    // the previous connection.
     let origin = OriginServer::start(2 * clients + 2);
+    // Relaxed suffices for both: neither publishes other data.
     let (completed, is_stopped) = (AtomicU64::new(0), AtomicBool::new(false));
     let failure = Mutex::new(None);
     let client = || {
         while !is_stopped.load(Ordering::Relaxed) {
             match connect_and_exchange(contender, origin.address) {
                 Ok(()) => completed.fetch_add(1, Ordering::Relaxed),
-                Err(error) => return *failure.lock().expect("whole") = Some(error),
+                Err(error) => {
+                    return *failure.lock().expect("the mutex is not poisoned") = Some(error);
+                }
             };
         }
     };
@@ -41,11 +46,11 @@ pub(crate) fn measure(
         is_stopped.store(true, Ordering::Relaxed);
         interval
     });
-    if let Some(error) = failure.into_inner().expect("whole") {
+    if let Some(error) = failure.into_inner().expect("the mutex is not poisoned") {
         return Err(format!("one of {clients} clients: {error}"));
     }
     if interval.count == 0.0 {
-        return Err(format!("served none of {clients} clients"));
+        return Err(format!("completed no connection of {clients} clients"));
     }
     let (rate, cpu) = match clients {
         1 => ("rate_1", "rate_1_cpu"),
@@ -61,8 +66,9 @@ pub(crate) fn measure(
     Ok(numbers)
 }
 
-/// A whole connection. At its end the client breaks it, the contender closes
-/// its other end, and then the origin breaks that: no port stays taken.
+/// Opens a connection and exchanges one byte each way. The client then resets it,
+/// the contender closes its side, and the origin server resets that side: no port
+/// stays in TIME_WAIT.
 pub(crate) fn connect_and_exchange(
     contender: &RunningContender,
     origin: SocketAddr,
@@ -72,27 +78,27 @@ pub(crate) fn connect_and_exchange(
     stream.read_exact(&mut [0])
 }
 
-/// Answers one byte with one byte, on every connection.
+/// Reads one byte from each connection and sends one back.
 pub(crate) struct OriginServer {
     pub(crate) address: SocketAddr,
     listener: Arc<TcpListener>,
 }
 
 impl OriginServer {
-    /// This many threads, each for one connection at a time.
+    /// Starts `threads` threads, each of which serves one connection at a time.
     pub(crate) fn start(threads: usize) -> OriginServer {
         let listener = Arc::new(listen());
         for _ in 0..threads {
             let listener = Arc::clone(&listener);
             thread::spawn(move || {
                 while let Ok((stream, _)) = listener.accept() {
-                    // A contender that breaks it has its own reasons.
+                    // The client reports a failed connection.
                     let _ = serve_connection(&stream);
                 }
             });
         }
         OriginServer {
-            address: listener.local_addr().expect("its address"),
+            address: listener.local_addr().expect("the address of the listener"),
             listener,
         }
     }
@@ -107,9 +113,9 @@ fn serve_connection(mut stream: &TcpStream) -> io::Result<()> {
 }
 
 impl Drop for OriginServer {
-    /// On Linux this wakes all who wait in accept. Nobody waits for those who
-    /// wait for the end of a connection: once in many thousand, microsocks
-    /// forgets to close it.
+    /// On Linux, shutdown(2) of a listener ends every accept(2) that waits on it.
+    /// The threads are not joined: once in many thousand connections, microsocks
+    /// does not close its socket, and a thread waits until its read times out.
     fn drop(&mut self) {
         let _ = socket::shutdown(self.listener.as_raw_fd(), Shutdown::Both);
     }

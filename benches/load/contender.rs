@@ -1,16 +1,16 @@
-//! The contenders by name.
+//! The contenders: the servers that the benchmark compares, by name.
 
 use std::process::Command;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contender {
-    /// No proxy at all: what the machine can do.
+    /// A direct connection without a proxy: the upper limit of the machine.
     Direct,
-    /// The server this is all about.
+    /// This build of threadsocks.
     Threadsocks,
-    /// Another build of it.
+    /// Another build of threadsocks, given by `--before`.
     OtherBuild,
-    /// Two threads a connection and `std::io::copy`.
+    /// The baseline: two threads per connection and `std::io::copy`.
     Plain,
     Microsocks,
     Dante,
@@ -37,7 +37,8 @@ impl Contender {
         }
     }
 
-    /// Which version runs here, as Debian knows it.
+    /// The version of the installed Debian package, or of this crate; empty if
+    /// unknown.
     pub(crate) fn version(self) -> String {
         let package = match self {
             Contender::Threadsocks => return env!("CARGO_PKG_VERSION").to_owned(),

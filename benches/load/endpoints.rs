@@ -1,4 +1,4 @@
-//! Both ends of a connection through a contender; the load generator holds them both.
+//! The sockets of the load generator, which holds both ends of every connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,17 +8,18 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// Whoever needs longer for anything has failed.
+/// Limit for each connect, accept, read and write. A contender that takes longer
+/// has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection: the client's end, and the origin's.
+/// Both ends of one relayed connection.
 pub(crate) struct StreamPair {
     pub(crate) client: TcpStream,
     pub(crate) origin: TcpStream,
 }
 
 impl StreamPair {
-    /// One byte each way.
+    /// Sends one byte each way.
     pub(crate) fn exchange(&self) -> io::Result<()> {
         let mut byte = [0];
         (&self.client).write_all(b"?")?;
@@ -28,24 +29,24 @@ impl StreamPair {
     }
 }
 
-/// Listens on loopback, and does not wait for ever for a connection.
+/// A listener on a free port of loopback, whose accept times out (SO_RCVTIMEO).
 pub(crate) fn listen() -> TcpListener {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen on loopback");
     let timeout = TimeVal::seconds(TIMEOUT.as_secs().cast_signed());
-    setsockopt(&listener, sockopt::ReceiveTimeout, &timeout).expect("set");
+    setsockopt(&listener, sockopt::ReceiveTimeout, &timeout).expect("set SO_RCVTIMEO");
     listener
 }
 
-/// A plain connection.
+/// Connects to this address, without a proxy.
 pub(crate) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     prepare(&stream)?;
     Ok(stream)
 }
 
-/// Our ends send at once, do not wait for ever, and break the connection when
-/// they close it: an orderly end keeps its port for a minute, and some tens of
-/// thousands of those are all there are.
+/// Sets TCP_NODELAY, timeouts, and SO_LINGER with 0 seconds, by which close(2)
+/// resets the connection. After a close with FIN each port would stay in TIME_WAIT
+/// for a minute, and there are some 28,000 ephemeral ports.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -57,7 +58,7 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(setsockopt(stream, sockopt::Linger, &reset_on_close)?)
 }
 
-/// A socket for datagrams on loopback, which waits for so long for each.
+/// A UDP socket on a free port of loopback. `timeout` limits each receive.
 pub(crate) fn datagram_socket(timeout: Duration) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.set_read_timeout(Some(timeout))?;

@@ -1,4 +1,4 @@
-//! What connections cost on which nothing happens, and how many of them fit.
+//! Test `idle`: the cost of idle connections, and how many a contender can hold.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,10 +14,11 @@ use crate::results::TestResult;
 use crate::running_contender::RunningContender;
 use crate::statistics::p50_p99_micros;
 
-/// Until whoever was about to allocate or to start a thread has done it.
+/// Pause before a sample of memory and threads, in which the contender finishes its
+/// allocations and thread starts.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-/// A thousand: kB, threads and descriptors of each.
+/// kB, threads and descriptors per connection, with 1,000 idle connections.
 pub(crate) fn thousand_connections(contender: &RunningContender) -> TestResult {
     let before = contender.usage();
     let (held, reason) = open_connections(contender, 1000);
@@ -36,25 +37,33 @@ pub(crate) fn thousand_connections(contender: &RunningContender) -> TestResult {
     ])
 }
 
-/// As many as fit: how many, kB of each, and the milliseconds a new one takes.
+/// The number of idle connections that the contender can hold, kB per connection,
+/// and the median time of a new connection in ms.
 pub(crate) fn maximum_connections(contender: &RunningContender) -> TestResult {
     let before = contender.usage();
-    let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
-    // Two of ours for each, and some for the origin of the newcomers.
+    let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE).expect("read RLIMIT_NOFILE");
+    // The load generator needs two descriptors per connection, and some for the
+    // origin server of the new connections.
     let (mut held, reason) =
         open_connections(contender, (descriptors.saturating_sub(200) / 2) as usize);
-    eprintln!("{}: {} fit: {reason}", contender.kind.name(), held.len());
+    eprintln!(
+        "{}: {} idle connections: {reason}",
+        contender.kind.name(),
+        held.len()
+    );
     thread::sleep(SETTLE_TIME);
     let count = held.len();
     let [memory, _, _] = per_connection(before, contender.usage(), count);
-    // Newcomers need some room, also with who holds no more than that.
+    // Closes 20 connections, so that a contender at its limit has capacity for new
+    // ones.
     held.truncate(count.saturating_sub(20));
     thread::sleep(SETTLE_TIME);
     let origin = OriginServer::start(4);
     let times = time_repeatedly(SETTLE_TIME, || {
         connect_and_exchange(contender, origin.address)
     });
-    let times = times.map_err(|error| format!("a new one beside {count} idle ones: {error}"))?;
+    let times =
+        times.map_err(|error| format!("a new connection beside {count} idle ones: {error}"))?;
     let [new, _] = p50_p99_micros(times);
     Ok(vec![
         ("most", count as f64),
@@ -63,8 +72,9 @@ pub(crate) fn maximum_connections(contender: &RunningContender) -> TestResult {
     ])
 }
 
-/// Opens connections, each used once so that all there is to it is there, and
-/// tells why it stopped.
+/// Opens connections until there are `wanted`, and returns them with the reason why
+/// it stopped. Each carries one byte each way, so that the contender has allocated
+/// everything for it.
 fn open_connections(contender: &RunningContender, wanted: usize) -> (Vec<StreamPair>, String) {
     const TIME_LIMIT: Duration = Duration::from_secs(25);
     let began = Instant::now();
@@ -80,16 +90,19 @@ fn open_connections(contender: &RunningContender, wanted: usize) -> (Vec<StreamP
             Err(error) => return (held, format!("the next one failed: {error}")),
         }
         if began.elapsed() > TIME_LIMIT {
-            return (held, format!("{TIME_LIMIT:?} were over"));
+            return (
+                held,
+                format!("the time limit of {TIME_LIMIT:?} was reached"),
+            );
         }
         if held.len().is_multiple_of(100) && is_memory_scarce() {
-            return (held, "a quarter of the memory is left".to_owned());
+            return (held, "only a quarter of the memory is available".to_owned());
         }
     }
     (held, "the load generator has no descriptor left".to_owned())
 }
 
-/// Of each connection: kB, threads, descriptors.
+/// kB, threads and descriptors per connection.
 fn per_connection(before: Usage, after: Usage, count: usize) -> [f64; 3] {
     let share = |before: u64, after: u64| (after as f64 - before as f64) / count as f64;
     [

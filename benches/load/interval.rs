@@ -1,23 +1,24 @@
-//! A window of time, cut out of the middle of something that goes on.
+//! A measurement interval: the work done and the CPU time used between two samples.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::running_contender::RunningContender;
 
-/// Until buffers have grown and threads are warm.
+/// Pause before the first sample, in which socket buffers grow and threads start.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// What happened in a window.
+/// The differences between two samples.
 pub(crate) struct Interval {
     pub(crate) seconds: f64,
     pub(crate) count: f64,
-    /// CPU seconds of the contender; none of the direct connection.
+    /// CPU seconds of the contender; `None` for the direct connection.
     pub(crate) cpu_seconds: Option<f64>,
 }
 
 impl Interval {
-    /// Looks twice at how far the work has come that others do.
+    /// Samples `count` and the CPU time at the beginning and at the end of `window`, while
+    /// other threads do the work.
     pub(crate) fn measure(
         contender: &RunningContender,
         window: Duration,

@@ -1,4 +1,4 @@
-//! How long one byte takes there and back, and a new connection while others are busy.
+//! Test `latency`: round trips of one byte, and new connections during bulk transfers.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use crate::results::TestResult;
 use crate::running_contender::RunningContender;
 use crate::statistics::p50_p99_micros;
 
-/// Microseconds of a one-byte round trip on a connection that is open.
+/// Microseconds of a one-byte round trip on an open connection: p50 and p99.
 pub(crate) fn round_trip(contender: &RunningContender, window: Duration) -> TestResult {
     let failed = |error: io::Error| format!("round trip: {error}");
     let pair = contender.open_pair(&listen()).map_err(failed)?;
@@ -39,8 +39,8 @@ fn echo_bytes(pair: &StreamPair) {
     }
 }
 
-/// Microseconds of a whole new connection while four streams go on as fast as
-/// they can.
+/// Microseconds of a whole new connection while four connections transfer at full
+/// speed: p50 and p99.
 pub(crate) fn connect_while_busy(contender: &RunningContender, window: Duration) -> TestResult {
     let streams = BulkStreams::start(contender, 4, Direction::Down)?;
     let origin = OriginServer::start(4);
@@ -52,7 +52,8 @@ pub(crate) fn connect_while_busy(contender: &RunningContender, window: Duration)
     Ok(vec![("busy_p50", p50), ("busy_p99", p99)])
 }
 
-/// How long this takes, each time, again and again.
+/// Repeats `operation` for the time of `window` and returns the duration of each
+/// call. The first error ends it.
 pub(crate) fn time_repeatedly(
     window: Duration,
     mut operation: impl FnMut() -> io::Result<()>,

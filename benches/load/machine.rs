@@ -1,4 +1,4 @@
-//! The machine that the benchmark runs on.
+//! The machine on which the benchmark runs: description, limits, steal time.
 
 use std::fs;
 use std::time::Duration;
@@ -6,14 +6,15 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-/// The kernel tells times in ticks of this length, to every program on every
-/// machine. Each of the four times below is rounded down to it.
+/// The unit of CPU times in /proc: USER_HZ is 100 on Linux, on all common
+/// architectures. Each time is rounded down to it.
 pub(crate) const CLOCK_TICK: Duration = Duration::from_millis(10);
 
-/// CPU time so far that a virtual machine wanted and did not get.
+/// Steal time since boot: CPU time that the hypervisor gave to other virtual
+/// machines while this one had work to do (proc(5), /proc/stat).
 pub(crate) fn steal_time() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    // cpu user nice system idle iowait irq softirq steal ...
+    // Fields: cpu user nice system idle iowait irq softirq steal ...
     let ticks = stat
         .lines()
         .next()
@@ -26,6 +27,7 @@ pub(crate) fn steal_time() -> Duration {
         * CLOCK_TICK
 }
 
+/// Is less than a quarter of the memory available?
 pub(crate) fn is_memory_scarce() -> bool {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let number = |key: &str| {
@@ -38,13 +40,15 @@ pub(crate) fn is_memory_scarce() -> bool {
     }
 }
 
-/// The load generator holds both ends of every connection. The servers inherit
-/// the limit, so that none of them is held back by a modest shell.
+/// Raises the soft limit of descriptors to the hard limit: the load generator holds
+/// both ends of every connection. The servers inherit it, so that a low limit of the
+/// shell restricts none of them.
 pub(crate) fn raise_descriptor_limit() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit raised");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("read RLIMIT_NOFILE");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raise RLIMIT_NOFILE to the hard limit");
 }
 
+/// Processor, cores, kernel and descriptor limit, for `bench.json`.
 pub(crate) fn description() -> Value {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus

@@ -1,9 +1,9 @@
-//! `make bench`: how fast this server is, next to others on the same machine.
+//! `make bench`: the performance of threadsocks and of other SOCKS servers on the same machine.
 //!
-//! Every contender is started on loopback, and every test is done with each of
-//! them in turn, several rounds of it, because a machine that others use too is
-//! now faster and now slower: ratios within one round mean something, seconds
-//! of different hours do not. What a test does is in the file of its name.
+//! Each round starts every contender on loopback and runs every test with each
+//! of them in turn. The speed of a shared machine varies with time. So results
+//! are compared as ratios within one round, not as absolute values of different
+//! hours. Each test is in the file of its name.
 
 #![allow(
     clippy::disallowed_macros,
@@ -48,12 +48,12 @@ use running_contender::RunningContender;
 const HELP: &str = "\
 cargo bench --bench load -- [OPTIONS]
 
-      --quick          under a minute [this]
-      --full           under ten minutes; also as many idle connections as fit
-      --only NAMES     these contenders: direct,threadsocks,plain,microsocks,dante
-      --tests NAMES    these tests: bulk,connections,latency,udp,idle,rules
-      --before FILE    one more contender: another build of threadsocks
-      --out FOLDER     where bench.json and bench.svg are put [docs]
+      --quick          under a minute [default]
+      --full           under ten minutes; also fills each contender with idle connections
+      --only NAMES     only these contenders: direct,threadsocks,plain,microsocks,dante
+      --tests NAMES    only these tests: bulk,connections,latency,udp,idle,rules
+      --before FILE    add a contender: another build of threadsocks
+      --out FOLDER     folder for bench.json and bench.svg [docs]
 ";
 
 fn main() {
@@ -70,7 +70,7 @@ fn main() {
 
 enum Action {
     Help,
-    /// To be the baseline, as a process of its own.
+    /// Run as the baseline server, in a process of its own (hidden option).
     PlainRelay(u16),
     Measure(Options),
 }
@@ -83,10 +83,11 @@ struct Options {
     out: PathBuf,
 }
 
-/// By the name of the file they are in.
+/// The values of `--tests`; each is the name of the file that contains the test.
 const TESTS: [&str; 6] = ["bulk", "connections", "latency", "udp", "idle", "rules"];
 
-/// How long everything takes.
+/// The number of rounds, and the measuring time of each test in a round.
+/// `bench.json` calls it `form`.
 struct Profile {
     name: &'static str,
     rounds: usize,
@@ -137,7 +138,7 @@ fn parse_options() -> Result<Action, lexopt::Error> {
     let mut parser = Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            // Cargo says so to every benchmark.
+            // Cargo passes this option to every benchmark.
             Arg::Long("bench") => {}
             Arg::Long("quick") => options.profile = &QUICK,
             Arg::Long("full") => options.profile = &FULL,
@@ -166,19 +167,19 @@ fn parse_contenders(names: &str) -> Result<Vec<Contender>, String> {
     let find = |name: &str| {
         let mut contenders = Contender::ALL.into_iter();
         let found = contenders.find(|contender| contender.name() == name);
-        found.ok_or_else(|| format!("no contender is called {name:?}"))
+        found.ok_or_else(|| format!("there is no contender {name:?}"))
     };
     names.split(',').map(find).collect()
 }
 
 fn parse_tests(names: &str) -> Result<Vec<String>, String> {
     match names.split(',').find(|name| !TESTS.contains(name)) {
-        Some(name) => Err(format!("no test is called {name:?}")),
+        Some(name) => Err(format!("there is no test {name:?}")),
         None => Ok(names.split(',').map(str::to_owned).collect()),
     }
 }
 
-/// The whole benchmark.
+/// Runs all rounds, prints the tables and writes both files.
 fn run_benchmark(options: &Options) {
     let began = Instant::now();
     let steal_before = machine::steal_time();
@@ -187,7 +188,8 @@ fn run_benchmark(options: &Options) {
     let mut results = Results::default();
     results.rounds = profile.rounds;
     for round in 0..profile.rounds {
-        // Whoever comes after the hungriest one shall be another each time.
+        // Rotates the order: a contender can slow down the next one, so that one
+        // differs from round to round.
         let mut order = options.contenders.clone();
         order.rotate_left(round % options.contenders.len());
         let seconds = began.elapsed().as_secs_f64();
@@ -216,14 +218,14 @@ fn run_benchmark(options: &Options) {
     ];
     for (name, text) in files {
         let path = options.out.join(name);
-        fs::write(&path, text).expect("the folder of --out can be written to");
+        fs::write(&path, text).expect("write to the folder of --out");
         println!("{}", path.display());
     }
 }
 
 type Test<'a> = &'a dyn Fn(&RunningContender) -> TestResult;
 
-/// Starts all contenders anew and does every test with each of them.
+/// Starts all contenders and runs every test with each of them.
 fn run_round(order: &[Contender], options: &Options, results: &mut Results) {
     let running: Vec<RunningContender> = order
         .iter()
@@ -275,7 +277,7 @@ fn run_round(order: &[Contender], options: &Options, results: &mut Results) {
     }
 }
 
-/// A thousand idle connections, and as many as fit, with fresh servers.
+/// Runs the tests of idle connections, each with a newly started server.
 fn run_idle_tests(began: Instant, options: &Options, results: &mut Results) {
     let seconds = || began.elapsed().as_secs_f64();
     let proxies = options.contenders.iter().copied();
@@ -297,7 +299,7 @@ fn run_idle_tests(began: Instant, options: &Options, results: &mut Results) {
     }
 }
 
-/// A running contender, unless it fails or has failed before.
+/// Starts a contender. Returns `None` if it fails or has failed before.
 fn start(
     contender: Contender,
     options: &Options,

@@ -1,16 +1,16 @@
-//! What we want to reach, and whether we have.
+//! The performance goals of threadsocks, and whether the results meet them.
 
 use crate::contender::Contender;
 use crate::results::Results;
 use crate::statistics::median;
 
-/// Compared with whom.
+/// What the value of threadsocks is divided by.
 #[derive(Clone, Copy)]
 pub(crate) enum Reference {
     Contender(Contender),
-    /// The one that does it best, but us and the direct connection.
+    /// The best of the other proxies (not the direct connection).
     BestOtherProxy,
-    /// Nobody: the number itself.
+    /// Nothing: the goal is for the value itself, in the unit of the metric.
     Absolute,
 }
 
@@ -30,8 +30,8 @@ use Bound::{AtLeast, AtMost};
 use Contender::{Dante, Direct, Microsocks, Plain};
 use Reference::{Absolute, BestOtherProxy};
 
-/// Those of connections that fit are meant for a machine that allows 20,000
-/// descriptors: the load generator itself needs two for each.
+/// The goal for `most` assumes a limit of 20,000 descriptors: the load generator
+/// needs two per connection.
 pub(crate) const GOALS: [Goal; 22] = [
     goal("down", AtLeast(0.65), Reference::Contender(Direct)),
     goal("up", AtLeast(0.65), Reference::Contender(Direct)),
@@ -66,7 +66,7 @@ const fn goal(metric: &'static str, bound: Bound, reference: Reference) -> Goal 
 }
 
 impl Goal {
-    /// What we have reached; none if one of the two was not measured.
+    /// The ratio or value reached; `None` if a metric was not measured.
     pub(crate) fn value(&self, results: &Results) -> Option<f64> {
         let own_samples = results.samples(self.metric, Contender::Threadsocks)?;
         match self.reference {
@@ -93,7 +93,7 @@ impl Goal {
         }
     }
 
-    /// As `at least 0.65 of direct`.
+    /// For example `at least 0.65 of direct`.
     pub(crate) fn description(&self) -> String {
         let bound = match self.bound {
             AtLeast(least) => format!("at least {least}"),

@@ -1,4 +1,4 @@
-//! The numbers as bars, in an SVG for light and dark pages.
+//! The medians as a bar chart: an SVG file for light and dark pages.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use crate::report::format_number;
 use crate::results::{METRICS, Metric, Results};
 use crate::statistics::median;
 
-/// Two panels side by side; all lengths in pixels.
+/// Two panels side by side; all lengths are in pixels.
 const WIDTH: usize = 820;
 const PANEL_WIDTH: usize = 420;
 const LINE_HEIGHT: usize = 19;
-/// Where bars begin, behind the names, and how long they get.
+/// The left end of the bars, to the right of the names, and their maximum length.
 const BAR_LEFT: usize = 90;
 const MAX_BAR_LENGTH: f64 = 230.0;
 
@@ -59,7 +59,8 @@ pub(crate) fn svg(results: &Results, contenders: &[Contender]) -> String {
     svg + "</svg>\n"
 }
 
-/// Without which the numbers say little.
+/// The caption: rounds, cores and versions, without which the numbers cannot be
+/// interpreted.
 fn circumstances(results: &Results, contenders: &[Contender]) -> String {
     let versions = contenders
         .iter()
@@ -76,7 +77,7 @@ fn circumstances(results: &Results, contenders: &[Contender]) -> String {
     )
 }
 
-/// One measure: a title, and a bar for each contender.
+/// The panel of one metric: a title, and a bar for each contender.
 fn bars(metric: &Metric, results: &Results, contenders: &[Contender]) -> String {
     let numbers: Vec<(Contender, f64)> = contenders
         .iter()

@@ -1,23 +1,23 @@
-//! What a process and all its descendants use, by /proc.
+//! Resources of a process and all its descendants, from /proc (proc(5)).
 
 use std::fs;
 use std::time::Duration;
 
 use crate::machine::CLOCK_TICK;
 
-/// What processes hold at a moment.
+/// The resources in use at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Bytes of memory; what several processes share is split among them.
+    /// Proportional set size: a page that n processes share counts 1/n for each.
     pub(crate) pss_bytes: u64,
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
 }
 
-/// The process and its descendants, the process first.
+/// The pids of the process and of its descendants; the process is the first.
 pub(crate) fn members(root: u32) -> Vec<u32> {
     let processes: Vec<(u32, u32)> = fs::read_dir("/proc")
-        .expect("/proc")
+        .expect("read /proc")
         .filter_map(|entry| {
             let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
             let parent = stat_fields(pid)?.get(1)?.parse().ok()?;
@@ -36,28 +36,29 @@ pub(crate) fn members(root: u32) -> Vec<u32> {
     members
 }
 
-/// CPU time so far of all of them, and of those that have ended.
+/// CPU time used so far, including children that have ended and been waited for.
 pub(crate) fn cpu_time(root: u32) -> Duration {
     let ticks: u32 = members(root).into_iter().map(cpu_ticks).sum();
     ticks * CLOCK_TICK
 }
 
 fn cpu_ticks(pid: u32) -> u32 {
-    // utime, stime, and both of the children it has waited for.
+    // utime, stime, cutime, cstime: user and system time of the process, and of the
+    // children that it has waited for.
     let fields = stat_fields(pid).unwrap_or_default();
     let times = fields.get(11..15).unwrap_or_default();
     times.iter().flat_map(|time| time.parse::<u32>()).sum()
 }
 
-/// The fields of /proc/PID/stat from the third on: the second is a name, in
-/// which anything may stand.
+/// The fields of /proc/PID/stat from the third on. The second one is the command in
+/// parentheses, which may itself contain spaces and parentheses.
 fn stat_fields(pid: u32) -> Option<Vec<String>> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = line.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-/// What all of them hold.
+/// The resources that the process and its descendants use now.
 pub(crate) fn usage(root: u32) -> Usage {
     let mut total = Usage::default();
     for pid in members(root) {

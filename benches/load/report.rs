@@ -1,4 +1,4 @@
-//! The table on the screen, and the file of numbers.
+//! The report: tables on stdout, and `bench.json`.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::performance_goals::GOALS;
 use crate::results::{METRICS, Metric, Results};
 use crate::statistics::{median, relative_range};
 
-/// Medians, ratios, goals, and who is missing.
+/// Prints medians, ratios, goals, and the contenders that were excluded.
 pub(crate) fn print(results: &Results, contenders: &[Contender]) {
     print!("\n{:38}", "");
     for contender in contenders {
@@ -66,7 +66,7 @@ fn print_row(metric: &Metric, results: &Results, contenders: &[Contender]) {
     }
 }
 
-/// About three digits of it.
+/// Three or four significant digits; three decimal places below 1.
 pub(crate) fn format_number(number: f64) -> String {
     match number.abs() {
         100.0.. => format!("{number:.0}"),
@@ -76,7 +76,7 @@ pub(crate) fn format_number(number: f64) -> String {
     }
 }
 
-/// Everything, for other programs.
+/// All samples, medians and goals as JSON, for other programs.
 pub(crate) fn json(results: &Results, contenders: &[Contender], profile: &str) -> String {
     let versions = contenders.iter().map(|contender| {
         let version = Value::from(contender.version());

@@ -1,21 +1,20 @@
-//! All numbers of all rounds.
+//! The metrics, and the samples of all rounds.
 
 use std::collections::BTreeMap;
 
 use crate::contender::Contender;
 use crate::statistics::median;
 
-/// What a test gives: numbers by the key of their measure, or why there are
-/// none.
+/// The samples of one test by the key of their metric, or the reason of its failure.
 pub(crate) type TestResult = Result<Vec<(&'static str, f64)>, String>;
 
-/// Something that is measured.
+/// A quantity that a test measures.
 pub(crate) struct Metric {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) more_is_better: bool,
-    /// Is it in the plot?
+    /// Does `bench.svg` show it?
     pub(crate) plotted: bool,
 }
 
@@ -186,19 +185,19 @@ const fn metric(
 pub(crate) struct Results {
     samples: BTreeMap<(&'static str, Contender), Vec<f64>>,
     excluded: Vec<Contender>,
-    /// Who was left out and why, to be told again at the end.
+    /// The message for each excluded contender, printed again at the end.
     pub(crate) exclusions: Vec<String>,
-    /// How many there were.
+    /// The number of rounds.
     pub(crate) rounds: usize,
-    /// How long it all took.
+    /// The duration of the whole run.
     pub(crate) seconds: f64,
-    /// CPU seconds that the machine's host gave to somebody else meanwhile.
+    /// The steal time during the run, see [`crate::machine::steal_time`].
     pub(crate) steal_seconds: f64,
 }
 
 impl Results {
-    /// Does a test, unless its contender is out. One that fails is out from then
-    /// on: what it did before still counts.
+    /// Runs a test unless its contender is excluded. A failed test excludes its
+    /// contender from all later tests; earlier samples still count.
     pub(crate) fn record(&mut self, contender: Contender, test: impl FnOnce() -> TestResult) {
         if self.is_excluded(contender) {
             return;
@@ -225,14 +224,14 @@ impl Results {
         self.excluded.push(contender);
     }
 
-    /// One number for each round.
+    /// One sample for each round.
     pub(crate) fn samples(&self, key: &'static str, contender: Contender) -> Option<&[f64]> {
         let samples = self.samples.get(&(key, contender));
         samples.map(Vec::as_slice)
     }
 
-    /// The median of the ratios of each round: what has slowed down one of the
-    /// two has mostly slowed down the other as well.
+    /// The median of the ratios of each round. Other load on the machine mostly slows
+    /// down both contenders in the same round, so it cancels out.
     pub(crate) fn ratio(
         &self,
         key: &'static str,

@@ -1,4 +1,4 @@
-//! What the rules cost a request.
+//! Test `rules`: the cost of the rules for one request.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -13,14 +13,14 @@ use threadsocks::rules::{AccessQuery, RulesFile, WeekTime};
 
 use crate::results::TestResult;
 
-/// How many rules there are. The last one decides.
+/// Rules in the file. Only the last one matches, so all are evaluated.
 const RULE_COUNT: usize = 10_000;
 
-/// Looks and verdicts in one measurement.
+/// Calls in one measurement, of which the mean is taken.
 const REPETITIONS: u32 = 200;
 
-/// Microseconds of a look at rules that have not changed, and of verdicts among
-/// many: when they are about addresses, and when they are about names.
+/// Microseconds of one check whether the file has changed (it has not), and of one
+/// evaluation of 10,000 rules: for rules with addresses, and for rules with names.
 pub(crate) fn measure() -> TestResult {
     let addresses = rules_file(|number, line| {
         let [high, low] = (number as u16).to_be_bytes();
@@ -31,7 +31,7 @@ pub(crate) fn measure() -> TestResult {
     let unchanged = mean_micros(|| addresses.current());
     let name = match Host::from_name(b"www.example.org") {
         Host::Name(name) => name,
-        other => return Err(format!("{other:?} is no name")),
+        other => return Err(format!("{other:?} is not a name")),
     };
     let verdict = |rules_file: &RulesFile| {
         let (rules, _) = rules_file.current();
@@ -56,27 +56,28 @@ pub(crate) fn measure() -> TestResult {
     ])
 }
 
-/// A file of rules of which the last one permits everything. It looks as if it
-/// had not been touched for a while.
+/// A file of [`RULE_COUNT`] rules, the last of which permits everything. Its
+/// modification time is a minute ago: a file that changed shortly before it was read
+/// would be read again.
 fn rules_file(write_rule: impl Fn(usize, &mut String) -> std::fmt::Result) -> NamedTempFile {
     let mut text = String::new();
     for number in 1..RULE_COUNT {
-        write_rule(number, &mut text).expect("strings take everything");
+        write_rule(number, &mut text).expect("writing to a string does not fail");
         text.push('\n');
     }
     text.push_str("permit c - - - -\n");
-    let mut file = NamedTempFile::new().expect("a file");
-    file.write_all(text.as_bytes()).expect("written");
+    let mut file = NamedTempFile::new().expect("create a temporary file");
+    file.write_all(text.as_bytes()).expect("write the rules");
     let old = SystemTime::now() - Duration::from_secs(60);
-    File::set_modified(file.as_file(), old).expect("dated");
+    File::set_modified(file.as_file(), old).expect("set the modification time");
     file
 }
 
 fn load(file: &NamedTempFile) -> RulesFile {
-    RulesFile::open(file.path()).expect("good rules")
+    RulesFile::open(file.path()).expect("valid rules")
 }
 
-/// Microseconds each.
+/// The mean duration of `operation` in microseconds.
 fn mean_micros<T>(operation: impl Fn() -> T) -> f64 {
     let began = Instant::now();
     for _ in 0..REPETITIONS {

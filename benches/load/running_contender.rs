@@ -1,4 +1,4 @@
-//! The contenders, each a child process that listens on loopback, and how to ask it for a connection.
+//! A contender that is ready to relay, and how to open connections and UDP paths through it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,19 +16,19 @@ use crate::endpoints::{StreamPair, dial, listen, prepare};
 use crate::process_tree::{self, Usage};
 use crate::server_process::{ServerProcess, free_port};
 
-/// A contender that is ready.
+/// A contender that is ready to relay.
 pub(crate) struct RunningContender {
     pub(crate) kind: Contender,
     address: SocketAddr,
-    /// None for the direct connection.
+    /// `None` for the direct connection.
     server: Option<ServerProcess>,
 }
 
-/// Nothing that works takes longer to start.
+/// Limit for the start of a server. A server that takes longer has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl RunningContender {
-    /// Starts it, and proves by one connection that it relays.
+    /// Starts the server and exchanges one byte each way, to check that it relays.
     pub(crate) fn start(
         kind: Contender,
         other_build: Option<&Path>,
@@ -56,7 +56,7 @@ impl RunningContender {
         let began = Instant::now();
         while let Some(server) = &mut self.server {
             if let Some(status) = server.exit_status() {
-                return Err(format!("ended at once, {status}{}", self.stderr_note()));
+                return Err(format!("exited at once, {status}{}", self.stderr_note()));
             }
             if TcpStream::connect(self.address).is_ok() {
                 break;
@@ -76,11 +76,11 @@ impl RunningContender {
         }
     }
 
-    /// A new connection to this address, through the contender.
+    /// Opens a connection to this address through the contender.
     pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         match self.kind {
             Contender::Direct => dial(to),
-            // Which knows no SOCKS4.
+            // Microsocks does not implement SOCKS4.
             Contender::Microsocks => {
                 let granted = socks5::connect(dial(self.address)?, None, &destination(to));
                 granted.map_err(io::Error::other)
@@ -92,7 +92,8 @@ impl RunningContender {
         }
     }
 
-    /// Opens one; nobody else may connect to this listener meanwhile.
+    /// Opens a connection to `listener` through the contender and returns both ends. No
+    /// other thread may connect to this listener meanwhile.
     pub(crate) fn open_pair(&self, listener: &TcpListener) -> io::Result<StreamPair> {
         let client = self.connect(listener.local_addr()?)?;
         let (origin, _) = listener.accept()?;
@@ -100,8 +101,8 @@ impl RunningContender {
         Ok(StreamPair { client, origin })
     }
 
-    /// How datagrams get from one address to the other; nothing if the contender
-    /// has no UDP.
+    /// Opens a path for datagrams from one address to the other. Returns `None` if the
+    /// contender does not relay UDP.
     pub(crate) fn datagram_path(
         &self,
         from: SocketAddr,
@@ -109,7 +110,7 @@ impl RunningContender {
     ) -> io::Result<Option<DatagramPath>> {
         match self.kind {
             Contender::Direct => return Ok(Some(DatagramPath::direct(to))),
-            // Which knows no SOCKS5.
+            // The baseline does not implement SOCKS5.
             Contender::Plain => return Ok(None),
             _ => {}
         }
@@ -121,26 +122,28 @@ impl RunningContender {
         }
     }
 
-    /// CPU time so far, of all its processes.
+    /// CPU time used so far by all processes of the server; `None` for the direct
+    /// connection.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         let server = self.server.as_ref()?;
         Some(process_tree::cpu_time(server.pid()))
     }
 
-    /// What all its processes hold.
+    /// Resources that all processes of the server use now.
     pub(crate) fn usage(&self) -> Usage {
-        let server = self.server.as_ref().expect("not the direct connection");
+        let server = self.server.as_ref().expect("a contender with a server");
         process_tree::usage(server.pid())
     }
 }
 
-/// How datagrams get to a target.
+/// The path of datagrams to a destination.
 pub(crate) struct DatagramPath {
-    /// Where they are sent.
+    /// The address to which the client sends them: the relay, or the destination.
     pub(crate) next_hop: SocketAddr,
-    /// What stands in front of each, there and back.
+    /// The UDP request header (RFC 1928, section 7) of each datagram, the same in both
+    /// directions; empty for the direct connection.
     pub(crate) header: Vec<u8>,
-    /// It ends with us.
+    /// Held open: the association ends with its control connection.
     _association: Option<Association<TcpStream>>,
 }
 

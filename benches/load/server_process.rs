@@ -1,4 +1,4 @@
-//! The servers of the contenders, each a child process.
+//! The server of a contender: a child process that listens on loopback.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,7 +17,7 @@ use crate::process_tree;
 
 pub(crate) struct ServerProcess {
     child: Child,
-    /// Its configuration, and what it says on stderr.
+    /// Its configuration and its stderr.
     folder: TempDir,
 }
 
@@ -27,12 +27,13 @@ impl ServerProcess {
         port: u16,
         other_build: Option<&Path>,
     ) -> Result<ServerProcess, String> {
-        let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
+        let folder =
+            tempfile::tempdir().map_err(|error| format!("cannot create a folder: {error}"))?;
         let stderr = File::create(folder.path().join("stderr"));
-        let stderr = stderr.map_err(|error| format!("no file: {error}"))?;
+        let stderr = stderr.map_err(|error| format!("cannot create a file: {error}"))?;
         let own_build = Path::new(env!("CARGO_BIN_EXE_threadsocks"));
         let command = match contender {
-            Contender::Direct => return Err("it has no server".to_owned()),
+            Contender::Direct => return Err("the direct connection has no server".to_owned()),
             Contender::Threadsocks => threadsocks(own_build, port, folder.path()),
             Contender::OtherBuild => {
                 threadsocks(other_build.unwrap_or(own_build), port, folder.path())
@@ -42,12 +43,13 @@ impl ServerProcess {
             Contender::Dante => dante(port, folder.path()),
         };
         let child = command.and_then(|mut command| {
-            // A server with temporary files puts them where they are removed.
+            // Dropping `folder` removes the temporary files of the server.
             command.env("TMPDIR", folder.path());
-            // The plain relay leaves when this pipe ends, so when we do.
+            // The baseline reads EOF from this pipe when the load generator exits, and
+            // then exits too.
             command.stdin(Stdio::piped()).stdout(Stdio::null());
-            // Microsocks tells of every connection on stderr, as we do on stdout:
-            // neither shall pay for a disk.
+            // Microsocks logs every connection to stderr, threadsocks to stdout: both
+            // go to /dev/null, so that no disk is measured.
             command.stderr(match contender {
                 Contender::Microsocks => Stdio::null(),
                 _ => Stdio::from(stderr),
@@ -64,17 +66,20 @@ impl ServerProcess {
         self.child.id()
     }
 
+    /// `None` while the server runs.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Everything that the server has written to stderr.
     pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 }
 
 impl Drop for ServerProcess {
-    /// Dante's children outlive it, so all of them are listed first.
+    /// Kills the whole process tree. The children of Dante do not end with their
+    /// parent, so all pids are collected before the first one is killed.
     fn drop(&mut self) {
         for pid in process_tree::members(self.child.id()) {
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
@@ -92,7 +97,7 @@ fn threadsocks(binary: &Path, port: u16, folder: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// This very program, in another process lest its CPU time be ours.
+/// This program in another process, so that its CPU time is counted separately.
 fn plain_relay(port: u16) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--plain-relay", &port.to_string()]);
@@ -106,7 +111,7 @@ fn microsocks(port: u16) -> Command {
 }
 
 fn dante(port: u16, folder: &Path) -> io::Result<Command> {
-    // Root must say as whom it serves; others serve as themselves.
+    // As root, Dante requires the accounts to run as; otherwise it keeps its own.
     let users = match fs::metadata("/proc/self")?.uid() {
         0 => "user.privileged: root\nuser.unprivileged: nobody\n",
         _ => "",
@@ -123,7 +128,7 @@ fn dante(port: u16, folder: &Path) -> io::Result<Command> {
     );
     let file = folder.join("danted.conf");
     fs::write(&file, config)?;
-    // Debian calls it so and keeps it out of the path of most users.
+    // Debian names it `danted` and installs it outside the PATH of most users.
     let paths = [
         "/usr/sbin/danted",
         "/usr/sbin/sockd",
@@ -136,12 +141,12 @@ fn dante(port: u16, folder: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// A port on which nobody listens now. Below those that the system gives out,
-/// lest it give this one to somebody meanwhile.
+/// A port that is free now. It is below the ephemeral ports (32768 and up), so that
+/// the system does not assign it to another socket before the server binds it.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + (std::process::id() % 10_000) as u16;
     let ports = std::iter::repeat_with(|| start + NEXT.fetch_add(1, Ordering::Relaxed) % 2000);
     let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
-    free.next().expect("a free port")
+    free.next().expect("find a free port")
 }

@@ -1,7 +1,8 @@
-//! Medians, percentiles and spreads.
+//! Statistics of samples: median, range, percentiles.
 
 use std::time::Duration;
 
+/// The middle sample, or the mean of the two in the middle. Panics without samples.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -12,18 +13,17 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     }
 }
 
-/// From the least to the most, as a part of the median.
+/// The difference between maximum and minimum, divided by the median.
 pub(crate) fn relative_range(samples: &[f64]) -> f64 {
-    let least = samples.iter().copied().reduce(f64::min);
-    let most = samples.iter().copied().reduce(f64::max);
-    match (least, most) {
-        (Some(least), Some(most)) => (most - least) / median(samples),
+    let minimum = samples.iter().copied().reduce(f64::min);
+    let maximum = samples.iter().copied().reduce(f64::max);
+    match (minimum, maximum) {
+        (Some(minimum), Some(maximum)) => (maximum - minimum) / median(samples),
         _ => 0.0,
     }
 }
 
-/// What half of them, and all but one in a hundred, stay below; in
-/// microseconds.
+/// The 50th and the 99th percentile, in microseconds. Panics without samples.
 pub(crate) fn p50_p99_micros(mut times: Vec<Duration>) -> [f64; 2] {
     times.sort_unstable();
     [50, 99].map(|percent| {

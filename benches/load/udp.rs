@@ -1,4 +1,4 @@
-//! Datagrams there and back: how many, how long one takes, and how many are lost.
+//! Test `udp`: datagrams to an echo server and back (rate, loss and round-trip time).
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
@@ -14,24 +14,24 @@ use crate::results::TestResult;
 use crate::running_contender::{DatagramPath, RunningContender};
 use crate::statistics::p50_p99_micros;
 
-/// How many of an association are on their way at once. The buffers of a socket
-/// hold some ninety of 1,400 bytes, so that whoever loses some has itself to
-/// blame; as many as possible at once would measure nothing but losses.
+/// Datagrams in flight per association. The buffer of a socket holds some ninety of
+/// 1,400 bytes, so a contender that loses some is too slow. Without a limit the test
+/// would measure only losses.
 const MAX_IN_FLIGHT: u64 = 32;
 
-/// Who has not come back by then is lost. Nobody who keeps up needs a
-/// hundredth of it.
+/// A datagram that has not returned after this time counts as lost. A contender that
+/// keeps up needs less than a hundredth of it.
 const LOSS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Those of a round trip, and of the tests for many small ones.
+/// Bytes of payload, for round trips and for the tests of many small datagrams.
 pub(crate) const SMALL_PAYLOAD: usize = 64;
 
-/// What fits into a packet of the Ethernet, with headers and some room.
+/// Bytes of payload that fit into an Ethernet frame (MTU 1,500) with all headers.
 pub(crate) const LARGE_PAYLOAD: usize = 1400;
 
-/// Datagrams per second, CPU microseconds of each, and the percentage that came
-/// back. There is one and back, so two for each that came back. Nothing of whom
-/// has no UDP.
+/// Datagrams per second, CPU microseconds per datagram, and the percentage that
+/// returned. Each one that returns counts as two, one for each direction. The result
+/// is empty if the contender does not relay UDP.
 pub(crate) fn measure(
     contender: &RunningContender,
     count: usize,
@@ -53,16 +53,20 @@ pub(crate) fn measure(
             Interval::measure(contender, window, || load.returned.load(Ordering::Relaxed));
         load.is_stopped.store(true, Ordering::Relaxed);
         for sender in senders {
-            sender.join().expect("whole");
+            sender.join().expect("the thread did not panic");
         }
         stop_echo.store(true, Ordering::Relaxed);
         interval
     });
-    if let Some(error) = load.failure.into_inner().expect("whole") {
+    if let Some(error) = load
+        .failure
+        .into_inner()
+        .expect("the mutex is not poisoned")
+    {
         return Err(format!("one of {count} associations: {error}"));
     }
     if interval.count == 0.0 {
-        return Err(format!("no datagram of {count} associations came back"));
+        return Err(format!("no datagram of {count} associations returned"));
     }
     let [rate_key, cpu_key, back_key] = match (count, size) {
         (1, SMALL_PAYLOAD) => ["udp_small", "udp_small_cpu", "udp_small_back"],
@@ -83,7 +87,7 @@ pub(crate) fn measure(
     Ok(numbers)
 }
 
-/// Microseconds of a round trip, one datagram at a time.
+/// Microseconds of a round trip, one datagram at a time: p50 and p99.
 pub(crate) fn round_trip(contender: &RunningContender, window: Duration) -> TestResult {
     let Some(flows) = open_flows(contender, 1)? else {
         return Ok(Vec::new());
@@ -105,14 +109,14 @@ pub(crate) fn round_trip(contender: &RunningContender, window: Duration) -> Test
     Ok(vec![("udp_trip_p50", p50), ("udp_trip_p99", p99)])
 }
 
-/// As many associations; nothing if the contender has no UDP.
+/// Opens `count` associations. Returns `None` if the contender does not relay UDP.
 fn open_flows(contender: &RunningContender, count: usize) -> Result<Option<Vec<UdpFlow>>, String> {
     let flows = (0..count).map(|_| UdpFlow::open(contender));
     let flows: io::Result<Option<Vec<UdpFlow>>> = flows.collect::<io::Result<_>>();
     flows.map_err(|error| format!("association: {error}"))
 }
 
-/// A way through the contender, with a socket at either end.
+/// A path through the contender, with a socket at either end.
 struct UdpFlow {
     client: UdpSocket,
     origin: UdpSocket,
@@ -137,19 +141,20 @@ impl UdpFlow {
         }))
     }
 
-    /// Sends back what comes to the far end.
+    /// Sends each datagram back that the origin socket receives.
     fn echo(&self, is_stopped: &AtomicBool) {
         let mut buffer = [0; 2048];
         while !is_stopped.load(Ordering::Relaxed) {
             if let Ok((count, from)) = self.origin.recv_from(&mut buffer) {
-                // One that cannot be sent is lost, and counted as such.
+                // A datagram that cannot be sent counts as lost.
                 let _ = self.origin.send_to(&buffer[..count], from);
             }
         }
     }
 }
 
-/// The near end of a flow, whose datagrams have numbers.
+/// The client end of a flow. Each datagram carries its number in the first 8 bytes
+/// of payload.
 struct NumberedDatagrams<'a> {
     flow: &'a UdpFlow,
     bytes: Vec<u8>,
@@ -171,7 +176,7 @@ impl NumberedDatagrams<'_> {
         self.flow.client.send(&self.bytes).map(|_| ())
     }
 
-    /// The number of the next that comes back; nothing if none does in time.
+    /// The number of the next datagram that returns; `None` after [`LOSS_TIMEOUT`].
     fn receive(&mut self) -> io::Result<Option<u64>> {
         let count = match self.flow.client.recv(&mut self.buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -180,11 +185,14 @@ impl NumberedDatagrams<'_> {
         let start = self.flow.path.header.len();
         let number = self.buffer[..count].get(start..start + 8);
         let number = number.and_then(|bytes| bytes.try_into().ok());
-        let number = number.ok_or_else(|| io::Error::other(format!("{count} bytes came")))?;
+        let number = number.ok_or_else(|| {
+            io::Error::other(format!("a datagram of {count} bytes without a number"))
+        })?;
         Ok(Some(u64::from_be_bytes(number)))
     }
 
-    /// This one, and again if it is lost: that takes its time.
+    /// Sends a datagram and waits until it returns. Repeats it if it is lost, so a loss
+    /// shows as a long round trip.
     fn round_trip(&mut self, number: u64) -> io::Result<()> {
         for _ in 0..20 {
             self.send(number)?;
@@ -198,7 +206,8 @@ impl NumberedDatagrams<'_> {
     }
 }
 
-/// Associations that are kept busy, and how far they have come.
+/// Counters and stop flag that the sending threads share. Relaxed suffices for the
+/// atomics: they publish no other data.
 #[derive(Default)]
 struct FlowLoad {
     is_stopped: AtomicBool,
@@ -211,11 +220,12 @@ impl FlowLoad {
     fn run(&self, flow: &UdpFlow, size: usize) {
         let mut datagrams = NumberedDatagrams::new(flow, size);
         if let Err(error) = self.send_until_stopped(&mut datagrams) {
-            *self.failure.lock().expect("whole") = Some(error);
+            *self.failure.lock().expect("the mutex is not poisoned") = Some(error);
         }
     }
 
-    /// Sends the next whenever one comes back; in the end waits for the rest.
+    /// Keeps [`MAX_IN_FLIGHT`] datagrams in flight until it is stopped, then waits for
+    /// the rest.
     fn send_until_stopped(&self, datagrams: &mut NumberedDatagrams<'_>) -> io::Result<()> {
         let (mut sent, mut settled) = (0, 0);
         while !self.is_stopped.load(Ordering::Relaxed) {
@@ -225,7 +235,7 @@ impl FlowLoad {
                 self.sent.fetch_add(1, Ordering::Relaxed);
             }
             settled = match datagrams.receive()? {
-                // Those before it have come, or are lost.
+                // All datagrams with lower numbers have returned or are lost.
                 Some(number) => {
                     self.returned.fetch_add(1, Ordering::Relaxed);
                     settled.max(number + 1)
