@@ -1,31 +1,32 @@
-# What there is to do; "make" alone says so.
+# Tasks of the project; "make" without a target lists them.
 
 PREFIX ?= /usr/local
 
-# Where cargo puts what it builds.
+# The folder into which cargo builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-# How long each fuzz target runs, and where new finds go: not into the corpus.
+# Seconds for each fuzz target, and the folder for new inputs: they do not go into
+# the corpus.
 FUZZ_SECONDS ?= 60
 FUZZ_FINDS = fuzz/target/finds
 
 .PHONY: help run test check others fuzz big soak bench cgi apache demo pictures install clean
 
 help:
-	@echo "make run      the server on port 1080"
-	@echo "make test     all tests (missing programs are named, their tests skipped)"
-	@echo "make check    format, lints, tests, documentation: what must be green"
-	@echo "make others   does it compile for FreeBSD and macOS? (rustup target add ...)"
-	@echo "make fuzz     looks for broken promises, FUZZ_SECONDS [60] for each parser (cargo-fuzz, nightly)"
-	@echo "make big      gigabytes: by FTP through BIND, between choppy, slow, stalling and resetting ends"
-	@echo "make soak     ten minutes of everything at once, a minute of noise: does it stay as it was? SOAK_SECONDS=20"
-	@echo "make bench    how fast it is next to microsocks and Dante; BENCH=--full takes nine minutes"
-	@echo "make demo     five shells, a SOCKS server and Apache on loopback: one URL to open"
-	@echo "make cgi      the console as cgi-bin/console.cgi"
-	@echo "make apache   an Apache of your own with it, on port CONSOLE_PORT [8080]"
-	@echo "make pictures screenshots of the console into docs/pictures (apache2, chromium)"
-	@echo "make install  program and manual below PREFIX [$(PREFIX)]"
-	@echo "make clean    removes what was built"
+	@echo "make run      starts the server on port 1080"
+	@echo "make test     runs all tests; skips those whose programs are missing, and names the programs"
+	@echo "make check    format, lints, tests and documentation: must pass before a commit"
+	@echo "make others   checks that it compiles for FreeBSD and macOS (rustup target add ...)"
+	@echo "make fuzz     runs each fuzz target for FUZZ_SECONDS [60] (cargo-fuzz, nightly compiler)"
+	@echo "make big      transfers gigabytes: FTP through BIND; fragmented, slow, stalled and reset streams"
+	@echo "make soak     ten minutes of mixed traffic, one of noise: checks for leaks; shorter: SOAK_SECONDS=20"
+	@echo "make bench    measures it beside microsocks and Dante; BENCH=--full takes nine minutes"
+	@echo "make demo     starts five shells, a SOCKS server and Apache on loopback; prints the URL to open"
+	@echo "make cgi      builds the console as cgi-bin/console.cgi"
+	@echo "make apache   builds the console and starts a private Apache with it, on CONSOLE_PORT [8080]"
+	@echo "make pictures takes screenshots of the console into docs/pictures (apache2, chromium)"
+	@echo "make install  installs program and manual below PREFIX [$(PREFIX)]"
+	@echo "make clean    removes all build output"
 
 run:
 	cargo run --release -- 1080
