@@ -1,57 +1,63 @@
-//! The shell itself: a line becomes its output, with no process and no file.
+//! The shell of one session: it turns a line into output, without any process or file.
+//!
+//! A [`Shell`] is plain data and does no I/O, so tests can run it without a socket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// What a client sees first.
+/// The first bytes of a session, before the first prompt.
 pub(crate) const BANNER: &str = "\
 ****************************************
 ** Welcome to the information server. **
 ****************************************
 ";
 
-/// The one file there is at first, with what a page must escape.
-const PAGE: &str = "<!test.html>\n<TITLE>Test</TITLE>\n<BODY>This is a <b>test</b> program\n\
+/// The content of `test.html`, the only file at the start. It contains characters
+/// that a web page must escape.
+const TEST_HTML: &str = "<!test.html>\n<TITLE>Test</TITLE>\n<BODY>This is a <b>test</b> program\n\
                     for \"shells\" & <i>consoles</i>.\n</BODY>\n</script>\\n\n";
 
-/// What one line brings.
+/// The output of one line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Before each line of it.
+    /// The pause before each line of the output.
     pub(crate) pause: Duration,
 }
 
-/// A client's own shell.
+/// The state of one session. Only the thread of the session accesses it.
 #[derive(Debug)]
 pub(crate) struct Shell {
     environment: HashMap<String, String>,
     files: BTreeMap<String, Vec<u8>>,
-    /// Input for later lines: how many lines later, and what.
-    pending: Vec<(usize, Vec<u8>)>,
+    /// Numbered pipes: how many lines until the bytes become input, and the bytes.
+    numbered_pipes: Vec<(usize, Vec<u8>)>,
 }
 
 impl Default for Shell {
     fn default() -> Shell {
         Shell {
             environment: HashMap::from([("PATH".to_owned(), "bin:.".to_owned())]),
-            files: BTreeMap::from([("test.html".to_owned(), PAGE.as_bytes().to_vec())]),
-            pending: Vec::new(),
+            files: BTreeMap::from([("test.html".to_owned(), TEST_HTML.as_bytes().to_vec())]),
+            numbered_pipes: Vec::new(),
         }
     }
 }
 
-/// Where the output of a line goes.
-enum Destination {
+/// The place to which a line writes its output.
+enum OutputTarget {
     Client,
     File(String),
-    /// To the line this many lines later, with or without errors.
-    Later(usize, bool),
+    /// A numbered pipe: the input of the line this many lines later.
+    NumberedPipe {
+        lines: usize,
+        with_errors: bool,
+    },
 }
 
 impl Shell {
-    /// Runs one line; `None` ends the visit.
+    /// Runs one line. `None` means `exit`: the session ends.
     pub(crate) fn run(&mut self, line: &str) -> Option<Output> {
         if line.is_empty() {
             return Some(Output::default());
@@ -59,55 +65,57 @@ impl Shell {
         if line == "exit" {
             return None;
         }
-        let input = self.input_for_this_line();
-        let (line, destination) = destination(line);
+        let input = self.take_due_input();
+        let (line, target) = split_target(line);
         let mut output = Output {
             stdout: input,
             ..Output::default()
         };
         for command in line.split(" | ") {
-            output = self.command(command, output);
+            output = self.run_command(command, output);
         }
-        match destination {
-            Destination::Client => {}
-            Destination::File(name) => {
+        match target {
+            OutputTarget::Client => {}
+            OutputTarget::File(name) => {
                 let content = std::mem::take(&mut output.stdout);
                 self.files.insert(name, content);
             }
-            Destination::Later(lines, with_errors) => {
+            OutputTarget::NumberedPipe { lines, with_errors } => {
                 let mut content = std::mem::take(&mut output.stdout);
                 if with_errors {
                     content.append(&mut output.stderr);
                 }
-                self.pending.push((lines, content));
+                self.numbered_pipes.push((lines, content));
             }
         }
         Some(output)
     }
 
-    /// What earlier lines have left for this one; all other counts go down.
-    fn input_for_this_line(&mut self) -> Vec<u8> {
-        for (lines, _) in &mut self.pending {
+    /// Removes and returns the input that earlier lines sent to this line. The
+    /// numbered pipes that remain are one line closer to their target.
+    fn take_due_input(&mut self) -> Vec<u8> {
+        for (lines, _) in &mut self.numbered_pipes {
             *lines -= 1;
         }
         let is_due = |(lines, _): &(usize, Vec<u8>)| *lines == 0;
-        let (due, later) = std::mem::take(&mut self.pending)
+        let (due, later) = std::mem::take(&mut self.numbered_pipes)
             .into_iter()
             .partition(is_due);
-        self.pending = later;
+        self.numbered_pipes = later;
         let due: Vec<(usize, Vec<u8>)> = due;
         due.into_iter().flat_map(|(_, content)| content).collect()
     }
 
-    /// One command; the stdout of the one before it is its input.
-    fn command(&mut self, command: &str, before: Output) -> Output {
+    /// Runs one command of a pipeline. The stdout of the previous command is its
+    /// input; stderr and the pause accumulate.
+    fn run_command(&mut self, command: &str, previous: Output) -> Output {
         let words: Vec<&str> = command.split_whitespace().collect();
         let mut output = Output {
             stdout: Vec::new(),
-            stderr: before.stderr,
-            pause: before.pause,
+            stderr: previous.stderr,
+            pause: previous.pause,
         };
-        let input = before.stdout;
+        let input = previous.stdout;
         match *words.as_slice() {
             ["ls"] => {
                 let names = self.files.keys().map(|name| format!("{name}\n"));
@@ -117,22 +125,22 @@ impl Shell {
             ["cat", name] => match self.files.get(name) {
                 Some(content) => output.stdout = content.clone(),
                 None => {
-                    let complaint = format!("cat: {name}: No such file or directory\n");
-                    output.stderr.extend(complaint.bytes());
+                    let message = format!("cat: {name}: No such file or directory\n");
+                    output.stderr.extend(message.bytes());
                 }
             },
-            ["number"] => output.stdout = number(&input),
+            ["number"] => output.stdout = number_lines(&input),
             ["number", name] => {
                 let content = self.files.get(name).cloned().unwrap_or_default();
-                output.stdout = number(&content);
+                output.stdout = number_lines(&content);
             }
-            ["removetag"] => output.stdout = without_tags(&input),
+            ["removetag"] => output.stdout = remove_tags(&input),
             ["removetag", name] | ["removetag0", name] | ["delayedremovetag", name] => {
                 let content = self.files.get(name).cloned().unwrap_or_default();
-                output.stdout = without_tags(&content);
+                output.stdout = remove_tags(&content);
                 if words.first() == Some(&"removetag0") {
-                    let complaint = format!("Error: illegal tag \"!{name}\"\n");
-                    output.stderr.extend(complaint.bytes());
+                    let message = format!("Error: illegal tag \"!{name}\"\n");
+                    output.stderr.extend(message.bytes());
                 }
                 if words.first() == Some(&"delayedremovetag") {
                     output.pause = Duration::from_secs(1);
@@ -148,32 +156,32 @@ impl Shell {
             }
             _ => {
                 let word = words.first().unwrap_or(&"");
-                let complaint = format!("Unknown command: [{word}].\n");
-                output.stderr.extend(complaint.bytes());
+                let message = format!("Unknown command: [{word}].\n");
+                output.stderr.extend(message.bytes());
             }
         }
         output
     }
 }
 
-/// Takes `> FILE`, `|N` or `!N` off the end of a line.
-fn destination(line: &str) -> (&str, Destination) {
+/// Splits `> FILE`, `|N` or `!N` off the end of a line.
+fn split_target(line: &str) -> (&str, OutputTarget) {
     if let Some((front, name)) = line.rsplit_once(" > ") {
-        return (front, Destination::File(name.trim().to_owned()));
+        return (front, OutputTarget::File(name.trim().to_owned()));
     }
     if let Some((front, last)) = line.rsplit_once(' ') {
         for (mark, with_errors) in [('|', false), ('!', true)] {
             let count = last.strip_prefix(mark).and_then(|count| count.parse().ok());
             if let Some(lines @ 1..) = count {
-                return (front, Destination::Later(lines, with_errors));
+                return (front, OutputTarget::NumberedPipe { lines, with_errors });
             }
         }
     }
-    (line, Destination::Client)
+    (line, OutputTarget::Client)
 }
 
-/// Each line with its number in front.
-fn number(text: &[u8]) -> Vec<u8> {
+/// Puts the line number, four columns wide, before each line.
+fn number_lines(text: &[u8]) -> Vec<u8> {
     let lines = text.split_inclusive(|&byte| byte == b'\n');
     let numbered = lines.enumerate().flat_map(|(index, line)| {
         let number = format!("{:>4} ", index + 1).into_bytes();
@@ -182,8 +190,8 @@ fn number(text: &[u8]) -> Vec<u8> {
     numbered.collect()
 }
 
-/// Leaves out everything from `<` to `>`.
-fn without_tags(text: &[u8]) -> Vec<u8> {
+/// Removes everything from `<` to `>`.
+fn remove_tags(text: &[u8]) -> Vec<u8> {
     let mut inside = false;
     let mut kept = Vec::new();
     for &byte in text {
@@ -201,19 +209,20 @@ fn without_tags(text: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Runs lines in one shell: what the last one prints, errors first.
-    fn last(lines: &[&str]) -> String {
+    /// Runs the lines in one shell, and returns the output of the last line: stderr,
+    /// then stdout.
+    fn last_output(lines: &[&str]) -> String {
         let mut shell = Shell::default();
         let mut text = Vec::new();
         for line in lines {
-            let output = shell.run(line).expect("no exit");
+            let output = shell.run(line).expect("the line is not `exit`");
             text = [output.stderr, output.stdout].concat();
         }
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn commands_and_pipes() {
+    fn commands_and_pipes_print_their_output() {
         for (lines, printed) in [
             (&["ls"][..], "bin/\ntest.html\n"),
             (
@@ -244,16 +253,16 @@ mod tests {
             ),
             (&["", "ls |1", "", "number"], "   1 bin/\n   2 test.html\n"),
         ] {
-            assert_eq!(last(lines), printed, "{lines:?}");
+            assert_eq!(last_output(lines), printed, "{lines:?}");
         }
         assert!(Shell::default().run("exit").is_none());
     }
 
     #[test]
-    fn tags_go_and_the_delayed_ones_take_a_second_a_line() {
+    fn removetag_removes_tags_and_delayedremovetag_pauses_a_second_per_line() {
         let output = Shell::default().run("delayedremovetag test.html").unwrap();
         assert_eq!(output.pause, Duration::from_secs(1));
         assert!(!output.stdout.contains(&b'<'));
-        assert!(last(&["removetag0 test.html"]).starts_with("Error: illegal tag"));
+        assert!(last_output(&["removetag0 test.html"]).starts_with("Error: illegal tag"));
     }
 }
