@@ -7,7 +7,7 @@ use threadsocks::protocol::Host;
 
 /// Patterns as in `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
 #[derive(Debug)]
-pub(crate) struct Allowed {
+pub(crate) struct AllowList {
     /// `None`: everywhere.
     patterns: Option<Vec<Pattern>>,
 }
@@ -22,19 +22,19 @@ struct Pattern {
 enum HostPattern {
     Any,
     /// What a name must end with, the dot included.
-    Below(String),
-    Exactly(String),
+    Suffix(String),
+    Exact(String),
 }
 
-impl Allowed {
+impl AllowList {
     /// Everywhere.
-    pub(crate) fn everywhere() -> Allowed {
-        Allowed { patterns: None }
+    pub(crate) fn allow_all() -> AllowList {
+        AllowList { patterns: None }
     }
 
     /// Nowhere.
-    pub(crate) fn nowhere() -> Allowed {
-        Allowed {
+    pub(crate) fn deny_all() -> AllowList {
+        AllowList {
             patterns: Some(Vec::new()),
         }
     }
@@ -45,12 +45,12 @@ impl Allowed {
     ///
     /// The first entry that is no pattern. Nothing is allowed then: half of a
     /// list is not what the administrator meant.
-    pub(crate) fn parse(list: &str) -> Result<Allowed, String> {
+    pub(crate) fn parse(list: &str) -> Result<AllowList, String> {
         let entries = list.split(',').map(str::trim);
         let patterns = entries
             .filter(|entry| !entry.is_empty())
-            .map(|entry| pattern(entry).ok_or_else(|| entry.to_owned()));
-        Ok(Allowed {
+            .map(|entry| parse_pattern(entry).ok_or_else(|| entry.to_owned()));
+        Ok(AllowList {
             patterns: Some(patterns.collect::<Result<_, _>>()?),
         })
     }
@@ -60,8 +60,8 @@ impl Allowed {
         let matches = |pattern: &Pattern| {
             let host_matches = match &pattern.host {
                 HostPattern::Any => true,
-                HostPattern::Below(suffix) => host.ends_with(suffix),
-                HostPattern::Exactly(name) => host == name,
+                HostPattern::Suffix(suffix) => host.ends_with(suffix),
+                HostPattern::Exact(name) => host == name,
             };
             host_matches && pattern.ports.contains(&port)
         };
@@ -72,14 +72,14 @@ impl Allowed {
     }
 }
 
-fn pattern(entry: &str) -> Option<Pattern> {
+fn parse_pattern(entry: &str) -> Option<Pattern> {
     let (host, ports) = entry.rsplit_once(':')?;
     let host = match host.strip_prefix('*') {
         Some("") => HostPattern::Any,
         Some(suffix) if suffix.starts_with('.') && suffix != "." => {
-            HostPattern::Below(below(suffix)?)
+            HostPattern::Suffix(canonical_suffix(suffix)?)
         }
-        _ => HostPattern::Exactly(exactly(host)?),
+        _ => HostPattern::Exact(canonical_host(host)?),
     };
     let ports = match ports.trim().split_once('-') {
         Some((first, last)) => port_number(first.trim())?..=port_number(last.trim())?,
@@ -94,14 +94,17 @@ fn pattern(entry: &str) -> Option<Pattern> {
 
 /// A number from 1 to 65535, in digits only.
 pub(crate) fn port_number(text: &str) -> Option<u16> {
-    let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|&port| digits_only && port > 0)
+    let only_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| only_digits && port > 0)
 }
 
 /// A host as the rows will have it. What none can ever have, such as `127.1`, is
 /// a mistake.
-fn exactly(host: &str) -> Option<String> {
-    if let Some(address) = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+fn canonical_host(host: &str) -> Option<String> {
+    if let Some(address) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         return Some(address.parse::<Ipv6Addr>().ok()?.to_string());
     }
     match Host::from_name(host.as_bytes()) {
@@ -111,7 +114,7 @@ fn exactly(host: &str) -> Option<String> {
 }
 
 /// What names end with. Addresses have no such order.
-fn below(suffix: &str) -> Option<String> {
+fn canonical_suffix(suffix: &str) -> Option<String> {
     match Host::from_name(format!("a{suffix}").as_bytes()) {
         Host::Name(name) => name.as_str().strip_prefix('a').map(str::to_owned),
         _ => None,
@@ -123,9 +126,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn w19_only_what_a_pattern_names() {
+    fn w19_only_hosts_and_ports_in_a_pattern_are_allowed() {
         let list = "*.cs.example.edu:*, 127.0.0.1:7000-7999, Shell.: 22 ,[0:0:0:0:0:0:0:1]:1080,";
-        let allowed = Allowed::parse(list).expect("good patterns");
+        let allowed = AllowList::parse(list).expect("valid patterns");
         for (host, port, permitted) in [
             ("a.cs.example.edu", 1, true),
             ("a.b.cs.example.edu", 65535, true),
@@ -142,14 +145,14 @@ mod tests {
         ] {
             assert_eq!(allowed.permits(host, port), permitted, "{host}:{port}");
         }
-        assert!(Allowed::everywhere().permits("a", 1));
-        assert!(Allowed::parse("*:80").unwrap().permits("a", 80));
-        assert!(!Allowed::parse("*:80").unwrap().permits("a", 81));
-        assert!(!Allowed::parse("").unwrap().permits("a", 80));
+        assert!(AllowList::allow_all().permits("a", 1));
+        assert!(AllowList::parse("*:80").unwrap().permits("a", 80));
+        assert!(!AllowList::parse("*:80").unwrap().permits("a", 81));
+        assert!(!AllowList::parse("").unwrap().permits("a", 80));
     }
 
     #[test]
-    fn w19_a_bad_entry_is_named() {
+    fn w19_an_invalid_entry_is_reported() {
         for entry in [
             "a",
             "*.:80",
@@ -169,7 +172,7 @@ mod tests {
             "a:65536",
         ] {
             let list = format!("b:80, {entry}");
-            assert_eq!(Allowed::parse(&list).unwrap_err(), entry);
+            assert_eq!(AllowList::parse(&list).unwrap_err(), entry);
         }
     }
 }

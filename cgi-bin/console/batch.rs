@@ -9,19 +9,19 @@ use nix::fcntl::OFlag;
 
 /// Where the files are, below the working directory, which a web server sets
 /// to the program's own folder.
-pub(crate) const FOLDER: &str = "test_case";
+pub(crate) const BATCH_FOLDER: &str = "test_case";
 
 /// Bytes a batch file may have.
-const MAX_SIZE: u64 = 1024 * 1024;
+const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
 /// Bytes of a file's name; no file system here has longer ones.
-const MAX_NAME: usize = 255;
+const MAX_NAME_LENGTH: usize = 255;
 
 /// Files offered in the form.
-const MAX_LISTED: usize = 200;
+const MAX_LISTED_FILES: usize = 200;
 
 /// What ends a visit.
-pub(crate) const EXIT: &str = "exit";
+pub(crate) const EXIT_COMMAND: &str = "exit";
 
 /// What Windows' editors put in front of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -32,12 +32,12 @@ pub(crate) struct Batch {
     /// In one piece: a file of empty lines has a million of them.
     text: Vec<u8>,
     /// Lines to be sent: those up to `exit`.
-    pub(crate) count: usize,
+    pub(crate) line_count: usize,
 }
 
 /// Does this line end a visit?
-pub(crate) fn is_exit(line: &[u8]) -> bool {
-    line.trim_ascii() == EXIT.as_bytes()
+pub(crate) fn is_exit_command(line: &[u8]) -> bool {
+    line.trim_ascii() == EXIT_COMMAND.as_bytes()
 }
 
 impl Batch {
@@ -49,17 +49,17 @@ impl Batch {
         }
         let mut batch = Batch {
             text: text.strip_suffix(b"\n").unwrap_or(text).to_vec(),
-            count: 0,
+            line_count: 0,
         };
-        let exit = batch.all_lines().position(is_exit);
-        batch.count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
+        let exit = batch.all_lines().position(is_exit_command);
+        batch.line_count = exit.map_or_else(|| batch.all_lines().count(), |index| index + 1);
         batch
     }
 
     /// The lines to send, without their ends, which may be CRLF; none behind
     /// `exit`.
     pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        self.all_lines().take(self.count)
+        self.all_lines().take(self.line_count)
     }
 
     fn all_lines(&self) -> impl Iterator<Item = &[u8]> {
@@ -73,14 +73,14 @@ impl Batch {
     ///
     /// What is wrong with the name or the file, as a sentence for the page.
     pub(crate) fn read(name: &str) -> Result<Batch, String> {
-        if !is_allowed(name) {
+        if !is_valid_name(name) {
             return Err(
                 "a batch file's name has letters, digits, '.', '_' and '-', and does not \
                  begin with '.'"
                     .to_owned(),
             );
         }
-        match read_regular(&Path::new(FOLDER).join(name)) {
+        match read_regular_file(&Path::new(BATCH_FOLDER).join(name)) {
             Ok(text) => Ok(Batch::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(format!("no such batch file: {name}"))
@@ -91,45 +91,45 @@ impl Batch {
 }
 
 /// Names that lead nowhere else.
-fn is_allowed(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let length = 1..=MAX_NAME;
+    let length = 1..=MAX_NAME_LENGTH;
     length.contains(&name.len()) && !name.starts_with('.') && name.bytes().all(ordinary)
 }
 
 /// The content of a regular file. Opening neither follows a link nor waits for
 /// somebody to write into a pipe.
-fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+fn read_regular_file(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(careful.bits())
+        .custom_flags(flags.bits())
         .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();
     // One more, to see whether there is more; a file may grow meanwhile.
-    file.take(MAX_SIZE + 1).read_to_end(&mut text)?;
+    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text)?;
     match u64::try_from(text.len()) {
-        Ok(size) if size <= MAX_SIZE => Ok(text),
+        Ok(size) if size <= MAX_FILE_SIZE => Ok(text),
         _ => Err(io::Error::other("it is over 1 MiB")),
     }
 }
 
 /// The names of the batch files there are, in order; none if the folder cannot
 /// be read.
-pub(crate) fn list() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(FOLDER) else {
+pub(crate) fn list_files() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(BATCH_FOLDER) else {
         return Vec::new();
     };
     let regular = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let names = regular.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| is_allowed(name)).collect();
+    let mut names: Vec<String> = names.filter(|name| is_valid_name(name)).collect();
     names.sort();
-    names.truncate(MAX_LISTED);
+    names.truncate(MAX_LISTED_FILES);
     names
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_up_to_exit() {
+    fn lines_after_exit_are_not_sent() {
         for (text, lines, exits) in [
             ("", &[][..], false),
             ("\n", &[""], false),
@@ -154,13 +154,13 @@ mod tests {
             let batch = Batch::parse(text.as_bytes());
             let got: Vec<&[u8]> = batch.lines().collect();
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-            let ends_with_exit = got.last().is_some_and(|line| is_exit(line));
+            let ends_with_exit = got.last().is_some_and(|line| is_exit_command(line));
             assert_eq!((got, ends_with_exit), (lines, exits), "{text:?}");
         }
     }
 
     #[test]
-    fn w05_names_that_lead_elsewhere_are_refused() {
+    fn w05_file_names_outside_the_folder_are_refused() {
         for name in [
             "../x",
             "/etc/passwd",
@@ -174,10 +174,10 @@ mod tests {
             "%2e",
             "ä",
         ] {
-            assert!(!is_allowed(name), "{name:?}");
+            assert!(!is_valid_name(name), "{name:?}");
         }
         for name in ["t1.txt", "a", "-", "A_b-c.9..x"] {
-            assert!(is_allowed(name), "{name:?}");
+            assert!(is_valid_name(name), "{name:?}");
         }
     }
 }

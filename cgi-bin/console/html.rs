@@ -43,7 +43,7 @@ impl Nonce {
 }
 
 /// The headers of a page. Nothing that anybody typed gets in here.
-pub(crate) fn headers(nonce: &Nonce) -> String {
+pub(crate) fn html_headers(nonce: &Nonce) -> String {
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{}'; img-src data:; form-action 'self'; \
          base-uri 'none'; frame-ancestors 'none'",
@@ -51,25 +51,25 @@ pub(crate) fn headers(nonce: &Nonce) -> String {
     );
     format!(
         "Content-Type: text/html; charset=utf-8\r\n\
-         {STREAMED}Content-Security-Policy: {policy}\r\n\r\n"
+         {STREAMING_HEADERS}Content-Security-Policy: {policy}\r\n\r\n"
     )
 }
 
 /// The headers of plain text.
 pub(crate) fn text_headers() -> String {
-    format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMED}\r\n")
+    format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMING_HEADERS}\r\n")
 }
 
 /// Nobody on the way may compress, collect, keep or reinterpret it. The first
 /// two are what Apache and nginx understand.
-const STREAMED: &str = "Content-Encoding: none\r\n\
+const STREAMING_HEADERS: &str = "Content-Encoding: none\r\n\
                         X-Accel-Buffering: no\r\n\
                         Cache-Control: no-store\r\n\
                         X-Content-Type-Options: nosniff\r\n\
                         Referrer-Policy: same-origin\r\n";
 
 /// The document up to its body.
-pub(crate) fn head(nonce: &Nonce, title: &str) -> String {
+pub(crate) fn document_head(nonce: &Nonce, title: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn w06_what_is_escaped_reads_as_before() {
+    fn w06_escaped_text_decodes_to_the_original() {
         // Every sequence of up to five of what matters.
         let alphabet = [
             "<", ">", "&", "\"", "'", "\\", "/", "-", "!", "]", "amp;", "lt;", "#39;", "\u{2028}",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn w06_every_character_survives() {
+    fn w06_every_character_decodes_to_itself() {
         for char in (1..=u32::from(char::MAX)).filter_map(char::from_u32) {
             let text = char.to_string();
             assert_eq!(decode(&escape(&text)), text);
@@ -132,10 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn w03_headers_are_always_the_same_but_for_the_nonce() {
+    fn w03_headers_differ_only_in_the_nonce() {
         let (one, two) = (Nonce::new(), Nonce::new());
         assert_ne!(one.0, two.0);
-        assert_eq!(headers(&one).replace(&one.0, &two.0), headers(&two));
-        assert!(headers(&one).starts_with("Content-Type: text/html; charset=utf-8\r\n"));
+        assert_eq!(
+            html_headers(&one).replace(&one.0, &two.0),
+            html_headers(&two)
+        );
+        assert!(html_headers(&one).starts_with("Content-Type: text/html; charset=utf-8\r\n"));
     }
 }

@@ -14,23 +14,23 @@ use threadsocks::net::{self, Deadline};
 /// A web server reads from it as fast as its client does, and a client that
 /// stops reading must not keep this program for ever.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct StdoutWriter {
     deadline: Deadline,
     /// Bytes that were written.
     pub(crate) written: usize,
 }
 
-impl Output {
+impl StdoutWriter {
     /// Waits for the reader up to the deadline.
-    pub(crate) fn until(deadline: Deadline) -> Output {
-        Output {
+    pub(crate) fn with_deadline(deadline: Deadline) -> StdoutWriter {
+        StdoutWriter {
             deadline,
             written: 0,
         }
     }
 }
 
-impl Write for Output {
+impl Write for StdoutWriter {
     /// # Errors
     ///
     /// `TimedOut` at the deadline; others, as `BrokenPipe`, from write(2).

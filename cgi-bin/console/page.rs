@@ -15,18 +15,18 @@
 
 use std::fmt::{self, Write};
 
-use crate::board::{Board, Mood, Standing, State};
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, percent_encode};
 use crate::run::Page;
+use crate::status::{ColumnStatus, Outcome, RunStatus, SessionState};
 use crate::terminal::{Piece, Style};
 
 /// The style of the columns, inside the shadow tree.
-const COLUMNS: &str = include_str!("columns.css");
+const COLUMN_STYLE: &str = include_str!("columns.css");
 
 /// Bytes of one column's transcript, encoded, that its link for saving holds.
 /// Browsers take addresses of up to two megabytes.
-const MAX_SAVED: usize = 1024 * 1024;
+const MAX_SAVED_TRANSCRIPT: usize = 1024 * 1024;
 
 /// The page as HTML.
 #[derive(Debug)]
@@ -36,31 +36,31 @@ pub(crate) struct HtmlPage {
     edit: String,
     text: String,
     /// The column to which the last piece in `text` belongs, if that is open.
-    open: Option<usize>,
+    open_column: Option<usize>,
     /// The column whose words came last.
-    labelled: Option<usize>,
-    columns: Vec<Shown>,
+    labelled_column: Option<usize>,
+    columns: Vec<ColumnContent>,
 }
 
 /// What the page has of one column.
 #[derive(Clone, Debug, Default)]
-struct Shown {
+struct ColumnContent {
     clock: String,
     transcript: Transcript,
 }
 
 /// The slots of the states, each of which hides those before it.
-const STATES: [&str; 4] = ["connecting", "granted", "running", "ended"];
+const STATE_SLOTS: [&str; 4] = ["connecting", "granted", "running", "ended"];
 
-fn slot_of(state: &State) -> &'static str {
-    let [connecting, granted, running, ended] = STATES;
+fn slot_of(state: &SessionState) -> &'static str {
+    let [connecting, granted, running, ended] = STATE_SLOTS;
     match state {
         // In the page from the beginning.
-        State::Waiting => "",
-        State::Connecting => connecting,
-        State::Granted => granted,
-        State::Running => running,
-        State::Ended(_) => ended,
+        SessionState::Waiting => "",
+        SessionState::Connecting => connecting,
+        SessionState::Granted => granted,
+        SessionState::Running => running,
+        SessionState::Ended(_) => ended,
     }
 }
 
@@ -71,8 +71,8 @@ impl HtmlPage {
             nonce,
             edit: query.encode(),
             text: String::new(),
-            open: None,
-            labelled: None,
+            open_column: None,
+            labelled_column: None,
             columns: Vec::new(),
         }
     }
@@ -83,31 +83,31 @@ impl HtmlPage {
     }
 
     /// From here on, what is written belongs to this column.
-    fn turn_to(&mut self, standing: &Standing, index: usize) {
-        if self.open == Some(index) {
+    fn open_span(&mut self, column: &ColumnStatus, index: usize) {
+        if self.open_column == Some(index) {
             return;
         }
-        self.close();
-        self.label(standing, index);
-        self.write(format_args!("<span slot=\"log{}\">", standing.number));
-        self.open = Some(index);
+        self.close_span();
+        self.write_label(column, index);
+        self.write(format_args!("<span slot=\"log{}\">", column.number));
+        self.open_column = Some(index);
     }
 
-    fn label(&mut self, standing: &Standing, index: usize) {
-        if self.labelled != Some(index) {
-            let title = escape(&standing.title);
+    fn write_label(&mut self, column: &ColumnStatus, index: usize) {
+        if self.labelled_column != Some(index) {
+            let title = escape(&column.title);
             self.write(format_args!("<i slot=\"label\">\n{title} | </i>"));
-            self.labelled = Some(index);
+            self.labelled_column = Some(index);
         }
     }
 
-    fn close(&mut self) {
-        if self.open.take().is_some() {
+    fn close_span(&mut self) {
+        if self.open_column.take().is_some() {
             self.text.push_str("</span>\n");
         }
     }
 
-    fn pieces(&mut self, pieces: &[Piece]) {
+    fn write_pieces(&mut self, pieces: &[Piece]) {
         for Piece { style, text } in pieces {
             let text = escape(text);
             match *style == Style::default() {
@@ -120,39 +120,39 @@ impl HtmlPage {
         }
     }
 
-    fn keep(&mut self, index: usize, text: &str) {
-        if let Some(shown) = self.columns.get_mut(index) {
-            shown.transcript.keep(text);
+    fn append_transcript(&mut self, index: usize, text: &str) {
+        if let Some(content) = self.columns.get_mut(index) {
+            content.transcript.append(text);
         }
     }
 
     /// How far it is, and since when, if that has changed.
-    fn clock(&mut self, standing: &Standing, index: usize) {
-        let progress = standing.progress();
+    fn update_clock(&mut self, column: &ColumnStatus, index: usize) {
+        let progress = column.progress();
         match self.columns.get_mut(index) {
-            Some(shown) if shown.clock != progress => shown.clock.clone_from(&progress),
+            Some(content) if content.clock != progress => content.clock.clone_from(&progress),
             _ => return,
         }
-        self.close();
-        let number = standing.number;
+        self.close_span();
+        let number = column.number;
         self.write(format_args!(
             "<span slot=\"clock{number}\">{progress}</span>\n"
         ));
     }
 
-    fn save_link(&mut self, standing: &Standing, index: usize) {
-        let Some(shown) = self.columns.get_mut(index) else {
+    fn write_save_link(&mut self, column: &ColumnStatus, index: usize) {
+        let Some(content) = self.columns.get_mut(index) else {
             return;
         };
-        let transcript = std::mem::take(&mut shown.transcript);
-        let number = standing.number;
+        let transcript = std::mem::take(&mut content.transcript);
+        let number = column.number;
         if transcript.is_too_long {
             self.write(format_args!(
                 "<span slot=\"save{number}\">Too long for a link: save the whole page</span>\n"
             ));
         } else if !transcript.encoded.is_empty() {
-            let title = standing.title.replace(':', "-");
-            let name = escape(&format!("{title} {}", standing.file));
+            let title = column.title.replace(':', "-");
+            let name = escape(&format!("{title} {}", column.file));
             let encoded = transcript.encoded;
             self.write(format_args!(
                 "<a slot=\"save{number}\" download=\"{name}\" \
@@ -162,14 +162,14 @@ impl HtmlPage {
     }
 
     /// One column of the shadow tree, with nothing in its slots.
-    fn column(&mut self, standing: &Standing) {
-        let number = standing.number;
-        let title = escape(&standing.title);
-        let file = escape(&standing.file);
-        let socks = escape(&standing.socks);
-        let state = STATES
+    fn write_column(&mut self, column: &ColumnStatus) {
+        let number = column.number;
+        let title = escape(&column.title);
+        let file = escape(&column.file);
+        let socks = escape(&column.socks);
+        let state = STATE_SLOTS
             .iter()
-            .fold(State::Waiting.to_string(), |inner, slot| {
+            .fold(SessionState::Waiting.to_string(), |inner, slot| {
                 format!("<slot name=\"{slot}{number}\">{inner}</slot>")
             });
         self.write(format_args!(
@@ -186,53 +186,53 @@ impl HtmlPage {
 }
 
 impl Page for HtmlPage {
-    fn begin(&mut self, board: &Board) {
-        self.columns = vec![Shown::default(); board.standings.len()];
-        let head = html::head(&self.nonce, "Remote batch console");
+    fn begin(&mut self, run: &RunStatus) {
+        self.columns = vec![ColumnContent::default(); run.columns.len()];
+        let head = html::document_head(&self.nonce, "Remote batch console");
         let edit = escape(&self.edit);
-        let style = self.nonce.style(COLUMNS);
+        let style = self.nonce.style(COLUMN_STYLE);
         self.write(format_args!(
             "{head}<body>\n<header class=\"top\"><h1>Remote batch console</h1>\n\
              <p><a href=\"?{edit}edit=1\">Edit these rows</a></p>\n\
              <p><a href=\"?\">Begin anew</a></p></header>\n\
              <main id=\"board\"><template shadowrootmode=\"open\">{style}<div class=\"columns\">\n"
         ));
-        for standing in &board.standings {
-            self.column(standing);
+        for column in &run.columns {
+            self.write_column(column);
         }
         self.text.push_str("</div></template>\n");
     }
 
-    fn status(&mut self, standing: &Standing, index: usize) {
-        self.close();
-        self.label(standing, index);
-        let slot = slot_of(&standing.state);
-        let number = standing.number;
-        let mood = match standing.state.mood() {
-            Mood::Busy => "busy",
-            Mood::Good => "good",
-            Mood::Bad => "bad",
+    fn status(&mut self, column: &ColumnStatus, index: usize) {
+        self.close_span();
+        self.write_label(column, index);
+        let slot = slot_of(&column.state);
+        let number = column.number;
+        let class = match column.state.outcome() {
+            Outcome::Pending => "busy",
+            Outcome::Success => "good",
+            Outcome::Failure => "bad",
         };
-        let words = escape(&standing.state.to_string());
+        let words = escape(&column.state.to_string());
         self.write(format_args!(
-            "<span slot=\"{slot}{number}\" class=\"{mood}\">{words}</span>\n"
+            "<span slot=\"{slot}{number}\" class=\"{class}\">{words}</span>\n"
         ));
-        self.clock(standing, index);
-        if standing.has_ended() {
-            self.save_link(standing, index);
+        self.update_clock(column, index);
+        if column.has_ended() {
+            self.write_save_link(column, index);
         }
     }
 
-    fn output(&mut self, standing: &Standing, index: usize, pieces: &[Piece]) {
-        self.turn_to(standing, index);
-        self.pieces(pieces);
+    fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
+        self.open_span(column, index);
+        self.write_pieces(pieces);
         for piece in pieces {
-            self.keep(index, &piece.text);
+            self.append_transcript(index, &piece.text);
         }
     }
 
-    fn command(&mut self, standing: &Standing, index: usize, line: &str, is_added: bool) {
-        self.turn_to(standing, index);
+    fn command(&mut self, column: &ColumnStatus, index: usize, line: &str, is_added: bool) {
+        self.open_span(column, index);
         let escaped = escape(line);
         match is_added {
             true => self.write(format_args!(
@@ -241,29 +241,29 @@ impl Page for HtmlPage {
             )),
             false => self.write(format_args!("<b>{escaped}</b>\n")),
         }
-        self.keep(index, line);
-        self.keep(index, "\n");
+        self.append_transcript(index, line);
+        self.append_transcript(index, "\n");
     }
 
-    fn tick(&mut self, board: &Board) {
-        for (index, standing) in board.standings.iter().enumerate() {
-            self.clock(standing, index);
+    fn tick(&mut self, run: &RunStatus) {
+        for (index, column) in run.columns.iter().enumerate() {
+            self.update_clock(column, index);
         }
     }
 
-    fn end(&mut self, board: &Board) {
-        self.close();
+    fn end(&mut self, run: &RunStatus) {
+        self.close_span();
         self.write(format_args!(
-            "</main>\n<footer id=\"sum\" role=\"status\">{board}</footer>\n</body>\n</html>\n"
+            "</main>\n<footer id=\"sum\" role=\"status\">{run}</footer>\n</body>\n</html>\n"
         ));
     }
 
     fn take(&mut self) -> String {
-        self.close();
+        self.close_span();
         std::mem::take(&mut self.text)
     }
 
-    fn pending(&self) -> usize {
+    fn pending_bytes(&self) -> usize {
         self.text.len()
     }
 }
@@ -276,12 +276,12 @@ struct Transcript {
 }
 
 impl Transcript {
-    fn keep(&mut self, text: &str) {
+    fn append(&mut self, text: &str) {
         if self.is_too_long {
             return;
         }
         self.encoded.push_str(&percent_encode(text));
-        if self.encoded.len() > MAX_SAVED {
+        if self.encoded.len() > MAX_SAVED_TRANSCRIPT {
             self.encoded = String::new();
             self.is_too_long = true;
         }

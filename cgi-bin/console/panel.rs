@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::allow::Allowed;
+use crate::allow::AllowList;
 use crate::batch;
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, Row};
-use crate::row::{self, Fault, Field};
+use crate::row::{self, Field, FieldError};
 
 /// One field of a row as the form shows it.
-struct Entry {
+struct FieldSpec {
     /// The key in the query, without the row's number.
     key: &'static str,
     label: &'static str,
@@ -22,24 +22,24 @@ struct Entry {
     value: fn(&Row) -> &str,
 }
 
-const A_HOST: &str = "host name or IP";
-const A_SOCKS_PORT: &str = "1080";
+const HOST_EXAMPLE: &str = "host name or IP";
+const SOCKS_PORT_EXAMPLE: &str = "1080";
 
-fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
+fn non_empty_or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
     if text.is_empty() { otherwise } else { text }
 }
 
-const ENTRIES: [Entry; 5] = [
-    Entry {
+const FIELDS: [FieldSpec; 5] = [
+    FieldSpec {
         key: "h",
         label: "Shell server",
         class: "host",
-        example: |_| A_HOST,
+        example: |_| HOST_EXAMPLE,
         is_number: false,
         field: Field::Host,
         value: |row| &row.host,
     },
-    Entry {
+    FieldSpec {
         key: "p",
         label: "Port",
         class: "port",
@@ -48,7 +48,7 @@ const ENTRIES: [Entry; 5] = [
         field: Field::Port,
         value: |row| &row.port,
     },
-    Entry {
+    FieldSpec {
         key: "f",
         label: "Batch file",
         class: "file",
@@ -57,20 +57,20 @@ const ENTRIES: [Entry; 5] = [
         field: Field::File,
         value: |row| &row.file,
     },
-    Entry {
+    FieldSpec {
         key: "sh",
         label: "SOCKS server",
         class: "host",
-        example: |query| or(&query.socks_host, A_HOST),
+        example: |query| non_empty_or(&query.socks_host, HOST_EXAMPLE),
         is_number: false,
         field: Field::SocksHost,
         value: |row| &row.socks_host,
     },
-    Entry {
+    FieldSpec {
         key: "sp",
         label: "SOCKS port",
         class: "port",
-        example: |query| or(&query.socks_port, A_SOCKS_PORT),
+        example: |query| non_empty_or(&query.socks_port, SOCKS_PORT_EXAMPLE),
         is_number: true,
         field: Field::SocksPort,
         value: |row| &row.socks_port,
@@ -79,7 +79,7 @@ const ENTRIES: [Entry; 5] = [
 
 /// Why there is a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum FormMode {
     /// To be filled in or mended.
     Edit,
     /// It could run, but it is not sure that somebody wants that.
@@ -87,72 +87,90 @@ pub(crate) enum Reason {
 }
 
 /// The whole document.
-pub(crate) fn panel(query: &Query, allowed: &Allowed, reason: Reason, nonce: &Nonce) -> String {
-    let mut page = html::head(nonce, "Remote batch console");
+pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: &Nonce) -> String {
+    let mut page = html::document_head(nonce, "Remote batch console");
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
          <p class=\"soft\">Up to five shells at once, each reached through a SOCKS server, \
          each fed a batch file line by line.</p></header>\n<main>\n<form method=\"get\">\n",
     );
-    if reason == Reason::Confirm {
+    if mode == FormMode::Confirm {
         page.push_str(
             "<p id=\"confirm\" role=\"status\">Another page has led here, so nothing runs yet: press \
              Run if this is what you want.</p>\n",
         );
     }
     for (index, row) in query.rows.iter().enumerate() {
-        let faults = row::faults(query, row, allowed);
-        row_of_entries(&mut page, index + 1, row, &faults, query);
+        let field_errors = row::field_errors(query, row, allowed);
+        write_row(&mut page, index + 1, row, &field_errors, query);
     }
     if !query.is_empty() && query.rows.iter().all(|row| row.host.is_empty()) {
         page.push_str(
             "<p class=\"error\" id=\"no-server\">Name a shell server in one row at least.</p>\n",
         );
     }
-    shared_server(&mut page, query);
+    write_shared_server(&mut page, query);
     let checked = if query.as_text { " checked" } else { "" };
     let _ = write!(
         page,
         "<p class=\"go\"><button>Run</button>\n<label class=\"check\"><input type=\"checkbox\" \
          name=\"format\" value=\"text\"{checked}> as plain text</label></p>\n"
     );
-    files(&mut page);
+    write_file_list(&mut page);
     page.push_str("</form>\n</main>\n</body>\n</html>\n");
     page
 }
 
-fn row_of_entries(page: &mut String, number: usize, row: &Row, faults: &[Fault], query: &Query) {
+fn write_row(
+    page: &mut String,
+    number: usize,
+    row: &Row,
+    field_errors: &[FieldError],
+    query: &Query,
+) {
     let _ = writeln!(page, "<fieldset><legend>Shell {number}</legend>");
-    for entry in &ENTRIES {
-        let why = faults.iter().find(|fault| fault.field == entry.field);
-        let input = Input {
-            id: format!("{}{number}", entry.key),
-            label: entry.label,
-            class: entry.class,
-            value: (entry.value)(row),
-            example: (entry.example)(query),
-            is_number: entry.is_number,
-            why: why.map(|fault| fault.why.as_str()),
+    for spec in &FIELDS {
+        let reason = field_errors.iter().find(|error| error.field == spec.field);
+        let input = InputElement {
+            id: format!("{}{number}", spec.key),
+            label: spec.label,
+            class: spec.class,
+            value: (spec.value)(row),
+            example: (spec.example)(query),
+            is_number: spec.is_number,
+            reason: reason.map(|error| error.reason.as_str()),
         };
         input.write(page);
     }
     page.push_str("</fieldset>\n");
 }
 
-fn shared_server(page: &mut String, query: &Query) {
+fn write_shared_server(page: &mut String, query: &Query) {
     page.push_str("<fieldset><legend>for all rows that name no SOCKS server</legend>\n");
     for (id, label, class, value, example) in [
-        ("sh", "SOCKS server", "host", &query.socks_host, A_HOST),
-        ("sp", "SOCKS port", "port", &query.socks_port, A_SOCKS_PORT),
+        (
+            "sh",
+            "SOCKS server",
+            "host",
+            &query.socks_host,
+            HOST_EXAMPLE,
+        ),
+        (
+            "sp",
+            "SOCKS port",
+            "port",
+            &query.socks_port,
+            SOCKS_PORT_EXAMPLE,
+        ),
     ] {
-        let input = Input {
+        let input = InputElement {
             id: id.to_owned(),
             label,
             class,
             value,
             example,
             is_number: id == "sp",
-            why: None,
+            reason: None,
         };
         input.write(page);
     }
@@ -160,7 +178,7 @@ fn shared_server(page: &mut String, query: &Query) {
 }
 
 /// One labelled entry as HTML.
-struct Input<'a> {
+struct InputElement<'a> {
     /// Its key in the query.
     id: String,
     label: &'a str,
@@ -169,12 +187,12 @@ struct Input<'a> {
     example: &'a str,
     is_number: bool,
     /// What is wrong with it.
-    why: Option<&'a str>,
+    reason: Option<&'a str>,
 }
 
-impl Input<'_> {
+impl InputElement<'_> {
     fn write(&self, page: &mut String) {
-        let Input {
+        let InputElement {
             id, label, class, ..
         } = self;
         let value = escape(self.value);
@@ -186,7 +204,7 @@ impl Input<'_> {
         if *class == "file" {
             more.push_str(" list=\"files\"");
         }
-        if self.why.is_some() {
+        if self.reason.is_some() {
             let _ = write!(
                 more,
                 " aria-invalid=\"true\" aria-describedby=\"{id}-error\""
@@ -199,18 +217,18 @@ impl Input<'_> {
              <input id=\"{id}\" name=\"{id}\" value=\"{value}\" placeholder=\"{example}\" \
              autocapitalize=\"none\" spellcheck=\"false\"{more}>"
         );
-        if let Some(why) = self.why {
-            let why = escape(why);
-            let _ = writeln!(page, "<p class=\"error\" id=\"{id}-error\">{why}</p>");
+        if let Some(reason) = self.reason {
+            let reason = escape(reason);
+            let _ = writeln!(page, "<p class=\"error\" id=\"{id}-error\">{reason}</p>");
         }
         page.push_str("</div>\n");
     }
 }
 
 /// The files to choose from; others may be typed.
-fn files(page: &mut String) {
+fn write_file_list(page: &mut String) {
     page.push_str("<datalist id=\"files\">");
-    for name in batch::list() {
+    for name in batch::list_files() {
         let _ = write!(page, "<option value=\"{}\">", escape(&name));
     }
     page.push_str("</datalist>\n");

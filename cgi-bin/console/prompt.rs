@@ -9,32 +9,32 @@
 use std::time::Duration;
 
 /// How long nothing more must come behind a `% ` in the middle of a line.
-pub(crate) const QUIET: Duration = Duration::from_millis(200);
+pub(crate) const PROMPT_IDLE_TIME: Duration = Duration::from_millis(200);
 
 /// Follows the output byte by byte, across any split.
 #[derive(Debug, Default)]
 pub(crate) struct PromptFinder {
-    seen: Seen,
-    escape: Escape,
+    line: LineState,
+    escape: EscapeState,
 }
 
 /// Inside an escape sequence, which is no part of the text: prompts may have a
 /// colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Escape {
+enum EscapeState {
     #[default]
-    No,
+    Outside,
     /// Behind the escape character.
-    Begun,
+    Started,
     /// Behind `ESC [`, up to a letter or the like.
-    Numbers,
+    ControlSequence,
     /// Behind `ESC ]` and its like: a text for the terminal, up to BEL or `ESC \`.
-    Words,
+    ControlString,
 }
 
 /// The end of what has come so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Seen {
+enum LineState {
     /// Nothing of this line yet.
     #[default]
     LineStart,
@@ -45,7 +45,7 @@ enum Seen {
     /// `%` behind other text.
     Percent,
     /// `% ` behind other text.
-    PerhapsPrompt,
+    PossiblePrompt,
 }
 
 impl PromptFinder {
@@ -53,20 +53,20 @@ impl PromptFinder {
     /// to the prompt's end; the bytes behind that are to be looked at next.
     pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, byte) in bytes.iter().enumerate() {
-            if self.is_no_text(*byte) {
+            if self.advance_escape(*byte) {
                 continue;
             }
-            self.seen = match (self.seen, byte) {
-                (Seen::PercentAtLineStart, b' ') => {
-                    self.seen = Seen::LineStart;
+            self.line = match (self.line, byte) {
+                (LineState::PercentAtLineStart, b' ') => {
+                    self.line = LineState::LineStart;
                     return Some(index + 1);
                 }
-                (_, b'\n') => Seen::LineStart,
-                (Seen::LineStart, b'\r') => Seen::LineStart,
-                (Seen::LineStart, b'%') => Seen::PercentAtLineStart,
-                (_, b'%') => Seen::Percent,
-                (Seen::Percent, b' ') => Seen::PerhapsPrompt,
-                _ => Seen::Text,
+                (_, b'\n') => LineState::LineStart,
+                (LineState::LineStart, b'\r') => LineState::LineStart,
+                (LineState::LineStart, b'%') => LineState::PercentAtLineStart,
+                (_, b'%') => LineState::Percent,
+                (LineState::Percent, b' ') => LineState::PossiblePrompt,
+                _ => LineState::Text,
             };
         }
         None
@@ -74,32 +74,32 @@ impl PromptFinder {
 
     /// Escape sequences, and control characters that take no room, as the NUL
     /// that C programs send along with a string. No sequence outlasts its line.
-    fn is_no_text(&mut self, byte: u8) -> bool {
-        let was_inside = self.escape != Escape::No;
+    fn advance_escape(&mut self, byte: u8) -> bool {
+        let was_inside = self.escape != EscapeState::Outside;
         self.escape = match (self.escape, byte) {
-            (_, b'\x1b') => Escape::Begun,
-            (Escape::Begun, b'[') => Escape::Numbers,
-            (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::Words,
+            (_, b'\x1b') => EscapeState::Started,
+            (EscapeState::Started, b'[') => EscapeState::ControlSequence,
+            (EscapeState::Started, b']' | b'P' | b'X' | b'^' | b'_') => EscapeState::ControlString,
             // As in `ESC ( B`, which chooses an alphabet.
-            (Escape::Begun, b' '..=b'/') => Escape::Begun,
-            (Escape::Words, b'\x07' | b'\n') => Escape::No,
-            (Escape::Words, _) => Escape::Words,
-            (Escape::Numbers, b' '..=b'?') => Escape::Numbers,
-            _ => Escape::No,
+            (EscapeState::Started, b' '..=b'/') => EscapeState::Started,
+            (EscapeState::ControlString, b'\x07' | b'\n') => EscapeState::Outside,
+            (EscapeState::ControlString, _) => EscapeState::ControlString,
+            (EscapeState::ControlSequence, b' '..=b'?') => EscapeState::ControlSequence,
+            _ => EscapeState::Outside,
         };
-        let is_inside = self.escape != Escape::No;
+        let is_inside = self.escape != EscapeState::Outside;
         let takes_no_room = byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
         takes_no_room || is_inside || (was_inside && byte != b'\n')
     }
 
     /// Does the output end with what is a prompt if nothing more comes?
-    pub(crate) fn perhaps(&self) -> bool {
-        self.seen == Seen::PerhapsPrompt
+    pub(crate) fn may_be_prompt(&self) -> bool {
+        self.line == LineState::PossiblePrompt
     }
 
     /// Nothing more came: it was a prompt.
-    pub(crate) fn it_was(&mut self) {
-        self.seen = Seen::LineStart;
+    pub(crate) fn confirm_prompt(&mut self) {
+        self.line = LineState::LineStart;
     }
 }
 
@@ -120,12 +120,12 @@ mod tests {
             }
             cuts.last_mut().unwrap().extend(piece);
         }
-        (cuts, finder.perhaps())
+        (cuts, finder.may_be_prompt())
     }
 
     #[test]
-    fn w09_prompts_in_any_pieces() {
-        for (output, cuts, perhaps) in [
+    fn w09_prompts_are_found_across_any_split() {
+        for (output, cuts, may_be_prompt) in [
             ("% ", &["% ", ""][..], false),
             ("**\n% ", &["**\n% ", ""], false),
             ("% % % ", &["% ", "% ", "% ", ""], false),
@@ -167,18 +167,18 @@ mod tests {
             for first in 0..=bytes.len() {
                 for second in first..=bytes.len() {
                     let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-                    assert_eq!(cut(&pieces), (wanted.clone(), perhaps), "{pieces:?}");
+                    assert_eq!(cut(&pieces), (wanted.clone(), may_be_prompt), "{pieces:?}");
                 }
             }
         }
     }
 
     #[test]
-    fn behind_a_supposed_prompt_a_line_begins() {
+    fn a_line_begins_after_a_confirmed_prompt() {
         let mut finder = PromptFinder::default();
         assert_eq!(finder.find(b"text% "), None);
-        assert!(finder.perhaps());
-        finder.it_was();
+        assert!(finder.may_be_prompt());
+        finder.confirm_prompt();
         assert_eq!(finder.find(b"% "), Some(2));
     }
 }

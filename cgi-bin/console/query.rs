@@ -11,7 +11,7 @@ pub(crate) const ROWS: usize = 5;
 
 /// Bytes kept of one value: more than the longest host name or file name, and
 /// enough to show what was wrong with it.
-const MAX_VALUE: usize = 1000;
+const MAX_VALUE_LENGTH: usize = 1000;
 
 /// What was typed in one row. All may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,17 +56,17 @@ impl Query {
     /// keys are ignored.
     pub(crate) fn parse(text: &[u8]) -> Query {
         let pairs = || text.split(|&byte| byte == b'&').map(split_pair);
-        let from_zero = pairs().any(|(key, _)| is_of_row(key, b'0'));
+        let from_zero = pairs().any(|(key, _)| is_row_key(key, b'0'));
         let first_row = if from_zero { b'0' } else { b'1' };
         let mut query = Query::default();
-        let mut given = Vec::new();
+        let mut seen_keys = Vec::new();
         for (key, value) in pairs() {
-            let Some(kind) = meaning(key, first_row) else {
+            let Some(kind) = parse_key(key, first_row) else {
                 continue;
             };
-            if !given.contains(&key) {
-                given.push(key);
-                query.set(&kind, decode(value));
+            if !seen_keys.contains(&key) {
+                seen_keys.push(key);
+                query.set(&kind, decode_value(value));
             }
         }
         query
@@ -129,11 +129,11 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Is this one of the five keys of the row with this digit?
-fn is_of_row(key: &[u8], digit: u8) -> bool {
+fn is_row_key(key: &[u8], digit: u8) -> bool {
     matches!(key, [b'h' | b'p' | b'f', row] | [b's', b'h' | b'p', row] if *row == digit)
 }
 
-fn meaning(key: &[u8], first_row: u8) -> Option<Key> {
+fn parse_key(key: &[u8], first_row: u8) -> Option<Key> {
     let row = |digit: u8| {
         let row = usize::from(digit.checked_sub(first_row)?);
         (row < ROWS).then_some(row)
@@ -154,18 +154,18 @@ fn meaning(key: &[u8], first_row: u8) -> Option<Key> {
 
 /// `+` and `%xx` as forms encode them; a `%` that begins no such code stays
 /// itself. Blanks around the value go: they come from copying and pasting.
-fn decode(value: &[u8]) -> String {
+fn decode_value(value: &[u8]) -> String {
     let mut bytes = Vec::new();
     let mut rest = value;
-    while let Some((&first, behind)) = rest.split_first() {
-        if bytes.len() == MAX_VALUE {
+    while let Some((&first, tail)) = rest.split_first() {
+        if bytes.len() == MAX_VALUE_LENGTH {
             break;
         }
-        rest = behind;
-        match (first, hex_pair(behind)) {
+        rest = tail;
+        match (first, hex_pair(tail)) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
-                rest = behind.get(2..).unwrap_or_default();
+                rest = tail.get(2..).unwrap_or_default();
             }
             (b'+', _) => bytes.push(b' '),
             _ => bytes.push(first),
@@ -174,7 +174,7 @@ fn decode(value: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
     // What stands for bytes that are no UTF-8, or for a character cut at the
     // limit, is longer than they were.
-    while text.len() > MAX_VALUE {
+    while text.len() > MAX_VALUE_LENGTH {
         text.pop();
     }
     text.trim().to_owned()
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn w02_rows_are_counted_from_zero_if_any_key_is() {
+    fn w02_rows_count_from_zero_if_a_key_has_digit_zero() {
         assert_eq!(hosts("h1=a&h5=e"), ["a", "", "", "", "e"]);
         assert_eq!(hosts("h0=a&h4=e&h5=f"), ["a", "", "", "", "e"]);
         assert_eq!(hosts("h1=b&sp0="), ["", "b", "", "", ""]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn w02_both_generations() {
+    fn w02_both_key_formats_are_parsed() {
         let old = Query::parse(b"h0=a&p0=1&f0=t1.txt&sh=s&sp=1080");
         assert_eq!(old.rows[0].port, "1");
         assert_eq!(old.rows[0].file, "t1.txt");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn w02_values_are_decoded_and_the_first_counts() {
+    fn w02_values_are_decoded_and_the_first_of_a_key_is_used() {
         for (query, host) in [
             ("h1=a&h1=b", "a"),
             ("h1=&h1=b", ""),
@@ -259,21 +259,21 @@ mod tests {
             assert_eq!(hosts(query)[0], host, "{query}");
         }
         let long = format!("h1={}", "a".repeat(1_000_000));
-        assert_eq!(hosts(&long)[0].len(), MAX_VALUE);
-        let invalid = format!("h1={}", "%ff".repeat(MAX_VALUE));
-        assert_eq!(hosts(&invalid)[0], "\u{fffd}".repeat(MAX_VALUE / 3));
+        assert_eq!(hosts(&long)[0].len(), MAX_VALUE_LENGTH);
+        let invalid = format!("h1={}", "%ff".repeat(MAX_VALUE_LENGTH));
+        assert_eq!(hosts(&invalid)[0], "\u{fffd}".repeat(MAX_VALUE_LENGTH / 3));
     }
 
     #[test]
-    fn what_is_kept_of_a_long_value_leads_to_itself() {
+    fn a_truncated_value_survives_encoding_and_parsing() {
         for sign in ["%ff", "%e4%bd%a0", "%f0%9f%98%80", "a%c3%a9"] {
-            let query = Query::parse(format!("h1={}", sign.repeat(MAX_VALUE)).as_bytes());
+            let query = Query::parse(format!("h1={}", sign.repeat(MAX_VALUE_LENGTH)).as_bytes());
             assert_eq!(Query::parse(query.encode().as_bytes()), query, "{sign}");
         }
     }
 
     #[test]
-    fn w02_what_is_encoded_is_parsed_again() {
+    fn w02_an_encoded_query_parses_to_itself() {
         let query = Query::parse(b"h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt");
         assert_eq!(Query::parse(query.encode().as_bytes()), query);
     }

@@ -1,4 +1,4 @@
-//! Whether somebody asked for this page, or another site made a browser ask.
+//! Whether somebody asked for this page, or another fetch_site made a browser ask.
 //!
 //! Running something on a mere visit is dangerous: who may use this console is
 //! one thing, who may use its users' browsers another. So what another page
@@ -8,27 +8,27 @@ use std::env;
 
 /// What the browser tells of itself and of where it comes from.
 #[derive(Debug, Default)]
-pub(crate) struct Visitor {
+pub(crate) struct RequestOrigin {
     /// `Sec-Fetch-Site`, which browsers send over https and on loopback.
-    site: String,
+    fetch_site: String,
     /// `Sec-Purpose`: it only loads ahead what somebody may want to see.
     purpose: String,
-    agent: String,
+    user_agent: String,
     referer: String,
     host: String,
 }
 
-impl Visitor {
+impl RequestOrigin {
     /// Reads the headers, as CGI passes them on (RFC 3875, section 4.1.18).
-    pub(crate) fn from_environment() -> Visitor {
+    pub(crate) fn from_environment() -> RequestOrigin {
         let header = |name| {
             let value = env::var_os(name).unwrap_or_default();
             value.to_string_lossy().into_owned()
         };
-        Visitor {
-            site: header("HTTP_SEC_FETCH_SITE"),
+        RequestOrigin {
+            fetch_site: header("HTTP_SEC_FETCH_SITE"),
             purpose: header("HTTP_SEC_PURPOSE"),
-            agent: header("HTTP_USER_AGENT"),
+            user_agent: header("HTTP_USER_AGENT"),
             referer: header("HTTP_REFERER"),
             host: header("HTTP_HOST"),
         }
@@ -37,23 +37,23 @@ impl Visitor {
     /// May something run on this visit?
     ///
     /// Over plain http in a network, browsers do not say where they come from
-    /// but by the referer, which our own form sends and which no other site can
+    /// but by the referer, which our own form sends and which no other fetch_site can
     /// forge. Other programs, as curl, do what their user says.
-    pub(crate) fn asks_for_it(&self) -> bool {
+    pub(crate) fn is_user_initiated(&self) -> bool {
         if !self.purpose.is_empty() {
             return false;
         }
-        match self.site.as_str() {
+        match self.fetch_site.as_str() {
             "same-origin" | "none" => true,
-            "" => !self.agent.starts_with("Mozilla/") || self.comes_from_here(),
+            "" => !self.user_agent.starts_with("Mozilla/") || self.referer_is_same_origin(),
             _ => false,
         }
     }
 
-    fn comes_from_here(&self) -> bool {
-        let behind_scheme = self.referer.split_once("://").map(|(_, rest)| rest);
-        let origin = behind_scheme.and_then(|rest| rest.split('/').next());
-        !self.host.is_empty() && origin == Some(&self.host)
+    fn referer_is_same_origin(&self) -> bool {
+        let after_scheme = self.referer.split_once("://").map(|(_, rest)| rest);
+        let referer_origin = after_scheme.and_then(|rest| rest.split('/').next());
+        !self.host.is_empty() && referer_origin == Some(&self.host)
     }
 }
 
@@ -64,8 +64,8 @@ mod tests {
     const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
 
     #[test]
-    fn only_what_somebody_wanted_runs() {
-        for (site, purpose, agent, referer, runs) in [
+    fn only_requests_started_by_the_user_run() {
+        for (fetch_site, purpose, user_agent, referer, runs) in [
             ("same-origin", "", BROWSER, "", true),
             ("none", "", BROWSER, "", true),
             ("same-site", "", BROWSER, "", false),
@@ -92,14 +92,14 @@ mod tests {
                 false,
             ),
         ] {
-            let visitor = Visitor {
-                site: site.to_owned(),
+            let origin = RequestOrigin {
+                fetch_site: fetch_site.to_owned(),
                 purpose: purpose.to_owned(),
-                agent: agent.to_owned(),
+                user_agent: user_agent.to_owned(),
                 referer: referer.to_owned(),
                 host: "here:80".to_owned(),
             };
-            assert_eq!(visitor.asks_for_it(), runs, "{visitor:?}");
+            assert_eq!(origin.is_user_initiated(), runs, "{origin:?}");
         }
     }
 }

@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use threadsocks::protocol::{Destination, Host};
 
-use crate::allow::{Allowed, port_number};
+use crate::allow::{AllowList, port_number};
 use crate::batch::Batch;
 use crate::query::{Query, Row};
 
 /// Characters of a host, port or file name in a heading; more would leave no
 /// room for anything else.
-const MAX_SHOWN: usize = 60;
+const MAX_SHOWN_CHARS: usize = 60;
 
 /// One of the fields of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +25,27 @@ pub(crate) enum Field {
 
 /// Something wrong with a field, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct FieldError {
     pub(crate) field: Field,
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for FieldError {}
 
 /// A SOCKS server, to be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Server {
+pub(crate) struct SocksServer {
     pub(crate) host: Host,
     pub(crate) port: u16,
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for SocksServer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host {
             Host::Address(IpAddr::V6(address)) => write!(out, "[{address}]:{}", self.port),
@@ -48,9 +56,9 @@ impl fmt::Display for Server {
 
 /// Everything a shell's thread needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Visit {
-    pub(crate) target: Destination,
-    pub(crate) socks: Server,
+pub(crate) struct SessionPlan {
+    pub(crate) destination: Destination,
+    pub(crate) socks: SocksServer,
     pub(crate) batch: Batch,
 }
 
@@ -64,11 +72,11 @@ pub(crate) struct Column {
     pub(crate) file: String,
     /// `host:port` of the SOCKS server, as typed.
     pub(crate) socks: String,
-    pub(crate) plan: Result<Visit, Vec<Fault>>,
+    pub(crate) plan: Result<SessionPlan, Vec<FieldError>>,
 }
 
 /// Judges all rows. Those without a shell server have no column.
-pub(crate) fn columns(query: &Query, allowed: &Allowed) -> Vec<Column> {
+pub(crate) fn columns(query: &Query, allowed: &AllowList) -> Vec<Column> {
     let rows = query.rows.iter().enumerate();
     let named = rows.filter(|(_, row)| !row.host.is_empty());
     let mut columns: Vec<Column> = named
@@ -79,17 +87,17 @@ pub(crate) fn columns(query: &Query, allowed: &Allowed) -> Vec<Column> {
                 title: host_and_port(&row.host, &row.port),
                 file: shorten(&row.file),
                 socks: host_and_port(&row.socks_host, &row.socks_port),
-                plan: judge(&row, allowed),
+                plan: check_row(&row, allowed),
             }
         })
         .collect();
-    tell_apart(&mut columns);
+    number_duplicate_titles(&mut columns);
     columns
 }
 
 /// Two visits to one server get their row's number behind the title.
-fn tell_apart(columns: &mut [Column]) {
-    let titles: Vec<String> = columns.iter().map(|it| it.title.clone()).collect();
+fn number_duplicate_titles(columns: &mut [Column]) {
+    let titles: Vec<String> = columns.iter().map(|column| column.title.clone()).collect();
     for column in columns {
         if titles
             .iter()
@@ -104,11 +112,11 @@ fn tell_apart(columns: &mut [Column]) {
 
 /// What is wrong with one row, for the form. A row in which only the SOCKS
 /// server is named was just not used.
-pub(crate) fn faults(query: &Query, row: &Row, allowed: &Allowed) -> Vec<Fault> {
+pub(crate) fn field_errors(query: &Query, row: &Row, allowed: &AllowList) -> Vec<FieldError> {
     if row.host.is_empty() && row.port.is_empty() && row.file.is_empty() {
         return Vec::new();
     }
-    judge(&with_shared_server(row, query), allowed)
+    check_row(&with_shared_server(row, query), allowed)
         .err()
         .unwrap_or_default()
 }
@@ -125,18 +133,20 @@ fn with_shared_server(row: &Row, query: &Query) -> Row {
     row
 }
 
-fn judge(row: &Row, allowed: &Allowed) -> Result<Visit, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let mut note = |field, why| faults.push(Fault { field, why });
-    let host = shell_host(&row.host).map_err(|why| note(Field::Host, why));
-    let port = port(&row.port).map_err(|why| note(Field::Port, why));
+fn check_row(row: &Row, allowed: &AllowList) -> Result<SessionPlan, Vec<FieldError>> {
+    let mut field_errors = Vec::new();
+    let mut add_error = |field, reason| field_errors.push(FieldError { field, reason });
+    let host = parse_shell_host(&row.host).map_err(|reason| add_error(Field::Host, reason));
+    let port = parse_port(&row.port).map_err(|reason| add_error(Field::Port, reason));
     let batch = match row.file.as_str() {
         "" => Err("no batch file is named".to_owned()),
         name => Batch::read(name),
     };
-    let batch = batch.map_err(|why| note(Field::File, why));
-    let socks_host = socks_host(&row.socks_host).map_err(|why| note(Field::SocksHost, why));
-    let socks_port = self::port(&row.socks_port).map_err(|why| note(Field::SocksPort, why));
+    let batch = batch.map_err(|reason| add_error(Field::File, reason));
+    let socks_host =
+        parse_socks_host(&row.socks_host).map_err(|reason| add_error(Field::SocksHost, reason));
+    let socks_port =
+        parse_port(&row.socks_port).map_err(|reason| add_error(Field::SocksPort, reason));
     for (host, port, field) in [
         (&host, &port, Field::Host),
         (&socks_host, &socks_port, Field::SocksHost),
@@ -144,64 +154,68 @@ fn judge(row: &Row, allowed: &Allowed) -> Result<Visit, Vec<Fault>> {
         if let (Ok(host), Ok(port)) = (host, port)
             && !allowed.permits(&host.to_string(), *port)
         {
-            let why =
+            let reason =
                 format!("the administrator of this console does not let it go to {host}:{port}");
-            note(field, why);
+            add_error(field, reason);
         }
     }
     match (host, port, batch, socks_host, socks_port) {
-        (Ok(host), Ok(port), Ok(batch), Ok(socks_host), Ok(socks_port)) if faults.is_empty() => {
-            Ok(Visit {
-                target: Destination { host, port },
-                socks: Server {
+        (Ok(host), Ok(port), Ok(batch), Ok(socks_host), Ok(socks_port))
+            if field_errors.is_empty() =>
+        {
+            Ok(SessionPlan {
+                destination: Destination { host, port },
+                socks: SocksServer {
                     host: socks_host,
                     port: socks_port,
                 },
                 batch,
             })
         }
-        _ => Err(faults),
+        _ => Err(field_errors),
     }
 }
 
-fn shell_host(text: &str) -> Result<Host, String> {
+fn parse_shell_host(text: &str) -> Result<Host, String> {
     if text.is_empty() {
         return Err("no shell server is named".to_owned());
     }
     if ipv6(text).is_some() {
         return Err("SOCKS4 cannot carry an IPv6 address; give a name".to_owned());
     }
-    usable(text)
+    parse_host(text)
 }
 
 /// This one is dialled from here, so it may have any address.
-fn socks_host(text: &str) -> Result<Host, String> {
+fn parse_socks_host(text: &str) -> Result<Host, String> {
     if text.is_empty() {
         return Err("no SOCKS server is named".to_owned());
     }
     match ipv6(text) {
         Some(address) => Ok(Host::Address(IpAddr::V6(address))),
-        None => usable(text),
+        None => parse_host(text),
     }
 }
 
-fn usable(text: &str) -> Result<Host, String> {
+fn parse_host(text: &str) -> Result<Host, String> {
     match Host::from_name(text.as_bytes()) {
-        Host::Invalid(bad) => Err(format!(
+        Host::Invalid(invalid) => Err(format!(
             "\"{}\" is no host name: {}",
             shorten(text),
-            bad.reason
+            invalid.reason
         )),
         host => Ok(host),
     }
 }
 
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
-    let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     bare.unwrap_or(text).parse().ok()
 }
 
-fn port(text: &str) -> Result<u16, String> {
+fn parse_port(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Err("no port is given".to_owned());
     }
@@ -223,7 +237,7 @@ fn host_and_port(host: &str, port: &str) -> String {
 /// A value in a sentence or a heading.
 fn shorten(text: &str) -> String {
     let mut shown = crate::terminal::plain(text.as_bytes());
-    if let Some((end, _)) = shown.char_indices().nth(MAX_SHOWN) {
+    if let Some((end, _)) = shown.char_indices().nth(MAX_SHOWN_CHARS) {
         shown.truncate(end);
         shown.push('\u{2026}');
     }
@@ -235,52 +249,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn w04_ports() {
+    fn w04_ports_are_numbers_from_1_to_65535() {
         for text in ["", "0", "65536", "80abc", "-1", "+80", " 80", "8 0", "٣"] {
-            assert!(port(text).is_err(), "{text:?}");
+            assert!(parse_port(text).is_err(), "{text:?}");
         }
         assert_eq!(
-            (port("1"), port("65535"), port("080")),
+            (parse_port("1"), parse_port("65535"), parse_port("080")),
             (Ok(1), Ok(65535), Ok(80))
         );
     }
 
     #[test]
-    fn w04_hosts() {
+    fn w04_invalid_hosts_are_refused_with_a_short_reason() {
         let long = "a".repeat(300);
         for text in ["", "a b", "a\0", "::1", "127.1", "<b>", &long] {
-            let why = shell_host(text).expect_err(text);
-            assert!(why.chars().count() < 200, "{why}");
+            let reason = parse_shell_host(text).expect_err(text);
+            assert!(reason.chars().count() < 200, "{reason}");
         }
-        assert!(matches!(shell_host("127.0.0.1"), Ok(Host::Address(_))));
-        assert!(matches!(shell_host("Example.ORG"), Ok(Host::Name(_))));
         assert!(matches!(
-            socks_host("::1"),
+            parse_shell_host("127.0.0.1"),
+            Ok(Host::Address(_))
+        ));
+        assert!(matches!(parse_shell_host("Example.ORG"), Ok(Host::Name(_))));
+        assert!(matches!(
+            parse_socks_host("::1"),
             Ok(Host::Address(IpAddr::V6(_)))
         ));
-        assert!(matches!(socks_host("[::1]"), Ok(Host::Address(_))));
+        assert!(matches!(parse_socks_host("[::1]"), Ok(Host::Address(_))));
     }
 
     #[test]
-    fn w20_each_fault_is_named_at_its_field() {
+    fn w20_each_error_names_its_field() {
         let query = Query::parse(b"h1=a&p1=x&sp1=y&sh=s&p2=1&sh3=only");
         let fields = |index: usize| -> Vec<Field> {
-            let faults = faults(&query, &query.rows[index], &Allowed::everywhere());
-            faults.into_iter().map(|fault| fault.field).collect()
+            let field_errors = field_errors(&query, &query.rows[index], &AllowList::allow_all());
+            field_errors.into_iter().map(|error| error.field).collect()
         };
         assert_eq!(fields(0), [Field::Port, Field::File, Field::SocksPort]);
         assert_eq!(fields(1), [Field::Host, Field::File, Field::SocksPort]);
         assert_eq!(fields(2), []);
-        let columns = columns(&query, &Allowed::everywhere());
+        let columns = columns(&query, &AllowList::allow_all());
         assert_eq!(columns.len(), 1);
         assert_eq!(columns[0].title, "a:x");
         assert_eq!(columns[0].socks, "s:y");
     }
 
     #[test]
-    fn two_visits_to_one_server_are_told_apart() {
+    fn equal_titles_get_their_row_number() {
         let query = Query::parse(b"h1=a&p1=1&h2=b&p2=1&h5=a&p5=1");
-        let titles: Vec<String> = columns(&query, &Allowed::everywhere())
+        let titles: Vec<String> = columns(&query, &AllowList::allow_all())
             .into_iter()
             .map(|column| column.title)
             .collect();
@@ -288,18 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn w19_both_servers_must_be_allowed() {
-        let allowed = Allowed::parse("s:1080, a:1").unwrap();
+    fn w19_shell_and_socks_server_must_both_be_allowed() {
+        let allowed = AllowList::parse("s:1080, a:1").unwrap();
         for (query, forbidden) in [
             (&b"h1=a&p1=1&sh1=s&sp1=1080"[..], vec![]),
             (b"h1=a&p1=2&sh1=s&sp1=1080", vec![Field::Host]),
             (b"h1=A.&p1=1&sh1=s&sp1=1081", vec![Field::SocksHost]),
         ] {
             let query = Query::parse(query);
-            let faults = faults(&query, &query.rows[0], &allowed);
-            let fields: Vec<Field> = faults
+            let field_errors = field_errors(&query, &query.rows[0], &allowed);
+            let fields: Vec<Field> = field_errors
                 .into_iter()
-                .map(|fault| fault.field)
+                .map(|error| error.field)
                 .filter(|field| *field != Field::File)
                 .collect();
             assert_eq!(fields, forbidden);

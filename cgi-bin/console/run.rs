@@ -1,6 +1,6 @@
 //! One thread per shell, one channel, and this thread, which owns the page.
 //!
-//! The pattern is that of the server's logger: whoever has something to tell
+//! The pattern is that of the server's logger: whoever has something to send
 //! sends it, and one thread writes it down. Here the channel also holds the
 //! shells back: when the reader of the page is slow, writing waits, the channel
 //! fills, and the shells' threads wait too, so that nothing piles up.
@@ -11,42 +11,42 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::batch::EXIT;
-use crate::board::{Board, Standing};
+use crate::batch::EXIT_COMMAND;
 use crate::row::Column;
-use crate::shell::{self, End, Listener, News, Unheard};
+use crate::shell::{self, DisconnectedError, EventSink, SessionEnd, SessionEvent};
+use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::{self, Piece, Terminal};
 
 /// Messages on their way from the shells to the page. With the 16 KiB that a
-/// shell's thread reads in one go, they hold a megabyte.
-const ROOM: usize = 64;
+/// shell's thread reads in one go, they run a megabyte.
+const QUEUE_CAPACITY: usize = 64;
 
 /// How often the clocks on the page move on.
-const TICK: Duration = Duration::from_secs(1);
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes put together before they are written, if more is waiting anyway.
-const CHUNK: usize = 64 * 1024;
+const MAX_WRITE_BATCH: usize = 64 * 1024;
 
 /// A form of the page: it turns what happens into text. Columns are known by
-/// their index on the board.
+/// their index on the run.
 pub(crate) trait Page {
     /// What comes before everything else.
-    fn begin(&mut self, board: &Board);
+    fn begin(&mut self, run: &RunStatus);
     /// A column stands differently.
-    fn status(&mut self, standing: &Standing, index: usize);
+    fn status(&mut self, column: &ColumnStatus, index: usize);
     /// The shell said this.
-    fn output(&mut self, standing: &Standing, index: usize, pieces: &[Piece]);
+    fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]);
     /// This was sent to the shell, though the batch file may not have it.
-    fn command(&mut self, standing: &Standing, index: usize, line: &str, is_added: bool);
+    fn command(&mut self, column: &ColumnStatus, index: usize, line: &str, is_added: bool);
     /// Time has passed. By writing something now and then the program learns
     /// that its reader has left, and the web server that it is alive.
-    fn tick(&mut self, board: &Board);
+    fn tick(&mut self, run: &RunStatus);
     /// What comes after everything else.
-    fn end(&mut self, board: &Board);
+    fn end(&mut self, run: &RunStatus);
     /// What is to be written now.
     fn take(&mut self) -> String;
     /// Bytes of it.
-    fn pending(&self) -> usize;
+    fn pending_bytes(&self) -> usize;
 }
 
 /// Runs all columns that can run, and writes the page until all have ended or
@@ -62,157 +62,162 @@ pub(crate) fn run(
     page: &mut impl Page,
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let began = Instant::now();
-    let mut owner = Owner {
-        board: Board::new(&columns, began),
+    let started = Instant::now();
+    let mut owner = PageOwner {
+        status: RunStatus::new(&columns, started),
         terminals: columns.iter().map(|_| Terminal::default()).collect(),
         page,
     };
-    owner.page.begin(&owner.board);
+    owner.page.begin(&owner.status);
     // Headers and the beginning of the page in one piece: shorter first pieces
     // are held back on the way.
     output.write_all((head + &owner.page.take()).as_bytes())?;
-    let inbox = owner.start(columns);
-    let end = owner.attend(&inbox, began, limit, output)?;
-    for (index, news) in inbox.try_iter().take(ROOM) {
-        owner.note(index, news);
+    let receiver = owner.start_sessions(columns);
+    let end = owner.process_events(&receiver, started, limit, output)?;
+    for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
+        owner.apply(index, event);
     }
-    owner.board.advance_to(Instant::now());
-    for index in owner.board.unfinished() {
-        owner.note(index, News::Ended(end.clone()));
+    owner.status.advance_to(Instant::now());
+    for index in owner.status.unfinished() {
+        owner.apply(index, SessionEvent::Ended(end.clone()));
     }
-    owner.page.end(&owner.board);
+    owner.page.end(&owner.status);
     output.write_all(owner.page.take().as_bytes())
 }
 
 /// The thread that owns the page.
-struct Owner<'a, P> {
-    board: Board,
+struct PageOwner<'a, P> {
+    status: RunStatus,
     terminals: Vec<Terminal>,
     page: &'a mut P,
 }
 
-impl<P: Page> Owner<'_, P> {
+impl<P: Page> PageOwner<'_, P> {
     /// Starts a thread for every column that can run. The receiver is
     /// disconnected when the last thread has ended.
-    fn start(&mut self, columns: Vec<Column>) -> Receiver<(usize, News)> {
-        let (outbox, inbox) = bounded(ROOM);
+    fn start_sessions(&mut self, columns: Vec<Column>) -> Receiver<(usize, SessionEvent)> {
+        let (sender, receiver) = bounded(QUEUE_CAPACITY);
         for (index, column) in columns.into_iter().enumerate() {
             let failed = match column.plan {
-                Ok(visit) => {
-                    let outbox = outbox.clone();
-                    let teller = Teller { index, outbox };
+                Ok(plan) => {
+                    let sender = sender.clone();
+                    let events = EventSender { index, sender };
                     let name = format!("shell{}", column.number);
                     let started = thread::Builder::new().name(name).spawn(move || {
                         // If nobody listens any more, the page is over.
-                        let _ = shell::visit(&visit, &teller);
+                        let _ = shell::run_session(&plan, &events);
                     });
                     started
                         .err()
                         .map(|error| format!("no thread for it: {error}"))
                 }
-                Err(faults) => {
-                    let reasons: Vec<String> = faults.into_iter().map(|fault| fault.why).collect();
+                Err(errors) => {
+                    let reasons: Vec<String> =
+                        errors.into_iter().map(|error| error.reason).collect();
                     Some(reasons.join("; "))
                 }
             };
             if let Some(why) = failed {
-                self.note(index, News::Ended(End::Failed(why)));
+                self.apply(index, SessionEvent::Ended(SessionEnd::Failed(why)));
             }
         }
-        inbox
+        receiver
     }
 
     /// Writes down what happens, until all threads have ended or the limit is
     /// over. What that means for a column of which no end is known is returned.
-    fn attend(
+    fn process_events(
         &mut self,
-        inbox: &Receiver<(usize, News)>,
-        began: Instant,
+        receiver: &Receiver<(usize, SessionEvent)>,
+        started: Instant,
         limit: Duration,
         output: &mut impl Write,
-    ) -> io::Result<End> {
-        let over = began.checked_add(limit);
-        let mut next_tick = began + TICK;
+    ) -> io::Result<SessionEnd> {
+        let deadline = started.checked_add(limit);
+        let mut next_tick = started + TICK_INTERVAL;
         loop {
             let now = Instant::now();
-            if over.is_some_and(|over| now >= over) {
-                return Ok(End::TimedOut);
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(SessionEnd::TimedOut);
             }
             if now >= next_tick {
-                next_tick = now + TICK;
-                self.board.advance_to(now);
-                self.page.tick(&self.board);
+                next_tick = now + TICK_INTERVAL;
+                self.status.advance_to(now);
+                self.page.tick(&self.status);
             }
             output.write_all(self.page.take().as_bytes())?;
-            let wake = over.map_or(next_tick, |over| over.min(next_tick));
-            match inbox.recv_deadline(wake) {
-                Ok((index, news)) => {
-                    self.note(index, news);
-                    self.note_more(inbox);
+            let wake = deadline.map_or(next_tick, |deadline| deadline.min(next_tick));
+            match receiver.recv_deadline(wake) {
+                Ok((index, event)) => {
+                    self.apply(index, event);
+                    self.apply_queued(receiver);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     let why = "ended by a fault of this console; its web server's log has more";
-                    return Ok(End::Failed(why.to_owned()));
+                    return Ok(SessionEnd::Failed(why.to_owned()));
                 }
             }
         }
     }
 
     /// What is waiting already, up to a chunk.
-    fn note_more(&mut self, inbox: &Receiver<(usize, News)>) {
-        while self.page.pending() < CHUNK {
-            match inbox.try_recv() {
-                Ok((index, news)) => self.note(index, news),
+    fn apply_queued(&mut self, receiver: &Receiver<(usize, SessionEvent)>) {
+        while self.page.pending_bytes() < MAX_WRITE_BATCH {
+            match receiver.try_recv() {
+                Ok((index, event)) => self.apply(index, event),
                 Err(_) => return,
             }
         }
     }
 
-    /// One piece of news, for the board and the page.
-    fn note(&mut self, index: usize, news: News) {
-        let before = self.board.standings.get(index).map(|it| it.state.clone());
-        self.board.note(index, &news, Instant::now());
-        let standing = self.board.standings.get(index);
-        let (Some(standing), Some(terminal)) = (standing, self.terminals.get_mut(index)) else {
+    /// One piece of event, for the run and the page.
+    fn apply(&mut self, index: usize, event: SessionEvent) {
+        let before = self
+            .status
+            .columns
+            .get(index)
+            .map(|column| column.state.clone());
+        self.status.apply(index, &event, Instant::now());
+        let column = self.status.columns.get(index);
+        let (Some(column), Some(terminal)) = (column, self.terminals.get_mut(index)) else {
             return;
         };
         // Nothing that output leaves open reaches beyond the next command.
-        if !matches!(news, News::Output(_)) {
+        if !matches!(event, SessionEvent::Output(_)) {
             let last = terminal.finish();
             if !last.is_empty() {
-                self.page.output(standing, index, &last);
+                self.page.output(column, index, &last);
             }
         }
-        if before.as_ref() != Some(&standing.state) {
-            self.page.status(standing, index);
+        if before.as_ref() != Some(&column.state) {
+            self.page.status(column, index);
         }
-        match news {
-            News::Output(bytes) => {
+        match event {
+            SessionEvent::Output(bytes) => {
                 let pieces = terminal.show(&bytes);
-                self.page.output(standing, index, &pieces);
+                self.page.output(column, index, &pieces);
             }
-            News::Command(line) => {
+            SessionEvent::Command(line) => {
                 let line = terminal::plain(&line);
-                self.page.command(standing, index, &line, false);
+                self.page.command(column, index, &line, false);
             }
-            News::AddedExit => self.page.command(standing, index, EXIT, true),
-            News::Connecting | News::Granted | News::Ended(_) => {}
+            SessionEvent::AddedExit => self.page.command(column, index, EXIT_COMMAND, true),
+            SessionEvent::Connecting | SessionEvent::Granted | SessionEvent::Ended(_) => {}
         }
     }
 }
 
 /// A shell thread's way to the page.
-struct Teller {
+struct EventSender {
     index: usize,
-    outbox: Sender<(usize, News)>,
+    sender: Sender<(usize, SessionEvent)>,
 }
 
-impl Listener for Teller {
-    fn tell(&self, news: News) -> Result<(), Unheard> {
-        self.outbox
-            .send((self.index, news))
-            .map_err(|_gone| Unheard)
+impl EventSink for EventSender {
+    fn send(&self, event: SessionEvent) -> Result<(), DisconnectedError> {
+        self.sender
+            .send((self.index, event))
+            .map_err(|_gone| DisconnectedError)
     }
 }

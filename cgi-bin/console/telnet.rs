@@ -30,11 +30,11 @@ enum State {
     #[default]
     Text,
     Command,
-    Option,
+    OptionCode,
     /// With this many bytes so far.
     Subnegotiation(usize),
     /// An IAC in a subnegotiation.
-    PerhapsEnd(usize),
+    SubnegotiationIac(usize),
 }
 
 impl Telnet {
@@ -52,31 +52,31 @@ impl Telnet {
                     State::Text
                 }
                 (State::Command, SB) => State::Subnegotiation(0),
-                (State::Command, WILL..=DONT) => State::Option,
+                (State::Command, WILL..=DONT) => State::OptionCode,
                 // IAC twice stands for the byte itself.
                 (State::Command, IAC) => {
                     text.push(IAC);
                     State::Text
                 }
-                (State::Command, SE..) | (State::Option, _) | (State::PerhapsEnd(_), SE) => {
-                    State::Text
-                }
+                (State::Command, SE..)
+                | (State::OptionCode, _)
+                | (State::SubnegotiationIac(_), SE) => State::Text,
                 // No command after all.
                 (State::Command, _) => {
                     text.extend([IAC, byte]);
                     State::Text
                 }
-                (State::Subnegotiation(_) | State::PerhapsEnd(_), b'\n') => {
+                (State::Subnegotiation(_) | State::SubnegotiationIac(_), b'\n') => {
                     text.push(byte);
                     State::Text
                 }
-                (State::Subnegotiation(length) | State::PerhapsEnd(length), _)
+                (State::Subnegotiation(length) | State::SubnegotiationIac(length), _)
                     if length == MAX_SUBNEGOTIATION =>
                 {
                     State::Text
                 }
-                (State::Subnegotiation(length), IAC) => State::PerhapsEnd(length + 1),
-                (State::Subnegotiation(length) | State::PerhapsEnd(length), _) => {
+                (State::Subnegotiation(length), IAC) => State::SubnegotiationIac(length + 1),
+                (State::Subnegotiation(length) | State::SubnegotiationIac(length), _) => {
                     State::Subnegotiation(length + 1)
                 }
             };
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_go_and_text_stays() {
+    fn telnet_commands_are_removed_and_text_is_kept() {
         for (bytes, text) in [
             (&b"plain"[..], &b"plain"[..]),
             (b"a\xff\xfb\x01b", b"ab"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnegotiation_swallows_only_so_much() {
+    fn a_subnegotiation_removes_a_bounded_number_of_bytes() {
         let bytes = [b"\xff\xfa".to_vec(), vec![b'x'; 2 * MAX_SUBNEGOTIATION]].concat();
         let text = Telnet::default().text(&bytes).into_owned();
         assert!(text.len() >= MAX_SUBNEGOTIATION - 1);

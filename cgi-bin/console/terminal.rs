@@ -35,37 +35,37 @@ const CANCEL: u8 = 0x18;
 #[derive(Default)]
 pub(crate) struct Terminal {
     parser: Parser,
-    screen: Screen,
+    collector: PieceCollector,
     /// The beginning of a character, at most three bytes. (The parser would
     /// take it, but version 0.15 loses what follows in the next piece.)
-    split: Vec<u8>,
+    incomplete: Vec<u8>,
 }
 
 impl Terminal {
     /// What these bytes, which follow those before, add to the page.
     pub(crate) fn show(&mut self, bytes: &[u8]) -> Vec<Piece> {
-        let mut text = std::mem::take(&mut self.split);
+        let mut text = std::mem::take(&mut self.incomplete);
         text.extend_from_slice(bytes);
-        self.split = text.split_off(whole_characters(&text));
+        self.incomplete = text.split_off(complete_utf8_length(&text));
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             if line.ends_with(b"\n") {
                 let (line, end) = line.split_at(line.len() - 1);
-                self.parser.advance(&mut self.screen, line);
+                self.parser.advance(&mut self.collector, line);
                 self.cancel();
-                self.parser.advance(&mut self.screen, end);
+                self.parser.advance(&mut self.collector, end);
             } else {
-                self.parser.advance(&mut self.screen, line);
+                self.parser.advance(&mut self.collector, line);
             }
         }
-        std::mem::take(&mut self.screen.pieces)
+        std::mem::take(&mut self.collector.pieces)
     }
 
     /// Ends an escape sequence. Those with text in them, as for a window's
     /// title, would go on for ever if a binary file began one by chance.
     fn cancel(&mut self) {
-        self.screen.is_cancelling = true;
-        self.parser.advance(&mut self.screen, &[CANCEL]);
-        self.screen.is_cancelling = false;
+        self.collector.is_cancelling = true;
+        self.parser.advance(&mut self.collector, &[CANCEL]);
+        self.collector.is_cancelling = false;
     }
 
     /// Ends whatever has begun: a split character, an escape sequence, a
@@ -79,23 +79,23 @@ impl Terminal {
 }
 
 /// How many of these bytes come before a character that is not complete yet.
-fn whole_characters(bytes: &[u8]) -> usize {
+fn complete_utf8_length(bytes: &[u8]) -> usize {
     // A character has up to four bytes, so at most three can be too few.
     for length in 1..=bytes.len().min(3) {
         let start = bytes.len() - length;
         let end = bytes.get(start..).unwrap_or_default();
-        let begins_a_character = end.first().is_some_and(|&byte| byte >= 0xc0);
-        if begins_a_character {
-            let could_go_on =
+        let starts_character = end.first().is_some_and(|&byte| byte >= 0xc0);
+        if starts_character {
+            let is_incomplete =
                 std::str::from_utf8(end).is_err_and(|error| error.error_len().is_none());
-            return if could_go_on { start } else { bytes.len() };
+            return if is_incomplete { start } else { bytes.len() };
         }
     }
     bytes.len()
 }
 
 /// The visible form of a control character.
-fn picture(control: char) -> char {
+fn control_picture(control: char) -> char {
     match control {
         '\u{7f}' => '\u{2421}',
         '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}'),
@@ -107,7 +107,7 @@ fn picture(control: char) -> char {
 pub(crate) fn plain(bytes: &[u8]) -> String {
     let show = |char: char| match char {
         '\t' => char,
-        _ if char.is_control() => picture(char),
+        _ if char.is_control() => control_picture(char),
         _ => char,
     };
     String::from_utf8_lossy(bytes).chars().map(show).collect()
@@ -115,17 +115,17 @@ pub(crate) fn plain(bytes: &[u8]) -> String {
 
 /// What the parser writes on.
 #[derive(Debug, Default)]
-struct Screen {
+struct PieceCollector {
     style: Style,
     pieces: Vec<Piece>,
     /// A carriage return that may belong to a newline.
-    returned: bool,
+    has_pending_return: bool,
     /// The next control character is ours, and not to be seen.
     is_cancelling: bool,
 }
 
-impl Screen {
-    fn put(&mut self, char: char) {
+impl PieceCollector {
+    fn push_char(&mut self, char: char) {
         match self.pieces.last_mut() {
             Some(piece) if piece.style == self.style => piece.text.push(char),
             _ => self.pieces.push(Piece {
@@ -137,49 +137,49 @@ impl Screen {
 
     /// A carriage return without newline goes back to overwrite the line, as
     /// progress counters do. Here each state of it gets its own line.
-    fn settle_return(&mut self) {
-        if std::mem::take(&mut self.returned) {
-            self.put('\n');
+    fn flush_carriage_return(&mut self) {
+        if std::mem::take(&mut self.has_pending_return) {
+            self.push_char('\n');
         }
     }
 }
 
-impl Perform for Screen {
+impl Perform for PieceCollector {
     fn print(&mut self, char: char) {
-        self.settle_return();
+        self.flush_carriage_return();
         match char {
-            '\u{7f}' => self.put(picture(char)),
-            _ => self.put(char),
+            '\u{7f}' => self.push_char(control_picture(char)),
+            _ => self.push_char(char),
         }
     }
 
     fn execute(&mut self, byte: u8) {
         match byte {
             b'\n' => {
-                self.returned = false;
-                self.put('\n');
+                self.has_pending_return = false;
+                self.push_char('\n');
             }
-            b'\r' => self.returned = true,
+            b'\r' => self.has_pending_return = true,
             b'\t' => self.print('\t'),
             CANCEL if self.is_cancelling => {}
             b'\0' => {}
             _ => {
-                self.settle_return();
-                self.put(picture(char::from(byte)));
+                self.flush_carriage_return();
+                self.push_char(control_picture(char::from(byte)));
             }
         }
     }
 
     fn csi_dispatch(&mut self, params: &Params, intermediates: &[u8], ignore: bool, action: char) {
         if action == 'm' && intermediates.is_empty() && !ignore {
-            self.style.change(params);
+            self.style.apply_sgr(params);
         }
     }
 }
 
 impl Style {
     /// Applies the numbers of one "select graphic rendition".
-    fn change(&mut self, params: &Params) {
+    fn apply_sgr(&mut self, params: &Params) {
         let mut params = params.iter();
         let mut next = || params.next().and_then(|param| param.split_first());
         while let Some((&number, details)) = next() {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn w08_text_in_any_two_pieces() {
+    fn w08_text_is_the_same_across_any_split() {
         for (bytes, shown) in [
             (&b"plain\n"[..], "plain\n"),
             (
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_become_classes() {
+    fn colours_become_css_classes() {
         for (bytes, classes) in [
             (&b"\x1b[31mx"[..], "c1"),
             (b"\x1b[1;4;97;100mx", "c15 b8 strong under"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_spoils_nothing_behind_it() {
+    fn finish_resets_sequences_colours_and_split_characters() {
         for open in [
             &b"\x1b[31"[..],
             b"\x1b]0;title",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn w11_endless_sequences_take_no_memory() {
+    fn w11_endless_escape_sequences_take_no_memory() {
         let mut terminal = Terminal::default();
         terminal.show(b"\x1b]0;");
         for _ in 0..1000 {

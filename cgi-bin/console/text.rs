@@ -6,121 +6,128 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::board::{Board, Standing};
 use crate::run::Page;
+use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::Piece;
 
 /// How long a column may write no line before its clock is written. A web server
 /// gives up a program that is silent for much longer than ten seconds; time is
 /// looked at once a second.
-const HEARTBEAT: Duration = Duration::from_secs(9);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(9);
 
 /// Bytes of a line that are kept until it ends; longer ones are broken.
-const MAX_LINE: usize = 16 * 1024;
+const MAX_LINE_LENGTH: usize = 16 * 1024;
 
 /// Lines, each of one column.
 #[derive(Debug, Default)]
 pub(crate) struct TextPage {
     text: String,
     /// For each column the line that has not ended yet.
-    lines: Vec<String>,
+    partial_lines: Vec<String>,
     /// For each column the time of its last line.
-    spoken: Vec<Duration>,
+    last_line_at: Vec<Duration>,
 }
 
 impl TextPage {
-    fn line(&mut self, text: fmt::Arguments<'_>) {
+    fn write_line(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a string never fails.
         let _ = self.text.write_fmt(text);
         self.text.push('\n');
     }
 
     /// Adds to a column's line, and writes what has become complete.
-    fn add(&mut self, standing: &Standing, index: usize, text: &str) {
-        let Some(line) = self.lines.get_mut(index) else {
+    fn append(&mut self, column: &ColumnStatus, index: usize, text: &str) {
+        let Some(line) = self.partial_lines.get_mut(index) else {
             return;
         };
         let mut unfinished = std::mem::take(line);
         for part in text.split_inclusive('\n') {
             unfinished.push_str(part);
-            if unfinished.ends_with('\n') || unfinished.len() > MAX_LINE {
+            if unfinished.ends_with('\n') || unfinished.len() > MAX_LINE_LENGTH {
                 let complete = unfinished.strip_suffix('\n').unwrap_or(&unfinished);
-                self.line(format_args!("{} | {complete}", standing.title));
+                self.write_line(format_args!("{} | {complete}", column.title));
                 unfinished.clear();
-                self.has_spoken(standing, index);
+                self.record_line(column, index);
             }
         }
-        if let Some(line) = self.lines.get_mut(index) {
+        if let Some(line) = self.partial_lines.get_mut(index) {
             *line = unfinished;
         }
     }
 
     /// A line about the column itself.
-    fn speak_of(&mut self, standing: &Standing, index: usize) {
-        let Standing { title, state, .. } = standing;
-        let progress = standing.progress();
+    fn write_status(&mut self, column: &ColumnStatus, index: usize) {
+        let ColumnStatus { title, state, .. } = column;
+        let progress = column.progress();
         match progress.is_empty() {
-            true => self.line(format_args!("{title} # {state}")),
-            false => self.line(format_args!("{title} # {state}, {progress}")),
+            true => self.write_line(format_args!("{title} # {state}")),
+            false => self.write_line(format_args!("{title} # {state}, {progress}")),
         }
-        self.has_spoken(standing, index);
+        self.record_line(column, index);
     }
 
-    fn has_spoken(&mut self, standing: &Standing, index: usize) {
-        if let Some(spoken) = self.spoken.get_mut(index) {
-            *spoken = standing.elapsed;
+    fn record_line(&mut self, column: &ColumnStatus, index: usize) {
+        if let Some(last_line_at) = self.last_line_at.get_mut(index) {
+            *last_line_at = column.elapsed;
         }
     }
 }
 
 impl Page for TextPage {
-    fn begin(&mut self, board: &Board) {
-        self.lines = vec![String::new(); board.standings.len()];
-        self.spoken = vec![Duration::ZERO; board.standings.len()];
-        for standing in &board.standings {
-            let Standing {
+    fn begin(&mut self, run: &RunStatus) {
+        self.partial_lines = vec![String::new(); run.columns.len()];
+        self.last_line_at = vec![Duration::ZERO; run.columns.len()];
+        for column in &run.columns {
+            let ColumnStatus {
                 title, file, socks, ..
-            } = standing;
-            self.line(format_args!("{title} # {file} through {socks}"));
+            } = column;
+            self.write_line(format_args!("{title} # {file} through {socks}"));
         }
     }
 
-    fn status(&mut self, standing: &Standing, index: usize) {
-        if standing.has_ended() && self.lines.get(index).is_some_and(|line| !line.is_empty()) {
-            self.add(standing, index, "\n");
+    fn status(&mut self, column: &ColumnStatus, index: usize) {
+        if column.has_ended()
+            && self
+                .partial_lines
+                .get(index)
+                .is_some_and(|line| !line.is_empty())
+        {
+            self.append(column, index, "\n");
         }
-        self.speak_of(standing, index);
+        self.write_status(column, index);
     }
 
-    fn output(&mut self, standing: &Standing, index: usize, pieces: &[Piece]) {
+    fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
         for piece in pieces {
-            self.add(standing, index, &piece.text);
+            self.append(column, index, &piece.text);
         }
     }
 
-    fn command(&mut self, standing: &Standing, index: usize, line: &str, _is_added: bool) {
-        self.add(standing, index, line);
-        self.add(standing, index, "\n");
+    fn command(&mut self, column: &ColumnStatus, index: usize, line: &str, _is_added: bool) {
+        self.append(column, index, line);
+        self.append(column, index, "\n");
     }
 
-    fn tick(&mut self, board: &Board) {
-        for (index, standing) in board.standings.iter().enumerate() {
-            let spoken = self.spoken.get(index).copied().unwrap_or_default();
-            if !standing.has_ended() && standing.elapsed.saturating_sub(spoken) >= HEARTBEAT {
-                self.speak_of(standing, index);
+    fn tick(&mut self, run: &RunStatus) {
+        for (index, column) in run.columns.iter().enumerate() {
+            let last_line_at = self.last_line_at.get(index).copied().unwrap_or_default();
+            if !column.has_ended()
+                && column.elapsed.saturating_sub(last_line_at) >= HEARTBEAT_INTERVAL
+            {
+                self.write_status(column, index);
             }
         }
     }
 
-    fn end(&mut self, board: &Board) {
-        self.line(format_args!("# {board}"));
+    fn end(&mut self, run: &RunStatus) {
+        self.write_line(format_args!("# {run}"));
     }
 
     fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 
-    fn pending(&self) -> usize {
+    fn pending_bytes(&self) -> usize {
         self.text.len()
     }
 }

@@ -9,8 +9,6 @@
 pub(crate) mod allow;
 #[path = "../../cgi-bin/console/batch.rs"]
 pub(crate) mod batch;
-#[path = "../../cgi-bin/console/board.rs"]
-pub(crate) mod board;
 #[path = "../../cgi-bin/console/html.rs"]
 pub(crate) mod html;
 #[path = "../../cgi-bin/console/page.rs"]
@@ -25,6 +23,8 @@ pub(crate) mod row;
 pub(crate) mod run;
 #[path = "../../cgi-bin/console/shell.rs"]
 pub(crate) mod shell;
+#[path = "../../cgi-bin/console/status.rs"]
+pub(crate) mod status;
 #[path = "../../cgi-bin/console/telnet.rs"]
 pub(crate) mod telnet;
 #[path = "../../cgi-bin/console/terminal.rs"]

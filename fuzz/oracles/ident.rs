@@ -8,32 +8,35 @@ const QUERY: IdentQuery = IdentQuery {
     ours: 1080,
 };
 
-type Said = Result<Option<IdentReply>, IdentError>;
+type IdentResult = Result<Option<IdentReply>, IdentError>;
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
-    assert_eq!(QUERY.answer(bytes), meaning(bytes));
+pub fn check(bytes: &[u8]) {
+    assert_eq!(QUERY.answer(bytes), model(bytes));
     // However far it has come: nothing yet, and from some byte on the same.
     let step = bytes.len() / 200 + 1;
-    let mut said: Said = Ok(None);
+    let mut previous: IdentResult = Ok(None);
     for end in (0..bytes.len()).step_by(step) {
-        let now = QUERY.answer(&bytes[..end]);
-        assert!(said == Ok(None) || said == now, "{said:?}, then {now:?}");
-        said = now;
+        let current = QUERY.answer(&bytes[..end]);
+        assert!(
+            previous == Ok(None) || previous == current,
+            "{previous:?}, then {current:?}"
+        );
+        previous = current;
     }
-    if let Ok(Some(IdentReply::User(name))) = meaning(bytes) {
-        reported_again(&name);
+    if let Ok(Some(IdentReply::User(name))) = model(bytes) {
+        check_round_trip(&name);
     }
 }
 
 /// Each byte as a character.
-fn text(bytes: &[u8]) -> String {
+fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
 /// What RFC 1413 says of these bytes.
-fn meaning(bytes: &[u8]) -> Said {
-    let text = text(bytes);
+fn model(bytes: &[u8]) -> IdentResult {
+    let text = latin1(bytes);
     let (line, has_ended) = match text.split_once('\n') {
         Some((line, _)) => (line, true),
         None => (text.as_str(), false),
@@ -46,25 +49,26 @@ fn meaning(bytes: &[u8]) -> Said {
         return Ok(None);
     }
     let fields: Vec<&str> = line.split(':').map(trim).collect();
-    let [ports, kind, ..] = fields.as_slice() else {
+    let [ports, reply_type, ..] = fields.as_slice() else {
         return Err(IdentError::ProtocolError);
     };
-    let numbers: Option<Vec<u16>> = ports.split(',').map(number).collect();
+    let numbers: Option<Vec<u16>> = ports.split(',').map(port).collect();
     match numbers.as_deref() {
         Some([6193, 1080]) => {}
         Some([_, _]) => return Err(IdentError::OtherPorts),
         _ => return Err(IdentError::ProtocolError),
     }
     // Colons belong to the value.
-    let behind = |count| line.splitn(count + 1, ':').nth(count).map(trim);
-    let (answer, value): (fn(Vec<u8>) -> IdentReply, _) = match kind.to_ascii_uppercase().as_str() {
-        "USERID" => (IdentReply::User, behind(3)),
-        "ERROR" => (IdentReply::Error, behind(2)),
-        _ => return Err(IdentError::ProtocolError),
-    };
+    let field = |count| line.splitn(count + 1, ':').nth(count).map(trim);
+    let (reply, value): (fn(Vec<u8>) -> IdentReply, _) =
+        match reply_type.to_ascii_uppercase().as_str() {
+            "USERID" => (IdentReply::User, field(3)),
+            "ERROR" => (IdentReply::Error, field(2)),
+            _ => return Err(IdentError::ProtocolError),
+        };
     match value {
         None | Some("") => Err(IdentError::ProtocolError),
-        Some(value) => Ok(Some(answer(value.chars().map(|it| it as u8).collect()))),
+        Some(value) => Ok(Some(reply(value.chars().map(|char| char as u8).collect()))),
     }
 }
 
@@ -72,17 +76,17 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\r', '\x0c'])
 }
 
-fn number(text: &str) -> Option<u16> {
+fn port(text: &str) -> Option<u16> {
     let digits = trim(text);
     let is_number = !digits.is_empty() && digits.chars().all(|char| char.is_ascii_digit());
     digits.parse().ok().filter(|_| is_number)
 }
 
 /// A user who is reported is understood as himself.
-fn reported_again(name: &[u8]) {
+fn check_round_trip(name: &[u8]) {
     let line = [b"6193,1080:USERID:UNIX:", name, b"\r\n"].concat();
-    let same = Ok(Some(IdentReply::User(name.to_vec())));
+    let expected = Ok(Some(IdentReply::User(name.to_vec())));
     if line.len() <= MAX_REPLY {
-        assert_eq!(QUERY.answer(&line), same);
+        assert_eq!(QUERY.answer(&line), expected);
     }
 }

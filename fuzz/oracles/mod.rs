@@ -10,9 +10,9 @@
 pub(crate) mod console;
 
 /// One stream, cut in many ways.
-mod pieces;
+mod chunks;
 /// What our clients talk to.
-mod server;
+mod scripted_server;
 
 /// What identd answers.
 pub mod ident;
@@ -40,14 +40,14 @@ pub type Oracle = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const ALL: [Oracle; 10] = [
-    ("request", request::holds),
-    ("reply", reply::holds),
-    ("ident", ident::holds),
-    ("socks5", socks5::holds),
-    ("rules", rules::holds),
-    ("users", users::holds),
-    ("query", query::holds),
-    ("prompt", prompt::holds),
-    ("terminal", terminal::holds),
-    ("page", page::holds),
+    ("request", request::check),
+    ("reply", reply::check),
+    ("ident", ident::check),
+    ("socks5", socks5::check),
+    ("rules", rules::check),
+    ("users", users::check),
+    ("query", query::check),
+    ("prompt", prompt::check),
+    ("terminal", terminal::check),
+    ("page", page::check),
 ];

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::pieces::uneven;
-use crate::board::Board;
+use super::chunks::uneven_chunks;
+use crate::status::RunStatus;
 use crate::html::Nonce;
 use crate::page::HtmlPage;
 use crate::query::Query;
 use crate::row::Column;
 use crate::run::Page;
-use crate::shell::{End, News};
+use crate::shell::{SessionEnd, SessionEvent};
 use crate::terminal::{Terminal, plain};
 use crate::text::TextPage;
 
@@ -17,61 +17,61 @@ use crate::text::TextPage;
 const COLUMNS: usize = 2;
 
 /// The oracle: the first line is typed into the form, the rest comes from a shell.
-pub fn holds(bytes: &[u8]) {
-    let (typed, said) = match bytes.iter().position(|&byte| byte == b'\n') {
+pub fn check(bytes: &[u8]) {
+    let (typed, output) = match bytes.iter().position(|&byte| byte == b'\n') {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
         None => (bytes, &b""[..]),
     };
-    let expected = text_of(said);
-    let some = said.chunks(said.len() / 30 + 3).collect();
-    for pieces in [vec![said], some, uneven(said)] {
+    let expected = expected_log(output);
+    let equal = output.chunks(output.len() / 30 + 3).collect();
+    for chunks in [vec![output], equal, uneven_chunks(output)] {
         let page = HtmlPage::new(&Query::parse(typed), Nonce::new());
-        let html = written(page, typed, &pieces);
-        html_is_ours(&html, typed, &expected);
-        let text = written(TextPage::default(), typed, &pieces);
-        every_line_has_its_column(&text, typed, &expected);
+        let html = render(page, typed, &chunks);
+        check_html(&html, typed, &expected);
+        let text = render(TextPage::default(), typed, &chunks);
+        check_text_page(&text, typed, &expected);
     }
 }
 
 /// What the first column says, with a line sent in the middle.
-fn text_of(said: &[u8]) -> String {
+fn expected_log(output: &[u8]) -> String {
     let mut terminal = Terminal::default();
-    let mut pieces = terminal.show(said);
+    let mut pieces = terminal.show(output);
     pieces.extend(terminal.finish());
     let mut text: String = pieces.into_iter().map(|piece| piece.text).collect();
-    text.push_str(&plain(said));
+    text.push_str(&plain(output));
     text.push('\n');
     text
 }
 
 /// A whole visit on a page.
-fn written(mut page: impl Page, typed: &[u8], pieces: &[&[u8]]) -> String {
+fn render(mut page: impl Page, typed: &[u8], chunks: &[&[u8]]) -> String {
     let began = Instant::now();
     let columns: Vec<Column> = (1..=COLUMNS).map(|number| column(number, typed)).collect();
-    let mut board = Board::new(&columns, began);
-    page.begin(&board);
+    let mut status = RunStatus::new(&columns, began);
+    page.begin(&status);
     let mut html = String::new();
     let mut terminal = Terminal::default();
-    board.note(0, &News::Connecting, began);
-    page.status(&board.standings[0], 0);
-    for piece in pieces {
-        board.note(0, &News::Output(piece.to_vec()), began);
-        page.status(&board.standings[0], 0);
-        page.output(&board.standings[0], 0, &terminal.show(piece));
-        page.command(&board.standings[1], 1, "other", true);
-        board.advance_to(began + Duration::from_secs(20));
-        page.tick(&board);
+    status.apply(0, &SessionEvent::Connecting, began);
+    page.status(&status.columns[0], 0);
+    for chunk in chunks {
+        status.apply(0, &SessionEvent::Output(chunk.to_vec()), began);
+        page.status(&status.columns[0], 0);
+        page.output(&status.columns[0], 0, &terminal.show(chunk));
+        page.command(&status.columns[1], 1, "other", true);
+        status.advance_to(began + Duration::from_secs(20));
+        page.tick(&status);
         html.push_str(&page.take());
     }
-    page.output(&board.standings[0], 0, &terminal.finish());
-    let line = plain(&pieces.concat());
-    page.command(&board.standings[0], 0, &line, false);
+    page.output(&status.columns[0], 0, &terminal.finish());
+    let line = plain(&chunks.concat());
+    page.command(&status.columns[0], 0, &line, false);
     for index in 0..COLUMNS {
-        let end = End::Failed(shortened(typed));
-        board.note(index, &News::Ended(end), began);
-        page.status(&board.standings[index], index);
+        let end = SessionEnd::Failed(heading(typed));
+        status.apply(index, &SessionEvent::Ended(end), began);
+        page.status(&status.columns[index], index);
     }
-    page.end(&board);
+    page.end(&status);
     html.push_str(&page.take());
     html
 }
@@ -79,15 +79,15 @@ fn written(mut page: impl Page, typed: &[u8], pieces: &[&[u8]]) -> String {
 fn column(number: usize, typed: &[u8]) -> Column {
     Column {
         number,
-        title: format!("{} ({number})", shortened(typed)),
-        file: shortened(typed),
-        socks: shortened(typed),
+        title: format!("{} ({number})", heading(typed)),
+        file: heading(typed),
+        socks: heading(typed),
         plan: Err(Vec::new()),
     }
 }
 
 /// As headings have it.
-fn shortened(typed: &[u8]) -> String {
+fn heading(typed: &[u8]) -> String {
     plain(typed).chars().take(60).collect()
 }
 
@@ -98,9 +98,9 @@ struct Tag<'a> {
 }
 
 impl Tag<'_> {
-    fn get(&self, wanted: &str) -> Option<&str> {
+    fn get(&self, attribute: &str) -> Option<&str> {
         let mut all = self.attributes.iter();
-        all.find(|(name, _)| *name == wanted)
+        all.find(|(name, _)| *name == attribute)
             .map(|(_, value)| value.as_str())
     }
 }
@@ -134,56 +134,59 @@ const ATTRIBUTES: [&str; 19] = [
 
 /// Only tags and attributes that we write, and in the slot of the first column
 /// exactly its text.
-fn html_is_ours(html: &str, typed: &[u8], expected: &str) {
+fn check_html(html: &str, typed: &[u8], expected: &str) {
     let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("a document");
-    let mut open: Vec<String> = Vec::new();
+    let mut open_tags: Vec<String> = Vec::new();
     let mut log = String::new();
-    let mut logs_since = None;
-    while let Some((text, behind)) = rest.split_once('<') {
-        assert!(!text.contains(['>', '"', '\'']) || open.last().is_some_and(|it| it == "style"));
-        if logs_since.is_some() {
-            log.push_str(&unescape(text));
+    let mut log_depth = None;
+    while let Some((text, tail)) = rest.split_once('<') {
+        assert!(
+            !text.contains(['>', '"', '\''])
+                || open_tags.last().is_some_and(|name| name == "style")
+        );
+        if log_depth.is_some() {
+            log.push_str(&html_unescape(text));
         }
-        let (inside, after) = behind.split_once('>').expect("a tag's end");
+        let (inside, after) = tail.split_once('>').expect("a tag's end");
         rest = after;
         if let Some(name) = inside.strip_prefix('/') {
-            assert_eq!(open.pop().as_deref(), Some(name), "{inside}");
-            if logs_since == Some(open.len()) {
-                logs_since = None;
+            assert_eq!(open_tags.pop().as_deref(), Some(name), "{inside}");
+            if log_depth == Some(open_tags.len()) {
+                log_depth = None;
             }
             continue;
         }
-        let tag = tag(inside);
+        let tag = parse_tag(inside);
         if tag.get("slot") == Some("log1") {
-            logs_since = Some(open.len());
+            log_depth = Some(open_tags.len());
         }
-        link_is_harmless(&tag, typed, expected);
+        check_link(&tag, typed, expected);
         if !["meta", "link"].contains(&tag.name) {
-            open.push(tag.name.to_owned());
+            open_tags.push(tag.name.to_owned());
         }
     }
-    assert!(open.is_empty(), "left open: {open:?}");
+    assert!(open_tags.is_empty(), "tags are not closed: {open_tags:?}");
     assert_eq!(log, expected);
 }
 
 /// Takes a tag apart, and knows all of it.
-fn tag(inside: &str) -> Tag<'_> {
+fn parse_tag(inside: &str) -> Tag<'_> {
     let (name, mut rest) = inside.split_once(' ').unwrap_or((inside, ""));
     assert!(TAGS.contains(&name), "<{inside}>");
     let mut attributes = Vec::new();
     while !rest.is_empty() {
-        let (name, behind) = rest.split_once("=\"").expect(inside);
-        let (value, behind) = behind.split_once('"').expect(inside);
+        let (name, tail) = rest.split_once("=\"").expect(inside);
+        let (value, tail) = tail.split_once('"').expect(inside);
         let name = name.trim();
         assert!(ATTRIBUTES.contains(&name), "<{inside}>");
-        attributes.push((name, unescape(value)));
-        rest = behind.trim_start();
+        attributes.push((name, html_unescape(value)));
+        rest = tail.trim_start();
     }
     Tag { name, attributes }
 }
 
 /// Links lead to the form, or have the transcript in them.
-fn link_is_harmless(tag: &Tag<'_>, typed: &[u8], expected: &str) {
+fn check_link(tag: &Tag<'_>, typed: &[u8], expected: &str) {
     let Some(href) = tag.get("href") else {
         return;
     };
@@ -194,7 +197,7 @@ fn link_is_harmless(tag: &Tag<'_>, typed: &[u8], expected: &str) {
             "{query}"
         );
     } else if let Some(encoded) = href.strip_prefix("data:text/plain;charset=utf-8,") {
-        let saved = super::query::decoded(encoded.as_bytes());
+        let saved = super::query::percent_decode(encoded.as_bytes());
         if tag.get("slot") == Some("save1") {
             assert_eq!(saved, expected.as_bytes());
         }
@@ -204,8 +207,8 @@ fn link_is_harmless(tag: &Tag<'_>, typed: &[u8], expected: &str) {
 }
 
 /// What a browser makes of text with the entities used here. All others, and a
-/// lone `&`, are none of ours.
-pub(super) fn unescape(html: &str) -> String {
+/// lone `&`, are none of is_known.
+pub(super) fn html_unescape(html: &str) -> String {
     let mut parts = html.split('&');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -225,21 +228,22 @@ pub(super) fn unescape(html: &str) -> String {
 }
 
 /// As text every line begins with its column, and all of them are the output.
-fn every_line_has_its_column(text: &str, typed: &[u8], expected: &str) {
+fn check_text_page(text: &str, typed: &[u8], expected: &str) {
     let [first, second] = [1, 2].map(|number| column(number, typed).title);
     let mut log = String::new();
     for line in text.split_terminator('\n') {
-        if let Some(said) = line.strip_prefix(&format!("{first} | ")) {
-            log.push_str(said);
+        if let Some(output) = line.strip_prefix(&format!("{first} | ")) {
+            log.push_str(output);
             log.push('\n');
         } else {
-            let known = [
+            let prefixes = [
                 format!("{first} # "),
                 format!("{second} # "),
                 format!("{second} | "),
             ];
-            let ours = known.iter().any(|front| line.starts_with(front)) || line.starts_with("# ");
-            assert!(ours, "{line:?}");
+            let is_known =
+                prefixes.iter().any(|prefix| line.starts_with(prefix)) || line.starts_with("# ");
+            assert!(is_known, "{line:?}");
         }
     }
     // Very long lines are broken.

@@ -1,16 +1,16 @@
 //! Prompts are found, and telnet's commands left out, wherever the network cuts.
 
-use super::pieces::cuttings;
+use super::chunks::chunkings;
 use crate::prompt::PromptFinder;
 use crate::telnet::Telnet;
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
-    let text = without_commands(&[bytes]);
-    let found = prompts(&[bytes]);
-    for pieces in cuttings(bytes) {
-        assert_eq!(without_commands(&pieces), text, "in pieces {pieces:?}");
-        assert_eq!(prompts(&pieces), found, "in pieces {pieces:?}");
+pub fn check(bytes: &[u8]) {
+    let text = strip_commands(&[bytes]);
+    let found = find_prompts(&[bytes]);
+    for chunks in chunkings(bytes) {
+        assert_eq!(strip_commands(&chunks), text, "in chunks {chunks:?}");
+        assert_eq!(find_prompts(&chunks), found, "in chunks {chunks:?}");
     }
     assert!(text.len() <= bytes.len());
     let newlines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
@@ -18,53 +18,56 @@ pub fn holds(bytes: &[u8]) {
     if !bytes.contains(&255) {
         assert_eq!(text, bytes);
     }
-    prompts_make_sense(bytes, &found);
-    plain_prompts(bytes, &found);
-    next_line_is_seen(bytes);
-    doubled_is_itself(bytes);
+    check_prompts(bytes, &found);
+    check_plain_text(bytes, &found);
+    check_prompt_after_newline(bytes);
+    check_doubled_iac(bytes);
 }
 
-fn without_commands(pieces: &[&[u8]]) -> Vec<u8> {
+fn strip_commands(chunks: &[&[u8]]) -> Vec<u8> {
     let mut telnet = Telnet::default();
     let mut text = Vec::new();
-    for piece in pieces {
-        text.extend_from_slice(&telnet.text(piece));
+    for chunk in chunks {
+        text.extend_from_slice(&telnet.text(chunk));
     }
     text
 }
 
 /// The places where prompts end, and whether the end may be one.
-fn prompts(pieces: &[&[u8]]) -> (Vec<usize>, bool) {
+fn find_prompts(chunks: &[&[u8]]) -> (Vec<usize>, bool) {
     let mut finder = PromptFinder::default();
     let mut found = Vec::new();
-    let mut before = 0;
-    for piece in pieces {
-        let mut rest = *piece;
+    let mut offset = 0;
+    for chunk in chunks {
+        let mut rest = *chunk;
         while let Some(length) = finder.find(rest) {
-            before += length;
-            found.push(before);
+            offset += length;
+            found.push(offset);
             rest = &rest[length..];
         }
-        before += rest.len();
+        offset += rest.len();
     }
-    (found, finder.perhaps())
+    (found, finder.may_be_prompt())
 }
 
-/// Each prompt ends with a blank, and a `%` of its own stands before that.
-fn prompts_make_sense(bytes: &[u8], (found, perhaps): &(Vec<usize>, bool)) {
-    let mut before = 0;
+/// Each prompt ends with a blank, and a `%` of its own stands offset that.
+fn check_prompts(bytes: &[u8], (found, maybe_at_end): &(Vec<usize>, bool)) {
+    let mut offset = 0;
     for &end in found {
-        let asked = &bytes[before..end];
-        assert!(asked.ends_with(b" ") && asked.contains(&b'%'), "{asked:?}");
-        before = end;
+        let prompt = &bytes[offset..end];
+        assert!(
+            prompt.ends_with(b" ") && prompt.contains(&b'%'),
+            "{prompt:?}"
+        );
+        offset = end;
     }
-    let rest = &bytes[before..];
+    let rest = &bytes[offset..];
     let both = rest.contains(&b'%') && rest.contains(&b' ');
-    assert!(!perhaps || both, "{rest:?} may be a prompt");
+    assert!(!maybe_at_end || both, "{rest:?} may be a prompt");
 }
 
 /// In text without control characters a regular expression would do.
-fn plain_prompts(bytes: &[u8], found: &(Vec<usize>, bool)) {
+fn check_plain_text(bytes: &[u8], found: &(Vec<usize>, bool)) {
     if bytes
         .iter()
         .any(|byte| byte.is_ascii_control() && *byte != b'\n')
@@ -82,34 +85,34 @@ fn plain_prompts(bytes: &[u8], found: &(Vec<usize>, bool)) {
             line = at + 1;
         }
     }
-    let perhaps = bytes[line..].ends_with(b"% ");
-    assert_eq!(*found, (ends.clone(), perhaps));
+    let maybe_at_end = bytes[line..].ends_with(b"% ");
+    assert_eq!(*found, (ends.clone(), maybe_at_end));
     // Colours are no part of a line.
     let in_colour = bytes
         .iter()
         .flat_map(|&byte| [b"\x1b[1;31m", &[byte][..]].concat());
     let in_colour: Vec<u8> = in_colour.collect();
     let ends = ends.into_iter().map(|end| 8 * end).collect();
-    assert_eq!(prompts(&[&in_colour]), (ends, perhaps));
+    assert_eq!(find_prompts(&[&in_colour]), (ends, maybe_at_end));
 }
 
 /// No sequence outlasts its line: the prompt behind a newline is seen.
-fn next_line_is_seen(bytes: &[u8]) {
-    let more = [bytes, b"\n% "].concat();
+fn check_prompt_after_newline(bytes: &[u8]) {
+    let longer = [bytes, b"\n% "].concat();
     let mut telnet = Telnet::default();
-    let text = telnet.text(&more);
+    let text = telnet.text(&longer);
     // A command may have taken the newline as the number of its option.
     if text.ends_with(b"\n% ") {
-        let (found, _) = prompts(&[&text]);
+        let (found, _) = find_prompts(&[&text]);
         assert_eq!(found.last(), Some(&text.len()));
     }
 }
 
 /// What a server doubles as the protocol wants comes out as it was.
-fn doubled_is_itself(bytes: &[u8]) {
+fn check_doubled_iac(bytes: &[u8]) {
     let doubled: Vec<u8> = bytes
         .iter()
         .flat_map(|&byte| vec![byte; if byte == 255 { 2 } else { 1 }])
         .collect();
-    assert_eq!(without_commands(&[&doubled]), bytes);
+    assert_eq!(strip_commands(&[&doubled]), bytes);
 }

@@ -3,29 +3,29 @@
 use crate::query::{Query, ROWS, Row, percent_encode};
 
 /// Bytes of a value that are kept.
-const MOST: usize = 1000;
+const MAX_VALUE: usize = 1000;
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     let query = Query::parse(bytes);
     assert_eq!(query, model(bytes), "the model reads it otherwise");
     for value in values(&query) {
-        assert!(value.len() <= MOST, "{} bytes are kept", value.len());
+        assert!(value.len() <= MAX_VALUE, "{} bytes are kept", value.len());
         assert_eq!(value.trim(), value);
     }
-    in_any_order(bytes, &query);
-    leads_back(&query);
-    encoded(&String::from_utf8_lossy(bytes));
+    check_key_order(bytes, &query);
+    check_link(&query);
+    check_percent_encoding(&String::from_utf8_lossy(bytes));
 }
 
 fn values(query: &Query) -> Vec<&str> {
     let rows = query.rows.iter();
-    let mut values: Vec<&str> = rows.flat_map(values_of).collect();
+    let mut values: Vec<&str> = rows.flat_map(row_values).collect();
     values.extend([&query.socks_host[..], &query.socks_port]);
     values
 }
 
-fn values_of(row: &Row) -> [&str; 5] {
+fn row_values(row: &Row) -> [&str; 5] {
     [
         &row.host,
         &row.port,
@@ -41,7 +41,7 @@ fn model(bytes: &[u8]) -> Query {
     let mut query = Query::default();
     let from_zero = ["h0", "p0", "f0", "sh0", "sp0"]
         .iter()
-        .any(|key| has(bytes, key));
+        .any(|key| has_key(bytes, key));
     for row in 0..ROWS {
         let number = if from_zero { row } else { row + 1 };
         let get = |key: &str| first_value(bytes, &format!("{key}{number}"));
@@ -60,7 +60,7 @@ fn model(bytes: &[u8]) -> Query {
     query
 }
 
-fn has(bytes: &[u8], wanted: &str) -> bool {
+fn has_key(bytes: &[u8], wanted: &str) -> bool {
     pairs(bytes)
         .iter()
         .any(|pair| key(pair) == wanted.as_bytes())
@@ -81,28 +81,28 @@ fn first_value(bytes: &[u8], wanted: &str) -> String {
         return String::new();
     };
     let value = pair.get(wanted.len() + 1..).unwrap_or_default();
-    let mut bytes = decoded(value);
-    bytes.truncate(MOST);
+    let mut bytes = percent_decode(value);
+    bytes.truncate(MAX_VALUE);
     let text = String::from_utf8_lossy(&bytes);
     let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
-    let end = ends.take_while(|&end| end <= MOST).last().unwrap_or(0);
+    let end = ends.take_while(|&end| end <= MAX_VALUE).last().unwrap_or(0);
     text[..end].trim().to_owned()
 }
 
 /// Cut at each `%`; what stands behind one begins with two digits or not.
-pub(super) fn decoded(value: &[u8]) -> Vec<u8> {
+pub(super) fn percent_decode(value: &[u8]) -> Vec<u8> {
     let spaced: Vec<u8> = value
         .iter()
-        .map(|&it| if it == b'+' { b' ' } else { it })
+        .map(|&byte| if byte == b'+' { b' ' } else { byte })
         .collect();
     let mut parts = spaced.split(|&byte| byte == b'%');
     let mut bytes = parts.next().unwrap_or_default().to_vec();
     for part in parts {
         let digits = part
             .get(..2)
-            .filter(|two| two.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|two| std::str::from_utf8(two).ok());
-        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
                 bytes.push(byte);
                 bytes.extend(&part[2..]);
@@ -117,7 +117,7 @@ pub(super) fn decoded(value: &[u8]) -> Vec<u8> {
 }
 
 /// Only the order of equal keys counts, and further ones change nothing.
-fn in_any_order(bytes: &[u8], query: &Query) {
+fn check_key_order(bytes: &[u8], query: &Query) {
     let mut firsts: Vec<&[u8]> = Vec::new();
     for pair in pairs(bytes) {
         if !firsts.iter().any(|first| key(first) == key(pair)) {
@@ -131,7 +131,7 @@ fn in_any_order(bytes: &[u8], query: &Query) {
 }
 
 /// The page's link to the form has all that was typed.
-fn leads_back(query: &Query) {
+fn check_link(query: &Query) {
     let link = query.encode();
     let typed = Query {
         as_text: false,
@@ -139,14 +139,14 @@ fn leads_back(query: &Query) {
         ..query.clone()
     };
     assert_eq!(Query::parse(link.as_bytes()), typed, "{link}");
-    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%=&".contains(&byte);
-    assert!(link.bytes().all(harmless), "{link}");
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%=&".contains(&byte);
+    assert!(link.bytes().all(is_allowed), "{link}");
 }
 
 /// Encoded text has only what an address may have, and decodes to itself.
-fn encoded(text: &str) {
+fn check_percent_encoding(text: &str) {
     let encoded = percent_encode(text);
-    assert_eq!(decoded(encoded.as_bytes()), text.as_bytes());
-    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
-    assert!(encoded.bytes().all(harmless), "{encoded}");
+    assert_eq!(percent_decode(encoded.as_bytes()), text.as_bytes());
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    assert!(encoded.bytes().all(is_allowed), "{encoded}");
 }

@@ -1,4 +1,4 @@
-//! A reply is the same in any pieces, and our client believes exactly what it says.
+//! A reply is the same in any chunks, and our client believes exactly what it says.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -6,22 +6,22 @@ use threadsocks::client::{self, ClientError};
 use threadsocks::protocol::socks4::{REPLY_LENGTH, Reply, Request};
 use threadsocks::protocol::{Destination, Host, ProtocolError, ReadError, ReplyError};
 
-use super::pieces::{Stream, cuttings};
-use super::server::Server;
+use super::chunks::{ChunkedStream, chunkings};
+use super::scripted_server::ScriptedServer;
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
-    for pieces in cuttings(bytes) {
-        let mut stream = Stream::new(pieces.clone());
+pub fn check(bytes: &[u8]) {
+    for chunks in chunkings(bytes) {
+        let mut stream = ChunkedStream::new(chunks.clone());
         let reply = Reply::read(&mut stream);
-        assert_eq!(stream.taken, bytes.len().min(REPLY_LENGTH), "{pieces:?}");
-        believed(bytes, &reply);
-        through_the_client(bytes, pieces);
+        assert_eq!(stream.consumed, bytes.len().min(REPLY_LENGTH), "{chunks:?}");
+        check_read(bytes, &reply);
+        check_client(bytes, chunks);
     }
 }
 
 /// What the protocol sheet says of these bytes.
-fn meaning(bytes: &[u8]) -> Result<Reply, Option<ProtocolError>> {
+fn model(bytes: &[u8]) -> Result<Reply, Option<ProtocolError>> {
     let Some(&[version, code, p1, p0, a, b, c, d]) = bytes.first_chunk::<REPLY_LENGTH>() else {
         return Err(None);
     };
@@ -38,29 +38,29 @@ fn meaning(bytes: &[u8]) -> Result<Reply, Option<ProtocolError>> {
     Ok(Reply { outcome, address })
 }
 
-fn believed(bytes: &[u8], reply: &Result<Reply, ReadError>) {
-    match (meaning(bytes), reply) {
-        (Ok(meant), Ok(reply)) => {
-            assert_eq!(*reply, meant);
+fn check_read(bytes: &[u8], reply: &Result<Reply, ReadError>) {
+    match (model(bytes), reply) {
+        (Ok(expected), Ok(reply)) => {
+            assert_eq!(*reply, expected);
             assert_eq!(
                 reply.encode(),
                 bytes[..REPLY_LENGTH],
                 "encode(read) differs"
             );
         }
-        (Err(Some(meant)), Err(ReadError::Protocol(why))) => assert_eq!(*why, meant),
+        (Err(Some(expected)), Err(ReadError::Protocol(error))) => assert_eq!(*error, expected),
         (Err(None), Err(ReadError::Incomplete(received, _))) => assert_eq!(*received, bytes.len()),
-        (meant, read) => panic!("{read:?} instead of {meant:?}"),
+        (expected, result) => panic!("{result:?} instead of {expected:?}"),
     }
 }
 
-/// The client gives the stream back where the reply ends, or says why not.
-fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
+/// The client gives the stream back where the reply ends, or says error not.
+fn check_client(bytes: &[u8], chunks: Vec<&[u8]>) {
     let host = Host::from_name(b"a.org");
-    let target = Destination { host, port: 80 };
+    let destination = Destination { host, port: 80 };
     match (
-        client::socks4::connect(Server::new(pieces.clone()), &target, b"me"),
-        meaning(bytes),
+        client::socks4::connect(ScriptedServer::new(chunks.clone()), &destination, b"me"),
+        model(bytes),
     ) {
         (
             Ok(server),
@@ -68,28 +68,30 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
                 outcome: Ok(()), ..
             }),
         ) => {
-            let (request, _) = Request::decode(&server.heard).unwrap().expect("a request");
+            let (request, _) = Request::decode(&server.received)
+                .unwrap()
+                .expect("a request");
             assert_eq!(
                 (request.target(), &request.user[..]),
-                (target.clone(), &b"me"[..])
+                (destination.clone(), &b"me"[..])
             );
-            assert_eq!(server.says.taken, REPLY_LENGTH);
+            assert_eq!(server.output.consumed, REPLY_LENGTH);
         }
-        (Err(ClientError::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
-        (Err(ClientError::NoReply(unread)), Err(_)) => believed(bytes, &Err(unread)),
-        (connected, meant) => panic!("{:?} for {meant:?}", connected.err()),
+        (Err(ClientError::Refused(error)), Ok(reply)) => assert_eq!(Err(error), reply.outcome),
+        (Err(ClientError::NoReply(error)), Err(_)) => check_read(bytes, &Err(error)),
+        (result, expected) => panic!("{:?} for {expected:?}", result.err()),
     }
     // BIND reads two, one behind the other.
-    if let Ok(binding) = client::socks4::bind(Server::new(pieces), &target, b"") {
+    if let Ok(binding) = client::socks4::bind(ScriptedServer::new(chunks), &destination, b"") {
         assert_eq!(
-            meaning(bytes),
+            model(bytes),
             Ok(Reply {
                 outcome: Ok(()),
                 address: binding.address
             })
         );
         let second = &bytes[REPLY_LENGTH..];
-        match (binding.wait(), meaning(second)) {
+        match (binding.wait(), model(second)) {
             (Ok((server, peer)), Ok(reply)) => {
                 assert_eq!(
                     reply,
@@ -98,11 +100,11 @@ fn through_the_client(bytes: &[u8], pieces: Vec<&[u8]>) {
                         address: peer
                     }
                 );
-                assert_eq!(server.says.taken, 2 * REPLY_LENGTH);
+                assert_eq!(server.output.consumed, 2 * REPLY_LENGTH);
             }
-            (Err(ClientError::Refused(why)), Ok(reply)) => assert_eq!(Err(why), reply.outcome),
-            (Err(ClientError::NoReply(unread)), Err(_)) => believed(second, &Err(unread)),
-            (waited, meant) => panic!("{:?} for {meant:?}", waited.err()),
+            (Err(ClientError::Refused(error)), Ok(reply)) => assert_eq!(Err(error), reply.outcome),
+            (Err(ClientError::NoReply(error)), Err(_)) => check_read(second, &Err(error)),
+            (result, expected) => panic!("{:?} for {expected:?}", result.err()),
         }
     }
 }

@@ -1,81 +1,88 @@
-//! A request is the same in any pieces, and nothing behind it is touched.
+//! A request is the same in any chunks, and nothing behind it is touched.
 
 use std::net::Ipv4Addr;
 
 use threadsocks::protocol::socks4::Request;
 use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
-use super::pieces::{Stream, cuttings};
+use super::chunks::{ChunkedStream, chunkings};
 
 /// Bytes of the longest user id and name.
 const MAX_USER: usize = 512;
 const MAX_NAME: usize = 255;
 
 /// Bytes of the longest request: eight, and both fields with their zeros.
-const LONGEST: usize = 8 + MAX_USER + 1 + MAX_NAME + 1;
+const MAX_REQUEST: usize = 8 + MAX_USER + 1 + MAX_NAME + 1;
 
 /// What became of a stream: a request of so many bytes, or not.
 #[derive(Debug, PartialEq)]
 enum Outcome {
-    Whole(Request, usize),
+    Complete(Request, usize),
     Incomplete(usize),
     ProtocolError(ProtocolError),
 }
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
-    let whole = read(vec![bytes]);
-    assert_eq!(whole, as_decoded(bytes), "read and decode differ");
-    for pieces in cuttings(bytes) {
-        assert_eq!(read(pieces.clone()), whole, "in pieces {pieces:?}");
+pub fn check(bytes: &[u8]) {
+    let whole = read_chunks(vec![bytes]);
+    assert_eq!(whole, decode(bytes), "read and decode differ");
+    for chunks in chunkings(bytes) {
+        assert_eq!(read_chunks(chunks.clone()), whole, "in chunks {chunks:?}");
     }
-    prefixes(bytes, &whole);
-    if let Outcome::Whole(request, length) = &whole {
-        well_read(&bytes[..*length], request);
+    check_prefixes(bytes, &whole);
+    if let Outcome::Complete(request, length) = &whole {
+        check_request(&bytes[..*length], request);
     }
-    host(bytes);
+    check_host(bytes);
 }
 
-fn read(pieces: Vec<&[u8]>) -> Outcome {
-    let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let mut stream = Stream::new(pieces);
+fn read_chunks(chunks: Vec<&[u8]>) -> Outcome {
+    let all: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+    let mut stream = ChunkedStream::new(chunks);
     let result = Request::read(&mut stream);
-    assert!(stream.taken <= LONGEST, "{} bytes taken", stream.taken);
+    assert!(
+        stream.consumed <= MAX_REQUEST,
+        "{} bytes were consumed",
+        stream.consumed
+    );
     match result {
-        Ok(request) => Outcome::Whole(request, stream.taken),
+        Ok(request) => Outcome::Complete(request, stream.consumed),
         Err(ReadError::Incomplete(received, _)) => {
-            assert_eq!((received, stream.taken), (all, all), "it ended early");
+            assert_eq!((received, stream.consumed), (all, all), "it ended early");
             Outcome::Incomplete(received)
         }
-        Err(ReadError::Protocol(why)) => Outcome::ProtocolError(why),
+        Err(ReadError::Protocol(error)) => Outcome::ProtocolError(error),
     }
 }
 
-fn as_decoded(bytes: &[u8]) -> Outcome {
+fn decode(bytes: &[u8]) -> Outcome {
     match Request::decode(bytes) {
-        Ok(Some((request, length))) => Outcome::Whole(request, length),
+        Ok(Some((request, length))) => Outcome::Complete(request, length),
         Ok(None) => Outcome::Incomplete(bytes.len()),
-        Err(why) => Outcome::ProtocolError(why),
+        Err(error) => Outcome::ProtocolError(error),
     }
 }
 
 /// A prefix lacks something, or is already what the whole is.
-fn prefixes(bytes: &[u8], whole: &Outcome) {
-    let undecided = match whole {
-        Outcome::Whole(_, length) => *length,
+fn check_prefixes(bytes: &[u8], whole: &Outcome) {
+    let decided_at = match whole {
+        Outcome::Complete(_, length) => *length,
         Outcome::Incomplete(length) => *length,
         Outcome::ProtocolError(_) => {
-            let until = (0..bytes.len()).find(|&end| Request::decode(&bytes[..end]).is_err());
-            until.unwrap_or(bytes.len())
+            let end = (0..bytes.len()).find(|&end| Request::decode(&bytes[..end]).is_err());
+            end.unwrap_or(bytes.len())
         }
     };
-    if let Outcome::ProtocolError(why) = whole {
-        malformed(bytes, *why, undecided);
+    if let Outcome::ProtocolError(error) = whole {
+        check_error(bytes, *error, decided_at);
     }
-    assert!(undecided <= LONGEST, "undecided after {undecided} bytes");
-    for end in 0..bytes.len().min(2 * LONGEST) {
-        let part = as_decoded(&bytes[..end]);
-        match end < undecided {
+    assert!(
+        decided_at <= MAX_REQUEST,
+        "undecided after {decided_at} bytes"
+    );
+    for end in 0..bytes.len().min(2 * MAX_REQUEST) {
+        let part = decode(&bytes[..end]);
+        match end < decided_at {
             true => assert_eq!(part, Outcome::Incomplete(end)),
             false => assert_eq!(part, *whole, "the first {end} bytes"),
         }
@@ -83,30 +90,30 @@ fn prefixes(bytes: &[u8], whole: &Outcome) {
 }
 
 /// No more is refused than must be, and no sooner than it can be told.
-fn malformed(bytes: &[u8], why: ProtocolError, decided: usize) {
+fn check_error(bytes: &[u8], error: ProtocolError, decided_at: usize) {
     let mut fields = bytes.get(8..).unwrap_or_default().split(|&byte| byte == 0);
     let user = fields.next().unwrap_or_default().len();
     let name = fields.next().unwrap_or_default().len();
-    match why {
-        ProtocolError::Version(byte) => assert_eq!((decided, byte), (1, bytes[0])),
-        ProtocolError::UserTooLong => assert!(user > MAX_USER && decided == 8 + MAX_USER + 1),
+    match error {
+        ProtocolError::Version(byte) => assert_eq!((decided_at, byte), (1, bytes[0])),
+        ProtocolError::UserTooLong => assert!(user > MAX_USER && decided_at == 8 + MAX_USER + 1),
         ProtocolError::NameTooLong => {
             assert!(user <= MAX_USER && name > MAX_NAME);
-            assert_eq!(decided, 8 + user + 1 + MAX_NAME + 1);
+            assert_eq!(decided_at, 8 + user + 1 + MAX_NAME + 1);
         }
         ProtocolError::Command(byte) => {
             assert_eq!(byte, bytes[1]);
             let mut known = bytes.to_vec();
             known[1] = 1;
-            let decoded = as_decoded(&known);
-            assert!(matches!(decoded, Outcome::Whole(_, length) if length == decided));
+            let decoded = decode(&known);
+            assert!(matches!(decoded, Outcome::Complete(_, length) if length == decided_at));
         }
-        _ => panic!("{why} of a SOCKS4 request"),
+        _ => panic!("{error} of a SOCKS4 request"),
     }
 }
 
 /// The fields are where the protocol has them, and writing gives the bytes back.
-fn well_read(bytes: &[u8], request: &Request) {
+fn check_request(bytes: &[u8], request: &Request) {
     assert_eq!(request.encode(), bytes, "encode(read) differs");
     assert_eq!(bytes[0], 4);
     let command = if bytes[1] == 1 {
@@ -123,38 +130,41 @@ fn well_read(bytes: &[u8], request: &Request) {
     assert_eq!(request.name.is_some(), by_name);
     let name = request.name.as_deref().unwrap_or_default();
     assert!(name.len() <= MAX_NAME && !name.contains(&0));
-    let target = request.target();
-    printable(&target.to_string());
-    sent_again(request, &target);
-    host(name);
+    let destination = request.target();
+    check_printable(&destination.to_string());
+    check_client_encoding(request, &destination);
+    check_host(name);
 }
 
 /// What our client would send for the same target means the same.
-fn sent_again(request: &Request, target: &Destination) {
-    match Request::new(request.command, target, &request.user) {
-        Ok(again) => {
-            let (read, length) = Request::decode(&again.encode())
+fn check_client_encoding(request: &Request, destination: &Destination) {
+    match Request::new(request.command, destination, &request.user) {
+        Ok(encoded_anew) => {
+            let (read, length) = Request::decode(&encoded_anew.encode())
                 .unwrap()
                 .expect("a request");
-            assert_eq!((&read, length), (&again, again.encode().len()));
-            assert_eq!(read.target(), *target);
+            assert_eq!(
+                (&read, length),
+                (&encoded_anew, encoded_anew.encode().len())
+            );
+            assert_eq!(read.target(), *destination);
         }
         Err(_) => {
-            let in_4a = |ip: &Ipv4Addr| matches!(ip.octets(), [0, 0, 0, 1..=255]);
-            let cannot = match &target.host {
+            let is_4a_marker = |ip: &Ipv4Addr| matches!(ip.octets(), [0, 0, 0, 1..=255]);
+            let is_impossible = match &destination.host {
                 Host::Invalid(_) => true,
-                Host::Address(std::net::IpAddr::V4(ip)) => in_4a(ip),
+                Host::Address(std::net::IpAddr::V4(ip)) => is_4a_marker(ip),
                 _ => false,
             };
-            assert!(cannot, "{target} cannot be sent");
+            assert!(is_impossible, "{destination} cannot be sent");
         }
     }
 }
 
 /// What is taken for a host name can be looked up and printed without harm.
-fn host(bytes: &[u8]) {
+fn check_host(bytes: &[u8]) {
     let host = Host::from_name(bytes);
-    printable(&host.to_string());
+    check_printable(&host.to_string());
     let upper = bytes.to_ascii_uppercase();
     match &host {
         Host::Name(name) => {
@@ -163,8 +173,8 @@ fn host(bytes: &[u8]) {
             assert_eq!(Host::from_name(&upper), host);
             assert_eq!(Host::from_name(&[text.as_bytes(), b"."].concat()), host);
             assert!(text.len() <= 253 && text.split('.').all(|label| label.len() <= 63));
-            let ordinary = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
-            assert!(text.chars().all(ordinary), "{text}");
+            let is_allowed = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
+            assert!(text.chars().all(is_allowed), "{text}");
             assert!(!text.split('.').any(str::is_empty), "{text}");
             assert!(!is_inet_address(text), "{text} is an address");
         }
@@ -175,43 +185,43 @@ fn host(bytes: &[u8]) {
             );
             assert_eq!(Host::from_name(text.as_bytes()), host);
         }
-        Host::Invalid(bad) => {
-            assert_eq!(bad.bytes, bytes);
+        Host::Invalid(invalid) => {
+            assert_eq!(invalid.bytes, bytes);
             assert!(matches!(Host::from_name(&upper), Host::Invalid(_)));
-            assert!(!is_name(bytes), "{bad}");
+            assert!(!is_name(bytes), "{invalid}");
         }
     }
 }
 
-/// Is it a host name that no resolver takes for a number?
+/// Is it a host name that no resolver takes for a is_number?
 fn is_name(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).to_lowercase();
     let text = text.strip_suffix('.').unwrap_or(&text);
-    let ordinary = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
-    let good = |label: &str| {
-        (1..=63).contains(&label.len()) && label.chars().all(ordinary) && !label.starts_with('-')
+    let is_allowed = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.chars().all(is_allowed) && !label.starts_with('-')
     };
     let last = text.split('.').next_back().unwrap_or_default();
-    let number = last.chars().all(|char| char.is_ascii_digit()) || is_inet_address(last);
-    text.len() <= 253 && text.split('.').all(good) && !number
+    let is_number = last.chars().all(|char| char.is_ascii_digit()) || is_inet_address(last);
+    text.len() <= 253 && text.split('.').all(is_label) && !is_number
 }
 
 /// Would inet_aton(3) take it? One to four numbers, each as C writes them.
 fn is_inet_address(text: &str) -> bool {
-    let number = |part: &str| {
+    let is_number = |part: &str| {
         let (digits, base) = match part.as_bytes() {
             [b'0', b'x', ..] => (&part[2..], 16),
             [b'0', _, ..] => (&part[1..], 8),
             _ => (part, 10),
         };
-        // strtoul(3) reads "0x" as 0; too large a number is not our concern.
+        // strtoul(3) reads "0x" as 0; too large a is_number is not our concern.
         digits.chars().all(|char| char.is_digit(base))
     };
     let parts: Vec<&str> = text.split('.').collect();
-    parts.len() <= 4 && parts.iter().all(|part| number(part))
+    parts.len() <= 4 && parts.iter().all(|part| is_number(part))
 }
 
-fn printable(text: &str) {
+fn check_printable(text: &str) {
     assert!(
         text.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
         "{text:?}"

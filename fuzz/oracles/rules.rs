@@ -1,6 +1,6 @@
 //! `socks.conf` means what a slow reading of its text says.
 //!
-//! The model below knows nothing of the parser's types: it takes each line apart
+//! The model suffix knows nothing of the parser's types: it takes each line apart
 //! anew for each query, and compares addresses as text.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,45 +9,45 @@ use threadsocks::config::{MAX_ERRORS, SyntaxError};
 use threadsocks::protocol::{Command, Host, HostName};
 use threadsocks::rules::{AccessQuery, Rules, Verdict, WeekTime, parse};
 
-/// Lines of a file about which questions are asked.
-const LINES_ASKED: usize = 12;
+/// Lines of a file about which queries are owned.
+const MAX_LINES: usize = 12;
 
 /// Questions for each of them.
-const QUESTIONS: usize = 12;
+const QUERIES_PER_LINE: usize = 12;
 
 /// Places at which a file is cut off.
-const CUTS: usize = 12;
+const MAX_PREFIXES: usize = 12;
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     let whole = parse(bytes);
-    layout_is_without_meaning(bytes, &whole);
+    check_layout(bytes, &whole);
     match &whole {
-        Err(mistakes) => told_well(bytes, mistakes),
+        Err(errors) => check_errors(bytes, errors),
         Ok(rules) => {
-            shown_and_understood(rules);
-            judged_as_read(bytes, rules);
+            check_display(rules);
+            check_verdicts(bytes, rules);
         }
     }
     for end in line_ends(bytes) {
-        leading_lines(&bytes[..end], &whole);
+        check_prefix(&bytes[..end], &whole);
     }
 }
 
 /// Mistakes come in order, each on a line of the file, in words for a screen.
-fn told_well(bytes: &[u8], mistakes: &[SyntaxError]) {
-    assert!((1..=MAX_ERRORS).contains(&mistakes.len()));
+fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
+    assert!((1..=MAX_ERRORS).contains(&errors.len()));
     let lines = bytes.split(|&byte| byte == b'\n').count();
-    for (index, mistake) in mistakes.iter().enumerate() {
-        let before = index.checked_sub(1).map_or(0, |it| mistakes[it].line);
-        assert!(before < mistake.line && mistake.line <= lines, "{mistake}");
-        assert!(mistake.reason.len() < 400, "{mistake}");
+    for (index, error) in errors.iter().enumerate() {
+        let previous = index.checked_sub(1).map_or(0, |index| errors[index].line);
+        assert!(previous < error.line && error.line <= lines, "{error}");
+        assert!(error.reason.len() < 400, "{error}");
         assert!(
-            mistake
+            error
                 .reason
                 .bytes()
                 .all(|byte| (0x20..0x7f).contains(&byte)),
-            "{mistake}"
+            "{error}"
         );
     }
 }
@@ -55,14 +55,14 @@ fn told_well(bytes: &[u8], mistakes: &[SyntaxError]) {
 type Parsed = Result<Rules, Vec<SyntaxError>>;
 
 /// The rules, or the lines that are none.
-fn gist(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
-    let lines = |mistakes: &Vec<SyntaxError>| mistakes.iter().map(|it| it.line).collect();
+fn rules_or_lines(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
+    let lines = |errors: &Vec<SyntaxError>| errors.iter().map(|error| error.line).collect();
     parsed.as_ref().map_err(lines)
 }
 
 /// CRLF, a final newline, comments, more blanks, a byte order mark and, but in
 /// the names of users, capital letters change nothing.
-fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
+fn check_layout(bytes: &[u8], whole: &Parsed) {
     let with_ends = |end: &[u8]| {
         let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
         lines.join(end)
@@ -86,12 +86,16 @@ fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
     }
     for layout in layouts {
         let text = layout.escape_ascii();
-        assert_eq!(gist(&parse(&layout)), gist(whole), "with the layout {text}");
+        assert_eq!(
+            rules_or_lines(&parse(&layout)),
+            rules_or_lines(whole),
+            "with the layout {text}"
+        );
     }
 }
 
 /// Each rule written in full on its own line is the same rule.
-fn shown_and_understood(rules: &Rules) {
+fn check_display(rules: &Rules) {
     let mut text = String::new();
     for rule in rules.iter() {
         let line = text.matches('\n').count() + 1;
@@ -110,34 +114,34 @@ fn shown_and_understood(rules: &Rules) {
 /// Some places behind a newline.
 fn line_ends(bytes: &[u8]) -> Vec<usize> {
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
-    ends.map(|at| at + 1).take(CUTS).collect()
+    ends.map(|at| at + 1).take(MAX_PREFIXES).collect()
 }
 
 /// A file that somebody cut off between two lines permits no more than the
 /// whole: its rules decide as before, and the rest is denied.
-fn leading_lines(front: &[u8], whole: &Parsed) {
-    let part = parse(front);
+fn check_prefix(prefix: &[u8], whole: &Parsed) {
+    let part = parse(prefix);
     let rules = match (&part, whole) {
         (Ok(rules), Ok(whole)) => (rules, whole),
-        (Ok(_), Err(mistakes)) => {
-            let last = front.split(|&byte| byte == b'\n').count() - 1;
-            return assert!(mistakes[0].line > last, "{} is overlooked", mistakes[0]);
+        (Ok(_), Err(errors)) => {
+            let last = prefix.split(|&byte| byte == b'\n').count() - 1;
+            return assert!(errors[0].line > last, "{} is overlooked", errors[0]);
         }
         (Err(part), Err(whole)) => return assert!(whole.starts_with(part)),
-        (Err(part), Ok(_)) => panic!("only the front is wrong: {part:?}"),
+        (Err(part), Ok(_)) => panic!("only the prefix is wrong: {part:?}"),
     };
     let (part, whole) = rules;
     assert!(part.iter().eq(whole.iter().take(part.len())));
-    let last = front.split(|&byte| byte == b'\n').count() - 1;
-    for asked in questions(front) {
-        let query = asked.query();
+    let last = prefix.split(|&byte| byte == b'\n').count() - 1;
+    for owned in queries(prefix) {
+        let query = owned.query();
         let expected = match whole.evaluate(&query) {
             verdict @ Verdict {
                 line: Some(line), ..
             } if line <= last => verdict,
             _ => DENIED,
         };
-        assert_eq!(part.evaluate(&query), expected, "{asked:?}");
+        assert_eq!(part.evaluate(&query), expected, "{owned:?}");
     }
 }
 
@@ -150,58 +154,67 @@ const DENIED: Verdict = Verdict {
 
 /// The verdicts are the model's, also for IPv4 in IPv6's clothes, and what is
 /// permitted was never ruled out beforehand.
-fn judged_as_read(bytes: &[u8], rules: &Rules) {
+fn check_verdicts(bytes: &[u8], rules: &Rules) {
     let text = String::from_utf8_lossy(bytes);
-    for asked in questions(bytes) {
-        let query = asked.query();
+    for owned in queries(bytes) {
+        let query = owned.query();
         let verdict = rules.evaluate(&query);
-        assert_eq!(verdict, model(&text, &asked), "{asked:?}");
-        let disguised = AccessQuery {
-            source: SocketAddr::new(disguise(asked.source.ip()), asked.source.port()),
-            address: Some(disguise(asked.address)),
+        assert_eq!(verdict, model(&text, &owned), "{owned:?}");
+        let mapped = AccessQuery {
+            source: SocketAddr::new(ipv4_mapped(owned.source.ip()), owned.source.port()),
+            address: Some(ipv4_mapped(owned.address)),
             ..query
         };
-        assert_eq!(rules.evaluate(&disguised), verdict, "{disguised:?}");
-        for port in [Some(asked.port), None] {
+        assert_eq!(rules.evaluate(&mapped), verdict, "{mapped:?}");
+        for port in [Some(owned.port), None] {
             let best = rules.evaluate(&AccessQuery {
                 address: None,
                 port,
                 ..query
             });
-            let is_worse = !best.permitted || best.ident && !verdict.ident;
-            assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
+            let is_stricter = !best.permitted || best.ident && !verdict.ident;
+            assert!(
+                !verdict.permitted || !is_stricter,
+                "{owned:?} was ruled out"
+            );
         }
-        if asked.command == Command::Associate {
+        if owned.command == Command::Associate {
             let anything = rules.evaluate(&AccessQuery {
                 name: None,
                 address: None,
                 port: None,
                 ..query
             });
-            let is_worse = !anything.permitted || anything.ident && !verdict.ident;
-            assert!(!verdict.permitted || !is_worse, "{asked:?} was ruled out");
+            let is_stricter = !anything.permitted || anything.ident && !verdict.ident;
+            assert!(
+                !verdict.permitted || !is_stricter,
+                "{owned:?} was ruled out"
+            );
         }
         for rule in rules.iter() {
             let decides = Some(rule.line()) == verdict.line;
             let matches = rule.mismatches(&query).is_empty();
-            assert!(matches || !decides, "{rule} does not match {asked:?}");
+            assert!(matches || !decides, "{rule} does not match {owned:?}");
             if decides {
                 break;
             }
-            assert!(!matches, "{rule} matches {asked:?}");
+            assert!(!matches, "{rule} matches {owned:?}");
         }
         if rules.open_relay().is_none() && rules.len() == 1 {
-            assert!(!verdict.permitted || !permits_all(&text), "{text} is open");
+            assert!(
+                !verdict.permitted || !permits_every_connect(&text),
+                "{text} is open"
+            );
         }
     }
 }
 
-fn permits_all(text: &str) -> bool {
+fn permits_every_connect(text: &str) -> bool {
     text.split_whitespace()
         .eq(["permit", "c", "-", "-", "-", "-"])
 }
 
-fn disguise(address: IpAddr) -> IpAddr {
+fn ipv4_mapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) => IpAddr::V6(address.to_ipv6_mapped()),
         IpAddr::V6(_) => address,
@@ -210,7 +223,7 @@ fn disguise(address: IpAddr) -> IpAddr {
 
 /// A query that owns its name.
 #[derive(Clone, Debug)]
-struct Asked {
+struct OwnedQuery {
     command: Command,
     source: SocketAddr,
     name: Option<HostName>,
@@ -221,7 +234,7 @@ struct Asked {
     moment: WeekTime,
 }
 
-impl Asked {
+impl OwnedQuery {
     fn query(&self) -> AccessQuery<'_> {
         AccessQuery {
             command: self.command,
@@ -253,14 +266,14 @@ impl<'a> Line<'a> {
         found.next().map(|(_, value)| value)
     }
 
-    fn has(&self, option: &str) -> bool {
+    fn has_flag(&self, option: &str) -> bool {
         let mut options = self.options.iter();
         options.any(|it| it.eq_ignore_ascii_case(option))
     }
 }
 
 /// The lines of a good file that are rules.
-fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+fn rule_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.split('\n').enumerate().filter_map(|(index, line)| {
         let code = line.split_once('#').map_or(line, |(code, _)| code);
@@ -289,50 +302,50 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
 }
 
 /// The verdict by the text alone.
-fn model(text: &str, asked: &Asked) -> Verdict {
-    let letter = match asked.command {
+fn model(text: &str, owned: &OwnedQuery) -> Verdict {
+    let letter = match owned.command {
         Command::Connect => 'c',
         Command::Bind => 'b',
         Command::Associate => 'u',
     };
-    let found = lines(text).find(|line| {
+    let found = rule_lines(text).find(|line| {
         let [from, from_port, to, port] = line.columns;
-        (is_any(line.modes) || line.modes.to_lowercase().contains(letter))
-            && has_address(from, asked.source.ip())
-            && has_port(from_port, asked.source.port())
-            && (has_address(to, asked.address) || has_name(to, asked.name.as_ref()))
-            && has_port(port, asked.port)
+        (is_wildcard(line.modes) || line.modes.to_lowercase().contains(letter))
+            && matches_address(from, owned.source.ip())
+            && matches_port(from_port, owned.source.port())
+            && (matches_address(to, owned.address) || matches_name(to, owned.name.as_ref()))
+            && matches_port(port, owned.port)
             && line
                 .option("user")
-                .is_none_or(|it| has_user(it, &asked.user))
+                .is_none_or(|it| matches_user(it, &owned.user))
             && line
                 .option("time")
-                .is_none_or(|it| has_time(it, asked.moment))
+                .is_none_or(|it| matches_time(it, owned.moment))
     });
     found.map_or(DENIED, |line| Verdict {
         permitted: line.action.to_lowercase() == "permit",
-        ident: line.has("ident") || line.has("auth") && !asked.logged_in,
-        auth: !line.has("ident") && line.has("auth") && !asked.logged_in,
+        ident: line.has_flag("ident") || line.has_flag("auth") && !owned.logged_in,
+        auth: !line.has_flag("ident") && line.has_flag("auth") && !owned.logged_in,
         line: Some(line.number),
     })
 }
 
-fn is_any(word: &str) -> bool {
+fn is_wildcard(word: &str) -> bool {
     ["-", "*"].contains(&word)
 }
 
 /// An address as a string of noughts and ones, IPv4 being a part of IPv6.
 fn bits(address: IpAddr) -> String {
-    let octets = match disguise(address) {
+    let octets = match ipv4_mapped(address) {
         IpAddr::V6(address) => address.octets(),
-        IpAddr::V4(_) => unreachable!("disguised"),
+        IpAddr::V4(_) => unreachable!("an IPv4-mapped address"),
     };
     octets.iter().map(|octet| format!("{octet:08b}")).collect()
 }
 
-fn has_address(word: &str, address: IpAddr) -> bool {
+fn matches_address(word: &str, address: IpAddr) -> bool {
     let address = address.to_canonical();
-    if is_any(word) {
+    if is_wildcard(word) {
         return true;
     }
     if let Ok(same) = word.parse::<IpAddr>() {
@@ -346,66 +359,66 @@ fn has_address(word: &str, address: IpAddr) -> bool {
         let reaches = length >= 96 || address.is_ipv6();
         return reaches && bits(first)[..length] == bits(address)[..length];
     }
-    let pattern = |char: char| char.is_ascii_digit() || ".*".contains(char);
-    if !word.chars().all(pattern) || address.is_ipv6() {
+    let is_pattern = |char: char| char.is_ascii_digit() || ".*".contains(char);
+    if !word.chars().all(is_pattern) || address.is_ipv6() {
         return false;
     }
-    let given = word.split('.').filter(|part| !part.is_empty());
-    let have = address.to_string();
-    given
-        .zip(have.split('.'))
-        .all(|(given, have)| given == "*" || given == have)
+    let pattern = word.split('.').filter(|part| !part.is_empty());
+    let text = address.to_string();
+    pattern
+        .zip(text.split('.'))
+        .all(|(part, octet)| part == "*" || part == octet)
 }
 
-fn has_name(word: &str, name: Option<&HostName>) -> bool {
+fn matches_name(word: &str, name: Option<&HostName>) -> bool {
     let Some(name) = name else {
         return false;
     };
     let word = word.to_ascii_lowercase();
     let word = word.strip_suffix('.').unwrap_or(&word);
     match word.strip_prefix('*') {
-        Some(below) => name.as_str().ends_with(below) && name.as_str().len() > below.len(),
+        Some(suffix) => name.as_str().ends_with(suffix) && name.as_str().len() > suffix.len(),
         None => name.as_str() == word,
     }
 }
 
-fn has_port(word: &str, port: u16) -> bool {
+fn matches_port(word: &str, port: u16) -> bool {
     let number = |text: &str| text.parse::<u16>().unwrap();
-    is_any(word)
+    is_wildcard(word)
         || word.split(',').any(|part| match part.split_once('-') {
             Some((first, last)) => number(first) <= port && port <= number(last),
             None => number(part) == port,
         })
 }
 
-fn has_user(names: &str, user: &str) -> bool {
+fn matches_user(names: &str, user: &str) -> bool {
     names.split(',').any(|name| name == user)
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Walks through the hours on all their days, a minute at a time.
-fn has_time(list: &str, moment: WeekTime) -> bool {
+fn matches_time(list: &str, moment: WeekTime) -> bool {
     let list = list.to_lowercase();
     let now = moment.to_string();
     let mut days = DAYS.to_vec();
-    let mut is_open = false;
+    let mut in_day_list = false;
     for item in list.split(',') {
-        let (named, hours) = match item.split_once('/') {
-            Some((named, hours)) => (named, hours),
+        let (day_names, hours) = match item.split_once('/') {
+            Some((day_names, hours)) => (day_names, hours),
             None if item.contains(':') => ("", item),
             None => (item, ""),
         };
-        if !named.is_empty() {
-            if !is_open {
+        if !day_names.is_empty() {
+            if !in_day_list {
                 days.clear();
             }
-            days.extend(walk(named));
-            is_open = true;
+            days.extend(day_range(day_names));
+            in_day_list = true;
         }
         if let Some((from, to)) = hours.split_once('-') {
-            is_open = false;
-            if days.iter().any(|day| walks_through(day, from, to, &now)) {
+            in_day_list = false;
+            if days.iter().any(|day| span_has(day, from, to, &now)) {
                 return true;
             }
         }
@@ -414,8 +427,8 @@ fn has_time(list: &str, moment: WeekTime) -> bool {
 }
 
 /// The days of `sat-mon`, or of `sat`.
-fn walk(named: &str) -> Vec<&'static str> {
-    let (first, last) = named.split_once('-').unwrap_or((named, named));
+fn day_range(day_names: &str) -> Vec<&'static str> {
+    let (first, last) = day_names.split_once('-').unwrap_or((day_names, day_names));
     let from_first = DAYS.into_iter().cycle().skip_while(|day| *day != first);
     let mut days: Vec<_> = from_first.take(7).collect();
     let count = days.iter().position(|day| *day == last).unwrap();
@@ -424,7 +437,7 @@ fn walk(named: &str) -> Vec<&'static str> {
 }
 
 /// Does a walk from this time of that day to the other time come past now?
-fn walks_through(day: &str, from: &str, to: &str, now: &str) -> bool {
+fn span_has(day: &str, from: &str, to: &str, now: &str) -> bool {
     let mut day = DAYS.iter().position(|it| *it == day).unwrap();
     let number = |text: &str| text.parse::<u32>().unwrap();
     let time = |text: &str| {
@@ -449,39 +462,39 @@ fn walks_through(day: &str, from: &str, to: &str, now: &str) -> bool {
 }
 
 /// Questions close to what the lines are about, the same ones each time.
-fn questions(bytes: &[u8]) -> Vec<Asked> {
+fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
     let text = String::from_utf8_lossy(bytes);
-    let mut questions = Vec::new();
-    for line in lines(&text).take(LINES_ASKED) {
+    let mut queries = Vec::new();
+    for line in rule_lines(&text).take(MAX_LINES) {
         let [from, from_port, to, port] = line.columns;
-        let sources = addresses(from);
-        let destinations = addresses(to);
-        let (source_ports, ports) = (ports(from_port), ports(port));
-        let names = names(to);
-        let users = users(line.option("user").unwrap_or_default());
-        let moments = moments(line.option("time").unwrap_or_default());
-        for turn in 0..QUESTIONS {
-            // Each list at a pace of its own; the first turn hits the line.
-            questions.push(Asked {
-                command: [Command::Connect, Command::Bind, Command::Associate][turn % 3],
+        let sources = edge_addresses(from);
+        let destinations = edge_addresses(to);
+        let (source_ports, ports) = (edge_ports(from_port), edge_ports(port));
+        let names = similar_names(to);
+        let users = similar_users(line.option("user").unwrap_or_default());
+        let moments = edge_moments(line.option("time").unwrap_or_default());
+        for round in 0..QUERIES_PER_LINE {
+            // Each list at a pace of its own; the first round hits the line.
+            queries.push(OwnedQuery {
+                command: [Command::Connect, Command::Bind, Command::Associate][round % 3],
                 source: SocketAddr::new(
-                    sources[turn / 2 % sources.len()],
-                    source_ports[turn / 3 % source_ports.len()],
+                    sources[round / 2 % sources.len()],
+                    source_ports[round / 3 % source_ports.len()],
                 ),
-                name: names[turn % names.len()].clone(),
-                address: destinations[turn % destinations.len()],
-                port: ports[turn / 4 % ports.len()],
-                user: users[turn / 5 % users.len()].clone(),
-                logged_in: turn / 2 % 2 == 1,
-                moment: moments[turn % moments.len()],
+                name: names[round % names.len()].clone(),
+                address: destinations[round % destinations.len()],
+                port: ports[round / 4 % ports.len()],
+                user: users[round / 5 % users.len()].clone(),
+                logged_in: round / 2 % 2 == 1,
+                moment: moments[round % moments.len()],
             });
         }
     }
-    questions
+    queries
 }
 
 /// Addresses at the edges of what this word may mean.
-fn addresses(word: &str) -> Vec<IpAddr> {
+fn edge_addresses(word: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     let (first, length) = word.split_once('/').unwrap_or((word, ""));
     let parts: Vec<&str> = word
@@ -495,17 +508,17 @@ fn addresses(word: &str) -> Vec<IpAddr> {
     found.extend(first.parse::<IpAddr>().ok().or_else(|| filled("0")));
     found.extend(filled("255"));
     if let (Some(&first), Ok(length)) = (found.first(), length.parse::<u32>()) {
-        found.push(last_of(first, length));
+        found.push(last_in_range(first, length));
     }
     for address in found.clone() {
-        found.extend([stepped(address, 1), stepped(address, u128::MAX)]);
+        found.extend([offset_by(address, 1), offset_by(address, u128::MAX)]);
     }
     found
         .extend(["10.0.0.1", "140.113.1.2", "2001:db8::1"].map(|it| it.parse::<IpAddr>().unwrap()));
     found
 }
 
-fn last_of(first: IpAddr, length: u32) -> IpAddr {
+fn last_in_range(first: IpAddr, length: u32) -> IpAddr {
     match first {
         IpAddr::V4(it) => {
             let rest = u32::MAX.checked_shr(length).unwrap_or(0);
@@ -518,14 +531,14 @@ fn last_of(first: IpAddr, length: u32) -> IpAddr {
     }
 }
 
-fn stepped(address: IpAddr, by: u128) -> IpAddr {
+fn offset_by(address: IpAddr, by: u128) -> IpAddr {
     match address {
         IpAddr::V4(it) => Ipv4Addr::from_bits(it.to_bits().wrapping_add(by as u32)).into(),
         IpAddr::V6(it) => std::net::Ipv6Addr::from_bits(it.to_bits().wrapping_add(by)).into(),
     }
 }
 
-fn ports(word: &str) -> Vec<u16> {
+fn edge_ports(word: &str) -> Vec<u16> {
     let numbers = word
         .split([',', '-'])
         .filter_map(|it| it.parse::<u16>().ok());
@@ -533,7 +546,7 @@ fn ports(word: &str) -> Vec<u16> {
     around.take(30).chain([80, 0]).collect()
 }
 
-fn names(word: &str) -> Vec<Option<HostName>> {
+fn similar_names(word: &str) -> Vec<Option<HostName>> {
     let word = word.strip_prefix("*.").unwrap_or(word);
     let name = |text: String| match Host::from_name(text.as_bytes()) {
         Host::Name(name) => Some(name),
@@ -545,22 +558,22 @@ fn names(word: &str) -> Vec<Option<HostName>> {
     names
 }
 
-fn users(names: &str) -> Vec<String> {
+fn similar_users(names: &str) -> Vec<String> {
     let like = names.split(',').take(3);
     let like = like.flat_map(|name| [name.to_owned(), format!("{name}x"), name.to_uppercase()]);
     like.chain([String::new()]).collect()
 }
 
 /// Moments around those that are written there, on any day.
-fn moments(list: &str) -> Vec<WeekTime> {
+fn edge_moments(list: &str) -> Vec<WeekTime> {
     let mut moments = Vec::new();
     let times = list.split(['/', ',', '-']).filter(|it| it.contains(':'));
     for (place, time) in times.take(6).enumerate() {
         let (hour, minute) = time.split_once(':').unwrap();
         let (hour, minute) = (hour.parse::<u32>().unwrap(), minute.parse::<u32>().unwrap());
         let minute = hour * 60 + minute;
-        for (turn, minute) in [minute, minute + 1, minute + 1439].into_iter().enumerate() {
-            let day = (place * 3 + turn * 5) % 7;
+        for (round, minute) in [minute, minute + 1, minute + 1439].into_iter().enumerate() {
+            let day = (place * 3 + round * 5) % 7;
             let minute = minute % 1440;
             let (hour, minute) = ((minute / 60) as u8, (minute % 60) as u8);
             moments.push(WeekTime::new(day as u8, hour, minute).unwrap());

@@ -1,39 +1,42 @@
 //! A reader sees the same text wherever the network cuts, and nothing but text.
 
-use super::pieces::cuttings;
+use super::chunks::chunkings;
 use crate::html::escape;
 use crate::terminal::{Piece, Style, Terminal, plain};
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
-    let whole = shown(&[bytes]);
-    for pieces in cuttings(bytes) {
-        assert_eq!(shown(&pieces), whole, "in pieces {pieces:?}");
+pub fn check(bytes: &[u8]) {
+    let whole = render(&[bytes]);
+    for chunks in chunkings(bytes) {
+        assert_eq!(render(&chunks), whole, "in chunks {chunks:?}");
     }
     let text = text_of(&whole);
-    only_text(&text);
+    check_no_controls(&text);
     // The largest: a byte that becomes a sign of three.
     assert!(text.len() <= 3 * bytes.len(), "{} bytes", text.len());
     for (style, _) in &whole {
-        classes(*style);
+        check_classes(*style);
     }
-    lines_stay(bytes, &text);
-    as_it_is(bytes, &text);
-    forgotten_at_the_end(bytes);
+    check_newlines(bytes, &text);
+    check_plain_text(bytes, &text);
+    check_reset_at_end(bytes);
     let line = plain(bytes);
     assert!(
         !line.chars().any(|char| char.is_control() && char != '\t'),
         "{line:?}"
     );
     for text in [&text, &line, &*String::from_utf8_lossy(bytes)] {
-        escaped(text);
+        check_escape(text);
     }
 }
 
 /// The text in each style; pieces may be cut anywhere.
-fn shown(pieces: &[&[u8]]) -> Vec<(Style, String)> {
+fn render(chunks: &[&[u8]]) -> Vec<(Style, String)> {
     let mut terminal = Terminal::default();
-    let mut all: Vec<Piece> = pieces.iter().flat_map(|it| terminal.show(it)).collect();
+    let mut all: Vec<Piece> = chunks
+        .iter()
+        .flat_map(|chunk| terminal.show(chunk))
+        .collect();
     all.extend(terminal.finish());
     let mut joined: Vec<(Style, String)> = Vec::new();
     for Piece { style, text } in all {
@@ -45,39 +48,41 @@ fn shown(pieces: &[&[u8]]) -> Vec<(Style, String)> {
     joined
 }
 
-fn text_of(shown: &[(Style, String)]) -> String {
-    shown.iter().map(|(_, text)| text.as_str()).collect()
+fn text_of(rendered: &[(Style, String)]) -> String {
+    rendered.iter().map(|(_, text)| text.as_str()).collect()
 }
 
-fn only_text(text: &str) {
-    let disturbing = |char: char| char.is_control() && !matches!(char, '\n' | '\t');
-    assert!(!text.contains(disturbing), "{text:?}");
+fn check_no_controls(text: &str) {
+    let is_forbidden = |char: char| char.is_control() && !matches!(char, '\n' | '\t');
+    assert!(!text.contains(is_forbidden), "{text:?}");
 }
 
 /// Classes are words of our own.
-fn classes(style: Style) {
+fn check_classes(style: Style) {
     let classes = style.classes();
-    let known = |word: &str| {
-        let colour = word.strip_prefix(['c', 'b']).and_then(|it| it.parse().ok());
+    let is_known = |word: &str| {
+        let colour = word
+            .strip_prefix(['c', 'b'])
+            .and_then(|number| number.parse().ok());
         ["strong", "under"].contains(&word) || colour.is_some_and(|number: u8| number < 16)
     };
     assert!(
-        classes.is_empty() || classes.split(' ').all(known),
+        classes.is_empty() || classes.split(' ').all(is_known),
         "{classes}"
     );
 }
 
 /// No sequence swallows a newline, or what stands in the next line.
-fn lines_stay(bytes: &[u8], text: &str) {
+fn check_newlines(bytes: &[u8], text: &str) {
     let newlines = bytes.iter().filter(|&&byte| byte == b'\n').count();
     assert!(text.matches('\n').count() >= newlines, "{text:?}");
-    let longer = text_of(&shown(&[bytes, b"\nthe next line"]));
+    let longer = text_of(&render(&[bytes, b"\nthe next line"]));
     assert!(longer.ends_with("\nthe next line"), "{longer:?}");
 }
 
 /// Without control characters it is shown as it is, with U+FFFD for what is no
 /// UTF-8.
-fn as_it_is(bytes: &[u8], text: &str) {
+fn check_plain_text(bytes: &[u8], text: &str) {
     let lossy = String::from_utf8_lossy(bytes);
     if !lossy.contains(|char: char| char.is_control() && !matches!(char, '\n' | '\t')) {
         assert_eq!(text, lossy);
@@ -85,7 +90,7 @@ fn as_it_is(bytes: &[u8], text: &str) {
 }
 
 /// What is left open ends with the output.
-fn forgotten_at_the_end(bytes: &[u8]) {
+fn check_reset_at_end(bytes: &[u8]) {
     let mut terminal = Terminal::default();
     terminal.show(bytes);
     terminal.finish();
@@ -95,11 +100,14 @@ fn forgotten_at_the_end(bytes: &[u8]) {
 }
 
 /// No sign of HTML is left, and a browser reads the text as it was.
-fn escaped(text: &str) {
+fn check_escape(text: &str) {
     let html = escape(text);
     assert!(
         !html.contains(['<', '>', '"', '\'', '\r', '\0']),
         "{html:?}"
     );
-    assert_eq!(super::page::unescape(&html), text.replace('\0', "\u{fffd}"));
+    assert_eq!(
+        super::page::html_unescape(&html),
+        text.replace('\0', "\u{fffd}")
+    );
 }

@@ -6,46 +6,46 @@ use threadsocks::auth::{MAX_USER_NAME, Users, is_name};
 use threadsocks::config::{Content, MAX_ERRORS, SyntaxError};
 
 /// The oracle.
-pub fn holds(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     let whole = Users::parse(bytes);
-    layout_is_without_meaning(bytes, &whole);
+    check_layout(bytes, &whole);
     match &whole {
-        Err(mistakes) => told_well(bytes, mistakes),
-        Ok(users) => names_of_lines(bytes, users),
+        Err(errors) => check_errors(bytes, errors),
+        Ok(users) => check_names(bytes, users),
     }
-    leading_lines(bytes, &whole);
+    check_prefixes(bytes, &whole);
 }
 
 type Parsed = Result<Users, Vec<SyntaxError>>;
 
 /// Mistakes come in order, each on a line of the file, in words for a screen that
 /// repeat nothing of the line but a name.
-fn told_well(bytes: &[u8], mistakes: &[SyntaxError]) {
-    assert!((1..=MAX_ERRORS).contains(&mistakes.len()));
+fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
+    assert!((1..=MAX_ERRORS).contains(&errors.len()));
     let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
-    let mut before = 0;
-    for SyntaxError { line, reason } in mistakes {
-        assert!(before < *line && *line <= lines.len(), "{line}: {reason}");
-        before = *line;
+    let mut previous = 0;
+    for SyntaxError { line, reason } in errors {
+        assert!(previous < *line && *line <= lines.len(), "{line}: {reason}");
+        previous = *line;
         assert!(reason.len() < 200 + MAX_USER_NAME, "{reason}");
         let is_shown = |byte: u8| (0x20..0x7f).contains(&byte);
         assert!(reason.bytes().all(is_shown), "{reason}");
         let text = String::from_utf8_lossy(lines[line - 1]);
         let (name, secret) = text.trim_ascii().split_once(':').unwrap_or_default();
-        let is_told = secret.len() >= 20 && reason.replace(name, "").contains(secret);
-        assert!(!is_told, "{reason}");
+        let is_leaked = secret.len() >= 20 && reason.replace(name, "").contains(secret);
+        assert!(!is_leaked, "{reason}");
     }
 }
 
 /// The users, or the lines that are nobody's.
-fn gist(parsed: &Parsed) -> Result<&Users, Vec<usize>> {
-    let lines = |mistakes: &Vec<SyntaxError>| mistakes.iter().map(|it| it.line).collect();
+fn users_or_lines(parsed: &Parsed) -> Result<&Users, Vec<usize>> {
+    let lines = |errors: &Vec<SyntaxError>| errors.iter().map(|error| error.line).collect();
     parsed.as_ref().map_err(lines)
 }
 
 /// CRLF, blanks around lines, a final newline, comments behind all, and a byte order
 /// mark change nothing.
-fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
+fn check_layout(bytes: &[u8], whole: &Parsed) {
     let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
     let mut layouts = vec![
         lines.join(&b"\r\n"[..]),
@@ -59,14 +59,14 @@ fn layout_is_without_meaning(bytes: &[u8], whole: &Parsed) {
     }
     for layout in layouts {
         let text = layout.escape_ascii();
-        let same = gist(&Users::parse(&layout)) == gist(whole);
+        let same = users_or_lines(&Users::parse(&layout)) == users_or_lines(whole);
         assert!(same, "with the layout {text}");
     }
 }
 
 /// Every line that is not empty and no comment names one user, and there are no
 /// others.
-fn names_of_lines(bytes: &[u8], users: &Users) {
+fn check_names(bytes: &[u8], users: &Users) {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut names = HashSet::new();
     for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
@@ -89,7 +89,7 @@ fn names_of_lines(bytes: &[u8], users: &Users) {
 }
 
 /// A file that somebody cut off between two lines names nobody else.
-fn leading_lines(bytes: &[u8], whole: &Parsed) {
+fn check_prefixes(bytes: &[u8], whole: &Parsed) {
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
     for end in ends.take(8) {
         match (Users::parse(&bytes[..=end]), whole) {

@@ -5,4 +5,4 @@
 use libfuzzer_sys::fuzz_target;
 use threadsocks_fuzz::oracles;
 
-fuzz_target!(|bytes: &[u8]| oracles::ident::holds(bytes));
+fuzz_target!(|bytes: &[u8]| oracles::ident::check(bytes));

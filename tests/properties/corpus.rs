@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 use crate::oracles;
 
 /// Bytes of all variants of one file together; they are spread evenly over it.
-const MOST: usize = 8_000;
+const MAX_VARIANT_BYTES: usize = 8_000;
 
 /// Bytes that mean something to one of the parsers.
-const TELLING: &[u8] = b"\0\n\r %&=+-*./,:#<\"\x04\x1b[\xff\xc3";
+const SPECIAL_BYTES: &[u8] = b"\0\n\r %&=+-*./,:#<\"\x04\x1b[\xff\xc3";
 
 /// All files of one target, as they are and changed.
-fn passes(target: &str) {
+fn check_corpus(target: &str) {
     let mut all = oracles::ALL.into_iter();
-    let (_, holds) = all.find(|(name, _)| *name == target).expect(target);
+    let (_, check) = all.find(|(name, _)| *name == target).expect(target);
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let files = files(&corpus.join(target));
     assert!(!files.is_empty(), "no corpus for {target}");
     for file in files {
         let bytes = fs::read(&file).expect("a file of the corpus");
-        for variant in [vec![bytes.clone()], neighbours(&bytes)].concat() {
-            if panic::catch_unwind(|| holds(&variant)).is_err() {
+        for variant in [vec![bytes.clone()], variants(&bytes)].concat() {
+            if panic::catch_unwind(|| check(&variant)).is_err() {
                 let name = file.file_name().unwrap().display();
                 panic!("{target}/{name}, as b\"{}\"", variant.escape_ascii());
             }
@@ -31,53 +31,53 @@ fn passes(target: &str) {
 }
 
 #[test]
-fn kept_for_request() {
-    passes("request");
+fn request_corpus_passes() {
+    check_corpus("request");
 }
 
 #[test]
-fn kept_for_reply() {
-    passes("reply");
+fn reply_corpus_passes() {
+    check_corpus("reply");
 }
 
 #[test]
-fn kept_for_ident() {
-    passes("ident");
+fn ident_corpus_passes() {
+    check_corpus("ident");
 }
 
 #[test]
-fn kept_for_socks5() {
-    passes("socks5");
+fn socks5_corpus_passes() {
+    check_corpus("socks5");
 }
 
 #[test]
-fn kept_for_rules() {
-    passes("rules");
+fn rules_corpus_passes() {
+    check_corpus("rules");
 }
 
 #[test]
-fn kept_for_users() {
-    passes("users");
+fn users_corpus_passes() {
+    check_corpus("users");
 }
 
 #[test]
-fn kept_for_query() {
-    passes("query");
+fn query_corpus_passes() {
+    check_corpus("query");
 }
 
 #[test]
-fn kept_for_prompt() {
-    passes("prompt");
+fn prompt_corpus_passes() {
+    check_corpus("prompt");
 }
 
 #[test]
-fn kept_for_terminal() {
-    passes("terminal");
+fn terminal_corpus_passes() {
+    check_corpus("terminal");
 }
 
 #[test]
-fn kept_for_page() {
-    passes("page");
+fn page_corpus_passes() {
+    check_corpus("page");
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -90,15 +90,17 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Its prefixes, it without one byte, and with one byte changed.
-fn neighbours(bytes: &[u8]) -> Vec<Vec<u8>> {
-    let step = (4 * bytes.len() * bytes.len()).div_ceil(MOST).max(1);
+fn variants(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let step = (4 * bytes.len() * bytes.len())
+        .div_ceil(MAX_VARIANT_BYTES)
+        .max(1);
     let mut all = Vec::new();
     for at in (0..bytes.len()).step_by(step) {
         let (front, back) = bytes.split_at(at);
-        let telling = TELLING[(at + bytes.len()) % TELLING.len()];
+        let special = SPECIAL_BYTES[(at + bytes.len()) % SPECIAL_BYTES.len()];
         all.push(front.to_vec());
         all.push([front, &back[1..]].concat());
-        all.push([front, &[telling], &back[1..]].concat());
+        all.push([front, &[special], &back[1..]].concat());
         all.push([front, &[back[0] ^ 0x20], back].concat());
     }
     all

@@ -13,14 +13,12 @@ pub(crate) fn bytes() -> BoxedStrategy<Vec<u8>> {
 }
 
 /// Sometimes with a byte too many, too few, or another.
-pub(crate) fn mostly_whole(
-    whole: impl Strategy<Value = Vec<u8>>,
-) -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let change = prop_oneof![
         3 => Just(None),
         1 => any::<(Index, Option<u8>, bool)>().prop_map(Some),
     ];
-    (whole, change).prop_map(|(mut bytes, change)| {
+    (valid, change).prop_map(|(mut bytes, change)| {
         if let Some((at, byte, replaces)) = change
             && !bytes.is_empty()
         {
@@ -37,8 +35,8 @@ fn word(words: Words, other: impl Strategy<Value = String> + 'static) -> BoxedSt
 }
 
 /// Several of these, one behind the other.
-fn sequence(parts: Vec<(u32, BoxedStrategy<Vec<u8>>)>, most: usize) -> BoxedStrategy<Vec<u8>> {
-    let parts = vec(Union::new_weighted(parts), 0..most);
+fn sequence(parts: Vec<(u32, BoxedStrategy<Vec<u8>>)>, max_parts: usize) -> BoxedStrategy<Vec<u8>> {
+    let parts = vec(Union::new_weighted(parts), 0..max_parts);
     parts.prop_map(|parts| parts.concat()).boxed()
 }
 
@@ -49,7 +47,7 @@ fn texts(words: Words) -> BoxedStrategy<Vec<u8>> {
 }
 
 /// A name field: names, addresses, and numbers in disguise.
-pub(crate) fn host() -> BoxedStrategy<Vec<u8>> {
+pub(crate) fn host_name() -> BoxedStrategy<Vec<u8>> {
     let label = word(
         &[
             "a", "org", "example", "1", "0x7f", "0", "010", "127", "256", "-a", "a_b", "*", "0X1",
@@ -82,7 +80,7 @@ pub(crate) fn request() -> BoxedStrategy<Vec<u8>> {
         any::<u8>().prop_map(|last| [0, 0, 0, last]),
         select(&[[0, 0, 0, 0], [0, 0, 1, 0], [127, 0, 0, 1]][..]),
     ];
-    let name = prop_oneof![2 => host(), 1 => field(255)];
+    let name = prop_oneof![2 => host_name(), 1 => field(255)];
     (head, ip, field(512), name, bytes())
         .prop_map(|((version, command, port), ip, user, name, early)| {
             let head = [version, command, port[0], port[1]];
@@ -110,8 +108,8 @@ pub(crate) fn replies() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Lines of an identd; the oracle asks for the ports that most of them name.
-pub(crate) fn identd() -> BoxedStrategy<Vec<u8>> {
+/// Lines of an identd; the oracle request for the ports that most of them name.
+pub(crate) fn ident_replies() -> BoxedStrategy<Vec<u8>> {
     let ports: Words = &[
         "6193,1080",
         "6193 , 1080",
@@ -167,20 +165,21 @@ pub(crate) fn socks5() -> BoxedStrategy<Vec<u8>> {
             [4, 1, 0],
         ][..],
     );
-    let asks = (head, address, any::<[u8; 2]>())
+    let request = (head, address, any::<[u8; 2]>())
         .prop_map(|(head, address, port)| [&head[..], &address, &port].concat());
     let version = select(&[5, 5, 1, 1, 4][..]);
-    let login = (version, field.clone(), field)
-        .prop_map(|(version, one, other)| [&[version], &one[..], &other].concat());
-    let message = prop_oneof![3 => asks, 2 => login, 1 => any::<[u8; 2]>().prop_map(Vec::from)];
-    let more = vec(any::<u8>(), 0..4);
-    (0..7_u8, message, more)
-        .prop_map(|(kind, message, more)| [&[kind], &message[..], &more].concat())
+    let credentials = (version, field.clone(), field)
+        .prop_map(|(version, user, password)| [&[version], &user[..], &password].concat());
+    let message =
+        prop_oneof![3 => request, 2 => credentials, 1 => any::<[u8; 2]>().prop_map(Vec::from)];
+    let tail = vec(any::<u8>(), 0..4);
+    (0..7_u8, message, tail)
+        .prop_map(|(kind, message, tail)| [&[kind], &message[..], &tail].concat())
         .boxed()
 }
 
 fn address() -> BoxedStrategy<String> {
-    let v4 = any::<[u8; 4]>().prop_map(|ip| ip.map(|it| it.to_string()));
+    let v4 = any::<[u8; 4]>().prop_map(|ip| ip.map(|octet| octet.to_string()));
     let ranges = (any::<u32>(), 0..33_u32).prop_map(|(ip, bits)| {
         let kept = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
         format!("{}/{bits}", std::net::Ipv4Addr::from_bits(ip & kept))
@@ -231,7 +230,7 @@ fn options() -> BoxedStrategy<String> {
     ];
     let options = (select(users), select(times), select(idents), any::<bool>());
     options
-        .prop_map(|(user, time, ident, turned)| match turned {
+        .prop_map(|(user, time, ident, reversed)| match reversed {
             true => format!("{ident}{time}{user}"),
             false => format!("{user}{time}{ident}"),
         })
@@ -269,7 +268,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         ),
         _ => format!("{a} {b} {c}{options}"),
     });
-    let bad: Words = &[
+    let invalid: Words = &[
         "permit",
         "allow c -",
         "permit x -",
@@ -285,7 +284,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
     let line = prop_oneof![
         40 => rule,
         4 => select(&["", "# all", "\t", "\r"][..]).prop_map(str::to_owned),
-        1 => select(bad).prop_map(str::to_owned),
+        1 => select(invalid).prop_map(str::to_owned),
     ];
     let end = select(&["\n", "\n", "\r\n", " # why\n", "\n\n"][..]);
     let lines = vec((line, end), 0..8);
@@ -337,9 +336,9 @@ pub(crate) fn users() -> BoxedStrategy<Vec<u8>> {
     );
     let hash =
         hash.prop_map(|(kind, params, salt, output)| format!("{kind}${params}${salt}${output}"));
-    let good =
+    let valid =
         Just("$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned());
-    let hash = prop_oneof![6 => good, 1 => hash];
+    let hash = prop_oneof![6 => valid, 1 => hash];
     let user = (name, hash).prop_map(|(name, hash)| format!("{name}:{hash}"));
     let other: Words = &["", "# all", "\t", "#a:b", "alice", ":", "\u{e4}:x"];
     let line = prop_oneof![6 => user, 1 => select(other).prop_map(str::to_owned)];
@@ -381,7 +380,7 @@ pub(crate) fn query() -> BoxedStrategy<Vec<u8>> {
 }
 
 /// Telnet's commands, and characters without their end.
-const RAW: &[&[u8]] = &[
+const RAW_BYTES: &[&[u8]] = &[
     b"\xff",
     b"\xff\xfb\x01",
     b"\xff\xfa\x18",
@@ -392,7 +391,7 @@ const RAW: &[&[u8]] = &[
 ];
 
 /// What a shell may say: text, prompts, escapes, telnet, and what is broken.
-pub(crate) fn shell() -> BoxedStrategy<Vec<u8>> {
+pub(crate) fn shell_output() -> BoxedStrategy<Vec<u8>> {
     let marks = &[
         "% ", "\n% ", "%", " ", "\n", "\r\n", "\r", "\t", "50% off", "ls\n", "\0", "\x07",
     ];
@@ -414,7 +413,7 @@ pub(crate) fn shell() -> BoxedStrategy<Vec<u8>> {
         "\x7f",
         "\x1b_",
     ];
-    let signs = &[
+    let characters = &[
         "<b>",
         "&amp;",
         "\"",
@@ -426,7 +425,7 @@ pub(crate) fn shell() -> BoxedStrategy<Vec<u8>> {
         "\u{2028}",
     ];
     let raw: BoxedStrategy<Vec<u8>> = prop_oneof![
-        select(RAW).prop_map(<[u8]>::to_vec),
+        select(RAW_BYTES).prop_map(<[u8]>::to_vec),
         any::<u8>().prop_map(|byte| vec![byte]),
         (500..520_usize).prop_map(|count| [&b"\xff\xfa"[..], &vec![b'x'; count]].concat()),
     ]
@@ -435,7 +434,7 @@ pub(crate) fn shell() -> BoxedStrategy<Vec<u8>> {
         vec![
             (4, texts(marks)),
             (3, texts(escapes)),
-            (2, texts(signs)),
+            (2, texts(characters)),
             (2, raw),
         ],
         24,

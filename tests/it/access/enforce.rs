@@ -27,25 +27,25 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 /// Does it still relay?
-fn goes_on(client: &TcpStream) {
+fn assert_relays(client: &TcpStream) {
     write(client, b"x");
     assert_eq!(read_exactly(client, 1), b"x");
 }
 
 /// A connection to an origin that echoes, at this address of loopback.
-fn to(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
-    let origin = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a port");
-    let target = by_address(origin.local_addr().expect("an address"));
+fn connect_to_echo(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
+    let origin = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a free port");
+    let destination = by_address(origin.local_addr().expect("an address"));
     thread::spawn(move || {
         let (stream, _) = origin.accept().expect("a connection");
         // Ends when the proxy does.
         let _ = io::copy(&mut &stream, &mut &stream);
     });
-    client::socks4::connect(dial(proxy.address()), &target, user).expect("granted")
+    client::socks4::connect(dial(proxy.address()), &destination, user).expect("granted")
 }
 
 /// It is ended, with a reset if something has moved lately.
-fn is_over(mut client: &TcpStream) {
+fn assert_closed(mut client: &TcpStream) {
     match client.read(&mut [0]) {
         Ok(0) => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
@@ -54,167 +54,171 @@ fn is_over(mut client: &TcpStream) {
 }
 
 /// Puts new rules into force, all at once.
-fn change(proxy: &Proxy, rules: &str) {
-    let new = proxy.folder().join("new");
-    std::fs::write(&new, rules).expect("written");
-    std::fs::rename(new, proxy.config()).expect("renamed");
+fn replace_rules(proxy: &Proxy, rules: &str) {
+    let new_file = proxy.folder().join("new");
+    std::fs::write(&new_file, rules).expect("the rules are written");
+    std::fs::rename(new_file, proxy.config()).expect("the file is renamed");
 }
 
 /// The lines on stderr about sessions that were ended, sorted.
 fn wait_for_session_ends(proxy: &Proxy, count: usize) -> Vec<String> {
     let words = "no longer permitted";
     proxy.wait_for_stderr(words, count);
-    let said = proxy.stderr_lines();
-    let mut told: Vec<_> = said.into_iter().filter(|it| it.contains(words)).collect();
-    assert_eq!(told.len(), count, "{told:#?}");
-    told.sort();
-    told
+    let mut lines = proxy.stderr_lines();
+    lines.retain(|line| line.contains(words));
+    assert_eq!(lines.len(), count, "{lines:#?}");
+    lines.sort();
+    lines
 }
 
 #[test]
-fn changed_rules_end_exactly_what_they_deny() {
+fn changed_rules_end_exactly_the_sessions_that_they_deny() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
-    let stays = to(&proxy, 1, b"");
-    let stays_by_user = to(&proxy, 3, b"alice");
-    let goes = to(&proxy, 2, b"");
-    let goes_by_user = to(&proxy, 1, b"bob");
+    let permitted = connect_to_echo(&proxy, 1, b"");
+    let permitted_by_user = connect_to_echo(&proxy, 3, b"alice");
+    let denied = connect_to_echo(&proxy, 2, b"");
+    let denied_by_user = connect_to_echo(&proxy, 1, b"bob");
     let origin = Origin::echo();
-    let goes_by_name = connect_through(proxy.address(), &by_name("localhost", origin.port()));
-    change(
+    let denied_by_name = connect_through(proxy.address(), &by_name("localhost", origin.port()));
+    replace_rules(
         &proxy,
         "deny c localhost\ndeny c 127.0.0.2\ndeny c - user=bob\npermit c 127.0.0.1\n\
          permit c - user=alice\n",
     );
     // Nobody asks for anything meanwhile.
-    for gone in [&goes, &goes_by_user, &goes_by_name] {
-        assert_eq!(read_all(gone), b"");
+    for client in [&denied, &denied_by_user, &denied_by_name] {
+        assert_eq!(read_all(client), b"");
     }
-    goes_on(&stays);
-    goes_on(&stays_by_user);
-    let told = wait_for_session_ends(&proxy, 3);
-    let line = |client: &TcpStream, rule| {
+    assert_relays(&permitted);
+    assert_relays(&permitted_by_user);
+    let lines = wait_for_session_ends(&proxy, 3);
+    let assert_reported = |client: &TcpStream, rule| {
         let own = client.local_addr().unwrap();
-        let found = told
+        let found = lines
             .iter()
-            .find(|it| it.contains(&format!("{own} CONNECT")));
+            .find(|line| line.contains(&format!("{own} CONNECT")));
         let why = format!("no longer permitted: rule on line {rule} denies it");
         assert!(
-            found.is_some_and(|it| it.ends_with(&why)),
-            "{why} {told:#?}"
+            found.is_some_and(|line| line.ends_with(&why)),
+            "{why} {lines:#?}"
         );
     };
-    line(&goes_by_name, 1);
-    line(&goes, 2);
-    line(&goes_by_user, 3);
-    // What no rule permits is denied as well; the signal only saves a second.
-    change(&proxy, "permit c 127.0.0.3\n");
+    assert_reported(&denied_by_name, 1);
+    assert_reported(&denied, 2);
+    assert_reported(&denied_by_user, 3);
+    // A session that no rule matches is denied too. SIGHUP only saves the wait for the
+    // next check.
+    replace_rules(&proxy, "permit c 127.0.0.3\n");
     proxy.signal(Signal::SIGHUP);
-    is_over(&stays);
-    goes_on(&stays_by_user);
+    assert_closed(&permitted);
+    assert_relays(&permitted_by_user);
     assert!(
         wait_for_session_ends(&proxy, 4)
             .iter()
-            .any(|it| it.ends_with("no rule permits it"))
+            .any(|line| line.ends_with("no rule permits it"))
     );
-    drop(stays_by_user);
+    drop(permitted_by_user);
     proxy.finish();
 }
 
 #[test]
-fn without_the_option_everybody_stays() {
+fn without_enforce_changed_rules_end_no_session() {
     let proxy = Proxy::start(PERMIT_ALL, &[]);
-    let client = to(&proxy, 1, b"");
-    change(&proxy, "deny - -\n");
+    let client = connect_to_echo(&proxy, 1, b"");
+    replace_rules(&proxy, "deny - -\n");
     proxy.signal(Signal::SIGHUP);
     proxy.wait_for_stderr("1 rule in force", 2);
     // Whatever it does about the first signal is done before the second.
     proxy.signal(Signal::SIGHUP);
     proxy.stderr_line("nothing has changed");
-    goes_on(&client);
+    assert_relays(&client);
     drop(client);
     proxy.finish();
 }
 
 #[test]
-fn rules_with_a_mistake_end_nobody() {
+fn rules_with_a_syntax_error_end_no_session() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
-    let client = to(&proxy, 1, b"");
-    change(&proxy, "deny - -\ndeny\n");
+    let client = connect_to_echo(&proxy, 1, b"");
+    replace_rules(&proxy, "deny - -\ndeny\n");
     for count in 1..=2 {
         proxy.signal(Signal::SIGHUP);
         proxy.wait_for_stderr("the last good rules stay", count);
     }
-    goes_on(&client);
+    assert_relays(&client);
     drop(client);
     proxy.finish();
 }
 
 #[test]
-fn a_transfer_that_is_ended_is_reset() {
+fn a_session_ended_during_a_transfer_is_reset() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
     let (client, remote) = relayed_pair(proxy.address());
-    let sending = thread::spawn(move || {
+    let sender = thread::spawn(move || {
         let bytes = [7; 64 << 10];
         while (&remote).write_all(&bytes).is_ok() {}
     });
     let mut buffer = vec![0; 64 << 10];
-    (&client).read_exact(&mut buffer).expect("it moves");
-    change(&proxy, "");
+    (&client)
+        .read_exact(&mut buffer)
+        .expect("bytes are relayed");
+    replace_rules(&proxy, "");
     let error = loop {
         match (&client).read(&mut buffer) {
-            Ok(0) => panic!("a cut looks like an end"),
+            Ok(0) => panic!("the client reads EOF in a transfer that was cut off"),
             Ok(_) => {}
             Err(error) => break error,
         }
     };
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    sending.join().expect("sent");
+    sender.join().expect("the sender does not panic");
     wait_for_session_ends(&proxy, 1);
     proxy.finish();
 }
 
 #[test]
-fn bind_is_ended_while_it_waits_and_while_it_relays() {
+fn a_denied_bind_ends_while_it_waits_and_while_it_relays() {
     let proxy = Proxy::start(PERMIT_ALL, &["--enforce"]);
-    let anybody = by_address(([0, 0, 0, 0], 0).into());
-    let bind =
-        |target: &Destination| client::socks4::bind(dial(proxy.address()), target, b"").unwrap();
-    let from = |host| by_address(([127, 0, 0, host], 0).into());
-    let peer_of = |port| dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    // One that waits for somebody, two for anybody, and two that have a peer.
-    let waits_in_vain = bind(&from(2));
-    let waits_on = bind(&anybody);
-    let relays = [&anybody, &from(1)].map(|target| {
-        let binding = bind(target);
-        let peer = peer_of(binding.address.port());
+    let any_peer = by_address(([0, 0, 0, 0], 0).into());
+    let bind = |destination: &Destination| {
+        client::socks4::bind(dial(proxy.address()), destination, b"").unwrap()
+    };
+    let peer_at = |host| by_address(([127, 0, 0, host], 0).into());
+    let connect_peer = |port| dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    // Four BINDs: one waits for 127.0.0.2, one waits for any peer, and two relay.
+    let denied_while_waiting = bind(&peer_at(2));
+    let still_permitted = bind(&any_peer);
+    let relays = [&any_peer, &peer_at(1)].map(|destination| {
+        let binding = bind(destination);
+        let peer = connect_peer(binding.address.port());
         (binding.wait().expect("granted").0, peer)
     });
-    change(&proxy, "permit b 127.0.0.3\n");
+    replace_rules(&proxy, "permit b 127.0.0.3\n");
     for (client, peer) in &relays {
         assert_eq!(read_all(client), b"");
         assert_eq!(read_all(peer), b"");
     }
-    let port = waits_in_vain.address.port();
-    match waits_in_vain.wait() {
+    let port = denied_while_waiting.address.port();
+    match denied_while_waiting.wait() {
         Err(ClientError::Refused(ReplyError::Rejected)) => {}
         other => panic!("{other:?}"),
     }
-    until("the listener's end", || {
+    until("the listener is closed", || {
         (!proxy.listens_on(port)).then_some(())
     });
     wait_for_session_ends(&proxy, 3);
     let rejected = proxy
         .screen_messages(3)
         .into_iter()
-        .filter(|it| it.reply == "Reject");
-    assert_eq!(rejected.count(), 1, "the one that waited");
-    // Somebody who is permitted may still come.
-    let port = waits_on.address.port();
+        .filter(|message| message.reply == "Reject");
+    assert_eq!(rejected.count(), 1, "only the BIND that was waiting");
+    // The new rules permit a peer at 127.0.0.3, so the BIND for any peer still waits.
+    let port = still_permitted.address.port();
     let peer = dial_from(
         ([127, 0, 0, 3], 0).into(),
         (Ipv4Addr::LOCALHOST, port).into(),
     );
-    let (client, _) = waits_on.wait().expect("granted");
+    let (client, _) = still_permitted.wait().expect("granted");
     write(&peer, b"x");
     assert_eq!(read_exactly(&client, 1), b"x");
     drop((relays, peer, client));
@@ -222,22 +226,22 @@ fn bind_is_ended_while_it_waits_and_while_it_relays() {
 }
 
 #[test]
-fn who_was_never_confirmed_is_ended_when_identd_is_wanted() {
+fn an_unconfirmed_session_is_ended_when_the_rules_now_require_ident() {
     in_own_network(|_| {
         let identd = Identd::replying(" : USERID : UNIX : alice");
         let rules = "permit c 127.0.0.1 user=alice ident\npermit c 127.0.0.2\n";
         let proxy = Proxy::start(rules, &["--enforce"]);
-        let confirmed = to(&proxy, 1, b"alice");
-        let unasked = to(&proxy, 2, b"alice");
-        change(&proxy, "permit c - user=alice ident\n");
-        assert_eq!(read_all(&unasked), b"");
-        goes_on(&confirmed);
-        let told = wait_for_session_ends(&proxy, 1);
+        let confirmed = connect_to_echo(&proxy, 1, b"alice");
+        let unconfirmed = connect_to_echo(&proxy, 2, b"alice");
+        replace_rules(&proxy, "permit c - user=alice ident\n");
+        assert_eq!(read_all(&unconfirmed), b"");
+        assert_relays(&confirmed);
+        let lines = wait_for_session_ends(&proxy, 1);
         assert!(
-            told[0].ends_with("line 1 permits it if identd confirms the user"),
-            "{told:?}"
+            lines[0].ends_with("line 1 permits it if identd confirms the user"),
+            "{lines:?}"
         );
-        assert_eq!(identd.queries().len(), 1);
+        assert_eq!(identd.queries().len(), 1, "the new rules cause no query");
         drop(confirmed);
         proxy.finish();
     });
@@ -246,12 +250,13 @@ fn who_was_never_confirmed_is_ended_when_identd_is_wanted() {
 /// Rules change while a name is looked up. The request was judged by the old
 /// ones: that counts, unless the new ones are enforced.
 #[test]
-fn a_change_during_the_lookup() {
+fn a_rule_change_during_a_lookup_counts_only_with_enforce() {
     in_own_network(|_| {
-        let (answer, may_answer) = bounded::<()>(0);
-        let _server = NameServer::start(move |asked| {
-            if asked.before == 0 && !asked.v6 {
-                may_answer.recv().expect("told to go on");
+        let (allow_answer, answer_allowed) = bounded::<()>(0);
+        let _server = NameServer::start(move |query| {
+            // Only the first IPv4 query waits for the test.
+            if query.before == 0 && !query.v6 {
+                answer_allowed.recv().expect("the test allows the answer");
             }
             addresses(&["127.0.0.1"])
         });
@@ -259,13 +264,13 @@ fn a_change_during_the_lookup() {
             let proxy = Proxy::start(PERMIT_ALL, options);
             let origin = Origin::echo();
             let client = dial(proxy.address());
-            let target = by_name(name, origin.port());
-            write(&client, &request(Command::Connect, &target, b""));
+            let destination = by_name(name, origin.port());
+            write(&client, &request(Command::Connect, &destination, b""));
             proxy.wait_for_thread("s1-name");
-            change(&proxy, "deny - -\n");
+            replace_rules(&proxy, "deny - -\n");
             proxy.signal(Signal::SIGHUP);
             proxy.wait_for_stderr("1 rule in force", 2);
-            answer.send(()).expect("awaited");
+            allow_answer.send(()).expect("the name server waits");
             assert_eq!(read_exactly(&client, 8)[1], code, "{options:?}");
             drop(client);
             proxy.finish();
@@ -275,9 +280,9 @@ fn a_change_during_the_lookup() {
 
 /// Keeps what is written to it.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Kept {
+impl Write for CapturedOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -289,28 +294,28 @@ impl Write for Kept {
 
 /// A server in this process, whose clock the test turns.
 #[test]
-fn the_end_of_an_hour_ends_what_it_permitted() {
+fn a_session_is_ended_when_its_permitted_hours_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let rules = folder.path().join("socks.conf");
     std::fs::write(
         &rules,
         "permit c 127.0.0.1 time=fri/22:00-06:00\npermit c 127.0.0.2\n",
     )
-    .expect("written");
-    let said = Kept::default();
+    .expect("the rules are written");
+    let stderr = CapturedOutput::default();
     let output = OutputConfig {
         screen: None,
-        diagnostics: Box::new(said.clone()),
+        diagnostics: Box::new(stderr.clone()),
         detail: Verbosity::Normal,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
-    let is_late = Arc::new(AtomicBool::new(false));
+    let hours_are_over = Arc::new(AtomicBool::new(false));
     let clock = LocalClock::showing({
-        let is_late = Arc::clone(&is_late);
+        let hours_are_over = Arc::clone(&hours_are_over);
         move || {
-            let late = is_late.load(Ordering::SeqCst);
-            let shown = if late { "sat/06:00" } else { "sat/05:59" };
-            WeekTime::parse(shown).expect("a moment")
+            let is_over = hours_are_over.load(Ordering::SeqCst);
+            let time = if is_over { "sat/06:00" } else { "sat/05:59" };
+            WeekTime::parse(time).expect("a valid time")
         }
     });
     let settings = Settings {
@@ -318,35 +323,35 @@ fn the_end_of_an_hour_ends_what_it_permitted() {
         grace: Duration::ZERO,
         ..Settings::default()
     };
-    let rules_file = RulesFile::open(&rules).expect("good rules");
+    let rules_file = RulesFile::open(&rules).expect("valid rules");
     let server = Server::new(settings, rules_file, clock, log);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let (operator, orders) = unbounded();
-    let serving = thread::spawn(move || server.run(listener, &orders));
+    let (control, orders) = unbounded();
+    let server_thread = thread::spawn(move || server.run(listener, &orders));
 
     let connect = |host: u8| {
-        let remote = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a port");
-        let target = by_address(remote.local_addr().expect("an address"));
-        let client = client::socks4::connect(dial(address), &target, b"")?;
+        let remote = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a free port");
+        let destination = by_address(remote.local_addr().expect("an address"));
+        let client = client::socks4::connect(dial(address), &destination, b"")?;
         let (remote, _) = remote.accept().expect("a connection");
         Ok::<_, ClientError>((client, remote))
     };
-    let (at_night, _remote) = connect(1).expect("within the hours");
-    let (always, remote) = connect(2).expect("at any hour");
-    is_late.store(true, Ordering::SeqCst);
+    let (at_night, _remote) = connect(1).expect("permitted within the hours");
+    let (at_any_time, remote) = connect(2).expect("permitted at any time");
+    hours_are_over.store(true, Ordering::SeqCst);
     assert_eq!(read_all(&at_night), b"");
-    assert!(connect(1).is_err(), "too late");
-    write(&always, b"x");
+    assert!(connect(1).is_err(), "the hours are over");
+    write(&at_any_time, b"x");
     assert_eq!(read_exactly(&remote, 1), b"x");
-    until("the line", || {
-        let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
-        said.contains("no longer permitted: no rule permits it")
+    until("a line about the session that was ended", || {
+        let text = String::from_utf8(stderr.0.lock().unwrap().clone()).unwrap();
+        text.contains("no longer permitted: no rule permits it")
             .then_some(())
     });
-    operator.send(Control::Stop).expect("it runs");
+    control.send(Control::Stop).expect("the server runs");
     assert_eq!(
-        serving.join().expect("no panic").expect("served"),
+        server_thread.join().expect("no panic").expect("no error"),
         ShutdownKind::Drained
     );
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command as Program, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,39 +20,36 @@ use crate::support::ident_server::Identd;
 use crate::support::netns::in_own_network;
 use crate::support::proxy::Proxy;
 use crate::support::tools::is_installed;
-use crate::support::wait::TIMEOUT;
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
 /// Everybody, if identd confirms who they say they are.
-const IDENT: &str = "permit - - ident\n";
+const REQUIRE_IDENT: &str = "permit - - ident\n";
 
 /// Asks for this as this user; the code of the last reply.
-fn asks(client: &TcpStream, command: Command, target: &Destination, user: &str) -> u8 {
-    write(client, &request(command, target, user.as_bytes()));
+fn request_connect(client: &TcpStream, destination: &Destination, user: &str) -> u8 {
+    let bytes = request(Command::Connect, destination, user.as_bytes());
+    write(client, &bytes);
     read_exactly(client, 8)[1]
 }
 
 /// A CONNECT as this user; the code of the reply.
-fn connects(proxy: &Proxy, target: &Destination, user: &str) -> u8 {
-    asks(&dial(proxy.address()), Command::Connect, target, user)
+fn connect_as(proxy: &Proxy, destination: &Destination, user: &str) -> u8 {
+    request_connect(&dial(proxy.address()), destination, user)
 }
 
 /// A server whose rules all want identd's word, and an origin to connect to.
-fn scene(options: &[&str]) -> (Proxy, Origin) {
-    (Proxy::start(IDENT, options), Origin::echo())
+fn start_requiring_ident(options: &[&str]) -> (Proxy, Origin) {
+    (Proxy::start(REQUIRE_IDENT, options), Origin::echo())
 }
 
 #[test]
 fn a_confirmed_user_is_served() {
     in_own_network(|_| {
         let identd = Identd::replying(" : USERID : UNIX : alice");
-        let proxy = Proxy::start(IDENT, &["-v"]);
+        let proxy = Proxy::start(REQUIRE_IDENT, &["-v"]);
         let origin = Origin::echo();
         let client = dial(proxy.address());
-        assert_eq!(
-            asks(&client, Command::Connect, &origin.destination(), "alice"),
-            90
-        );
+        assert_eq!(request_connect(&client, &origin.destination(), "alice"), 90);
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         let own = client.local_addr().unwrap();
@@ -66,24 +64,21 @@ fn a_confirmed_user_is_served() {
 }
 
 #[test]
-fn i01_nobody_listens() {
+fn i01_without_an_identd_the_reply_is_92_at_once() {
     in_own_network(|_| {
-        let (proxy, origin) = scene(&[]);
+        let (proxy, origin) = start_requiring_ident(&[]);
         let client = dial(proxy.address());
-        assert_eq!(
-            asks(&client, Command::Connect, &origin.destination(), "alice"),
-            92
-        );
-        assert_eq!(read_all(&client), b"", "it is closed");
-        let block = proxy.screen_message_for(client.local_addr().unwrap());
-        assert_eq!(block.reply, "Reject");
+        assert_eq!(request_connect(&client, &origin.destination(), "alice"), 92);
+        assert_eq!(read_all(&client), b"", "the server closes after its reply");
+        let message = proxy.screen_message_for(client.local_addr().unwrap());
+        assert_eq!(message.reply, "Reject");
         proxy.stderr_line("no word from the client's identd: Connection refused");
         proxy.finish();
     });
 }
 
 #[test]
-fn i02_i03_silent_or_slow_there_is_one_limit() {
+fn i02_i03_a_silent_and_a_slow_identd_meet_the_same_timeout() {
     in_own_network(|_| {
         let _identd = Identd::start(|stream, query| {
             // Either nothing, or a byte now and then until the server hangs up.
@@ -101,16 +96,12 @@ fn i02_i03_silent_or_slow_there_is_one_limit() {
             }
             assert_eq!((&stream).read(&mut [0]).unwrap_or(0), 0);
         });
-        let (proxy, origin) = scene(&["--ident-timeout", "500ms"]);
-        for first_digit in ['9', '2'] {
+        let (proxy, origin) = start_requiring_ident(&["--ident-timeout", "500ms"]);
+        for port in [9000, 2000] {
             let began = Instant::now();
-            let from = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let port = if first_digit == '9' { 9000 } else { 2000 };
-            let client = dial_from(from(port), proxy.address());
-            assert_eq!(
-                asks(&client, Command::Connect, &origin.destination(), "alice"),
-                92
-            );
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let client = dial_from(from, proxy.address());
+            assert_eq!(request_connect(&client, &origin.destination(), "alice"), 92);
             assert!(began.elapsed() >= Duration::from_millis(500));
             // The drip alone would take four seconds.
             assert!(began.elapsed() < Duration::from_secs(3));
@@ -121,27 +112,30 @@ fn i02_i03_silent_or_slow_there_is_one_limit() {
 }
 
 #[test]
-fn i04_a_line_without_an_end() {
+fn i04_an_endless_reply_line_is_refused_after_1000_bytes() {
     in_own_network(|_| {
         let identd = Identd::start(|mut stream, query| {
             let _ = write!(stream, "{query} : USERID : UNIX : ");
-            let much = vec![b'a'; 1 << 20];
+            let mebibyte = vec![b'a'; 1 << 20];
             // 100 MB, if the server would take them.
             for _ in 0..100 {
-                if stream.write_all(&much).is_err() {
+                if stream.write_all(&mebibyte).is_err() {
                     return;
                 }
             }
-            panic!("it took all of it");
+            panic!("the server read 100 MiB of one line");
         });
-        let (proxy, origin) = scene(&["--ident-timeout", "10s"]);
+        let (proxy, origin) = start_requiring_ident(&["--ident-timeout", "10s"]);
         let began = Instant::now();
-        let before = proxy.status("VmRSS");
+        let kib_before = proxy.status("VmRSS");
         for _ in 0..5 {
-            assert_eq!(connects(&proxy, &origin.destination(), "alice"), 92);
+            assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
         }
-        assert!(began.elapsed() < Duration::from_secs(8), "it does not wait");
-        assert!(proxy.status("VmRSS") < before + 2000);
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "no query waits for its timeout"
+        );
+        assert!(proxy.status("VmRSS") < kib_before + 2000);
         proxy.stderr_line("does not end within 1000 bytes");
         proxy.finish();
         assert_eq!(identd.queries().len(), 5);
@@ -149,7 +143,7 @@ fn i04_a_line_without_an_end() {
 }
 
 #[test]
-fn i05_i06_i07_i08_i09_i10_what_identd_may_say() {
+fn i05_i06_i07_i08_i09_i10_each_identd_reply_leads_to_its_reply_code() {
     in_own_network(|_| {
         let longest = "u".repeat(512);
         let table: &[(&str, &str, u8)] = &[
@@ -175,59 +169,58 @@ fn i05_i06_i07_i08_i09_i10_what_identd_may_say() {
             ("\r\n", "alice", 92),
             ("", "alice", 92),
         ];
-        let answers: Vec<String> = table.iter().map(|(says, ..)| (*says).to_owned()).collect();
-        let place = std::sync::atomic::AtomicUsize::new(0);
+        let replies: Vec<String> = table.iter().map(|row| row.0.to_owned()).collect();
+        // The test sends one request at a time, so the counter needs no ordering with
+        // other memory.
+        let next_reply = AtomicUsize::new(0);
         let long = longest.clone();
         let _identd = Identd::start(move |mut stream, query| {
-            let place = place.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let _ = match answers.get(place) {
-                Some(says) => write!(stream, "{query}{says}"),
+            let index = next_reply.fetch_add(1, Ordering::SeqCst);
+            let _ = match replies.get(index) {
+                Some(reply) => write!(stream, "{query}{reply}"),
                 None => write!(stream, "{query}:USERID:UNIX:{long}\r\n"),
             };
         });
-        let (proxy, origin) = scene(&[]);
-        for (says, user, code) in table {
+        let (proxy, origin) = start_requiring_ident(&[]);
+        for (reply, user, code) in table {
             assert_eq!(
-                connects(&proxy, &origin.destination(), user),
+                connect_as(&proxy, &origin.destination(), user),
                 *code,
-                "{says:?}"
+                "{reply:?}"
             );
         }
-        assert_eq!(connects(&proxy, &origin.destination(), &longest), 90);
+        assert_eq!(connect_as(&proxy, &origin.destination(), &longest), 90);
         proxy.finish();
     });
 }
 
 #[test]
-fn i09_a_reset_is_no_answer() {
+fn i09_a_reset_from_identd_is_refused_with_92() {
     in_own_network(|_| {
         let _identd = Identd::start(|stream, query| {
             write(&stream, query.as_bytes());
             reset(stream);
         });
-        let (proxy, origin) = scene(&[]);
-        assert_eq!(connects(&proxy, &origin.destination(), "alice"), 92);
+        let (proxy, origin) = start_requiring_ident(&[]);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
         proxy.finish();
     });
 }
 
 #[test]
-fn i11_identd_is_asked_from_the_address_the_client_used() {
+fn i11_identd_is_queried_from_the_address_that_the_client_connected_to() {
     in_own_network(|_| {
         let identd = Identd::replying(" : USERID : UNIX : alice");
         let origin = Origin::echo();
         // The client knows the server by its seventh address.
         let seventh = |port| SocketAddr::from((Ipv4Addr::new(127, 0, 0, 7), port));
         for (listen, count) in [("0.0.0.0", 1), ("::", 2)] {
-            let proxy = Proxy::start(IDENT, &["--bind", listen]);
+            let proxy = Proxy::start(REQUIRE_IDENT, &["--bind", listen]);
             let client = dial(seventh(proxy.port()));
-            assert_eq!(
-                asks(&client, Command::Connect, &origin.destination(), "alice"),
-                90
-            );
-            let asked = identd.queries();
-            assert_eq!(asked.len(), count);
-            assert_eq!(asked[count - 1].from.ip(), seventh(0).ip());
+            assert_eq!(request_connect(&client, &origin.destination(), "alice"), 90);
+            let queries = identd.queries();
+            assert_eq!(queries.len(), count);
+            assert_eq!(queries[count - 1].from.ip(), seventh(0).ip());
             drop(client);
             proxy.finish();
         }
@@ -238,21 +231,21 @@ fn i11_identd_is_asked_from_the_address_the_client_used() {
 fn i12_a_request_without_a_user_cannot_be_confirmed() {
     in_own_network(|_| {
         let identd = Identd::replying(" : USERID : UNIX : root");
-        let (proxy, origin) = scene(&[]);
-        assert_eq!(connects(&proxy, &origin.destination(), ""), 93);
-        assert_eq!(identd.queries(), [], "there is nothing to ask");
+        let (proxy, origin) = start_requiring_ident(&[]);
+        assert_eq!(connect_as(&proxy, &origin.destination(), ""), 93);
+        assert_eq!(identd.queries(), [], "without a user there is no query");
         proxy.stderr_line("the user is not confirmed: the request names none");
         proxy.finish();
     });
 }
 
 #[test]
-fn i13_what_identd_says_is_escaped() {
+fn i13_the_reply_of_identd_is_printed_escaped() {
     in_own_network(|_| {
         let _identd = Identd::replying(" : USERID : UNIX : \u{1b}[2J\u{9b}x\u{8}\"");
-        let (proxy, origin) = scene(&["-v"]);
+        let (proxy, origin) = start_requiring_ident(&["-v"]);
         assert_eq!(
-            connects(&proxy, &origin.destination(), "\u{1b}]0;x\u{7}"),
+            connect_as(&proxy, &origin.destination(), "\u{1b}]0;x\u{7}"),
             93
         );
         let line = proxy.stderr_line("not confirmed");
@@ -267,12 +260,12 @@ fn i13_what_identd_says_is_escaped() {
 }
 
 #[test]
-fn i14_nobody_is_asked_unless_a_rule_wants_it_and_then_once() {
+fn i14_identd_is_queried_only_if_a_rule_requires_it_and_once_per_request() {
     in_own_network(|network| {
         network.ip("addr add 10.9.0.1/24 dev lo");
         let identd = Identd::replying(" : USERID : UNIX : alice");
-        let names = |_: &_| addresses(&["127.0.0.1", "127.0.0.2", "10.9.0.1"]);
-        let _server = NameServer::start(names);
+        let three_addresses = |_: &_| addresses(&["127.0.0.1", "127.0.0.2", "10.9.0.1"]);
+        let _server = NameServer::start(three_addresses);
         let origin = Origin::echo();
         let rules = "permit c 127.0.0.9 - - -\n\
                      deny c - - - - user=mallory\n\
@@ -280,16 +273,16 @@ fn i14_nobody_is_asked_unless_a_rule_wants_it_and_then_once() {
         let proxy = Proxy::start(rules, &["--bind", "0.0.0.0"]);
         let loopback = |host| SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
         let proxy_address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
-        for (from, user, code, asked) in [
+        for (from, user, code, query_count) in [
             (9, "alice", 90, 0),
             (5, "mallory", 91, 0),
             // Three addresses, one question.
             (5, "alice", 90, 1),
         ] {
             let client = dial_from(loopback(from), proxy_address);
-            let target = by_name("three.test", origin.port());
-            assert_eq!(asks(&client, Command::Connect, &target, user), code);
-            assert_eq!(identd.queries().len(), asked);
+            let destination = by_name("three.test", origin.port());
+            assert_eq!(request_connect(&client, &destination, user), code);
+            assert_eq!(identd.queries().len(), query_count);
         }
         // The client's own address, from the one that it used.
         assert_eq!(identd.queries()[0].at, loopback(5).ip());
@@ -299,10 +292,10 @@ fn i14_nobody_is_asked_unless_a_rule_wants_it_and_then_once() {
 }
 
 #[test]
-fn i14_a_query_that_comes_back_to_the_server_makes_no_circle() {
+fn i14_an_ident_query_that_is_forwarded_to_the_server_starts_no_loop() {
     in_own_network(|_| {
         // What listens where identd would hands the query on to the server.
-        let proxy = Proxy::start(IDENT, &["-v", "--ident-timeout", "5s"]);
+        let proxy = Proxy::start(REQUIRE_IDENT, &["-v", "--ident-timeout", "5s"]);
         let origin = Origin::echo();
         let forward = Identd::start({
             let proxy = proxy.address();
@@ -313,7 +306,7 @@ fn i14_a_query_that_comes_back_to_the_server_makes_no_circle() {
                 drop(stream);
             }
         });
-        assert_eq!(connects(&proxy, &origin.destination(), "alice"), 92);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
         assert_eq!(forward.queries().len(), 1);
         proxy.stderr_line("bad version");
         proxy.finish();
@@ -321,18 +314,18 @@ fn i14_a_query_that_comes_back_to_the_server_makes_no_circle() {
 }
 
 #[test]
-fn a_failed_identd_ends_the_search_among_the_rules() {
+fn a_failed_ident_check_ends_the_search_among_the_rules() {
     in_own_network(|_| {
         let rules = "permit c - user=bob\n\
                      permit c - user=alice ident\n\
                      permit c -\n";
         let proxy = Proxy::start(rules, &[]);
         let origin = Origin::echo();
-        assert_eq!(connects(&proxy, &origin.destination(), "alice"), 92);
-        assert_eq!(connects(&proxy, &origin.destination(), "bob"), 90);
-        assert_eq!(connects(&proxy, &origin.destination(), ""), 90);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "bob"), 90);
+        assert_eq!(connect_as(&proxy, &origin.destination(), ""), 90);
         let _identd = Identd::replying(" : USERID : UNIX : bob");
-        assert_eq!(connects(&proxy, &origin.destination(), "alice"), 93);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 93);
         proxy.finish();
     });
 }
@@ -341,47 +334,47 @@ fn a_failed_identd_ends_the_search_among_the_rules() {
 fn a_name_is_looked_up_only_for_a_confirmed_user() {
     in_own_network(|_| {
         let server = NameServer::start(|_| addresses(&["127.0.0.1"]));
-        let (proxy, origin) = scene(&[]);
-        let target = by_name("a.test", origin.port());
-        assert_eq!(connects(&proxy, &target, "alice"), 92);
+        let (proxy, origin) = start_requiring_ident(&[]);
+        let destination = by_name("a.test", origin.port());
+        assert_eq!(connect_as(&proxy, &destination, "alice"), 92);
         assert_eq!(server.queries(), []);
         let identd = Identd::replying(" : USERID : UNIX : alice");
-        assert_eq!(connects(&proxy, &target, "bob"), 93);
+        assert_eq!(connect_as(&proxy, &destination, "bob"), 93);
         assert_eq!(server.queries(), []);
-        assert_eq!(connects(&proxy, &target, "alice"), 90);
+        assert_eq!(connect_as(&proxy, &destination, "alice"), 90);
         assert_ne!(server.queries(), []);
-        assert_eq!(identd.queries().len(), 2, "once for each request");
+        assert_eq!(identd.queries().len(), 2, "one query for each request");
         proxy.finish();
     });
 }
 
 #[test]
-fn an_address_that_needs_no_identd_is_used_without() {
+fn an_address_permitted_without_ident_is_used_when_ident_fails() {
     in_own_network(|_| {
         let _server = NameServer::start(|_| addresses(&["127.0.0.2", "127.0.0.1"]));
         let proxy = Proxy::start("permit c 127.0.0.2 ident\npermit c 127.0.0.1\n", &[]);
         let origin = Origin::echo();
         let client = dial(proxy.address());
-        let target = by_name("two.test", origin.port());
-        assert_eq!(asks(&client, Command::Connect, &target, "alice"), 90);
-        let block = proxy.screen_message_for(client.local_addr().unwrap());
-        assert_eq!(block.destination, "127.0.0.1");
+        let destination = by_name("two.test", origin.port());
+        assert_eq!(request_connect(&client, &destination, "alice"), 90);
+        let message = proxy.screen_message_for(client.local_addr().unwrap());
+        assert_eq!(message.destination, "127.0.0.1");
         drop(client);
         proxy.finish();
     });
 }
 
 #[test]
-fn bind_asks_too() {
+fn bind_queries_identd_if_the_rule_for_its_peer_requires_it() {
     in_own_network(|_| {
         let proxy = Proxy::start("permit b 127.0.0.1\npermit b - ident\n", &[]);
-        let anybody = by_address(([0, 0, 0, 0], 0).into());
-        let someone = by_address(([127, 0, 0, 2], 0).into());
-        let bind = |target: &Destination, user: &str| {
-            client::socks4::bind(dial(proxy.address()), target, user.as_bytes())
+        let any_peer = by_address(([0, 0, 0, 0], 0).into());
+        let second_address = by_address(([127, 0, 0, 2], 0).into());
+        let bind = |destination: &Destination, user: &str| {
+            client::socks4::bind(dial(proxy.address()), destination, user.as_bytes())
         };
         // Some peer needs no identd: the first reply does not wait for it.
-        let binding = bind(&anybody, "alice").expect("listening");
+        let binding = bind(&any_peer, "alice").expect("listening");
         let port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let peer = dial(port(binding.address.port()));
         let (mut client, _) = binding.wait().expect("granted");
@@ -389,62 +382,68 @@ fn bind_asks_too() {
         client.read_exact(&mut [0]).unwrap();
         drop((peer, client));
         // This one does, and nobody confirms.
-        let binding = bind(&anybody, "alice").expect("listening");
+        let binding = bind(&any_peer, "alice").expect("listening");
         let peer = dial_from(([127, 0, 0, 2], 0).into(), port(binding.address.port()));
-        assert_eq!(code(binding.wait()), 92);
+        assert_eq!(refusal_code(binding.wait()), 92);
         assert_eq!(read_all(&peer), b"");
-        assert_eq!(code(bind(&someone, "alice")), 92);
+        assert_eq!(refusal_code(bind(&second_address, "alice")), 92);
         let identd = Identd::replying(" : USERID : UNIX : alice");
-        assert_eq!(code(bind(&someone, "bob")), 93);
-        let binding = bind(&someone, "alice").expect("listening");
+        assert_eq!(refusal_code(bind(&second_address, "bob")), 93);
+        let binding = bind(&second_address, "alice").expect("listening");
         let peer = dial_from(([127, 0, 0, 2], 0).into(), port(binding.address.port()));
         let granted = binding.wait().expect("granted");
         drop((peer, granted));
-        assert_eq!(identd.queries().len(), 2, "once for each request");
+        assert_eq!(identd.queries().len(), 2, "one query for each request");
         proxy.finish();
     });
 }
 
 #[test]
-fn bind_for_anybody_asks_first_if_all_peers_need_it() {
+fn bind_for_any_peer_queries_identd_first_if_every_rule_requires_it() {
     in_own_network(|_| {
         let proxy = Proxy::start("permit b 127. ident\n", &[]);
-        let anybody = by_address(([0, 0, 0, 0], 0).into());
+        let any_peer = by_address(([0, 0, 0, 0], 0).into());
         let bind =
-            |user: &str| client::socks4::bind(dial(proxy.address()), &anybody, user.as_bytes());
-        assert_eq!(code(bind("alice")), 92);
+            |user: &str| client::socks4::bind(dial(proxy.address()), &any_peer, user.as_bytes());
+        assert_eq!(refusal_code(bind("alice")), 92);
         let identd = Identd::replying(" : USERID : UNIX : alice");
         let binding = bind("alice").expect("listening");
         let peer = dial((Ipv4Addr::LOCALHOST, binding.address.port()).into());
         let granted = binding.wait().expect("granted");
         drop((peer, granted));
-        assert_eq!(identd.queries().len(), 1, "not again when the peer comes");
+        assert_eq!(
+            identd.queries().len(),
+            1,
+            "no second query when the peer connects"
+        );
         proxy.finish();
     });
 }
 
 /// The code of a refusal.
-fn code<T>(result: Result<T, ClientError>) -> u8 {
+fn refusal_code<T>(result: Result<T, ClientError>) -> u8 {
     match result {
-        Err(ClientError::Refused(refusal)) => socks4::code(refusal),
+        Err(ClientError::Refused(error)) => socks4::code(error),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("granted"),
     }
 }
 
 #[test]
-fn a_client_that_breaks_off_is_not_waited_for() {
+fn a_client_reset_ends_the_wait_for_identd() {
     in_own_network(|_| {
         let identd = Identd::start(|mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
         });
-        let (proxy, origin) = scene(&["-v", "--ident-timeout", "10m"]);
+        let (proxy, origin) = start_requiring_ident(&["-v", "--ident-timeout", "10m"]);
         let client = dial(proxy.address());
         write(
             &client,
             &request(Command::Connect, &origin.destination(), b"alice"),
         );
-        until("the query", || (!identd.queries().is_empty()).then_some(()));
+        until("an ident query", || {
+            (!identd.queries().is_empty()).then_some(())
+        });
         reset_on_close(&client);
         drop(client);
         proxy.stderr_line("ending=\"refused: the client left before the answer\"");
@@ -453,18 +452,23 @@ fn a_client_that_breaks_off_is_not_waited_for() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_identd() {
+fn a_shutdown_does_not_wait_for_identd() {
     in_own_network(|_| {
         let identd = Identd::start(|mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
         });
-        let proxy = Proxy::start(IDENT, &["--ident-timeout", "10m", "--grace", "100ms"]);
+        let proxy = Proxy::start(
+            REQUIRE_IDENT,
+            &["--ident-timeout", "10m", "--grace", "100ms"],
+        );
         let client = dial(proxy.address());
         write(
             &client,
             &request(Command::Connect, &Origin::echo().destination(), b"alice"),
         );
-        until("the query", || (!identd.queries().is_empty()).then_some(()));
+        until("an ident query", || {
+            (!identd.queries().is_empty()).then_some(())
+        });
         let began = Instant::now();
         let mut proxy = proxy;
         proxy.signal(Signal::SIGTERM);
@@ -486,7 +490,7 @@ impl Oidentd {
             .stderr(Stdio::null())
             .spawn()
             .expect("oidentd starts");
-        until("oidentd", || {
+        until("oidentd listens", || {
             TcpStream::connect(("127.0.0.1", 113))
                 .map(with_timeout)
                 .ok()
@@ -523,12 +527,12 @@ fn curl(proxy: &Proxy, origin: &Origin, user: &str) -> String {
 }
 
 #[test]
-fn a_real_identd_through_curl() {
+fn a_real_identd_confirms_curl_only_under_its_own_account() {
     if !is_installed("oidentd", "oidentd") || !is_installed("curl", "curl") {
         return;
     }
     in_own_network(|_| {
-        let proxy = Proxy::start(IDENT, &["-v"]);
+        let proxy = Proxy::start(REQUIRE_IDENT, &["-v"]);
         let origin = Origin::start(|mut stream| {
             let _ = stream.read(&mut [0; 1024]);
             write(
@@ -536,28 +540,28 @@ fn a_real_identd_through_curl() {
                 b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n",
             );
         });
-        let told = curl(&proxy, &origin, "nobody");
-        assert!(told.contains("(92)"), "{told}");
+        let output = curl(&proxy, &origin, "nobody");
+        assert!(output.contains("(92)"), "{output}");
         let _identd = Oidentd::start();
         assert_eq!(curl(&proxy, &origin, "nobody"), "hello\n");
-        let told = curl(&proxy, &origin, "root");
-        assert!(told.contains("(93)"), "{told}");
+        let output = curl(&proxy, &origin, "root");
+        assert!(output.contains("(93)"), "{output}");
         proxy.stderr_line("the user is not confirmed: identd says 'nobody'");
         proxy.finish();
     });
 }
 
 #[test]
-fn i01_what_the_server_lacks_is_not_blamed_on_identd() {
+fn i01_a_lack_of_local_ports_is_refused_with_91_and_not_92() {
     in_own_network(|network| {
-        let (proxy, origin) = scene(&[]);
+        let (proxy, origin) = start_requiring_ident(&[]);
         // No port left for a connection of the server's own.
         network.limit_to_four_ports();
         let taken: Vec<TcpListener> = (40_000..40_004)
             .map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"))
             .collect();
         let client = dial_from(([127, 0, 0, 1], 50_000).into(), proxy.address());
-        let code = asks(&client, Command::Connect, &origin.destination(), "alice");
+        let code = request_connect(&client, &origin.destination(), "alice");
         assert_eq!(code, 91);
         proxy.stderr_line("this machine has no room to ask identd left");
         drop(taken);
@@ -568,7 +572,7 @@ fn i01_what_the_server_lacks_is_not_blamed_on_identd() {
 /// However many it is asked for: the connections to identd take up no port when
 /// they are over.
 #[test]
-fn two_hundred_users_of_one_host() {
+fn two_hundred_ident_queries_to_one_host_need_only_fifty_ports() {
     in_own_network(|network| {
         let identd = Identd::start(|mut stream, query| {
             write(
@@ -578,7 +582,7 @@ fn two_hundred_users_of_one_host() {
             // It waits for the other end, which keeps the port there.
             let _ = stream.read(&mut [0]);
         });
-        let (proxy, _) = scene(&[]);
+        let (proxy, _) = start_requiring_ident(&[]);
         network.set("tcp_tw_reuse", "0");
         network.set("ip_local_port_range", "40000 40049");
         for port in 10_000..10_200 {
@@ -586,13 +590,13 @@ fn two_hundred_users_of_one_host() {
             let client = dial_from(from, proxy.address());
             // Confirmed; that nobody listens there is another matter.
             let closed = by_address(CLOSED.into());
-            assert_eq!(asks(&client, Command::Connect, &closed, "alice"), 91);
+            assert_eq!(request_connect(&client, &closed, "alice"), 91);
         }
         assert!(
             !proxy
                 .stderr_lines()
                 .iter()
-                .any(|it| it.contains("no room") || it.contains("identd:"))
+                .any(|line| line.contains("no room") || line.contains("identd:"))
         );
         proxy.finish();
         assert_eq!(identd.queries().len(), 200);
@@ -600,13 +604,14 @@ fn two_hundred_users_of_one_host() {
 }
 
 #[test]
-fn the_limit_of_a_connect_holds_for_identd_too() {
+fn the_connect_timeout_includes_the_ident_query() {
     in_own_network(|_| {
         let _identd = Identd::start(|mut stream, _| {
             assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
         });
-        let (proxy, origin) = scene(&["--connect-timeout", "300ms", "--ident-timeout", "10m"]);
-        assert_eq!(connects(&proxy, &origin.destination(), "alice"), 92);
+        let (proxy, origin) =
+            start_requiring_ident(&["--connect-timeout", "300ms", "--ident-timeout", "10m"]);
+        assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
         proxy.finish();
     });
 }

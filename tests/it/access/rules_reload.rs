@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use threadsocks::client;
 
-use crate::support::endpoints::{Origin, connect_through, dial, read_exactly, write};
+use crate::support::endpoints::{Origin, connect_through, dial, dial_from, read_exactly, write};
 use crate::support::proxy::Proxy;
 use crate::support::syscall_faults::SyscallFaults;
 
@@ -19,37 +19,37 @@ const PERMIT: &str = "permit c 127.0.0.1\n";
 const DENY: &str = "deny   c 127.0.0.1\n";
 
 /// May a client connect to this origin now?
-fn permitted(proxy: &Proxy, origin: &Origin) -> bool {
+fn is_permitted(proxy: &Proxy, origin: &Origin) -> bool {
     client::socks4::connect(dial(proxy.address()), &origin.destination(), b"").is_ok()
 }
 
 #[test]
-fn f02_no_rules_permit_nothing() {
+fn f02_an_empty_rules_file_denies_every_request() {
     for rules in ["", "# only a comment\n\n"] {
         let proxy = Proxy::start(rules, &[]);
-        assert!(!permitted(&proxy, &Origin::echo()));
+        assert!(!is_permitted(&proxy, &Origin::echo()));
         proxy.stderr_line("every request is denied");
         proxy.finish();
     }
 }
 
 #[test]
-fn f03_a_missing_file_changes_nothing_and_its_return_does() {
+fn f03_a_missing_file_keeps_the_rules_and_a_restored_file_is_read() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     fs::remove_file(proxy.config()).unwrap();
     for _ in 0..3 {
-        assert!(permitted(&proxy, &origin));
+        assert!(is_permitted(&proxy, &origin));
     }
     proxy.stderr_line("No such file");
-    let console_errors = proxy.stderr_lines();
-    let count = console_errors
+    let stderr_lines = proxy.stderr_lines();
+    let count = stderr_lines
         .iter()
         .filter(|line| line.contains("No such file"))
         .count();
-    assert_eq!(count, 1, "told once: {console_errors:#?}");
+    assert_eq!(count, 1, "reported once: {stderr_lines:#?}");
     fs::write(proxy.config(), DENY).unwrap();
-    assert!(!permitted(&proxy, &origin));
+    assert!(!is_permitted(&proxy, &origin));
     proxy.finish();
 }
 
@@ -57,19 +57,19 @@ fn f03_a_missing_file_changes_nothing_and_its_return_does() {
 fn f04_the_request_after_a_replacement_uses_the_new_rules() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
-    let new = proxy.folder().join("new");
+    let new_file = proxy.folder().join("new");
     for round in 0..100 {
         let expected = round % 2 == 1;
-        fs::write(&new, if expected { PERMIT } else { DENY }).unwrap();
-        fs::rename(&new, proxy.config()).unwrap();
-        assert_eq!(permitted(&proxy, &origin), expected, "round {round}");
+        fs::write(&new_file, if expected { PERMIT } else { DENY }).unwrap();
+        fs::rename(&new_file, proxy.config()).unwrap();
+        assert_eq!(is_permitted(&proxy, &origin), expected, "round {round}");
     }
     proxy.stderr_line("1 rule in force");
     proxy.finish();
 }
 
 #[test]
-fn f04_no_request_sees_anything_but_the_old_or_the_new_rules() {
+fn f04_every_request_uses_either_the_old_or_the_new_rules() {
     // Both files permit this origin, by different lines.
     let rules = ["deny c 9.9.9.9\npermit c 127.\n", "permit c 127.0.0.1\n"];
     let proxy = Proxy::start(rules[0], &[]);
@@ -77,15 +77,15 @@ fn f04_no_request_sees_anything_but_the_old_or_the_new_rules() {
     let replacing = AtomicBool::new(true);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let new = proxy.folder().join("new");
+            let new_file = proxy.folder().join("new");
             for round in 0..1000 {
-                fs::write(&new, rules[round % 2]).unwrap();
-                fs::rename(&new, proxy.config()).unwrap();
+                fs::write(&new_file, rules[round % 2]).unwrap();
+                fs::rename(&new_file, proxy.config()).unwrap();
             }
             replacing.store(false, Ordering::Relaxed);
         });
         while replacing.load(Ordering::Relaxed) {
-            assert!(permitted(&proxy, &origin));
+            assert!(is_permitted(&proxy, &origin));
         }
     });
     proxy.finish();
@@ -94,7 +94,7 @@ fn f04_no_request_sees_anything_but_the_old_or_the_new_rules() {
 #[test]
 fn f05_a_half_written_file_is_never_used() {
     // The permission comes last: any part of the file denies.
-    let whole = format!("{}{PERMIT}", "# a long comment in front\n".repeat(200));
+    let whole = format!("{}{PERMIT}", "# a comment before a rule\n".repeat(200));
     let proxy = Proxy::start(&whole, &[]);
     let origin = Origin::echo();
     // As an editor does: empty the file, then fill it in pieces.
@@ -116,72 +116,75 @@ fn f05_a_half_written_file_is_never_used() {
         });
         let mut denied = 0;
         while writing.load(Ordering::Relaxed) {
-            denied += usize::from(!permitted(&proxy, &origin));
+            denied += usize::from(!is_permitted(&proxy, &origin));
         }
         (writer.join().unwrap(), denied)
     });
     // A writer that was kept from its work for longer than the server waits
     // has left a file that nobody can tell from a finished one.
-    let waits = Duration::from_millis(10);
-    assert!(denied == 0 || slowest >= waits, "{denied}, {slowest:?}");
-    assert!(permitted(&proxy, &origin));
+    let settle_time = Duration::from_millis(10);
+    assert!(
+        denied == 0 || slowest >= settle_time,
+        "{denied} denied, slowest write {slowest:?}"
+    );
+    assert!(is_permitted(&proxy, &origin));
     proxy.finish();
 }
 
 #[test]
-fn f06_a_broken_file_is_reported_with_its_line_and_changes_nothing() {
+fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     fs::write(proxy.config(), "deny c 127.0.0.1\npermit c 256.1.1.1\n").unwrap();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("socks.conf:2: \"256.1.1.1\" is not a destination");
     proxy.stderr_line("last good rules stay in force");
-    assert!(permitted(&proxy, &origin));
-    let console_errors = proxy.stderr_lines();
-    let count = console_errors
+    assert!(is_permitted(&proxy, &origin));
+    let stderr_lines = proxy.stderr_lines();
+    let count = stderr_lines
         .iter()
         .filter(|line| line.contains("256.1.1.1"))
         .count();
-    assert_eq!(count, 1, "told once: {console_errors:#?}");
+    assert_eq!(count, 1, "reported once: {stderr_lines:#?}");
     // Back to what was in force: that is a change of the file all the same.
     fs::write(proxy.config(), PERMIT).unwrap();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("1 rule in force");
     fs::write(proxy.config(), DENY).unwrap();
-    assert!(!permitted(&proxy, &origin));
+    assert!(!is_permitted(&proxy, &origin));
     proxy.finish();
 }
 
 #[test]
-fn f07_what_is_no_regular_file_hangs_nothing() {
+fn f07_a_path_that_is_no_regular_file_changes_nothing_and_blocks_no_request() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     let config = proxy.config();
     fs::remove_file(&config).unwrap();
     fs::create_dir(&config).unwrap();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     fs::remove_dir(&config).unwrap();
     nix::unistd::mkfifo(&config, Mode::S_IRUSR).unwrap();
     let began = Instant::now();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     assert!(began.elapsed() < Duration::from_secs(2));
     proxy.stderr_line("not a regular file");
     fs::remove_file(&config).unwrap();
     std::os::unix::fs::symlink("socks.conf", &config).unwrap();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("symbolic links");
     fs::remove_file(&config).unwrap();
     fs::write(&config, "#".repeat(5 << 20)).unwrap();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("larger than");
     fs::write(&config, DENY).unwrap();
-    assert!(!permitted(&proxy, &origin));
+    assert!(!is_permitted(&proxy, &origin));
     proxy.finish();
 }
 
 #[test]
 fn f07_f08_a_file_that_cannot_be_opened_changes_nothing() {
-    for (error, words) in [
+    for (error, message) in [
         ("EMFILE", "Too many open files"),
         ("ENFILE", "Too many open files in system"),
         ("EIO", "Input/output error"),
@@ -194,47 +197,47 @@ fn f07_f08_a_file_that_cannot_be_opened_changes_nothing() {
             return proxy.finish();
         };
         fs::write(proxy.config(), DENY).unwrap();
-        assert!(permitted(&proxy, &origin));
-        proxy.stderr_line(words);
+        assert!(is_permitted(&proxy, &origin));
+        proxy.stderr_line(message);
         drop(syscall_faults);
-        assert!(!permitted(&proxy, &origin));
+        assert!(!is_permitted(&proxy, &origin));
         proxy.finish();
     }
 }
 
 #[test]
-fn f09_edits_of_equal_size_within_one_tick_of_the_clock() {
+fn f09_edits_of_equal_size_within_one_clock_tick_are_noticed() {
     assert_eq!(PERMIT.len(), DENY.len());
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     for round in 0..60 {
         let expected = round % 2 == 1;
         fs::write(proxy.config(), if expected { PERMIT } else { DENY }).unwrap();
-        assert_eq!(permitted(&proxy, &origin), expected, "round {round}");
+        assert_eq!(is_permitted(&proxy, &origin), expected, "round {round}");
     }
     // And from a state in which the stamp is trusted.
     proxy.wait_for_rules_mtime();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     fs::write(proxy.config(), DENY).unwrap();
-    assert!(!permitted(&proxy, &origin));
+    assert!(!is_permitted(&proxy, &origin));
     proxy.finish();
 }
 
 #[test]
-fn f12_live_sessions_outlast_a_stricter_file() {
+fn f12_live_sessions_continue_under_stricter_rules() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
-    let live = connect_through(proxy.address(), &origin.destination());
+    let session = connect_through(proxy.address(), &origin.destination());
     fs::write(proxy.config(), DENY).unwrap();
-    assert!(!permitted(&proxy, &origin));
-    write(&live, b"still here");
-    assert_eq!(read_exactly(&live, 10), b"still here");
-    drop(live);
+    assert!(!is_permitted(&proxy, &origin));
+    write(&session, b"still here");
+    assert_eq!(read_exactly(&session, 10), b"still here");
+    drop(session);
     proxy.finish();
 }
 
 #[test]
-fn o06_hangup_rereads_the_rules_and_says_so() {
+fn o06_sighup_rereads_the_rules_and_reports_the_result() {
     let proxy = Proxy::start(PERMIT, &[]);
     proxy.wait_for_rules_mtime();
     proxy.signal(Signal::SIGHUP);
@@ -248,17 +251,17 @@ fn o06_hangup_rereads_the_rules_and_says_so() {
     // Who asks again is told again.
     proxy.signal(Signal::SIGHUP);
     proxy.wait_for_stderr("socks.conf:1: a rule begins with permit or deny", 2);
-    assert!(permitted(&proxy, &Origin::echo()));
+    assert!(is_permitted(&proxy, &Origin::echo()));
     proxy.finish();
 }
 
 #[test]
-fn rules_about_the_source_see_the_client() {
+fn source_rules_match_the_address_of_the_client() {
     let proxy = Proxy::start("permit c 127.0.0.2 - - -\n", &[]);
     let origin = Origin::echo();
-    assert!(!permitted(&proxy, &origin));
-    let second_host = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
-    let client = crate::support::endpoints::dial_from(second_host, proxy.address());
+    assert!(!is_permitted(&proxy, &origin));
+    let second_address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0));
+    let client = dial_from(second_address, proxy.address());
     client::socks4::connect(client, &origin.destination(), b"").expect("permitted");
     proxy.finish();
 }
@@ -269,13 +272,13 @@ fn an_unchanged_file_is_not_read_again() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     proxy.wait_for_rules_mtime();
-    assert!(permitted(&proxy, &origin));
+    assert!(is_permitted(&proxy, &origin));
     // From now on opening any file would fail, and be complained about.
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:error=EMFILE") else {
         return proxy.finish();
     };
     for _ in 0..10 {
-        assert!(permitted(&proxy, &origin));
+        assert!(is_permitted(&proxy, &origin));
     }
     drop(syscall_faults);
     assert!(
@@ -288,10 +291,10 @@ fn an_unchanged_file_is_not_read_again() {
 }
 
 #[test]
-fn f11_ten_thousand_rules_cost_less_than_a_millisecond() {
+fn f11_ten_thousand_rules_add_less_than_a_millisecond_to_a_request() {
     let rule = |number: usize| format!("deny c 10.{}.{}.0/24 - - -\n", number / 256, number % 256);
-    let many: String = (0..10_000).map(rule).collect();
-    let quickest = |rules: &str| {
+    let unmatched_rules: String = (0..10_000).map(rule).collect();
+    let shortest_request = |rules: &str| {
         let proxy = Proxy::start(rules, &[]);
         proxy.wait_for_rules_mtime();
         let origin = Origin::echo();
@@ -300,11 +303,15 @@ fn f11_ten_thousand_rules_cost_less_than_a_millisecond() {
             drop(connect_through(proxy.address(), &origin.destination()));
             began.elapsed()
         };
-        let quickest = (0..50).map(request).min().unwrap();
+        let shortest = (0..50).map(request).min().unwrap();
         proxy.finish();
-        quickest
+        shortest
     };
-    let (few, all) = (quickest(PERMIT), quickest(&(many + PERMIT)));
-    let cost = all.saturating_sub(few);
-    assert!(cost < Duration::from_millis(1), "{few:?}, then {all:?}");
+    let one_rule = shortest_request(PERMIT);
+    let all_rules = shortest_request(&(unmatched_rules + PERMIT));
+    let added = all_rules.saturating_sub(one_rule);
+    assert!(
+        added < Duration::from_millis(1),
+        "{one_rule:?} with one rule, {all_rules:?} with all"
+    );
 }

@@ -13,7 +13,7 @@ use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::wait::until;
 
 /// May this user connect to this origin?
-fn permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
+fn is_permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
     match client::socks4::connect(
         dial(proxy.address()),
         &origin.destination(),
@@ -26,14 +26,14 @@ fn permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
 }
 
 #[test]
-fn users_are_told_apart_by_their_user_id() {
+fn user_rules_match_the_exact_user_id() {
     let origin = Origin::echo();
     let rules = format!(
         "deny c - user=mallory\npermit c localhost 1\npermit c - {} user=alice,bob\n",
         origin.port()
     );
     let proxy = Proxy::start(&rules, &["-v"]);
-    for (user, may) in [
+    for (user, expected) in [
         ("alice", true),
         ("bob", true),
         ("alic", false),
@@ -42,7 +42,7 @@ fn users_are_told_apart_by_their_user_id() {
         ("", false),
         ("mallory", false),
     ] {
-        assert_eq!(permitted(&proxy, &origin, user), may, "{user}");
+        assert_eq!(is_permitted(&proxy, &origin, user), expected, "{user}");
     }
     proxy.stderr_line("line 3 permits whoever claims to be that user");
     proxy.stderr_line("user=\"mallory\" rule=1 up=0");
@@ -51,7 +51,7 @@ fn users_are_told_apart_by_their_user_id() {
 }
 
 /// Seconds since midnight, UTC, and days since a Monday.
-fn now() -> (i64, usize) {
+fn utc_now() -> (i64, usize) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.expect("after 1970").as_secs();
     // The first of January 1970 was a Thursday.
@@ -63,8 +63,9 @@ fn now() -> (i64, usize) {
 
 /// A time zone in which it is now, these seconds after midnight in UTC, so many
 /// minutes after midnight, on the same day.
-fn zone_where_it_is(now: i64, minute: i64) -> String {
-    let west = now - minute * 60;
+fn time_zone_with_local_time(utc_seconds: i64, local_minutes: i64) -> String {
+    // POSIX counts the offset of a zone in the direction west of Greenwich.
+    let west = utc_seconds - local_minutes * 60;
     let sign = if west < 0 { "-" } else { "" };
     let west = west.abs();
     format!(
@@ -76,9 +77,9 @@ fn zone_where_it_is(now: i64, minute: i64) -> String {
 }
 
 #[test]
-fn hours_are_those_of_the_local_clock() {
+fn time_rules_use_the_local_time_zone() {
     let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-    let (now, today) = now();
+    let (now, today) = utc_now();
     let (today, tomorrow) = (days[today], days[(today + 1) % 7]);
     let origin = Origin::echo();
     // Half an hour on each side, for whoever comes by at midnight or is slow.
@@ -92,27 +93,27 @@ fn hours_are_those_of_the_local_clock() {
         (13 * 60, false, false),
         (23 * 60 + 45, false, true),
     ] {
-        let zone = zone_where_it_is(now, minute);
+        let zone = time_zone_with_local_time(now, minute);
         let proxy = Proxy::with(Setup {
             rules: &rules,
             wrapper: &["env", &zone],
             ..Setup::default()
         });
-        assert_eq!(permitted(&proxy, &origin, "noon"), noon, "{zone}");
-        assert_eq!(permitted(&proxy, &origin, "night"), night, "{zone}");
-        assert!(!permitted(&proxy, &origin, "tomorrow"), "{zone}");
+        assert_eq!(is_permitted(&proxy, &origin, "noon"), noon, "{zone}");
+        assert_eq!(is_permitted(&proxy, &origin, "night"), night, "{zone}");
+        assert!(!is_permitted(&proxy, &origin, "tomorrow"), "{zone}");
         let explained = binary()
             .args(["--explain", "c 1.1.1.1 2.2.2.2 80 user=noon", "--config"])
             .arg(proxy.config())
             .env("TZ", zone.strip_prefix("TZ=").unwrap())
             .output()
-            .expect("it starts");
-        let told = String::from_utf8_lossy(&explained.stdout).into_owned();
+            .expect("threadsocks starts");
+        let output = String::from_utf8_lossy(&explained.stdout).into_owned();
         let expected = if noon { "permit: " } else { "deny: " };
-        assert!(told.starts_with(expected), "{told}");
+        assert!(output.starts_with(expected), "{output}");
         assert!(
-            told.contains(&format!("at {today}/{:02}:", minute / 60)),
-            "{told}"
+            output.contains(&format!("at {today}/{:02}:", minute / 60)),
+            "{output}"
         );
         proxy.finish();
     }
@@ -123,43 +124,45 @@ fn loopback(host: u8) -> SocketAddr {
 }
 
 /// The server ends this connection with nothing but a refusal.
-fn turned_away(client: &TcpStream) {
+fn assert_rejected(client: &TcpStream) {
     assert_eq!(read_all(client), b"\x00\x5b\0\0\0\0\0\0");
 }
 
 #[test]
-fn s06_one_client_cannot_take_all() {
+fn s06_one_client_cannot_take_all_sessions() {
     let began = Instant::now();
     let proxy = Proxy::start(PERMIT_ALL, &["--max-per-client", "3"]);
-    let from = |host| dial_from(loopback(host), proxy.address());
-    let mut greedy: Vec<TcpStream> = (0..3).map(|_| from(2)).collect();
+    let connect_from = |host| dial_from(loopback(host), proxy.address());
+    let mut at_limit: Vec<TcpStream> = (0..3).map(|_| connect_from(2)).collect();
     // All three have been accepted when the fourth is.
     for _ in 0..200 {
-        turned_away(&from(2));
+        assert_rejected(&connect_from(2));
     }
     // Others are served, and so is the greedy one when it has let go.
     let origin = Origin::echo();
     drop(connect_through(proxy.address(), &origin.destination()));
-    let others: Vec<TcpStream> = (0..3).map(|_| from(3)).collect();
-    turned_away(&from(3));
-    drop((others, greedy.pop()));
-    until("a seat", || {
-        let again = from(2);
+    let others: Vec<TcpStream> = (0..3).map(|_| connect_from(3)).collect();
+    assert_rejected(&connect_from(3));
+    // The first address is served again when one of its sessions has ended.
+    drop((others, at_limit.pop()));
+    until("a new session of the client is accepted", || {
+        let client = connect_from(2);
         write(
-            &again,
+            &client,
             &request(Command::Connect, &origin.destination(), b""),
         );
-        (read_exactly(&again, 8)[1] == 90).then_some(())
+        (read_exactly(&client, 8)[1] == 90).then_some(())
     });
-    drop(greedy);
+    drop(at_limit);
     let first = proxy.stderr_line("127.0.0.2 has 3 sessions, and may have no more");
     assert!(!first.contains("more since"), "{first}");
     // All were counted, in lines of which there is at most one a second.
-    let lines = until("the count", || {
-        let said = proxy.stderr_lines();
-        let lines: Vec<&String> = said.iter().filter(|it| turned_away_in(it) > 0).collect();
-        let counted: usize = lines.iter().map(|it| turned_away_in(it)).sum();
-        (counted >= 201).then_some(lines.len())
+    let lines = until("stderr has counted 201 rejected clients", || {
+        let lines = proxy.stderr_lines();
+        let counts: Vec<usize> = lines.iter().map(|line| rejected_in(line)).collect();
+        let total: usize = counts.iter().sum();
+        let nonzero = counts.iter().filter(|count| **count > 0).count();
+        (total >= 201).then_some(nonzero)
     });
     assert!(
         lines as u64 <= began.elapsed().as_secs() + 2,
@@ -169,10 +172,10 @@ fn s06_one_client_cannot_take_all() {
 }
 
 /// How many clients this line on stderr is about.
-fn turned_away_in(line: &str) -> usize {
+fn rejected_in(line: &str) -> usize {
     let number_before = |words: &str| {
-        let (front, _) = line.split_once(words)?;
-        front.rsplit([' ', '(']).next()?.parse::<usize>().ok()
+        let (before, _) = line.split_once(words)?;
+        before.rsplit([' ', '(']).next()?.parse::<usize>().ok()
     };
     usize::from(line.contains("and may have no more"))
         + number_before(" more since the last line").unwrap_or(0)
@@ -182,19 +185,19 @@ fn turned_away_in(line: &str) -> usize {
 #[test]
 fn b12_the_listeners_of_one_client_are_limited() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-per-client", "20"]);
-    let anybody = by_address(([0, 0, 0, 0], 0).into());
+    let any_peer = by_address(([0, 0, 0, 0], 0).into());
     let mut waiting = Vec::new();
-    let mut refused = 0;
+    let mut refused_count = 0;
     for _ in 0..500 {
-        match client::socks4::bind(dial(proxy.address()), &anybody, b"") {
+        match client::socks4::bind(dial(proxy.address()), &any_peer, b"") {
             Ok(binding) => waiting.push(binding),
-            Err(ClientError::Refused(ReplyError::Rejected)) => refused += 1,
+            Err(ClientError::Refused(ReplyError::Rejected)) => refused_count += 1,
             Err(other) => panic!("{other}"),
         }
     }
-    assert_eq!((waiting.len(), refused), (20, 480));
-    // Others may.
-    let other = client::socks4::bind(dial_from(loopback(2), proxy.address()), &anybody, b"");
+    assert_eq!((waiting.len(), refused_count), (20, 480));
+    // Another address still gets a listener.
+    let other = client::socks4::bind(dial_from(loopback(2), proxy.address()), &any_peer, b"");
     drop(other.expect("listening"));
     drop(waiting);
     proxy.finish();

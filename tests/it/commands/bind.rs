@@ -17,10 +17,10 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// An address to expect a peer from; the port serves only the rules.
-fn expecting(ip: Ipv4Addr) -> Destination {
+fn peer_at(ip: Ipv4Addr) -> Destination {
     by_address(SocketAddr::from((ip, 21)))
 }
 
@@ -29,13 +29,13 @@ fn bind(proxy: &Proxy, target: &Destination) -> Binding<TcpStream> {
 }
 
 /// Where the peer must connect to.
-fn listening(binding: &Binding<TcpStream>) -> SocketAddr {
+fn bound_address(binding: &Binding<TcpStream>) -> SocketAddr {
     assert_eq!(*binding.address.ip(), Ipv4Addr::UNSPECIFIED);
     assert_ne!(binding.address.port(), 0);
     (LOCALHOST, binding.address.port()).into()
 }
 
-fn refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
+fn assert_refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
     match result {
         Err(ClientError::Refused(ReplyError::Rejected)) => {}
         other => panic!("{other:?}"),
@@ -43,7 +43,7 @@ fn refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
 }
 
 /// The server stops listening there, long before the limit of two minutes.
-fn closes(proxy: &Proxy, port: u16) {
+fn assert_stops_listening(proxy: &Proxy, port: u16) {
     let began = Instant::now();
     until("the listener's end", || {
         (!proxy.listens_on(port)).then_some(())
@@ -54,10 +54,10 @@ fn closes(proxy: &Proxy, port: u16) {
 #[test]
 fn b01_two_replies_then_data_both_ways() {
     let proxy = Proxy::open();
-    let binding = bind(&proxy, &expecting(LOCALHOST));
-    let peer = dial(listening(&binding));
-    let (client, told) = binding.wait().expect("granted");
-    assert_eq!(SocketAddr::V4(told), peer.local_addr().unwrap());
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let peer = dial(bound_address(&binding));
+    let (client, reported) = binding.wait().expect("granted");
+    assert_eq!(SocketAddr::V4(reported), peer.local_addr().unwrap());
     write(&peer, b"from the peer");
     assert_eq!(read_exactly(&client, 13), b"from the peer");
     write(&client, b"to the peer");
@@ -65,22 +65,22 @@ fn b01_two_replies_then_data_both_ways() {
     assert_eq!(read_all(&peer), b"to the peer");
     drop(peer);
     assert_eq!(read_all(&client), b"");
-    let block = proxy.screen_message_for(client.local_addr().unwrap());
-    assert_eq!(block.summary(), "127.0.0.1:21 BIND Accept");
+    let message = proxy.screen_message_for(client.local_addr().unwrap());
+    assert_eq!(message.summary(), "127.0.0.1:21 BIND Accept");
     drop(client);
     assert_eq!(proxy.screen_messages(1).len(), 1);
     proxy.finish();
 }
 
 #[test]
-fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
+fn b02_an_unexpected_peer_is_refused_and_the_listener_closes() {
     let proxy = Proxy::open();
-    let binding = bind(&proxy, &expecting(LOCALHOST));
-    let address = listening(&binding);
-    let stranger = dial_from((NEIGHBOUR, 0).into(), address);
-    refused(binding.wait());
-    assert_eq!(read_all(&stranger), b"");
-    closes(&proxy, address.port());
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let address = bound_address(&binding);
+    let unexpected_peer = dial_from((OTHER_HOST, 0).into(), address);
+    assert_refused(binding.wait());
+    assert_eq!(read_all(&unexpected_peer), b"");
+    assert_stops_listening(&proxy, address.port());
     assert_eq!(
         proxy.screen_messages(1)[0].summary(),
         "127.0.0.1:21 BIND Reject"
@@ -90,32 +90,32 @@ fn b02_a_stranger_is_refused_and_nobody_else_let_in() {
 }
 
 #[test]
-fn b03_any_peer_that_the_rules_permit() {
+fn b03_bind_for_any_peer_admits_each_permitted_address() {
     let rules = "permit c -\npermit b 127.0.0.1\n";
     let proxy = Proxy::start(rules, &[]);
-    let anyone = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    let binding = bind(&proxy, &anyone);
-    let peer = dial(listening(&binding));
-    let (client, told) = binding.wait().expect("granted");
-    assert_eq!(SocketAddr::V4(told), peer.local_addr().unwrap());
-    let block = proxy.screen_message_for(client.local_addr().unwrap());
-    assert_eq!(block.summary(), format!("{told} BIND Accept"));
+    let any_peer = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let binding = bind(&proxy, &any_peer);
+    let peer = dial(bound_address(&binding));
+    let (client, reported) = binding.wait().expect("granted");
+    assert_eq!(SocketAddr::V4(reported), peer.local_addr().unwrap());
+    let message = proxy.screen_message_for(client.local_addr().unwrap());
+    assert_eq!(message.summary(), format!("{reported} BIND Accept"));
     drop((peer, client));
 
-    let binding = bind(&proxy, &anyone);
-    let stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
-    let came_from = stranger.local_addr().unwrap();
-    refused(binding.wait());
+    let binding = bind(&proxy, &any_peer);
+    let unexpected_peer = dial_from((OTHER_HOST, 0).into(), bound_address(&binding));
+    let peer_address = unexpected_peer.local_addr().unwrap();
+    assert_refused(binding.wait());
     let last = proxy.screen_messages(2).pop().unwrap();
-    assert_eq!(last.summary(), format!("{came_from} BIND Reject"));
+    assert_eq!(last.summary(), format!("{peer_address} BIND Reject"));
     proxy.finish();
 }
 
 #[test]
-fn b03_any_peer_is_not_even_awaited_if_the_rules_permit_none() {
+fn b03_bind_for_any_peer_is_refused_if_the_rules_permit_none() {
     let proxy = Proxy::start("permit c -\npermit b 10. - - -\n", &[]);
-    let anyone = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    let result = client::socks4::bind(dial(proxy.address()), &anyone, b"");
+    let any_peer = by_address(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let result = client::socks4::bind(dial(proxy.address()), &any_peer, b"");
     assert!(matches!(result, Err(ClientError::Refused(_))));
     assert_eq!(
         proxy.screen_messages(1)[0].summary(),
@@ -125,31 +125,31 @@ fn b03_any_peer_is_not_even_awaited_if_the_rules_permit_none() {
 }
 
 #[test]
-fn b04_a_name_stands_for_its_addresses() {
+fn b04_bind_to_a_name_expects_its_addresses() {
     let proxy = Proxy::open();
     let binding = bind(&proxy, &by_name("localhost", 21));
-    let peer = dial(listening(&binding));
+    let peer = dial(bound_address(&binding));
     let (client, _) = binding.wait().expect("granted");
-    let block = proxy.screen_message_for(client.local_addr().unwrap());
-    assert_eq!(block.summary(), "127.0.0.1:21 BIND Accept");
+    let message = proxy.screen_message_for(client.local_addr().unwrap());
+    assert_eq!(message.summary(), "127.0.0.1:21 BIND Accept");
     drop((peer, client));
     let binding = bind(&proxy, &by_name("localhost", 21));
-    let _stranger = dial_from((NEIGHBOUR, 0).into(), listening(&binding));
-    refused(binding.wait());
+    let _unexpected_peer = dial_from((OTHER_HOST, 0).into(), bound_address(&binding));
+    assert_refused(binding.wait());
     proxy.finish();
 }
 
 #[test]
-fn b05_nobody_comes() {
+fn b05_bind_without_a_peer_ends_at_the_timeout() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-timeout", "500ms"]);
     let began = Instant::now();
-    let binding = bind(&proxy, &expecting(LOCALHOST));
-    let address = listening(&binding);
-    refused(binding.wait());
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let address = bound_address(&binding);
+    assert_refused(binding.wait());
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    closes(&proxy, address.port());
+    assert_stops_listening(&proxy, address.port());
     assert_eq!(
         proxy.screen_messages(1)[0].summary(),
         "127.0.0.1:21 BIND Reject"
@@ -158,42 +158,42 @@ fn b05_nobody_comes() {
 }
 
 #[test]
-fn b06_the_listener_does_not_outlive_its_client() {
+fn b06_the_listener_closes_when_the_client_connection_ends() {
     let proxy = Proxy::open();
-    for leave in [drop, reset] {
+    for close in [drop, reset] {
         let client = dial(proxy.address());
-        write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
+        write(&client, &request(Command::Bind, &peer_at(LOCALHOST), b""));
         let reply = Reply::read(&mut &client).expect("listening");
         assert!(proxy.listens_on(reply.address.port()));
-        leave(client);
-        closes(&proxy, reply.address.port());
+        close(client);
+        assert_stops_listening(&proxy, reply.address.port());
     }
     let client = dial(proxy.address());
-    write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
+    write(&client, &request(Command::Bind, &peer_at(LOCALHOST), b""));
     let reply = Reply::read(&mut &client).expect("listening");
     shutdown_write(&client);
-    closes(&proxy, reply.address.port());
+    assert_stops_listening(&proxy, reply.address.port());
     drop(client);
-    let blocks = proxy.screen_messages(3);
-    assert!(blocks.iter().all(|block| block.reply == "Reject"));
+    let messages = proxy.screen_messages(3);
+    assert!(messages.iter().all(|message| message.reply == "Reject"));
     proxy.finish();
 }
 
 #[test]
-fn b07_b08_early_data_waits_for_the_peer_and_so_does_an_end_behind_it() {
+fn b07_b08_early_data_and_a_following_eof_wait_for_the_peer() {
     let proxy = Proxy::open();
     let early = random_bytes(1, 20_000);
-    for ends in [false, true] {
+    for eof_before_peer in [false, true] {
         let client = dial(proxy.address());
-        write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
+        write(&client, &request(Command::Bind, &peer_at(LOCALHOST), b""));
         let reply = Reply::read(&mut &client).expect("listening");
         write(&client, &early);
-        if ends {
+        if eof_before_peer {
             shutdown_write(&client);
             // Time to notice, and to close the listener by mistake.
             let pause = Duration::from_millis(300);
             client.set_read_timeout(Some(pause)).unwrap();
-            (&client).read(&mut [0]).expect_err("still waiting");
+            (&client).read(&mut [0]).expect_err("still pending");
             client
                 .set_read_timeout(Some(crate::support::wait::TIMEOUT))
                 .unwrap();
@@ -201,7 +201,7 @@ fn b07_b08_early_data_waits_for_the_peer_and_so_does_an_end_behind_it() {
         let peer = dial((LOCALHOST, reply.address.port()).into());
         let second = Reply::read(&mut &client).expect("granted");
         assert_eq!(second.outcome, Ok(()));
-        if !ends {
+        if !eof_before_peer {
             shutdown_write(&client);
         }
         assert!(read_all(&peer) == early);
@@ -213,27 +213,27 @@ fn b07_b08_early_data_waits_for_the_peer_and_so_does_an_end_behind_it() {
 }
 
 #[test]
-fn b08_a_reset_behind_early_data_frees_the_listener() {
+fn b08_a_reset_after_early_data_closes_the_listener() {
     let proxy = Proxy::open();
     let client = dial(proxy.address());
-    write(&client, &request(Command::Bind, &expecting(LOCALHOST), b""));
+    write(&client, &request(Command::Bind, &peer_at(LOCALHOST), b""));
     let reply = Reply::read(&mut &client).expect("listening");
     write(&client, b"early");
     reset(client);
-    closes(&proxy, reply.address.port());
+    assert_stops_listening(&proxy, reply.address.port());
     proxy.finish();
 }
 
 #[test]
-fn b09_the_first_peer_decides() {
+fn b09_only_the_first_peer_is_relayed() {
     let proxy = Proxy::open();
     for _ in 0..20 {
-        let binding = bind(&proxy, &expecting(LOCALHOST));
-        let address = listening(&binding);
+        let binding = bind(&proxy, &peer_at(LOCALHOST));
+        let address = bound_address(&binding);
         let first = dial(address);
         let second = TcpStream::connect(address);
-        let (client, told) = binding.wait().expect("granted");
-        assert_eq!(SocketAddr::V4(told), first.local_addr().unwrap());
+        let (client, reported) = binding.wait().expect("granted");
+        assert_eq!(SocketAddr::V4(reported), first.local_addr().unwrap());
         write(&client, b"for the first");
         assert_eq!(read_exactly(&first, 13), b"for the first");
         if let Ok(second) = second {
@@ -245,11 +245,11 @@ fn b09_the_first_peer_decides() {
 }
 
 #[test]
-fn b10_a_peer_that_breaks_off_at_once_hangs_nothing() {
+fn b10_a_peer_that_resets_at_once_does_not_hang_the_session() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-timeout", "1s"]);
     for _ in 0..20 {
-        let binding = bind(&proxy, &expecting(LOCALHOST));
-        reset(TcpStream::connect(listening(&binding)).expect("listening"));
+        let binding = bind(&proxy, &peer_at(LOCALHOST));
+        reset(TcpStream::connect(bound_address(&binding)).expect("listening"));
         // Either it counted, and the relay is broken, or nobody came.
         if let Ok((mut client, _)) = binding.wait() {
             let mut rest = Vec::new();
@@ -261,50 +261,50 @@ fn b10_a_peer_that_breaks_off_at_once_hangs_nothing() {
 }
 
 #[test]
-fn b11_bind_ports_are_kept_to_and_run_out() {
+fn b11_bind_uses_only_the_configured_ports_until_none_is_free() {
     let first = free_ports(2);
     let second = first + 1;
     let range = format!("{first}-{second}");
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &range]);
-    let one = bind(&proxy, &expecting(LOCALHOST));
-    let two = bind(&proxy, &expecting(LOCALHOST));
-    let mut ports = [one.address.port(), two.address.port()];
+    let first_binding = bind(&proxy, &peer_at(LOCALHOST));
+    let second_binding = bind(&proxy, &peer_at(LOCALHOST));
+    let mut ports = [first_binding.address.port(), second_binding.address.port()];
     ports.sort_unstable();
     assert_eq!(ports, [first, second]);
-    let none = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
-    assert!(matches!(none, Err(ClientError::Refused(_))));
+    let third = client::socks4::bind(dial(proxy.address()), &peer_at(LOCALHOST), b"");
+    assert!(matches!(third, Err(ClientError::Refused(_))));
     proxy.stderr_line("no port to listen on left");
-    let address = listening(&one);
-    drop(one);
-    closes(&proxy, address.port());
-    let again = bind(&proxy, &expecting(LOCALHOST));
-    assert_eq!(again.address.port(), address.port());
-    drop((again, two));
+    let address = bound_address(&first_binding);
+    drop(first_binding);
+    assert_stops_listening(&proxy, address.port());
+    let third_binding = bind(&proxy, &peer_at(LOCALHOST));
+    assert_eq!(third_binding.address.port(), address.port());
+    drop((third_binding, second_binding));
     proxy.finish();
 }
 
 /// However many are taken, whoever asks gets the one that is free.
 #[test]
-fn b11_the_last_port_of_a_range_is_found() {
+fn b11_the_only_free_port_of_a_range_is_found() {
     let first = free_ports(7);
     let free = first + 3;
     let others = (first..first + 7).filter(|port| *port != free);
-    let _taken: Vec<_> = others
+    let _occupied: Vec<_> = others
         .map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
         .collect();
     let range = format!("{first}-{}", first + 6);
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &range]);
     for _ in 0..20 {
-        let binding = bind(&proxy, &expecting(LOCALHOST));
+        let binding = bind(&proxy, &peer_at(LOCALHOST));
         assert_eq!(binding.address.port(), free);
         drop(binding);
-        closes(&proxy, free);
+        assert_stops_listening(&proxy, free);
     }
     proxy.finish();
 }
 
 #[test]
-fn b13_x09_what_the_rules_deny_opens_no_listener() {
+fn b13_x09_a_denied_bind_opens_no_listener() {
     if !crate::support::tools::is_installed("strace", "strace") {
         return;
     }
@@ -323,25 +323,25 @@ fn b13_x09_what_the_rules_deny_opens_no_listener() {
         ],
         ..Default::default()
     });
-    let listens = || {
+    let listen_calls = || {
         std::fs::read_to_string(&trace)
             .unwrap()
             .matches("listen(")
             .count()
     };
-    let before = listens();
-    let result = client::socks4::bind(dial(proxy.address()), &expecting(LOCALHOST), b"");
+    let before = listen_calls();
+    let result = client::socks4::bind(dial(proxy.address()), &peer_at(LOCALHOST), b"");
     assert!(matches!(result, Err(ClientError::Refused(_))));
     proxy.screen_messages(1);
-    assert_eq!(listens(), before);
+    assert_eq!(listen_calls(), before);
     proxy.finish();
 }
 
 #[test]
-fn b14_limits_of_the_relay_hold_for_bind_too() {
+fn b14_the_idle_timeout_applies_to_bind() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "400ms"]);
-    let binding = bind(&proxy, &expecting(LOCALHOST));
-    let peer = dial(listening(&binding));
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let peer = dial(bound_address(&binding));
     let (client, _) = binding.wait().expect("granted");
     for _ in 0..12 {
         write(&peer, b"tick");
@@ -356,25 +356,25 @@ fn b14_limits_of_the_relay_hold_for_bind_too() {
 }
 
 #[test]
-fn advertise_is_what_the_first_reply_says() {
+fn the_first_reply_has_the_advertised_address() {
     let proxy = Proxy::start(PERMIT_ALL, &["--advertise", "192.0.2.7"]);
-    let binding = bind(&proxy, &expecting(LOCALHOST));
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
     assert_eq!(*binding.address.ip(), Ipv4Addr::new(192, 0, 2, 7));
     drop(binding);
     proxy.finish();
 }
 
 #[test]
-fn b05_five_hundred_wait_at_once_and_leave_nothing() {
+fn b05_five_hundred_pending_binds_are_released() {
     let proxy = Proxy::open();
-    let waiting: Vec<_> = (0..500)
-        .map(|_| bind(&proxy, &expecting(LOCALHOST)))
+    let pending: Vec<_> = (0..500)
+        .map(|_| bind(&proxy, &peer_at(LOCALHOST)))
         .collect();
     let mut peers = Vec::new();
-    for binding in &waiting[..10] {
-        peers.push(dial(listening(binding)));
+    for binding in &pending[..10] {
+        peers.push(dial(bound_address(binding)));
     }
-    for (binding, mut peer) in waiting.into_iter().zip(peers) {
+    for (binding, mut peer) in pending.into_iter().zip(peers) {
         let (client, _) = binding.wait().expect("granted");
         peer.write_all(b"x").unwrap();
         assert_eq!(read_exactly(&client, 1), b"x");
@@ -385,10 +385,10 @@ fn b05_five_hundred_wait_at_once_and_leave_nothing() {
 /// The peer comes through the same server, which is no loop: the rules permit it
 /// to connect there.
 #[test]
-fn b15_the_peer_may_be_the_server_itself() {
+fn b15_the_peer_may_connect_through_the_server_itself() {
     let proxy = Proxy::open();
-    let binding = bind(&proxy, &expecting(LOCALHOST));
-    let peer = connect_through(proxy.address(), &by_address(listening(&binding)));
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let peer = connect_through(proxy.address(), &by_address(bound_address(&binding)));
     let (client, _) = binding.wait().expect("granted");
     write(&peer, b"the long way");
     assert_eq!(read_exactly(&client, 12), b"the long way");

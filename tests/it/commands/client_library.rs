@@ -25,26 +25,26 @@ const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// By its whole name, because only administrators have its folder on their path.
 const DANTE: &str = "/usr/sbin/danted";
 
-fn login(user: &str, password: &str) -> Credentials {
-    let [user, password] = [user, password].map(|it| it.as_bytes().to_vec());
+fn credentials(user: &str, password: &str) -> Credentials {
+    let [user, password] = [user, password].map(|text| text.as_bytes().to_vec());
     Credentials { user, password }
 }
 
 /// There is an echo behind this connection.
-fn talks(client: &TcpStream, data: &[u8]) {
+fn assert_echoes(client: &TcpStream, data: &[u8]) {
     write(client, data);
     shutdown_write(client);
     assert_eq!(read_all(client), data);
 }
 
 /// Binds for a peer of this address and talks to it.
-fn binds(server: SocketAddr, peer: IpAddr) {
+fn assert_bind_relays(server: SocketAddr, peer: IpAddr) {
     let expected = by_address((peer, 0).into());
     let binding = socks5::bind(dial(server), None, &expected).expect("listening");
     let ip = binding.address.host.address().expect("no name");
     let remote = dial((ip, binding.address.port).into());
-    let (client, told) = binding.wait().expect("granted");
-    assert_eq!(told, by_address(remote.local_addr().unwrap()));
+    let (client, reported) = binding.wait().expect("granted");
+    assert_eq!(reported, by_address(remote.local_addr().unwrap()));
     write(&remote, b"from the peer");
     assert_eq!(read_exactly(&client, 13), b"from the peer");
     write(&client, b"back");
@@ -52,41 +52,41 @@ fn binds(server: SocketAddr, peer: IpAddr) {
 }
 
 #[test]
-fn our_client_is_understood_by_our_server() {
+fn the_client_library_works_with_threadsocks() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     for target in [origin.destination(), by_name("localhost", origin.port())] {
         // Our server needs no login; the client does without.
-        for login in [None, Some(&login("me", "secret"))] {
-            let asked = socks5::connect(dial(proxy.address()), login, &target);
-            talks(&asked.expect("granted"), b"hello");
+        for credentials in [None, Some(&credentials("me", "secret"))] {
+            let result = socks5::connect(dial(proxy.address()), credentials, &target);
+            assert_echoes(&result.expect("granted"), b"hello");
         }
     }
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
     let target = by_address(listener.local_addr().unwrap());
-    let asked = socks5::connect(dial(proxy.address()), None, &target);
-    let client = asked.expect("granted");
+    let result = socks5::connect(dial(proxy.address()), None, &target);
+    let client = result.expect("granted");
     write(&accept(&listener), b"by IPv6");
     assert_eq!(read_all(&client), b"by IPv6");
     drop(client);
-    binds(proxy.address(), LOCALHOST.into());
+    assert_bind_relays(proxy.address(), LOCALHOST.into());
     let closed = by_address(crate::support::endpoints::CLOSED.into());
     let refused = socks5::connect(dial(proxy.address()), None, &closed);
     let reason = ReplyError::ConnectionRefused;
-    assert!(matches!(refused, Err(ClientError::Refused(why)) if why == reason));
+    assert!(matches!(refused, Err(ClientError::Refused(error)) if error == reason));
     proxy.finish();
 }
 
 /// A server of somebody else.
-struct Other {
+struct ThirdPartyServer {
     address: SocketAddr,
     _running: RunningChild,
     _folder: TempDir,
 }
 
-impl Other {
+impl ThirdPartyServer {
     /// Starts what this makes of a free port and a folder for its files.
-    fn start(command: impl FnOnce(u16, &Path) -> Command) -> Other {
+    fn start(command: impl FnOnce(u16, &Path) -> Command) -> ThirdPartyServer {
         let port = free_ports(1);
         let folder = tempfile::tempdir().unwrap();
         let mut command = command(port, folder.path());
@@ -96,7 +96,7 @@ impl Other {
             running.assert_running();
             TcpStream::connect(address).ok()
         });
-        Other {
+        ThirdPartyServer {
             address,
             _running: running,
             _folder: folder,
@@ -105,7 +105,7 @@ impl Other {
 
     /// Dante, which relays everything on loopback. Root must say as whom it
     /// serves; others serve as themselves.
-    fn dante() -> Option<Other> {
+    fn dante() -> Option<ThirdPartyServer> {
         let start = |port, folder: &Path| {
             let users = match nix::unistd::geteuid().is_root() {
                 true => "user.privileged: root\nuser.unprivileged: nobody\n",
@@ -124,56 +124,56 @@ impl Other {
             command.arg("-p").arg(folder.join("pid"));
             command
         };
-        is_installed(DANTE, "dante-server").then(|| Other::start(start))
+        is_installed(DANTE, "dante-server").then(|| ThirdPartyServer::start(start))
     }
 
     /// Microsocks, which wants this login.
-    fn microsocks(user: &str, password: &str) -> Option<Other> {
+    fn microsocks(user: &str, password: &str) -> Option<ThirdPartyServer> {
         let start = |port: u16, _: &Path| {
             let mut command = Command::new("microsocks");
             command.args(["-i", "127.0.0.1", "-p", &port.to_string()]);
             command.args(["-u", user, "-P", password]);
             command
         };
-        is_installed("microsocks", "microsocks").then(|| Other::start(start))
+        is_installed("microsocks", "microsocks").then(|| ThirdPartyServer::start(start))
     }
 }
 
 #[test]
-fn our_client_is_understood_by_dante() {
-    let Some(dante) = Other::dante() else {
+fn the_client_library_works_with_dante() {
+    let Some(dante) = ThirdPartyServer::dante() else {
         return;
     };
     for target in [
         Origin::echo().destination(),
         by_name("localhost", Origin::echo().port()),
     ] {
-        let asked = socks5::connect(dial(dante.address), None, &target);
-        talks(&asked.expect("granted"), b"hello");
+        let result = socks5::connect(dial(dante.address), None, &target);
+        assert_echoes(&result.expect("granted"), b"hello");
     }
-    binds(dante.address, LOCALHOST.into());
+    assert_bind_relays(dante.address, LOCALHOST.into());
 }
 
 #[test]
-fn microsocks_takes_the_login_of_our_client_and_no_other() {
-    let Some(microsocks) = Other::microsocks("me", "secret") else {
+fn microsocks_accepts_only_correct_credentials_of_the_client_library() {
+    let Some(microsocks) = ThirdPartyServer::microsocks("me", "secret") else {
         return;
     };
     let target = Origin::echo().destination();
-    let ask = |login: Option<Credentials>| {
-        socks5::connect(dial(microsocks.address), login.as_ref(), &target)
+    let connect = |credentials: Option<Credentials>| {
+        socks5::connect(dial(microsocks.address), credentials.as_ref(), &target)
     };
-    let welcome = ask(Some(login("me", "secret")));
+    let granted = connect(Some(credentials("me", "secret")));
     // It takes the end of one direction for the end of both.
-    let client = welcome.expect("granted");
+    let client = granted.expect("granted");
     write(&client, b"hello");
     assert_eq!(read_exactly(&client, 5), b"hello");
-    let denied = ask(Some(login("me", "guess")));
+    let denied = connect(Some(credentials("me", "guess")));
     assert!(
         matches!(denied, Err(ClientError::LoginDenied)),
         "{denied:?}"
     );
-    let anonymous = ask(None);
+    let anonymous = connect(None);
     assert!(
         matches!(anonymous, Err(ClientError::NoMethod)),
         "{anonymous:?}"
@@ -181,21 +181,21 @@ fn microsocks_takes_the_login_of_our_client_and_no_other() {
 }
 
 #[test]
-fn dante_relays_the_datagrams_of_our_client() {
-    if let Some(dante) = Other::dante() {
-        relays_datagrams(dante.address);
+fn dante_relays_datagrams_of_the_client_library() {
+    if let Some(dante) = ThirdPartyServer::dante() {
+        assert_relays_datagrams(dante.address);
     }
 }
 
 #[test]
-fn our_server_relays_the_datagrams_of_our_client() {
+fn threadsocks_relays_datagrams_of_the_client_library() {
     let proxy = Proxy::open();
-    relays_datagrams(proxy.address());
+    assert_relays_datagrams(proxy.address());
     proxy.finish();
 }
 
-fn relays_datagrams(server: SocketAddr) {
-    let socket = socket();
+fn assert_relays_datagrams(server: SocketAddr) {
+    let socket = udp_socket();
     let from = socket.local_addr().unwrap();
     let control = dial(server);
     let reached = control.peer_addr().unwrap().ip();
@@ -203,20 +203,20 @@ fn relays_datagrams(server: SocketAddr) {
     let mut buffer = vec![0; 65_536];
     // To more than one, from one association.
     for size in [0, 1, 1400, 60_000] {
-        let far = self::socket();
+        let remote = udp_socket();
         let data = random_bytes(5, size);
-        let target = by_address(far.local_addr().unwrap());
+        let target = by_address(remote.local_addr().unwrap());
         association.send(&socket, &data, &target).expect("sent");
-        let (count, relay) = far.recv_from(&mut buffer).expect("relayed");
+        let (count, relay) = remote.recv_from(&mut buffer).expect("relayed");
         assert_eq!(buffer[..count], data);
-        far.send_to(&data, relay).unwrap();
-        let (who, back) = association.receive(&socket, &mut buffer).expect("back");
-        assert_eq!((who, back), (target, &data[..]));
+        remote.send_to(&data, relay).unwrap();
+        let (source, back) = association.receive(&socket, &mut buffer).expect("back");
+        assert_eq!((source, back), (target, &data[..]));
     }
 }
 
 /// For datagrams on loopback.
-fn socket() -> UdpSocket {
+fn udp_socket() -> UdpSocket {
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket

@@ -33,8 +33,8 @@ fn the_reply_repeats_port_and_address() {
         &[&[4, 1, p1, p0, 0, 0, 0, 77, 0], &b"localhost"[..], &[0]].concat(),
     );
     assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 0, 0, 0, 77]);
-    let own = client.local_addr().unwrap();
-    let shown = proxy.screen_message_for(own).summary();
+    let client_address = client.local_addr().unwrap();
+    let shown = proxy.screen_message_for(client_address).summary();
     assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
     drop(client);
     proxy.finish();
@@ -52,36 +52,36 @@ fn c01_a_closed_port_is_refused_at_once() {
 }
 
 #[test]
-fn c03_a_black_hole_is_left_at_the_limit() {
+fn c03_an_unresponsive_destination_is_refused_at_the_timeout() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
-    let hole = UnresponsiveListener::new();
+    let unresponsive = UnresponsiveListener::new();
     let began = Instant::now();
-    let shown = proxy.refusal_of(&by_address(hole.address()));
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(700), "{took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    let shown = proxy.refusal_of(&by_address(unresponsive.address()));
+    let elapsed = began.elapsed();
+    assert!(elapsed >= Duration::from_millis(700), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
     assert!(shown.ends_with("CONNECT Reject"), "{shown}");
     proxy.finish();
 }
 
 #[test]
-fn c04_a_client_that_breaks_off_ends_the_dialling() {
+fn c04_a_client_reset_aborts_the_connect() {
     let proxy = Proxy::open();
-    let hole = UnresponsiveListener::new();
-    let base = proxy.resources();
+    let unresponsive = UnresponsiveListener::new();
+    let at_start = proxy.resources();
     let client = dial(proxy.address());
-    let own = client.local_addr().unwrap();
+    let client_address = client.local_addr().unwrap();
     write(
         &client,
-        &request(Command::Connect, &by_address(hole.address()), b""),
+        &request(Command::Connect, &by_address(unresponsive.address()), b""),
     );
     // It dials: a thread and two descriptors more than at first.
     until("the dialling", || {
-        (proxy.resources().descriptors >= base.descriptors + 2).then_some(())
+        (proxy.resources().descriptors >= at_start.descriptors + 2).then_some(())
     });
     reset(client);
     let began = Instant::now();
-    assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+    assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
     proxy.assert_resources_released();
     assert!(began.elapsed() < Duration::from_secs(2));
     proxy.stderr_line("the client left");
@@ -89,13 +89,13 @@ fn c04_a_client_that_breaks_off_ends_the_dialling() {
 }
 
 #[test]
-fn c04_a_client_that_only_ends_its_half_is_still_served() {
+fn c04_a_client_half_close_does_not_abort_the_connect() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "700ms"]);
-    let hole = UnresponsiveListener::new();
+    let unresponsive = UnresponsiveListener::new();
     let client = dial(proxy.address());
     write(
         &client,
-        &request(Command::Connect, &by_address(hole.address()), b""),
+        &request(Command::Connect, &by_address(unresponsive.address()), b""),
     );
     shutdown_write(&client);
     let began = Instant::now();
@@ -105,7 +105,7 @@ fn c04_a_client_that_only_ends_its_half_is_still_served() {
 }
 
 #[test]
-fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
+fn c05_c11_d02_unusable_addresses_are_refused_even_if_the_rules_permit_all() {
     let proxy = Proxy::open();
     for address in [
         "127.0.0.1:0",
@@ -124,8 +124,8 @@ fn c05_c11_d02_nobodys_addresses_are_refused_whatever_the_rules_say() {
 
 /// This machine lacks something: the answer is no, and the next is served.
 #[test]
-fn c07_what_the_system_denies_is_told_and_forgotten() {
-    for (injection, words) in [
+fn c07_a_failed_system_call_is_reported_and_the_next_request_succeeds() {
+    for (injection, error_text) in [
         ("socket:error=EMFILE", "Too many open files"),
         ("socket:error=ENFILE", "Too many open files in system"),
         ("socket:error=ENOBUFS", "No buffer space available"),
@@ -151,7 +151,7 @@ fn c07_what_the_system_denies_is_told_and_forgotten() {
                 .ends_with("CONNECT Reject")
         );
         let line = proxy.stderr_line("refused");
-        assert!(line.contains(words), "{injection}: {line}");
+        assert!(line.contains(error_text), "{injection}: {line}");
         drop(syscall_faults);
         drop(connect_through(proxy.address(), &origin.destination()));
         proxy.finish();
@@ -159,40 +159,44 @@ fn c07_what_the_system_denies_is_told_and_forgotten() {
 }
 
 #[test]
-fn c09_a_loop_through_ourselves_ends_after_one_turn() {
+fn c09_a_loop_through_the_server_is_refused_at_the_inner_request() {
     // Whatever address the server listens on, and reaches itself at.
-    for listening in ["127.0.0.1", "0.0.0.0", "::"] {
-        let proxy = Proxy::start(PERMIT_ALL, &["--bind", listening]);
+    for bind_address in ["127.0.0.1", "0.0.0.0", "::"] {
+        let proxy = Proxy::start(PERMIT_ALL, &["--bind", bind_address]);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
-        let elsewhere = SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), proxy.port()));
-        for ourselves in [address, elsewhere] {
-            if listening == "127.0.0.1" && ourselves == elsewhere {
+        let other_loopback = SocketAddr::from((Ipv4Addr::new(127, 9, 9, 9), proxy.port()));
+        for own_address in [address, other_loopback] {
+            if bind_address == "127.0.0.1" && own_address == other_loopback {
                 continue;
             }
             // The outer request is fine: we may connect to ourselves. The inner
             // one comes from ourselves.
-            let tunnel = connect_through(address, &by_address(ourselves));
+            let tunnel = connect_through(address, &by_address(own_address));
             let inner = tunnel.local_addr().unwrap();
             write(
                 &tunnel,
-                &request(Command::Connect, &by_address(ourselves), b""),
+                &request(Command::Connect, &by_address(own_address), b""),
             );
             assert_eq!(read_all(&tunnel)[..2], [0, 91]);
             assert_eq!(proxy.screen_message_for(inner).reply, "Accept");
         }
         proxy.stderr_line("a loop");
-        let blocks = proxy.screen_messages(2);
-        let summary = format!("{}:{} CONNECT Reject", blocks[0].destination, proxy.port());
+        let messages = proxy.screen_messages(2);
+        let summary = format!(
+            "{}:{} CONNECT Reject",
+            messages[0].destination,
+            proxy.port()
+        );
         assert!(
-            blocks.iter().any(|block| block.summary() == summary),
-            "{blocks:?}"
+            messages.iter().any(|message| message.summary() == summary),
+            "{messages:?}"
         );
         proxy.finish();
     }
 }
 
 #[test]
-fn c10_without_a_second_thread_the_answer_is_no() {
+fn c10_connect_is_refused_if_no_second_thread_starts() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     // After a visitor who asks for nothing, one thread is there for the session.
@@ -202,13 +206,13 @@ fn c10_without_a_second_thread_the_answer_is_no() {
         return proxy.finish();
     };
     let client = dial(proxy.address());
-    let own = client.local_addr().unwrap();
+    let client_address = client.local_addr().unwrap();
     write(
         &client,
         &request(Command::Connect, &origin.destination(), b""),
     );
     assert_eq!(read_all(&client)[..2], [0, 91]);
-    assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+    assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
     proxy.stderr_line("no thread left");
     drop(syscall_faults);
     drop(connect_through(proxy.address(), &origin.destination()));
@@ -216,7 +220,7 @@ fn c10_without_a_second_thread_the_answer_is_no() {
 }
 
 #[test]
-fn c13_an_origin_that_breaks_off_at_once() {
+fn c13_an_origin_that_resets_at_once_ends_the_session() {
     let proxy = Proxy::open();
     let origin = Origin::start(reset);
     for _ in 0..50 {
@@ -225,18 +229,18 @@ fn c13_an_origin_that_breaks_off_at_once() {
             &client,
             &request(Command::Connect, &origin.destination(), b""),
         );
-        let mut got = Vec::new();
-        let _ = (&client).read_to_end(&mut got);
+        let mut received = Vec::new();
+        let _ = (&client).read_to_end(&mut received);
         assert!(
-            got.is_empty() || got[..2] == [0, 90] || got[..2] == [0, 91],
-            "{got:?}"
+            received.is_empty() || received[..2] == [0, 90] || received[..2] == [0, 91],
+            "{received:?}"
         );
     }
     proxy.finish();
 }
 
 #[test]
-fn s03_without_a_thread_a_client_still_gets_its_refusal() {
+fn s03_a_client_without_a_thread_still_gets_a_refusal() {
     let proxy = Proxy::open();
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "clone3:error=EAGAIN:when=1") else {
         return proxy.finish();
@@ -254,7 +258,7 @@ fn s03_without_a_thread_a_client_still_gets_its_refusal() {
 
 /// Everything that can end otherwise than in a relay, a thousand times each.
 #[test]
-fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
+fn s08_a_thousand_failures_of_each_kind_leak_nothing() {
     const TIMES: usize = 1000;
     let proxy = Proxy::start("deny cb 127.0.0.9\npermit cb -\n", &[]);
     let local = |last, port| by_address(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port)));
@@ -262,7 +266,7 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
     let bind = |target: &Destination| request(Command::Bind, target, b"");
     let refused = &[0, 91][..];
     // What is sent, and how the answer begins.
-    let ways: [(Vec<u8>, &[u8]); 14] = [
+    let cases: [(Vec<u8>, &[u8]); 14] = [
         (connect(&by_address(CLOSED.into())), refused),
         (connect(&local(9, 80)), refused),
         (connect(&local(1, 0)), refused),
@@ -283,15 +287,15 @@ fn s08_every_way_to_fail_a_thousand_times_leaves_nothing() {
         (bind(&local(1, 80)), &[0, 90]),
     ];
     thread::scope(|scope| {
-        for half in 0..2 {
-            let (ways, proxy) = (&ways, &proxy);
+        for worker in 0..2 {
+            let (cases, proxy) = (&cases, &proxy);
             scope.spawn(move || {
-                for _ in (half..TIMES).step_by(2) {
-                    for (message, answer) in ways {
+                for _ in (worker..TIMES).step_by(2) {
+                    for (message, expected) in cases {
                         let client = dial(proxy.address());
                         write(&client, message);
                         shutdown_write(&client);
-                        assert!(read_all(&client).starts_with(answer), "{message:?}");
+                        assert!(read_all(&client).starts_with(expected), "{message:?}");
                     }
                 }
             });

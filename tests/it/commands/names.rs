@@ -16,17 +16,17 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 /// Asks with raw name bytes, is refused.
-fn refused_name(proxy: &Proxy, name: &[u8]) -> String {
+fn refusal_of_raw_name(proxy: &Proxy, name: &[u8]) -> String {
     let client = dial(proxy.address());
-    let own = client.local_addr().unwrap();
+    let client_address = client.local_addr().unwrap();
     let message = [&[4, 1, 0, 80, 0, 0, 0, 9, 0][..], name, &[0]].concat();
     write(&client, &message);
     assert_eq!(read_all(&client), [0, 91, 0, 80, 0, 0, 0, 9]);
-    proxy.screen_message_for(own).summary()
+    proxy.screen_message_for(client_address).summary()
 }
 
 /// What stands in the field for a name and is none.
-const NO_NAMES: [&[u8]; 15] = [
+const INVALID_NAMES: [&[u8]; 15] = [
     b"",
     b"a b",
     b"a..b",
@@ -45,10 +45,10 @@ const NO_NAMES: [&[u8]; 15] = [
 ];
 
 #[test]
-fn d04_d05_d06_l01_names_that_are_none_are_refused() {
+fn d04_d05_d06_l01_invalid_names_are_refused() {
     let proxy = Proxy::open();
-    for name in NO_NAMES {
-        assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
+    for name in INVALID_NAMES {
+        assert_eq!(refusal_of_raw_name(&proxy, name), "-:80 CONNECT Reject");
     }
     for line in proxy.stderr_lines() {
         assert!(
@@ -60,12 +60,12 @@ fn d04_d05_d06_l01_names_that_are_none_are_refused() {
 }
 
 #[test]
-fn d04_nobody_is_asked_about_what_is_no_name() {
+fn d04_an_invalid_name_is_never_looked_up() {
     in_own_network(|_| {
         let names = NameServer::start(|_| addresses(&["127.0.0.1"]));
         let proxy = Proxy::open();
-        for name in NO_NAMES {
-            assert_eq!(refused_name(&proxy, name), "-:80 CONNECT Reject");
+        for name in INVALID_NAMES {
+            assert_eq!(refusal_of_raw_name(&proxy, name), "-:80 CONNECT Reject");
         }
         assert_eq!(names.queries(), []);
         proxy.finish();
@@ -84,7 +84,7 @@ fn d06_a_dotted_quad_as_name_is_an_address() {
     );
     assert_eq!(read_exactly(&client, 2), [0, 90]);
     assert_eq!(
-        refused_name(&proxy, b"127.0.0.2"),
+        refusal_of_raw_name(&proxy, b"127.0.0.2"),
         "127.0.0.2:80 CONNECT Reject"
     );
     drop(client);
@@ -92,11 +92,11 @@ fn d06_a_dotted_quad_as_name_is_an_address() {
 }
 
 #[test]
-fn d07_a_name_that_does_not_exist() {
+fn d07_a_name_that_does_not_exist_is_refused() {
     let proxy = Proxy::open();
     // RFC 6761 promises that this one never will.
     assert_eq!(
-        refused_name(&proxy, b"nobody.invalid"),
+        refusal_of_raw_name(&proxy, b"nobody.invalid"),
         "-:80 CONNECT Reject"
     );
     proxy.stderr_line("nobody.invalid was not found");
@@ -104,9 +104,9 @@ fn d07_a_name_that_does_not_exist() {
 }
 
 #[test]
-fn d07_every_way_to_say_no_is_passed_on_at_once() {
+fn d07_every_negative_dns_answer_refuses_the_request_at_once() {
     in_own_network(|_| {
-        let _names = NameServer::start(|asked| match asked.name.as_str() {
+        let _names = NameServer::start(|query| match query.name.as_str() {
             "servfail.test" => DnsAnswer::Fails(RCODE::ServerFailure),
             "refused.test" => DnsAnswer::Fails(RCODE::Refused),
             "empty.test" => addresses(&[]),
@@ -129,9 +129,9 @@ fn d07_every_way_to_say_no_is_passed_on_at_once() {
 }
 
 #[test]
-fn d08_a_name_server_that_never_answers() {
+fn d08_a_silent_name_server_ends_the_lookup_at_the_resolver_timeout() {
     in_own_network(|_| {
-        let _names = NameServer::start(|asked| match (asked.name.as_str(), asked.v6) {
+        let _names = NameServer::start(|query| match (query.name.as_str(), query.v6) {
             ("dropaaaa.test", false) => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Silence,
         });
@@ -156,16 +156,16 @@ fn d08_a_name_server_that_never_answers() {
 }
 
 #[test]
-fn d09_names_that_hang_hold_nobody_else_up() {
+fn d09_pending_lookups_delay_no_other_session() {
     in_own_network(|network| {
         network.set_resolver_timeout(3);
-        let names = NameServer::start(|asked| match asked.name.as_str() {
+        let names = NameServer::start(|query| match query.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Silence,
         });
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        let hanging: Vec<_> = (0..200)
+        let pending: Vec<_> = (0..200)
             .map(|_| {
                 let client = dial(proxy.address());
                 let target = by_name("drop.test", 80);
@@ -185,10 +185,10 @@ fn d09_names_that_hang_hold_nobody_else_up() {
             let quickest = quickest.min().unwrap();
             assert!(quickest < Duration::from_millis(100), "{quickest:?}");
         }
-        for client in &hanging {
+        for client in &pending {
             assert_eq!(read_all(client)[..2], [0, 91]);
         }
-        drop(hanging);
+        drop(pending);
         proxy.finish();
     });
 }
@@ -214,18 +214,18 @@ fn d10_every_address_of_a_name_is_tried() {
 }
 
 #[test]
-fn d10_an_address_that_never_answers_leaves_time_for_the_next() {
+fn d10_an_unresponsive_address_leaves_time_for_the_next() {
     in_own_network(|_| {
-        let hole = UnresponsiveListener::new();
-        let port = hole.address().port();
+        let unresponsive = UnresponsiveListener::new();
+        let port = unresponsive.address().port();
         // The same port, at another address.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
         let _names = NameServer::start(|_| addresses(&["127.0.0.1", "127.0.0.2"]));
         let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "10s"]);
         let began = Instant::now();
         let client = connect_through(proxy.address(), &by_name("both.test", port));
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(9), "{took:?}");
+        let elapsed = began.elapsed();
+        assert!(elapsed < Duration::from_secs(9), "{elapsed:?}");
         let shown = proxy
             .screen_message_for(client.local_addr().unwrap())
             .summary();
@@ -236,7 +236,7 @@ fn d10_an_address_that_never_answers_leaves_time_for_the_next() {
 }
 
 #[test]
-fn d11_eight_of_many_addresses_are_tried() {
+fn d11_at_most_eight_addresses_of_a_name_are_tried() {
     in_own_network(|_| {
         // Somebody listens at the one in the middle, at nobody else's.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, 20), 0)).unwrap();
@@ -245,7 +245,7 @@ fn d11_eight_of_many_addresses_are_tried() {
             let all = (first..first + 30).map(|last| IpAddr::from([127, 0, 1, last]));
             DnsAnswer::Addresses(all.collect())
         };
-        let _names = NameServer::start(move |asked| match asked.name.as_str() {
+        let _names = NameServer::start(move |query| match query.name.as_str() {
             "eighth.test" => from(13),
             _ => from(12),
         });
@@ -262,7 +262,7 @@ fn d11_eight_of_many_addresses_are_tried() {
 }
 
 #[test]
-fn d12_a_name_with_no_ipv4_address() {
+fn d12_a_name_without_an_ipv4_address_is_refused() {
     in_own_network(|network| {
         network.write_hosts("::1 six.test\n");
         let _names = NameServer::start(|_| addresses(&["::1"]));
@@ -293,9 +293,9 @@ fn d13_only_permitted_addresses_of_a_name_are_tried() {
 /// The name server says something else every time. What was judged is dialled,
 /// and nobody is asked twice.
 #[test]
-fn d14_x02_an_answer_that_changes_is_query_count_once() {
+fn d14_x02_a_name_is_looked_up_once_and_the_judged_address_is_dialled() {
     in_own_network(|_| {
-        let names = NameServer::start(|asked| match asked.before {
+        let names = NameServer::start(|query| match query.before {
             0 => addresses(&["127.0.0.1"]),
             _ => addresses(&["127.0.0.9"]),
         });
@@ -307,25 +307,25 @@ fn d14_x02_an_answer_that_changes_is_query_count_once() {
             .screen_message_for(client.local_addr().unwrap())
             .summary();
         assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
-        let both =
+        let counts_by_family =
             |names: &NameServer| [false, true].map(|v6| names.query_count("rebind.test", v6));
-        assert_eq!(both(&names), [1, 1]);
+        assert_eq!(counts_by_family(&names), [1, 1]);
         let shown = proxy.refusal_of(&target);
         assert_eq!(shown, format!("127.0.0.9:{} CONNECT Reject", origin.port()));
-        assert_eq!(both(&names), [2, 2]);
+        assert_eq!(counts_by_family(&names), [2, 2]);
         drop(client);
         proxy.finish();
     });
 }
 
 #[test]
-fn d15_a_short_name_is_looked_for_where_the_system_looks() {
+fn d15_a_short_name_follows_the_search_list_of_the_system() {
     in_own_network(|network| {
         network.write_file(
             "/etc/resolv.conf",
             "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1\n",
         );
-        let names = NameServer::start(|asked| match asked.name.as_str() {
+        let names = NameServer::start(|query| match query.name.as_str() {
             "printer.inner.test" | "printer.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Fails(RCODE::NameError),
         });
@@ -346,26 +346,26 @@ fn d15_a_short_name_is_looked_for_where_the_system_looks() {
 }
 
 #[test]
-fn d16_who_leaves_during_the_lookup_is_connected_to_nothing() {
+fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
     in_own_network(|_| {
         // The answer comes when the client has gone.
-        let (gone, has_gone) = crossbeam_channel::bounded::<()>(0);
-        let names = NameServer::start(move |asked| {
-            if !asked.v6 {
-                let _ = has_gone.recv();
+        let (allow_answer, answer_allowed) = crossbeam_channel::bounded::<()>(0);
+        let names = NameServer::start(move |query| {
+            if !query.v6 {
+                let _ = answer_allowed.recv();
             }
             addresses(&["127.0.0.1"])
         });
         let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = dial(proxy.address());
-        let own = client.local_addr().unwrap();
+        let client_address = client.local_addr().unwrap();
         let target = by_name("slow.test", listener.local_addr().unwrap().port());
         write(&client, &request(Command::Connect, &target, b""));
         proxy.wait_for_thread("s1-name");
         reset(client);
-        drop(gone);
-        assert_eq!(proxy.screen_message_for(own).reply, "Reject");
+        drop(allow_answer);
+        assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
         proxy.stderr_line("the client left");
         proxy.assert_resources_released();
         // If it was dialled at all, that was given up at once.
@@ -379,7 +379,7 @@ fn d16_who_leaves_during_the_lookup_is_connected_to_nothing() {
 }
 
 #[test]
-fn d17_a_change_of_the_resolver_needs_no_restart() {
+fn d17_a_changed_resolver_configuration_needs_no_restart() {
     in_own_network(|network| {
         let _names = NameServer::start(|_| addresses(&["127.0.0.1"]));
         // Nobody answers there.
@@ -401,7 +401,7 @@ fn d17_a_change_of_the_resolver_needs_no_restart() {
 }
 
 #[test]
-fn x01_a_name_that_leads_to_a_denied_address_shows_that_address() {
+fn x01_the_refusal_of_a_name_shows_its_denied_address() {
     in_own_network(|_| {
         let _names = NameServer::start(|_| addresses(&["169.254.169.254"]));
         let proxy = Proxy::start("deny c 169.254.0.0/16\npermit c -\n", &[]);
@@ -415,7 +415,7 @@ fn x01_a_name_that_leads_to_a_denied_address_shows_that_address() {
 }
 
 #[test]
-fn x01_a_name_is_judged_by_what_it_resolves_to() {
+fn x01_the_rules_judge_the_resolved_address_of_a_name() {
     let proxy = Proxy::start("deny c 127.0.0.0/8\npermit c - \n", &[]);
     let target = by_name("localhost", 80);
     assert_eq!(proxy.refusal_of(&target), "127.0.0.1:80 CONNECT Reject");
@@ -424,7 +424,7 @@ fn x01_a_name_is_judged_by_what_it_resolves_to() {
 }
 
 #[test]
-fn x02_a_name_is_looked_up_only_for_whom_some_address_could_be_permitted() {
+fn x02_a_name_is_looked_up_only_if_some_address_could_be_permitted() {
     let proxy = Proxy::start("permit c 10.0.0.0/8 - - -\n", &["-v"]);
     assert_eq!(
         proxy.refusal_of(&by_name("localhost", 80)),

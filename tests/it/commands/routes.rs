@@ -15,9 +15,9 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 #[test]
-fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
+fn c02_each_routing_error_is_reported_by_its_own_text() {
     in_own_network(|network| {
-        for (kind, address, why) in [
+        for (kind, address, error_text) in [
             ("unreachable", "10.1.0.1", "No route to host"),
             ("prohibit", "10.2.0.1", "Permission denied"),
             ("blackhole", "10.3.0.1", "Invalid argument"),
@@ -31,7 +31,7 @@ fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
             let target: SocketAddr = format!("{address}:80").parse().unwrap();
             let shown = proxy.refusal_of(&by_address(target));
             assert_eq!(shown, format!("{target} CONNECT Reject"));
-            proxy.stderr_line(why);
+            proxy.stderr_line(error_text);
             proxy.finish();
         }
     });
@@ -39,7 +39,7 @@ fn c02_every_way_to_have_no_route_is_told_in_its_own_words() {
 
 /// From another address each, and a port that the system need not choose: the
 /// few are for the server.
-fn dial_as(number: u8, proxy: &Proxy) -> TcpStream {
+fn dial_from_address(number: u8, proxy: &Proxy) -> TcpStream {
     dial_from(([127, 0, 1, number], 30_000).into(), proxy.address())
 }
 
@@ -57,30 +57,33 @@ fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
             .map(|_| TcpStream::connect(first).expect("one of four ports"))
             .collect();
         assert!(TcpStream::connect(first).is_err(), "there is no fifth");
-        let client = dial_as(1, &proxy);
-        let own = client.local_addr().unwrap();
+        let client = dial_from_address(1, &proxy);
+        let client_address = client.local_addr().unwrap();
         client::socks4::connect(client, &by_name("two.test", port), b"").expect("granted");
-        assert_eq!(proxy.screen_message_for(own).destination, "127.0.0.3");
+        assert_eq!(
+            proxy.screen_message_for(client_address).destination,
+            "127.0.0.3"
+        );
         drop((held, origin));
         proxy.finish();
     });
 }
 
 #[test]
-fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
+fn c06_connect_is_refused_while_no_local_port_is_free() {
     in_own_network(|network| {
         let proxy = Proxy::open();
         let origin = Origin::echo();
         network.limit_to_four_ports();
         let mut held = Vec::new();
         let refused = (1..).find_map(|number| {
-            let client = dial_as(number, &proxy);
+            let client = dial_from_address(number, &proxy);
             match client::socks4::connect(client, &origin.destination(), b"") {
                 Ok(client) => {
                     held.push(client);
                     None
                 }
-                Err(why) => Some(why),
+                Err(error) => Some(error),
             }
         });
         assert!(matches!(refused, Some(client::ClientError::Refused(_))));
@@ -92,7 +95,7 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
         reset(held.pop().unwrap());
         let mut numbers = 100..;
         until("a free port", || {
-            let client = dial_as(numbers.next().unwrap(), &proxy);
+            let client = dial_from_address(numbers.next().unwrap(), &proxy);
             client::socks4::connect(client, &origin.destination(), b"").ok()
         });
         drop(held);
@@ -103,24 +106,27 @@ fn c06_when_local_ports_run_out_the_answer_is_no_until_one_is_free() {
 /// Who dials a free port among those that the system gives out can be given that
 /// very port to dial from, and is then connected to itself.
 #[test]
-fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
+fn c08_a_tcp_self_connect_is_refused() {
     in_own_network(|network| {
         let proxy = Proxy::open();
         network.limit_to_four_ports();
-        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let happens = || match TcpStream::connect(nobody) {
+        let unused = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        let self_connects = || match TcpStream::connect(unused) {
             // A reset, for it happens no more while that lingers in TIME_WAIT.
-            Ok(own) => {
-                let to_itself = own.local_addr().unwrap() == nobody;
-                reset(own);
+            Ok(stream) => {
+                let to_itself = stream.local_addr().unwrap() == unused;
+                reset(stream);
                 to_itself
             }
             Err(_) => false,
         };
-        assert!((0..100).any(|_| happens()), "here it never happens");
+        assert!(
+            (0..100).any(|_| self_connects()),
+            "the kernel never self-connects here"
+        );
         for number in 0..100 {
-            let client = dial_as(number, &proxy);
-            let result = client::socks4::connect(client, &by_address(nobody), b"");
+            let client = dial_from_address(number, &proxy);
+            let result = client::socks4::connect(client, &by_address(unused), b"");
             assert!(matches!(result, Err(client::ClientError::Refused(_))));
         }
         proxy.stderr_line("Connection refused");
@@ -129,15 +135,15 @@ fn c08_a_socket_that_is_connected_to_itself_is_connected_to_nobody() {
 }
 
 #[test]
-fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
+fn b11_bind_is_refused_if_no_local_port_is_free() {
     in_own_network(|network| {
         let proxy = Proxy::open();
         network.limit_to_four_ports();
-        let _taken: Vec<_> = (0..4)
+        let _occupied: Vec<_> = (0..4)
             .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap())
             .collect();
         let peer = by_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
-        let result = client::socks4::bind(dial_as(1, &proxy), &peer, b"");
+        let result = client::socks4::bind(dial_from_address(1, &proxy), &peer, b"");
         assert!(matches!(result, Err(client::ClientError::Refused(_))));
         let line = proxy.stderr_line("no port to listen on");
         assert!(line.contains("Address already in use"), "{line}");
@@ -147,7 +153,7 @@ fn b11_without_a_port_to_listen_on_the_first_reply_is_no() {
 
 /// A session with an origin on the other machine: the client's end, and how to
 /// keep the origin's.
-fn relayed_far(network: &Network, proxy: &Proxy) -> (TcpStream, SecondHost, TcpStream) {
+fn relay_to_second_host(network: &Network, proxy: &Proxy) -> (TcpStream, SecondHost, TcpStream) {
     let second_host = network.second_host();
     let listener = second_host.run(|| TcpListener::bind("10.9.0.2:0").unwrap());
     let client = connect_through(proxy.address(), &by_address(listener.local_addr().unwrap()));
@@ -155,20 +161,20 @@ fn relayed_far(network: &Network, proxy: &Proxy) -> (TcpStream, SecondHost, TcpS
 }
 
 #[test]
-fn r10_a_peer_that_vanishes_is_noticed_by_keepalive() {
+fn r10_keepalive_detects_an_unreachable_peer() {
     in_own_network(|network| {
         for (limit, value) in [("time", "1"), ("intvl", "1"), ("probes", "2")] {
             network.set(&format!("tcp_keepalive_{limit}"), value);
         }
         let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-        let (client, second_host, remote) = relayed_far(network, &proxy);
+        let (client, second_host, remote) = relay_to_second_host(network, &proxy);
         write(&client, b"hello");
         assert_eq!(read_exactly(&remote, 5), b"hello");
         second_host.disconnect();
-        let gone = Instant::now();
+        let disconnected = Instant::now();
         let error = (&client).read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(gone.elapsed() < Duration::from_secs(15));
+        assert!(disconnected.elapsed() < Duration::from_secs(15));
         proxy.stderr_line("Connection timed out");
         drop(client);
         proxy.finish();
@@ -176,10 +182,10 @@ fn r10_a_peer_that_vanishes_is_noticed_by_keepalive() {
 }
 
 #[test]
-fn r10_what_a_vanished_peer_was_to_get_ends_at_the_idle_limit() {
+fn r10_unacknowledged_data_to_an_unreachable_peer_ends_at_the_idle_timeout() {
     in_own_network(|network| {
         let proxy = Proxy::start(PERMIT_ALL, &["-v", "--idle-timeout", "1s"]);
-        let (client, second_host, _remote) = relayed_far(network, &proxy);
+        let (client, second_host, _remote) = relay_to_second_host(network, &proxy);
         second_host.disconnect();
         // More than all buffers hold.
         let _ = (&client).write_all(&random_bytes(10, 32 << 20));

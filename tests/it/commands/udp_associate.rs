@@ -46,7 +46,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 }
 
 /// Data with a header in front.
-fn wrapped(target: &Destination, data: &[u8]) -> Vec<u8> {
+fn with_header(target: &Destination, data: &[u8]) -> Vec<u8> {
     let header = UdpHeader {
         fragment: 0,
         target: target.clone(),
@@ -55,7 +55,7 @@ fn wrapped(target: &Destination, data: &[u8]) -> Vec<u8> {
 }
 
 /// Everything a client of an association has.
-struct Client {
+struct UdpClient {
     control: TcpStream,
     socket: UdpSocket,
     /// Where its datagrams go.
@@ -63,7 +63,7 @@ struct Client {
 }
 
 /// Asks for an association, and says from where the datagrams will come.
-fn ask(control: &TcpStream, announced: SocketAddr) -> Reply {
+fn request_association(control: &TcpStream, announced: SocketAddr) -> Reply {
     let greeting = Greeting { methods: vec![0] };
     let request = Request {
         command: Command::Associate,
@@ -75,26 +75,26 @@ fn ask(control: &TcpStream, announced: SocketAddr) -> Reply {
     Reply::read(&mut stream).expect("a reply")
 }
 
-fn nowhere() -> SocketAddr {
+fn unspecified() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 0).into()
 }
 
-impl Client {
-    fn of(proxy: &Proxy) -> Client {
-        Client::over(dial(proxy.address()))
+impl UdpClient {
+    fn new(proxy: &Proxy) -> UdpClient {
+        UdpClient::over(dial(proxy.address()))
     }
 
-    fn over(control: TcpStream) -> Client {
-        Client::granted(control).expect("granted")
+    fn over(control: TcpStream) -> UdpClient {
+        UdpClient::try_new(control).expect("granted")
     }
 
-    fn granted(control: TcpStream) -> Option<Client> {
-        let reply = ask(&control, nowhere());
+    fn try_new(control: TcpStream) -> Option<UdpClient> {
+        let reply = request_association(&control, unspecified());
         reply.outcome.ok()?;
         let ip = reply.bound.host.address().expect("an address");
         let socket = socket_on(control.local_addr().unwrap().ip());
         let relay = SocketAddr::new(ip, reply.bound.port);
-        Some(Client {
+        Some(UdpClient {
             control,
             socket,
             relay,
@@ -106,7 +106,7 @@ impl Client {
     }
 
     fn send(&self, target: &Destination, data: &[u8]) {
-        self.send_raw(&wrapped(target, data));
+        self.send_raw(&with_header(target, data));
     }
 
     fn receive(&self) -> (Destination, Vec<u8>) {
@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// What was sent before this and not dropped has come there before this.
-    fn reaches(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
+    fn send_and_receive_at(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
         self.send(&by_address(address_of(origin)), data);
         let (received, from) = receive(origin);
         assert_eq!(received, data);
@@ -132,14 +132,14 @@ fn origin() -> UdpSocket {
 }
 
 /// Ends the association, and tells the line about it.
-fn told(proxy: &Proxy, client: Client) -> String {
+fn close_and_read_log(proxy: &Proxy, client: UdpClient) -> String {
     let address = client.control.local_addr().unwrap();
     drop(client);
     proxy.stderr_line(&format!("client={address} "))
 }
 
 /// The association is over: its socket is gone.
-fn ends(proxy: &Proxy, relay: SocketAddr) {
+fn assert_association_ends(proxy: &Proxy, relay: SocketAddr) {
     let began = Instant::now();
     until("the end of the association", || {
         (!proxy.takes_datagrams_on(relay.port())).then_some(())
@@ -152,9 +152,9 @@ fn open() -> Proxy {
 }
 
 #[test]
-fn datagrams_go_there_and_back_by_address_and_name() {
+fn datagrams_are_relayed_both_ways_by_address_and_name() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
     let port = address_of(&origin).port();
     for target in [by_address(address_of(&origin)), by_name("localhost", port)] {
@@ -167,12 +167,12 @@ fn datagrams_go_there_and_back_by_address_and_name() {
             (by_address(address_of(&origin)), b"back".to_vec())
         );
     }
-    let block = proxy.screen_message_for(client.control.local_addr().unwrap());
-    assert_eq!(block.summary(), "0.0.0.0:0 UDP ASSOCIATE Accept");
+    let message = proxy.screen_message_for(client.control.local_addr().unwrap());
+    assert_eq!(message.summary(), "0.0.0.0:0 UDP ASSOCIATE Accept");
     // Whoever sends something on the connection itself is not heard.
     write(&client.control, &[5; 100_000]);
-    client.reaches(&origin, b"still there");
-    let line = told(&proxy, client);
+    client.send_and_receive_at(&origin, b"still there");
+    let line = close_and_read_log(&proxy, client);
     assert!(
         line.contains("command=UDP ASSOCIATE target=0.0.0.0:0"),
         "{line}"
@@ -187,83 +187,83 @@ fn datagrams_go_there_and_back_by_address_and_name() {
 }
 
 #[test]
-fn u01_only_the_client_s_address_may_send() {
+fn u01_only_the_client_address_may_send() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
-    let stranger = socket_on([127, 0, 0, 2]);
-    let forged = wrapped(&by_address(address_of(&origin)), b"forged");
+    let unexpected_peer = socket_on([127, 0, 0, 2]);
+    let forged = with_header(&by_address(address_of(&origin)), b"forged");
     // Before the first datagram of the client's own.
-    stranger.send_to(&forged, client.relay).unwrap();
-    let outer = client.reaches(&origin, b"first");
+    unexpected_peer.send_to(&forged, client.relay).unwrap();
+    let outer_address = client.send_and_receive_at(&origin, b"first");
     // And after it.
-    stranger.send_to(&forged, client.relay).unwrap();
-    client.reaches(&origin, b"second");
-    origin.send_to(b"back", outer).unwrap();
+    unexpected_peer.send_to(&forged, client.relay).unwrap();
+    client.send_and_receive_at(&origin, b"second");
+    origin.send_to(b"back", outer_address).unwrap();
     assert_eq!(client.receive().1, b"back");
-    told(&proxy, client);
+    close_and_read_log(&proxy, client);
     proxy.finish();
 }
 
 #[test]
-fn u02_it_listens_where_the_client_has_reached_it() {
+fn u02_the_udp_socket_is_bound_to_the_address_the_client_reached() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
     for ip in [[127, 0, 0, 1], [127, 0, 0, 5]].map(Ipv4Addr::from) {
-        let client = Client::over(dial((ip, proxy.port()).into()));
+        let client = UdpClient::over(dial((ip, proxy.port()).into()));
         assert_eq!(client.relay.ip(), ip);
         // Its port is free elsewhere.
-        let elsewhere = SocketAddr::from(([127, 0, 0, 6], client.relay.port()));
-        UdpSocket::bind(elsewhere).expect("a free port");
+        let other_address = SocketAddr::from(([127, 0, 0, 6], client.relay.port()));
+        UdpSocket::bind(other_address).expect("a free port");
         UdpSocket::bind(client.relay).expect_err("its own port");
     }
     proxy.finish();
     let proxy = Proxy::start(PERMIT_ALL, &["--advertise", "192.0.2.1"]);
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     assert_eq!(client.relay.ip(), Ipv4Addr::new(192, 0, 2, 1));
     drop(client);
     proxy.finish();
     let port = free_ports(1);
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-ports", &format!("{port}-{port}")]);
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     assert_eq!(client.relay.port(), port);
-    let other = ask(&dial(proxy.address()), nowhere());
+    let other = request_association(&dial(proxy.address()), unspecified());
     assert_eq!(other.outcome, Err(ReplyError::Rejected));
     drop(client);
     proxy.finish();
 }
 
 #[test]
-fn u03_the_first_datagram_fixes_the_port() {
+fn u03_the_first_datagram_fixes_the_client_port() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
-    client.reaches(&origin, b"first");
+    client.send_and_receive_at(&origin, b"first");
     let other = socket_on(LOCALHOST);
-    let forged = wrapped(&by_address(address_of(&origin)), b"forged");
+    let forged = with_header(&by_address(address_of(&origin)), b"forged");
     other.send_to(&forged, client.relay).unwrap();
-    client.reaches(&origin, b"second");
-    told(&proxy, client);
+    client.send_and_receive_at(&origin, b"second");
+    close_and_read_log(&proxy, client);
 
     // Who announces a port has fixed it.
     let control = dial(proxy.address());
     let socket = socket_on(LOCALHOST);
-    let reply = ask(&control, address_of(&socket));
+    let reply = request_association(&control, address_of(&socket));
     let relay = (LOCALHOST, reply.bound.port).into();
     other.send_to(&forged, relay).unwrap();
-    let client = Client {
+    let client = UdpClient {
         control,
         socket,
         relay,
     };
-    client.reaches(&origin, b"announced");
-    let line = told(&proxy, client);
+    client.send_and_receive_at(&origin, b"announced");
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("dropped=1 "), "{line}");
     proxy.finish();
 }
 
 /// Datagrams look at the rules once a millisecond, and so they may be judged by
 /// those of a millisecond ago.
-fn outlive_the_last_look() {
+fn wait_for_fresh_rules() {
     let began = Instant::now();
     until("the end of a millisecond", || {
         (began.elapsed() > Duration::from_millis(2)).then_some(())
@@ -271,14 +271,14 @@ fn outlive_the_last_look() {
 }
 
 #[test]
-fn u04_every_datagram_is_judged() {
+fn u04_the_rules_judge_every_datagram() {
     let (permitted, denied) = (origin(), origin());
     let port = address_of(&permitted).port();
     let rules = format!("permit u - - 127.0.0.0/8 {port}\npermit u localhost\n");
     let proxy = Proxy::start(&rules, &["-v"]);
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     client.send(&by_address(address_of(&denied)), b"no");
-    client.reaches(&permitted, b"yes");
+    client.send_and_receive_at(&permitted, b"yes");
     // By its name, the other one may be reached too.
     client.send(
         &by_name("localhost", address_of(&denied).port()),
@@ -288,23 +288,23 @@ fn u04_every_datagram_is_judged() {
     // The rules change, and a millisecond later all is judged by the new ones.
     proxy.wait_for_rules_mtime();
     std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
-    outlive_the_last_look();
+    wait_for_fresh_rules();
     client.send(&by_address(address_of(&permitted)), b"no");
     client.send(&by_name("localhost", port), b"no");
-    let elsewhere = socket_on([127, 0, 0, 2]);
-    client.reaches(&elsewhere, b"yes");
-    let line = told(&proxy, client);
+    let other_address = socket_on([127, 0, 0, 2]);
+    client.send_and_receive_at(&other_address, b"yes");
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("denied=3 dropped=0 "), "{line}");
     // Rules about names alone, and about no address, permit some datagrams too.
     std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
-    let name_client = Client::of(&proxy);
+    let name_client = UdpClient::new(&proxy);
     name_client.send(&by_address(address_of(&permitted)), b"no");
     name_client.send(&by_name("localhost", port), b"by name");
     assert_eq!(receive(&permitted).0, b"by name");
     drop(name_client);
     // Whom the rules permit no datagram at all gets no association.
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
-    let refused = ask(&dial(proxy.address()), nowhere());
+    let refused = request_association(&dial(proxy.address()), unspecified());
     assert_eq!(refused.outcome, Err(ReplyError::NotAllowed));
     proxy.finish();
 }
@@ -312,7 +312,7 @@ fn u04_every_datagram_is_judged() {
 /// The name in a request for an association is the client's own, not one that it
 /// wants to send to.
 #[test]
-fn u04_the_name_in_the_request_is_no_destination() {
+fn u04_the_rules_ignore_the_name_in_the_request() {
     for options in [&[][..], &["--enforce"]] {
         let proxy = Proxy::start("deny u evil.test\npermit u localhost\n", options);
         for name in ["evil.test", "localhost"] {
@@ -333,33 +333,33 @@ fn u04_the_name_in_the_request_is_no_destination() {
 
 /// Who was sent something is heard only as long as that would be permitted.
 #[test]
-fn u04_answers_are_judged_too() {
+fn u04_the_rules_judge_every_answer() {
     let (first, second) = (origin(), origin());
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let client = Client::of(&proxy);
-    let outer = client.reaches(&first, b"hello");
-    client.reaches(&second, b"hello");
+    let client = UdpClient::new(&proxy);
+    let outer_address = client.send_and_receive_at(&first, b"hello");
+    client.send_and_receive_at(&second, b"hello");
     proxy.wait_for_rules_mtime();
     let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
     std::fs::write(proxy.config(), rules).unwrap();
-    outlive_the_last_look();
-    first.send_to(b"denied", outer).unwrap();
-    second.send_to(b"permitted", outer).unwrap();
+    wait_for_fresh_rules();
+    first.send_to(b"denied", outer_address).unwrap();
+    second.send_to(b"permitted", outer_address).unwrap();
     assert_eq!(client.receive().1, b"permitted");
-    let line = told(&proxy, client);
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("dropped=1 "), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn u05_what_is_no_datagram_of_the_protocol_is_dropped() {
+fn u05_malformed_datagrams_are_dropped() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
-    let good = wrapped(&by_address(address_of(&origin)), b"x");
-    let mut bad: Vec<Vec<u8>> = (0..10).map(|length| good[..length].to_vec()).collect();
+    let valid = with_header(&by_address(address_of(&origin)), b"x");
+    let mut malformed: Vec<Vec<u8>> = (0..10).map(|length| valid[..length].to_vec()).collect();
     // RSV, FRAG, ATYP.
-    for (place, byte) in [
+    for (position, byte) in [
         (0, 1),
         (1, 1),
         (2, 1),
@@ -369,62 +369,62 @@ fn u05_what_is_no_datagram_of_the_protocol_is_dropped() {
         (3, 5),
         (3, 255),
     ] {
-        let mut datagram = good.clone();
-        datagram[place] = byte;
-        bad.push(datagram);
+        let mut datagram = valid.clone();
+        datagram[position] = byte;
+        malformed.push(datagram);
     }
     // A name that is longer than the datagram, an empty one, one with a zero
     // byte, an address as a name that only the C library would take for one.
     for name in [&b"\xffshort"[..], b"\x00", b"\x03a\x00b", b"\x05127.1"] {
-        bad.push([&[0, 0, 0, 3], name, &[0, 80], b"x"].concat());
+        malformed.push([&[0, 0, 0, 3], name, &[0, 80], b"x"].concat());
     }
-    bad.push([0; 65_507].to_vec());
-    bad.push([0xFF; 65_507].to_vec());
-    for datagram in &bad {
+    malformed.push([0; 65_507].to_vec());
+    malformed.push([0xFF; 65_507].to_vec());
+    for datagram in &malformed {
         client.send_raw(datagram);
-        client.reaches(&origin, b"it lives");
+        client.send_and_receive_at(&origin, b"it lives");
     }
-    let line = told(&proxy, client);
+    let line = close_and_read_log(&proxy, client);
     assert!(
-        line.contains(&format!("denied=0 dropped={} ", bad.len())),
+        line.contains(&format!("denied=0 dropped={} ", malformed.len())),
         "{line}"
     );
     proxy.finish();
 }
 
 #[test]
-fn u06_it_ends_with_its_connection() {
+fn u06_the_association_ends_with_its_tcp_connection() {
     let proxy = open();
     let origin = origin();
-    let ends_properly = |control| {
+    let half_close = |control| {
         shutdown_write(&control);
         Some(control)
     };
-    let breaks_off = |control| {
+    let reset_connection = |control| {
         reset(control);
         None
     };
     for end in [
-        ends_properly,
-        breaks_off as fn(TcpStream) -> Option<TcpStream>,
+        half_close,
+        reset_connection as fn(TcpStream) -> Option<TcpStream>,
     ] {
-        let client = Client::of(&proxy);
-        client.reaches(&origin, b"it lives");
-        let half_open = end(client.control);
-        ends(&proxy, client.relay);
-        drop(half_open);
+        let client = UdpClient::new(&proxy);
+        client.send_and_receive_at(&origin, b"it lives");
+        let control = end(client.control);
+        assert_association_ends(&proxy, client.relay);
+        drop(control);
     }
     proxy.finish();
 }
 
 /// Also while the server is busy with datagrams of that very client.
 #[test]
-fn u06_a_flood_does_not_keep_it_alive() {
+fn u06_a_flood_does_not_delay_the_end_of_the_association() {
     let proxy = open();
     let origin = origin();
-    let client = Client::of(&proxy);
-    client.reaches(&origin, b"it lives");
-    let datagram = wrapped(&by_address(address_of(&origin)), &[0; 100]);
+    let client = UdpClient::new(&proxy);
+    client.send_and_receive_at(&origin, b"it lives");
+    let datagram = with_header(&by_address(address_of(&origin)), &[0; 100]);
     let (socket, relay) = (client.socket.try_clone().unwrap(), client.relay);
     let flood = thread::spawn(move || {
         // Until nobody is there any more.
@@ -432,14 +432,14 @@ fn u06_a_flood_does_not_keep_it_alive() {
         while socket.send(&datagram).is_ok() {}
     });
     shutdown_write(&client.control);
-    ends(&proxy, relay);
+    assert_association_ends(&proxy, relay);
     flood.join().unwrap();
     drop(client);
     proxy.finish();
 }
 
 #[test]
-fn u07_only_hosts_that_were_sent_something_may_answer() {
+fn u07_only_contacted_hosts_may_answer() {
     let (first, second, third) = (origin(), origin(), socket_on([127, 0, 0, 3]));
     let port = address_of(&second).port();
     let rules = format!(
@@ -447,28 +447,28 @@ fn u07_only_hosts_that_were_sent_something_may_answer() {
         address_of(&first).port()
     );
     let proxy = Proxy::start(&rules, &["-v"]);
-    let client = Client::of(&proxy);
-    let outer = client.reaches(&first, b"hello");
+    let client = UdpClient::new(&proxy);
+    let outer_address = client.send_and_receive_at(&first, b"hello");
     // Never heard of.
-    third.send_to(b"stranger", outer).unwrap();
+    third.send_to(b"unknown host", outer_address).unwrap();
     // Another port of the same host, where nothing may be sent to.
-    origin().send_to(b"denied", outer).unwrap();
+    origin().send_to(b"denied", outer_address).unwrap();
     // And one to which the client might send something.
-    second.send_to(b"as TFTP does", outer).unwrap();
+    second.send_to(b"as TFTP does", outer_address).unwrap();
     assert_eq!(
         client.receive(),
         (by_address(address_of(&second)), b"as TFTP does".to_vec())
     );
-    let line = told(&proxy, client);
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("dropped=2 "), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
+fn u07_datagrams_to_multicast_unusable_and_own_addresses_are_dropped() {
     let proxy = open();
-    let client = Client::of(&proxy);
-    let other = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
+    let other = UdpClient::new(&proxy);
     let origin = origin();
     let impossible = [
         "255.255.255.255:9",
@@ -484,11 +484,11 @@ fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
     for address in impossible {
         client.send(&by_address(address.parse().unwrap()), b"x");
     }
-    let forged = wrapped(&by_address(address_of(&origin)), b"around");
+    let forged = with_header(&by_address(address_of(&origin)), b"around");
     client.send(&by_address(client.relay), &forged);
     client.send(&by_address(other.relay), &forged);
-    client.reaches(&origin, b"it lives");
-    let line = told(&proxy, client);
+    client.send_and_receive_at(&origin, b"it lives");
+    let line = close_and_read_log(&proxy, client);
     let count = impossible.len() + 2;
     assert!(
         line.contains(&format!("denied=0 dropped={count} ")),
@@ -499,31 +499,31 @@ fn u07_nothing_goes_to_many_to_nobody_or_to_ourselves() {
 }
 
 #[test]
-fn u07_silence_ends_it() {
+fn u07_the_idle_timeout_ends_the_association() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v", "--udp-timeout", "1s"]);
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
     // An empty datagram is a sign of life as well, in either direction.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
-        let outer = client.reaches(&origin, b"");
-        origin.send_to(b"", outer).unwrap();
+        let outer_address = client.send_and_receive_at(&origin, b"");
+        origin.send_to(b"", outer_address).unwrap();
         client.receive();
     }
     assert_eq!(read_all(&client.control), b"");
-    ends(&proxy, client.relay);
-    let line = told(&proxy, client);
+    assert_association_ends(&proxy, client.relay);
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("ending=\"idle for too long\""), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn u08_each_address_is_told_in_its_own_family() {
+fn u08_each_source_address_is_reported_in_its_own_family() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     for origin in [socket_on(LOCALHOST), socket_on(Ipv6Addr::LOCALHOST)] {
-        let outer = client.reaches(&origin, b"there");
-        origin.send_to(b"back", outer).unwrap();
+        let outer_address = client.send_and_receive_at(&origin, b"there");
+        origin.send_to(b"back", outer_address).unwrap();
         assert_eq!(client.receive().0, by_address(address_of(&origin)));
     }
     // IPv4 in IPv6's clothes is IPv4.
@@ -537,15 +537,15 @@ fn u08_each_address_is_told_in_its_own_family() {
     proxy.finish();
     // A client that comes by IPv6 gets its socket there.
     let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::", "--advertise", "192.0.2.1"]);
-    let client = Client::over(dial((Ipv6Addr::LOCALHOST, proxy.port()).into()));
+    let client = UdpClient::over(dial((Ipv6Addr::LOCALHOST, proxy.port()).into()));
     assert_eq!(client.relay.ip(), Ipv6Addr::LOCALHOST);
-    let outer = client.reaches(&origin, b"there");
-    origin.send_to(b"back", outer).unwrap();
+    let outer_address = client.send_and_receive_at(&origin, b"there");
+    origin.send_to(b"back", outer_address).unwrap();
     assert_eq!(client.receive().0, by_address(address_of(&origin)));
     drop(client);
     // And one by IPv4 at the same port, one of IPv4.
     let control = dial((LOCALHOST, proxy.port()).into());
-    let reply = ask(&control, nowhere());
+    let reply = request_association(&control, unspecified());
     assert_eq!(
         reply.bound.host,
         Host::Address(Ipv4Addr::new(192, 0, 2, 1).into())
@@ -555,59 +555,61 @@ fn u08_each_address_is_told_in_its_own_family() {
 }
 
 #[test]
-fn u09_errors_and_sizes_end_nothing() {
+fn u09_icmp_errors_and_long_datagrams_do_not_end_the_association() {
     let proxy = open();
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     let origin = origin();
     // Nobody is there, which the system tells us.
     client.send(&by_address((LOCALHOST, 1).into()), b"x");
-    let outer = client.reaches(&origin, b"");
-    origin.send_to(b"", outer).unwrap();
+    let outer_address = client.send_and_receive_at(&origin, b"");
+    origin.send_to(b"", outer_address).unwrap();
     assert_eq!(client.receive().1, b"");
     // The longest there are: 65,507 bytes with the header.
     let longest = vec![7; 65_507 - 10];
-    client.reaches(&origin, &longest);
-    origin.send_to(&longest, outer).unwrap();
+    client.send_and_receive_at(&origin, &longest);
+    origin.send_to(&longest, outer_address).unwrap();
     assert_eq!(client.receive().1, longest);
     // Too long for the way back.
-    origin.send_to(&[7; 65_507], outer).unwrap();
-    origin.send_to(b"it lives", outer).unwrap();
+    origin.send_to(&[7; 65_507], outer_address).unwrap();
+    origin.send_to(b"it lives", outer_address).unwrap();
     assert_eq!(client.receive().1, b"it lives");
     // The client is not there for a moment.
-    let Client {
+    let UdpClient {
         control,
         socket,
         relay,
     } = client;
-    let here = address_of(&socket);
+    let client_address = address_of(&socket);
     drop(socket);
     for _ in 0..3 {
-        origin.send_to(b"lost", outer).unwrap();
+        origin.send_to(b"lost", outer_address).unwrap();
     }
-    let socket = until("its own port again", || UdpSocket::bind(here).ok());
+    let socket = until("its own port again", || {
+        UdpSocket::bind(client_address).ok()
+    });
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    let client = Client {
+    let client = UdpClient {
         control,
         socket,
         relay,
     };
-    client.reaches(&origin, b"again");
-    let line = told(&proxy, client);
+    client.send_and_receive_at(&origin, b"again");
+    let line = close_and_read_log(&proxy, client);
     assert!(line.contains("denied=0 dropped="), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
+fn u10_a_pending_lookup_delays_no_other_datagram() {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
-        let names = NameServer::start(|asked| match asked.name.as_str() {
+        let names = NameServer::start(|query| match query.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             "none.test" => addresses(&[]),
             _ => DnsAnswer::Silence,
         });
         let mut proxy = open();
-        let client = Client::of(&proxy);
+        let client = UdpClient::new(&proxy);
         let origin = origin();
         let port = address_of(&origin).port();
         // More of them than it looks up at a time, twice.
@@ -615,7 +617,7 @@ fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
         }
-        client.reaches(&origin, b"by address");
+        client.send_and_receive_at(&origin, b"by address");
         // Many, and only one question.
         for number in 0..10 {
             client.send(&by_name("good.test", port), &[number]);
@@ -631,14 +633,14 @@ fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
         });
         client.send(&by_name("hangs4.test", port), b"lost");
         client.send(&by_name("hangs5.test", port), b"lost");
-        client.reaches(&origin, b"it lives");
-        let other = Client::of(&proxy);
+        client.send_and_receive_at(&origin, b"it lives");
+        let other = UdpClient::new(&proxy);
         other.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
         // It ends at once, although they hang on.
         let relay = client.relay;
         drop(client);
-        ends(&proxy, relay);
+        assert_association_ends(&proxy, relay);
         // Nor does the server wait for them.
         drop(other);
         proxy.signal(Signal::SIGTERM);
@@ -647,47 +649,50 @@ fn u10_a_name_that_hangs_holds_up_no_other_datagram() {
 }
 
 #[test]
-fn u11_one_session_in_four_may_be_one() {
+fn u11_a_quarter_of_the_sessions_may_be_associations() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "40"]);
-    let mut clients: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
+    let mut clients: Vec<UdpClient> = (0..10).map(|_| UdpClient::new(&proxy)).collect();
     let one_more = dial(proxy.address());
-    assert_eq!(ask(&one_more, nowhere()).outcome, Err(ReplyError::Rejected));
+    assert_eq!(
+        request_association(&one_more, unspecified()).outcome,
+        Err(ReplyError::Rejected)
+    );
     proxy.stderr_line("all 10 UDP associations are taken");
     drop(one_more);
     // Who goes makes room.
     let relay = clients.remove(3).relay;
-    ends(&proxy, relay);
+    assert_association_ends(&proxy, relay);
     until("room", || {
         let again = dial(proxy.address());
-        ask(&again, nowhere()).outcome.ok()
+        request_association(&again, unspecified()).outcome.ok()
     });
     drop(clients);
     proxy.finish();
 }
 
 #[test]
-fn u11_one_client_may_have_so_many() {
+fn u11_the_limit_per_client_applies_to_associations() {
     let options = ["--max-per-client", "3"];
     let proxy = Proxy::start(PERMIT_ALL, &options);
-    let clients: Vec<Client> = (0..3).map(|_| Client::of(&proxy)).collect();
+    let clients: Vec<UdpClient> = (0..3).map(|_| UdpClient::new(&proxy)).collect();
     let one_more = dial(proxy.address());
     read_all(&one_more);
     proxy.stderr_line("127.0.0.1 has 3 sessions, and may have no more");
     let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-    let second_host = Client::over(second_host);
-    second_host.reaches(&origin(), b"it is served");
+    let second_host = UdpClient::over(second_host);
+    second_host.send_and_receive_at(&origin(), b"it is served");
     drop((clients, one_more, second_host));
     proxy.finish();
 }
 
 #[test]
-fn u11_a_thousand_come_and_go() {
+fn u11_a_thousand_associations_are_released() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "4000"]);
     let origin = origin();
-    let clients: Vec<Client> = (0..1000).map(|_| Client::of(&proxy)).collect();
+    let clients: Vec<UdpClient> = (0..1000).map(|_| UdpClient::new(&proxy)).collect();
     for client in &clients {
-        let outer = client.reaches(&origin, b"there");
-        origin.send_to(b"back", outer).unwrap();
+        let outer_address = client.send_and_receive_at(&origin, b"there");
+        origin.send_to(b"back", outer_address).unwrap();
         assert_eq!(client.receive().1, b"back");
     }
     assert!(proxy.resources().descriptors < 3 * 1000 + 100);
@@ -696,15 +701,15 @@ fn u11_a_thousand_come_and_go() {
 }
 
 #[test]
-fn u12_who_waits_for_a_datagram_wakes_up() {
+fn u12_termination_wakes_up_the_threads_that_wait_for_datagrams() {
     // When the rules change.
     let proxy = Proxy::start(PERMIT_ALL, &["-v", "--enforce"]);
-    let client = Client::of(&proxy);
+    let client = UdpClient::new(&proxy);
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
     // Nothing but the end: no reply crosses the datagrams.
     assert_eq!(read_all(&client.control), b"");
-    ends(&proxy, client.relay);
-    let line = told(&proxy, client);
+    assert_association_ends(&proxy, client.relay);
+    let line = close_and_read_log(&proxy, client);
     assert!(
         line.contains("ending=\"no longer permitted: no rule"),
         "{line}"
@@ -712,8 +717,8 @@ fn u12_who_waits_for_a_datagram_wakes_up() {
     proxy.finish();
     // When the server stops.
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "100ms"]);
-    let client = Client::of(&proxy);
-    client.reaches(&origin(), b"it lives");
+    let client = UdpClient::new(&proxy);
+    client.send_and_receive_at(&origin(), b"it lives");
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.wait().success());
     assert_eq!(read_all(&client.control), b"");
@@ -721,28 +726,28 @@ fn u12_who_waits_for_a_datagram_wakes_up() {
 
 /// Addresses of one link are nothing without the network they belong to.
 #[test]
-fn u02_a_client_may_come_by_an_address_of_its_link() {
+fn u02_a_client_may_connect_from_a_link_local_address() {
     in_own_network(|network| {
         let _neighbour = network.second_host();
         let index = nix::net::if_::if_nametoindex("here").unwrap();
         network.ip("addr add fe80::1/64 dev here nodad");
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::"]);
-        let door = SocketAddrV6::new("fe80::1".parse().unwrap(), proxy.port(), 0, index);
-        let control = dial(door.into());
-        let reply = ask(&control, nowhere());
+        let server_address = SocketAddrV6::new("fe80::1".parse().unwrap(), proxy.port(), 0, index);
+        let control = dial(server_address.into());
+        let reply = request_association(&control, unspecified());
         assert_eq!(reply.outcome, Ok(()));
-        let mut here = control.local_addr().unwrap();
-        here.set_port(0);
-        let socket = UdpSocket::bind(here).unwrap();
-        let mut relay = door;
+        let mut client_address = control.local_addr().unwrap();
+        client_address.set_port(0);
+        let socket = UdpSocket::bind(client_address).unwrap();
+        let mut relay = server_address;
         relay.set_port(reply.bound.port);
         let origin = origin();
-        let datagram = wrapped(&by_address(address_of(&origin)), b"there");
+        let datagram = with_header(&by_address(address_of(&origin)), b"there");
         socket.send_to(&datagram, relay).unwrap();
-        let (data, outer) = receive(&origin);
+        let (data, outer_address) = receive(&origin);
         assert_eq!(data, b"there");
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        origin.send_to(b"back", outer).unwrap();
+        origin.send_to(b"back", outer_address).unwrap();
         assert!(receive(&socket).0.ends_with(b"back"));
         drop(control);
         proxy.finish();
@@ -752,35 +757,35 @@ fn u02_a_client_may_come_by_an_address_of_its_link() {
 /// A place is given back with its socket, also while a name of it hangs on, and by
 /// nobody else.
 #[test]
-fn u11_who_hangs_on_a_name_takes_no_place() {
+fn u11_a_pending_lookup_occupies_no_association_slot() {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
         let names = NameServer::start(|_| DnsAnswer::Silence);
-        let ports = free_ports(1);
+        let port = free_ports(1);
         let mut proxy = Proxy::start(
             PERMIT_ALL,
             &[
                 "--max-sessions",
                 "8",
                 "--bind-ports",
-                &format!("{ports}-{ports}"),
+                &format!("{port}-{port}"),
             ],
         );
         for round in 1..=3 {
             let client = until("the only port", || {
                 let control = dial(proxy.address());
-                let reply = ask(&control, nowhere());
+                let reply = request_association(&control, unspecified());
                 reply.outcome.ok().map(|()| control)
             });
             let socket = socket_on(LOCALHOST);
-            let datagram = wrapped(&by_name(&format!("hangs{round}.test"), 9), b"x");
-            socket.send_to(&datagram, (LOCALHOST, ports)).unwrap();
+            let datagram = with_header(&by_name(&format!("hangs{round}.test"), 9), b"x");
+            socket.send_to(&datagram, (LOCALHOST, port)).unwrap();
             until("the question", || {
                 let asked = names.query_count(&format!("hangs{round}.test"), false);
                 (asked > 0).then_some(())
             });
             drop(client);
-            ends(&proxy, (LOCALHOST, ports).into());
+            assert_association_ends(&proxy, (LOCALHOST, port).into());
         }
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
@@ -789,44 +794,44 @@ fn u11_who_hangs_on_a_name_takes_no_place() {
 
 /// Many associations of one client leave others room to ask for names.
 #[test]
-fn u10_whoever_asks_for_many_names_leaves_others_room() {
+fn u10_lookups_of_one_client_leave_slots_for_others() {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
-        let names = NameServer::start(|asked| match asked.name.as_str() {
+        let names = NameServer::start(|query| match query.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Silence,
         });
         let mut proxy = open();
         let origin = origin();
-        let greedy: Vec<Client> = (0..10).map(|_| Client::of(&proxy)).collect();
-        for (number, client) in greedy.iter().enumerate() {
+        let lookup_clients: Vec<UdpClient> = (0..10).map(|_| UdpClient::new(&proxy)).collect();
+        for (number, client) in lookup_clients.iter().enumerate() {
             for name in 0..4 {
                 client.send(&by_name(&format!("hangs{number}-{name}.test"), 9), b"x");
             }
-            client.reaches(&origin, b"it lives");
+            client.send_and_receive_at(&origin, b"it lives");
         }
-        let is_v4 = |it: &&crate::support::dns_server::DnsQuery| !it.v6;
+        let is_v4 = |query: &&crate::support::dns_server::DnsQuery| !query.v6;
         assert!(names.queries().iter().filter(is_v4).count() <= 8);
         let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-        let second_host = Client::over(second_host);
+        let second_host = UdpClient::over(second_host);
         let port = address_of(&origin).port();
         second_host.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
-        drop((greedy, second_host));
+        drop((lookup_clients, second_host));
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
     });
 }
 
 #[test]
-fn u07_nobody_answers_from_port_zero() {
+fn u07_answers_from_port_zero_are_dropped() {
     in_own_network(|_| {
         let proxy = open();
-        let client = Client::of(&proxy);
+        let client = UdpClient::new(&proxy);
         let origin = origin();
-        let outer = client.reaches(&origin, b"hello");
+        let outer_address = client.send_and_receive_at(&origin, b"hello");
         // UDP: from port 0, to the outer socket, eight bytes and data, no checksum.
-        let to = outer.port().to_be_bytes();
+        let to = outer_address.port().to_be_bytes();
         let datagram = [0, 0, to[0], to[1], 0, 9, 0, 0, b'x'];
         let raw = socket::socket(
             AddressFamily::Inet,
@@ -837,9 +842,9 @@ fn u07_nobody_answers_from_port_zero() {
         let raw = raw.expect("root");
         let to = SockaddrIn::from(SocketAddrV4::new(LOCALHOST, 0));
         socket::sendto(raw.as_raw_fd(), &datagram, &to, MsgFlags::empty()).expect("sent");
-        origin.send_to(b"it lives", outer).unwrap();
+        origin.send_to(b"it lives", outer_address).unwrap();
         assert_eq!(client.receive().1, b"it lives");
-        let line = told(&proxy, client);
+        let line = close_and_read_log(&proxy, client);
         assert!(line.contains("dropped=1 "), "{line}");
         proxy.finish();
     });
@@ -860,7 +865,9 @@ fn s04_little_memory_is_enough_for_all_associations() {
         let origin = origin();
         // Each from an address of its own, until there are as many as may be.
         let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
-        let clients: Vec<Client> = (0..).map_while(|it| Client::granted(from(it))).collect();
+        let clients: Vec<UdpClient> = (0..)
+            .map_while(|number| UdpClient::try_new(from(number)))
+            .collect();
         let mut streams = Vec::new();
         let echo = Origin::echo();
         while let Ok(stream) =
@@ -870,19 +877,19 @@ fn s04_little_memory_is_enough_for_all_associations() {
         }
         for (number, client) in clients.iter().enumerate() {
             for name in 0..4 {
-                let long = "x".repeat(60);
-                let name = format!("{long}.{long}.{long}.{number}-{name}.test");
+                let label = "x".repeat(60);
+                let name = format!("{label}.{label}.{label}.{number}-{name}.test");
                 client.send(&by_name(&name, 9), &[0; 15_000]);
             }
             for host in 0..2000_u16 {
                 let [high, low] = host.to_be_bytes();
                 client.send(&by_address(([127, 9, high, low], 9).into()), b"x");
                 if host % 50 == 0 {
-                    client.reaches(&origin, b"it keeps up");
+                    client.send_and_receive_at(&origin, b"it keeps up");
                 }
             }
-            let outer = client.reaches(&origin, &[7; 60_000]);
-            origin.send_to(&[7; 60_000], outer).unwrap();
+            let outer_address = client.send_and_receive_at(&origin, &[7; 60_000]);
+            origin.send_to(&[7; 60_000], outer_address).unwrap();
             client.receive();
         }
         let bulk = vec![7; 300_000];

@@ -1,6 +1,6 @@
 //! The console under a real Apache, in a real browser.
 //!
-//! Apache compresses pages, as Debian's does unless told otherwise. All shells
+//! Apache compresses pages, as Debian's does unless shown otherwise. All shells
 //! are of the kind that ends altogether when a client leaves without `exit`; at
 //! the end of a test those that were alive still are.
 
@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use crate::support::apache::{APACHE, Apache};
 use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
-use crate::support::demo_shells::Shell;
+use crate::support::demo_shells::DemoShell;
 use crate::support::endpoints;
 use crate::support::proxy::Proxy;
 use crate::support::tools::is_installed;
 use crate::support::wait::{until, until_within};
 
 /// What a visitor sees of the run page at one moment.
-const LOOK: &str = include_str!("inspect_page.js");
+const INSPECT_PAGE: &str = include_str!("inspect_page.js");
 
 /// The file that every shell of the example has.
 const TEST_HTML: &str = "<!test.html>\n<TITLE>Test</TITLE>\n<BODY>This is a <b>test</b> program\n\
@@ -36,7 +36,7 @@ const BANNER: &str = "****************************************\n\
 
 /// Everything is there that a test with a browser needs, or the test is to be
 /// skipped.
-fn all_present() -> bool {
+fn browser_tools_installed() -> bool {
     is_installed(APACHE, "apache2")
         && is_installed("chromedriver", "chromium-driver")
         && is_installed("chromium", "chromium")
@@ -60,43 +60,43 @@ fn query(rows: &[Row<'_>], proxy: &Proxy) -> String {
 }
 
 /// Five rows with five fates, and who stands behind them.
-struct Scene {
+struct Fixture {
     proxy: Proxy,
     apache: Apache,
-    slow: Shell,
-    refused: Shell,
-    split: Shell,
-    normal: Shell,
+    slow: DemoShell,
+    refused: DemoShell,
+    split: DemoShell,
+    normal: DemoShell,
 }
 
 /// Long enough for a browser to be asked in between: two times six lines, each
 /// after a pause.
-const SLOW: &str = "cat test.html\nnoop\ncat test.html\nexit\nls\n";
+const SLOW_BATCH: &str = "cat test.html\nnoop\ncat test.html\nexit\nls\n";
 
 /// Sent with prompts in two pieces.
-const SPLIT: &str = "printenv PATH\ncat test.html | number\nexit\n";
+const SPLIT_PROMPT_BATCH: &str = "printenv PATH\ncat test.html | number\nexit\n";
 
 /// Without `exit`.
-const NORMAL: &str = "ls\ncat test.html\nnonsense\n";
+const BATCH_WITHOUT_EXIT: &str = "ls\ncat test.html\nnonsense\n";
 
-impl Scene {
-    fn set(pause: &str) -> Scene {
-        let refused = Shell::start(&[]);
+impl Fixture {
+    fn start(delay: &str) -> Fixture {
+        let refused = DemoShell::start(&[]);
         let rules = format!(
             "deny c 127.0.0.1 {}\npermit c 127. - 127. -\n",
             refused.port()
         );
-        Scene {
+        Fixture {
             proxy: Proxy::start(&rules, &[]),
             apache: Apache::start(&[
-                ("slow.txt", SLOW),
-                ("split.txt", SPLIT),
-                ("normal.txt", NORMAL),
+                ("slow.txt", SLOW_BATCH),
+                ("split.txt", SPLIT_PROMPT_BATCH),
+                ("normal.txt", BATCH_WITHOUT_EXIT),
             ]),
-            slow: Shell::start(&["--delay", pause]),
+            slow: DemoShell::start(&["--delay", delay]),
             refused,
-            split: Shell::start(&["--split-prompt"]),
-            normal: Shell::start(&[]),
+            split: DemoShell::start(&["--split-prompt"]),
+            normal: DemoShell::start(&[]),
         }
     }
 
@@ -121,35 +121,35 @@ impl Scene {
 }
 
 #[test]
-fn five_shells_live_in_one_page() {
-    if all_present() {
-        five_shells_in(&Browser::open());
+fn five_shells_run_in_one_page() {
+    if browser_tools_installed() {
+        check_five_shells(&Browser::open());
     }
 }
 
 #[test]
-fn five_shells_live_in_one_page_without_javascript() {
-    if all_present() {
-        five_shells_in(&Browser::without_javascript());
+fn five_shells_run_in_one_page_without_javascript() {
+    if browser_tools_installed() {
+        check_five_shells(&Browser::without_javascript());
     }
 }
 
-fn five_shells_in(browser: &Browser) {
-    let scene = Scene::set("400ms");
-    browser.go(&scene.url());
-    one_runs_while_another_is_done(browser);
-    let page = until("the end of the page", || the_end(browser));
-    three_are_done_and_two_refused(&page);
-    commands_are_bold(&page);
-    nothing_has_become_html(&page);
+fn check_five_shells(browser: &Browser) {
+    let fixture = Fixture::start("400ms");
+    browser.navigate(&fixture.url());
+    assert_shells_run_in_parallel(browser);
+    let page = until("the end of the page", || finished_page(browser));
+    assert_results(&page);
+    assert_commands_are_bold(&page);
+    assert_no_foreign_elements(&page);
     assert_eq!(browser.console_errors(), Vec::<String>::new());
-    scene.finish();
+    fixture.finish();
 }
 
 /// The slow shell has begun when the normal one is done, all at one moment.
-fn one_runs_while_another_is_done(browser: &Browser) {
+fn assert_shells_run_in_parallel(browser: &Browser) {
     let page = until("the slow shell's first lines beside a shell done", || {
-        let page = browser.run_script(LOOK);
+        let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];
         let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
         (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
@@ -158,11 +158,11 @@ fn one_runs_while_another_is_done(browser: &Browser) {
     assert_eq!(page["sum"], Value::Null, "{page:#}");
     assert_eq!(slow["status"], json!(["running"]), "{page:#}");
     assert_eq!(slow["saved_as"], Value::Null, "{page:#}");
-    is_in_its_place(slow);
+    assert_layout(slow);
 }
 
-fn three_are_done_and_two_refused(page: &Value) {
-    let numbered = numbered(TEST_HTML);
+fn assert_results(page: &Value) {
+    let numbered = number_lines(TEST_HTML);
     for (number, transcript) in [
         (
             1,
@@ -185,7 +185,7 @@ fn three_are_done_and_two_refused(page: &Value) {
         assert_eq!(text(column), format!("{BANNER}{transcript}"));
         // Nothing is lost on the way to a file.
         assert_eq!(column["saved"], column["text"], "{column:#}");
-        is_in_its_place(column);
+        assert_layout(column);
     }
     for number in [2, 3] {
         let column = &page["columns"][format!("column{number}")];
@@ -198,7 +198,7 @@ fn three_are_done_and_two_refused(page: &Value) {
 }
 
 /// Each of them, right behind its prompt, and nothing else.
-fn commands_are_bold(page: &Value) {
+fn assert_commands_are_bold(page: &Value) {
     for (number, lines) in [
         (1, vec!["cat test.html", "noop", "cat test.html", "exit"]),
         (2, vec![]),
@@ -213,8 +213,8 @@ fn commands_are_bold(page: &Value) {
 }
 
 /// The page as it is, if it has come to its end.
-fn the_end(browser: &Browser) -> Option<Value> {
-    let page = browser.run_script(LOOK);
+fn finished_page(browser: &Browser) -> Option<Value> {
+    let page = browser.run_script(INSPECT_PAGE);
     (!page["sum"].is_null()).then_some(page)
 }
 
@@ -224,27 +224,31 @@ fn text(column: &Value) -> &str {
 
 /// The newest of a column is to be seen inside its frame, and of all it has said
 /// about itself only the last.
-fn is_in_its_place(column: &Value) {
-    assert_eq!(column["newest_is_seen"], true, "{column:#}");
-    assert_eq!(column["nothing_sticks_out"], true, "{column:#}");
-    for one in ["status", "clock"] {
-        assert_eq!(column[one].as_array().map(Vec::len), Some(1), "{column:#}");
+fn assert_layout(column: &Value) {
+    assert_eq!(column["end_is_visible"], true, "{column:#}");
+    assert_eq!(column["text_is_inside"], true, "{column:#}");
+    for field in ["status", "clock"] {
+        assert_eq!(
+            column[field].as_array().map(Vec::len),
+            Some(1),
+            "{column:#}"
+        );
     }
 }
 
 /// The output has tags that would make elements, a title, a script's end.
-fn nothing_has_become_html(page: &Value) {
-    let ours = ["a", "b", "i", "span", "template"];
+fn assert_no_foreign_elements(page: &Value) {
+    let allowed = ["a", "b", "i", "span", "template"];
     let found = page["elements"].as_array().expect("a list");
     for element in found {
-        assert!(ours.iter().any(|it| element == it), "{found:#?}");
+        assert!(allowed.iter().any(|it| element == it), "{found:#?}");
     }
     assert_eq!(page["scripts"], 0);
     assert_eq!(page["title"], "Remote batch console");
 }
 
 /// As the shells' command `number` does it.
-fn numbered(text: &str) -> String {
+fn number_lines(text: &str) -> String {
     let lines = text.lines().zip(1..);
     lines
         .map(|(line, number)| format!("{number:>4} {line}\n"))
@@ -252,21 +256,21 @@ fn numbered(text: &str) -> String {
 }
 
 #[test]
-fn the_panel_submits_by_keyboard_alone() {
-    if !all_present() {
+fn the_panel_can_be_submitted_by_keyboard_alone() {
+    if !browser_tools_installed() {
         return;
     }
-    let (proxy, shell) = (Proxy::open(), Shell::start(&[]));
-    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let (proxy, shell) = (Proxy::open(), DemoShell::start(&[]));
+    let apache = Apache::start(&[("normal.txt", BATCH_WITHOUT_EXIT)]);
     let browser = Browser::open();
-    browser.go(&apache.console(""));
+    browser.navigate(&apache.console(""));
     until("the whole panel", || {
         let state = "return document.querySelector('form button') && document.readyState";
         (browser.run_script(state) == "complete").then_some(())
     });
     let focus = || browser.run_script("return document.activeElement.id");
     until("the first field", || {
-        browser.press(TAB);
+        browser.press_keys(TAB);
         (focus() == "h1").then_some(())
     });
     for (field, value) in [
@@ -277,25 +281,25 @@ fn the_panel_submits_by_keyboard_alone() {
         ("sp1", &proxy.port().to_string()),
     ] {
         assert_eq!(focus(), field, "the order of the fields");
-        browser.press(value);
+        browser.press_keys(value);
         if field != "sp1" {
-            browser.press(TAB);
+            browser.press_keys(TAB);
         }
     }
-    browser.press(ENTER);
-    let page = until("the end of the run page", || the_end(&browser));
+    browser.press_keys(ENTER);
+    let page = until("the end of the run page", || finished_page(&browser));
     let columns = &page["columns"];
     assert_eq!(columns.as_object().map(|it| it.len()), Some(1), "{page:#}");
     assert_eq!(columns["column1"]["status"], json!(["done"]), "{page:#}");
-    let told = text(&columns["column1"]);
-    assert!(told.contains("% nonsense\nUnknown command"), "{told}");
+    let shown = text(&columns["column1"]);
+    assert!(shown.contains("% nonsense\nUnknown command"), "{shown}");
     shell.assert_alive();
     proxy.finish();
 }
 
 /// Of each field of the panel its value, and the error beside it if that is to
 /// be seen. Beside: under the field, nearer than the next one.
-const FIELDS: &str = r#"
+const INSPECT_FIELDS: &str = r#"
 const fields = [...document.querySelectorAll('form input[id]')];
 const beside = (field) => {
   const error = document.getElementById(field.id + '-error');
@@ -304,7 +308,7 @@ const beside = (field) => {
   const near = there.top >= here.top && there.top - here.bottom < 20
     && there.left >= here.left - 1 && there.left < here.right;
   const described = field.getAttribute('aria-describedby') === error.id;
-  return near && described ? error.textContent : 'far away: ' + error.textContent;
+  return near && described ? error.textContent : 'not beside the field: ' + error.textContent;
 };
 return document.readyState !== 'complete' ? null : {
   status: performance.getEntriesByType('navigation')[0].responseStatus,
@@ -313,17 +317,17 @@ return document.readyState !== 'complete' ? null : {
 };"#;
 
 #[test]
-fn what_was_typed_is_kept_beside_what_is_wrong_with_it() {
-    if !all_present() {
+fn the_browser_shows_errors_beside_their_fields_and_keeps_the_values() {
+    if !browser_tools_installed() {
         return;
     }
     let apache = Apache::start(&[]);
     let browser = Browser::open();
     let query = "h1=shell.test&p1=99999&f1=t1.txt&sh1=127.0.0.1&sp1=1080\
                  &h2=%22%3E%3Ci%3E+x&p2=70&f2=..%2Fsecret&sh2=127.0.0.1&sp2=1080";
-    browser.go(&apache.console(query));
+    browser.navigate(&apache.console(query));
     let panel = until("the panel", || {
-        let panel = browser.run_script(FIELDS);
+        let panel = browser.run_script(INSPECT_FIELDS);
         panel.get("values")?.get("h1")?;
         Some(panel)
     });
@@ -342,15 +346,18 @@ fn what_was_typed_is_kept_beside_what_is_wrong_with_it() {
         "{errors:#?}"
     );
     for field in ["p1", "f2"] {
-        let told = errors[field].as_str().expect(field);
-        assert!(!told.starts_with("far away"), "{field}: {told}");
+        let shown = errors[field].as_str().expect(field);
+        assert!(
+            !shown.starts_with("not beside the field"),
+            "{field}: {shown}"
+        );
     }
     assert_eq!(browser.console_errors(), Vec::<String>::new());
 }
 
 /// Nothing is wider than the screen, and no value wider than its field: what is
 /// too wide otherwise.
-const TOO_WIDE: &str = r#"
+const FIND_TOO_WIDE: &str = r#"
 const all = [document.documentElement, ...document.querySelectorAll('section, input[id]')];
 const root = document.querySelector('#board')?.shadowRoot;
 const columns = [...(root?.querySelectorAll('section, pre') ?? [])];
@@ -359,22 +366,22 @@ const found = [...all, ...columns].filter(is_too_wide);
 return found.map((it) => it.localName + it.id);"#;
 
 #[test]
-fn everything_fits_on_a_phone() {
-    if !all_present() {
+fn the_pages_fit_on_a_phone_screen() {
+    if !browser_tools_installed() {
         return;
     }
-    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let apache = Apache::start(&[("normal.txt", BATCH_WITHOUT_EXIT)]);
     let browser = Browser::open();
     browser.set_screen(PHONE);
     let row = "h1=192.168.100.1&p1=65535&f1=normal.txt&sh1=127.0.0.1&sp1=1&sh=127.0.0.1&sp=65535";
-    browser.go(&apache.console(&format!("{row}&edit=1")));
+    browser.navigate(&apache.console(&format!("{row}&edit=1")));
     until("the panel", || {
-        browser.run_script(FIELDS).get("values").cloned()
+        browser.run_script(INSPECT_FIELDS).get("values").cloned()
     });
-    assert_eq!(browser.run_script(TOO_WIDE), json!([]));
-    browser.go(&apache.console(row));
-    until("the end of the run page", || the_end(&browser));
-    assert_eq!(browser.run_script(TOO_WIDE), json!([]));
+    assert_eq!(browser.run_script(FIND_TOO_WIDE), json!([]));
+    browser.navigate(&apache.console(row));
+    until("the end of the run page", || finished_page(&browser));
+    assert_eq!(browser.run_script(FIND_TOO_WIDE), json!([]));
 }
 
 /// What stands before the sum at the end of a page.
@@ -384,12 +391,12 @@ const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
 const TEXT_SUM: &str = "\n# ";
 
 #[test]
-fn w18_curl_receives_chunks_as_they_come() {
+fn w18_curl_receives_output_before_the_page_ends() {
     if !is_installed(APACHE, "apache2") || !is_installed("curl", "curl") {
         return;
     }
-    let (proxy, shell) = (Proxy::open(), Shell::start(&["--delay", "400ms"]));
-    let apache = Apache::start(&[("slow.txt", SLOW)]);
+    let (proxy, shell) = (Proxy::open(), DemoShell::start(&["--delay", "400ms"]));
+    let apache = Apache::start(&[("slow.txt", SLOW_BATCH)]);
     // This Apache does compress what it may.
     let control = curl(&apache.url("control.html")).wait_for_exit(LONG_TIMEOUT);
     assert!(
@@ -405,21 +412,21 @@ fn w18_curl_receives_chunks_as_they_come() {
     );
     let mut as_html = curl(&apache.console(&query));
     let mut as_text = curl(&apache.console(&format!("{query}&format=text")));
-    let is_there = |curl: &mut RunningChild, line: &str| {
+    let contains = |curl: &mut RunningChild, line: &str| {
         curl.assert_running();
         curl.stdout_so_far().contains(line)
     };
     until("the first lines, and neither page at its end", || {
-        let html = is_there(&mut as_html, "&lt;TITLE&gt;");
-        let text = is_there(&mut as_text, "| <TITLE>");
+        let html = contains(&mut as_html, "&lt;TITLE&gt;");
+        let text = contains(&mut as_text, "| <TITLE>");
         (html && text).then_some(())
     });
-    assert!(!is_there(&mut as_html, HTML_SUM), "all at once");
-    assert!(!is_there(&mut as_text, TEXT_SUM), "all at once");
+    assert!(!contains(&mut as_html, HTML_SUM), "all at once");
+    assert!(!contains(&mut as_text, TEXT_SUM), "all at once");
     for (curl, sum) in [(as_html, HTML_SUM), (as_text, TEXT_SUM)] {
-        let got = curl.wait_for_exit(LONG_TIMEOUT);
-        assert!(got.status.success(), "{got:#?}");
-        let page = got.text();
+        let output = curl.wait_for_exit(LONG_TIMEOUT);
+        assert!(output.status.success(), "{output:#?}");
+        let page = output.text();
         let head = head(&page);
         assert!(head.starts_with("http/1.1 200 ok"), "{head}");
         assert!(!head.contains("gzip"), "{head}");
@@ -430,23 +437,23 @@ fn w18_curl_receives_chunks_as_they_come() {
 }
 
 #[test]
-fn w14_a_reader_who_leaves_ends_the_program() {
-    ends_the_program(|curl, _| drop(curl));
+fn w14_closing_the_connection_ends_the_console() {
+    assert_console_ends_after(|curl, _| drop(curl));
 }
 
 #[test]
-fn w16_a_killed_web_server_ends_the_program() {
-    ends_the_program(|_curl, apache| apache.is_killed());
+fn w16_killing_the_web_server_ends_the_console() {
+    assert_console_ends_after(|_curl, apache| apache.kill());
 }
 
 /// Begins a page on which nothing moves but the clock, and waits for its end
 /// once this has happened.
-fn ends_the_program(why: impl FnOnce(RunningChild, &Apache)) {
+fn assert_console_ends_after(event: impl FnOnce(RunningChild, &Apache)) {
     if !is_installed(APACHE, "apache2") || !is_installed("curl", "curl") {
         return;
     }
-    let (proxy, shell) = (Proxy::open(), Shell::start(&["--hang"]));
-    let apache = Apache::start(&[("normal.txt", NORMAL)]);
+    let (proxy, shell) = (Proxy::open(), DemoShell::start(&["--hang"]));
+    let apache = Apache::start(&[("normal.txt", BATCH_WITHOUT_EXIT)]);
     let row = Row {
         host: "127.0.0.1",
         port: shell.port(),
@@ -456,10 +463,10 @@ fn ends_the_program(why: impl FnOnce(RunningChild, &Apache)) {
     until("the shell's column", || {
         curl.stdout_so_far().contains(">granted").then_some(())
     });
-    assert!(apache.runs_a_console());
-    why(curl, &apache);
+    assert!(apache.has_console());
+    event(curl, &apache);
     until("the end of the program", || {
-        (!apache.runs_a_console()).then_some(())
+        (!apache.has_console()).then_some(())
     });
     shell.assert_alive();
     proxy.finish();
@@ -482,32 +489,32 @@ fn head(answer: &str) -> String {
 }
 
 /// More memory than this, in kB, no page may cost, whatever is on it.
-const ENOUGH: u64 = 20 * 1024;
+const MAX_MEMORY_KB: u64 = 20 * 1024;
 
 #[test]
-fn five_times_6_000_lines_within_five_seconds() {
-    if all_present() {
+fn five_shells_with_6_000_lines_each_finish_within_five_seconds() {
+    if browser_tools_installed() {
         // Three attempts, since others use this machine as well.
-        let quick = (0..3).any(|_| five_times(&[10, 10, 10]) < 5.0);
+        let quick = (0..3).any(|_| print_in_five_shells(&[10, 10, 10]) < 5.0);
         assert!(quick, "never within five seconds");
     }
 }
 
 #[test]
-fn five_times_30_000_lines() {
-    if all_present() {
-        five_times(&[10, 10, 10, 5]);
+fn five_shells_with_30_000_lines_each_are_shown() {
+    if browser_tools_installed() {
+        print_in_five_shells(&[10, 10, 10, 5]);
     }
 }
 
 /// Five shells print the file so many times; the seconds until the page is
 /// complete in the browser.
-fn five_times(factors: &[usize]) -> f64 {
+fn print_in_five_shells(factors: &[usize]) -> f64 {
     let copies = factors.iter().product::<usize>();
     let lines = copies * TEST_HTML.lines().count();
     let proxy = Proxy::open();
-    let shells: Vec<Shell> = (0..5).map(|_| Shell::start(&[])).collect();
-    let apache = Apache::start(&[("long.txt", &batch_of(factors))]);
+    let shells: Vec<DemoShell> = (0..5).map(|_| DemoShell::start(&[])).collect();
+    let apache = Apache::start(&[("long.txt", &multiplying_batch(factors))]);
     let rows = shells.iter().map(|shell| Row {
         host: "127.0.0.1",
         port: shell.port(),
@@ -516,15 +523,15 @@ fn five_times(factors: &[usize]) -> f64 {
     let url = apache.console(&query(&rows.collect::<Vec<_>>(), &proxy));
     let browser = Browser::open();
 
-    let began = Instant::now();
-    let (sum, seconds, most) = thread::scope(|scope| {
+    let start = Instant::now();
+    let (sum, seconds, peak) = thread::scope(|scope| {
         let memory = scope.spawn(|| apache.peak_memory_of_next_console());
-        browser.go(&url);
+        browser.navigate(&url);
         let sum = until_within(LONG_TIMEOUT, "a complete page", || {
             let sum = browser.run_script("return document.querySelector('#sum')?.textContent");
             sum.as_str().map(str::to_owned)
         });
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = start.elapsed().as_secs_f64();
         (
             sum,
             seconds,
@@ -534,15 +541,15 @@ fn five_times(factors: &[usize]) -> f64 {
     // Past the capture: a number to look at.
     let _ = writeln!(
         std::io::stderr(),
-        "five times {lines} lines: {seconds:.2} s, {most} kB"
+        "five times {lines} lines: {seconds:.2} s, {peak} kB"
     );
     assert!(sum.starts_with("5 of 5 finished"), "{sum}");
-    assert!(most < ENOUGH, "{most} kB");
-    let page = browser.run_script(LOOK);
+    assert!(peak < MAX_MEMORY_KB, "{peak} kB");
+    let page = browser.run_script(INSPECT_PAGE);
     for number in 1..=5 {
         let column = &page["columns"][format!("column{number}")];
         assert_eq!(text(column).matches(TEST_HTML).count(), copies);
-        for fact in ["newest_is_seen", "nothing_sticks_out"] {
+        for fact in ["end_is_visible", "text_is_inside"] {
             assert_eq!(column[fact], true, "{fact} in column {number}");
         }
     }
@@ -556,7 +563,7 @@ fn five_times(factors: &[usize]) -> f64 {
 /// A batch file that prints the example's file as many times as the product of
 /// these, at once. What several lines send to the same later line is put
 /// together there.
-fn batch_of(factors: &[usize]) -> String {
+fn multiplying_batch(factors: &[usize]) -> String {
     let mut name = "test.html";
     let mut batch = String::new();
     for factor in factors {
@@ -573,39 +580,39 @@ fn batch_of(factors: &[usize]) -> String {
 #[test]
 #[ignore = "writes into docs/pictures"]
 fn pictures() {
-    if !all_present() {
+    if !browser_tools_installed() {
         return;
     }
     // Slow enough for all pictures to be taken while it runs.
-    let scene = Scene::set("1s");
+    let fixture = Fixture::start("1s");
     let browser = Browser::open();
-    browser.go(&scene.apache.console(&format!(
+    browser.navigate(&fixture.apache.console(&format!(
         "{}&edit=1",
-        scene.url().split_once('?').map_or("", |(_, query)| query)
+        fixture.url().split_once('?').map_or("", |(_, query)| query)
     )));
     until("the panel", || {
         (browser.run_script("return document.querySelector('form button') !== null") == true)
             .then_some(())
     });
-    three_pictures(&browser, "panel");
-    browser.go(&scene.url());
+    save_pictures(&browser, "panel");
+    browser.navigate(&fixture.url());
     until("a lively page", || {
-        let page = browser.run_script(LOOK);
+        let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];
-        let is_lively = text(&columns["column1"]).contains("</BODY>")
+        let is_running = text(&columns["column1"]).contains("</BODY>")
             && columns["column4"]["status"] == json!(["done"])
             && columns["column5"]["status"] == json!(["done"]);
-        is_lively.then_some(())
+        is_running.then_some(())
     });
-    three_pictures(&browser, "run");
-    let page = browser.run_script(LOOK);
+    save_pictures(&browser, "run");
+    let page = browser.run_script(INSPECT_PAGE);
     assert_eq!(page["sum"], Value::Null, "still lively: {page:#}");
-    until("the end of the page", || the_end(&browser));
-    scene.finish();
+    until("the end of the page", || finished_page(&browser));
+    fixture.finish();
 }
 
 /// In light and dark, and on a phone.
-fn three_pictures(browser: &Browser, name: &str) {
+fn save_pictures(browser: &Browser, name: &str) {
     for (kind, screen, scheme) in [
         ("light", DESKTOP, "light"),
         ("dark", DESKTOP, "dark"),

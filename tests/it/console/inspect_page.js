@@ -1,13 +1,13 @@
 // What somebody sees who looks at the run page now, as one fact.
 const root = document.querySelector('#board')?.shadowRoot;
-const above = (node) => node.assignedSlot ?? node.parentElement ?? node.getRootNode().host;
+const parent_box = (node) => node.assignedSlot ?? node.parentElement ?? node.getRootNode().host;
 
 // The part of a text that no box around it cuts off, if there is one.
-const visible = (text) => {
+const visible_part = (text) => {
   const range = document.createRange();
   range.selectNodeContents(text);
   let { left, right, top, bottom } = range.getBoundingClientRect();
-  for (let box = above(text); box; box = above(box)) {
+  for (let box = parent_box(text); box; box = parent_box(box)) {
     const { overflowX, overflowY } = getComputedStyle(box);
     if (overflowX === 'visible' && overflowY === 'visible') continue;
     const clip = box.getBoundingClientRect();
@@ -20,10 +20,10 @@ const visible = (text) => {
 // All texts below a node as they are shown: where a slot is, what is in it.
 const texts = (node) => {
   if (node.nodeType === Node.TEXT_NODE) return node.data.trim() ? [node] : [];
-  const given = node.localName === 'slot' ? node.assignedNodes() : [];
-  return [...(given.length ? given : node.childNodes)].flatMap(texts);
+  const assigned = node.localName === 'slot' ? node.assignedNodes() : [];
+  return [...(assigned.length ? assigned : node.childNodes)].flatMap(texts);
 };
-const seen = (node) => (node ? texts(node).filter(visible).map((it) => it.data.trim()) : []);
+const visible_texts = (node) => (node ? texts(node).filter(visible_part).map((it) => it.data.trim()) : []);
 
 // What a column says, piece by piece, and its commands with the text before them.
 const transcript = (slot) => {
@@ -43,16 +43,16 @@ const transcript = (slot) => {
 };
 
 // Is this part of the page inside that one?
-const is_in = (outer, inner) => inner.left >= outer.left && inner.right <= outer.right
+const is_inside = (outer, inner) => inner.left >= outer.left && inner.right <= outer.right
   && inner.top >= outer.top && inner.bottom <= outer.bottom;
 
 // Is the very end of a text painted inside this box, with nothing in front of it?
-const ends_in = (box, text) => {
+const end_is_painted = (box, text) => {
   const range = document.createRange();
   range.selectNodeContents(text);
   const line = [...range.getClientRects()].at(-1);
   const [x, y] = [(line.left + line.right) / 2, (line.top + line.bottom) / 2];
-  return is_in(box, line) && text.parentElement.contains(document.elementFromPoint(x, y));
+  return is_inside(box, line) && text.parentElement.contains(document.elementFromPoint(x, y));
 };
 
 const column = (section) => {
@@ -63,10 +63,10 @@ const column = (section) => {
   const href = link?.href ?? '';
   return {
     ...transcript(slot),
-    newest_is_seen: pieces.length > 0 && ends_in(box, pieces.at(-1)),
-    nothing_sticks_out: pieces.map(visible).every((it) => !it || is_in(box, it)),
-    status: seen(section.querySelector('[role=status]')),
-    clock: seen(section.querySelector('.clock')),
+    end_is_visible: pieces.length > 0 && end_is_painted(box, pieces.at(-1)),
+    text_is_inside: pieces.map(visible_part).every((it) => !it || is_inside(box, it)),
+    status: visible_texts(section.querySelector('[role=status]')),
+    clock: visible_texts(section.querySelector('.clock')),
     saved: decodeURIComponent(href.slice(href.indexOf(',') + 1)),
     saved_as: link?.download ?? null,
   };

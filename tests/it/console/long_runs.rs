@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::child::{LONG_TIMEOUT, RunningChild, peak_memory};
-use crate::support::console_cgi::{Console, assert_success, column_text, query_row, wait_for_page};
+use crate::support::console_cgi::{Console, assert_success, column_text, query_row, wait_for_text};
 use crate::support::endpoints::{Origin, read_all, read_exactly, write};
 use crate::support::proxy::Proxy;
-use crate::support::scripted_shell::Shell;
+use crate::support::scripted_shell::ScriptedShell;
 use crate::support::tools::is_installed;
 use crate::support::wait::TIMEOUT;
 use crate::support::wait::until;
 
 /// The limit is half a minute, so this takes as long.
 #[test]
-fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
+fn w10_a_silent_socks_server_times_out_after_30_seconds() {
     let silent = Origin::start(|stream| {
         stream.set_read_timeout(Some(LONG_TIMEOUT)).unwrap();
         drop(read_all(&stream));
     });
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let query = query_row(
         1,
         "127.0.0.1:7000".parse().unwrap(),
@@ -39,8 +39,8 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
     // The other one is done long before.
-    wait_for_page(&mut page, &format!("{} # done", shell.address()));
-    beats(
+    wait_for_text(&mut page, &format!("{} # done", shell.address()));
+    wait_for_heartbeat(
         &mut page,
         "127.0.0.1:7000 # connecting to the SOCKS server, ",
     );
@@ -54,7 +54,7 @@ fn w10_a_silent_socks_server_costs_half_a_minute_and_no_more() {
 }
 
 /// Waits for a sign of life between the beginning of a silence and its end.
-fn beats(page: &mut RunningChild, status: &str) {
+fn wait_for_heartbeat(page: &mut RunningChild, status: &str) {
     until("a heartbeat", || {
         page.assert_running();
         let so_far = page.stdout_so_far();
@@ -66,68 +66,70 @@ fn beats(page: &mut RunningChild, status: &str) {
 }
 
 /// More than this, in kB, no page may cost.
-const ENOUGH_MEMORY: u64 = 20_000;
+const MAX_MEMORY_KB: u64 = 20_000;
 
-fn takes_little_memory(console: &Child) {
+fn assert_memory_is_bounded(console: &Child) {
     let process = format!("/proc/{}", console.id());
     let kilobytes = peak_memory(Path::new(&process)).expect("it runs");
-    assert!(kilobytes < ENOUGH_MEMORY, "{kilobytes} kB");
+    assert!(kilobytes < MAX_MEMORY_KB, "{kilobytes} kB");
 }
 
 #[test]
-fn w11_w14_endless_output_takes_no_memory_and_ends_with_its_reader() {
+fn w11_w14_endless_output_uses_bounded_memory_and_ends_when_the_pipe_closes() {
     // Colours make the most of each byte.
     for text in ["<and on, and on>\n", "\u{1b}[1mx\u{1b}[mx"] {
-        endless_output_of(text);
+        check_endless_output(text);
     }
 }
 
-fn endless_output_of(text: &'static str) {
+fn check_endless_output(text: &'static str) {
     let proxy = Proxy::open();
-    let (tell, left) = channel();
+    let (sender, closed) = channel();
     let endless = Origin::start(move |mut stream| {
         write(&stream, b"% ");
         read_exactly(&stream, 2);
         let text = text.repeat(1000);
         while stream.write_all(text.as_bytes()).is_ok() {}
-        tell.send(()).unwrap();
+        sender.send(()).unwrap();
     });
     let rows =
         (1..=5).map(|number| query_row(number, endless.address(), "t1.txt", proxy.address()));
     let mut console = Console::new(&[("t1.txt", "a\n")]);
-    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
+    let (mut child, mut pipe) = spawn_piped(&mut console, &rows.collect::<String>());
     let mut buffer = vec![0; 1 << 20];
     for _ in 0..100 {
         pipe.read_exact(&mut buffer).unwrap();
     }
-    takes_little_memory(&child);
+    assert_memory_is_bounded(&child);
     drop(pipe);
-    assert_ends(&mut child);
+    assert_succeeds(&mut child);
     for _ in 0..5 {
-        left.recv_timeout(TIMEOUT).expect("the shell sees the end");
+        closed
+            .recv_timeout(TIMEOUT)
+            .expect("the shell sees the end");
     }
     proxy.finish();
 }
 
 #[test]
-fn w11_batch_files_of_empty_lines_take_no_memory() {
+fn w11_batch_files_of_empty_lines_use_bounded_memory() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| session.write("% "));
+    let shell = ScriptedShell::start(|session| session.write("% "));
     let rows = (1..=5).map(|number| query_row(number, shell.address(), "t1.txt", proxy.address()));
     let mut console = Console::new(&[("t1.txt", &"\n".repeat(1 << 20))]);
-    let (mut child, mut pipe) = piped(&mut console, &rows.collect::<String>());
+    let (mut child, mut pipe) = spawn_piped(&mut console, &rows.collect::<String>());
     let mut head = [0; 1000];
     pipe.read_exact(&mut head).unwrap();
-    takes_little_memory(&child);
+    assert_memory_is_bounded(&child);
     drop(pipe);
-    assert_ends(&mut child);
+    assert_succeeds(&mut child);
     proxy.finish();
 }
 
 #[test]
-fn w16_a_signal_ends_it_with_its_sessions() {
+fn w16_sigterm_ends_the_console_and_its_sessions() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write("% ");
         session.read_line();
         session.read_line();
@@ -135,45 +137,45 @@ fn w16_a_signal_ends_it_with_its_sessions() {
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let mut page = console.start(&query);
-    wait_for_page(&mut page, "granted");
+    wait_for_text(&mut page, "granted");
     page.terminate();
-    let ended = page.wait_for_exit(TIMEOUT);
-    assert_eq!(ended.status.signal(), Some(Signal::SIGTERM as i32));
+    let output = page.wait_for_exit(TIMEOUT);
+    assert_eq!(output.status.signal(), Some(Signal::SIGTERM as i32));
     proxy.finish();
 }
 
 /// The console, with a pipe from it that the test reads as it likes.
-fn piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
+fn spawn_piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
     let command = console.command.env("QUERY_STRING", query);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let pipe = child.stdout.take().unwrap();
     (child, pipe)
 }
 
-fn assert_ends(child: &mut Child) -> ExitStatus {
+fn assert_succeeds(child: &mut Child) -> ExitStatus {
     let status = until("its end", || child.try_wait().unwrap());
     assert!(status.success(), "{status:?}");
     status
 }
 
 #[test]
-fn w14_a_reader_who_leaves_a_silent_page_ends_it_by_the_heartbeat() {
+fn w14_the_heartbeat_detects_a_closed_pipe_on_a_silent_page() {
     let proxy = Proxy::open();
     let silent = Origin::start(|stream| drop(read_all(&stream)));
     let query = query_row(1, silent.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]);
-    let (mut child, mut pipe) = piped(&mut console, &query);
+    let (mut child, mut pipe) = spawn_piped(&mut console, &query);
     // W18: the head comes at once, while the shell says nothing.
     let mut head = vec![0; 1000];
     pipe.read_exact(&mut head).unwrap();
     assert!(head.starts_with(b"Content-Type: text/html"));
     drop(pipe);
-    assert_ends(&mut child);
+    assert_succeeds(&mut child);
     proxy.finish();
 }
 
 #[test]
-fn w22_a_page_that_cannot_be_written_at_all_is_a_failure() {
+fn w22_a_page_that_cannot_be_written_exits_with_status_1() {
     let mut console = Console::new(&[]);
     let mut child = console
         .command
@@ -191,12 +193,12 @@ fn w22_a_page_that_cannot_be_written_at_all_is_a_failure() {
 }
 
 #[test]
-fn w13_no_program_is_ever_started() {
+fn w13_the_console_starts_no_program() {
     if !is_installed("strace", "strace") {
         return;
     }
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let console = Console::new(&[("t1.txt", "a\n")]);
     let trace = console.folder.path().join("trace");
     let mut command = Command::new("strace");
@@ -219,16 +221,16 @@ fn w13_no_program_is_ever_started() {
 }
 
 #[test]
-fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
+fn w15_a_shell_without_prompts_times_out_and_the_others_finish() {
     let proxy = Proxy::open();
-    let stuck = Shell::start(|session| {
+    let stuck = ScriptedShell::start(|session| {
         session.write("thinking");
         let _ = session.lines.fill_buf();
     });
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let query = query_row(1, stuck.address(), "t1.txt", proxy.address())
         + &query_row(4, shell.address(), "t1.txt", proxy.address());
-    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "3s");
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_LIMIT", "3s");
     let page = console.page(&query);
     for shown in [
         "<span slot=\"ended1\" class=\"bad\">timed out</span>",
@@ -243,9 +245,9 @@ fn w15_a_shell_that_never_prompts_meets_the_limit_and_the_others_do_not() {
 }
 
 #[test]
-fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
+fn w17_twenty_concurrent_pages_are_independent() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write("% ");
         let line = session.read_line();
         session.write(&format!("{line}% "));
@@ -258,8 +260,7 @@ fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
         })
         .collect();
     for (_, console, page) in &mut pages {
-        let rows =
-            (1..=5).map(|row| self::query_row(row, shell.address(), "t1.txt", proxy.address()));
+        let rows = (1..=5).map(|row| query_row(row, shell.address(), "t1.txt", proxy.address()));
         *page = Some(console.start(&(rows.collect::<String>() + "format=text")));
     }
     for (number, _, page) in pages {
@@ -267,8 +268,8 @@ fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
         assert!(page.contains("# 5 of 5 finished; 5 commands in"), "{page}");
         for row in 1..=5 {
             let title = format!("{} ({row})", shell.address());
-            let (said, _) = column_text(&page, &title);
-            assert_eq!(said, format!("% page {number}\npage {number}\n% exit\n"));
+            let (output, _) = column_text(&page, &title);
+            assert_eq!(output, format!("% page {number}\npage {number}\n% exit\n"));
         }
     }
     proxy.finish();
@@ -276,7 +277,7 @@ fn w17_many_pages_at_a_time_do_not_disturb_each_other() {
 
 /// Progress dots are no lines; the page must say something all the same.
 #[test]
-fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
+fn w14_an_unfinished_line_does_not_stop_the_heartbeat() {
     let proxy = Proxy::open();
     let dots = Origin::start(|mut stream| {
         while stream.write_all(b".").is_ok() {
@@ -286,13 +287,13 @@ fn w14_a_shell_that_never_ends_its_line_stops_no_heartbeat() {
     let query = query_row(1, dots.address(), "t1.txt", proxy.address()) + "format=text";
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
-    beats(&mut page, "# running, 0 of 1 command, ");
+    wait_for_heartbeat(&mut page, "# running, 0 of 1 command, ");
     drop(page);
     proxy.finish();
 }
 
 /// A shell that never stops talking.
-fn flood() -> Origin {
+fn endless_server() -> Origin {
     Origin::start(|mut stream| {
         write(&stream, b"% ");
         while stream.write_all(&[b'x'; 1000]).is_ok() {}
@@ -300,34 +301,34 @@ fn flood() -> Origin {
 }
 
 #[test]
-fn w11_w14_a_reader_who_reads_nothing_cannot_keep_the_program() {
+fn w11_w14_a_full_pipe_does_not_keep_the_console_running() {
     let proxy = Proxy::open();
-    let endless = flood();
+    let endless = endless_server();
     let query = query_row(1, endless.address(), "t1.txt", proxy.address());
-    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "1s");
-    let (mut child, _pipe) = piped(&mut console, &query);
-    assert_ends(&mut child);
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_LIMIT", "1s");
+    let (mut child, _pipe) = spawn_piped(&mut console, &query);
+    assert_succeeds(&mut child);
     proxy.finish();
 }
 
 /// What was told before the limit is no victim of it.
 #[test]
-fn a_visit_that_ended_while_nobody_read_is_not_called_timed_out() {
+fn a_session_that_ended_while_the_pipe_was_full_is_shown_as_done() {
     let proxy = Proxy::open();
-    let endless = flood();
-    let shell = Shell::with_prompts_only();
+    let endless = endless_server();
+    let shell = ScriptedShell::with_prompts_only();
     let query = query_row(1, shell.address(), "t1.txt", proxy.address())
         + &query_row(2, endless.address(), "t1.txt", proxy.address());
-    let (began, limit) = (Instant::now(), Duration::from_secs(2));
-    let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_LIMIT", "2s");
-    let (mut child, mut pipe) = piped(&mut console, &query);
+    let (start, limit) = (Instant::now(), Duration::from_secs(2));
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_LIMIT", "2s");
+    let (mut child, mut pipe) = spawn_piped(&mut console, &query);
     assert_eq!(shell.received(), "a\nexit\n");
     // The pipe is full long before the limit is over.
     proxy.screen_messages(2);
-    until("the limit", || (began.elapsed() > 2 * limit).then_some(()));
+    until("the limit", || (start.elapsed() > 2 * limit).then_some(()));
     let mut page = Vec::new();
     pipe.read_to_end(&mut page).unwrap();
-    assert_ends(&mut child);
+    assert_succeeds(&mut child);
     let page = String::from_utf8_lossy(&page).into_owned();
     assert!(page.contains("<span slot=\"ended1\" class=\"good\">done</span>"));
     assert!(page.contains("<span slot=\"ended2\" class=\"bad\">timed out</span>"));

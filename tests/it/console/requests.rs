@@ -12,10 +12,10 @@ use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::console_cgi::{Console, assert_success, column_text, query_row, split_headers};
 use crate::support::endpoints;
 use crate::support::proxy::Proxy;
-use crate::support::scripted_shell::Shell;
+use crate::support::scripted_shell::ScriptedShell;
 
 #[test]
-fn w01_arguments_are_never_read() {
+fn w01_command_line_arguments_are_ignored() {
     for argument in [&b"-h"[..], b"--version", b"\xff", b"a=b"] {
         let mut console = Console::new(&[]);
         console.command.arg(std::ffi::OsStr::from_bytes(argument));
@@ -28,7 +28,7 @@ fn w01_arguments_are_never_read() {
 fn w02_every_query_gets_a_page() {
     let mut console = Console::new(&[("t1.txt", "ls\n")]);
     console.command.env_remove("QUERY_STRING");
-    let without =
+    let without_query =
         assert_success(&RunningChild::start(&mut console.command, b"").wait_for_exit(LONG_TIMEOUT));
     let long = format!("h1={}", "a&=%".repeat(25_000));
     for query in [
@@ -46,41 +46,44 @@ fn w02_every_query_gets_a_page() {
             "{page}"
         );
     }
-    let nonsense = std::ffi::OsStr::from_bytes(b"h1=\xff\xfe&p1=\xff");
-    let got = assert_success(
-        &RunningChild::start(console.command.env("QUERY_STRING", nonsense), b"")
+    let invalid_utf8 = std::ffi::OsStr::from_bytes(b"h1=\xff\xfe&p1=\xff");
+    let output = assert_success(
+        &RunningChild::start(console.command.env("QUERY_STRING", invalid_utf8), b"")
             .wait_for_exit(LONG_TIMEOUT),
     );
-    assert!(got.contains("value=\"\u{fffd}\u{fffd}\""), "{got}");
-    assert!(without.contains("<option value=\"t1.txt\">"), "{without}");
+    assert!(output.contains("value=\"\u{fffd}\u{fffd}\""), "{output}");
+    assert!(
+        without_query.contains("<option value=\"t1.txt\">"),
+        "{without_query}"
+    );
 }
 
 #[test]
-fn w03_w23_nothing_typed_gets_into_the_headers() {
+fn w03_w23_form_values_do_not_reach_the_headers() {
     let mut console = Console::new(&[]);
     let plain = console.page("");
-    let nasty = console.page("h1=a%0d%0aSet-Cookie:x%0d%0a%0d%0a&p1=%0d%0a1&format=%0d%0ahtml");
-    let names = |page: &str| -> Vec<String> {
+    let injected = console.page("h1=a%0d%0aSet-Cookie:x%0d%0a%0d%0a&p1=%0d%0a1&format=%0d%0ahtml");
+    let without_nonce = |page: &str| -> Vec<String> {
         let (headers, _) = split_headers(page);
         headers
             .split("\r\n")
             .map(|line| {
                 line.split_once("nonce")
-                    .map_or(line, |(front, _)| front)
+                    .map_or(line, |(before, _)| before)
                     .to_owned()
             })
             .collect()
     };
-    assert_eq!(names(&plain), names(&nasty));
+    assert_eq!(without_nonce(&plain), without_nonce(&injected));
     assert!(plain.starts_with("Content-Type: text/html; charset=utf-8\r\n"));
     assert!(plain.contains("\r\nContent-Encoding: none\r\n"));
     assert!(plain.contains("\r\nX-Content-Type-Options: nosniff\r\n"));
 }
 
 #[test]
-fn w04_w20_what_is_wrong_stands_in_its_own_column() {
+fn w04_w20_each_error_is_shown_in_its_own_column() {
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let query = [
         query_row(1, at, "t1.txt", socks).replace("p1=", "p1=80abc&x="),
@@ -90,13 +93,13 @@ fn w04_w20_what_is_wrong_stands_in_its_own_column() {
         query_row(5, at, "t1.txt", socks).replace("h5=", "h5=%3Cb%3E&x="),
     ];
     let page = Console::new(&[("t1.txt", "ls\n")]).page(&query.concat());
-    for wrong in [
+    for error in [
         "&quot;80abc&quot; is no port",
         "no batch file is named",
         "no SOCKS server is named",
         "&quot;&lt;b&gt;&quot; is no host name",
     ] {
-        assert!(page.contains(wrong), "{wrong}: {page}");
+        assert!(page.contains(error), "{error}: {page}");
     }
     assert!(
         page.contains("1 of 5 finished, 4 failed; 1 command in"),
@@ -109,18 +112,18 @@ fn w04_w20_what_is_wrong_stands_in_its_own_column() {
 #[test]
 fn w05_only_regular_files_of_the_folder_are_read() {
     let mut console = Console::new(&[("good.txt", "ls\n")]);
-    let cases = console.cases();
-    fs::create_dir(cases.join("folder")).unwrap();
-    mkfifo(&cases.join("pipe"), Mode::S_IRWXU).unwrap();
-    symlink("/etc/passwd", cases.join("link")).unwrap();
-    symlink("good.txt", cases.join("inside")).unwrap();
-    fs::File::create(cases.join("big"))
+    let folder = console.batch_folder();
+    fs::create_dir(folder.join("folder")).unwrap();
+    mkfifo(&folder.join("pipe"), Mode::S_IRWXU).unwrap();
+    symlink("/etc/passwd", folder.join("link")).unwrap();
+    symlink("good.txt", folder.join("inside")).unwrap();
+    fs::File::create(folder.join("big"))
         .unwrap()
         .set_len(5 << 30)
         .unwrap();
-    fs::write(cases.join("over"), vec![b'\n'; (1 << 20) + 1]).unwrap();
-    let somewhere = endpoints::CLOSED.into();
-    for (file, why) in [
+    fs::write(folder.join("over"), vec![b'\n'; (1 << 20) + 1]).unwrap();
+    let closed = endpoints::CLOSED.into();
+    for (file, error) in [
         ("folder", "is not a regular file"),
         ("pipe", "is not a regular file"),
         ("link", "cannot use the batch file link"),
@@ -133,31 +136,31 @@ fn w05_only_regular_files_of_the_folder_are_read() {
         ("good.txt%00", "a batch file's name has"),
         ("..", "a batch file's name has"),
     ] {
-        let query = format!("{}format=text", query_row(1, somewhere, file, somewhere));
+        let query = format!("{}format=text", query_row(1, closed, file, closed));
         let page = console.page(&query);
         let (_, status) = column_text(&page, "127.0.0.1:1");
-        assert!(status.contains(why), "{file}: {status}");
+        assert!(status.contains(error), "{file}: {status}");
     }
     // Exactly as much as is allowed is.
-    fs::write(cases.join("exact"), vec![b'\n'; 1 << 20]).unwrap();
-    let query = format!("{}format=text", query_row(1, somewhere, "exact", somewhere));
+    fs::write(folder.join("exact"), vec![b'\n'; 1 << 20]).unwrap();
+    let query = format!("{}format=text", query_row(1, closed, "exact", closed));
     let (_, status) = column_text(&console.page(&query), "127.0.0.1:1");
     assert!(status.contains("cannot reach the SOCKS server"), "{status}");
 }
 
 #[test]
-fn both_generations_of_queries_run() {
+fn both_query_formats_run() {
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
-    let old = format!(
+    let old_format = format!(
         "h0=127.0.0.1&p0={}&f0=t1.txt&h4=127.0.0.1&p4={}&f4=t1.txt&h1=&p1=&f1=&sh=127.0.0.1&sp={}",
         at.port(),
         at.port(),
         socks.port()
     );
     for query in [
-        old,
+        old_format,
         query_row(1, at, "t1.txt", socks) + &query_row(5, at, "t1.txt", socks),
     ] {
         let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
@@ -170,16 +173,16 @@ fn both_generations_of_queries_run() {
 }
 
 #[test]
-fn w12_the_environment_of_a_proxy_user_is_ignored() {
+fn w12_proxy_environment_variables_are_ignored() {
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")])
-        .with("HTTP_PROXY", "http://127.0.0.1:1")
-        .with("ALL_PROXY", "socks4://127.0.0.1:1")
-        .with("SOCKS_SERVER", "127.0.0.1:1")
-        .with("PATH_INFO", "/etc/passwd")
-        .with("REQUEST_METHOD", "POST");
+        .with_env("HTTP_PROXY", "http://127.0.0.1:1")
+        .with_env("ALL_PROXY", "socks4://127.0.0.1:1")
+        .with_env("SOCKS_SERVER", "127.0.0.1:1")
+        .with_env("PATH_INFO", "/etc/passwd")
+        .with_env("REQUEST_METHOD", "POST");
     let page = console.page(&query);
     assert!(page.contains("1 of 1 finished"), "{page}");
     assert_eq!(proxy.screen_messages(1).len(), 1);
@@ -187,13 +190,13 @@ fn w12_the_environment_of_a_proxy_user_is_ignored() {
 }
 
 #[test]
-fn w19_the_administrator_says_where_it_may_go() {
+fn w19_console_allow_limits_the_destinations() {
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let (at, socks) = (shell.address(), proxy.address());
     let query = query_row(1, at, "t1.txt", socks) + "format=text";
     let run = |allow: &str| {
-        let mut console = Console::new(&[("t1.txt", "a\n")]).with("CONSOLE_ALLOW", allow);
+        let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_ALLOW", allow);
         console.start(&query).wait_for_exit(LONG_TIMEOUT)
     };
     let page = assert_success(&run(&format!("*.example:*, {at}, {socks}")));
@@ -202,21 +205,24 @@ fn w19_the_administrator_says_where_it_may_go() {
         let page = assert_success(&run(&allow));
         assert!(page.contains("does not let it go to"), "{page}");
     }
-    let got = run(&format!("{at}, {socks}, nonsense"));
-    assert!(got.text().contains("does not let it go to"), "{got:#?}");
+    let output = run(&format!("{at}, {socks}, nonsense"));
     assert!(
-        got.stderr.contains("\"nonsense\" is not HOST:PORTS"),
-        "{got:#?}"
+        output.text().contains("does not let it go to"),
+        "{output:#?}"
+    );
+    assert!(
+        output.stderr.contains("\"nonsense\" is not HOST:PORTS"),
+        "{output:#?}"
     );
     assert_eq!(proxy.screen_messages(1).len(), 1);
     proxy.finish();
 }
 
 #[test]
-fn w21_asking_for_the_head_runs_nothing() {
+fn w21_a_head_request_runs_nothing() {
     let proxy = Proxy::open();
     let query = query_row(1, endpoints::CLOSED.into(), "t1.txt", proxy.address());
-    let mut console = Console::new(&[("t1.txt", "a\n")]).with("REQUEST_METHOD", "HEAD");
+    let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("REQUEST_METHOD", "HEAD");
     let page = console.page(&query);
     let (headers, body) = split_headers(&page);
     assert!(headers.starts_with("Content-Type: text/html"));
@@ -228,31 +234,31 @@ fn w21_asking_for_the_head_runs_nothing() {
     proxy.finish();
 }
 
-/// A page somewhere else must not be able to make somebody's browser run things.
+/// A page closed else must not be able to make somebody's browser run things.
 #[test]
-fn what_another_site_asks_for_has_to_be_confirmed() {
+fn a_request_from_another_site_must_be_confirmed() {
     let proxy = Proxy::open();
-    let shell = Shell::with_prompts_only();
+    let shell = ScriptedShell::with_prompts_only();
     let query = query_row(1, shell.address(), "t1.txt", proxy.address());
-    for (from, runs) in [
+    for (site, runs) in [
         ("cross-site", false),
         ("same-site", false),
         ("same-origin", true),
         ("none", true),
     ] {
-        let mut console = Console::new(&[("t1.txt", "a\n")]).with("HTTP_SEC_FETCH_SITE", from);
+        let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("HTTP_SEC_FETCH_SITE", site);
         let page = console.page(&query);
-        assert_eq!(page.contains("1 of 1 finished"), runs, "{from}");
+        assert_eq!(page.contains("1 of 1 finished"), runs, "{site}");
         let kept = format!("name=\"p1\" value=\"{}\"", shell.address().port());
-        assert_eq!(page.contains(&kept), !runs, "{from}");
-        assert_eq!(page.contains("nothing runs yet"), !runs, "{from}");
+        assert_eq!(page.contains(&kept), !runs, "{site}");
+        assert_eq!(page.contains("nothing runs yet"), !runs, "{site}");
     }
     assert_eq!(proxy.screen_messages(2).len(), 2);
     proxy.finish();
 }
 
 #[test]
-fn the_form_keeps_what_was_typed_and_says_what_is_wrong() {
+fn the_panel_keeps_its_values_and_shows_errors() {
     let mut console = Console::new(&[("t1.txt", "ls\n"), (".hidden", ""), ("b.txt", "")]);
     let page = console.page("h0=a&p0=80abc&f0=t1.txt&sh=s%22%3E&sp=1080&h2=b");
     for shown in [
@@ -283,7 +289,7 @@ fn the_form_keeps_what_was_typed_and_says_what_is_wrong() {
 
 /// Nothing that a batch file's folder needs is taken from the program's own.
 #[test]
-fn batch_files_are_found_from_the_working_directory() {
+fn batch_files_are_read_from_the_working_directory() {
     let binary = Path::new(env!("CARGO_BIN_EXE_console"));
     assert!(!binary.parent().unwrap().join("test_case").exists());
     let page = Console::new(&[("only-here.txt", "")]).page("");

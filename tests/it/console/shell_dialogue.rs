@@ -6,17 +6,17 @@ use std::sync::mpsc::channel;
 use crate::support::console_cgi::{Console, column_text, query_row};
 use crate::support::endpoints::{self, Origin, read_exactly, write};
 use crate::support::proxy::Proxy;
-use crate::support::scripted_shell::Shell;
+use crate::support::scripted_shell::ScriptedShell;
 use crate::support::wait::TIMEOUT;
 
 const GRANTED: &[u8] = b"\0\x5a\0\0\0\0\0\0";
 
 /// All HTML of one column's output, from whatever pieces it came in.
-fn log(page: &str, number: usize) -> String {
+fn column_html(page: &str, number: usize) -> String {
     let begin = format!("<span slot=\"log{number}\">");
-    let (_, board) = page.split_once("</template>").unwrap();
+    let (_, html) = page.split_once("</template>").unwrap();
     let ends = ["<span slot=", "<i slot=", "<a slot=", "</main>"];
-    let pieces = board.split(&begin).skip(1).map(|piece| {
+    let pieces = html.split(&begin).skip(1).map(|piece| {
         let ends = ends.map(|next| piece.find(&format!("</span>\n{next}")));
         let end = ends.into_iter().flatten().min();
         // Or the next piece follows at once.
@@ -29,26 +29,29 @@ fn log(page: &str, number: usize) -> String {
 }
 
 #[test]
-fn w06_w07_output_and_commands_are_shown_and_never_understood() {
-    const NASTY: &str = "</script><script>alert(1)</script> <b>'\"\\ &amp; <!-- ]]> \u{2028}";
+fn w06_w07_output_and_commands_are_escaped() {
+    const HTML_INJECTION: &str =
+        "</script><script>alert(1)</script> <b>'\"\\ &amp; <!-- ]]> \u{2028}";
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write("% ");
         session.read_line();
-        session.write(&format!("{NASTY}\n\0\x1b[31mred\x1b[0m\x07\n% "));
+        session.write(&format!("{HTML_INJECTION}\n\0\x1b[31mred\x1b[0m\x07\n% "));
         session.read_line();
     });
     let command = "cat <in >out & 'x' \"y\"";
     let query = query_row(1, shell.address(), "t1.txt", proxy.address());
     let page = Console::new(&[("t1.txt", command)]).page(&query);
-    let board = log(&page, 1).replace("&quot;", "\"").replace("&#39;", "'");
+    let html = column_html(&page, 1)
+        .replace("&quot;", "\"")
+        .replace("&#39;", "'");
     for shown in [
         "% <b>cat &lt;in &gt;out &amp; 'x' \"y\"</b>\n",
         "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;b&gt;'\"\\ &amp;amp; &lt;!-- ]]&gt; \u{2028}\n",
         "<span class=\"c1\">red</span>\u{2407}\n",
         "% <b class=\"added\" title=\"sent by the console: the file has none\">exit</b>\n",
     ] {
-        assert!(board.contains(shown), "{shown}: {board}");
+        assert!(html.contains(shown), "{shown}: {html}");
     }
     assert!(!page.contains("<script"));
     assert_eq!(shell.received(), format!("{command}\nexit\n"));
@@ -58,9 +61,9 @@ fn w06_w07_output_and_commands_are_shown_and_never_understood() {
 /// A shell that answers byte by byte must be understood as one that answers in
 /// one piece.
 #[test]
-fn w08_w09_output_in_single_bytes() {
+fn w08_w09_output_in_single_bytes_is_read_like_output_in_one_segment() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write_bytewise("**\r\n% ");
         session.read_line();
         session.write_bytewise("caf\u{e9} 50% off \u{4f60}\n% ");
@@ -68,22 +71,22 @@ fn w08_w09_output_in_single_bytes() {
     });
     let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let page = Console::new(&[("t1.txt", "ls\n")]).page(&query);
-    let (said, status) = column_text(&page, &shell.address().to_string());
-    assert_eq!(said, "**\n% ls\ncaf\u{e9} 50% off \u{4f60}\n% exit\n");
+    let (output, status) = column_text(&page, &shell.address().to_string());
+    assert_eq!(output, "**\n% ls\ncaf\u{e9} 50% off \u{4f60}\n% exit\n");
     assert!(status.starts_with("done, 1 of 1 command, "), "{status}");
     proxy.finish();
 }
 
 #[test]
-fn w09_one_line_for_each_prompt_and_never_ahead() {
+fn w09_one_line_is_sent_after_each_prompt() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
-        session.expect_nothing();
+    let shell = ScriptedShell::start(|session| {
+        session.assert_no_input();
         session.write("welcome\n%");
-        session.expect_nothing();
+        session.assert_no_input();
         session.write(" ");
         assert_eq!(session.read_line(), "one\n");
-        session.expect_nothing();
+        session.assert_no_input();
         // An error behind the prompt, in the same segment.
         session.write("% Unknown command: [one].\n");
         assert_eq!(session.read_line(), "\n");
@@ -91,7 +94,7 @@ fn w09_one_line_for_each_prompt_and_never_ahead() {
         assert_eq!(session.read_line(), "three\n");
         // Not a prompt, as more follows.
         session.write("50% off today\n");
-        session.expect_nothing();
+        session.assert_no_input();
         // A prompt behind output without a final newline.
         session.write("no newline% ");
         assert_eq!(session.read_line(), "exit\n");
@@ -100,9 +103,9 @@ fn w09_one_line_for_each_prompt_and_never_ahead() {
     let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
     let files = [("t1.txt", "one\r\n\r\nthree\r\nexit\r\nnever sent\r\n")];
     let page = Console::new(&files).page(&query);
-    let (said, status) = column_text(&page, &shell.address().to_string());
+    let (output, status) = column_text(&page, &shell.address().to_string());
     assert_eq!(
-        said,
+        output,
         "welcome\n% one\n% \nUnknown command: [one].\n% three\n50% off today\n\
          no newline% exit\nbye\n"
     );
@@ -112,46 +115,46 @@ fn w09_one_line_for_each_prompt_and_never_ahead() {
 }
 
 #[test]
-fn a_shell_that_leaves_early_and_one_that_breaks_the_connection() {
+fn an_early_close_is_reported_and_a_reset_after_exit_is_not() {
     let proxy = Proxy::open();
-    let leaving = Shell::start(|session| {
+    let closing = ScriptedShell::start(|session| {
         session.write("% ");
         session.read_line();
         session.write("the end of the wor");
     });
-    let breaking = Shell::start(|session| {
+    let resetting = ScriptedShell::start(|session| {
         session.write("% ");
-        session.read_to_end();
+        session.prompt_until_exit();
         endpoints::reset_on_close(&session.stream);
     });
-    let query = query_row(1, leaving.address(), "t1.txt", proxy.address())
-        + &query_row(2, breaking.address(), "t1.txt", proxy.address())
+    let query = query_row(1, closing.address(), "t1.txt", proxy.address())
+        + &query_row(2, resetting.address(), "t1.txt", proxy.address())
         + "format=text";
     let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
-    let (said, status) = column_text(&page, &leaving.address().to_string());
-    assert_eq!(said, "% a\nthe end of the wor\n");
+    let (output, status) = column_text(&page, &closing.address().to_string());
+    assert_eq!(output, "% a\nthe end of the wor\n");
     assert!(
         status.starts_with("closed early, 1 of 2 commands"),
         "{status}"
     );
-    let (_, status) = column_text(&page, &breaking.address().to_string());
+    let (_, status) = column_text(&page, &resetting.address().to_string());
     assert!(status.starts_with("done, 2 of 2 commands"), "{status}");
     proxy.finish();
 }
 
 /// A SOCKS server that says this to everybody, and hangs up.
-fn socks_saying(answer: &'static [u8]) -> Origin {
+fn socks_server_with_reply(reply: &'static [u8]) -> Origin {
     Origin::start(move |stream| {
         let _request = read_exactly(&stream, 9);
-        write(&stream, answer);
+        write(&stream, reply);
     })
 }
 
 #[test]
-fn w10_every_failure_of_a_socks_server_has_its_words() {
+fn w10_every_socks_error_has_its_own_message() {
     let shell = "127.0.0.1:7000".parse().unwrap();
-    let dead = endpoints::CLOSED.into();
-    for (answer, words) in [
+    let closed_port = endpoints::CLOSED.into();
+    for (reply, message) in [
         (
             &b"\0\x5b\0\0\0\0\0\0"[..],
             "refused: 91 request rejected or failed",
@@ -169,13 +172,13 @@ fn w10_every_failure_of_a_socks_server_has_its_words() {
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "bad version 0x48"),
         (b"\0\x5f\0\0\0\0\0\0", "bad reply code 95"),
     ] {
-        let socks = socks_saying(answer);
+        let socks = socks_server_with_reply(reply);
         let query = query_row(1, shell, "t1.txt", socks.address())
-            + &query_row(2, shell, "t1.txt", dead)
+            + &query_row(2, shell, "t1.txt", closed_port)
             + "format=text";
         let page = Console::new(&[("t1.txt", "a\n")]).page(&query);
         let (_, status) = column_text(&page, "127.0.0.1:7000 (1)");
-        assert!(status.contains(words), "{status}");
+        assert!(status.contains(message), "{status}");
         let (_, status) = column_text(&page, "127.0.0.1:7000 (2)");
         let refused = "cannot reach the SOCKS server 127.0.0.1:1: Connection refused";
         assert!(status.contains(refused), "{status}");
@@ -183,8 +186,8 @@ fn w10_every_failure_of_a_socks_server_has_its_words() {
 }
 
 #[test]
-fn w10_what_is_glued_to_the_reply_is_not_lost() {
-    let (tell, asked) = channel();
+fn w10_output_in_the_same_segment_as_the_reply_is_kept() {
+    let (sender, requests) = channel();
     let socks = Origin::start(move |stream| {
         let mut reader = BufReader::new(&stream);
         let mut request = vec![0; 8];
@@ -193,8 +196,8 @@ fn w10_what_is_glued_to_the_reply_is_not_lost() {
         if request[4..7] == [0, 0, 0] {
             reader.read_until(0, &mut request).unwrap();
         }
-        tell.send(request).unwrap();
-        write(&stream, &[GRANTED, b"glued\n% "].concat());
+        sender.send(request).unwrap();
+        write(&stream, &[GRANTED, b"early\n% "].concat());
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
         assert_eq!(line, "exit\n");
@@ -211,17 +214,17 @@ fn w10_what_is_glued_to_the_reply_is_not_lost() {
             "h1={host}&p1=7&f1=t1.txt&sh=127.0.0.1&sp={}&format=text",
             socks.port()
         );
-        let (said, status) = column_text(&console.page(&query), &format!("{host}:7"));
-        assert_eq!(said, "glued\n% exit\n");
+        let (output, status) = column_text(&console.page(&query), &format!("{host}:7"));
+        assert_eq!(output, "early\n% exit\n");
         assert!(status.starts_with("done"), "{status}");
-        assert_eq!(asked.recv_timeout(TIMEOUT).unwrap(), request);
+        assert_eq!(requests.recv_timeout(TIMEOUT).unwrap(), request);
     }
 }
 
 #[test]
-fn a_long_transcript_is_not_offered_as_a_link() {
+fn a_long_transcript_has_no_download_link() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write("% ");
         let count: usize = session.read_line().trim().parse().unwrap();
         session.write(&"a".repeat(count));
@@ -238,7 +241,7 @@ fn a_long_transcript_is_not_offered_as_a_link() {
 }
 
 #[test]
-fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
+fn w09_prompts_are_found_after_colours_nul_bytes_and_unfinished_sequences() {
     let proxy = Proxy::open();
     for (prompt, shown) in [
         ("% \0", "% b\n"),
@@ -246,7 +249,7 @@ fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
         ("\u{1b}]0;a title\u{7}\u{1b}(B\u{1b}[m% ", "% b\n"),
         ("\u{1b}]0;a title that never ends\n% ", "\n% b\n"),
     ] {
-        let shell = Shell::start(move |session| {
+        let shell = ScriptedShell::start(move |session| {
             session.write(prompt);
             session.read_line();
             session.write(prompt);
@@ -257,11 +260,11 @@ fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
         });
         let query = query_row(1, shell.address(), "t1.txt", proxy.address()) + "format=text";
         let page = Console::new(&[("t1.txt", "a\nb\n")]).page(&query);
-        let (said, status) = column_text(&page, &shell.address().to_string());
+        let (output, status) = column_text(&page, &shell.address().to_string());
         assert!(status.starts_with("done, 2 of 2"), "{prompt:?}: {page}");
         assert!(
-            said.contains(&format!("{shown}seen\n")),
-            "{prompt:?}: {said}"
+            output.contains(&format!("{shown}seen\n")),
+            "{prompt:?}: {output}"
         );
     }
     proxy.finish();
@@ -269,9 +272,9 @@ fn w09_prompts_in_colour_with_a_nul_or_behind_what_never_ends() {
 
 /// A shell that does not read may not be called served.
 #[test]
-fn lines_that_could_not_be_sent_are_not_counted() {
+fn lines_that_were_not_sent_are_not_counted() {
     let proxy = Proxy::open();
-    let shell = Shell::start(|session| {
+    let shell = ScriptedShell::start(|session| {
         session.write("% ");
         session.read_line();
         let prompts = "% ".repeat(450_000);

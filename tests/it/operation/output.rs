@@ -16,10 +16,10 @@ use crate::support::endpoints::{
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
 use crate::support::tools::is_installed;
 
-/// A request that is refused at once.
-fn quick_refusal(proxy: SocketAddr) {
-    let nobody = by_address((Ipv4Addr::LOCALHOST, 0).into());
-    client::socks4::connect(dial(proxy), &nobody, b"").expect_err("refused");
+/// Sends a request that is refused at once: port 0 is no destination.
+fn send_refused_request(proxy: SocketAddr) {
+    let port_zero = by_address((Ipv4Addr::LOCALHOST, 0).into());
+    client::socks4::connect(dial(proxy), &port_zero, b"").expect_err("refused");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_message_has_six_lines_and_an_empty_one() {
 }
 
 #[test]
-fn verbose_tells_each_session_in_a_line() {
+fn verbose_logs_each_session_in_one_line() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     write(&client, b"hello");
@@ -67,8 +67,9 @@ fn verbose_tells_each_session_in_a_line() {
 }
 
 #[test]
-fn quiet_and_log_none_say_nothing() {
-    // Quiet servers do not even say that they are ready.
+fn quiet_and_log_none_print_nothing() {
+    // With -q the server does not report a port from its command line, so the test waits
+    // until a connection succeeds.
     let port = crate::support::endpoints::free_ports(1);
     let mut server = crate::support::proxy::binary()
         .args(["-q", "--log", "none", "-b", "127.0.0.1", &port.to_string()])
@@ -78,7 +79,7 @@ fn quiet_and_log_none_say_nothing() {
         .unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     crate::support::wait::until("the server", || std::net::TcpStream::connect(address).ok());
-    quick_refusal(address);
+    send_refused_request(address);
     let pid = nix::unistd::Pid::from_raw(server.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(server.wait().unwrap().success());
@@ -86,14 +87,14 @@ fn quiet_and_log_none_say_nothing() {
         &mut server.stdout.take().unwrap() as &mut dyn Read,
         &mut server.stderr.take().unwrap(),
     ] {
-        let mut said = String::new();
-        stream.read_to_string(&mut said).unwrap();
-        assert_eq!(said, "");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
     }
 }
 
 #[test]
-fn l02_a_closed_stdout_stops_nothing() {
+fn l02_a_closed_stdout_does_not_stop_the_server() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let proxy = Proxy::with(Setup {
@@ -101,7 +102,7 @@ fn l02_a_closed_stdout_stops_nothing() {
         ..Setup::default()
     });
     for _ in 0..20 {
-        quick_refusal(proxy.address());
+        send_refused_request(proxy.address());
     }
     let line = proxy.stderr_line("screen messages are lost");
     assert!(line.contains("Broken pipe"), "{line}");
@@ -113,7 +114,7 @@ fn l02_a_closed_stdout_stops_nothing() {
 }
 
 #[test]
-fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
+fn l03_an_unread_stdout_does_not_stop_the_server_and_dropped_messages_are_counted() {
     let (reader, writer) = std::io::pipe().unwrap();
     let proxy = Proxy::with(Setup {
         stdout: Some(Stdio::from(writer)),
@@ -125,7 +126,7 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..requests / 4 {
-                    quick_refusal(proxy.address());
+                    send_refused_request(proxy.address());
                 }
             });
         }
@@ -138,8 +139,8 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
     assert!(began.elapsed() < Duration::from_secs(2));
     proxy.assert_resources_released();
 
-    // Now somebody reads: every message was printed, or is counted as dropped.
-    let reading = thread::spawn(move || {
+    // From now on a thread reads: every message is printed or counted as dropped.
+    let reader_thread = thread::spawn(move || {
         let mut text = String::new();
         let mut reader = reader;
         reader.read_to_string(&mut text).unwrap();
@@ -149,24 +150,24 @@ fn l03_a_terminal_that_nobody_reads_stops_nothing_and_loses_nothing_silently() {
     let dropped = line.split_whitespace().nth(1).unwrap();
     let dropped: usize = dropped.parse().expect("a count");
     proxy.finish();
-    let shown = parse_screen(&reading.join().unwrap()).len();
-    // The refusals, and the one request that was granted.
+    let printed = parse_screen(&reader_thread.join().unwrap()).len();
+    // The refused requests, and the one that was granted.
     assert_eq!(
-        shown + dropped,
+        printed + dropped,
         requests + 1,
-        "{shown} shown, {dropped} dropped"
+        "{printed} printed, {dropped} dropped"
     );
-    assert!(shown > 8192 / 2, "{shown} shown");
+    assert!(printed > 8192 / 2, "{printed} printed");
 }
 
 #[test]
-fn l04_s11_a_full_disk_stops_nothing() {
+fn l04_s11_a_full_disk_does_not_stop_the_server() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let proxy = Proxy::with(Setup {
         stdout: Some(Stdio::from(full)),
         ..Setup::default()
     });
-    quick_refusal(proxy.address());
+    send_refused_request(proxy.address());
     proxy.stderr_line("No space left on device");
     drop(connect_through(
         proxy.address(),
@@ -176,7 +177,7 @@ fn l04_s11_a_full_disk_stops_nothing() {
 }
 
 #[test]
-fn l04_a_file_that_may_grow_no_further_stops_nothing() {
+fn l04_a_file_at_its_size_limit_does_not_stop_the_server() {
     if !is_installed("prlimit", "util-linux") {
         return;
     }
@@ -189,7 +190,7 @@ fn l04_a_file_that_may_grow_no_further_stops_nothing() {
         ..Setup::default()
     });
     for _ in 0..30 {
-        quick_refusal(proxy.address());
+        send_refused_request(proxy.address());
     }
     proxy.stderr_line("File too large");
     drop(connect_through(
@@ -201,7 +202,7 @@ fn l04_a_file_that_may_grow_no_further_stops_nothing() {
 }
 
 #[test]
-fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
+fn l05_o09_closed_standard_streams_do_not_stop_the_server() {
     let port = crate::support::endpoints::free_ports(1);
     let command = format!(
         "exec {} -v -b 127.0.0.1 {port} <&- >&- 2>&-",
@@ -214,7 +215,7 @@ fn l05_o09_nothing_is_printed_anywhere_and_nothing_breaks() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     crate::support::wait::until("the server", || std::net::TcpStream::connect(address).ok());
     for _ in 0..50 {
-        quick_refusal(address);
+        send_refused_request(address);
     }
     let echo = connect_through(address, &Origin::echo().destination());
     write(&echo, b"alive");
@@ -230,23 +231,23 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
     let proxy = Proxy::open();
     let began = Instant::now();
     for _ in 0..300 {
-        quick_refusal(proxy.address());
+        send_refused_request(proxy.address());
     }
     proxy.screen_messages(300);
     proxy.stderr_line("refused since");
     let took = began.elapsed();
     let lines = proxy.stderr_lines();
     let explained = lines.iter().filter(|line| line.contains("refused")).count();
-    let most = 3 + 2 * took.as_secs() as usize;
+    let max = 3 + 2 * took.as_secs() as usize;
     assert!(
-        explained <= most,
+        explained <= max,
         "{explained} lines in {took:?}: {lines:#?}"
     );
     proxy.finish();
 }
 
 #[test]
-fn l09_nothing_that_is_relayed_is_ever_printed() {
+fn l09_relayed_data_is_never_printed() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let origin = Origin::echo();
     let client = connect_through(proxy.address(), &origin.destination());

@@ -21,19 +21,19 @@ use crate::support::wait::until;
 use crate::support::web_site::{Page, WebSite};
 
 const GREETING: &str = "a page of this site\n";
-const GREETINGS: &[Page] = &[("/", "text/plain", GREETING)];
+const GREETING_SITE: &[Page] = &[("/", "text/plain", GREETING)];
 
 /// Of the kind that a careful owner writes.
 const LOOPBACK_ONLY: &str =
     "permit c 127. - 127. -\npermit b 127. - 127. -\npermit c 127. - ::1 -\n";
 
 #[test]
-fn curl_by_address_and_by_name() {
+fn curl_connects_by_address_and_by_name() {
     if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::open();
-    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), GREETING_SITE);
     for (version, host) in [
         ("--socks4", "127.0.0.1"),
         ("--socks4a", "localhost"),
@@ -41,9 +41,9 @@ fn curl_by_address_and_by_name() {
         ("--socks5-hostname", "localhost"),
     ] {
         let url = format!("http://{host}:{}/", site.port());
-        let got = curl(version, proxy.address(), &url);
-        assert_eq!(got.text(), GREETING, "{got:#?}");
-        assert!(got.status.success(), "{got:#?}");
+        let output = curl(version, proxy.address(), &url);
+        assert_eq!(output.text(), GREETING, "{output:#?}");
+        assert!(output.status.success(), "{output:#?}");
     }
     let accepted = accepted(site.address());
     assert_eq!(summaries(&proxy.screen_messages(4)), [accepted.as_str(); 4]);
@@ -52,7 +52,7 @@ fn curl_by_address_and_by_name() {
 }
 
 #[test]
-fn curl_logs_in() {
+fn curl_logs_in_with_a_password() {
     if !is_installed("curl", "curl") {
         return;
     }
@@ -61,7 +61,7 @@ fn curl_logs_in() {
     fs::write(&users, line_for("alice", b"s:cret").unwrap()).unwrap();
     let options = ["--users", users.to_str().unwrap()];
     let proxy = Proxy::start("permit c 127. - - - user=alice auth\n", &options);
-    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), GREETING_SITE);
     for (version, login, served) in [
         ("--socks5", "alice:s%3Acret", true),
         ("--socks5-hostname", "alice:s%3Acret", true),
@@ -75,12 +75,12 @@ fn curl_logs_in() {
         command
             .args(["-q", "--silent", "--show-error", "-4", "--noproxy", ""])
             .args([version, &server, &url]);
-        let got = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
-        assert_eq!(got.status.success(), served, "{got:#?}");
+        let output = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
+        assert_eq!(output.status.success(), served, "{output:#?}");
         if served {
-            assert_eq!(got.text(), GREETING);
+            assert_eq!(output.text(), GREETING);
         } else {
-            assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
+            assert_eq!(output.status.code(), Some(EXIT_PROXY_ERROR), "{output:#?}");
         }
     }
     proxy.finish();
@@ -88,17 +88,17 @@ fn curl_logs_in() {
 
 /// To a site that has no address of IPv4, through a server that listens on IPv6.
 #[test]
-fn curl_by_ipv6() {
+fn curl_connects_over_ipv6() {
     if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::start("permit c ::1 - ::1 -\n", &["--bind", "::"]);
-    let site = WebSite::by_address(Ipv6Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::start_at(Ipv6Addr::LOCALHOST.into(), GREETING_SITE);
     let url = format!("http://{}/", site.address());
-    let door = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
+    let proxy_address = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
     for version in ["--socks5", "--socks5-hostname"] {
-        let got = curl(version, door, &url);
-        assert_eq!(got.text(), GREETING, "{got:#?}");
+        let output = curl(version, proxy_address, &url);
+        assert_eq!(output.text(), GREETING, "{output:#?}");
     }
     let block = proxy.screen_messages(2).pop().unwrap();
     assert_eq!(block.source.ip(), Ipv6Addr::LOCALHOST);
@@ -110,15 +110,15 @@ fn curl_by_ipv6() {
 }
 
 #[test]
-fn curl_to_a_closed_port() {
+fn curl_is_refused_when_the_port_is_closed() {
     if !is_installed("curl", "curl") {
         return;
     }
     let proxy = Proxy::open();
     let url = format!("http://{}/", endpoints::CLOSED);
     for version in ["--socks4", "--socks4a", "--socks5", "--socks5-hostname"] {
-        let got = curl(version, proxy.address(), &url);
-        assert_eq!(got.status.code(), Some(REFUSED_BY_PROXY), "{got:#?}");
+        let output = curl(version, proxy.address(), &url);
+        assert_eq!(output.status.code(), Some(EXIT_PROXY_ERROR), "{output:#?}");
     }
     let rejected = rejected(endpoints::CLOSED.into());
     assert_eq!(summaries(&proxy.screen_messages(4)), [rejected.as_str(); 4]);
@@ -126,16 +126,16 @@ fn curl_to_a_closed_port() {
 }
 
 #[test]
-fn netcat_half_closes() {
+fn netcat_receives_the_reply_after_its_half_close() {
     if !is_installed("nc.openbsd", "netcat-openbsd") {
         return;
     }
     let proxy = Proxy::open();
     // It can answer only because the end of the data came through.
     let answer = |stream: TcpStream| {
-        let got = read_all(&stream);
-        write(&stream, format!("{} bytes: ", got.len()).as_bytes());
-        write(&stream, &got);
+        let received = read_all(&stream);
+        write(&stream, format!("{} bytes: ", received.len()).as_bytes());
+        write(&stream, &received);
     };
     let data = random_bytes(4, 300_000);
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
@@ -147,35 +147,35 @@ fn netcat_half_closes() {
         command
             .args(["-N", "-X", version, "-x", &proxy.address().to_string()])
             .args([ip.to_string(), origin.port().to_string()]);
-        let got = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
-        assert!(got.status.success(), "{}", got.stderr);
-        assert!(got.stdout == [b"300000 bytes: ", &data[..]].concat());
+        let output = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
+        assert!(output.status.success(), "{}", output.stderr);
+        assert!(output.stdout == [b"300000 bytes: ", &data[..]].concat());
     }
     assert_eq!(summaries(&proxy.screen_messages(3)), expected);
     proxy.finish();
 }
 
 #[test]
-fn socat_by_name_in_both_directions() {
+fn socat_connects_by_name_and_receives_its_data_back() {
     if !is_installed("socat", "socat") {
         return;
     }
     let proxy = Proxy::start(proxy::PERMIT_ALL, &["-v"]);
     let origin = Origin::echo();
     let data = random_bytes(5, 1_000_003);
-    let way = format!(
+    let address = format!(
         "SOCKS4A:127.0.0.1:localhost:{},socksport={},socksuser=me",
         origin.port(),
         proxy.port()
     );
     // After the end of its input, socat gives the answer half a second, unless
-    // told otherwise.
+    // text otherwise.
     let timeout = TIMEOUT.as_secs().to_string();
     let mut command = Command::new("socat");
-    command.args(["-t", &timeout, "-", &way]);
-    let got = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
-    assert!(got.status.success(), "{}", got.stderr);
-    assert!(got.stdout == data);
+    command.args(["-t", &timeout, "-", &address]);
+    let output = RunningChild::start(&mut command, &data).wait_for_exit(LONG_TIMEOUT);
+    assert!(output.status.success(), "{}", output.stderr);
+    assert!(output.stdout == data);
     assert_eq!(
         summaries(&proxy.screen_messages(1)),
         [accepted(origin.address())]
@@ -186,7 +186,7 @@ fn socat_by_name_in_both_directions() {
 }
 
 #[test]
-fn netcat_sends_a_datagram_and_gets_one_back() {
+fn netcat_exchanges_datagrams_through_udp_associate() {
     if !is_installed("socksify", "dante-client") || !is_installed("nc.openbsd", "netcat-openbsd") {
         return;
     }
@@ -199,21 +199,21 @@ fn netcat_sends_a_datagram_and_gets_one_back() {
     command.args(["nc.openbsd", "-u", "-W", "1", "127.0.0.1", &port]);
     let program = RunningChild::start(&mut command, b"there");
     let mut buffer = [0; 100];
-    let (count, from) = origin.recv_from(&mut buffer).expect("a datagram");
+    let (count, peer) = origin.recv_from(&mut buffer).expect("a datagram");
     assert_eq!(&buffer[..count], b"there");
-    origin.send_to(b"back", from).unwrap();
-    let got = program.wait_for_exit(LONG_TIMEOUT);
-    assert_eq!(got.text(), "back", "{got:#?}");
+    origin.send_to(b"back", peer).unwrap();
+    let output = program.wait_for_exit(LONG_TIMEOUT);
+    assert_eq!(output.text(), "back", "{output:#?}");
     let block = proxy.screen_messages(1).remove(0);
-    let said = (block.command.as_str(), block.reply.as_str());
-    assert_eq!(said, ("UDP ASSOCIATE", "Accept"));
+    let summary = (block.command.as_str(), block.reply.as_str());
+    assert_eq!(summary, ("UDP ASSOCIATE", "Accept"));
     let line = proxy.stderr_line("command=UDP ASSOCIATE");
     assert!(line.contains("up=15 down=14 denied=0 dropped=0 "), "{line}");
     proxy.finish();
 }
 
 #[test]
-fn a_name_is_query_count_through_the_proxy() {
+fn drill_resolves_a_name_through_udp_associate() {
     if !is_installed("socksify", "dante-client") || !is_installed("drill", "ldnsutils") {
         return;
     }
@@ -222,8 +222,8 @@ fn a_name_is_query_count_through_the_proxy() {
         let proxy = Proxy::start("permit u 127. - 127.0.0.1 53\n", &["-v"]);
         let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
         command.args(["drill", "-o", "rd", "somewhere.test", "@127.0.0.1"]);
-        let got = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
-        assert!(got.text().contains("10.1.2.3"), "{got:#?}");
+        let output = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
+        assert!(output.text().contains("10.1.2.3"), "{output:#?}");
         assert_eq!(names.query_count("somewhere.test", false), 1);
         proxy.stderr_line("command=UDP ASSOCIATE");
         proxy.finish();
@@ -231,21 +231,21 @@ fn a_name_is_query_count_through_the_proxy() {
 }
 
 /// A page that needs everything else on the site to become what it says.
-const SHOP: &[Page] = &[
+const PAGE_WITH_SUBRESOURCES: &[Page] = &[
     (
         "/",
         "text/html",
-        r#"<!DOCTYPE html><title>A shop</title><link rel="stylesheet" href="/look.css">
-<p id="look">Looks</p><img id="left" src="/left.svg"><img id="right" src="/right.svg">
-<p id="told">Nothing told</p><script src="/tell.js"></script>"#,
+        r#"<!DOCTYPE html><title>A page with subresources</title><link rel="stylesheet" href="/style.css">
+<p id="styled">Styled</p><img id="left" src="/left.svg"><img id="right" src="/right.svg">
+<p id="sizes">No sizes</p><script src="/sizes.js"></script>"#,
     ),
-    ("/look.css", "text/css", "#look { width: 123px }"),
+    ("/style.css", "text/css", "#styled { width: 123px }"),
     (
-        "/tell.js",
+        "/sizes.js",
         "text/javascript",
         "addEventListener('load', () => {
   const of = id => document.getElementById(id);
-  of('told').textContent = ['Told', of('look').offsetWidth,
+  of('sizes').textContent = ['Sizes', of('styled').offsetWidth,
     of('left').naturalWidth, of('right').naturalWidth].join('+');
 });",
     ),
@@ -262,33 +262,36 @@ const SHOP: &[Page] = &[
 ];
 
 #[test]
-fn chromium_loads_a_page_with_everything_on_it() {
-    a_page_with_everything_on_it("socks4", Ipv4Addr::LOCALHOST.into());
+fn chromium_loads_a_page_with_subresources_by_socks4() {
+    check_page_with_subresources("socks4", Ipv4Addr::LOCALHOST.into());
 }
 
 #[test]
-fn chromium_speaks_socks5() {
-    a_page_with_everything_on_it("socks5", Ipv4Addr::LOCALHOST.into());
+fn chromium_loads_a_page_with_subresources_by_socks5() {
+    check_page_with_subresources("socks5", Ipv4Addr::LOCALHOST.into());
 }
 
 #[test]
-fn chromium_loads_a_page_by_ipv6() {
-    a_page_with_everything_on_it("socks5", Ipv6Addr::LOCALHOST.into());
+fn chromium_loads_a_page_with_subresources_over_ipv6() {
+    check_page_with_subresources("socks5", Ipv6Addr::LOCALHOST.into());
 }
 
-fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
+fn check_page_with_subresources(scheme: &str, ip: IpAddr) {
     if !is_installed("chromium", "chromium") {
         return;
     }
     let proxy = Proxy::start(LOOPBACK_ONLY, &[]);
-    let site = WebSite::by_address(ip, SHOP);
-    let got = chromium(&proxy, scheme, &site.url());
-    let page = got.text();
-    let told = proxy.stderr_lines();
-    assert!(page.contains("Told+123+45+67"), "{got:#?} {told:#?}");
-    let asked = site.paths();
-    for (path, ..) in SHOP {
-        assert!(asked.iter().any(|it| it == path), "{path} of {asked:?}");
+    let site = WebSite::start_at(ip, PAGE_WITH_SUBRESOURCES);
+    let output = chromium(&proxy, scheme, &site.url());
+    let page = output.text();
+    let stderr = proxy.stderr_lines();
+    assert!(page.contains("Sizes+123+45+67"), "{output:#?} {stderr:#?}");
+    let paths = site.paths();
+    for (path, ..) in PAGE_WITH_SUBRESOURCES {
+        assert!(
+            paths.iter().any(|requested| requested == path),
+            "{path} of {paths:?}"
+        );
     }
     // Browsers also open connections that they do not use in the end, so the
     // numbers are compared with each other.
@@ -303,68 +306,78 @@ fn a_page_with_everything_on_it(scheme: &str, ip: IpAddr) {
 }
 
 #[test]
-fn chromium_is_kept_from_a_denied_page() {
+fn chromium_cannot_load_a_denied_page() {
     if !is_installed("chromium", "chromium") {
         return;
     }
-    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), SHOP);
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), PAGE_WITH_SUBRESOURCES);
     let rules = format!("deny c 127.0.0.1 {}\n{LOOPBACK_ONLY}", site.port());
     let proxy = Proxy::start(&rules, &[]);
-    let got = chromium(&proxy, "socks4", &site.url());
-    let page = got.text();
+    let output = chromium(&proxy, "socks4", &site.url());
+    let page = output.text();
     assert!(
-        !page.contains("A shop") && !page.contains("Told"),
-        "{got:#?}"
+        !page.contains("A page with subresources") && !page.contains("Sizes"),
+        "{output:#?}"
     );
-    let said = summaries(&proxy.screen_messages(1));
-    assert!(said.contains(&rejected(site.address())), "{said:#?}");
-    assert!(said.iter().all(|it| it.ends_with("Reject")), "{said:#?}");
+    let messages = summaries(&proxy.screen_messages(1));
+    assert!(
+        messages.contains(&rejected(site.address())),
+        "{messages:#?}"
+    );
+    assert!(
+        messages.iter().all(|summary| summary.ends_with("Reject")),
+        "{messages:#?}"
+    );
     assert_eq!(site.connections(), 0);
     proxy.finish();
 }
 
 #[test]
-fn rules_overwritten_while_curl_looks_on() {
+fn overwritten_rules_apply_to_the_next_request_of_curl() {
     if !is_installed("curl", "curl") {
         return;
     }
     // They stand for two universities, 140.113. and 140.114.
-    let here = WebSite::by_address(Ipv4Addr::new(127, 113, 0, 1).into(), GREETINGS);
-    let there = WebSite::by_address(Ipv4Addr::new(127, 114, 0, 1).into(), GREETINGS);
+    let denied_site = WebSite::start_at(Ipv4Addr::new(127, 113, 0, 1).into(), GREETING_SITE);
+    let permitted_site = WebSite::start_at(Ipv4Addr::new(127, 114, 0, 1).into(), GREETING_SITE);
     let proxy = Proxy::start("permit c - - 127.114. -\n", &[]);
-    let ask = |site: &WebSite| curl("--socks4", proxy.address(), &site.url());
+    let fetch = |site: &WebSite| curl("--socks4", proxy.address(), &site.url());
 
-    assert_eq!(ask(&here).status.code(), Some(REFUSED_BY_PROXY));
-    assert_eq!(ask(&there).text(), GREETING);
+    assert_eq!(fetch(&denied_site).status.code(), Some(EXIT_PROXY_ERROR));
+    assert_eq!(fetch(&permitted_site).text(), GREETING);
     fs::write(proxy.config(), "permit c *.*.*.*\npermit b *.*.*.*\n").unwrap();
-    assert_eq!(ask(&here).text(), GREETING);
+    assert_eq!(fetch(&denied_site).text(), GREETING);
 
     let expected = [
-        rejected(here.address()),
-        accepted(there.address()),
-        accepted(here.address()),
+        rejected(denied_site.address()),
+        accepted(permitted_site.address()),
+        accepted(denied_site.address()),
     ];
     assert_eq!(summaries(&proxy.screen_messages(3)), expected);
-    assert_eq!(here.connections(), 1);
+    assert_eq!(denied_site.connections(), 1);
     proxy.finish();
 }
 
 #[test]
-fn no_server_no_page_and_again_with_a_server() {
+fn curl_fails_without_the_server_and_works_after_its_restart() {
     if !is_installed("curl", "curl") {
         return;
     }
-    let site = WebSite::by_address(Ipv4Addr::LOCALHOST.into(), GREETINGS);
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), GREETING_SITE);
     // On an address of its own, lest another test take the port meanwhile. Of
     // an option given twice, the last counts.
     let first = Proxy::start(LOOPBACK_ONLY, &["--bind", "127.115.0.1"]);
     let address = first.address();
-    let ask = || curl("--socks4", address, &site.url());
-    assert_eq!(ask().text(), GREETING);
+    let fetch = || curl("--socks4", address, &site.url());
+    assert_eq!(fetch().text(), GREETING);
     first.finish();
 
-    let got = ask();
-    assert_eq!(got.status.code(), Some(NO_CONNECTION), "{got:#?}");
+    let output = fetch();
+    assert_eq!(
+        output.status.code(),
+        Some(EXIT_CANNOT_CONNECT),
+        "{output:#?}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("socks.conf");
@@ -377,12 +390,12 @@ fn no_server_no_page_and_again_with_a_server() {
         second.assert_running();
         TcpStream::connect(address).ok()
     });
-    assert_eq!(ask().text(), GREETING);
+    assert_eq!(fetch().text(), GREETING);
 
     second.terminate();
-    let got = second.wait_for_exit(LONG_TIMEOUT);
-    assert!(got.status.success(), "{got:#?}");
-    let screen: Vec<String> = got.text().lines().map(str::to_owned).collect();
+    let output = second.wait_for_exit(LONG_TIMEOUT);
+    assert!(output.status.success(), "{output:#?}");
+    let screen: Vec<String> = output.text().lines().map(str::to_owned).collect();
     let blocks = parse_screen(&screen);
     assert_eq!(summaries(&blocks), [accepted(site.address())]);
 }
@@ -405,7 +418,7 @@ fn ftp_with_1200_megabytes() {
 
 /// A listing, an upload and a download in active mode: for each the FTP server
 /// connects to the proxy, where the client has had a port bound for it.
-fn ftp_through_bind(megabytes: u64, language: &str, timeout: Duration) {
+fn ftp_through_bind(megabytes: u64, version_variable: &str, timeout: Duration) {
     if !is_installed("socksify", "dante-client")
         || !is_installed("tnftp", "tnftp")
         || !is_installed(ftp_server::VSFTPD, "vsftpd")
@@ -416,23 +429,23 @@ fn ftp_through_bind(megabytes: u64, language: &str, timeout: Duration) {
     let (home, root) = (proxy.folder().join("home"), proxy.folder().join("root"));
     fs::create_dir(&home).unwrap();
     fs::create_dir(&root).unwrap();
-    fs::write(root.join("been-here-before"), "").unwrap();
+    fs::write(root.join("existing-file"), "").unwrap();
     let original = ftp_server::write_random_file(&home.join("original"), megabytes);
     let server = FtpServer::start(&root, &proxy.folder().join("vsftpd.conf"));
     let script = "user anonymous guest\nbinary\nls\nput original stored\n\
                   get stored fetched\nquit\n";
-    let door = (language, proxy.address());
-    let got = ftp_server::session(door, &server, &home, script, timeout);
-    let told = got.text();
-    assert!(told.contains("been-here-before"), "{got:#?}");
-    assert_eq!(told.matches("226 ").count(), 3, "{told}");
+    let proxy_address = (version_variable, proxy.address());
+    let output = ftp_server::run_session(proxy_address, &server, &home, script, timeout);
+    let text = output.text();
+    assert!(text.contains("existing-file"), "{output:#?}");
+    assert_eq!(text.matches("226 ").count(), 3, "{text}");
     assert!(
         ftp_server::sha256(&root.join("stored")) == original,
-        "{told}"
+        "{text}"
     );
     assert!(
         ftp_server::sha256(&home.join("fetched")) == original,
-        "{told}"
+        "{text}"
     );
 
     let blocks = proxy.screen_messages(4);
@@ -459,10 +472,10 @@ fn ftp_through_bind(megabytes: u64, language: &str, timeout: Duration) {
 }
 
 /// curl's exit status when it does not reach the proxy.
-const NO_CONNECTION: i32 = 7;
+const EXIT_CANNOT_CONNECT: i32 = 7;
 
 /// curl's exit status when the proxy says no.
-const REFUSED_BY_PROXY: i32 = 97;
+const EXIT_PROXY_ERROR: i32 = 97;
 
 /// One page by curl. Neither the settings of whoever runs the test nor an
 /// exception for loopback lead past the proxy.

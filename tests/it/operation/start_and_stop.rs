@@ -39,8 +39,8 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn o01_f01_a_start_that_cannot_be_says_why_in_its_status_and_a_line() {
-    for (arguments, status, told) in [
+fn o01_f01_a_failed_start_reports_its_reason_by_exit_status_and_one_line() {
+    for (arguments, status, reason) in [
         (&["65536"][..], 2, "not a PORT"),
         (&["http"], 2, "not a PORT"),
         (&["--nonsense"], 2, "--nonsense"),
@@ -53,14 +53,17 @@ fn o01_f01_a_start_that_cannot_be_says_why_in_its_status_and_a_line() {
         assert_eq!(code, Some(status), "{arguments:?}");
         assert_eq!(stdout, "");
         assert!(stderr.starts_with("threadsocks: "), "{stderr}");
-        assert!(stderr.contains(told), "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
     }
     let (_, _, stderr) = run(&["0"]);
-    assert!(stderr.contains("--config"), "says what to do: {stderr}");
+    assert!(
+        stderr.contains("--config"),
+        "stderr names the option to use: {stderr}"
+    );
 }
 
 #[test]
-fn o11_a_current_folder_that_is_gone_is_told() {
+fn o11_a_deleted_current_folder_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let gone = folder.path().join("gone");
     fs::create_dir(&gone).unwrap();
@@ -72,12 +75,12 @@ fn o11_a_current_folder_that_is_gone_is_told() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("current folder, which cannot be told"),
-        "{said}"
+        stderr.contains("current folder, which cannot be told"),
+        "{stderr}"
     );
-    assert!(said.contains("--config"), "{said}");
+    assert!(stderr.contains("--config"), "{stderr}");
 }
 
 /// Starts a copy of the server that anybody may run, beside its rules, as
@@ -86,9 +89,9 @@ const AS_NOBODY: &str = "folder=${4%/*} && chmod 755 \"$folder\" && cp \"$0\" \"
     && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$folder/server\" \"$@\"";
 
 #[test]
-fn o11_s03_an_unprivileged_user_without_threads_left() {
+fn o11_s03_an_unprivileged_server_without_threads_refuses_clients_and_recovers() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can become somebody else");
+        return skip("only root can change to another user");
     }
     if !is_installed("setpriv", "util-linux") || !is_installed("prlimit", "util-linux") {
         return;
@@ -98,7 +101,7 @@ fn o11_s03_an_unprivileged_user_without_threads_left() {
         ..Setup::default()
     });
     let origin = Origin::echo();
-    let live = connect_through(proxy.address(), &origin.destination());
+    let session = connect_through(proxy.address(), &origin.destination());
     proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
     // Root may have any number of threads; nobody may not.
@@ -106,18 +109,18 @@ fn o11_s03_an_unprivileged_user_without_threads_left() {
     let client = dial(proxy.address());
     assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
     proxy.stderr_line("no thread for a client");
-    write(&live, b"still here");
-    assert_eq!(read_exactly(&live, 10), b"still here");
+    write(&session, b"still here");
+    assert_eq!(read_exactly(&session, 10), b"still here");
     set_limit(&pid, "nproc", &old);
     drop(connect_through(proxy.address(), &origin.destination()));
-    drop(live);
+    drop(session);
     proxy.finish();
 }
 
 #[test]
-fn o11_rules_that_may_not_be_read_are_told() {
+fn o11_unreadable_rules_are_reported() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can become somebody else");
+        return skip("only root can change to another user");
     }
     if !is_installed("setpriv", "util-linux") {
         return;
@@ -133,23 +136,24 @@ fn o11_rules_that_may_not_be_read_are_told() {
         .args([rules.as_os_str(), "0".as_ref()])
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("socks.conf: Permission denied"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let reason = "socks.conf: Permission denied";
+    assert!(stderr.contains(reason), "{stderr}");
 }
 
 /// No limit passes while the whole process stands still, other than by the
 /// clock, and nothing is lost.
 #[test]
-fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
+fn o08_a_process_continues_its_sessions_after_sigstop_and_sigcont() {
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "500ms"]);
     let origin = Origin::echo();
-    let live = connect_through(proxy.address(), &origin.destination());
+    let session = connect_through(proxy.address(), &origin.destination());
     let silent = dial(proxy.address());
     proxy.wait_for_thread("s2");
     proxy.signal(Signal::SIGSTOP);
     let stat = format!("/proc/{}/stat", proxy.pid());
-    until("the stop", || {
+    until("the process to be stopped", || {
         fs::read_to_string(&stat)
             .unwrap()
             .contains(") T ")
@@ -160,14 +164,14 @@ fn o08_a_process_that_was_stopped_goes_on_where_it_was() {
         &late,
         &request(Command::Connect, &origin.destination(), b""),
     );
-    write(&live, b"sent meanwhile");
+    write(&session, b"sent meanwhile");
     thread::park_timeout(Duration::from_millis(700));
     proxy.signal(Signal::SIGCONT);
-    assert_eq!(read_exactly(&live, 14), b"sent meanwhile");
-    // Its time begins when it is accepted.
+    assert_eq!(read_exactly(&session, 14), b"sent meanwhile");
+    // Its handshake timeout began at accept, after SIGCONT.
     assert_eq!(read_exactly(&late, 2), [0, 90]);
     assert_eq!(read_all(&silent), b"");
-    drop((live, late));
+    drop((session, late));
     proxy.finish();
 }
 
@@ -185,7 +189,7 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn check_and_explain_tell_an_operator_what_the_rules_mean() {
+fn check_and_explain_print_what_the_rules_mean() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("rules");
     let path = config.to_str().unwrap();
@@ -196,15 +200,15 @@ fn check_and_explain_tell_an_operator_what_the_rules_mean() {
         stdout.contains(":1: permit c 127.0.0.0/8 - localhost 80\n"),
         "{stdout}"
     );
-    for (question, told) in [
+    for (query, answer) in [
         ("c 127.0.0.1 localhost 80", "permit: CONNECT"),
         ("c 127.0.0.1 127.0.0.1 80", "deny: CONNECT"),
         // Decided without a lookup, as the server does.
         ("c 127.0.0.1 nobody.invalid 80", "deny: CONNECT"),
     ] {
-        let (code, stdout, _) = run(&["-c", path, "--explain", question]);
+        let (code, stdout, _) = run(&["-c", path, "--explain", query]);
         assert_eq!(code, Some(0));
-        assert!(stdout.starts_with(told), "{stdout}");
+        assert!(stdout.starts_with(answer), "{stdout}");
     }
     fs::write(&config, "permit c 127.\nfoo\npermit\n").unwrap();
     let (code, _, stderr) = run(&["-c", path, "--check"]);
@@ -214,7 +218,7 @@ fn check_and_explain_tell_an_operator_what_the_rules_mean() {
 }
 
 #[test]
-fn x05_rules_that_make_an_open_relay_are_warned_of() {
+fn x05_rules_that_make_an_open_relay_lead_to_a_warning() {
     let proxy = Proxy::open();
     proxy.stderr_line("warning: ");
     // What they permit is permitted, this machine too.
@@ -243,7 +247,7 @@ fn x07_the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
 }
 
 #[test]
-fn o02_a_port_in_use_is_no_reason_to_panic_and_is_not_stolen() {
+fn o02_a_port_in_use_is_reported_and_not_taken_over() {
     let proxy = Proxy::open();
     let config = proxy.config();
     let port = proxy.port().to_string();
@@ -262,7 +266,7 @@ fn o02_a_port_in_use_is_no_reason_to_panic_and_is_not_stolen() {
 }
 
 #[test]
-fn o03_a_restart_finds_its_port_free_though_connections_linger() {
+fn o03_a_restart_can_listen_on_its_port_despite_connections_in_time_wait() {
     let port = crate::support::endpoints::free_ports(1);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let folder = tempfile::tempdir().unwrap();
@@ -291,7 +295,7 @@ fn o03_a_restart_finds_its_port_free_though_connections_linger() {
 }
 
 #[test]
-fn o04_o05_one_signal_drains() {
+fn o04_o05_one_signal_drains_the_server() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "15s", "-v"]);
         let client = connect_through(proxy.address(), &Origin::echo().destination());
@@ -299,7 +303,7 @@ fn o04_o05_one_signal_drains() {
         proxy.signal(signal);
         // New clients are refused at once, live sessions go on.
         let port = proxy.port();
-        until("the closed door", || {
+        until("the listener to be closed", || {
             (!proxy.listens_on(port)).then_some(())
         });
         assert!(began.elapsed() < Duration::from_secs(5));
@@ -315,7 +319,7 @@ fn o04_o05_one_signal_drains() {
 }
 
 #[test]
-fn o04_l07_the_grace_ends_and_every_block_is_printed() {
+fn o04_l07_the_grace_period_ends_and_every_message_is_printed() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
     let origin = Origin::echo();
     let clients: Vec<_> = (0..50)
@@ -336,7 +340,7 @@ fn o04_l07_the_grace_ends_and_every_block_is_printed() {
 }
 
 #[test]
-fn o04_a_second_signal_cuts_now() {
+fn o04_a_second_signal_terminates_all_sessions_at_once() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "1m"]);
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     let began = Instant::now();
@@ -350,15 +354,16 @@ fn o04_a_second_signal_cuts_now() {
 }
 
 #[test]
-fn o07_a_lookup_does_not_hold_up_the_end() {
+fn o07_a_lookup_does_not_delay_the_shutdown() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms", "-v"]);
     proxy.wait_for_rules_mtime();
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:delay_enter=5000000") else {
         return proxy.finish();
     };
     let client = dial(proxy.address());
-    let target = by_name("slow.invalid", 80);
-    write(&client, &request(Command::Connect, &target, b""));
+    let destination = by_name("slow.invalid", 80);
+    let bytes = request(Command::Connect, &destination, b"");
+    write(&client, &bytes);
     proxy.wait_for_thread("s1-name");
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
@@ -373,7 +378,7 @@ fn o07_a_lookup_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn however_quiet_a_free_port_is_told() {
+fn a_port_that_the_system_chose_is_reported_even_with_quiet() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["-q"]);
     drop(connect_through(
         proxy.address(),
@@ -387,7 +392,7 @@ fn however_quiet_a_free_port_is_told() {
 /// A client that was refused takes its leave at its ease; a stop meanwhile is
 /// not why it was refused.
 #[test]
-fn o07_a_refusal_is_told_although_the_stop_comes_first() {
+fn o07_a_refusal_is_logged_with_its_reason_after_a_stop() {
     let mut proxy = Proxy::start("deny c -\n", &["--grace", "0s", "-v"]);
     let client = dial(proxy.address());
     write(
@@ -402,16 +407,16 @@ fn o07_a_refusal_is_told_although_the_stop_comes_first() {
 }
 
 #[test]
-fn o07_a_signal_finds_every_stage_and_leaves_no_block_out() {
+fn o07_a_stop_at_every_stage_of_a_session_leaves_out_no_message() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "300ms"]);
-    let hole = UnresponsiveListener::new();
+    let unresponsive = UnresponsiveListener::new();
     let silent = dial(proxy.address());
-    let half = dial(proxy.address());
-    write(&half, &[4, 1]);
+    let incomplete = dial(proxy.address());
+    write(&incomplete, &[4, 1]);
     let dialling = dial(proxy.address());
     write(
         &dialling,
-        &request(Command::Connect, &by_address(hole.address()), b""),
+        &request(Command::Connect, &by_address(unresponsive.address()), b""),
     );
     let waiting =
         client::socks4::bind(dial(proxy.address()), &by_address(CLOSED.into()), b"").unwrap();
@@ -419,15 +424,15 @@ fn o07_a_signal_finds_every_stage_and_leaves_no_block_out() {
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(3));
-    let blocks = proxy.screen_messages(2);
-    assert_eq!(blocks.len(), 2);
-    assert!(blocks.iter().all(|block| block.reply == "Reject"));
-    drop((silent, half, dialling, waiting));
+    let messages = proxy.screen_messages(2);
+    assert_eq!(messages.len(), 2);
+    assert!(messages.iter().all(|message| message.reply == "Reject"));
+    drop((silent, incomplete, dialling, waiting));
 }
 
 /// A signal to stop is not lost among many to reread the rules.
 #[test]
-fn o05_o06_stop_among_many_hangups() {
+fn o05_o06_sigterm_is_not_lost_among_many_sighups() {
     for _ in 0..3 {
         let mut proxy = Proxy::open();
         let config = proxy.config();
@@ -442,7 +447,7 @@ fn o05_o06_stop_among_many_hangups() {
 }
 
 #[test]
-fn the_idle_limit_holds_among_hangups_and_while_stopping() {
+fn the_idle_timeout_holds_among_sighups_and_during_shutdown() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "--grace", "30s"]);
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     let other = connect_through(proxy.address(), &Origin::echo().destination());
@@ -463,76 +468,76 @@ fn the_idle_limit_holds_among_hangups_and_while_stopping() {
 }
 
 #[test]
-fn threads_carry_the_names_of_what_they_do() {
+fn threads_are_named_after_their_work() {
     let proxy = Proxy::open();
     let client = connect_through(proxy.address(), &Origin::echo().destination());
-    let with = |first: &'static str, second: &'static str| {
-        let house = ["accept", "ctrl-c", "logger", first, second, "signals"];
-        [&house[..], &["threadsocks"]].concat()
+    let names_with = |first: &'static str, second: &'static str| {
+        let names = ["accept", "ctrl-c", "logger", first, second, "signals"];
+        [&names[..], &["threadsocks"]].concat()
     };
     // A thread takes its name only after it has started.
     until("the names", || {
-        (proxy.threads() == with("s1", "s1-down")).then_some(())
+        (proxy.threads() == names_with("s1", "s1-down")).then_some(())
     });
     drop(client);
-    // Kept for the next, under that one's names.
-    let kept = |threads: &[String]| threads.iter().filter(|name| *name == "idle").count();
+    // Both threads stay idle. The next session reuses them and renames them.
+    let idle_threads = |threads: &[String]| threads.iter().filter(|name| *name == "idle").count();
     until("idle threads", || {
-        (kept(&proxy.threads()) == 2).then_some(())
+        (idle_threads(&proxy.threads()) == 2).then_some(())
     });
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     until("the names", || {
-        (proxy.threads() == with("s2", "s2-down")).then_some(())
+        (proxy.threads() == names_with("s2", "s2-down")).then_some(())
     });
     drop(client);
     proxy.finish();
 }
 
 #[test]
-fn threads_are_used_again_and_leave_when_nobody_comes() {
+fn threads_are_reused_and_exit_when_idle() {
     let proxy = Proxy::open();
-    // How many: one that has just begun may not have its name yet.
-    let at_rest = proxy.threads().len();
+    // Counts all threads: a thread that has just started may not have its name yet.
+    let at_start = proxy.threads().len();
     let origin = Origin::echo();
     for _ in 0..100 {
         drop(connect_through(proxy.address(), &origin.destination()));
         proxy.assert_resources_released();
     }
-    let kept = proxy.threads().len() - at_rest;
-    assert_eq!(kept, 2, "{:?}", proxy.threads());
-    until("their leaving", || {
-        (proxy.threads().len() == at_rest).then_some(())
+    let idle = proxy.threads().len() - at_start;
+    assert_eq!(idle, 2, "{:?}", proxy.threads());
+    until("idle threads to exit", || {
+        (proxy.threads().len() == at_start).then_some(())
     });
     proxy.finish();
 }
 
 #[test]
-fn threads_of_a_burst_leave_while_a_few_clients_still_come() {
+fn threads_of_a_burst_exit_while_a_few_clients_still_connect() {
     let proxy = Proxy::open();
-    let at_rest = proxy.threads().len();
+    let at_start = proxy.threads().len();
     let origin = Origin::echo();
     let burst: Vec<_> = (0..40)
         .map(|_| connect_through(proxy.address(), &origin.destination()))
         .collect();
-    assert_eq!(proxy.threads().len(), at_rest + 80);
+    assert_eq!(proxy.threads().len(), at_start + 80);
     drop(burst);
     proxy.assert_resources_released();
-    // One client after the other, all the time.
-    until("the burst's threads to leave", || {
+    // Clients keep connecting, one after the other.
+    until("the threads of the burst to exit", || {
         drop(connect_through(proxy.address(), &origin.destination()));
-        (proxy.threads().len() <= at_rest + 4).then_some(())
+        (proxy.threads().len() <= at_start + 4).then_some(())
     });
     proxy.finish();
 }
 
 #[test]
-fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
+fn s01_without_descriptors_clients_are_closed_at_once_and_sessions_continue() {
     if !is_installed("prlimit", "util-linux") {
         return;
     }
     let proxy = Proxy::open();
     let origin = Origin::echo();
-    let live = connect_through(proxy.address(), &origin.destination());
+    let session = connect_through(proxy.address(), &origin.destination());
     proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
     let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
@@ -542,7 +547,7 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
     // The server already waits for a client, with a descriptor for it in hand.
     let before = proxy.resources().descriptors;
     let last = dial(proxy.address());
-    until("the last one in", || {
+    until("the last client to be accepted", || {
         (proxy.resources().descriptors > before).then_some(())
     });
     let cpu = cpu_ticks(&pid);
@@ -552,19 +557,19 @@ fn s01_without_descriptors_clients_are_turned_away_and_the_rest_goes_on() {
         let _ = (&dial(proxy.address())).read_to_end(&mut rest);
         assert_eq!(rest, b"");
     }
-    write(&live, b"still here");
-    assert_eq!(read_exactly(&live, 10), b"still here");
-    // Nobody knocks for a second: a loop that fails again and again would take
-    // all of that time.
+    write(&session, b"still here");
+    assert_eq!(read_exactly(&session, 10), b"still here");
+    // For a second no client connects. An accept loop that fails again and again without
+    // a pause would use all of that time.
     thread::park_timeout(Duration::from_secs(1));
-    let took = cpu_ticks(&pid) - cpu;
-    assert!(took < 50, "{took} hundredths of a second");
+    let used = cpu_ticks(&pid) - cpu;
+    assert!(used < 50, "{used} hundredths of a second of CPU time");
     let line = proxy.stderr_line("cannot accept a client");
     assert!(line.contains("Too many open files"), "{line}");
     set_limit(&pid, "nofile", &old);
     // The first that comes now is served.
     drop(connect_through(proxy.address(), &origin.destination()));
-    drop((last, live));
+    drop((last, session));
     proxy.finish();
 }
 
@@ -600,7 +605,7 @@ fn cpu_ticks(pid: &str) -> u64 {
 }
 
 #[test]
-fn s02_errors_of_accept_end_nothing() {
+fn s02_errors_of_accept_do_not_stop_the_server() {
     for error in [
         "ENFILE",
         "ENOBUFS",
@@ -625,7 +630,7 @@ fn s02_errors_of_accept_end_nothing() {
 }
 
 #[test]
-fn r11_interrupted_calls_are_made_again() {
+fn r11_interrupted_system_calls_are_repeated() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     for injection in [
@@ -652,8 +657,8 @@ fn r11_interrupted_calls_are_made_again() {
 
 #[test]
 fn s04_little_address_space_means_few_sessions_and_no_abort() {
-    for (setting, at_least, scarcity) in [
-        // The allocator takes most of it for itself, unless told otherwise.
+    for (setting, min_sessions, resource) in [
+        // By default the allocator's arenas take most of the address space.
         ("ulimit -v 500000; exec env", 1, "address space"),
         (
             "ulimit -v 500000; exec env MALLOC_ARENA_MAX=1",
@@ -667,19 +672,20 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
             wrapper: &["sh", "-c", &script],
             ..Setup::default()
         });
-        proxy.stderr_line(&format!("bytes of {scarcity}"));
+        proxy.stderr_line(&format!("bytes of {resource}"));
         let origin = Origin::echo();
         let mut held = Vec::new();
-        // Until one is turned away; half of them need a thread for a name.
-        let targets = [origin.destination(), by_name("localhost", origin.port())];
-        for target in targets.iter().cycle() {
-            match client::socks4::connect(dial(proxy.address()), target, b"") {
+        // Opens sessions until a client is refused. Every other session needs a thread for
+        // a name lookup.
+        let destinations = [origin.destination(), by_name("localhost", origin.port())];
+        for destination in destinations.iter().cycle() {
+            match client::socks4::connect(dial(proxy.address()), destination, b"") {
                 Ok(client) => held.push(client),
                 Err(_) => break,
             }
             assert!(held.len() < 5000);
         }
-        assert!(held.len() >= at_least, "{}", held.len());
+        assert!(held.len() >= min_sessions, "{}", held.len());
         proxy.stderr_line("at capacity");
         write(&held[0], b"still here");
         assert_eq!(read_exactly(&held[0], 10), b"still here");
@@ -691,7 +697,7 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
 }
 
 #[test]
-fn s05_one_client_too_many_is_closed_at_once() {
+fn s05_a_client_over_the_limit_is_refused_and_closed_at_once() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-sessions", "10"]);
     proxy.stderr_line("up to 10 sessions at a time, limited by --max-sessions");
     let origin = Origin::echo();
@@ -705,7 +711,7 @@ fn s05_one_client_too_many_is_closed_at_once() {
     }
     proxy.stderr_line("at capacity: all 10 sessions are taken");
     held.pop();
-    until("a free place", || {
+    until("a free slot", || {
         client::socks4::connect(dial(proxy.address()), &origin.destination(), b"").ok()
     });
     drop(held);
@@ -715,13 +721,13 @@ fn s05_one_client_too_many_is_closed_at_once() {
 /// 2,000 sessions held from one address, and 2,000 more: none refused. The
 /// system gives one local port to several of the server's connections then.
 #[test]
-fn c09_s07_four_thousand_sessions_from_one_address() {
+fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let proxy = Proxy::open();
     let line = proxy.stderr_line("sessions at a time");
-    let room: usize = line.split_whitespace().nth(3).unwrap().parse().unwrap();
-    if hard < 10_000 || room < 4000 {
+    let capacity: usize = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    if hard < 10_000 || capacity < 4000 {
         skip(&format!(
             "4,000 sessions need 10,000 descriptors; here: {hard}; {line}"
         ));
@@ -729,10 +735,10 @@ fn c09_s07_four_thousand_sessions_from_one_address() {
     }
     // Ends that only hold what comes, without a thread each.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let target = by_address(listener.local_addr().unwrap());
+    let destination = by_address(listener.local_addr().unwrap());
     let mut held = Vec::with_capacity(4000);
     for _ in 0..4000 {
-        let client = connect_through(proxy.address(), &target);
+        let client = connect_through(proxy.address(), &destination);
         held.push((client, listener.accept().unwrap().0));
     }
     // A new one is served as promptly as ever.
@@ -750,7 +756,7 @@ fn c09_s07_four_thousand_sessions_from_one_address() {
 }
 
 #[test]
-fn d08_a_lookup_is_no_reason_to_wait_for_ever() {
+fn d08_a_lookup_ends_at_the_connect_timeout() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "500ms"]);
     // From now on the rules need no reading, and whatever is opened, by the
     // resolver that is, takes its time.
@@ -761,8 +767,9 @@ fn d08_a_lookup_is_no_reason_to_wait_for_ever() {
     let client = dial(proxy.address());
     let own = client.local_addr().unwrap();
     let began = Instant::now();
-    let target = by_name("slow.invalid", 80);
-    write(&client, &request(Command::Connect, &target, b""));
+    let destination = by_name("slow.invalid", 80);
+    let bytes = request(Command::Connect, &destination, b"");
+    write(&client, &bytes);
     assert_eq!(read_all(&client)[..2], [0, 91]);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(500), "{took:?}");

@@ -39,7 +39,7 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::{TIMEOUT, until};
 
 #[test]
-fn every_dialogue_goes_as_written() {
+fn every_dialogue_runs_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -48,46 +48,49 @@ fn every_dialogue_goes_as_written() {
         .collect();
     files.sort();
     assert!(files.len() >= 15, "{files:?}");
-    let peer = std::env::var("THREADSOCKS_PEER").ok();
-    let peer = peer.map(|peer| peer.parse::<SocketAddr>().expect("ADDRESS:PORT"));
-    let mut differences = Vec::new();
+    let other_server = std::env::var("THREADSOCKS_PEER").ok();
+    let other_server =
+        other_server.map(|address| address.parse::<SocketAddr>().expect("ADDRESS:PORT"));
+    let mut differing = Vec::new();
     for path in files {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let script = Script::parse(&name, &text);
-        match peer {
-            Some(_) if script.ours => tell(&format!("{name}: not played to another server")),
+        match other_server {
+            Some(_) if script.threadsocks_only => {
+                print_result(&format!("{name}: not played to another server"))
+            }
             // Another server may differ in one dialogue and still be asked all.
-            Some(peer) => {
-                let played = std::panic::catch_unwind(|| {
-                    Stage::new(&name, peer, None).play(&script);
+            Some(address) => {
+                let outcome = std::panic::catch_unwind(|| {
+                    DialogueRunner::new(&name, address, None).run(&script);
                 });
-                let result = if played.is_ok() {
+                let result = if outcome.is_ok() {
                     "as written"
                 } else {
                     "DIFFERS"
                 };
-                tell(&format!("{name}: {result}"));
-                differences.extend(played.is_err().then_some(name));
+                print_result(&format!("{name}: {result}"));
+                differing.extend(outcome.is_err().then_some(name));
             }
             None => {
                 let rules = script.rules.as_deref().unwrap_or(PERMIT_ALL);
                 let folder = tempfile::tempdir().expect("a folder");
-                let users = script.users_in(folder.path());
+                let users = script.write_users_file(folder.path());
                 let options = script.options.split_whitespace();
                 let options: Vec<&str> = options.chain(users.iter().map(String::as_str)).collect();
                 let proxy = Proxy::start(rules, &options);
-                Stage::new(&name, proxy.address(), Some(&proxy)).play(&script);
+                DialogueRunner::new(&name, proxy.address(), Some(&proxy)).run(&script);
                 proxy.finish();
             }
         }
     }
-    assert_eq!(differences, [""; 0], "the other server differs there");
+    assert_eq!(differing, [""; 0], "the other server differs there");
 }
 
 /// A line past the test runner's capture.
-fn tell(what: &str) {
-    let _ = writeln!(std::io::stderr(), "{what}");
+fn print_result(result: &str) {
+    let _ = writeln!(std::io::stderr(), "{result}");
 }
 
 /// A dialogue: what the server must be like, and the steps.
@@ -96,7 +99,7 @@ struct Script {
     options: String,
     /// Lines of a users file.
     users: String,
-    ours: bool,
+    threadsocks_only: bool,
     /// Each with its line, for messages.
     steps: Vec<(usize, String)>,
 }
@@ -107,7 +110,7 @@ impl Script {
             rules: None,
             options: String::new(),
             users: String::new(),
-            ours: false,
+            threadsocks_only: false,
             steps: Vec::new(),
         };
         for (index, line) in text.lines().enumerate() {
@@ -120,19 +123,19 @@ impl Script {
                     rules.push_str(rest.trim());
                     rules.push('\n');
                     // Another server has rules of its own.
-                    script.ours = true;
+                    script.threadsocks_only = true;
                 }
                 "options" => {
                     script.options = rest.trim().to_owned();
-                    script.ours = true;
+                    script.threadsocks_only = true;
                 }
                 "user" => {
                     let (user, password) = rest.trim().split_once(' ').expect(name);
                     let line = line_for(user, password.as_bytes()).expect("a line");
                     script.users.push_str(&line);
-                    script.ours = true;
+                    script.threadsocks_only = true;
                 }
-                "ours" => script.ours = true,
+                "ours" => script.threadsocks_only = true,
                 _ => script.steps.push((index + 1, code.to_owned())),
             }
         }
@@ -141,7 +144,7 @@ impl Script {
     }
 
     /// Its users as a file in this folder, and the option that names it.
-    fn users_in(&self, folder: &Path) -> Vec<String> {
+    fn write_users_file(&self, folder: &Path) -> Vec<String> {
         if self.users.is_empty() {
             return Vec::new();
         }
@@ -151,8 +154,12 @@ impl Script {
     }
 }
 
+/// Indices of [`DialogueRunner::udp_sockets`].
+const CLIENT: usize = 0;
+const REMOTE: usize = 1;
+
 /// Where a dialogue is played.
-struct Stage<'a> {
+struct DialogueRunner<'a> {
     name: &'a str,
     proxy: Option<&'a Proxy>,
     client: Option<TcpStream>,
@@ -161,16 +168,16 @@ struct Stage<'a> {
     listener: TcpListener,
     remote: Option<TcpStream>,
     /// Port of the last reply: where BIND listens, or datagrams are taken.
-    heard_port: u16,
+    reply_port: u16,
     /// The client's socket for datagrams, and the far end's at the listener's
     /// port.
-    datagrams: [UdpSocket; 2],
+    udp_sockets: [UdpSocket; 2],
     /// Where the far end's last datagram came from.
-    heard_from: Option<SocketAddr>,
+    last_sender: Option<SocketAddr>,
 }
 
 /// A port for both kinds of connections.
-fn both_kinds() -> (TcpListener, UdpSocket) {
+fn bind_tcp_and_udp() -> (TcpListener, UdpSocket) {
     until("a port that is free for both", || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let socket = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
@@ -178,15 +185,15 @@ fn both_kinds() -> (TcpListener, UdpSocket) {
     })
 }
 
-impl<'a> Stage<'a> {
-    fn new(name: &'a str, server: SocketAddr, proxy: Option<&'a Proxy>) -> Stage<'a> {
+impl<'a> DialogueRunner<'a> {
+    fn new(name: &'a str, server: SocketAddr, proxy: Option<&'a Proxy>) -> DialogueRunner<'a> {
         let client = dial(server);
-        let (listener, far) = both_kinds();
-        let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        for socket in [&near, &far] {
+        let (listener, remote_socket) = bind_tcp_and_udp();
+        let client_socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for socket in [&client_socket, &remote_socket] {
             socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         }
-        Stage {
+        DialogueRunner {
             name,
             proxy,
             client_address: client.local_addr().unwrap(),
@@ -194,67 +201,71 @@ impl<'a> Stage<'a> {
             server,
             listener,
             remote: None,
-            heard_port: 0,
-            datagrams: [near, far],
-            heard_from: None,
+            reply_port: 0,
+            udp_sockets: [client_socket, remote_socket],
+            last_sender: None,
         }
     }
 
-    fn play(&mut self, script: &Script) {
+    fn run(&mut self, script: &Script) {
         for (line, step) in &script.steps {
             self.step(&format!("{}:{line}: {step}", self.name), step);
         }
     }
 
-    fn step(&mut self, place: &str, step: &str) {
-        let (speaker, what) = step.split_once(char::is_whitespace).expect(place);
-        let what = what.trim();
-        match (speaker, what) {
+    fn step(&mut self, location: &str, step: &str) {
+        let (actor, action) = step.split_once(char::is_whitespace).expect(location);
+        let action = action.trim();
+        match (actor, action) {
             ("client>", "end") => shutdown_write(self.client()),
-            ("client>", "reset") => reset(self.client.take().expect(place)),
-            ("client>", bytes) => write(self.client(), &self.bytes(place, bytes)),
-            ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{place}"),
+            ("client>", "reset") => reset(self.client.take().expect(location)),
+            ("client>", bytes) => write(self.client(), &self.parse_bytes(location, bytes)),
+            ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{location}"),
             ("server>", bytes) => {
-                let got = self.expect(place, self.client(), bytes);
+                let reply = self.expect_bytes(location, self.client(), bytes);
                 // In SOCKS4 it stands in front of the address, in SOCKS5 behind it.
-                if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *got {
-                    self.heard_port = u16::from_be_bytes([p1, p0]);
+                if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *reply {
+                    self.reply_port = u16::from_be_bytes([p1, p0]);
                 }
             }
             ("remote", "accepts") => self.remote = Some(accept(&self.listener)),
             ("remote", connects) => {
-                let from = connects.strip_prefix("connects").expect(place).trim();
+                let from = connects.strip_prefix("connects").expect(location).trim();
                 let from = from.parse().unwrap_or(Ipv4Addr::LOCALHOST);
-                let to = SocketAddr::new(self.server.ip(), self.heard_port);
+                let to = SocketAddr::new(self.server.ip(), self.reply_port);
                 self.remote = Some(dial_from((from, 0).into(), to));
             }
             ("remote>", "end") => shutdown_write(self.remote()),
-            ("remote>", "reset") => reset(self.remote.take().expect(place)),
-            ("remote>", bytes) => write(self.remote(), &self.bytes(place, bytes)),
-            ("remote<", "end") => assert_eq!(read_all(self.remote()), b"", "{place}"),
-            ("remote<", bytes) => drop(self.expect(place, self.remote(), bytes)),
+            ("remote>", "reset") => reset(self.remote.take().expect(location)),
+            ("remote>", bytes) => write(self.remote(), &self.parse_bytes(location, bytes)),
+            ("remote<", "end") => assert_eq!(read_all(self.remote()), b"", "{location}"),
+            ("remote<", bytes) => drop(self.expect_bytes(location, self.remote(), bytes)),
             ("client>>", bytes) => {
-                let to = SocketAddr::new(self.server.ip(), self.heard_port);
-                self.send(0, place, bytes, to);
+                let to = SocketAddr::new(self.server.ip(), self.reply_port);
+                self.send(CLIENT, location, bytes, to);
             }
-            ("remote>>", bytes) => self.send(1, place, bytes, self.heard_from.expect(place)),
-            ("client<<", bytes) => drop(self.receive(0, place, bytes)),
-            ("remote<<", bytes) => self.heard_from = Some(self.receive(1, place, bytes)),
-            ("screen", summary) => self.screen(place, summary),
-            _ => panic!("{place}: not understood"),
+            ("remote>>", bytes) => {
+                self.send(REMOTE, location, bytes, self.last_sender.expect(location))
+            }
+            ("client<<", bytes) => drop(self.receive(CLIENT, location, bytes)),
+            ("remote<<", bytes) => self.last_sender = Some(self.receive(REMOTE, location, bytes)),
+            ("screen", summary) => self.check_screen(location, summary),
+            _ => panic!("{location}: not understood"),
         }
     }
 
-    fn send(&self, who: usize, place: &str, bytes: &str, to: SocketAddr) {
-        let sent = self.datagrams[who].send_to(&self.bytes(place, bytes), to);
-        sent.expect(place);
+    fn send(&self, end: usize, location: &str, bytes: &str, to: SocketAddr) {
+        let sent = self.udp_sockets[end].send_to(&self.parse_bytes(location, bytes), to);
+        sent.expect(location);
     }
 
     /// The next datagram is as expected; where it comes from.
-    fn receive(&self, who: usize, place: &str, expected: &str) -> SocketAddr {
-        let mut got = [0; 1024];
-        let (count, from) = self.datagrams[who].recv_from(&mut got).expect(place);
-        self.compare(place, expected, &got[..count]);
+    fn receive(&self, end: usize, location: &str, expected: &str) -> SocketAddr {
+        let mut buffer = [0; 1024];
+        let (count, from) = self.udp_sockets[end]
+            .recv_from(&mut buffer)
+            .expect(location);
+        self.assert_bytes(location, expected, &buffer[..count]);
         from
     }
 
@@ -267,7 +278,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The one message for this client; other servers print none.
-    fn screen(&self, place: &str, summary: &str) {
+    fn check_screen(&self, location: &str, summary: &str) {
         let Some(proxy) = self.proxy else { return };
         let address = self.listener.local_addr().unwrap();
         let expected = summary
@@ -276,43 +287,47 @@ impl<'a> Stage<'a> {
         let shown = match summary {
             "nothing" => {
                 proxy.assert_resources_released();
-                assert_eq!(proxy.screen_messages(0), [], "{place}");
+                assert_eq!(proxy.screen_messages(0), [], "{location}");
                 return;
             }
             _ => proxy.screen_message_for(self.client_address).summary(),
         };
-        assert_eq!(shown, expected, "{place}");
+        assert_eq!(shown, expected, "{location}");
     }
 
     /// Reads as many bytes as are expected, and compares.
-    fn expect(&self, place: &str, stream: &TcpStream, expected: &str) -> Vec<u8> {
-        let count = self.pattern(place, expected).len();
-        let got = read_exactly(stream, count);
-        self.compare(place, expected, &got);
-        got
+    fn expect_bytes(&self, location: &str, stream: &TcpStream, expected: &str) -> Vec<u8> {
+        let count = self.parse_pattern(location, expected).len();
+        let received = read_exactly(stream, count);
+        self.assert_bytes(location, expected, &received);
+        received
     }
 
-    fn compare(&self, place: &str, expected: &str, got: &[u8]) {
-        let expected = self.pattern(place, expected);
-        let mut pairs = expected.iter().zip(got);
-        let fits = pairs.all(|(expected, got)| expected.is_none_or(|expected| expected == *got));
-        let fits = fits && expected.len() == got.len();
-        assert!(fits, "{place}: got {got:02x?}");
+    fn assert_bytes(&self, location: &str, expected: &str, received: &[u8]) {
+        let expected = self.parse_pattern(location, expected);
+        let mut pairs = expected.iter().zip(received);
+        let matches =
+            pairs.all(|(expected, received)| expected.is_none_or(|expected| expected == *received));
+        let matches = matches && expected.len() == received.len();
+        assert!(matches, "{location}: received {received:02x?}");
     }
 
-    fn bytes(&self, place: &str, text: &str) -> Vec<u8> {
-        let pattern = self.pattern(place, text);
-        pattern.into_iter().map(|byte| byte.expect(place)).collect()
+    fn parse_bytes(&self, location: &str, text: &str) -> Vec<u8> {
+        let pattern = self.parse_pattern(location, text);
+        pattern
+            .into_iter()
+            .map(|byte| byte.expect(location))
+            .collect()
     }
 
     /// Hexadecimal bytes, "text" and {names}; `..` stands for any byte.
-    fn pattern(&self, place: &str, text: &str) -> Vec<Option<u8>> {
+    fn parse_pattern(&self, location: &str, text: &str) -> Vec<Option<u8>> {
         let port = self.listener.local_addr().unwrap().port().to_be_bytes();
         let mut pattern = Vec::new();
         let mut rest = text.trim_start();
         while !rest.is_empty() {
             let (piece, after) = if let Some(quoted) = rest.strip_prefix('"') {
-                let (piece, after) = quoted.split_once('"').expect(place);
+                let (piece, after) = quoted.split_once('"').expect(location);
                 (piece.bytes().map(Some).collect(), after)
             } else {
                 let (word, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -324,7 +339,7 @@ impl<'a> Stage<'a> {
                         .into_iter()
                         .map(Some)
                         .collect(),
-                    hex => vec![Some(u8::from_str_radix(hex, 16).expect(place))],
+                    hex => vec![Some(u8::from_str_radix(hex, 16).expect(location))],
                 };
                 (piece, after)
             };

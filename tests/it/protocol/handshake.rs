@@ -18,13 +18,13 @@ use crate::support::wait::until;
 const REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
 
 /// What a granted CONNECT to this origin by name is answered with.
-fn granted_by_name(origin: &Origin) -> Vec<u8> {
+fn granted_reply_by_name(origin: &Origin) -> Vec<u8> {
     let [p1, p0] = origin.port().to_be_bytes();
     vec![0, 90, p1, p0, 0, 0, 0, 1]
 }
 
 /// An origin that says what it got, once it has got everything.
-fn recorder() -> Origin {
+fn echo_after_eof() -> Origin {
     Origin::start(|stream| {
         let got = read_all(&stream);
         write(&stream, &got);
@@ -32,25 +32,25 @@ fn recorder() -> Origin {
 }
 
 #[test]
-fn h01_split_at_every_byte() {
+fn h01_a_request_split_at_any_byte_is_granted() {
     let proxy = Proxy::open();
-    let origin = recorder();
+    let origin = echo_after_eof();
     let message = request(
         Command::Connect,
         &by_name("localhost", origin.port()),
         b"me",
     );
     let with_data = [&message[..], b"early"].concat();
-    for cut in 1..with_data.len() {
+    for split in 1..with_data.len() {
         let client = dial(proxy.address());
-        write(&client, &with_data[..cut]);
+        write(&client, &with_data[..split]);
         // The server has taken, or at least seen, the first piece before the
         // second comes: its queue of unread bytes is on its own side.
         thread::yield_now();
-        write(&client, &with_data[cut..]);
+        write(&client, &with_data[split..]);
         shutdown_write(&client);
-        assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
-        assert_eq!(read_all(&client), b"early", "cut at {cut}");
+        assert_eq!(read_exactly(&client, 8), granted_reply_by_name(&origin));
+        assert_eq!(read_all(&client), b"early", "split at {split}");
     }
     let client = dial(proxy.address());
     for byte in &with_data {
@@ -58,7 +58,7 @@ fn h01_split_at_every_byte() {
         thread::park_timeout(Duration::from_millis(2));
     }
     shutdown_write(&client);
-    assert_eq!(read_exactly(&client, 8), granted_by_name(&origin));
+    assert_eq!(read_exactly(&client, 8), granted_reply_by_name(&origin));
     assert_eq!(read_all(&client), b"early");
     proxy.finish();
 }
@@ -66,15 +66,15 @@ fn h01_split_at_every_byte() {
 #[test]
 fn h02_h15_early_data_arrives_once_and_in_order() {
     let proxy = Proxy::open();
-    let origin = recorder();
+    let origin = echo_after_eof();
     for target in [origin.destination(), by_name("localhost", origin.port())] {
         let message = request(Command::Connect, &target, b"");
-        let fake = request(Command::Connect, &by_address(endpoints::CLOSED.into()), b"");
+        let second_request = request(Command::Connect, &by_address(endpoints::CLOSED.into()), b"");
         for early in [
             b"".to_vec(),
             b"x".to_vec(),
             b"\0\0\0\0\0\0\0".to_vec(),
-            fake,
+            second_request,
             random_bytes(1, 1460),
             random_bytes(2, 65_536),
         ] {
@@ -89,7 +89,7 @@ fn h02_h15_early_data_arrives_once_and_in_order() {
 }
 
 #[test]
-fn h02_c12_the_reply_precedes_a_banner() {
+fn h02_c12_the_reply_precedes_the_banner_of_the_origin() {
     let proxy = Proxy::open();
     let origin = Origin::start(|stream| write(&stream, b"220 hello"));
     for _ in 0..50 {
@@ -106,9 +106,9 @@ fn h02_c12_the_reply_precedes_a_banner() {
 }
 
 #[test]
-fn h03_half_closed_before_the_reply() {
+fn h03_a_half_close_before_the_reply_loses_no_data() {
     let proxy = Proxy::open();
-    let origin = recorder();
+    let origin = echo_after_eof();
     let client = dial(proxy.address());
     let message = request(Command::Connect, &origin.destination(), b"");
     write(&client, &[&message[..], b"all of it"].concat());
@@ -119,7 +119,7 @@ fn h03_half_closed_before_the_reply() {
 }
 
 #[test]
-fn h04_every_prefix_then_the_end() {
+fn h04_a_truncated_request_then_eof_is_rejected() {
     let proxy = Proxy::open();
     let message = request(Command::Connect, &by_name("localhost", 1), b"me");
     for length in 0..message.len() {
@@ -134,7 +134,7 @@ fn h04_every_prefix_then_the_end() {
 }
 
 #[test]
-fn h05_every_prefix_then_a_reset() {
+fn h05_a_truncated_request_then_a_reset_is_not_reported() {
     let proxy = Proxy::open();
     let message = request(Command::Connect, &by_name("localhost", 1), b"me");
     for length in 0..message.len() {
@@ -176,7 +176,7 @@ fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
 #[test]
 fn h09_l01_a_user_id_is_opaque_and_escaped() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let origin = recorder();
+    let origin = echo_after_eof();
     let user: Vec<u8> = (1..=255).collect();
     let client = dial(proxy.address());
     write(
@@ -192,7 +192,7 @@ fn h09_l01_a_user_id_is_opaque_and_escaped() {
 }
 
 #[test]
-fn h10_another_language_is_left_without_a_word() {
+fn h10_another_protocol_gets_eof_and_no_bytes() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let tls_hello = [
         &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC][..],
@@ -219,7 +219,7 @@ fn h10_another_language_is_left_without_a_word() {
 }
 
 #[test]
-fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
+fn h11_socks5_without_an_acceptable_method_gets_method_ff() {
     let proxy = Proxy::open();
     for greeting in [&[5, 1, 1][..], &[5, 2, 0x80, 0xFF], &[5, 0]] {
         let client = dial(proxy.address());
@@ -235,7 +235,7 @@ fn h11_socks5_without_a_method_of_ours_is_refused_in_its_own_language() {
 }
 
 #[test]
-fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
+fn h12_slow_and_silent_clients_end_at_the_timeout_and_delay_no_other_client() {
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
     let origin = Origin::echo();
     let message = request(Command::Connect, &by_name("localhost", 1), b"");
@@ -243,8 +243,11 @@ fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
     let slow: Vec<TcpStream> = (0..100).map(|_| dial(proxy.address())).collect();
     let silent = dial(proxy.address());
     // A byte now and then must not stretch the limit.
-    let dripping = thread::spawn({
-        let slow: Vec<TcpStream> = slow.iter().map(|s| s.try_clone().unwrap()).collect();
+    let slow_writer = thread::spawn({
+        let slow: Vec<TcpStream> = slow
+            .iter()
+            .map(|client| client.try_clone().unwrap())
+            .collect();
         move || {
             for byte in &message[..4] {
                 for mut client in &slow {
@@ -254,11 +257,11 @@ fn h12_slow_and_silent_clients_are_cut_at_the_limit_and_hinder_nobody() {
             }
         }
     });
-    let asked = Instant::now();
+    let connect_began = Instant::now();
     let normal = endpoints::connect_through(proxy.address(), &origin.destination());
-    assert!(asked.elapsed() < Duration::from_millis(500));
+    assert!(connect_began.elapsed() < Duration::from_millis(500));
     drop(normal);
-    dripping.join().unwrap();
+    slow_writer.join().unwrap();
     for client in &slow {
         assert_eq!(read_all(client), REJECTED);
     }
@@ -293,7 +296,7 @@ fn h13_an_unknown_command_is_refused_after_the_whole_request() {
 }
 
 #[test]
-fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
+fn h14_ten_thousand_empty_connections_do_not_fill_stderr() {
     let proxy = Proxy::open();
     for round in 0..10_000 {
         drop(TcpStream::connect(proxy.address()).expect("accepted"));
@@ -314,11 +317,11 @@ fn h14_ten_thousand_clients_that_say_nothing_are_not_worth_a_line() {
 /// Whoever asks and reads nothing, with the least room there can be for an
 /// answer, keeps nobody waiting: the reply goes into the server's own buffer.
 #[test]
-fn h16_a_client_that_never_reads_holds_nothing_up() {
+fn h16_a_client_that_never_reads_delays_no_reply() {
     let proxy = Proxy::open();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let here = listener.local_addr().unwrap();
-    for target in [by_address(here), by_address(CLOSED.into())] {
+    let address = listener.local_addr().unwrap();
+    for target in [by_address(address), by_address(CLOSED.into())] {
         let client = dial(proxy.address());
         setsockopt(&client, sockopt::RcvBuf, &1).unwrap();
         write(&client, &request(Command::Connect, &target, b""));
@@ -331,7 +334,7 @@ fn h16_a_client_that_never_reads_holds_nothing_up() {
 }
 
 #[test]
-fn h17_urgent_bytes_do_not_hang_the_server() {
+fn h17_urgent_data_does_not_hang_the_server() {
     use std::os::fd::AsRawFd;
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
     let client = dial(proxy.address());
@@ -344,7 +347,7 @@ fn h17_urgent_bytes_do_not_hang_the_server() {
 }
 
 #[test]
-fn h18_clients_that_break_off_at_once() {
+fn h18_resets_right_after_connect_do_not_harm_the_server() {
     let proxy = Proxy::open();
     for _ in 0..500 {
         reset(TcpStream::connect(proxy.address()).expect("accepted"));
@@ -355,7 +358,7 @@ fn h18_clients_that_break_off_at_once() {
 
 /// Two reads for the usual request: one looks, one takes exactly it.
 #[test]
-fn a_usual_request_costs_two_reads() {
+fn a_request_in_one_segment_takes_two_recv_calls() {
     if !crate::support::tools::is_installed("strace", "strace") {
         return;
     }
@@ -384,13 +387,17 @@ fn a_usual_request_costs_two_reads() {
         ),
     );
     assert_eq!(read_all(&client)[..2], [0, 91]);
-    let own = client.local_addr().unwrap();
-    proxy.screen_message_for(own);
+    let client_address = client.local_addr().unwrap();
+    proxy.screen_message_for(client_address);
     drop(client);
     let reads = until("the trace", || {
         let text = std::fs::read_to_string(&trace).unwrap();
-        let of_request = |line: &&str| line.contains(r#""\4\1"#);
-        let reads: Vec<String> = text.lines().filter(of_request).map(str::to_owned).collect();
+        let reads_request = |line: &&str| line.contains(r#""\4\1"#);
+        let reads: Vec<String> = text
+            .lines()
+            .filter(reads_request)
+            .map(str::to_owned)
+            .collect();
         (reads.len() >= 2).then_some(reads)
     });
     assert_eq!(reads.len(), 2, "{reads:#?}");

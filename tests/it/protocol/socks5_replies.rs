@@ -20,7 +20,7 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// What the server replies to these bytes in the place of a request.
-fn asked(proxy: &Proxy, request: &[u8]) -> Reply {
+fn reply_to_request(proxy: &Proxy, request: &[u8]) -> Reply {
     let client = dial(proxy.address());
     write(&client, &[&[5, 1, 0], request].concat());
     let mut stream = BufReader::with_capacity(1, &client);
@@ -31,41 +31,41 @@ fn asked(proxy: &Proxy, request: &[u8]) -> Reply {
 }
 
 /// Whatever goes wrong, the reply has the ten bytes that simple clients expect.
-fn refusal(refusal: ReplyError) -> Reply {
+fn error_reply(error: ReplyError) -> Reply {
     Reply {
-        outcome: Err(refusal),
+        outcome: Err(error),
         bound: by_address((Ipv4Addr::UNSPECIFIED, 0).into()),
     }
 }
 
-fn refuses(proxy: &Proxy, target: &Destination) -> ReplyError {
+fn connect_error(proxy: &Proxy, target: &Destination) -> ReplyError {
     match socks5::connect(dial(proxy.address()), None, target) {
-        Err(ClientError::Refused(refusal)) => refusal,
+        Err(ClientError::Refused(error)) => error,
         other => panic!("{target}: {other:?}"),
     }
 }
 
-fn connected(proxy: &Proxy, target: &Destination) -> TcpStream {
+fn connect_granted(proxy: &Proxy, target: &Destination) -> TcpStream {
     socks5::connect(dial(proxy.address()), None, target).expect("granted")
 }
 
 #[test]
-fn v08_what_is_no_request_has_a_code_of_its_own() {
+fn v08_each_invalid_field_has_its_own_reply_code() {
     let proxy = Proxy::open();
-    let with = |place: usize, byte: u8| {
+    let request_with = |position: usize, byte: u8| {
         let mut request = [5, 1, 0, 1, 127, 0, 0, 1, 0, 1];
-        request[place] = byte;
+        request[position] = byte;
         request
     };
-    for (place, bytes, code) in [
+    for (position, bytes, code) in [
         (0, &[0, 1, 4, 6, 0xFF][..], ReplyError::Rejected),
         (1, &[0, 4, 0xF0, 0xFF], ReplyError::CommandNotSupported),
         (2, &[1, 0xFF], ReplyError::Rejected),
         (3, &[0, 2, 5, 0xFF], ReplyError::AddressTypeNotSupported),
     ] {
         for &byte in bytes {
-            let reply = asked(&proxy, &with(place, byte));
-            assert_eq!(reply, refusal(code), "{byte:#x} at {place}");
+            let reply = reply_to_request(&proxy, &request_with(position, byte));
+            assert_eq!(reply, error_reply(code), "{byte:#x} at {position}");
         }
     }
     assert_eq!(proxy.screen_messages(0), [], "none of these was a request");
@@ -73,13 +73,13 @@ fn v08_what_is_no_request_has_a_code_of_its_own() {
 }
 
 #[test]
-fn v09_a_name_is_judged_as_in_socks4a() {
+fn v09_invalid_names_are_refused_as_in_socks4a() {
     let proxy = Proxy::open();
-    let by_name = |name: &[u8]| {
+    let reply_to_name = |name: &[u8]| {
         let length = u8::try_from(name.len()).unwrap();
-        asked(&proxy, &[&[5, 1, 0, 3, length], name, &[0, 80]].concat())
+        reply_to_request(&proxy, &[&[5, 1, 0, 3, length], name, &[0, 80]].concat())
     };
-    let bad = [
+    let invalid_names = [
         &b""[..],
         b"a\0b",
         b"\0",
@@ -93,21 +93,21 @@ fn v09_a_name_is_judged_as_in_socks4a() {
         b"a b",
         b"\xff\xfe",
     ];
-    for name in bad {
+    for name in invalid_names {
         assert_eq!(
-            by_name(name),
-            refusal(ReplyError::HostUnreachable),
+            reply_to_name(name),
+            error_reply(ReplyError::HostUnreachable),
             "{name:?}"
         );
     }
-    for block in proxy.screen_messages(bad.len()) {
-        assert_eq!(block.summary(), "-:80 CONNECT Reject");
+    for message in proxy.screen_messages(invalid_names.len()) {
+        assert_eq!(message.summary(), "-:80 CONNECT Reject");
     }
     // An address in the place of a name is that address.
     for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
         assert_eq!(
-            by_name(address),
-            refusal(ReplyError::Rejected),
+            reply_to_name(address),
+            error_reply(ReplyError::Rejected),
             "{address:?}"
         );
     }
@@ -115,7 +115,7 @@ fn v09_a_name_is_judged_as_in_socks4a() {
 }
 
 #[test]
-fn v10_the_code_is_that_of_the_error() {
+fn v10_the_reply_code_names_the_error() {
     in_own_network(|network| {
         for (kind, address) in [
             ("unreachable", "10.1.0.1/32"),
@@ -124,11 +124,11 @@ fn v10_the_code_is_that_of_the_error() {
         ] {
             network.ip(&format!("route add {kind} {address}"));
         }
-        let _names = NameServer::start(|asked| match asked.name.as_str() {
+        let _names = NameServer::start(|query| match query.name.as_str() {
             "meta.test" => addresses(&["169.254.169.254"]),
             _ => addresses(&[]),
         });
-        let hole = UnresponsiveListener::new();
+        let unresponsive = UnresponsiveListener::new();
         let rules = "deny c 169.254.0.0/16\npermit - -\n";
         let proxy = Proxy::start(rules, &["--connect-timeout", "500ms"]);
         for (host, code) in [
@@ -142,29 +142,29 @@ fn v10_the_code_is_that_of_the_error() {
             ("224.0.0.1:80", ReplyError::Rejected),
         ] {
             assert_eq!(
-                refuses(&proxy, &by_address(host.parse().unwrap())),
+                connect_error(&proxy, &by_address(host.parse().unwrap())),
                 code,
                 "{host}"
             );
         }
-        let refused = refuses(&proxy, &by_address(CLOSED.into()));
+        let refused = connect_error(&proxy, &by_address(CLOSED.into()));
         assert_eq!(refused, ReplyError::ConnectionRefused);
         assert_eq!(
-            refuses(&proxy, &by_address(hole.address())),
+            connect_error(&proxy, &by_address(unresponsive.address())),
             ReplyError::TimedOut
         );
         for (name, code) in [
             ("none.test", ReplyError::HostUnreachable),
             ("meta.test", ReplyError::NotAllowed),
         ] {
-            assert_eq!(refuses(&proxy, &by_name(name, 80)), code, "{name}");
+            assert_eq!(connect_error(&proxy, &by_name(name, 80)), code, "{name}");
         }
         proxy.finish();
     });
 }
 
 #[test]
-fn v10_the_address_is_that_of_the_connection() {
+fn v10_the_reply_has_the_local_address_of_the_connection() {
     let proxy = Proxy::open();
     for ip in [IpAddr::V4(LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
         let listener = TcpListener::bind((ip, 0)).unwrap();
@@ -186,27 +186,27 @@ fn v10_the_address_is_that_of_the_connection() {
 }
 
 #[test]
-fn v11_addresses_of_ipv6_by_number_and_by_name() {
+fn v11_ipv6_is_reached_by_address_and_by_name() {
     in_own_network(|network| {
         network.write_hosts("::1 six.test\n127.0.0.2 both.test\n::1 both.test\n");
         let proxy = Proxy::start(PERMIT_ALL, &[]);
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let by_number = by_address(listener.local_addr().unwrap());
+        let literal = by_address(listener.local_addr().unwrap());
         // Of both, the one of IPv4 refuses.
         for target in [
-            by_number,
+            literal,
             by_name("six.test", port),
             by_name("both.test", port),
         ] {
             let client = dial(proxy.address());
-            let own = client.local_addr().unwrap();
+            let client_address = client.local_addr().unwrap();
             let client = socks5::connect(client, None, &target).expect("granted");
             let remote = accept(&listener);
             write(&client, b"up");
             assert_eq!(read_exactly(&remote, 2), b"up");
-            let block = proxy.screen_message_for(own);
-            assert_eq!(block.summary(), format!("::1:{port} CONNECT Accept"));
+            let message = proxy.screen_message_for(client_address);
+            assert_eq!(message.summary(), format!("::1:{port} CONNECT Accept"));
         }
         // For a client of SOCKS4 that name has one address.
         let refused = socks4::connect(dial(proxy.address()), &by_name("six.test", port), b"");
@@ -216,13 +216,16 @@ fn v11_addresses_of_ipv6_by_number_and_by_name() {
         );
         // It does not say in which network.
         let link_local = by_address("[fe80::1]:80".parse().unwrap());
-        assert_eq!(refuses(&proxy, &link_local), ReplyError::NetworkUnreachable);
+        assert_eq!(
+            connect_error(&proxy, &link_local),
+            ReplyError::NetworkUnreachable
+        );
         proxy.finish();
     });
 }
 
 /// The port behind which the server waits, seen from this machine.
-fn door(binding: &Binding<TcpStream>) -> SocketAddr {
+fn bound_address(binding: &Binding<TcpStream>) -> SocketAddr {
     let address = binding.address.host.address().expect("an address");
     SocketAddr::new(address, binding.address.port)
 }
@@ -233,7 +236,7 @@ fn bind(proxy: &Proxy, expected: IpAddr) -> Binding<TcpStream> {
 }
 
 #[test]
-fn v12_bind_has_two_replies_in_both_families() {
+fn v12_bind_has_two_replies_in_both_address_families() {
     let proxy = Proxy::open();
     for expected in [
         IpAddr::V4(LOCALHOST),
@@ -242,20 +245,20 @@ fn v12_bind_has_two_replies_in_both_families() {
         Ipv6Addr::UNSPECIFIED.into(),
     ] {
         let binding = bind(&proxy, expected);
-        let port = door(&binding).port();
+        let port = bound_address(&binding).port();
         let from = match expected {
             IpAddr::V4(_) => IpAddr::V4(LOCALHOST),
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         let peer = dial((from, port).into());
-        let (client, told) = binding.wait().expect("granted");
-        assert_eq!(told, by_address(peer.local_addr().unwrap()));
+        let (client, reported) = binding.wait().expect("granted");
+        assert_eq!(reported, by_address(peer.local_addr().unwrap()));
         write(&peer, b"down");
         assert_eq!(read_exactly(&client, 4), b"down");
     }
     // A stranger, nobody, and one whom the rules do not permit.
     let binding = bind(&proxy, [127, 0, 0, 9].into());
-    let _stranger = dial_from((LOCALHOST, 0).into(), door(&binding));
+    let _unexpected_peer = dial_from((LOCALHOST, 0).into(), bound_address(&binding));
     let refused = binding.wait().expect_err("a stranger");
     assert!(
         matches!(refused, ClientError::Refused(ReplyError::NotAllowed)),
@@ -264,13 +267,13 @@ fn v12_bind_has_two_replies_in_both_families() {
     proxy.finish();
     let rules = "permit b - - 127.0.0.0/8 -\n";
     let proxy = Proxy::start(rules, &["--bind-timeout", "300ms"]);
-    let nobody = bind(&proxy, LOCALHOST.into()).wait().expect_err("nobody");
+    let timed_out = bind(&proxy, LOCALHOST.into()).wait().expect_err("nobody");
     assert!(
-        matches!(nobody, ClientError::Refused(ReplyError::TimedOut)),
-        "{nobody:?}"
+        matches!(timed_out, ClientError::Refused(ReplyError::TimedOut)),
+        "{timed_out:?}"
     );
     let binding = bind(&proxy, Ipv6Addr::UNSPECIFIED.into());
-    let _denied = dial((Ipv6Addr::LOCALHOST, door(&binding).port()).into());
+    let _denied = dial((Ipv6Addr::LOCALHOST, bound_address(&binding).port()).into());
     let denied = binding.wait().expect_err("a denial");
     assert!(
         matches!(denied, ClientError::Refused(ReplyError::NotAllowed)),
@@ -280,20 +283,20 @@ fn v12_bind_has_two_replies_in_both_families() {
 }
 
 #[test]
-fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
+fn x04_ipv6_forms_of_ipv4_are_judged_as_ipv4_or_refused() {
     let proxy = Proxy::start("deny - 127.0.0.2\npermit - -\n", &[]);
     let origin = Origin::echo();
     let port = origin.port();
-    let of = |text: &str| by_address(SocketAddr::new(text.parse().unwrap(), port));
-    let client = connected(&proxy, &of("::ffff:127.0.0.1"));
-    let own = client.local_addr().unwrap();
-    let shown = proxy.screen_message_for(own).summary();
+    let at_port = |text: &str| by_address(SocketAddr::new(text.parse().unwrap(), port));
+    let client = connect_granted(&proxy, &at_port("::ffff:127.0.0.1"));
+    let client_address = client.local_addr().unwrap();
+    let shown = proxy.screen_message_for(client_address).summary();
     assert_eq!(shown, format!("127.0.0.1:{port} CONNECT Accept"));
     assert_eq!(
-        refuses(&proxy, &of("::ffff:127.0.0.2")),
+        connect_error(&proxy, &at_port("::ffff:127.0.0.2")),
         ReplyError::NotAllowed
     );
-    for around in [
+    for literal in [
         "::127.0.0.1",
         "::ffff:0.0.0.0",
         "64:ff9b::127.0.0.1",
@@ -304,9 +307,9 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
         "ff02::1",
     ] {
         assert_eq!(
-            refuses(&proxy, &of(around)),
+            connect_error(&proxy, &at_port(literal)),
             ReplyError::Rejected,
-            "{around}"
+            "{literal}"
         );
     }
     drop(client);
@@ -314,7 +317,7 @@ fn x04_ipv6_that_means_ipv4_is_judged_as_that_or_refused() {
 }
 
 #[test]
-fn b16_the_peer_is_told_the_address_on_its_own_side() {
+fn b16_the_first_reply_has_the_address_the_peer_can_reach() {
     in_own_network(|network| {
         let _neighbour = network.second_host();
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
@@ -322,12 +325,12 @@ fn b16_the_peer_is_told_the_address_on_its_own_side() {
         let client = || dial((LOCALHOST, proxy.port()).into());
         let expected = by_address(([10, 9, 0, 2], 21).into());
         let binding = socks5::bind(client(), None, &expected).expect("listening");
-        let outside = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
-        assert_eq!(binding.address.host, Host::Address(outside));
+        let outer_address = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+        assert_eq!(binding.address.host, Host::Address(outer_address));
         drop(binding);
         // Who expects anybody is told the address that he knows.
-        let anybody = by_address((Ipv4Addr::UNSPECIFIED, 0).into());
-        let binding = socks5::bind(client(), None, &anybody).expect("listening");
+        let any_peer = by_address((Ipv4Addr::UNSPECIFIED, 0).into());
+        let binding = socks5::bind(client(), None, &any_peer).expect("listening");
         assert_eq!(binding.address.host, Host::Address(LOCALHOST.into()));
         drop(binding);
         proxy.finish();

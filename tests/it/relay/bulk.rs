@@ -14,82 +14,90 @@ use crate::support::scripted_peer::Step::{
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Peer, exchange};
 use crate::support::wait::until;
 
-/// This many bytes each way, with each pacing of sending against each of
-/// receiving.
-fn both_ways(count: u64) {
+/// Sends this many bytes each way at once, with every combination of pacings of client
+/// and remote.
+fn assert_every_byte_arrives(count: u64) {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
-    let manners = [Steady, Choppy, Slow, Stalling(count / 5 + 1)];
-    for client_manner in manners {
-        for remote_manner in manners {
+    let pacings = [Steady, Choppy, Slow, Stalling(count / 5 + 1)];
+    for client_pacing in pacings {
+        for remote_pacing in pacings {
             let (client, remote) = relayed_pair(proxy.address());
-            let client = Peer::client(client, exchange(count, client_manner));
-            let remote = Peer::remote(remote, exchange(count, remote_manner));
-            assert_eq!(client.outcome(), Outcome::whole(count), "down");
-            assert_eq!(remote.outcome(), Outcome::whole(count), "up");
+            let client = Peer::client(client, exchange(count, client_pacing));
+            let remote = Peer::remote(remote, exchange(count, remote_pacing));
+            assert_eq!(client.outcome(), Outcome::whole(count), "client");
+            assert_eq!(remote.outcome(), Outcome::whole(count), "remote");
             proxy.stderr_line(&format!("up={count} down={count} "));
         }
     }
     proxy.finish();
 }
 
-/// Bulk both ways, until one end breaks the connection: the other end gets what
-/// is right as far as it goes, and no proper end.
-fn resets(rounds: u64, least: u64) {
+/// Sends bulk data both ways until one side resets. The other side receives correct
+/// bytes and then a reset, not EOF.
+fn assert_resets_are_relayed(rounds: u64, min_position: u64) {
     let proxy = Proxy::open();
     for round in 0..rounds {
         let pacing = [Steady, Choppy][round as usize / 2 % 2];
-        // Somewhere in the middle, each time somewhere else.
-        let place = least + round.wrapping_mul(0x9E37_79B9_7F4A_7C15) % MEGABYTE;
-        let breaks = vec![
-            Meanwhile(vec![Send(least, pacing)]),
-            Receive(place, pacing),
+        // In each round another position, within one megabyte.
+        let position = min_position + round.wrapping_mul(0x9E37_79B9_7F4A_7C15) % MEGABYTE;
+        let resets = vec![
+            Meanwhile(vec![Send(min_position, pacing)]),
+            Receive(position, pacing),
             Reset,
         ];
-        let goes_on = vec![Meanwhile(vec![Send(u64::MAX, Steady)]), ReceiveAll(Steady)];
+        let continues = vec![Meanwhile(vec![Send(u64::MAX, Steady)]), ReceiveAll(Steady)];
         let (client, remote) = relayed_pair(proxy.address());
-        let (breaker, other) = match round % 2 {
-            0 => (Peer::client(client, breaks), Peer::remote(remote, goes_on)),
-            _ => (Peer::remote(remote, breaks), Peer::client(client, goes_on)),
+        let (resetting, other) = match round % 2 {
+            0 => (
+                Peer::client(client, resets),
+                Peer::remote(remote, continues),
+            ),
+            _ => (
+                Peer::remote(remote, resets),
+                Peer::client(client, continues),
+            ),
         };
-        let broke = breaker.outcome();
-        assert!(broke.received >= place, "round {round}: {broke:?}");
-        let told = other.outcome();
-        assert_eq!(told.end, End::Reset, "round {round}: {told:?}");
+        let outcome = resetting.outcome();
+        assert!(outcome.received >= position, "round {round}: {outcome:?}");
+        let outcome = other.outcome();
+        assert_eq!(outcome.end, End::Reset, "round {round}: {outcome:?}");
     }
     proxy.finish();
 }
 
 #[test]
-fn r23_every_byte_between_choppy_slow_and_stalling_ends() {
-    both_ways(8 * MEGABYTE);
+fn r23_every_byte_arrives_between_choppy_slow_and_stalling_peers() {
+    assert_every_byte_arrives(8 * MEGABYTE);
 }
 
 #[test]
-fn r24_a_reset_amid_bulk_is_never_taken_for_an_end() {
-    resets(40, 4 * MEGABYTE);
+fn r24_a_reset_amid_bulk_data_is_never_taken_for_eof() {
+    assert_resets_are_relayed(40, 4 * MEGABYTE);
 }
 
-/// Whoever reads nothing costs the server a buffer, however much is sent, and
-/// nobody else any time.
-fn stalled_readers(count: usize) {
+/// Opens this many sessions whose clients read nothing for a while. Each costs the server
+/// a buffer, however much its remote sends, and delays no other client.
+fn assert_stalled_readers_are_cheap(count: usize) {
+    /// Bytes that each remote sends: more than all socket buffers hold.
     const SENT: u64 = 12 * MEGABYTE;
-    const ROOM: usize = 128 << 10;
+    /// Size of the test's own socket buffers in bytes. By default they would hold
+    /// megabytes for each session.
+    const SOCKET_BUFFER: usize = 128 << 10;
     let proxy = Proxy::open();
     let origin = Origin::echo();
     let at_rest = proxy.status("VmRSS");
-    let (told, stall) = bounded(0);
+    let (release, stall) = bounded(0);
     let (mut readers, mut senders) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let (client, remote) = relayed_pair(proxy.address());
-        // The buffers on the way hold megabytes for each as it is.
-        setsockopt(&client, sockopt::RcvBuf, &ROOM).unwrap();
-        setsockopt(&remote, sockopt::SndBuf, &ROOM).unwrap();
+        setsockopt(&client, sockopt::RcvBuf, &SOCKET_BUFFER).unwrap();
+        setsockopt(&remote, sockopt::SndBuf, &SOCKET_BUFFER).unwrap();
         let stalls = vec![Stall(stall.clone()), ReceiveAll(Steady)];
         readers.push(Peer::client(client, stalls));
         senders.push(Peer::remote(remote, vec![Send(SENT, Steady), HalfClose]));
     }
     let (mut sent, mut since) = (0, Instant::now());
-    until("all senders to be stuck", || {
+    until("all senders to block", || {
         let now = senders.iter().map(Peer::sent).sum();
         if now != sent {
             (sent, since) = (now, Instant::now());
@@ -109,15 +117,15 @@ fn stalled_readers(count: usize) {
     });
     times.sort();
     assert!(times[10] < Duration::from_millis(50), "{times:?}");
-    // Nothing was lost meanwhile.
-    drop(told);
+    // The clients read on, and no byte is missing.
+    drop(release);
     for (reader, sender) in readers.into_iter().zip(senders) {
         assert_eq!(sender.outcome().sent, SENT);
         let Outcome { received, end, .. } = reader.outcome();
         assert_eq!((received, end), (SENT, End::Proper));
     }
     proxy.assert_resources_released();
-    until("warm threads to leave", || {
+    until("idle threads to exit", || {
         let names = proxy.threads();
         names.iter().all(|name| name != "idle").then_some(())
     });
@@ -129,24 +137,24 @@ fn stalled_readers(count: usize) {
 }
 
 #[test]
-fn r09_sixty_stalled_readers() {
-    stalled_readers(60);
+fn r09_sixty_stalled_readers_need_little_memory_and_delay_no_other_client() {
+    assert_stalled_readers_are_cheap(60);
 }
 
 #[test]
-#[ignore = "1.5 GB of the system's memory for sockets, which others may need"]
-fn r09_three_hundred_stalled_readers() {
-    stalled_readers(300);
+#[ignore = "takes 1.5 GB of kernel memory for socket buffers"]
+fn r09_three_hundred_stalled_readers_need_little_memory_and_delay_no_other_client() {
+    assert_stalled_readers_are_cheap(300);
 }
 
 #[test]
-#[ignore = "a minute with all optimizations"]
-fn gigabytes_between_choppy_slow_and_stalling_ends() {
-    both_ways(1 << 30);
+#[ignore = "takes a minute in a release build"]
+fn gigabytes_arrive_between_choppy_slow_and_stalling_peers() {
+    assert_every_byte_arrives(1 << 30);
 }
 
 #[test]
-#[ignore = "a quarter of a minute with all optimizations"]
-fn gigabytes_broken_off_by_resets() {
-    resets(400, 16 * MEGABYTE);
+#[ignore = "takes 15 seconds in a release build"]
+fn gigabytes_cut_off_by_a_reset_are_never_taken_for_complete() {
+    assert_resets_are_relayed(400, 16 * MEGABYTE);
 }

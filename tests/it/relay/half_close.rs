@@ -20,7 +20,7 @@ use crate::support::wait::until;
 const MEGABYTE: usize = 1 << 20;
 
 #[test]
-fn r01_the_client_ends_first_and_still_gets_its_answer() {
+fn r01_a_client_that_half_closes_first_receives_the_whole_answer() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
     write(&client, b"question");
@@ -38,7 +38,7 @@ fn r01_the_client_ends_first_and_still_gets_its_answer() {
 }
 
 #[test]
-fn r02_the_remote_ends_first_and_still_gets_the_upload() {
+fn r02_a_remote_that_half_closes_first_receives_the_whole_upload() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
     shutdown_write(&remote);
@@ -55,12 +55,12 @@ fn r02_the_remote_ends_first_and_still_gets_the_upload() {
 }
 
 #[test]
-fn r03_both_end_at_once() {
+fn r03_no_byte_is_lost_when_both_sides_half_close_at_once() {
     let proxy = Proxy::open();
     for round in 0..300 {
         let (client, remote) = relayed_pair(proxy.address());
         let start = Barrier::new(2);
-        let end = |stream: &TcpStream, seed| {
+        let send_and_receive = |stream: &TcpStream, seed| {
             let sent = random_bytes(seed, 3000);
             start.wait();
             write(stream, &sent);
@@ -68,17 +68,17 @@ fn r03_both_end_at_once() {
             (sent, read_all(stream))
         };
         thread::scope(|scope| {
-            let other = scope.spawn(|| end(&remote, round + 1000));
-            let (sent_up, got_down) = end(&client, round);
-            let (sent_down, got_up) = other.join().unwrap();
-            assert!(sent_up == got_up && sent_down == got_down);
+            let other = scope.spawn(|| send_and_receive(&remote, round + 1000));
+            let (sent_up, received_down) = send_and_receive(&client, round);
+            let (sent_down, received_up) = other.join().unwrap();
+            assert!(sent_up == received_up && sent_down == received_down);
         });
     }
     proxy.finish();
 }
 
 #[test]
-fn r04_half_closed_and_silent_for_too_long() {
+fn r04_a_half_closed_and_silent_session_ends_at_its_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--half-closed-timeout", "500ms", "-v"]);
     let (client, remote) = relayed_pair(proxy.address());
     // A whole connection may be silent for longer than that.
@@ -105,19 +105,19 @@ fn r04_half_closed_and_silent_for_too_long() {
 }
 
 #[test]
-fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
+fn r05_a_reset_is_relayed_as_a_reset() {
     let proxy = Proxy::open();
     for _ in 0..20 {
         let (client, remote) = relayed_pair(proxy.address());
         write(&remote, b"half a page");
         assert_eq!(read_exactly(&client, 11), b"half a page");
         reset(remote);
-        let error = (&client).read(&mut [0]).expect_err("a reset, no end");
+        let error = (&client).read(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 
         let (client, remote) = relayed_pair(proxy.address());
         reset(client);
-        let error = (&remote).read(&mut [0]).expect_err("a reset, no end");
+        let error = (&remote).read(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     proxy.finish();
@@ -125,26 +125,26 @@ fn r05_a_broken_connection_is_not_taken_for_an_ended_one() {
 
 /// The system tells of a reset only once, and may tell the pump that writes.
 #[test]
-fn r05_s10_a_reset_among_writes_is_not_taken_for_an_end() {
+fn r05_s10_a_reset_during_writes_is_not_taken_for_eof() {
     let proxy = Proxy::open();
     for _ in 0..200 {
         let (client, remote) = relayed_pair(proxy.address());
-        let reading = client.try_clone().unwrap();
-        let writing = thread::spawn(move || while (&client).write_all(b"an upload").is_ok() {});
+        let reader = client.try_clone().unwrap();
+        let writer = thread::spawn(move || while (&client).write_all(b"an upload").is_ok() {});
         read_exactly(&remote, 9);
         reset(remote);
-        // Whoever only reads must not see a proper end. (This end's own reset
-        // may have been told to the thread that writes; so it is asked after.)
-        let end = (&reading).read(&mut [0]);
-        let was_reset = matches!(&end, Err(error) if error.kind() == ErrorKind::ConnectionReset);
-        assert!(was_reset || reading.peer_addr().is_err(), "{end:?}");
-        writing.join().unwrap();
+        // A client that only reads must not read EOF. This client's writer may have
+        // received the reset instead; then the socket is no longer connected.
+        let result = (&reader).read(&mut [0]);
+        let was_reset = matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset);
+        assert!(was_reset || reader.peer_addr().is_err(), "{result:?}");
+        writer.join().unwrap();
     }
     proxy.finish();
 }
 
 #[test]
-fn r05_a_reset_is_not_called_finished() {
+fn r05_a_reset_is_logged_as_broken_and_not_as_finished() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     for round in 1..=20 {
         let (client, remote) = relayed_pair(proxy.address());
@@ -159,7 +159,7 @@ fn r05_a_reset_is_not_called_finished() {
 }
 
 #[test]
-fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
+fn r05_a_reset_ends_a_relay_thread_that_is_blocked_in_a_write() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
     // The remote sends more than all buffers hold, and nobody reads it. It must
@@ -174,7 +174,7 @@ fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
     reset(remote);
     // The pump upwards meets the reset, and takes the stuck one along.
     write(&client, b"x");
-    until("the session's end", || {
+    until("the end of the session", || {
         (proxy.resources().threads < before.threads).then_some(())
     });
     drop(client);
@@ -182,7 +182,7 @@ fn r05_a_reset_ends_a_pump_that_is_stuck_writing() {
 }
 
 #[test]
-fn r06_idle_for_too_long_ends_without_a_byte() {
+fn r06_an_idle_session_ends_at_its_limit_without_a_byte() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "500ms", "-v"]);
     let (client, remote) = relayed_pair(proxy.address());
     write(&client, b"hello");
@@ -198,7 +198,7 @@ fn r06_idle_for_too_long_ends_without_a_byte() {
 }
 
 #[test]
-fn r07_one_busy_direction_keeps_the_other_alive() {
+fn r07_a_busy_direction_keeps_the_idle_one_open() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "400ms"]);
     let (client, remote) = relayed_pair(proxy.address());
     let began = Instant::now();
@@ -214,18 +214,18 @@ fn r07_one_busy_direction_keeps_the_other_alive() {
 }
 
 #[test]
-fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
+fn r08_a_stalled_reader_costs_no_memory_and_its_session_ends_at_the_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "1s"]);
     let memory = proxy.status("VmRSS");
     let (client, remote) = relayed_pair(proxy.address());
-    let stuffing = thread::spawn(move || {
+    let sender = thread::spawn(move || {
         let junk = random_bytes(4, MEGABYTE);
         while (&remote).write_all(&junk).is_ok() {}
     });
     // The other direction still works while this one is stuck.
     write(&client, b"still here");
-    // The limit ends the session even though a pump is blocked in a write.
-    stuffing.join().unwrap();
+    // The limit ends the session although a relay thread is blocked in a write.
+    sender.join().unwrap();
     let memory_now = proxy.status("VmRSS");
     assert!(
         memory_now < memory + 4096,
@@ -236,7 +236,7 @@ fn r08_a_reader_that_stops_costs_no_memory_and_ends_at_the_limit() {
 }
 
 #[test]
-fn r14_a_byte_goes_round_without_delay() {
+fn r14_single_bytes_are_relayed_without_delay() {
     let proxy = Proxy::open();
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     let began = Instant::now();
@@ -253,7 +253,7 @@ fn r14_a_byte_goes_round_without_delay() {
 }
 
 #[test]
-fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
+fn r17_the_last_bytes_of_a_remote_that_has_closed_reach_the_client() {
     let proxy = Proxy::open();
     // As much as the buffers on the way hold, so that the remote can be done
     // with it before the client reads a byte.
@@ -262,8 +262,8 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
         let (client, remote) = relayed_pair(proxy.address());
         write(&remote, &answer);
         shutdown_write(&remote);
-        // Everything has arrived at the proxy, the end included.
-        until("the remote's last byte", || {
+        // All bytes and the FIN have arrived at the proxy.
+        until("the acknowledgement of the remote's FIN", || {
             (state(&remote) == FIN_WAIT2).then_some(())
         });
         drop(remote);
@@ -281,21 +281,21 @@ fn r17_a_remote_that_closes_for_good_still_gets_its_last_words_through() {
 
 /// The same with an end that reads slowly, through full buffers.
 #[test]
-fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
+fn r17_the_last_bytes_reach_a_slow_reader_that_continues_to_upload() {
     let proxy = Proxy::open();
     let answer = random_bytes(9, 3 * MEGABYTE);
     let (client, remote) = relayed_pair(proxy.address());
-    let answering = thread::spawn({
+    let remote_thread = thread::spawn({
         let answer = answer.clone();
         move || {
             write(&remote, &answer);
             shutdown_write(&remote);
-            until("the remote's last byte", || {
+            until("the acknowledgement of the remote's FIN", || {
                 (state(&remote) == FIN_WAIT2).then_some(())
             });
         }
     });
-    let uploading = thread::spawn({
+    let uploader = thread::spawn({
         let client = client.try_clone().unwrap();
         move || {
             while (&client).write_all(&[0; 10_000]).is_ok() {
@@ -303,18 +303,18 @@ fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
             }
         }
     });
-    let mut got = Vec::new();
+    let mut received = Vec::new();
     let mut piece = vec![0; 200_000];
     // Some eight seconds for all of it.
     while let Ok(count @ 1..) = (&client).read(&mut piece) {
-        got.extend_from_slice(&piece[..count]);
+        received.extend_from_slice(&piece[..count]);
         thread::park_timeout(Duration::from_millis(500));
     }
-    answering.join().unwrap();
-    assert_eq!(got.len(), answer.len());
-    assert!(got == answer);
+    remote_thread.join().unwrap();
+    assert_eq!(received.len(), answer.len());
+    assert!(received == answer);
     client.shutdown(Shutdown::Both).unwrap();
-    uploading.join().unwrap();
+    uploader.join().unwrap();
     drop(client);
     proxy.finish();
 }
@@ -323,10 +323,10 @@ fn r17_last_words_to_a_slow_reader_that_goes_on_uploading() {
 /// it takes what comes at a trickle, and not for long where the client has sent
 /// little that could still be on its way.
 #[test]
-fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
+fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     let (client, remote) = relayed_pair(proxy.address());
-    let sending = thread::spawn(move || {
+    let sender = thread::spawn(move || {
         let mut sent = 0;
         let junk = random_bytes(8, 10_000);
         while (&remote).write_all(&junk).is_ok() {
@@ -341,8 +341,8 @@ fn r17_a_remote_that_never_stops_is_hardly_listened_to() {
     read_exactly(&client, 16 * MEGABYTE);
     let began = Instant::now();
     drop(client);
-    // The buffers on the way hold most of the rest; some passes meanwhile.
-    let sent = sending.join().unwrap();
+    // The socket buffers hold most of the rest; the server drains the other part.
+    let sent = sender.join().unwrap();
     assert!(sent < 64 * MEGABYTE, "{sent}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
@@ -360,11 +360,12 @@ fn state(stream: &TcpStream) -> String {
     else {
         panic!("IPv4 only");
     };
-    let shown = |address: SocketAddrV4| {
+    // Addresses there are 32-bit numbers in the machine's byte order.
+    let column = |address: SocketAddrV4| {
         let ip = u32::from_ne_bytes(address.ip().octets());
         format!("{ip:08X}:{:04X}", address.port())
     };
-    let row = format!("{} {}", shown(own), shown(other));
+    let row = format!("{} {}", column(own), column(other));
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let found = table.lines().find_map(|line| line.split_once(&row));
     let (_, rest) = found.expect("a row for the connection");
@@ -374,16 +375,16 @@ fn state(stream: &TcpStream) -> String {
 /// The issue's own measure: a hundred clients at once, megabytes both ways,
 /// every byte right, and nothing left behind.
 #[test]
-fn l06_a_hundred_clients_at_once() {
+fn l06_a_hundred_clients_at_once_lose_no_byte_and_no_message() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     let start = Arc::new(Barrier::new(100));
     let clients: Vec<_> = (0..100)
         .map(|number| {
-            let (address, target) = (proxy.address(), origin.destination());
+            let (address, destination) = (proxy.address(), origin.destination());
             let start = Arc::clone(&start);
             thread::spawn(move || {
-                let client = connect_through(address, &target);
+                let client = connect_through(address, &destination);
                 let bytes = random_bytes(number, 2 * MEGABYTE);
                 start.wait();
                 thread::scope(|scope| {
@@ -397,7 +398,7 @@ fn l06_a_hundred_clients_at_once() {
         })
         .collect();
     for client in clients {
-        client.join().expect("every byte right");
+        client.join().expect("the same bytes back");
     }
     assert_eq!(proxy.screen_messages(100).len(), 100);
     proxy.finish();
@@ -406,13 +407,13 @@ fn l06_a_hundred_clients_at_once() {
 /// What comes in bulk goes through a pipe of the system's. The pipe is held only
 /// as long as more comes, and holds nothing back.
 #[test]
-fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
+fn r21_bulk_data_takes_a_pipe_and_gives_it_back() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
     proxy.wait_for_thread("s1-down");
     let at_rest = proxy.resources().descriptors;
     let data = random_bytes(7, 20 * MEGABYTE);
-    let sending = thread::spawn({
+    let sender = thread::spawn({
         let (remote, data) = (remote.try_clone().unwrap(), data.clone());
         move || write(&remote, &data)
     });
@@ -421,15 +422,15 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
         (proxy.resources().descriptors > at_rest).then_some(())
     });
     assert!(read_exactly(&client, data.len()) == data);
-    sending.join().unwrap();
+    sender.join().unwrap();
     until("no pipe", || {
         (proxy.resources().descriptors == at_rest).then_some(())
     });
-    // And again, in the other direction, up to the very end.
-    let receiving = thread::spawn(move || read_all(&remote));
+    // Again in the other direction, until EOF.
+    let receiver = thread::spawn(move || read_all(&remote));
     write(&client, &data);
     shutdown_write(&client);
-    assert!(receiving.join().unwrap() == data);
+    assert!(receiver.join().unwrap() == data);
     drop(client);
     proxy.finish();
 }
@@ -437,16 +438,16 @@ fn r21_a_pipe_is_taken_for_bulk_and_given_back() {
 /// An urgent byte (MSG_OOB) is not passed on, as ever when streams are copied;
 /// what stands around it is.
 #[test]
-fn r15_r25_an_urgent_byte_amid_bulk_ends_nothing() {
+fn r15_r25_an_urgent_byte_amid_bulk_data_does_not_end_the_session() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
     let data = random_bytes(8, 20 * MEGABYTE);
-    let (before, behind) = data.split_at(8 * MEGABYTE);
+    let (before, after) = data.split_at(8 * MEGABYTE);
     thread::scope(|scope| {
         scope.spawn(|| {
             write(&client, before);
             send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("sent");
-            write(&client, behind);
+            write(&client, after);
             shutdown_write(&client);
         });
         assert!(read_all(&remote) == data);
@@ -456,7 +457,7 @@ fn r15_r25_an_urgent_byte_amid_bulk_ends_nothing() {
 }
 
 #[test]
-fn r22_without_pipes_or_splice_bulk_is_copied() {
+fn r22_without_pipes_or_splice_bulk_data_is_copied() {
     for injection in [
         "pipe2:error=EMFILE",
         "pipe2:error=ENFILE",
@@ -483,10 +484,10 @@ fn r22_without_pipes_or_splice_bulk_is_copied() {
 
 /// There are 32 pipes for all. Whoever finds none is served without.
 #[test]
-fn r22_more_in_bulk_than_there_are_pipes() {
+fn r22_more_bulk_transfers_than_pipes_lose_no_byte() {
     const SESSIONS: u64 = 24;
     let proxy = Proxy::open();
-    let both_ways = |seed| {
+    let transfer = |seed| {
         let (client, remote) = relayed_pair(proxy.address());
         let (up, down) = (
             random_bytes(seed, 3 * MEGABYTE),
@@ -495,20 +496,20 @@ fn r22_more_in_bulk_than_there_are_pipes() {
         thread::scope(|scope| {
             scope.spawn(|| write(&client, &up));
             scope.spawn(|| write(&remote, &down));
-            // One of the two reads late, so that pipes are held.
-            let late = scope.spawn(|| {
+            // The client reads late, so that pipes stay in use.
+            let late_reader = scope.spawn(|| {
                 until("a full buffer", || {
                     (client.peek(&mut [0; 60_000]).unwrap() == 60_000).then_some(())
                 });
                 assert!(read_exactly(&client, down.len()) == down);
             });
             assert!(read_exactly(&remote, up.len()) == up);
-            late.join().unwrap();
+            late_reader.join().unwrap();
         });
     };
     thread::scope(|scope| {
         for seed in 0..SESSIONS {
-            scope.spawn(move || both_ways(seed));
+            scope.spawn(move || transfer(seed));
         }
     });
     proxy.finish();

@@ -20,7 +20,7 @@ use crate::support::wait::until;
 /// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
 /// what has arrived by then for all there was.
 #[test]
-fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
+fn r26_o04_a_transfer_that_a_limit_or_a_stop_cuts_off_ends_with_a_reset() {
     const ALL: usize = 16 << 20;
     for (option, limit, half_closes, ending) in [
         ("--idle-timeout", "500ms", false, "idle for too long"),
@@ -37,11 +37,11 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
         if half_closes {
             shutdown_write(&client);
         }
-        let sending = thread::spawn(move || {
+        let sender = thread::spawn(move || {
             let _ = (&remote).write_all(&vec![b'x'; ALL]);
         });
-        // The client reads nothing, so the pump gets stuck behind this.
-        until("the first of it", || {
+        // The client reads nothing, so the relay thread blocks in a write.
+        until("the first bytes", || {
             (client.peek(&mut [0; 10_000]).unwrap() == 10_000).then_some(())
         });
         if option == "--grace" {
@@ -49,11 +49,12 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
         }
         let line = proxy.stderr_line("ending=");
         assert!(line.contains(ending), "{line}");
-        let mut got = Vec::new();
-        let error = (&client).read_to_end(&mut got).expect_err("no proper end");
+        let mut received = Vec::new();
+        let result = (&client).read_to_end(&mut received);
+        let error = result.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(got.len() < ALL);
-        sending.join().unwrap();
+        assert!(received.len() < ALL);
+        sender.join().unwrap();
         proxy.signal(Signal::SIGTERM);
         assert_eq!(proxy.wait().code(), Some(0));
     }
@@ -62,12 +63,12 @@ fn r26_o04_a_transfer_that_is_cut_ends_in_a_reset() {
 /// The same when all that came has been passed on, and more was to come: a
 /// server that keeps up holds no bytes, and still cuts a transfer.
 #[test]
-fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
+fn r26_o04_a_steady_transfer_that_a_stop_cuts_off_ends_with_a_reset() {
     for signals in [1, 2] {
         let grace = ["0s", "1m"][signals - 1];
         let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", grace]);
         let (client, remote) = relayed_pair(proxy.address());
-        let sending = thread::spawn(move || {
+        let sender = thread::spawn(move || {
             while (&remote).write_all(b"a line now and then\n").is_ok() {
                 thread::park_timeout(Duration::from_millis(5));
             }
@@ -77,20 +78,20 @@ fn r26_o04_a_steady_transfer_that_is_stopped_ends_in_a_reset() {
             proxy.signal(Signal::SIGTERM);
             proxy.stderr_line("stopping");
         }
-        let error = (&client).read_to_end(&mut Vec::new()).expect_err("no end");
+        let result = (&client).read_to_end(&mut Vec::new());
+        let error = result.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        sending.join().unwrap();
+        sender.join().unwrap();
         proxy.wait();
     }
 }
 
-/// A client that reads slowly, and never pauses, from a remote that has much more
-/// than anybody takes; then the error that ends it.
-fn reads_slowly(client: &TcpStream) -> ErrorKind {
+/// Reads slowly, 4 KiB every 40 ms, until an error, and returns its kind.
+fn read_slowly(client: &TcpStream) -> ErrorKind {
     let mut buffer = [0; 4096];
     loop {
         match { client }.read(&mut buffer) {
-            Ok(0) => panic!("a cut looks like an end"),
+            Ok(0) => panic!("EOF in place of a reset"),
             Ok(_) => thread::park_timeout(Duration::from_millis(40)),
             Err(error) => return error.kind(),
         }
@@ -100,10 +101,10 @@ fn reads_slowly(client: &TcpStream) -> ErrorKind {
 /// A reader as slow as that keeps a pump in one write for long. It is cut in
 /// time all the same, by a stop and by changed rules, is told so, and the log too.
 #[test]
-fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
+fn r26_o04_slow_readers_that_never_pause_are_terminated_in_time() {
     const READERS: usize = 8;
-    for stop in [true, false] {
-        // Rounds of the sweep are 100 ms apart.
+    for by_stop in [true, false] {
+        // With this half-closed timeout the server checks all sessions every 100 ms.
         let options = [
             "--half-closed-timeout",
             "1s",
@@ -114,21 +115,21 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
         ];
         let mut proxy = Proxy::start(PERMIT_ALL, &options);
         let endless = Origin::start(|stream| {
-            let much = vec![7; 1 << 20];
-            while (&stream).write_all(&much).is_ok() {}
+            let megabyte = vec![7; 1 << 20];
+            while (&stream).write_all(&megabyte).is_ok() {}
         });
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
-                let client = dial_with_little_room(proxy.address());
+                let client = dial_with_small_buffer(proxy.address());
                 let client =
                     client::socks4::connect(client, &endless.destination(), b"").expect("granted");
-                thread::spawn(move || reads_slowly(&client))
+                thread::spawn(move || read_slowly(&client))
             })
             .collect();
         // By now all of them are in bulk, and the pipes are full.
         thread::park_timeout(Duration::from_secs(4));
         let began = Instant::now();
-        match stop {
+        match by_stop {
             true => proxy.signal(Signal::SIGTERM),
             false => fs::write(proxy.config(), "deny - -\n").unwrap(),
         }
@@ -139,7 +140,7 @@ fn r26_o04_slow_readers_that_never_pause_are_cut_in_time() {
             began.elapsed()
         );
         for reader in readers {
-            assert_eq!(reader.join().expect("no end"), ErrorKind::ConnectionReset);
+            assert_eq!(reader.join().expect("no EOF"), ErrorKind::ConnectionReset);
         }
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
@@ -153,25 +154,27 @@ fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
         network.set("tcp_wmem", "4096 16384 131072");
         let proxy = Proxy::start(PERMIT_ALL, &["--idle-timeout", "2s", "-v"]);
         let endless = Origin::start(|stream| {
-            let much = vec![7; 1 << 20];
-            while (&stream).write_all(&much).is_ok() {}
+            let megabyte = vec![7; 1 << 20];
+            while (&stream).write_all(&megabyte).is_ok() {}
         });
-        let client = dial_with_little_room(proxy.address());
+        let client = dial_with_small_buffer(proxy.address());
         let client = client::socks4::connect(client, &endless.destination(), b"").expect("granted");
         let began = Instant::now();
         let mut buffer = [0; 4096];
         while began.elapsed() < Duration::from_secs(8) {
-            (&client).read_exact(&mut buffer).expect("more of it");
+            (&client).read_exact(&mut buffer).expect("more data");
             thread::park_timeout(Duration::from_millis(50));
         }
-        assert!(!proxy.stderr_lines().iter().any(|it| it.contains("ending=")));
+        let lines = proxy.stderr_lines();
+        assert!(!lines.iter().any(|line| line.contains("ending=")));
         drop(client);
         proxy.finish();
     });
 }
 
-/// A connection that holds hardly more than what its reader has taken.
-fn dial_with_little_room(address: SocketAddr) -> TcpStream {
+/// Connects with a receive buffer of 32 KiB, so that little more than what the client has
+/// read is in transit.
+fn dial_with_small_buffer(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("a connection");
     setsockopt(&client, sockopt::RcvBuf, &(32 << 10)).expect("set");
     with_timeout(client)
@@ -180,11 +183,11 @@ fn dial_with_little_room(address: SocketAddr) -> TcpStream {
 /// Whoever breathes between two messages is not at rest, even if a round of the
 /// sweep has just looked.
 #[test]
-fn r26_breathing_is_no_rest() {
-    // Rounds of the sweep are 100 ms apart, about as far as the messages.
+fn r26_a_session_with_short_pauses_is_not_at_rest() {
+    // The server checks all sessions every 100 ms, about as often as a message comes.
     let options = ["--half-closed-timeout", "1s", "--grace", "300ms"];
     let mut proxy = Proxy::start(PERMIT_ALL, &options);
-    let talking: Vec<_> = (0..20)
+    let clients: Vec<_> = (0..20)
         .map(|number| {
             let (client, remote) = relayed_pair(proxy.address());
             thread::spawn(move || {
@@ -197,8 +200,9 @@ fn r26_breathing_is_no_rest() {
         })
         .collect();
     proxy.signal(Signal::SIGTERM);
-    for client in &talking {
-        let error = { client }.read_to_end(&mut Vec::new()).expect_err("no end");
+    for client in &clients {
+        let result = { client }.read_to_end(&mut Vec::new());
+        let error = result.expect_err("a reset");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     assert!(proxy.wait().success());
@@ -206,15 +210,15 @@ fn r26_breathing_is_no_rest() {
 
 /// What is at rest ends properly, however it is cut.
 #[test]
-fn r26_a_session_at_rest_ends_in_an_end() {
+fn r26_a_session_at_rest_ends_with_a_fin() {
     for (option, limit, signals) in [
         ("--idle-timeout", "300ms", 0),
         ("--grace", "300ms", 1),
         ("--grace", "1m", 2),
     ] {
-        // The server looks at all sessions every 100 ms.
-        let rounds = ["--half-closed-timeout", "1s"];
-        let options = [&rounds[..], &[option, limit, "-v"]].concat();
+        // With this half-closed timeout the server checks all sessions every 100 ms.
+        let interval = ["--half-closed-timeout", "1s"];
+        let options = [&interval[..], &[option, limit, "-v"]].concat();
         let mut proxy = Proxy::start(PERMIT_ALL, &options);
         let (client, remote) = relayed_pair(proxy.address());
         write(&client, b"all of it");

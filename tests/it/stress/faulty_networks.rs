@@ -5,148 +5,49 @@
 //! everything must arrive, and both ends properly. Where it does not, what
 //! arrives is right as far as it goes, and no reset looks like a proper end.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use threadsocks::client;
-use threadsocks::protocol::Command::{self, Associate, Bind, Connect};
+use threadsocks::protocol::Command::{Bind, Connect};
 
-use crate::support::endpoints::{
-    Origin, accept, by_address, connect_through, dial, read_exactly, request, write,
-};
-use crate::support::faulty_link::{Fault, Toward, network};
+use crate::support::endpoints::{Origin, connect_through, dial, read_exactly, write};
+use crate::support::faulty_link::Fault;
+use crate::support::faulty_session::{Direction, FaultySession, Side};
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::random::{self, Rng};
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
 
-/// The direction that has the fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Up,
-    Down,
-}
-
-/// Where the network is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Between client and proxy.
-    Client,
-    /// Between proxy and remote.
-    Remote,
-}
-
-/// A command, and where the fault is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
-    pub(crate) command: Command,
-    pub(crate) way: Way,
-    pub(crate) place: Place,
-    pub(crate) seed: u64,
-}
-
-/// Whom a BIND expects; the port serves only the rules.
-const EXPECTED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 21);
-
-impl Case {
-    /// Where the client connects. To its network the proxy is the target.
-    fn door(self, proxy: SocketAddr, fault: Fault) -> SocketAddr {
-        let directions = (Toward::Destination, Toward::Dialler);
-        self.reach(Place::Client, proxy, directions, fault)
-    }
-
-    /// A session of this client with the fault in it: the client's end, the
-    /// remote's.
-    pub(crate) fn open(self, client: TcpStream, fault: Fault) -> (TcpStream, TcpStream) {
-        match self.command {
-            Connect => {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-                let remote = listener.local_addr().unwrap();
-                let directions = (Toward::Destination, Toward::Dialler);
-                let remote = self.reach(Place::Remote, remote, directions, fault);
-                let client =
-                    client::socks4::connect(client, &by_address(remote), b"test").expect("granted");
-                (client, accept(&listener))
-            }
-            Bind => {
-                let binding = client::socks4::bind(client, &by_address(EXPECTED), b"test")
-                    .expect("listening");
-                let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, binding.address.port()));
-                // It is the remote that dials.
-                let directions = (Toward::Dialler, Toward::Destination);
-                let remote = dial(self.reach(Place::Remote, listener, directions, fault));
-                (binding.wait().expect("granted").0, remote)
-            }
-            Associate => unreachable!("no stream"),
-        }
-    }
-
-    /// The address to dial for this one: its own, or a network's before it if
-    /// that belongs here. The directions are those of up and down.
-    fn reach(
-        self,
-        place: Place,
-        target: SocketAddr,
-        (up, down): (Toward, Toward),
-        fault: Fault,
-    ) -> SocketAddr {
-        match self.way {
-            _ if place != self.place => target,
-            Way::Up => network(target, up, fault, self.seed),
-            Way::Down => network(target, down, fault, self.seed),
-        }
-    }
-
-    /// How many bytes the handshake takes of what a fault lets through.
-    fn handshake(self) -> u64 {
-        match (self.place, self.way, self.command) {
-            (Place::Remote, ..) => 0,
-            (_, Way::Up, command) => request(command, &by_address(EXPECTED), b"test").len() as u64,
-            (_, Way::Down, Connect) => 8,
-            (_, Way::Down, Bind) => 16,
-            (_, Way::Down, Associate) => unreachable!("no stream"),
-        }
-    }
-
-    /// Of what client and remote came to: the receiver behind the fault first.
-    fn receiver_first(self, client: Outcome, remote: Outcome) -> (Outcome, Outcome) {
-        match self.way {
-            Way::Up => (remote, client),
-            Way::Down => (client, remote),
-        }
-    }
-}
-
-/// Every case at once, so many bytes each way: what client and remote come to.
-/// Afterwards the proxy holds nothing, and serves the next.
-fn each(
+/// Runs all eight combinations at once, sends `count` bytes each way in each, and gives
+/// `check` the outcomes of client and remote and the time taken. Afterwards the proxy
+/// must hold no resources and serve another client.
+fn run_all_combinations(
     proxy: Proxy,
     count: u64,
     fault: impl Fn(u64) -> Fault + Sync,
-    check: impl Fn(Case, Outcome, Outcome, Duration) + Sync,
+    check: impl Fn(FaultySession, Outcome, Outcome, Duration) + Sync,
 ) {
     let seed = random::seed();
-    let run = &|case: Case| {
+    let run = &|session: FaultySession| {
         let began = Instant::now();
-        let fault = fault(case.seed);
-        let client = dial(case.door(proxy.address(), fault));
-        let (client, remote) = case.open(client, fault);
+        let fault = fault(session.seed);
+        let client = dial(session.client_address(proxy.address(), fault));
+        let (client, remote) = session.open(client, fault);
         let client = Peer::client(client, exchange(count, Pacing::Steady));
         let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
         let (client, remote) = (client.outcome(), remote.outcome());
-        check(case, client, remote, began.elapsed());
+        check(session, client, remote, began.elapsed());
     };
     thread::scope(|scope| {
         for command in [Connect, Bind] {
-            for way in [Way::Up, Way::Down] {
-                for place in [Place::Client, Place::Remote] {
-                    let case = Case {
+            for direction in [Direction::Up, Direction::Down] {
+                for side in [Side::Client, Side::Remote] {
+                    let session = FaultySession {
                         command,
-                        way,
-                        place,
+                        direction,
+                        side,
                         seed,
                     };
-                    scope.spawn(move || run(case));
+                    scope.spawn(move || run(session));
                 }
             }
         }
@@ -159,16 +60,17 @@ fn each(
     proxy.finish();
 }
 
-/// A fault that keeps everything, and takes at least so long.
-fn keeps(count: u64, fault: Fault, least: Duration) {
-    each(
+/// Checks that no byte is lost through this fault, and that the fault took effect:
+/// each session takes at least `min_time`.
+fn assert_lossless(count: u64, fault: Fault, min_time: Duration) {
+    run_all_combinations(
         Proxy::open(),
         count,
         |_| fault,
-        |case, client, remote, took| {
-            assert_eq!(client, Outcome::whole(count), "{case:?}");
-            assert_eq!(remote, Outcome::whole(count), "{case:?}");
-            assert!(took >= least, "{case:?}: no fault in {took:?}");
+        |session, client, remote, took| {
+            assert_eq!(client, Outcome::whole(count), "{session:?}");
+            assert_eq!(remote, Outcome::whole(count), "{session:?}");
+            assert!(took >= min_time, "{session:?}: no fault in {took:?}");
         },
     );
 }
@@ -176,79 +78,83 @@ fn keeps(count: u64, fault: Fault, least: Duration) {
 /// Sent each way where not all of it arrives, and where in it a fault comes.
 const SENT: u64 = 6 * MEGABYTE;
 
-fn amid(seed: u64) -> u64 {
+/// The position of such a fault: after one to four of the six megabytes.
+fn fault_position(seed: u64) -> u64 {
     MEGABYTE + Rng::new(seed).below(3 * MEGABYTE)
 }
 
 #[test]
-fn r13_latency() {
-    let late = Duration::from_millis(60);
-    keeps(2 * MEGABYTE, Fault::Latency(late), late / 2);
+fn r13_latency_loses_no_byte() {
+    let delay = Duration::from_millis(60);
+    assert_lossless(2 * MEGABYTE, Fault::Latency(delay), delay / 2);
 }
 
 #[test]
-fn r12_r13_little_bandwidth() {
+fn r12_r13_little_bandwidth_loses_no_byte() {
     let second = Duration::from_secs(1);
-    keeps(MEGABYTE, Fault::Bandwidth(MEGABYTE), second);
+    assert_lossless(MEGABYTE, Fault::Bandwidth(MEGABYTE), second);
 }
 
 #[test]
-fn r13_an_end_that_comes_late() {
-    let late = Duration::from_millis(400);
-    keeps(4 * MEGABYTE, Fault::SlowClose(late), late);
+fn r13_a_delayed_fin_loses_no_byte() {
+    let delay = Duration::from_millis(400);
+    assert_lossless(4 * MEGABYTE, Fault::SlowClose(delay), delay);
 }
 
 #[test]
-fn r13_a_stall_is_no_end() {
+fn r13_a_stall_is_not_taken_for_eof() {
     let stall = Duration::from_millis(400);
-    keeps(4 * MEGABYTE, Fault::Stall(3 * MEGABYTE / 2, stall), stall);
+    assert_lossless(4 * MEGABYTE, Fault::Stall(3 * MEGABYTE / 2, stall), stall);
 }
 
 #[test]
-fn r13_slices_of_one_to_seven_bytes() {
-    keeps(20_000, Fault::Slicing, Duration::ZERO);
+fn r13_segments_of_one_to_seven_bytes_lose_no_byte() {
+    assert_lossless(20_000, Fault::Slicing, Duration::ZERO);
 }
 
 #[test]
-fn r05_a_network_that_resets_is_never_taken_for_an_end() {
-    let fault = |seed| Fault::Reset(amid(seed));
-    each(Proxy::open(), SENT, fault, |case, client, remote, _| {
-        let (behind, _) = case.receiver_first(client, remote);
-        assert!(behind.received <= amid(case.seed), "{case:?}: {behind:?}");
+fn r05_a_reset_in_the_network_is_never_taken_for_eof() {
+    let fault = |seed| Fault::Reset(fault_position(seed));
+    run_all_combinations(Proxy::open(), SENT, fault, |session, client, remote, _| {
+        let (receiver, _) = session.receiver_first(client, remote);
+        let max = fault_position(session.seed);
+        assert!(receiver.received <= max, "{session:?}: {receiver:?}");
         for outcome in [client, remote] {
-            let whole = outcome.received == SENT;
-            assert!(whole || outcome.end == End::Reset, "{case:?}: {outcome:?}");
+            let is_complete = outcome.received == SENT;
+            let is_valid = is_complete || outcome.end == End::Reset;
+            assert!(is_valid, "{session:?}: {outcome:?}");
         }
     });
 }
 
-/// No more arrives than the fault has let through, and no less if an end comes
-/// behind it.
-fn as_far_as_it_goes(case: Case, behind: Outcome) {
-    let most = amid(case.seed) - case.handshake();
-    assert!(behind.received <= most, "{case:?}: {behind:?}");
-    let all = behind.received == most;
-    assert!(all || behind.end == End::Reset, "{case:?}: {behind:?}");
+/// Checks that no more bytes arrive than the fault has let through, and that EOF comes
+/// only after all of them.
+fn assert_received_up_to_fault(session: FaultySession, receiver: Outcome) {
+    let max = fault_position(session.seed) - session.handshake_bytes();
+    assert!(receiver.received <= max, "{session:?}: {receiver:?}");
+    let is_complete = receiver.received == max;
+    let is_valid = is_complete || receiver.end == End::Reset;
+    assert!(is_valid, "{session:?}: {receiver:?}");
 }
 
 #[test]
-fn r05_a_network_that_closes_after_some_data() {
-    let fault = |seed| Fault::LimitedData(amid(seed));
-    each(Proxy::open(), SENT, fault, |case, client, remote, _| {
-        let (behind, _) = case.receiver_first(client, remote);
-        as_far_as_it_goes(case, behind);
+fn r05_eof_from_a_network_that_closes_early_follows_all_bytes() {
+    let fault = |seed| Fault::LimitedData(fault_position(seed));
+    run_all_combinations(Proxy::open(), SENT, fault, |session, client, remote, _| {
+        let (receiver, _) = session.receiver_first(client, remote);
+        assert_received_up_to_fault(session, receiver);
     });
 }
 
 #[test]
-fn r10_a_line_that_dies_is_left_at_the_limit() {
+fn r10_a_dead_link_ends_the_session_at_its_limit() {
     let limit = ["--half-closed-timeout", "1s"];
-    let fault = |seed| Fault::Down(amid(seed));
+    let fault = |seed| Fault::Down(fault_position(seed));
     let proxy = Proxy::start(PERMIT_ALL, &limit);
-    each(proxy, SENT, fault, |case, client, remote, _| {
-        let (behind, before) = case.receiver_first(client, remote);
-        as_far_as_it_goes(case, behind);
-        // The other direction knows nothing of it.
-        assert_eq!(before, Outcome::whole(SENT), "{case:?}");
+    run_all_combinations(proxy, SENT, fault, |session, client, remote, _| {
+        let (receiver, sender) = session.receiver_first(client, remote);
+        assert_received_up_to_fault(session, receiver);
+        // The other direction has no fault.
+        assert_eq!(sender, Outcome::whole(SENT), "{session:?}");
     });
 }

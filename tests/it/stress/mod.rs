@@ -1,5 +1,5 @@
 //! Many clients, faulty networks, long runs.
 
-pub(crate) mod faulty_networks;
-pub(crate) mod random_clients;
-pub(crate) mod soak;
+mod faulty_networks;
+mod random_clients;
+mod soak;

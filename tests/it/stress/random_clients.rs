@@ -35,7 +35,8 @@ const NO_CACHES: [&str; 3] = [
 /// none. (Its bytes are random, and so are the addresses they happen to name.)
 struct Noise {
     proxy: SocketAddr,
-    target: Destination,
+    destination: Destination,
+    /// Set once, at the end; Relaxed, because no other data depends on it.
     is_over: AtomicBool,
     connections: AtomicU64,
 }
@@ -44,26 +45,28 @@ impl Noise {
     /// So many clients, one after the other, until it is over.
     fn drive(&self, clients: usize, number: usize, mut rng: Rng) {
         let from = Ipv4Addr::new(127, 0, 1, number as u8 + 1);
-        let begin = |rng: &mut Rng| self.begin((from, 0).into(), rng);
-        let mut held: Vec<TcpStream> = (0..clients).map(|_| begin(&mut rng)).collect();
+        let connect = |rng: &mut Rng| self.connect((from, 0).into(), rng);
+        let mut held: Vec<TcpStream> = (0..clients).map(|_| connect(&mut rng)).collect();
         while !self.is_over.load(Ordering::Relaxed) {
             thread::sleep(rng.duration_up_to(2 * PAUSE));
             let stream = held.swap_remove(rng.below(clients as u64) as usize);
-            let stays = self.go_on(stream, &mut rng);
-            held.push(stays.unwrap_or_else(|| begin(&mut rng)));
+            let kept = self.act(stream, &mut rng);
+            held.push(kept.unwrap_or_else(|| connect(&mut rng)));
         }
     }
 
-    fn begin(&self, from: SocketAddr, rng: &mut Rng) -> TcpStream {
+    /// Connects and sends random bytes.
+    fn connect(&self, from: SocketAddr, rng: &mut Rng) -> TcpStream {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let stream = dial_from(from, self.proxy);
         stream.set_nonblocking(true).unwrap();
-        let _ = (&stream).write(&self.nonsense(rng));
+        let _ = (&stream).write(&self.random_request(rng));
         stream
     }
 
-    /// More nonsense, a half-close, a reset or an end.
-    fn go_on(&self, stream: TcpStream, rng: &mut Rng) -> Option<TcpStream> {
+    /// Sends more random bytes, half-closes, resets or closes. Returns the connection if
+    /// it is still open.
+    fn act(&self, stream: TcpStream, rng: &mut Rng) -> Option<TcpStream> {
         let _ = (&stream).read(&mut [0; 4096]);
         match rng.below(10) {
             0 | 1 => {
@@ -72,28 +75,30 @@ impl Noise {
             }
             2 | 3 => return None,
             4 => drop(stream.shutdown(Shutdown::Write)),
-            _ => drop((&stream).write(&self.nonsense(rng))),
+            _ => drop((&stream).write(&self.random_request(rng))),
         }
         Some(stream)
     }
 
-    /// What may be a request, a part of one, one with a mistake, or anything.
-    fn nonsense(&self, rng: &mut Rng) -> Vec<u8> {
+    /// A valid request, a part of one, one with a wrong bit, one with bytes after it, or
+    /// random bytes.
+    fn random_request(&self, rng: &mut Rng) -> Vec<u8> {
         let command = [Command::Connect, Command::Bind][rng.below(2) as usize];
-        let local = by_name("localhost", self.target.port);
-        let target = [&self.target, &local][rng.below(2) as usize];
-        let mut bytes = request(command, target, b"noise");
+        let local = by_name("localhost", self.destination.port);
+        let destination = [&self.destination, &local][rng.below(2) as usize];
+        let mut bytes = request(command, destination, b"noise");
         match rng.below(6) {
             0 => {}
             1 => bytes.truncate(rng.below(bytes.len() as u64) as usize),
             2 => {
-                // Any but the name: nobody shall be asked for a wrong one.
-                let place = rng.below(8 + 5) as usize;
-                bytes[place] ^= 1 << rng.below(8);
+                // A bit before the host name: a wrong name would go to the system's name
+                // server.
+                let position = rng.below(8 + 5) as usize;
+                bytes[position] ^= 1 << rng.below(8);
             }
             3 => {
-                let junk = rng.below(700) as usize;
-                bytes.extend(rng.bytes(junk));
+                let count = rng.below(700) as usize;
+                bytes.extend(rng.bytes(count));
             }
             _ => {
                 let count = 1 + rng.below(2000) as usize;
@@ -104,13 +109,13 @@ impl Noise {
     }
 }
 
-/// How long normal clients wait, one after the other: to connect, for a byte to
-/// go round, and to close.
-fn wait_times(proxy: SocketAddr, target: &Destination, is_over: &AtomicBool) -> Vec<Duration> {
+/// The time that each of many normal clients needs, one after the other: to connect, to
+/// send a byte and receive it back, and to close.
+fn wait_times(proxy: SocketAddr, destination: &Destination, is_over: &AtomicBool) -> Vec<Duration> {
     let mut times = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let client = connect_through(proxy, target);
+        let client = connect_through(proxy, destination);
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         drop(client);
@@ -120,7 +125,9 @@ fn wait_times(proxy: SocketAddr, target: &Destination, is_over: &AtomicBool) -> 
     times
 }
 
-fn noise_and_normal_clients(clients: usize, lasts: Duration) {
+/// Runs random clients and one normal client at a time. Checks the waits of the normal
+/// clients, and that memory stays flat.
+fn assert_normal_clients_are_served(clients: usize, lasts: Duration) {
     let origin = Origin::echo();
     let rules = format!(
         "permit - 127.0.0.1 - -\npermit - 127.0.1. - 127. {}\n",
@@ -135,7 +142,7 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
     let pid = proxy.pid();
     let noise = Noise {
         proxy: proxy.address(),
-        target: origin.destination(),
+        destination: origin.destination(),
         is_over: AtomicBool::new(false),
         connections: AtomicU64::new(0),
     };
@@ -146,7 +153,7 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
             let noise = &noise;
             scope.spawn(move || noise.drive(clients / DRIVERS, number, rng));
         }
-        let times = scope.spawn(|| wait_times(proxy.address(), &noise.target, &noise.is_over));
+        let times = scope.spawn(|| wait_times(proxy.address(), &noise.destination, &noise.is_over));
         thread::sleep(lasts / 6);
         let warm = (proxy.status("VmRSS"), proxy.status("Threads"));
         thread::sleep(lasts - lasts / 6);
@@ -156,22 +163,22 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
     });
     times.sort_unstable();
     let median = times[times.len() / 2];
-    let most = times[times.len() * 99 / 100];
+    let p99 = times[times.len() * 99 / 100];
     println!(
-        "{} connections of noise, {} normal: median {median:?}, 99 % {most:?}; \
+        "{} connections of noise, {} normal: median {median:?}, 99 % {p99:?}; \
          kB and threads: {warm:?} after a sixth of the time, {last:?} at the end",
         noise.connections.load(Ordering::Relaxed),
         times.len(),
     );
     assert!(median < Duration::from_millis(50), "{median:?}");
-    assert!(most < Duration::from_millis(250), "{most:?}");
-    // Flat, but for the stacks of what threads have come since.
-    let flat = warm.0 + (2 << 10) + 32 * last.1.saturating_sub(warm.1);
-    assert!(last.0 < flat, "{last:?} after {warm:?}");
+    assert!(p99 < Duration::from_millis(250), "{p99:?}");
+    // In kB: 2 MiB, and 32 KiB of stack for each thread that was added since.
+    let max = warm.0 + (2 << 10) + 32 * last.1.saturating_sub(warm.1);
+    assert!(last.0 < max, "{last:?} after {warm:?}");
     assert_eq!(proxy.pid(), pid);
-    let panics = |line: &String| line.contains("panic");
+    let is_panic = |line: &String| line.contains("panic");
     assert!(
-        !proxy.stderr_lines().iter().any(panics),
+        !proxy.stderr_lines().iter().any(is_panic),
         "{:#?}",
         proxy.stderr_lines()
     );
@@ -179,12 +186,12 @@ fn noise_and_normal_clients(clients: usize, lasts: Duration) {
 }
 
 #[test]
-fn h19_noise_disturbs_nobody() {
-    noise_and_normal_clients(200, Duration::from_secs(4));
+fn h19_noise_does_not_disturb_normal_clients() {
+    assert_normal_clients_are_served(200, Duration::from_secs(4));
 }
 
 #[test]
-#[ignore = "a minute"]
-fn h19_a_minute_of_noise_from_a_thousand() {
-    noise_and_normal_clients(1000, Duration::from_secs(60));
+#[ignore = "takes a minute"]
+fn h19_a_minute_of_noise_from_a_thousand_clients_does_not_disturb_normal_clients() {
+    assert_normal_clients_are_served(1000, Duration::from_secs(60));
 }

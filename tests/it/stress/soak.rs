@@ -21,25 +21,25 @@ use threadsocks::client::socks4::Binding;
 use threadsocks::net::Deadline;
 use threadsocks::protocol::{Command, Destination};
 
-use crate::stress::faulty_networks::{Case, Place, Way};
 use crate::support::endpoints::{
     CLOSED, Origin, accept, by_address, by_name, dial, dial_from, read_all, read_exactly, request,
     reset, shutdown_write, write,
 };
 use crate::support::faulty_link::Fault;
+use crate::support::faulty_session::{Direction, FaultySession, Side};
 use crate::support::plot::{self, Curve};
 use crate::support::proxy::{Proxy, ScreenMessage, Setup, parse_screen};
 use crate::support::random::{self, Rng};
 use crate::support::scripted_peer::Step::{HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send};
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
-use crate::support::wait::TIMEOUT;
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
 /// Clients come from these addresses of loopback, lest ports run out.
 const SOURCES: std::ops::Range<u8> = 2..50;
 
-/// Those of whom nobody knows how far their request came.
-const HASTY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
+/// The source address of clients that reset their connection at once. The server may or
+/// may not have read the request, so a screen message is optional.
+const RESET_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
 
 /// Whom nobody may reach.
 const DENIED: Ipv4Addr = Ipv4Addr::new(127, 9, 0, 1);
@@ -50,24 +50,25 @@ const RULES: &str = "deny - - - 127.9.\npermit - 127.\n";
 
 const ACCEPTED: &str = "CONNECT Accept";
 
-type Visit = fn(&Soak, &mut Rng);
+/// Runs one client to its end.
+type ClientFn = fn(&Soak, &mut Rng);
 
-/// One visit after the other: how many at a time, how long each of them pauses
-/// in between, in milliseconds, and what it does.
-const VISITORS: [(usize, u64, Visit); 13] = [
+/// The mixed traffic: how many clients of a kind at a time, the average pause between
+/// two of them in milliseconds, and the client itself.
+const WORKLOAD: [(usize, u64, ClientFn); 13] = [
     (6, 30, connect_by_address),
     (3, 40, connect_by_name),
-    (2, 60, refused),
-    (2, 60, malformed),
-    (2, 60, bind_met),
-    (2, 300, bind_unmet),
-    (2, 300, bulk),
-    (3, 60, datagrams),
-    (2, 50, half_closed),
-    (30, 100, idle),
-    (4, 100, slow),
-    (2, 100, broken),
-    (6, 200, faulty),
+    (2, 60, refused_request),
+    (2, 60, malformed_request),
+    (2, 60, bind_accepted),
+    (2, 300, bind_rejected),
+    (2, 300, bulk_transfer),
+    (3, 60, udp_associate),
+    (2, 50, half_close),
+    (30, 100, idle_session),
+    (4, 100, slow_client),
+    (2, 100, reset_midway),
+    (6, 200, faulty_network),
 ];
 
 /// What all visitors share.
@@ -75,9 +76,9 @@ struct Soak {
     proxy: SocketAddr,
     echo: Destination,
     connections: AtomicU64,
-    /// Clients that may or may not have made a request.
-    hasty: AtomicU64,
-    ledger: Ledger,
+    /// Clients from [`RESET_SOURCE`] so far.
+    early_resets: AtomicU64,
+    ledger: MessageLedger,
     is_over: AtomicBool,
 }
 
@@ -89,11 +90,11 @@ impl Soak {
         dial_from((Ipv4Addr::new(127, 0, 0, source), 0).into(), self.proxy)
     }
 
-    /// A client that is connected to this target.
-    fn connect(&self, target: &Destination) -> TcpStream {
+    /// Opens a session to this destination.
+    fn connect(&self, destination: &Destination) -> TcpStream {
         let client = self.dial();
-        self.ledger.expects(&client, ACCEPTED);
-        client::socks4::connect(client, target, b"soak").expect("granted")
+        self.ledger.expect(&client, ACCEPTED);
+        client::socks4::connect(client, destination, b"soak").expect("granted")
     }
 
     /// A session with both ends in hand: the client's, the remote's.
@@ -103,10 +104,11 @@ impl Soak {
         (client, accept(&listener))
     }
 
-    /// A client that is listened for, and will hear this in the end.
-    fn bind(&self, in_the_end: &str) -> (Binding<TcpStream>, SocketAddr) {
+    /// Sends a BIND request and returns the binding and its listening address.
+    /// `message` is the screen message that the request will lead to.
+    fn bind(&self, message: &str) -> (Binding<TcpStream>, SocketAddr) {
         let client = self.dial();
-        self.ledger.expects(&client, in_the_end);
+        self.ledger.expect(&client, message);
         let expected = by_address((LOCALHOST, 21).into());
         let binding = client::socks4::bind(client, &expected, b"").expect("listening");
         let listener = (LOCALHOST, binding.address.port()).into();
@@ -129,30 +131,34 @@ impl Soak {
 /// Which screen messages there must be: those asked for less those shown. In
 /// the end that leaves nothing.
 #[derive(Default)]
-struct Ledger {
+struct MessageLedger {
+    /// Expected messages minus printed ones, by client address and by command and reply.
+    /// Entries that reach zero are removed, so in the end the map is empty. A negative
+    /// count is a message without a request.
     open: Mutex<HashMap<(SocketAddr, String), i64>>,
-    shown: AtomicU64,
-    hasty: AtomicU64,
+    printed: AtomicU64,
+    /// The printed messages of clients from [`RESET_SOURCE`].
+    printed_early_resets: AtomicU64,
 }
 
-impl Ledger {
-    fn expects(&self, client: &TcpStream, answer: &str) {
-        self.count(client.local_addr().unwrap(), answer.to_owned(), 1);
+impl MessageLedger {
+    fn expect(&self, client: &TcpStream, message: &str) {
+        self.count(client.local_addr().unwrap(), message.to_owned(), 1);
     }
 
-    fn shows(&self, block: &ScreenMessage) {
-        self.shown.fetch_add(1, Ordering::Relaxed);
-        if block.source.ip() == HASTY {
-            self.hasty.fetch_add(1, Ordering::Relaxed);
+    fn record_printed(&self, message: &ScreenMessage) {
+        self.printed.fetch_add(1, Ordering::Relaxed);
+        if message.source.ip() == RESET_SOURCE {
+            self.printed_early_resets.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let answer = format!("{} {}", block.command, block.reply);
-        self.count(block.source, answer, -1);
+        let text = format!("{} {}", message.command, message.reply);
+        self.count(message.source, text, -1);
     }
 
-    fn count(&self, client: SocketAddr, answer: String, change: i64) {
+    fn count(&self, client: SocketAddr, message: String, change: i64) {
         let mut open = self.open.lock().unwrap();
-        let key = (client, answer);
+        let key = (client, message);
         let count = open.get(&key).unwrap_or(&0) + change;
         match count {
             0 => open.remove(&key),
@@ -166,34 +172,37 @@ impl Ledger {
         loop {
             let message: Vec<String> = lines.by_ref().take(7).map(Result::unwrap).collect();
             match parse_screen(&message).first() {
-                Some(block) => self.shows(block),
-                None => return assert_eq!(message, [""; 0], "half a message"),
+                Some(message) => self.record_printed(message),
+                None => return assert_eq!(message, [""; 0], "an incomplete message"),
             }
         }
     }
 
     /// Waits until every request has its message.
-    fn until_settled(&self) {
+    fn wait_until_complete(&self) {
         let deadline = Deadline::after(TIMEOUT);
         while !self.open.lock().unwrap().is_empty() {
             let open = self.open.lock().unwrap();
-            assert!(!deadline.is_over(), "too few (1), too many (-1): {open:?}");
+            assert!(
+                !deadline.is_over(),
+                "missing (1) and unexpected (-1) messages: {open:?}"
+            );
             drop(open);
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// A few bytes go round.
-fn talk(client: &TcpStream, rng: &mut Rng) {
+/// Sends up to 3,000 bytes and receives them back.
+fn check_echo(client: &TcpStream, rng: &mut Rng) {
     let count = 1 + rng.below(3000) as usize;
     let bytes = rng.bytes(count);
     write(client, &bytes);
     assert!(read_exactly(client, bytes.len()) == bytes);
 }
 
-/// Takes leave, in one of three ways.
-fn leave(client: TcpStream, rng: &mut Rng) {
+/// Ends the session in one of three ways: half-close, reset, close.
+fn end_session(client: TcpStream, rng: &mut Rng) {
     match rng.below(3) {
         0 => {
             shutdown_write(&client);
@@ -206,31 +215,31 @@ fn leave(client: TcpStream, rng: &mut Rng) {
 
 fn connect_by_address(soak: &Soak, rng: &mut Rng) {
     let client = soak.connect(&soak.echo);
-    talk(&client, rng);
-    leave(client, rng);
+    check_echo(&client, rng);
+    end_session(client, rng);
 }
 
 fn connect_by_name(soak: &Soak, rng: &mut Rng) {
     let client = soak.connect(&by_name("localhost", soak.echo.port));
-    talk(&client, rng);
-    leave(client, rng);
+    check_echo(&client, rng);
+    end_session(client, rng);
 }
 
-fn refused(soak: &Soak, rng: &mut Rng) {
-    let (command, target) = match rng.below(4) {
+fn refused_request(soak: &Soak, rng: &mut Rng) {
+    let (command, destination) = match rng.below(4) {
         0 => (Command::Connect, by_address(CLOSED.into())),
         1 => (Command::Connect, by_address((DENIED, 80).into())),
         2 => (Command::Connect, by_name("localhost", CLOSED.port())),
         _ => (Command::Bind, by_address((DENIED, 21).into())),
     };
     let client = soak.dial();
-    soak.ledger.expects(&client, &format!("{command} Reject"));
-    write(&client, &request(command, &target, b"soak"));
-    assert_eq!(read_all(&client)[..2], [0, 91], "{target:?}");
+    soak.ledger.expect(&client, &format!("{command} Reject"));
+    write(&client, &request(command, &destination, b"soak"));
+    assert_eq!(read_all(&client)[..2], [0, 91], "{destination:?}");
 }
 
-/// No message is due to what is no request.
-fn malformed(soak: &Soak, rng: &mut Rng) {
+/// Sends bytes that are no complete, valid request. The server prints no message.
+fn malformed_request(soak: &Soak, rng: &mut Rng) {
     let whole = request(Command::Connect, &soak.echo, b"soak");
     let long = [&whole[..8], &[b'u'; 600]].concat();
     let cut = rng.below(whole.len() as u64) as usize;
@@ -254,7 +263,7 @@ fn malformed(soak: &Soak, rng: &mut Rng) {
     assert!(answer.len() <= 12, "{answer:?}");
 }
 
-fn bind_met(soak: &Soak, rng: &mut Rng) {
+fn bind_accepted(soak: &Soak, rng: &mut Rng) {
     let (binding, listener) = soak.bind("BIND Accept");
     let count = rng.below(20_000);
     let peer = Peer::remote(dial(listener), exchange(count, Pacing::Steady));
@@ -264,7 +273,7 @@ fn bind_met(soak: &Soak, rng: &mut Rng) {
     assert_eq!(peer.outcome(), Outcome::whole(count));
 }
 
-fn bind_unmet(soak: &Soak, rng: &mut Rng) {
+fn bind_rejected(soak: &Soak, rng: &mut Rng) {
     let (binding, listener) = soak.bind("BIND Reject");
     match rng.below(3) {
         // The client does not wait.
@@ -274,13 +283,13 @@ fn bind_unmet(soak: &Soak, rng: &mut Rng) {
         // Nobody comes.
         _ => {}
     }
-    binding.wait().expect_err("nobody it expects");
+    binding.wait().expect_err("no expected peer");
 }
 
-fn bulk(soak: &Soak, rng: &mut Rng) {
+fn bulk_transfer(soak: &Soak, rng: &mut Rng) {
     let count = MEGABYTE + rng.below(3 * MEGABYTE);
-    let manners = [Pacing::Steady, Pacing::Choppy, Pacing::Stalling(count / 2)];
-    let pacing = manners[rng.below(3) as usize];
+    let pacings = [Pacing::Steady, Pacing::Choppy, Pacing::Stalling(count / 2)];
+    let pacing = pacings[rng.below(3) as usize];
     let (client, remote) = soak.relayed_pair();
     let client = Peer::client(client, exchange(count, pacing));
     let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
@@ -288,10 +297,11 @@ fn bulk(soak: &Soak, rng: &mut Rng) {
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
-/// There and back, one at a time: nothing is lost on the way.
-fn datagrams(soak: &Soak, rng: &mut Rng) {
+/// Sends datagrams through an association and receives them back. One datagram at a
+/// time is in transit, so no buffer overflows and none may be lost.
+fn udp_associate(soak: &Soak, rng: &mut Rng) {
     let control = soak.dial();
-    soak.ledger.expects(&control, "UDP ASSOCIATE Accept");
+    soak.ledger.expect(&control, "UDP ASSOCIATE Accept");
     let socket_on = |ip| {
         let socket = UdpSocket::bind((ip, 0)).unwrap();
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -299,34 +309,37 @@ fn datagrams(soak: &Soak, rng: &mut Rng) {
     };
     let client = socket_on(control.local_addr().unwrap().ip());
     let origin = socket_on(LOCALHOST.into());
-    let (here, there) = (client.local_addr().unwrap(), origin.local_addr().unwrap());
-    let reached = soak.proxy.ip();
-    let association = client::socks5::associate(control, None, reached, here).expect("granted");
+    let client_address = client.local_addr().unwrap();
+    let origin_address = origin.local_addr().unwrap();
+    let association =
+        client::socks5::associate(control, None, soak.proxy.ip(), client_address).expect("granted");
     let mut buffer = vec![0; 65_536];
     for _ in 0..rng.below(20) {
-        let target = match rng.below(2) {
-            0 => by_address(there),
-            _ => by_name("localhost", there.port()),
+        let destination = match rng.below(2) {
+            0 => by_address(origin_address),
+            _ => by_name("localhost", origin_address.port()),
         };
         let size = rng.below(9000) as usize;
         let data = rng.bytes(size);
-        association.send(&client, &data, &target).expect("sent");
+        association
+            .send(&client, &data, &destination)
+            .expect("sent");
         let (count, relay) = origin.recv_from(&mut buffer).expect("relayed");
         assert!(buffer[..count] == data);
         origin.send_to(&data, relay).unwrap();
-        let (from, back) = association.receive(&client, &mut buffer).expect("back");
-        assert_eq!(from, by_address(there));
-        assert!(back == data);
+        let (from, answer) = association.receive(&client, &mut buffer).expect("relayed");
+        assert_eq!(from, by_address(origin_address));
+        assert!(answer == data);
     }
 }
 
-/// One end says all it has to say before the other one begins.
-fn half_closed(soak: &Soak, rng: &mut Rng) {
+/// One side sends everything and half-closes before the other side begins to send.
+fn half_close(soak: &Soak, rng: &mut Rng) {
     let count = rng.below(200_000);
     let all = ReceiveAll(Pacing::Steady);
-    let speaks = Send(count, Pacing::Steady);
-    let first = vec![speaks.clone(), HalfClose, all.clone()];
-    let second = vec![all, speaks, HalfClose];
+    let send = Send(count, Pacing::Steady);
+    let first = vec![send.clone(), HalfClose, all.clone()];
+    let second = vec![all, send, HalfClose];
     let (up, down) = match rng.below(2) {
         0 => (first, second),
         _ => (second, first),
@@ -337,21 +350,21 @@ fn half_closed(soak: &Soak, rng: &mut Rng) {
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
-fn idle(soak: &Soak, rng: &mut Rng) {
+fn idle_session(soak: &Soak, rng: &mut Rng) {
     let client = soak.connect(&soak.echo);
-    talk(&client, rng);
+    check_echo(&client, rng);
     soak.sleep(rng.duration_up_to(Duration::from_secs(12)));
-    talk(&client, rng);
-    leave(client, rng);
+    check_echo(&client, rng);
+    end_session(client, rng);
 }
 
-/// A request byte by byte, and an answer in sips.
-fn slow(soak: &Soak, rng: &mut Rng) {
+/// Sends the request byte by byte, and receives the data with pauses.
+fn slow_client(soak: &Soak, rng: &mut Rng) {
     let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
-    let target = by_address(listener.local_addr().unwrap());
+    let destination = by_address(listener.local_addr().unwrap());
     let client = soak.dial();
-    soak.ledger.expects(&client, ACCEPTED);
-    for byte in request(Command::Connect, &target, b"soak") {
+    soak.ledger.expect(&client, ACCEPTED);
+    for byte in request(Command::Connect, &destination, b"soak") {
         write(&client, &[byte]);
         thread::sleep(rng.duration_up_to(Duration::from_millis(10)));
     }
@@ -363,73 +376,81 @@ fn slow(soak: &Soak, rng: &mut Rng) {
     assert_eq!(remote.outcome(), Outcome::whole(count));
 }
 
-/// A reset amid a transfer is none but a reset. And one amid a request.
-fn broken(soak: &Soak, rng: &mut Rng) {
-    let place = rng.below(2 * MEGABYTE);
+/// One side resets amid a transfer: the other side receives a reset. Then a client
+/// resets right after its request.
+fn reset_midway(soak: &Soak, rng: &mut Rng) {
+    let position = rng.below(2 * MEGABYTE);
     let steady = Pacing::Steady;
-    let breaks = vec![
-        Meanwhile(vec![Send(place / 2, steady)]),
-        Receive(place, steady),
+    let resets = vec![
+        Meanwhile(vec![Send(position / 2, steady)]),
+        Receive(position, steady),
         Reset,
     ];
-    let goes_on = vec![Meanwhile(vec![Send(u64::MAX, steady)]), ReceiveAll(steady)];
+    let continues = vec![Meanwhile(vec![Send(u64::MAX, steady)]), ReceiveAll(steady)];
     let (client, remote) = soak.relayed_pair();
-    let (breaker, other) = match rng.below(2) {
-        0 => (Peer::client(client, breaks), Peer::remote(remote, goes_on)),
-        _ => (Peer::remote(remote, breaks), Peer::client(client, goes_on)),
+    let (resetting, other) = match rng.below(2) {
+        0 => (
+            Peer::client(client, resets),
+            Peer::remote(remote, continues),
+        ),
+        _ => (
+            Peer::remote(remote, resets),
+            Peer::client(client, continues),
+        ),
     };
-    breaker.outcome();
+    resetting.outcome();
     assert_eq!(other.outcome().end, End::Reset);
 
     soak.connections.fetch_add(1, Ordering::Relaxed);
-    soak.hasty.fetch_add(1, Ordering::Relaxed);
-    let client = dial_from((HASTY, 0).into(), soak.proxy);
+    soak.early_resets.fetch_add(1, Ordering::Relaxed);
+    let client = dial_from((RESET_SOURCE, 0).into(), soak.proxy);
     write(&client, &request(Command::Connect, &soak.echo, b"soak"));
     thread::sleep(rng.duration_up_to(Duration::from_micros(500)));
     reset(client);
 }
 
-/// A network that misbehaves is between the server and the remote.
-fn faulty(soak: &Soak, rng: &mut Rng) {
+/// Transfers data through a faulty link between proxy and remote.
+fn faulty_network(soak: &Soak, rng: &mut Rng) {
     let count = 50_000 + rng.below(200_000);
-    let late = rng.duration_up_to(Duration::from_millis(100));
-    let place = rng.below(count);
+    let delay = rng.duration_up_to(Duration::from_millis(100));
+    let position = rng.below(count);
     let fault = match rng.below(8) {
-        0 => Fault::Latency(late),
+        0 => Fault::Latency(delay),
         1 => Fault::Bandwidth(MEGABYTE),
-        2 => Fault::SlowClose(late),
-        3 => Fault::Stall(place, late),
+        2 => Fault::SlowClose(delay),
+        3 => Fault::Stall(position, delay),
         4 => Fault::Slicing,
-        5 => Fault::Reset(place),
-        6 => Fault::LimitedData(place),
-        _ => Fault::Down(place),
+        5 => Fault::Reset(position),
+        6 => Fault::LimitedData(position),
+        _ => Fault::Down(position),
     };
     let count = match fault {
         Fault::Slicing => count / 50,
         _ => count,
     };
-    let case = Case {
+    let session = FaultySession {
         command: [Command::Connect, Command::Bind][rng.below(2) as usize],
-        way: [Way::Up, Way::Down][rng.below(2) as usize],
-        place: Place::Remote,
+        direction: [Direction::Up, Direction::Down][rng.below(2) as usize],
+        side: Side::Remote,
         seed: rng.next(),
     };
     let client = soak.dial();
     soak.ledger
-        .expects(&client, &format!("{} Accept", case.command));
-    let (client, remote) = case.open(client, fault);
+        .expect(&client, &format!("{} Accept", session.command));
+    let (client, remote) = session.open(client, fault);
     let client = Peer::client(client, exchange(count, Pacing::Steady));
     let remote = Peer::remote(remote, exchange(count, Pacing::Steady));
     let outcomes = [client.outcome(), remote.outcome()];
     match fault {
         Fault::LimitedData(_) | Fault::Down(_) => {}
-        Fault::Reset(_) => assert!(outcomes.iter().any(|it| it.end == End::Reset)),
+        Fault::Reset(_) => assert!(outcomes.iter().any(|outcome| outcome.end == End::Reset)),
         _ => assert_eq!(outcomes, [Outcome::whole(count); 2], "{fault:?}"),
     }
 }
 
-/// The rules are replaced all the time, and go on permitting what is needed.
-fn rules_change(soak: &Soak, proxy: &Proxy) {
+/// Replaces the rules file every two seconds by an equivalent one, until the test is
+/// over.
+fn replace_rules(soak: &Soak, proxy: &Proxy) {
     let draft = proxy.folder().join("draft");
     for round in 1.. {
         fs::write(&draft, format!("{RULES}# {round}\n")).unwrap();
@@ -471,9 +492,9 @@ impl Sample {
 
 /// The visitors come, until this time is over or one of them fails.
 fn run(soak: &Soak, proxy: &Proxy, lasts: Duration) -> Vec<Sample> {
-    /// A visitor that fails ends it all.
-    struct Alarm<'a>(&'a Soak);
-    impl Drop for Alarm<'_> {
+    /// Ends the test early when a client fails.
+    struct StopOnPanic<'a>(&'a Soak);
+    impl Drop for StopOnPanic<'_> {
         fn drop(&mut self) {
             if thread::panicking() {
                 self.0.is_over.store(true, Ordering::Relaxed);
@@ -485,19 +506,19 @@ fn run(soak: &Soak, proxy: &Proxy, lasts: Duration) -> Vec<Sample> {
     let began = Instant::now();
     let mut samples = vec![Sample::take(proxy, soak, began)];
     thread::scope(|scope| {
-        for (count, pause, visit) in VISITORS {
+        for (count, pause, run_client) in WORKLOAD {
             for _ in 0..count {
                 let mut rng = Rng::new(rng.next());
                 scope.spawn(move || {
-                    let _alarm = Alarm(soak);
+                    let _stop = StopOnPanic(soak);
                     while !soak.is_over() {
-                        visit(soak, &mut rng);
+                        run_client(soak, &mut rng);
                         soak.sleep(rng.duration_up_to(Duration::from_millis(2 * pause)));
                     }
                 });
             }
         }
-        scope.spawn(|| rules_change(soak, proxy));
+        scope.spawn(|| replace_rules(soak, proxy));
         while began.elapsed() < lasts && !soak.is_over() {
             thread::sleep(Duration::from_secs(1));
             samples.push(Sample::take(proxy, soak, began));
@@ -507,42 +528,44 @@ fn run(soak: &Soak, proxy: &Proxy, lasts: Duration) -> Vec<Sample> {
     samples
 }
 
-/// By how much the memory has grown in these samples, in MiB, as the straight
-/// line tells that fits them best.
-fn growth(samples: &[Sample]) -> f64 {
-    let mean = |of: &dyn Fn(&Sample) -> f64| -> f64 {
-        samples.iter().map(of).sum::<f64>() / samples.len() as f64
+/// The growth of memory over these samples in MiB, by linear regression (least squares).
+fn memory_growth(samples: &[Sample]) -> f64 {
+    let mean = |value: &dyn Fn(&Sample) -> f64| -> f64 {
+        samples.iter().map(value).sum::<f64>() / samples.len() as f64
     };
-    let (time, memory) = (mean(&|it| it.seconds), mean(&|it| it.memory));
-    let both = mean(&|it| (it.seconds - time) * (it.memory - memory));
-    let spread = mean(&|it| (it.seconds - time).powi(2));
+    let time = mean(&|sample| sample.seconds);
+    let memory = mean(&|sample| sample.memory);
+    let covariance = mean(&|sample| (sample.seconds - time) * (sample.memory - memory));
+    let variance = mean(&|sample| (sample.seconds - time).powi(2));
     let lasts = samples[samples.len() - 1].seconds - samples[0].seconds;
-    both / spread * lasts
+    covariance / variance * lasts
 }
 
-/// The memory does not grow with the number of clients.
-fn stays_flat(samples: &[Sample]) {
+/// Checks that memory does not grow with the number of clients: at most 8 MiB after the
+/// first tenth of the time, and 2 MiB by regression over the second half.
+fn assert_memory_flat(samples: &[Sample]) {
     let warm = samples[samples.len() / 10];
     let last = samples[samples.len() - 1];
-    let grown = growth(&samples[samples.len() / 2..]);
+    let grown = memory_growth(&samples[samples.len() / 2..]);
     println!("warm: {warm:?}");
     println!("last: {last:?}; the second half grew by {grown:.2} MiB");
     assert!(last.memory < warm.memory + 8.0, "{warm:?}, {last:?}");
     assert!(grown < 2.0, "{grown} MiB");
 }
 
-/// Once it is quiet and its idle threads have left, all is given back.
-fn gives_all_back(proxy: &Proxy, soak: &Soak, start: Sample) {
-    until("warm threads to leave", || {
+/// Waits until idle threads have exited, and checks that all resources are released and
+/// that stderr reports no panic and no dropped message.
+fn assert_all_released(proxy: &Proxy, soak: &Soak, start: Sample) {
+    until("idle threads to exit", || {
         (proxy.status("Threads") as f64 == start.threads).then_some(())
     });
     proxy.assert_resources_released();
     let end = Sample::take(proxy, soak, Instant::now());
-    println!("at the start: {start:?}\nin the end: {end:?}");
+    println!("at the start: {start:?}\nat the end: {end:?}");
     assert_eq!(end.descriptors, start.descriptors);
-    let panics = |line: &String| line.contains("panic") || line.contains("dropped");
+    let is_failure = |line: &String| line.contains("panic") || line.contains("dropped");
     assert!(
-        !proxy.stderr_lines().iter().any(panics),
+        !proxy.stderr_lines().iter().any(is_failure),
         "{:#?}",
         proxy.stderr_lines()
     );
@@ -550,21 +573,24 @@ fn gives_all_back(proxy: &Proxy, soak: &Soak, start: Sample) {
 
 /// The curves: in the documentation those of a full run, elsewhere all others.
 fn draw(samples: &[Sample], lasts: Duration) {
-    let curve = |title, unit, of: fn(&Sample) -> f64| Curve {
+    let curve = |title, unit, value: fn(&Sample) -> f64| Curve {
         title,
         unit,
-        points: samples.iter().map(|it| (it.seconds, of(it))).collect(),
+        points: samples
+            .iter()
+            .map(|sample| (sample.seconds, value(sample)))
+            .collect(),
     };
     let curves = [
-        curve("Memory", "MiB resident", |it| it.memory),
-        curve("Connections", "so far", |it| it.connections),
-        curve("Threads", "", |it| it.threads),
-        curve("Descriptors", "", |it| it.descriptors),
+        curve("Memory", "MiB resident", |sample| sample.memory),
+        curve("Connections", "so far", |sample| sample.connections),
+        curve("Threads", "", |sample| sample.threads),
+        curve("Descriptors", "", |sample| sample.descriptors),
     ];
     let title = "One threadsocks process under mixed traffic";
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let last = samples[samples.len() - 1];
-    let circumstances = format!(
+    let caption = format!(
         "One process, {} connections of all kinds in {:.0} seconds on loopback, {cores} cores; \
          make soak.",
         last.connections, last.seconds
@@ -573,17 +599,18 @@ fn draw(samples: &[Sample], lasts: Duration) {
         true => PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("soak.svg"),
         false => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/soak.svg"),
     };
-    fs::write(&path, plot::svg(title, &circumstances, &curves)).unwrap();
+    fs::write(&path, plot::svg(title, &caption, &curves)).unwrap();
     println!("{}", path.display());
 }
 
 const FULL: Duration = Duration::from_secs(600);
 
 #[test]
-#[ignore = "ten minutes, or SOAK_SECONDS"]
-fn s09_r16_everything_at_once() {
-    let told = std::env::var("SOAK_SECONDS").ok();
-    let lasts = told.map_or(FULL, |it| Duration::from_secs(it.parse().expect("seconds")));
+#[ignore = "takes ten minutes, or SOAK_SECONDS"]
+fn s09_r16_everything_at_once_leaves_no_resources_and_memory_stays_flat() {
+    let seconds = std::env::var("SOAK_SECONDS").ok();
+    let seconds = seconds.map(|text| text.parse().expect("a number of seconds"));
+    let lasts = seconds.map_or(FULL, Duration::from_secs);
     let (screen, writer) = std::io::pipe().unwrap();
     let proxy = Proxy::with(Setup {
         rules: RULES,
@@ -595,8 +622,8 @@ fn s09_r16_everything_at_once() {
         proxy: proxy.address(),
         echo: Origin::echo().destination(),
         connections: AtomicU64::new(0),
-        hasty: AtomicU64::new(0),
-        ledger: Ledger::default(),
+        early_resets: AtomicU64::new(0),
+        ledger: MessageLedger::default(),
         is_over: AtomicBool::new(false),
     };
     thread::scope(|scope| {
@@ -605,16 +632,20 @@ fn s09_r16_everything_at_once() {
         let proxy = proxy;
         let samples = run(&soak, &proxy, lasts);
         draw(&samples, lasts);
-        gives_all_back(&proxy, &soak, samples[0]);
-        stays_flat(&samples);
-        soak.ledger.until_settled();
+        assert_all_released(&proxy, &soak, samples[0]);
+        assert_memory_flat(&samples);
+        soak.ledger.wait_until_complete();
         proxy.finish();
     });
-    let shown = soak.ledger.shown.into_inner();
-    let (hasty, heard) = (soak.hasty.into_inner(), soak.ledger.hasty.into_inner());
+    let printed = soak.ledger.printed.into_inner();
+    let early_resets = soak.early_resets.into_inner();
+    let answered = soak.ledger.printed_early_resets.into_inner();
     let connections = soak.connections.into_inner();
-    println!("{connections} connections, {shown} messages; {heard} of {hasty} hasty requests");
-    assert!(heard <= hasty, "{heard} of {hasty}");
+    println!(
+        "{connections} connections, {printed} messages; \
+         {answered} for {early_resets} clients that reset at once"
+    );
+    assert!(answered <= early_resets, "{answered} of {early_resets}");
     let least = 100_000 * lasts.as_secs() / FULL.as_secs();
     assert!(connections >= least, "only {connections} connections");
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -37,7 +37,8 @@ Alias /control.html ${CONSOLE_DIR}/control.html
 ";
 
 /// Long enough for Apache to think it worth the trouble.
-const CONTROL: &str = "<!DOCTYPE html><title>Control</title><p>How this page shrinks, shrinks!\n";
+const CONTROL_PAGE: &str =
+    "<!DOCTYPE html><title>Control</title><p>How this page shrinks, shrinks!\n";
 
 /// A running Apache.
 pub(crate) struct Apache {
@@ -50,7 +51,7 @@ impl Apache {
     /// Starts one whose console finds these batch files beside the project's.
     pub(crate) fn start(batch_files: &[(&str, &str)]) -> Apache {
         let folder = tempfile::tempdir().expect("a folder for Apache");
-        furnish(folder.path(), batch_files);
+        install_files(folder.path(), batch_files);
         let run = folder.path().join("run");
         fs::create_dir(&run).unwrap();
         let compression = folder.path().join("compression.conf");
@@ -91,36 +92,36 @@ impl Apache {
     /// Waits for the console of the next page, and for its end: the most
     /// memory, in kB, that it has ever had.
     pub(crate) fn peak_memory_of_next_console(&self) -> u64 {
-        let console = until("the console", || self.a_console());
-        let mut most = 0;
+        let console = until("the console", || self.console_process());
+        let mut peak = 0;
         until_within(LONG_TIMEOUT, "the console's end", || {
             match peak_memory(&console) {
                 Some(memory) => {
-                    most = memory.max(most);
+                    peak = memory.max(peak);
                     None
                 }
-                None => Some(most),
+                None => Some(peak),
             }
         })
     }
 
     /// Is there a page in progress?
-    pub(crate) fn runs_a_console(&self) -> bool {
-        self.a_console().is_some()
+    pub(crate) fn has_console(&self) -> bool {
+        self.console_process().is_some()
     }
 
     /// Kills it with all its children, except for the programs they have started.
-    pub(crate) fn is_killed(&self) {
+    pub(crate) fn kill(&self) {
         let group = self.running.id().to_string();
         let mut killed = 0;
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
             // 4711 (name) state parent group ...
             let fields: Vec<&str> = stat.split_whitespace().collect();
-            if let [id, "(apache2)", _, _, its_group, ..] = *fields.as_slice()
-                && its_group == group
+            if let [id, "(apache2)", _, _, process_group, ..] = *fields.as_slice()
+                && process_group == group
             {
-                let _ = kill(Pid::from_raw(id.parse().unwrap()), Signal::SIGKILL);
+                let _ = signal::kill(Pid::from_raw(id.parse().unwrap()), Signal::SIGKILL);
                 killed += 1;
             }
         }
@@ -128,14 +129,14 @@ impl Apache {
     }
 
     /// Its folder in /proc: of all consoles, one that works in our folder.
-    fn a_console(&self) -> Option<PathBuf> {
+    fn console_process(&self) -> Option<PathBuf> {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let mut folders = processes.map(|entry| entry.path());
         folders.find(|process| {
             let name = fs::read_to_string(process.join("comm"));
-            let place = fs::read_link(process.join("cwd"));
+            let working_folder = fs::read_link(process.join("cwd"));
             name.is_ok_and(|name| name.trim_end() == "console.cgi")
-                && place.is_ok_and(|place| place == self.folder.path())
+                && working_folder.is_ok_and(|folder| folder == self.folder.path())
         })
     }
 }
@@ -148,33 +149,34 @@ impl Drop for Apache {
 
 /// Puts everything there. Whoever runs the tests as root has an Apache that
 /// serves as somebody else, so everybody may read it.
-fn furnish(folder: &Path, batch_files: &[(&str, &str)]) {
-    let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-    open(folder);
+fn install_files(folder: &Path, batch_files: &[(&str, &str)]) {
+    let make_readable =
+        |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    make_readable(folder);
     let program = folder.join("console.cgi");
-    fs::copy(console(), &program).expect("the console copied");
-    open(&program);
+    fs::copy(console_binary(), &program).expect("the console copied");
+    make_readable(&program);
     let control = folder.join("control.html");
-    fs::write(&control, CONTROL.repeat(50)).unwrap();
-    open(&control);
-    let batches = folder.join("test_case");
-    fs::create_dir(&batches).unwrap();
-    open(&batches);
+    fs::write(&control, CONTROL_PAGE.repeat(50)).unwrap();
+    make_readable(&control);
+    let batch_folder = folder.join("test_case");
+    fs::create_dir(&batch_folder).unwrap();
+    make_readable(&batch_folder);
     for entry in fs::read_dir(project().join("cgi-bin/test_case")).unwrap() {
         let entry = entry.unwrap();
-        let copy = batches.join(entry.file_name());
+        let copy = batch_folder.join(entry.file_name());
         fs::copy(entry.path(), &copy).expect("a batch file copied");
-        open(&copy);
+        make_readable(&copy);
     }
     for (name, content) in batch_files {
-        let file = batches.join(name);
+        let file = batch_folder.join(name);
         fs::write(&file, content).unwrap();
-        open(&file);
+        make_readable(&file);
     }
 }
 
 /// The console's own binary.
-fn console() -> &'static Path {
+fn console_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_console"))
 }
 

@@ -29,35 +29,36 @@ pub(crate) struct Browser {
 pub(crate) struct Screen {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    pub(crate) phone: bool,
+    pub(crate) mobile: bool,
 }
 
 pub(crate) const DESKTOP: Screen = Screen {
     width: 1440,
     height: 900,
-    phone: false,
+    mobile: false,
 };
 
 pub(crate) const PHONE: Screen = Screen {
     width: 390,
     height: 844,
-    phone: true,
+    mobile: true,
 };
 
 impl Browser {
     /// As most people have it.
     pub(crate) fn open() -> Browser {
-        Browser::with(&json!({}))
+        Browser::with_preferences(&json!({}))
     }
 
     /// Its owner has switched JavaScript off. The scripts of [`Browser::ask`]
     /// run all the same: they are the driver's, not the page's.
     pub(crate) fn without_javascript() -> Browser {
         let never = 2;
-        let browser = Browser::with(&json!({
+        let browser = Browser::with_preferences(&json!({
             "profile.managed_default_content_settings.javascript": never
         }));
-        browser.go("data:text/html,<title>off</title><p><script>document.title = 'on'</script>");
+        browser
+            .navigate("data:text/html,<title>off</title><p><script>document.title = 'on'</script>");
         until("a page without JavaScript", || {
             let title = browser.run_script("return document.querySelector('p') && document.title");
             (!title.is_null()).then(|| assert_eq!(title, "off"))
@@ -65,7 +66,7 @@ impl Browser {
         browser
     }
 
-    fn with(preferences: &Value) -> Browser {
+    fn with_preferences(preferences: &Value) -> Browser {
         let home = tempfile::tempdir().expect("a folder for the browser");
         // It takes its port of IPv4 and of IPv6, and fails if only one of them
         // is free; if it may choose, it looks at one.
@@ -79,8 +80,8 @@ impl Browser {
         let mut driver = RunningChild::start(&mut command, b"");
         until("chromedriver", || {
             driver.assert_running();
-            let said = driver.stdout_so_far();
-            said.contains("started successfully").then_some(())
+            let output = driver.stdout_so_far();
+            output.contains("started successfully").then_some(())
         });
         let agent = Agent::config_builder()
             // The settings of whoever runs the test lead past the driver.
@@ -104,7 +105,7 @@ impl Browser {
     }
 
     /// Sets out for a page and does not wait for it.
-    pub(crate) fn go(&self, url: &str) {
+    pub(crate) fn navigate(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
@@ -113,21 +114,21 @@ impl Browser {
         let body = json!({ "script": script, "args": [] });
         // While a page only begins to arrive, the driver's own script stumbles over
         // a document that has nothing in it yet.
-        let is_too_early = |told: &Value| told.to_string().contains("(reading 'nodeType')");
+        let is_too_early = |error: &Value| error.to_string().contains("(reading 'nodeType')");
         until("a page to ask", || {
             match self.try_request("POST", "/execute/sync", Some(&body)) {
-                Ok(answer) => Some(answer),
-                Err(told) if is_too_early(&told) => None,
-                Err(told) => panic!("{script}: {told:#}"),
+                Ok(response) => Some(response),
+                Err(error) if is_too_early(&error) => None,
+                Err(error) => panic!("{script}: {error:#}"),
             }
         })
     }
 
     /// Presses these keys, one after the other.
-    pub(crate) fn press(&self, keys: &str) {
-        let strokes = keys
-            .chars()
-            .flat_map(|key| ["keyDown", "keyUp"].map(|it| json!({ "type": it, "value": key })));
+    pub(crate) fn press_keys(&self, keys: &str) {
+        let strokes = keys.chars().flat_map(|key| {
+            ["keyDown", "keyUp"].map(|event| json!({ "type": event, "value": key }))
+        });
         let keyboard = json!({
             "type": "key", "id": "keyboard", "actions": strokes.collect::<Vec<_>>()
         });
@@ -146,15 +147,15 @@ impl Browser {
         let Screen {
             width,
             height,
-            phone,
+            mobile,
         } = screen;
-        self.develop(
+        self.devtools_command(
             "Emulation.setDeviceMetricsOverride",
             &json!({
                 "width": width,
                 "height": height,
-                "mobile": phone,
-                "deviceScaleFactor": if phone { 2 } else { 1 },
+                "mobile": mobile,
+                "deviceScaleFactor": if mobile { 2 } else { 1 },
             }),
         );
     }
@@ -162,7 +163,7 @@ impl Browser {
     /// From now on its owner likes pages to be `light` or `dark`.
     pub(crate) fn set_color_scheme(&self, scheme: &str) {
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
-        self.develop(
+        self.devtools_command(
             "Emulation.setEmulatedMedia",
             &json!({ "features": [feature] }),
         );
@@ -175,7 +176,7 @@ impl Browser {
     }
 
     /// A command to the browser's tools for developers.
-    fn develop(&self, command: &str, parameters: &Value) {
+    fn devtools_command(&self, command: &str, parameters: &Value) {
         let body = json!({ "cmd": command, "params": parameters });
         self.post("/goog/cdp/execute", &body);
     }
@@ -185,29 +186,29 @@ impl Browser {
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let answer = self.try_request(method, path, body);
-        answer.unwrap_or_else(|told| panic!("{method} {path}: {told:#}"))
+        let response = self.try_request(method, path, body);
+        response.unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
     }
 
-    /// The answer, or what the driver complains of.
+    /// The response, or what the driver complains of.
     fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
         let url = format!("{}{path}", self.session);
-        let answer = match body {
+        let response = match body {
             Some(body) => self.agent.post(&url).send(body.to_string()),
             None => self.agent.get(&url).call(),
         };
-        let mut answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        let told = answer.body_mut().read_to_string().expect("an answer");
-        let told: Value = serde_json::from_str(&told).expect("an answer in JSON");
-        match answer.status().is_success() {
-            true => Ok(told["value"].clone()),
-            false => Err(told),
+        let mut response = response.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let body = response.body_mut().read_to_string().expect("a body");
+        let body: Value = serde_json::from_str(&body).expect("a body in JSON");
+        match response.status().is_success() {
+            true => Ok(body["value"].clone()),
+            false => Err(body),
         }
     }
 }
 
 impl Drop for Browser {
-    /// The driver ends the browser only if told so.
+    /// The driver ends the browser only if error so.
     fn drop(&mut self) {
         let _ = self.agent.delete(&self.session).call();
         self.driver.stop();

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 /// A browser that starts from a cold disk, beside other tests, needs more than
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// For the end of a program that has been asked to end.
-const MOMENT: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// A running program.
 pub(crate) struct RunningChild {
@@ -60,14 +60,17 @@ impl RunningChild {
 
     /// Waits until it has ended by itself.
     pub(crate) fn wait_for_exit(mut self, timeout: Duration) -> ChildOutput {
-        let began = Instant::now();
+        let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return self.left(status);
+                return self.output(status);
             }
-            if began.elapsed() > timeout {
-                let killed = self.killed();
-                panic!("{:#?} after {timeout:?} without an end", self.left(killed));
+            if start.elapsed() > timeout {
+                let status = self.kill();
+                panic!(
+                    "{:#?} after {timeout:?} without an end",
+                    self.output(status)
+                );
             }
             thread::park_timeout(Duration::from_millis(5));
         }
@@ -76,32 +79,32 @@ impl RunningChild {
     /// Fails the test if it has ended already.
     pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("ended too early: {:#?}", self.left(status));
+            panic!("ended too early: {:#?}", self.output(status));
         }
     }
 
     /// Asks it to end.
     pub(crate) fn terminate(&self) {
-        kill(self.pid(), Signal::SIGTERM).expect("it runs");
+        signal::kill(self.pid(), Signal::SIGTERM).expect("it runs");
     }
 
     /// Asks it to end and gives it a moment, for programs that tidy up then.
     pub(crate) fn stop(&mut self) {
-        let _ = kill(self.pid(), Signal::SIGTERM);
-        let began = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < MOMENT {
+        let _ = signal::kill(self.pid(), Signal::SIGTERM);
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < GRACE_PERIOD {
             thread::park_timeout(Duration::from_millis(5));
         }
     }
 
     /// What it has written to stdout by now.
     pub(crate) fn stdout_so_far(&self) -> String {
-        so_far(&self.stdout)
+        read_so_far(&self.stdout)
     }
 
     /// What it has written to stderr by now.
     pub(crate) fn stderr_so_far(&self) -> String {
-        so_far(&self.stderr)
+        read_so_far(&self.stderr)
     }
 
     /// The number of its process.
@@ -113,7 +116,7 @@ impl RunningChild {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
-    fn left(&mut self, status: ExitStatus) -> ChildOutput {
+    fn output(&mut self, status: ExitStatus) -> ChildOutput {
         let mut stdout = Vec::new();
         self.stdout.rewind().unwrap();
         self.stdout.read_to_end(&mut stdout).unwrap();
@@ -128,8 +131,8 @@ impl RunningChild {
     }
 
     /// Ends the whole process group: a server's sessions, a browser's helpers.
-    fn killed(&mut self) -> ExitStatus {
-        let _ = killpg(self.pid(), Signal::SIGKILL);
+    fn kill(&mut self) -> ExitStatus {
+        let _ = signal::killpg(self.pid(), Signal::SIGKILL);
         self.child.wait().unwrap()
     }
 }
@@ -138,13 +141,15 @@ impl RunningChild {
 /// has ended. It is named by its folder in /proc.
 pub(crate) fn peak_memory(process: &Path) -> Option<u64> {
     let status = fs::read_to_string(process.join("status")).ok()?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 /// The whole file, from a position of our own: the program writes wherever the
 /// one that it shares with us happens to be.
-fn so_far(file: &File) -> String {
+fn read_so_far(file: &File) -> String {
     let length = file.metadata().unwrap().len();
     let mut bytes = vec![0; usize::try_from(length).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();
@@ -154,7 +159,7 @@ fn so_far(file: &File) -> String {
 impl Drop for RunningChild {
     /// Also after its own end: helpers may have stayed behind.
     fn drop(&mut self) {
-        self.killed();
+        self.kill();
     }
 }
 

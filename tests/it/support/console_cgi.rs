@@ -19,10 +19,10 @@ pub(crate) struct Console {
 impl Console {
     pub(crate) fn new(files: &[(&str, &str)]) -> Console {
         let folder = tempfile::tempdir().unwrap();
-        let cases = folder.path().join("test_case");
-        fs::create_dir(&cases).unwrap();
-        for (name, text) in files {
-            fs::write(cases.join(name), text).unwrap();
+        let folder_of_batches = folder.path().join("test_case");
+        fs::create_dir(&folder_of_batches).unwrap();
+        for (name, content) in files {
+            fs::write(folder_of_batches.join(name), content).unwrap();
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_console"));
         command
@@ -32,12 +32,12 @@ impl Console {
         Console { folder, command }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: &str) -> Console {
+    pub(crate) fn with_env(mut self, name: &str, value: &str) -> Console {
         self.command.env(name, value);
         self
     }
 
-    pub(crate) fn cases(&self) -> PathBuf {
+    pub(crate) fn batch_folder(&self) -> PathBuf {
         self.folder.path().join("test_case")
     }
 
@@ -51,10 +51,10 @@ impl Console {
     }
 }
 
-pub(crate) fn assert_success(ended: &ChildOutput) -> String {
-    assert!(ended.status.success(), "{ended:#?}");
-    assert_eq!(ended.stderr, "");
-    ended.text()
+pub(crate) fn assert_success(output: &ChildOutput) -> String {
+    assert!(output.status.success(), "{output:#?}");
+    assert_eq!(output.stderr, "");
+    output.text()
 }
 
 pub(crate) fn split_headers(page: &str) -> (&str, &str) {
@@ -74,23 +74,27 @@ pub(crate) fn query_row(number: usize, shell: SocketAddr, file: &str, socks: Soc
 
 /// What one column of the plain text says: its output, and its last status.
 pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
-    let (output, status) = (format!("{title} | "), format!("{title} # "));
-    let lines = page.lines().filter_map(|line| line.strip_prefix(&output));
-    let mut last = page.lines().filter_map(|line| line.strip_prefix(&status));
+    let (output_prefix, status_prefix) = (format!("{title} | "), format!("{title} # "));
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(&output_prefix));
+    let mut last = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(&status_prefix));
     let last = last
         .next_back()
         .unwrap_or_else(|| panic!("{title} in {page}"));
-    let said: String = lines.map(|line| format!("{line}\n")).collect();
-    (said, last.to_owned())
+    let output: String = lines.map(|line| format!("{line}\n")).collect();
+    (output, last.to_owned())
 }
 
 /// Waits until the page so far contains this.
-pub(crate) fn wait_for_page(page: &mut RunningChild, what: &str) {
-    until(what, || {
+pub(crate) fn wait_for_text(page: &mut RunningChild, text: &str) {
+    until(text, || {
         let so_far = page.stdout_so_far();
-        if !so_far.contains(what) {
+        if !so_far.contains(text) {
             page.assert_running();
         }
-        so_far.contains(what).then_some(())
+        so_far.contains(text).then_some(())
     });
 }

@@ -11,24 +11,24 @@ use crate::support::child::RunningChild;
 use crate::support::wait::until;
 
 /// A shell server that ends altogether when a client leaves without `exit`.
-pub(crate) struct Shell {
+pub(crate) struct DemoShell {
     running: RunningChild,
     port: u16,
 }
 
-impl Shell {
-    /// Starts one with these switches of the example.
-    pub(crate) fn start(switches: &[&str]) -> Shell {
+impl DemoShell {
+    /// Starts one with these options of the example.
+    pub(crate) fn start(options: &[&str]) -> DemoShell {
         let mut command = Command::new(binary());
-        command.arg("--die-on-half-close").args(switches).arg("0");
+        command.arg("--die-on-half-close").args(options).arg("0");
         let mut running = RunningChild::start(&mut command, b"");
         let port = until("a shell server", || {
             running.assert_running();
-            let said = running.stderr_so_far();
-            let (_, port) = said.strip_suffix('\n')?.rsplit_once(':')?;
+            let stderr = running.stderr_so_far();
+            let (_, port) = stderr.strip_suffix('\n')?.rsplit_once(':')?;
             port.parse().ok()
         });
-        Shell { running, port }
+        DemoShell { running, port }
     }
 
     /// On 127.0.0.1.
@@ -61,10 +61,10 @@ fn binary() -> &'static PathBuf {
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
-        let built = command.output().expect("cargo runs");
-        let told = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "no shell server: {told}");
-        let messages = built.stdout.split(|&byte| byte == b'\n');
+        let output = command.output().expect("cargo runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "no shell server: {stderr}");
+        let messages = output.stdout.split(|&byte| byte == b'\n');
         let mut programs = messages.filter_map(|message| {
             let message: Value = serde_json::from_slice(message).ok()?;
             Some(PathBuf::from(message["executable"].as_str()?))

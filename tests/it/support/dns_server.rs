@@ -28,64 +28,66 @@ pub(crate) enum DnsAnswer {
     Silence,
 }
 
-/// A few addresses as they are written.
-pub(crate) fn addresses(written: &[&str]) -> DnsAnswer {
-    let parsed = written.iter().map(|it| it.parse().expect("an address"));
+/// An answer with these addresses, in text form.
+pub(crate) fn addresses(texts: &[&str]) -> DnsAnswer {
+    let parsed = texts.iter().map(|text| text.parse().expect("an address"));
     DnsAnswer::Addresses(parsed.collect())
 }
 
 /// The server, at port 53 of loopback; only in a network of the test's own.
 pub(crate) struct NameServer {
-    asked: Arc<Mutex<Vec<DnsQuery>>>,
+    /// Locked while the script runs, so a query is recorded before its answer is sent.
+    queries: Arc<Mutex<Vec<DnsQuery>>>,
 }
 
 impl NameServer {
     /// Answers every question by this script.
     pub(crate) fn start(script: impl Fn(&DnsQuery) -> DnsAnswer + Send + 'static) -> NameServer {
-        let socket = UdpSocket::bind("127.0.0.1:53").expect("the port of names");
-        let asked = Arc::<Mutex<Vec<DnsQuery>>>::default();
+        let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53");
+        let queries = Arc::<Mutex<Vec<DnsQuery>>>::default();
         thread::spawn({
-            let asked = Arc::clone(&asked);
+            let queries = Arc::clone(&queries);
             move || {
                 let mut buffer = [0; 512];
                 while let Ok((count, client)) = socket.recv_from(&mut buffer) {
-                    let query = Packet::parse(&buffer[..count]).expect("a question");
-                    let mut all = asked.lock().unwrap();
-                    let question = understand(&query, &all);
-                    let answer = script(&question);
-                    all.push(question);
+                    let packet = Packet::parse(&buffer[..count]).expect("a DNS query");
+                    let mut all = queries.lock().unwrap();
+                    let query = parse(&packet, &all);
+                    let answer = script(&query);
+                    all.push(query);
                     drop(all);
-                    if let Some(reply) = reply(&query, &answer) {
+                    if let Some(reply) = reply(&packet, &answer) {
                         let _ = socket.send_to(&reply, client);
                     }
                 }
             }
         });
-        NameServer { asked }
+        NameServer { queries }
     }
 
     /// Everything it has been asked.
     pub(crate) fn queries(&self) -> Vec<DnsQuery> {
-        self.asked.lock().unwrap().clone()
+        self.queries.lock().unwrap().clone()
     }
 
     /// How often it has been asked for addresses of this name.
     pub(crate) fn query_count(&self, name: &str, v6: bool) -> usize {
-        count(&self.asked.lock().unwrap(), name, v6)
+        count(&self.queries.lock().unwrap(), name, v6)
     }
 }
 
-fn understand(query: &Packet<'_>, all: &[DnsQuery]) -> DnsQuery {
-    let question = &query.questions[0];
+/// Reads the first question of a packet; resolvers send one.
+fn parse(packet: &Packet<'_>, all: &[DnsQuery]) -> DnsQuery {
+    let question = &packet.questions[0];
     let name = question.qname.to_string();
     let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);
     let before = count(all, &name, v6);
     DnsQuery { name, v6, before }
 }
 
-fn count(asked: &[DnsQuery], name: &str, v6: bool) -> usize {
-    let same = |it: &&DnsQuery| it.name == name && it.v6 == v6;
-    asked.iter().filter(same).count()
+fn count(queries: &[DnsQuery], name: &str, v6: bool) -> usize {
+    let same = |query: &&DnsQuery| query.name == name && query.v6 == v6;
+    queries.iter().filter(same).count()
 }
 
 fn reply(query: &Packet<'_>, answer: &DnsAnswer) -> Option<Vec<u8>> {
@@ -97,8 +99,8 @@ fn reply(query: &Packet<'_>, answer: &DnsAnswer) -> Option<Vec<u8>> {
         DnsAnswer::Silence => return None,
         DnsAnswer::Fails(code) => *reply.rcode_mut() = *code,
         DnsAnswer::Addresses(addresses) => {
-            let fitting = addresses.iter().filter(|address| address.is_ipv6() == v6);
-            let records = fitting.map(|address| {
+            let of_family = addresses.iter().filter(|address| address.is_ipv6() == v6);
+            let records = of_family.map(|address| {
                 let data = match *address {
                     IpAddr::V4(address) => RData::A(A::from(address)),
                     IpAddr::V6(address) => RData::AAAA(AAAA::from(address)),

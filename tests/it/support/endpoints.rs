@@ -89,9 +89,9 @@ pub(crate) fn by_name(name: &str, port: u16) -> Destination {
 /// system gives out.
 pub(crate) const CLOSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
 
-/// The bytes of a request.
-pub(crate) fn request(command: Command, target: &Destination, user: &[u8]) -> Vec<u8> {
-    Request::new(command, target, user).unwrap().encode()
+/// The bytes of a SOCKS4 or SOCKS4a request.
+pub(crate) fn request(command: Command, destination: &Destination, user: &[u8]) -> Vec<u8> {
+    Request::new(command, destination, user).unwrap().encode()
 }
 
 /// No read or write of a test blocks for ever.
@@ -116,9 +116,9 @@ pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
     with_timeout(TcpStream::from(socket))
 }
 
-/// A connection through the proxy.
-pub(crate) fn connect_through(proxy: SocketAddr, target: &Destination) -> TcpStream {
-    client::socks4::connect(dial(proxy), target, b"test").expect("granted")
+/// Connects through the proxy with SOCKS4 CONNECT and the user ID `test`.
+pub(crate) fn connect_through(proxy: SocketAddr, destination: &Destination) -> TcpStream {
+    client::socks4::connect(dial(proxy), destination, b"test").expect("granted")
 }
 
 /// A pair of connected sockets: what the listener accepted, and the other end.
@@ -137,7 +137,7 @@ pub(crate) fn relayed_pair(proxy: SocketAddr) -> (TcpStream, TcpStream) {
 /// Everything until the end.
 pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("a proper end");
+    stream.read_to_end(&mut bytes).expect("EOF");
     bytes
 }
 
@@ -165,11 +165,11 @@ pub(crate) fn reset(stream: TcpStream) {
 
 /// The last one to close this connection breaks it.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
-    let now = libc::linger {
+    let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(stream, sockopt::Linger, &now).expect("set");
+    setsockopt(stream, sockopt::Linger, &linger).expect("set");
 }
 
 /// Bytes that do not repeat, the same for the same seed.
@@ -181,25 +181,26 @@ pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
 /// behind a firewall that drops packets.
 pub(crate) struct UnresponsiveListener {
     listener: TcpListener,
-    _waiting: Vec<TcpStream>,
+    /// The connections that fill the queue.
+    _queued: Vec<TcpStream>,
 }
 
 impl UnresponsiveListener {
     pub(crate) fn new() -> UnresponsiveListener {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let no_queue = socket::Backlog::new(0).unwrap();
-        socket::listen(&listener, no_queue).unwrap();
-        let mut waiting = Vec::new();
-        let short = std::time::Duration::from_millis(200);
-        // The queue holds one more than it should; the first that hangs is
-        // the proof that it is full.
-        while let Ok(stream) = TcpStream::connect_timeout(&address, short) {
-            waiting.push(stream);
+        let backlog = socket::Backlog::new(0).unwrap();
+        socket::listen(&listener, backlog).unwrap();
+        let mut queued = Vec::new();
+        // Linux queues one connection more than the backlog. The first connect that
+        // times out proves that the queue is full.
+        let timeout = std::time::Duration::from_millis(200);
+        while let Ok(stream) = TcpStream::connect_timeout(&address, timeout) {
+            queued.push(stream);
         }
         UnresponsiveListener {
             listener,
-            _waiting: waiting,
+            _queued: queued,
         }
     }
 

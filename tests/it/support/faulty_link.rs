@@ -10,6 +10,8 @@
 //! reset.
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -53,169 +55,191 @@ pub(crate) enum Toward {
     Dialler,
 }
 
-/// Begins a network for one connection, and gives the address to dial.
-pub(crate) fn network(target: SocketAddr, toward: Toward, fault: Fault, seed: u64) -> SocketAddr {
+/// Starts a link for one connection to `destination`, and returns the address to
+/// dial. `seed` determines all random delays and sizes.
+pub(crate) fn network(
+    destination: SocketAddr,
+    toward: Toward,
+    fault: Fault,
+    seed: u64,
+) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let (dialler, _) = listener.accept().expect("who dials");
+        let (dialler, _) = listener.accept().expect("a connection");
         drop(listener);
-        // Refused there, it is closed here.
-        let Ok(target) = TcpStream::connect(target) else {
+        // If the destination refuses, the dialler's connection is closed.
+        let Ok(destination) = TcpStream::connect(destination) else {
             return;
         };
-        let mut ways = [
-            Way::new(None, Rng::new(seed)),
-            Way::new(None, Rng::new(seed)),
+        let mut directions = [
+            Direction::new(None, Rng::new(seed)),
+            Direction::new(None, Rng::new(seed)),
         ];
-        ways[toward as usize].fault = Some(fault);
-        for end in [&dialler, &target] {
-            end.set_nonblocking(true).unwrap();
-            end.set_nodelay(true).unwrap();
+        directions[toward as usize].fault = Some(fault);
+        for socket in [&dialler, &destination] {
+            socket.set_nonblocking(true).unwrap();
+            socket.set_nodelay(true).unwrap();
         }
         let mut link = Link {
-            ends: [dialler, target],
-            ways,
+            sockets: [dialler, destination],
+            directions,
         };
         link.run();
     });
     address
 }
 
-/// What is on its way.
-enum Load {
+/// An item in transit.
+enum Item {
     Bytes(Vec<u8>),
-    End,
+    Fin,
     Reset,
     Close,
 }
 
-/// Why there is nothing left to do.
-enum Over {
-    /// Both sides learn that something is missing.
-    Broken,
-    /// Both sides are just closed.
+/// The reason why a link stops.
+#[derive(Clone, Copy, Debug)]
+enum LinkError {
+    /// A connection failed, or the fault resets both.
+    Reset,
+    /// Both directions have ended, or the fault closes both connections.
     Closed,
 }
 
-impl From<io::Error> for Over {
-    fn from(_: io::Error) -> Over {
-        Over::Broken
+impl Display for LinkError {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            LinkError::Reset => "the link is reset",
+            LinkError::Closed => "the link is closed",
+        })
     }
 }
 
-/// Both connections, and the two ways between them: the first way leads from
-/// the first end to the second.
+impl Error for LinkError {}
+
+impl From<io::Error> for LinkError {
+    fn from(_: io::Error) -> LinkError {
+        LinkError::Reset
+    }
+}
+
+/// Two connections and two directions. Direction 0 leads from socket 0, the
+/// dialler's, to socket 1; direction 1 leads back.
 struct Link {
-    ends: [TcpStream; 2],
-    ways: [Way; 2],
+    sockets: [TcpStream; 2],
+    directions: [Direction; 2],
 }
 
 impl Link {
     fn run(&mut self) {
-        let over = loop {
+        let reason = loop {
             match self.round() {
                 Ok(()) => {}
-                Err(over) => break over,
+                Err(reason) => break reason,
             }
         };
-        for (number, way) in self.ways.iter().enumerate() {
-            if way.is_dead || matches!(over, Over::Broken) {
-                reset_on_close(&self.ends[1 - number]);
+        for (number, direction) in self.directions.iter().enumerate() {
+            if direction.is_down || matches!(reason, LinkError::Reset) {
+                reset_on_close(&self.sockets[1 - number]);
             }
         }
     }
 
-    /// Moves what can be moved, then waits until more can.
-    fn round(&mut self) -> Result<(), Over> {
-        for (number, way) in self.ways.iter_mut().enumerate() {
-            way.take(&self.ends[number])?;
-            way.give(&self.ends[1 - number])?;
+    /// Moves all bytes that can move, then waits for a socket or the next due time.
+    fn round(&mut self) -> Result<(), LinkError> {
+        for (number, direction) in self.directions.iter_mut().enumerate() {
+            direction.receive(&self.sockets[number])?;
+            direction.deliver(&self.sockets[1 - number])?;
         }
-        if self.ways.iter().all(Way::is_over) {
-            return Err(Over::Closed);
+        if self.directions.iter().all(Direction::has_ended) {
+            return Err(LinkError::Closed);
         }
         let mut fds = Vec::new();
-        for (number, end) in self.ends.iter().enumerate() {
+        for (number, socket) in self.sockets.iter().enumerate() {
             let mut events = PollFlags::empty();
-            events.set(PollFlags::POLLIN, self.ways[number].has_room());
-            events.set(PollFlags::POLLOUT, self.ways[1 - number].is_stuck);
-            // One that is gone would be told again and again.
+            events.set(PollFlags::POLLIN, self.directions[number].can_receive());
+            events.set(PollFlags::POLLOUT, self.directions[1 - number].is_blocked);
+            // Without events, poll would still report POLLHUP of a closed socket, and
+            // this loop would spin.
             if !events.is_empty() {
-                fds.push(PollFd::new(end.as_fd(), events));
+                fds.push(PollFd::new(socket.as_fd(), events));
             }
         }
-        let next = self.ways.iter().filter_map(Way::next).min();
+        let next = self.directions.iter().filter_map(Direction::next_due).min();
         let pause = next.map_or(TIMEOUT, |next| {
             next.saturating_duration_since(Instant::now())
         });
-        let woken = ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None);
-        // Both ends have forgotten this connection.
-        assert!(woken != Ok(0) || pause < TIMEOUT, "nothing ever happens");
+        let ready = ppoll(&mut fds, Some(TimeSpec::from_duration(pause)), None);
+        assert!(
+            ready != Ok(0) || pause < TIMEOUT,
+            "no event on a link within {TIMEOUT:?}"
+        );
         Ok(())
     }
 }
 
-/// One direction.
-struct Way {
+/// One direction of a link.
+struct Direction {
     fault: Option<Fault>,
     rng: Rng,
-    /// What is on its way, and when it arrives.
-    loads: VecDeque<(Instant, Load)>,
-    /// Bytes that have come in, and those that have gone out.
-    taken: u64,
-    given: u64,
-    /// Until then a stall lasts.
-    stalled: Option<Instant>,
-    has_ended: bool,
-    /// Nothing gets through any more.
-    is_dead: bool,
-    /// The next load is due, and its receiver has no room.
-    is_stuck: bool,
+    /// The items in transit with the times at which they are due, in order.
+    items: VecDeque<(Instant, Item)>,
+    /// Bytes that entered and left the link.
+    received: u64,
+    sent: u64,
+    /// The end of a stall that has begun.
+    stalled_until: Option<Instant>,
+    /// The FIN has entered the link.
+    has_fin: bool,
+    /// The link drops everything from now on; see [`Fault::Down`].
+    is_down: bool,
+    /// The first item is due, but the receiver's buffer is full.
+    is_blocked: bool,
 }
 
-impl Way {
-    /// Bytes on their way at a time; more wait at their sender's.
-    const ROOM: u64 = 256 << 10;
+impl Direction {
+    /// Bytes in transit at most: backpressure reaches the sender beyond that.
+    const MAX_IN_TRANSIT: u64 = 256 << 10;
 
-    /// Between two pieces of a slicing network, at most.
-    const GAP: Duration = Duration::from_micros(40);
+    /// Longest gap between two segments of [`Fault::Slicing`].
+    const MAX_GAP: Duration = Duration::from_micros(40);
 
-    fn new(fault: Option<Fault>, rng: Rng) -> Way {
-        Way {
+    fn new(fault: Option<Fault>, rng: Rng) -> Direction {
+        Direction {
             fault,
             rng,
-            loads: VecDeque::new(),
-            taken: 0,
-            given: 0,
-            stalled: None,
-            has_ended: false,
-            is_dead: false,
-            is_stuck: false,
+            items: VecDeque::new(),
+            received: 0,
+            sent: 0,
+            stalled_until: None,
+            has_fin: false,
+            is_down: false,
+            is_blocked: false,
         }
     }
 
-    fn has_room(&self) -> bool {
-        !self.has_ended && (self.is_dead || self.taken - self.given < Self::ROOM)
+    fn can_receive(&self) -> bool {
+        !self.has_fin && (self.is_down || self.received - self.sent < Self::MAX_IN_TRANSIT)
     }
 
-    fn is_over(&self) -> bool {
-        self.has_ended && self.loads.is_empty()
+    fn has_ended(&self) -> bool {
+        self.has_fin && self.items.is_empty()
     }
 
-    /// When there is something to do without being woken.
-    fn next(&self) -> Option<Instant> {
-        let (due, _) = self.loads.front()?;
-        (!self.is_stuck).then_some(*due)
+    /// When the next item is due; `None` if only a socket event can lead on.
+    fn next_due(&self) -> Option<Instant> {
+        let (due, _) = self.items.front()?;
+        (!self.is_blocked).then_some(*due)
     }
 
-    /// Takes in what has come.
-    fn take(&mut self, mut from: &TcpStream) -> Result<(), Over> {
+    /// Reads what the sender has sent, as far as there is room.
+    fn receive(&mut self, mut from: &TcpStream) -> Result<(), LinkError> {
         let mut buffer = [0; 16 << 10];
-        while self.has_room() {
+        while self.can_receive() {
             match from.read(&mut buffer) {
-                Ok(0) => self.ends(),
-                Ok(count) => self.load(&buffer[..count]),
+                Ok(0) => self.schedule_fin(),
+                Ok(count) => self.schedule(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
@@ -223,119 +247,122 @@ impl Way {
         Ok(())
     }
 
-    fn ends(&mut self) {
-        self.has_ended = true;
+    fn schedule_fin(&mut self) {
+        self.has_fin = true;
         let due = match self.fault {
-            Some(Fault::SlowClose(late)) => Instant::now() + late,
+            Some(Fault::SlowClose(delay)) => Instant::now() + delay,
             _ => Instant::now(),
         };
-        self.push(due, Load::End);
+        self.push(due, Item::Fin);
     }
 
-    /// Puts bytes on their way, as the fault has it.
-    fn load(&mut self, bytes: &[u8]) {
+    /// Queues these bytes with the due times that the fault gives them.
+    fn schedule(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         match self.fault {
             None | Some(Fault::SlowClose(_)) => self.push_bytes(now, bytes),
             Some(Fault::Latency(mean)) => {
-                let late = mean / 2 + self.rng.duration_up_to(mean);
-                self.push_bytes(now + late, bytes);
+                let delay = mean / 2 + self.rng.duration_up_to(mean);
+                self.push_bytes(now + delay, bytes);
             }
             Some(Fault::Bandwidth(rate)) => {
                 let takes = Duration::from_secs_f64(bytes.len() as f64 / rate as f64);
-                self.push_bytes(self.last().max(now) + takes, bytes);
+                self.push_bytes(self.last_due().max(now) + takes, bytes);
             }
             Some(Fault::Slicing) => {
                 let mut rest = bytes;
                 while !rest.is_empty() {
                     let size = 1 + self.rng.below(7) as usize;
-                    let (piece, later) = rest.split_at(size.min(rest.len()));
-                    let gap = self.rng.duration_up_to(Self::GAP);
-                    self.push_bytes(self.last().max(now) + gap, piece);
+                    let (segment, later) = rest.split_at(size.min(rest.len()));
+                    let gap = self.rng.duration_up_to(Self::MAX_GAP);
+                    self.push_bytes(self.last_due().max(now) + gap, segment);
                     rest = later;
                 }
             }
-            Some(Fault::Stall(after, lasts)) => {
-                let (before, behind) = self.split(bytes, after);
+            Some(Fault::Stall(position, lasts)) => {
+                let (before, after) = self.split(bytes, position);
                 self.push_bytes(now, before);
-                if !behind.is_empty() {
-                    let until = *self.stalled.get_or_insert(now + lasts);
-                    self.push_bytes(until.max(now), behind);
+                if !after.is_empty() {
+                    let until = *self.stalled_until.get_or_insert(now + lasts);
+                    self.push_bytes(until.max(now), after);
                 }
             }
-            Some(Fault::Reset(after)) => self.load_up_to(after, bytes, Some(Load::Reset)),
-            Some(Fault::LimitedData(after)) => self.load_up_to(after, bytes, Some(Load::Close)),
-            Some(Fault::Down(after)) => self.load_up_to(after, bytes, None),
+            Some(Fault::Reset(position)) => self.cut_at(position, bytes, Some(Item::Reset)),
+            Some(Fault::LimitedData(position)) => self.cut_at(position, bytes, Some(Item::Close)),
+            Some(Fault::Down(position)) => self.cut_at(position, bytes, None),
         }
     }
 
-    /// Bytes as far as they come; then this, and nothing more.
-    fn load_up_to(&mut self, after: u64, bytes: &[u8], then: Option<Load>) {
-        if self.is_dead {
+    /// Queues the bytes before this position. At the position it queues `last`, or
+    /// without one takes the link down.
+    fn cut_at(&mut self, position: u64, bytes: &[u8], last: Option<Item>) {
+        if self.is_down {
             return;
         }
-        let (before, behind) = self.split(bytes, after);
+        let (before, after) = self.split(bytes, position);
         self.push_bytes(Instant::now(), before);
-        if behind.is_empty() {
+        if after.is_empty() {
             return;
         }
-        match then {
-            Some(load) => self.push(Instant::now(), load),
-            None => self.is_dead = true,
+        match last {
+            Some(item) => self.push(Instant::now(), item),
+            None => self.is_down = true,
         }
     }
 
-    /// What of these bytes comes before this place, and what behind it.
-    fn split<'a>(&self, bytes: &'a [u8], place: u64) -> (&'a [u8], &'a [u8]) {
-        let before = place.saturating_sub(self.taken).min(bytes.len() as u64);
+    /// Splits the bytes that have just entered the link at this position.
+    fn split<'a>(&self, bytes: &'a [u8], position: u64) -> (&'a [u8], &'a [u8]) {
+        let before = position
+            .saturating_sub(self.received)
+            .min(bytes.len() as u64);
         bytes.split_at(before as usize)
     }
 
     fn push_bytes(&mut self, due: Instant, bytes: &[u8]) {
-        self.taken += bytes.len() as u64;
-        self.push(due, Load::Bytes(bytes.to_vec()));
+        self.received += bytes.len() as u64;
+        self.push(due, Item::Bytes(bytes.to_vec()));
     }
 
-    /// Nothing overtakes what is already on its way.
-    fn push(&mut self, due: Instant, load: Load) {
-        let is_nothing = matches!(&load, Load::Bytes(bytes) if bytes.is_empty());
-        if !self.is_dead && !is_nothing {
-            self.loads.push_back((due.max(self.last()), load));
+    /// Queues an item, due no earlier than the item before it: TCP keeps the order.
+    fn push(&mut self, due: Instant, item: Item) {
+        let is_empty = matches!(&item, Item::Bytes(bytes) if bytes.is_empty());
+        if !self.is_down && !is_empty {
+            self.items.push_back((due.max(self.last_due()), item));
         }
     }
 
-    /// When the last of it arrives.
-    fn last(&self) -> Instant {
-        let last = self.loads.back().map(|(due, _)| *due);
+    /// When the last queued item is due; now, if none is queued.
+    fn last_due(&self) -> Instant {
+        let last = self.items.back().map(|(due, _)| *due);
         last.unwrap_or_else(Instant::now)
     }
 
-    /// Hands over what is due.
-    fn give(&mut self, mut to: &TcpStream) -> Result<(), Over> {
-        self.is_stuck = false;
-        while let Some((due, load)) = self.loads.front_mut()
+    /// Sends all items that are due, until the receiver's buffer is full.
+    fn deliver(&mut self, mut to: &TcpStream) -> Result<(), LinkError> {
+        self.is_blocked = false;
+        while let Some((due, item)) = self.items.front_mut()
             && *due <= Instant::now()
         {
-            match load {
-                Load::Bytes(bytes) => match to.write(bytes) {
+            match item {
+                Item::Bytes(bytes) => match to.write(bytes) {
                     Ok(count) => {
-                        self.given += count as u64;
+                        self.sent += count as u64;
                         bytes.drain(..count);
                         if !bytes.is_empty() {
                             continue;
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        self.is_stuck = true;
+                        self.is_blocked = true;
                         return Ok(());
                     }
                     Err(error) => return Err(error.into()),
                 },
-                Load::End => to.shutdown(Shutdown::Write)?,
-                Load::Reset => return Err(Over::Broken),
-                Load::Close => return Err(Over::Closed),
+                Item::Fin => to.shutdown(Shutdown::Write)?,
+                Item::Reset => return Err(LinkError::Reset),
+                Item::Close => return Err(LinkError::Closed),
             }
-            self.loads.pop_front();
+            self.items.pop_front();
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ pub(crate) const VSFTPD: &str = "/usr/sbin/vsftpd";
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 116, 0, 1);
 
 /// Chunks keep memory small, however large the file is.
-const CHUNK: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// vsftpd, for anonymous visitors who may also write.
 pub(crate) struct FtpServer {
@@ -33,9 +33,9 @@ pub(crate) struct FtpServer {
 impl FtpServer {
     /// Serves this folder, as whoever runs the test.
     pub(crate) fn start(folder: &Path, config: &Path) -> FtpServer {
-        let free = TcpListener::bind((ADDRESS, 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
         let port = address.port();
         let root = folder.display();
         let user = Command::new("id").arg("-un").output().unwrap();
@@ -65,14 +65,14 @@ impl FtpServer {
 }
 
 /// One session of tnftp in active mode, through the proxy, in this folder.
-pub(crate) fn session(
-    door: (&str, SocketAddr),
+pub(crate) fn run_session(
+    proxy: (&str, SocketAddr),
     server: &FtpServer,
     folder: &Path,
     script: &str,
     timeout: Duration,
 ) -> ChildOutput {
-    let mut command = socksify(door);
+    let mut command = socksify(proxy);
     command
         .args(["tnftp", "-A", "-n", "-i", "-v"])
         .args([ADDRESS.to_string(), server.port().to_string()])
@@ -86,7 +86,7 @@ pub(crate) fn write_random_file(path: &Path, megabytes: u64) -> Vec<u8> {
     let mut file = File::create(path).unwrap();
     let mut hash = Sha256::new();
     for seed in 0..megabytes {
-        let chunk = random_bytes(seed, CHUNK);
+        let chunk = random_bytes(seed, CHUNK_BYTES);
         hash.update(&chunk);
         file.write_all(&chunk).unwrap();
     }
@@ -97,7 +97,7 @@ pub(crate) fn write_random_file(path: &Path, megabytes: u64) -> Vec<u8> {
 pub(crate) fn sha256(path: &Path) -> Vec<u8> {
     let mut file = File::open(path).unwrap();
     let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; CHUNK_BYTES];
     while let count @ 1.. = file.read(&mut chunk).unwrap() {
         hash.update(&chunk[..count]);
     }

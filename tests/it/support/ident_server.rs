@@ -25,7 +25,8 @@ pub(crate) struct Identd(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    asked: Mutex<Vec<IdentQuery>>,
+    queries: Mutex<Vec<IdentQuery>>,
+    /// The threads that run the script, one for each query.
     scripts: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -33,25 +34,25 @@ impl Identd {
     /// Handles every query by this script: the connection, and the line without
     /// its end. Each has a thread of its own; what fails there fails the test.
     pub(crate) fn start(script: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> Identd {
-        let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("the port of identd");
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("port 113");
         let state = Arc::<State>::default();
         let script = Arc::new(script);
         thread::spawn({
             let state = Arc::clone(&state);
             move || {
                 for (stream, from) in std::iter::from_fn(|| listener.accept().ok()) {
-                    let (own, script) = (Arc::clone(&state), Arc::clone(&script));
-                    let running = thread::spawn(move || {
+                    let (shared, script) = (Arc::clone(&state), Arc::clone(&script));
+                    let thread = thread::spawn(move || {
                         let stream = with_timeout(stream);
                         let query = read_line(&stream);
-                        own.asked.lock().unwrap().push(IdentQuery {
+                        shared.queries.lock().unwrap().push(IdentQuery {
                             from,
                             at: stream.local_addr().expect("an address").ip(),
                             query: query.clone(),
                         });
                         script(stream, &query);
                     });
-                    state.scripts.lock().unwrap().push(running);
+                    state.scripts.lock().unwrap().push(thread);
                 }
             }
         });
@@ -69,16 +70,19 @@ impl Identd {
 
     /// Everything it has been asked.
     pub(crate) fn queries(&self) -> Vec<IdentQuery> {
-        self.0.asked.lock().unwrap().clone()
+        self.0.queries.lock().unwrap().clone()
     }
 }
 
 /// The line of a query.
 fn read_line(stream: &TcpStream) -> String {
     let mut query = String::new();
-    let heard = BufReader::new(stream).read_line(&mut query);
-    heard.expect("a line");
-    query.strip_suffix("\r\n").expect("a whole line").to_owned()
+    let result = BufReader::new(stream).read_line(&mut query);
+    result.expect("a line");
+    query
+        .strip_suffix("\r\n")
+        .expect("a complete line")
+        .to_owned()
 }
 
 impl Drop for Identd {
@@ -86,7 +90,7 @@ impl Drop for Identd {
         let scripts = std::mem::take(&mut *self.0.scripts.lock().unwrap());
         for script in scripts {
             if !thread::panicking() {
-                script.join().expect("a script that holds");
+                script.join().expect("a script without a panic");
             }
         }
     }

@@ -42,16 +42,16 @@ pub(crate) fn in_own_network(test: impl FnOnce(&Network) + Send) {
     let name = thread::current().name().map(str::to_owned);
     let builder = thread::Builder::new().name(name.unwrap_or_default());
     thread::scope(|scope| {
-        let tested = builder.spawn_scoped(scope, || {
+        let thread = builder.spawn_scoped(scope, || {
             match unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
-                Err(Errno::EPERM) => skip("namespaces are not allowed (not root?)"),
-                entered => {
-                    entered.expect("namespaces");
+                Err(Errno::EPERM) => skip("the system permits no namespaces (not root?)"),
+                result => {
+                    result.expect("namespaces");
                     test(&Network::new());
                 }
             }
         });
-        let outcome = tested.expect("a thread").join();
+        let outcome = thread.expect("a thread").join();
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
@@ -60,28 +60,28 @@ impl Network {
     fn new() -> Network {
         // What is mounted from now on is seen here only.
         let all = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, all, None::<&str>).expect("mounts of our own");
+        mount(None::<&str>, "/", None::<&str>, all, None::<&str>).expect("private mounts");
         let network = Network {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
         };
         for (file, text) in RESOLVER {
             network.write_file(file, text);
-            let ours = network.stand_in(file);
+            let replacement = network.replacement(file);
             let bind = MsFlags::MS_BIND;
-            mount(Some(&ours), file, None::<&str>, bind, None::<&str>).expect("mounted");
+            mount(Some(&replacement), file, None::<&str>, bind, None::<&str>).expect("mounted");
         }
         network.ip("link set lo up");
         network
     }
 
-    /// Where a file of the resolver really is.
-    fn stand_in(&self, file: &str) -> PathBuf {
+    /// The path of the file that replaces this file of the resolver.
+    fn replacement(&self, file: &str) -> PathBuf {
         self.folder.path().join(file.trim_start_matches("/etc/"))
     }
 
     /// From now on this file of the resolver says that.
     pub(crate) fn write_file(&self, file: &str, text: &str) {
-        fs::write(self.stand_in(file), text).expect("written");
+        fs::write(self.replacement(file), text).expect("written");
     }
 
     /// The resolver waits so many seconds for its name server, which is on loopback.
@@ -95,9 +95,9 @@ impl Network {
         self.write_file("/etc/hosts", lines);
     }
 
-    /// Changes addresses, links or routes; see ip(8).
-    pub(crate) fn ip(&self, words: &str) {
-        ip(words);
+    /// Changes addresses, links or routes with ip(8).
+    pub(crate) fn ip(&self, arguments: &str) {
+        ip(arguments);
     }
 
     /// Sets a limit below /proc/sys/net/ipv4.
@@ -116,34 +116,39 @@ impl Network {
     }
 }
 
-fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split(' ')).output();
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("ip starts");
-    assert!(output.status.success(), "ip {words}: {output:?}");
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
 }
 
-/// A second network, joined to the test's by a wire that can be cut.
+/// Work for the thread of a [`SecondHost`].
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A second network namespace, joined to the test's by a veth pair that can be taken
+/// down.
 pub(crate) struct SecondHost {
-    orders: Sender<Box<dyn FnOnce() + Send>>,
+    /// Jobs for the thread inside that namespace.
+    jobs: Sender<Job>,
 }
 
 impl SecondHost {
     fn new() -> SecondHost {
-        let (orders, work): (_, Receiver<Box<dyn FnOnce() + Send>>) = bounded(0);
-        let (tell, thread_id) = bounded(1);
-        // Its network lives as long as this thread.
+        let (jobs, queue): (_, Receiver<Job>) = bounded(0);
+        let (send_id, thread_id) = bounded(1);
+        // The namespace exists as long as this thread, which ends when `jobs` is dropped.
         thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("another network");
-            tell.send(gettid()).expect("awaited");
-            work.iter().for_each(|order| order());
+            unshare(CloneFlags::CLONE_NEWNET).expect("a second network namespace");
+            send_id.send(gettid()).expect("a receiver");
+            queue.iter().for_each(|job| job());
         });
-        let there = thread_id.recv().expect("another network");
+        let second = thread_id.recv().expect("a second network namespace");
         ip(&format!(
-            "link add here type veth peer name there netns {there}"
+            "link add here type veth peer name there netns {second}"
         ));
         ip("addr add 10.9.0.1/24 dev here");
         ip("link set here up");
-        let second_host = SecondHost { orders };
+        let second_host = SecondHost { jobs };
         second_host.run(|| {
             ip("link set lo up");
             ip("addr add 10.9.0.2/24 dev there");
@@ -152,12 +157,12 @@ impl SecondHost {
         second_host
     }
 
-    /// Has something done over there.
-    pub(crate) fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
-        let (tell, told) = bounded(1);
-        let order = move || drop(tell.send(what()));
-        self.orders.send(Box::new(order)).expect("it is there");
-        told.recv().expect("done")
+    /// Runs a job on a thread in the second host's network, and returns its result.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (send_result, result) = bounded(1);
+        let job = move || drop(send_result.send(job()));
+        self.jobs.send(Box::new(job)).expect("a running thread");
+        result.recv().expect("a job without a panic")
     }
 
     /// From now on nothing passes the wire, and nobody is told.

@@ -4,14 +4,19 @@ use std::fmt::Write;
 
 /// Panels two by two; all lengths in pixels.
 const WIDTH: usize = 820;
-const COLUMN: usize = 420;
-const ROW: usize = 190;
-const LINE: usize = 19;
-/// A curve's own room in its panel, below the title.
-const LONG: f64 = 330.0;
-const HIGH: f64 = 120.0;
-const LEFT: f64 = 60.0;
-const TOP: f64 = 34.0;
+
+/// Distance between two panels; there are two in a row.
+const PANEL_WIDTH: usize = 420;
+const PANEL_HEIGHT: usize = 190;
+
+/// Height of a line of text.
+const LINE_HEIGHT: usize = 19;
+
+/// Size and position of a curve in its panel, below the title and right of the scale.
+const CURVE_WIDTH: f64 = 330.0;
+const CURVE_HEIGHT: f64 = 120.0;
+const CURVE_LEFT: f64 = 60.0;
+const CURVE_TOP: f64 = 34.0;
 
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -35,53 +40,54 @@ pub(crate) struct Curve {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-pub(crate) fn svg(title: &str, circumstances: &str, curves: &[Curve]) -> String {
-    let below = curves.len().div_ceil(2) * ROW;
-    let height = below + 2 * LINE;
+/// The whole picture; `caption` stands below the panels.
+pub(crate) fn svg(title: &str, caption: &str, curves: &[Curve]) -> String {
+    let bottom = curves.len().div_ceil(2) * PANEL_HEIGHT;
+    let height = bottom + 2 * LINE_HEIGHT;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
          viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
          <title>{title}</title>\n<style>{STYLE}</style>\n"
     );
     for (number, curve) in curves.iter().enumerate() {
-        let (left, top) = (number % 2 * COLUMN, number / 2 * ROW);
-        let drawn = draw(curve);
+        let (left, top) = (number % 2 * PANEL_WIDTH, number / 2 * PANEL_HEIGHT);
+        let panel = draw(curve);
         let _ = write!(
             svg,
-            "<g transform=\"translate({left},{top})\">\n{drawn}</g>\n"
+            "<g transform=\"translate({left},{top})\">\n{panel}</g>\n"
         );
     }
     let _ = writeln!(
         svg,
-        "<text class=\"small\" y=\"{}\">{circumstances}</text>",
-        below + LINE
+        "<text class=\"small\" y=\"{}\">{caption}</text>",
+        bottom + LINE_HEIGHT
     );
     svg + "</svg>\n"
 }
 
 fn draw(curve: &Curve) -> String {
-    let seconds = curve.points.last().map_or(1.0, |(at, _)| at.max(1.0));
-    let tallest = curve.points.iter().map(|(_, number)| *number);
-    let full = round_up(tallest.fold(1.0, f64::max));
-    let place = |(at, number): &(f64, f64)| {
-        let x = LEFT + LONG * at / seconds;
-        let y = TOP + HIGH * (1.0 - number / full);
+    let seconds = curve.points.last().map_or(1.0, |(time, _)| time.max(1.0));
+    let numbers = curve.points.iter().map(|(_, number)| *number);
+    let full_scale = round_up(numbers.fold(1.0, f64::max));
+    let position = |(time, number): &(f64, f64)| {
+        let x = CURVE_LEFT + CURVE_WIDTH * time / seconds;
+        let y = CURVE_TOP + CURVE_HEIGHT * (1.0 - number / full_scale);
         format!("{x:.1},{y:.1}")
     };
-    let points: Vec<String> = curve.points.iter().map(place).collect();
-    let (bottom, right) = (TOP + HIGH, LEFT + LONG);
+    let points: Vec<String> = curve.points.iter().map(position).collect();
+    let (bottom, right) = (CURVE_TOP + CURVE_HEIGHT, CURVE_LEFT + CURVE_WIDTH);
     let Curve { title, unit, .. } = curve;
     format!(
-        "<text y=\"{LINE}\"><tspan class=\"title\">{title}</tspan> \
+        "<text y=\"{LINE_HEIGHT}\"><tspan class=\"title\">{title}</tspan> \
          <tspan class=\"small\">{unit}</tspan></text>\n\
-         <path class=\"axis\" d=\"M{LEFT} {TOP}V{bottom}H{right}\"/>\n\
-         <text class=\"scale\" x=\"{scale}\" y=\"{upper}\">{full}</text>\n\
+         <path class=\"axis\" d=\"M{CURVE_LEFT} {CURVE_TOP}V{bottom}H{right}\"/>\n\
+         <text class=\"scale\" x=\"{scale}\" y=\"{upper}\">{full_scale}</text>\n\
          <text class=\"scale\" x=\"{scale}\" y=\"{bottom}\">0</text>\n\
          <text class=\"scale\" x=\"{right}\" y=\"{time}\">{seconds:.0} s</text>\n\
          <polyline class=\"curve\" points=\"{}\"/>\n",
         points.join(" "),
-        scale = LEFT - 6.0,
-        upper = TOP + 10.0,
+        scale = CURVE_LEFT - 6.0,
+        upper = CURVE_TOP + 10.0,
         time = bottom + 16.0,
     )
 }

@@ -26,19 +26,20 @@ pub(crate) const PERMIT_ALL: &str = "permit - - - - -\n";
 #[derive(Default)]
 struct Lines {
     lines: Mutex<Vec<String>>,
-    more: Condvar,
+    /// Notified after each new line.
+    added: Condvar,
 }
 
 impl Lines {
-    /// Collects in the background.
-    fn of(stream: impl Read + Send + 'static) -> Arc<Lines> {
+    /// Collects the lines of `stream` on a thread, until EOF.
+    fn collect(stream: impl Read + Send + 'static) -> Arc<Lines> {
         let collected = Arc::new(Lines::default());
         thread::spawn({
             let collected = Arc::clone(&collected);
             move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     collected.lines.lock().unwrap().push(line);
-                    collected.more.notify_all();
+                    collected.added.notify_all();
                 }
             }
         });
@@ -49,18 +50,18 @@ impl Lines {
         self.lines.lock().unwrap().clone()
     }
 
-    /// Waits until these lines satisfy the test's wish.
-    fn wait<T: Debug>(&self, what: &str, mut wish: impl FnMut(&[String]) -> Option<T>) -> T {
+    /// Waits until `find` returns a value, and returns that. Fails after [`TIMEOUT`].
+    fn wait_for<T: Debug>(&self, what: &str, mut find: impl FnMut(&[String]) -> Option<T>) -> T {
         let lines = self.lines.lock().unwrap();
         let mut found = None;
         let (lines, _) = self
-            .more
+            .added
             .wait_timeout_while(lines, TIMEOUT, |lines| {
-                found = wish(lines);
+                found = find(lines);
                 found.is_none()
             })
             .unwrap();
-        found.unwrap_or_else(|| panic!("waited in vain for {what} in {lines:#?}"))
+        found.unwrap_or_else(|| panic!("timed out waiting for {what} in {lines:#?}"))
     }
 }
 
@@ -97,7 +98,7 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
             .to_owned()
     };
     let messages = lines.chunks_exact(7);
-    let blocks = messages.map(|message| {
+    let parsed = messages.map(|message| {
         assert_eq!(message[6], "", "an empty line ends a message");
         let ip = field(&message[0], "S_IP");
         let port = field(&message[1], "S_PORT");
@@ -109,7 +110,7 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
             reply: field(&message[5], "Reply"),
         }
     });
-    blocks.collect()
+    parsed.collect()
 }
 
 /// What a process holds.
@@ -127,8 +128,9 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Is there nothing more than at the start?
-    fn are_within(&self, start: &Resources) -> bool {
+    /// Whether nothing was added since the start, but for idle threads and what the C
+    /// library keeps.
+    fn is_within(&self, start: &Resources) -> bool {
         self.threads <= start.threads
             && self.descriptors <= start.descriptors
             && self.sockets <= start.sockets
@@ -172,8 +174,8 @@ pub(crate) struct Proxy {
     child: Child,
     address: SocketAddr,
     folder: TempDir,
-    screen: Arc<Lines>,
-    diagnostics: Arc<Lines>,
+    stdout: Arc<Lines>,
+    stderr: Arc<Lines>,
     at_start: Resources,
     finished: bool,
 }
@@ -200,14 +202,14 @@ impl Proxy {
 
     /// Starts a server and waits until it listens.
     pub(crate) fn with(setup: Setup<'_>) -> Proxy {
-        let folder = tempfile::tempdir().expect("a folder for the rules");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("socks.conf");
-        fs::write(&config, setup.rules).expect("the rules written");
-        let mut words = setup.wrapper.iter().map(|word| word.to_string());
-        let mut command = match words.next() {
+        fs::write(&config, setup.rules).expect("the rules file is written");
+        let mut wrapper = setup.wrapper.iter();
+        let mut command = match wrapper.next() {
             Some(program) => {
                 let mut command = process::Command::new(program);
-                command.args(words).arg(env!("CARGO_BIN_EXE_threadsocks"));
+                command.args(wrapper).arg(env!("CARGO_BIN_EXE_threadsocks"));
                 command
             }
             None => binary(),
@@ -224,25 +226,25 @@ impl Proxy {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let diagnostics = Lines::of(child.stderr.take().unwrap());
-        let screen = match child.stdout.take() {
-            Some(stdout) if collects => Lines::of(stdout),
+        let stderr = Lines::collect(child.stderr.take().unwrap());
+        let stdout = match child.stdout.take() {
+            Some(stdout) if collects => Lines::collect(stdout),
             _ => Arc::default(),
         };
-        let address = diagnostics.wait("listening on ...", |lines| {
-            let told = |line: &String| {
+        let address = stderr.wait_for("listening on ...", |lines| {
+            let address = |line: &String| {
                 line.strip_prefix("threadsocks: listening on ")?
                     .parse()
                     .ok()
             };
-            lines.iter().find_map(told)
+            lines.iter().find_map(address)
         });
         let mut proxy = Proxy {
             child,
             address,
             folder,
-            screen,
-            diagnostics,
+            stdout,
+            stderr,
             at_start: Resources::default(),
             finished: false,
         };
@@ -269,8 +271,8 @@ impl Proxy {
     /// been looked at since.
     pub(crate) fn wait_for_rules_mtime(&self) {
         let file = OpenOptions::new().append(true).open(self.config());
-        let old = SystemTime::now() - Duration::from_secs(60);
-        file.and_then(|file| file.set_modified(old)).unwrap();
+        let minute_ago = SystemTime::now() - Duration::from_secs(60);
+        file.and_then(|file| file.set_modified(minute_ago)).unwrap();
         self.signal(Signal::SIGHUP);
         self.stderr_line("read again, nothing has changed");
     }
@@ -303,15 +305,15 @@ impl Proxy {
             idle,
             descriptors: descriptors.len(),
             sockets: descriptors.iter().filter(is_socket).count(),
-            mappings: maps.expect("the server runs").lines().count(),
+            mappings: maps.expect("a running server").lines().count(),
         }
     }
 
     /// What its descriptors stand for, as `socket:[4711]`.
     fn descriptors(&self) -> Vec<PathBuf> {
         let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
-        let links = folder.expect("the server runs").flatten();
-        // Some may be closed meanwhile.
+        let links = folder.expect("a running server").flatten();
+        // A descriptor can be closed between the two calls.
         links
             .filter_map(|entry| fs::read_link(entry.path()).ok())
             .collect()
@@ -321,15 +323,18 @@ impl Proxy {
     /// begins its work after the client has heard that its request is granted.)
     pub(crate) fn wait_for_thread(&self, name: &str) {
         until(name, || {
-            self.threads().iter().any(|it| it == name).then_some(())
+            self.threads()
+                .iter()
+                .any(|thread| thread == name)
+                .then_some(())
         });
     }
 
     /// The names of all threads now, in alphabetical order.
     pub(crate) fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
-        let tasks = tasks.expect("the server runs").flatten();
-        // Some may leave meanwhile.
+        let tasks = tasks.expect("a running server").flatten();
+        // A thread can exit between the two calls.
         let names = tasks.flat_map(|task| fs::read_to_string(task.path().join("comm")));
         let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
         names.sort();
@@ -348,21 +353,23 @@ impl Proxy {
         self.has_socket(["udp", "udp6"], port, |_| true)
     }
 
-    fn has_socket(&self, tables: [&str; 2], port: u16, is: impl Fn(&str) -> bool) -> bool {
+    /// Searches these tables of /proc/PID/net for a socket of the server process with
+    /// this local port and a matching state.
+    fn has_socket(&self, tables: [&str; 2], port: u16, is_state: impl Fn(&str) -> bool) -> bool {
         let ours = self.descriptors();
-        let fits = |row: &str| {
-            // sl local_address rem_address st ... the tenth is the inode.
+        let matches = |row: &str| {
+            // proc(5): sl, local_address, rem_address, st, ...; the tenth field is the inode.
             let fields: Vec<&str> = row.split_whitespace().collect();
             let [_, local, _, state, _, _, _, _, _, inode, ..] = *fields.as_slice() else {
                 return false;
             };
             let socket = PathBuf::from(format!("socket:[{inode}]"));
-            is(state) && local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
+            is_state(state) && local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
         };
         tables.iter().any(|table| {
             let rows = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid()));
             let rows = rows.unwrap_or_default();
-            rows.lines().any(&fits)
+            rows.lines().any(&matches)
         })
     }
 
@@ -376,7 +383,7 @@ impl Proxy {
 
     /// Waits for this many screen messages and gives all there are.
     pub(crate) fn screen_messages(&self, count: usize) -> Vec<ScreenMessage> {
-        let lines = self.screen.wait("screen messages", |lines| {
+        let lines = self.stdout.wait_for("screen messages", |lines| {
             (lines.len() >= 7 * count).then(|| lines.to_vec())
         });
         parse_screen(&lines)
@@ -384,9 +391,9 @@ impl Proxy {
 
     /// Waits for the message to this client, a socket of the test's own.
     pub(crate) fn screen_message_for(&self, client: SocketAddr) -> ScreenMessage {
-        self.screen.wait("a message", |lines| {
-            let blocks = parse_screen(lines);
-            blocks.into_iter().find(|block| block.source == client)
+        self.stdout.wait_for("a message", |lines| {
+            let mut messages = parse_screen(lines).into_iter();
+            messages.find(|message| message.source == client)
         })
     }
 
@@ -397,27 +404,28 @@ impl Proxy {
         write(&client, &request(Command::Connect, target, b""));
         let [p1, p0] = target.port.to_be_bytes();
         let reply = read_all(&client);
-        assert_eq!(reply[..4], [0, 91, p1, p0], "repeats the port");
+        assert_eq!(reply[..4], [0, 91, p1, p0], "the reply repeats the port");
         assert_eq!(reply.len(), 8);
         self.screen_message_for(own).summary()
     }
 
     /// What stderr has said so far.
     pub(crate) fn stderr_lines(&self) -> Vec<String> {
-        self.diagnostics.snapshot()
+        self.stderr.snapshot()
     }
 
-    /// Waits for a line on stderr with these words in it.
-    pub(crate) fn stderr_line(&self, words: &str) -> String {
-        self.diagnostics.wait(words, |lines| {
-            lines.iter().find(|line| line.contains(words)).cloned()
+    /// Waits for a line on stderr that contains `text`, and returns the first one.
+    pub(crate) fn stderr_line(&self, text: &str) -> String {
+        self.stderr.wait_for(text, |lines| {
+            lines.iter().find(|line| line.contains(text)).cloned()
         })
     }
 
-    /// Waits until this many lines on stderr have these words in them.
-    pub(crate) fn wait_for_stderr(&self, words: &str, count: usize) -> usize {
-        self.diagnostics.wait(words, |lines| {
-            let found = lines.iter().filter(|line| line.contains(words)).count();
+    /// Waits until at least `count` lines on stderr contain `text`, and returns how
+    /// many do.
+    pub(crate) fn wait_for_stderr(&self, text: &str, count: usize) -> usize {
+        self.stderr.wait_for(text, |lines| {
+            let found = lines.iter().filter(|line| line.contains(text)).count();
             (found >= count).then_some(found)
         })
     }
@@ -425,23 +433,23 @@ impl Proxy {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid().try_into().unwrap());
-        kill(pid, signal).expect("the server runs");
+        kill(pid, signal).expect("a running server");
     }
 
     /// Waits until it has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.finished = true;
-        until("the server's end", || self.child.try_wait().unwrap())
+        until("the server to exit", || self.child.try_wait().unwrap())
     }
 
     /// Waits until it holds no more than at the start.
     pub(crate) fn assert_resources_released(&self) {
         let mut now = self.resources();
         let began = Instant::now();
-        while !now.are_within(&self.at_start) {
+        while !now.is_within(&self.at_start) {
             assert!(
                 began.elapsed() < TIMEOUT,
-                "{now:?} left, {:?} at the start; it said {:#?}",
+                "{now:?} now, {:?} at the start; stderr: {:#?}",
                 self.at_start,
                 self.stderr_lines()
             );
@@ -456,21 +464,20 @@ impl Proxy {
         self.signal(Signal::SIGTERM);
         let status = self.wait();
         assert!(status.success(), "{status}");
-        parse_screen(&self.screen.snapshot());
+        parse_screen(&self.stdout.snapshot());
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let ended = self.finished;
-        if !ended {
-            // With a wrapper, the server itself goes first.
+        if !self.finished {
+            // Under a wrapper, kills the server before the wrapper.
             let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGKILL);
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
         if !thread::panicking() {
-            assert!(ended, "a test must end with finish() or wait()");
+            assert!(self.finished, "a test must end with finish() or wait()");
         }
     }
 }

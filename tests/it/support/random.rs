@@ -23,9 +23,9 @@ impl Rng {
         (self.next() >> 16) % bound
     }
 
-    /// Up to this long.
-    pub(crate) fn duration_up_to(&mut self, longest: Duration) -> Duration {
-        Duration::from_nanos(self.below(longest.as_nanos() as u64 + 1))
+    /// A duration from zero to `max`, inclusive.
+    pub(crate) fn duration_up_to(&mut self, max: Duration) -> Duration {
+        Duration::from_nanos(self.below(max.as_nanos() as u64 + 1))
     }
 
     /// That many bytes, which do not repeat.
@@ -43,8 +43,9 @@ impl Rng {
 /// be repeated, from the environment.
 pub(crate) fn seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let repeated = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
-    let seed = repeated.unwrap_or(now.unwrap().as_micros() as u64 % 1_000_000);
+    let given = std::env::var("SEED").ok();
+    let given = given.and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or(now.unwrap().as_micros() as u64 % 1_000_000);
     println!("SEED={seed} repeats this");
     seed
 }

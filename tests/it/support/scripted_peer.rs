@@ -52,19 +52,19 @@ pub(crate) enum Pacing {
 }
 
 impl Pacing {
-    /// What a slow end does before each piece: 250 MB/s at most.
-    const NAP: Duration = Duration::from_millis(1);
+    /// Pause of a slow peer before each piece of 256 KiB: 250 MB/s at most.
+    const SLOW_PAUSE: Duration = Duration::from_millis(1);
 
     /// Longer than the relay keeps a pipe or a large buffer for nothing.
     const STALL: Duration = Duration::from_millis(150);
 
-    /// How many bytes to move next, after so many.
-    fn next(self, done: u64) -> usize {
+    /// Waits as the pacing demands, and returns the size of the next piece in bytes.
+    fn next_piece(self, done: u64) -> usize {
         match self {
             Pacing::Steady => 256 << 10,
             Pacing::Choppy => 1 + (done.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 47) as usize,
             Pacing::Slow => {
-                thread::sleep(Self::NAP);
+                thread::sleep(Self::SLOW_PAUSE);
                 256 << 10
             }
             Pacing::Stalling(every) => {
@@ -84,41 +84,45 @@ pub(crate) fn exchange(count: u64, pacing: Pacing) -> Vec<Step> {
     vec![Step::Meanwhile(sending), Step::ReceiveAll(pacing)]
 }
 
-/// What one of two ends sends, and the other one expects.
-struct Source {
+/// The endless byte stream that one side sends and the other side expects.
+struct Pattern {
+    /// One period of the stream.
     bytes: Vec<u8>,
 }
 
-/// What clients send.
-static UP: LazyLock<Source> = LazyLock::new(|| Source::new(1));
+/// The stream that clients send.
+static CLIENT_PATTERN: LazyLock<Pattern> = LazyLock::new(|| Pattern::new(1));
 
-/// What remotes send.
-static DOWN: LazyLock<Source> = LazyLock::new(|| Source::new(2));
+/// The stream that remotes send.
+static REMOTE_PATTERN: LazyLock<Pattern> = LazyLock::new(|| Pattern::new(2));
 
-impl Source {
-    /// A prime number, so that nothing repeats in step with a buffer.
+impl Pattern {
+    /// Length of a period in bytes. It is a prime number, so that no buffer size is a
+    /// multiple of it or divides it.
     const PERIOD: usize = 1_048_573;
 
-    fn new(seed: u64) -> Source {
+    fn new(seed: u64) -> Pattern {
         let bytes = random_bytes(seed, Self::PERIOD);
-        Source { bytes }
+        Pattern { bytes }
     }
 
-    /// The bytes from this place on, at most so many.
-    fn at(&self, place: u64, most: usize) -> &[u8] {
-        let start = (place % Self::PERIOD as u64) as usize;
-        &self.bytes[start..Self::PERIOD.min(start + most)]
+    /// Bytes from this position to the end of the period, at most `max`.
+    fn slice(&self, position: u64, max: usize) -> &[u8] {
+        let start = (position % Self::PERIOD as u64) as usize;
+        &self.bytes[start..Self::PERIOD.min(start + max)]
     }
 
-    /// These bytes have been received, behind so many others.
-    fn check(&self, place: u64, mut seen: &[u8]) {
-        let mut place = place;
-        while !seen.is_empty() {
-            let expected = self.at(place, seen.len());
-            let (now, rest) = seen.split_at(expected.len());
-            assert!(now == expected, "wrong bytes from {place} on");
-            place += now.len() as u64;
-            seen = rest;
+    /// Checks bytes that were received at this position of the stream.
+    fn check(&self, mut position: u64, mut received: &[u8]) {
+        while !received.is_empty() {
+            let expected = self.slice(position, received.len());
+            let (piece, rest) = received.split_at(expected.len());
+            assert!(
+                piece == expected,
+                "wrong bytes at or after position {position}"
+            );
+            position += piece.len() as u64;
+            received = rest;
         }
     }
 }
@@ -156,43 +160,43 @@ impl Outcome {
 
 /// An end that follows its script on a thread of its own.
 pub(crate) struct Peer {
-    playing: Arc<Playing>,
+    progress: Arc<Progress>,
     thread: JoinHandle<()>,
 }
 
 impl Peer {
     /// The end of a client.
     pub(crate) fn client(stream: TcpStream, script: Vec<Step>) -> Peer {
-        Peer::plays(stream, (&UP, &DOWN), script)
+        Peer::start(stream, (&CLIENT_PATTERN, &REMOTE_PATTERN), script)
     }
 
     /// The end that the client asked for.
     pub(crate) fn remote(stream: TcpStream, script: Vec<Step>) -> Peer {
-        Peer::plays(stream, (&DOWN, &UP), script)
+        Peer::start(stream, (&REMOTE_PATTERN, &CLIENT_PATTERN), script)
     }
 
-    fn plays(
+    fn start(
         stream: TcpStream,
-        (says, hears): (&'static Source, &'static Source),
+        (outgoing, incoming): (&'static Pattern, &'static Pattern),
         script: Vec<Step>,
     ) -> Peer {
-        let playing = Arc::new(Playing {
-            says,
-            hears,
+        let progress = Arc::new(Progress {
+            outgoing,
+            incoming,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             end: Mutex::new(End::Open),
         });
         let thread = thread::spawn({
-            let playing = Arc::clone(&playing);
-            move || playing.follow(&stream, &script)
+            let progress = Arc::clone(&progress);
+            move || progress.follow(&stream, &script)
         });
-        Peer { playing, thread }
+        Peer { progress, thread }
     }
 
     /// How many bytes it has sent so far.
     pub(crate) fn sent(&self) -> u64 {
-        self.playing.sent.load(Ordering::Relaxed)
+        self.progress.sent.load(Ordering::Relaxed)
     }
 
     /// What it came to, once its script is over.
@@ -201,33 +205,36 @@ impl Peer {
             resume_unwind(panic);
         }
         Outcome {
-            sent: self.playing.sent.load(Ordering::Relaxed),
-            received: self.playing.received.load(Ordering::Relaxed),
-            end: *self.playing.end.lock().unwrap(),
+            sent: self.progress.sent.load(Ordering::Relaxed),
+            received: self.progress.received.load(Ordering::Relaxed),
+            end: *self.progress.end.lock().unwrap(),
         }
     }
 }
 
-/// How far a script has come.
-struct Playing {
-    says: &'static Source,
-    hears: &'static Source,
+/// The progress of a script, shared by its threads.
+///
+/// Relaxed suffices for both counters: each has one writer, no other data depends on
+/// them, and `join` orders the final values.
+struct Progress {
+    outgoing: &'static Pattern,
+    incoming: &'static Pattern,
     sent: AtomicU64,
     received: AtomicU64,
     end: Mutex<End>,
 }
 
-impl Playing {
+impl Progress {
     fn follow(&self, stream: &TcpStream, script: &[Step]) {
         thread::scope(|scope| {
             for step in script {
                 match step {
-                    Step::Meanwhile(other) => {
-                        scope.spawn(|| self.follow(stream, other));
+                    Step::Meanwhile(steps) => {
+                        scope.spawn(|| self.follow(stream, steps));
                     }
                     step => {
-                        if let Err(error) = self.take(stream, step) {
-                            return self.breaks(&error);
+                        if let Err(error) = self.run(stream, step) {
+                            return self.record_error(&error);
                         }
                     }
                 }
@@ -235,13 +242,13 @@ impl Playing {
         });
     }
 
-    fn take(&self, stream: &TcpStream, step: &Step) -> io::Result<()> {
+    fn run(&self, stream: &TcpStream, step: &Step) -> io::Result<()> {
         match step {
             Step::Send(count, pacing) => return self.send(stream, *count, *pacing),
             Step::Receive(count, pacing) => return self.receive(stream, *count, *pacing),
             Step::ReceiveAll(pacing) => return self.receive(stream, u64::MAX, *pacing),
-            Step::Stall(told) => drop(told.recv()),
-            // Where nothing is left to end, reading tells.
+            Step::Stall(released) => drop(released.recv()),
+            // This fails on a connection that was reset; the next read reports it.
             Step::HalfClose => drop(stream.shutdown(Shutdown::Write)),
             Step::Reset => reset_on_close(stream),
             Step::Meanwhile(_) => {}
@@ -252,8 +259,8 @@ impl Playing {
     fn send(&self, mut to: &TcpStream, count: u64, pacing: Pacing) -> io::Result<()> {
         let mut done = 0;
         while done < count {
-            let piece = pacing.next(done).min((count - done) as usize);
-            let piece = self.says.at(done, piece);
+            let size = pacing.next_piece(done).min((count - done) as usize);
+            let piece = self.outgoing.slice(done, size);
             to.write_all(piece)?;
             done += piece.len() as u64;
             self.sent.store(done, Ordering::Relaxed);
@@ -261,35 +268,36 @@ impl Playing {
         Ok(())
     }
 
-    fn receive(&self, mut from: &TcpStream, most: u64, pacing: Pacing) -> io::Result<()> {
+    fn receive(&self, mut from: &TcpStream, least: u64, pacing: Pacing) -> io::Result<()> {
         let mut buffer = vec![0; 256 << 10];
         let mut done = 0;
-        while done < most {
-            let room = pacing.next(done).min(buffer.len());
-            let count = match from.read(&mut buffer[..room])? {
+        while done < least {
+            let size = pacing.next_piece(done).min(buffer.len());
+            let count = match from.read(&mut buffer[..size])? {
                 0 => {
-                    self.read_line(End::Proper);
+                    self.record_end(End::Proper);
                     return Ok(());
                 }
                 count => count,
             };
-            self.hears.check(done, &buffer[..count]);
+            self.incoming.check(done, &buffer[..count]);
             done += count as u64;
             self.received.store(done, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn breaks(&self, error: &io::Error) {
+    fn record_error(&self, error: &io::Error) {
         match error.kind() {
-            ErrorKind::ConnectionReset => self.read_line(End::Reset),
-            // The reader is told how it ended.
+            ErrorKind::ConnectionReset => self.record_end(End::Reset),
+            // EPIPE: the thread that reads records how the connection ended.
             ErrorKind::BrokenPipe => {}
             _ => panic!("{error}"),
         }
     }
 
-    fn read_line(&self, new: End) {
+    /// A reset counts even if one of the two threads has read EOF.
+    fn record_end(&self, new: End) {
         let mut end = self.end.lock().unwrap();
         if *end != End::Reset {
             *end = new;

@@ -9,42 +9,42 @@ use crate::support::endpoints::{Origin, write};
 use crate::support::wait::TIMEOUT;
 
 /// A shell that says and hears exactly what a test wants.
-pub(crate) struct Shell {
+pub(crate) struct ScriptedShell {
     origin: Origin,
-    /// What each session heard, when it is over.
-    heard: Receiver<String>,
+    /// What each session received, when it is over.
+    received: Receiver<String>,
 }
 
 /// One session of it.
 pub(crate) struct ShellSession {
     pub(crate) stream: TcpStream,
     pub(crate) lines: BufReader<TcpStream>,
-    heard: String,
+    received: String,
 }
 
-impl Shell {
+impl ScriptedShell {
     pub(crate) fn start(
         script: impl Fn(&mut ShellSession) + Send + Sync + Clone + 'static,
-    ) -> Shell {
-        let (tell, heard) = channel();
+    ) -> ScriptedShell {
+        let (sender, received) = channel();
         let origin = Origin::start(move |stream| {
             let lines = BufReader::new(stream.try_clone().unwrap());
             let mut session = ShellSession {
                 stream,
                 lines,
-                heard: String::new(),
+                received: String::new(),
             };
             script(&mut session);
-            let _ = tell.send(session.heard);
+            let _ = sender.send(session.received);
         });
-        Shell { origin, heard }
+        ScriptedShell { origin, received }
     }
 
     /// Prompts, and says nothing else, until it hears `exit`.
-    pub(crate) fn with_prompts_only() -> Shell {
-        Shell::start(|session| {
+    pub(crate) fn with_prompts_only() -> ScriptedShell {
+        ScriptedShell::start(|session| {
             session.write("% ");
-            session.read_to_end();
+            session.prompt_until_exit();
         })
     }
 
@@ -53,7 +53,9 @@ impl Shell {
     }
 
     pub(crate) fn received(&self) -> String {
-        self.heard.recv_timeout(TIMEOUT).expect("a session's end")
+        self.received
+            .recv_timeout(TIMEOUT)
+            .expect("a session's end")
     }
 }
 
@@ -73,23 +75,23 @@ impl ShellSession {
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
-        self.heard.push_str(&line);
+        self.received.push_str(&line);
         line
     }
 
     /// Nothing must come for longer than the console waits at the end of an
     /// unfinished line.
-    pub(crate) fn expect_nothing(&mut self) {
-        let a_while = Duration::from_millis(400);
-        self.stream.set_read_timeout(Some(a_while)).unwrap();
-        let nothing = self.lines.fill_buf().map(<[u8]>::to_vec);
-        let kind = nothing.expect_err("nothing").kind();
+    pub(crate) fn assert_no_input(&mut self) {
+        let quiet_time = Duration::from_millis(400);
+        self.stream.set_read_timeout(Some(quiet_time)).unwrap();
+        let input = self.lines.fill_buf().map(<[u8]>::to_vec);
+        let kind = input.expect_err("no input").kind();
         assert_eq!(kind, std::io::ErrorKind::WouldBlock);
         self.stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     }
 
     /// Everything up to `exit`, one line for each prompt, with no other output.
-    pub(crate) fn read_to_end(&mut self) {
+    pub(crate) fn prompt_until_exit(&mut self) {
         while self.read_line() != "exit\n" {
             self.write("% ");
         }

@@ -12,7 +12,8 @@ use crate::support::tools::{is_installed, skip};
 /// strace, attached to the server; it lets go when dropped.
 pub(crate) struct SyscallFaults {
     strace: Child,
-    _said: BufReader<ChildStderr>,
+    /// Kept open, so that strace does not receive SIGPIPE.
+    _stderr: BufReader<ChildStderr>,
 }
 
 impl SyscallFaults {
@@ -31,9 +32,9 @@ impl SyscallFaults {
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace starts");
-        let mut said = BufReader::new(strace.stderr.take().expect("piped"));
+        let mut stderr = BufReader::new(strace.stderr.take().expect("piped"));
         let mut line = String::new();
-        said.read_line(&mut line).expect("strace says something");
+        stderr.read_line(&mut line).expect("a line from strace");
         if !line.contains("attached") {
             let _ = strace.wait();
             skip(&format!(
@@ -44,7 +45,7 @@ impl SyscallFaults {
         }
         Some(SyscallFaults {
             strace,
-            _said: said,
+            _stderr: stderr,
         })
     }
 }

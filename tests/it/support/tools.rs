@@ -18,11 +18,10 @@ pub(crate) fn is_installed(program: &str, package: &str) -> bool {
     found
 }
 
-/// Says on the real stderr, past the test runner's capture, that a test is
-/// skipped. Where everything must be there (`THREADSOCKS_REQUIRE_ALL=1`) the
-/// test fails instead.
-pub(crate) fn skip(why: &str) {
+/// Reports a skipped test on the real stderr, past the test runner's capture. With
+/// `THREADSOCKS_REQUIRE_ALL=1` in the environment the test fails instead.
+pub(crate) fn skip(reason: &str) {
     let required = std::env::var_os("THREADSOCKS_REQUIRE_ALL").is_some_and(|value| value == "1");
-    assert!(!required, "{why}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    assert!(!required, "{reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }

@@ -20,10 +20,11 @@ pub(crate) fn until_within<T>(
 ) -> T {
     let began = Instant::now();
     loop {
-        if let Some(fact) = fact() {
-            return fact;
+        if let Some(value) = fact() {
+            return value;
         }
-        assert!(began.elapsed() < limit, "waited in vain for {what}");
+        assert!(began.elapsed() < limit, "timed out waiting for {what}");
+        // Polling interval: short against every time limit of a test.
         thread::park_timeout(Duration::from_millis(2));
     }
 }
