@@ -1,50 +1,57 @@
-//! Where the administrator lets this program go: `CONSOLE_ALLOW`.
+//! The allow list of destinations, from the environment variable `CONSOLE_ALLOW`.
+//!
+//! Without a list, anyone who can open the console can make this machine connect to
+//! any host.
 
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
 use threadsocks::protocol::Host;
 
-/// Patterns as in `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
+/// Patterns, for example `*.cs.example.edu:*, 127.0.0.1:7000-7999, [::1]:1080`.
 #[derive(Debug)]
 pub(crate) struct AllowList {
-    /// `None`: everywhere.
+    /// `None` allows every destination. An empty list allows none.
     patterns: Option<Vec<Pattern>>,
 }
 
+/// One entry of the list. Host and port must both match.
 #[derive(Debug)]
 struct Pattern {
     host: HostPattern,
     ports: RangeInclusive<u16>,
 }
 
+/// The host of a pattern, in the canonical form of [`Host`].
 #[derive(Debug)]
 enum HostPattern {
+    /// `*`
     Any,
-    /// What a name must end with, the dot included.
+    /// `*.example.edu`: the suffix with its leading dot.
     Suffix(String),
+    /// A name or an address.
     Exact(String),
 }
 
 impl AllowList {
-    /// Everywhere.
+    /// Allows every destination.
     pub(crate) fn allow_all() -> AllowList {
         AllowList { patterns: None }
     }
 
-    /// Nowhere.
+    /// Allows no destination.
     pub(crate) fn deny_all() -> AllowList {
         AllowList {
             patterns: Some(Vec::new()),
         }
     }
 
-    /// Understands the list.
+    /// Parses a comma-separated list. Empty entries are ignored.
     ///
     /// # Errors
     ///
-    /// The first entry that is no pattern. Nothing is allowed then: half of a
-    /// list is not what the administrator meant.
+    /// The first invalid entry. The caller must then deny everything, because a
+    /// part of the list is not what the administrator intended.
     pub(crate) fn parse(list: &str) -> Result<AllowList, String> {
         let entries = list.split(',').map(str::trim);
         let patterns = entries
@@ -55,7 +62,8 @@ impl AllowList {
         })
     }
 
-    /// May it go there? The host is a name in lower case or an address.
+    /// Reports whether a pattern matches the destination. `host` is in the canonical
+    /// form of [`Host`]: a name in lower case, or an address.
     pub(crate) fn permits(&self, host: &str, port: u16) -> bool {
         let matches = |pattern: &Pattern| {
             let host_matches = match &pattern.host {
@@ -72,6 +80,7 @@ impl AllowList {
     }
 }
 
+/// Parses `HOST:PORTS`; `None` if the entry is invalid.
 fn parse_pattern(entry: &str) -> Option<Pattern> {
     let (host, ports) = entry.rsplit_once(':')?;
     let host = match host.strip_prefix('*') {
@@ -92,14 +101,15 @@ fn parse_pattern(entry: &str) -> Option<Pattern> {
     (!ports.is_empty()).then_some(Pattern { host, ports })
 }
 
-/// A number from 1 to 65535, in digits only.
+/// Parses a number from 1 to 65535. Only digits are valid: `u16::from_str` alone
+/// accepts a leading `+`.
 pub(crate) fn port_number(text: &str) -> Option<u16> {
     let only_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&port| only_digits && port > 0)
 }
 
-/// A host as the rows will have it. What none can ever have, such as `127.1`, is
-/// a mistake.
+/// Returns the host in the canonical form that the rows have. A host that no row
+/// can have, such as `127.1`, is invalid.
 fn canonical_host(host: &str) -> Option<String> {
     if let Some(address) = host
         .strip_prefix('[')
@@ -113,7 +123,8 @@ fn canonical_host(host: &str) -> Option<String> {
     }
 }
 
-/// What names end with. Addresses have no such order.
+/// Returns the suffix in canonical form. Only names have suffixes: `*.0.0.1` is
+/// invalid.
 fn canonical_suffix(suffix: &str) -> Option<String> {
     match Host::from_name(format!("a{suffix}").as_bytes()) {
         Host::Name(name) => name.as_str().strip_prefix('a').map(str::to_owned),

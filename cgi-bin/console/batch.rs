@@ -1,4 +1,4 @@
-//! Batch files: which there are, and what is in one.
+//! Batch files: the lines that the console sends to a shell.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -7,41 +7,43 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// Where the files are, below the working directory, which a web server sets
-/// to the program's own folder.
+/// The folder of the batch files, relative to the working directory. A web server
+/// sets the working directory of a CGI to the folder of the program.
 pub(crate) const BATCH_FOLDER: &str = "test_case";
 
-/// Bytes a batch file may have.
+/// Maximum size of a batch file in bytes: the five batches of a page take at most
+/// 5 MiB of memory.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
-/// Bytes of a file's name; no file system here has longer ones.
+/// Maximum length of a file name in bytes (NAME_MAX on Linux).
 const MAX_NAME_LENGTH: usize = 255;
 
-/// Files offered in the form.
+/// Maximum number of files that the form offers, which bounds the size of the page.
 const MAX_LISTED_FILES: usize = 200;
 
-/// What ends a visit.
+/// The command that makes a shell close the connection.
 pub(crate) const EXIT_COMMAND: &str = "exit";
 
-/// What Windows' editors put in front of UTF-8.
+/// The UTF-8 byte order mark, which some editors write at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The lines to send to one shell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// In one piece: a file of empty lines has a million of them.
+    /// The whole text, not a vector of lines: a file of 1 MiB can have a million
+    /// empty lines, and a `Vec` for each would take 24 MB.
     text: Vec<u8>,
-    /// Lines to be sent: those up to `exit`.
+    /// Number of lines to send: up to and including the first `exit`.
     pub(crate) line_count: usize,
 }
 
-/// Does this line end a visit?
+/// Reports whether a line is `exit`. White space around it does not matter.
 pub(crate) fn is_exit_command(line: &[u8]) -> bool {
     line.trim_ascii() == EXIT_COMMAND.as_bytes()
 }
 
 impl Batch {
-    /// Understands the text of a file.
+    /// Parses the content of a file.
     fn parse(text: &[u8]) -> Batch {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         if text.is_empty() {
@@ -56,8 +58,8 @@ impl Batch {
         batch
     }
 
-    /// The lines to send, without their ends, which may be CRLF; none behind
-    /// `exit`.
+    /// The lines to send, without their line ends (LF or CRLF) and without the lines
+    /// after `exit`.
     pub(crate) fn lines(&self) -> impl Iterator<Item = &[u8]> {
         self.all_lines().take(self.line_count)
     }
@@ -67,11 +69,12 @@ impl Batch {
         lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    /// Reads the file with this name.
+    /// Reads a file of the batch folder.
     ///
     /// # Errors
     ///
-    /// What is wrong with the name or the file, as a sentence for the page.
+    /// A sentence for the page: the name is invalid, or the file does not exist, is
+    /// too large or cannot be read.
     pub(crate) fn read(name: &str) -> Result<Batch, String> {
         if !is_valid_name(name) {
             return Err(
@@ -90,15 +93,16 @@ impl Batch {
     }
 }
 
-/// Names that lead nowhere else.
+/// Reports whether a name can only mean a file in the batch folder: it has no `/`,
+/// and it does not begin with `.`.
 fn is_valid_name(name: &str) -> bool {
     let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let length = 1..=MAX_NAME_LENGTH;
     length.contains(&name.len()) && !name.starts_with('.') && name.bytes().all(ordinary)
 }
 
-/// The content of a regular file. Opening neither follows a link nor waits for
-/// somebody to write into a pipe.
+/// Reads a regular file. `O_NOFOLLOW` refuses a symbolic link. `O_NONBLOCK` keeps
+/// open(2) from waiting for the writer of a FIFO.
 fn read_regular_file(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new()
@@ -109,7 +113,8 @@ fn read_regular_file(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();
-    // One more, to see whether there is more; a file may grow meanwhile.
+    // Reads one byte more than the limit to detect a file that is too large. The
+    // size in the metadata does not suffice, because the file may grow.
     file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text)?;
     match u64::try_from(text.len()) {
         Ok(size) if size <= MAX_FILE_SIZE => Ok(text),
@@ -117,8 +122,8 @@ fn read_regular_file(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The names of the batch files there are, in order; none if the folder cannot
-/// be read.
+/// Lists the names of the batch files in alphabetical order. The list is empty if
+/// the folder cannot be read.
 pub(crate) fn list_files() -> Vec<String> {
     let Ok(entries) = fs::read_dir(BATCH_FOLDER) else {
         return Vec::new();

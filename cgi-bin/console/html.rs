@@ -1,12 +1,12 @@
-//! What both pages have in common: escaping, headers, the head of the document.
+//! Escaping, response headers and the document head, which both HTML pages share.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// The style of both pages.
+/// The style sheet of both HTML pages.
 const STYLE: &str = include_str!("style.css");
 
-/// Text as HTML that a browser reads as exactly this text, between tags as well
-/// as in a quoted attribute.
+/// Escapes text for HTML, between tags and in quoted attributes. A browser decodes
+/// the result to the same text.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 8);
     for char in text.chars() {
@@ -16,7 +16,7 @@ pub(crate) fn escape(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // A browser would drop the one and normalise the other.
+            // HTML parsers drop NUL and change CR to LF.
             '\0' => escaped.push('\u{fffd}'),
             '\r' => escaped.push_str("&#13;"),
             _ => escaped.push(char),
@@ -25,24 +25,27 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A number that nobody can guess: it marks the style sheets that are ours.
+/// A random number of 128 bits, one per page. The browser applies only style sheets
+/// that carry it (Content Security Policy), so injected styles have no effect.
 #[derive(Debug)]
 pub(crate) struct Nonce(String);
 
 impl Nonce {
-    /// The standard library's hasher is keyed at random by the system.
+    /// Takes the number from two hashers of the standard library, whose keys come
+    /// from the random number generator of the system.
     pub(crate) fn new() -> Nonce {
         let random = || RandomState::new().build_hasher().finish();
         Nonce(format!("{:016x}{:016x}", random(), random()))
     }
 
-    /// A style element that the browser accepts.
+    /// A style element with this nonce.
     pub(crate) fn style(&self, css: &str) -> String {
         format!("<style nonce=\"{}\">\n{css}</style>", self.0)
     }
 }
 
-/// The headers of a page. Nothing that anybody typed gets in here.
+/// The headers of an HTML page. They contain no input of the user, so a line end in
+/// a value cannot inject a header.
 pub(crate) fn html_headers(nonce: &Nonce) -> String {
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{}'; img-src data:; form-action 'self'; \
@@ -55,20 +58,22 @@ pub(crate) fn html_headers(nonce: &Nonce) -> String {
     )
 }
 
-/// The headers of plain text.
+/// The headers of the plain text page.
 pub(crate) fn text_headers() -> String {
     format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMING_HEADERS}\r\n")
 }
 
-/// Nobody on the way may compress, collect, keep or reinterpret it. The first
-/// two are what Apache and nginx understand.
+/// Headers against buffering, caching and content sniffing.
+///
+/// `Content-Encoding: none` keeps Apache from compressing, which would hold back the
+/// page until its end. `X-Accel-Buffering: no` disables buffering in nginx.
 const STREAMING_HEADERS: &str = "Content-Encoding: none\r\n\
                         X-Accel-Buffering: no\r\n\
                         Cache-Control: no-store\r\n\
                         X-Content-Type-Options: nosniff\r\n\
                         Referrer-Policy: same-origin\r\n";
 
-/// The document up to its body.
+/// The HTML document from its start to `</head>`.
 pub(crate) fn document_head(nonce: &Nonce, title: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -84,7 +89,7 @@ pub(crate) fn document_head(nonce: &Nonce, title: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What a browser makes of it (the entities used here).
+    /// Decodes the entities that [`escape`] produces, as a browser does.
     fn decode(html: &str) -> String {
         let mut text = html.to_owned();
         for (entity, char) in [
@@ -102,7 +107,7 @@ mod tests {
 
     #[test]
     fn w06_escaped_text_decodes_to_the_original() {
-        // Every sequence of up to five of what matters.
+        // All sequences of up to four of these strings.
         let alphabet = [
             "<", ">", "&", "\"", "'", "\\", "/", "-", "!", "]", "amp;", "lt;", "#39;", "\u{2028}",
             "\r\n", "a",

@@ -1,8 +1,9 @@
-//! console.cgi: up to five remote shells on one live page, each through SOCKS.
+//! console.cgi: runs up to five remote shells on one web page, each through a SOCKS server.
 //!
-//! A web server starts this program for every visit (CGI, RFC 3875). The query
-//! is in the environment; what goes to stdout goes to the browser. Arguments
-//! are never read: web servers put queries there too.
+//! A web server starts this program once per request (CGI, RFC 3875). The query
+//! is in the environment, and the server forwards stdout to the browser. The
+//! program never reads its arguments: RFC 3875, section 4.4, lets a web server
+//! pass parts of a query as arguments.
 
 #![allow(missing_docs, reason = "a program, not a library")]
 
@@ -24,43 +25,45 @@ use row::Column;
 use text::TextPage;
 use threadsocks::net::Deadline;
 
-/// Where the administrator lets this program go.
+/// The allow list of destinations.
 mod allow;
-/// Batch files: which there are, and what is in one.
+/// Batch files: the lines to send to a shell.
 mod batch;
-/// What both pages have in common.
+/// Escaping, headers and the document head, for both HTML pages.
 mod html;
-/// The way to the web server.
+/// Stdout with a deadline.
 mod output;
-/// The page on which everything runs.
+/// The run page as HTML.
 mod page;
 /// The form.
 mod panel;
-/// Where in a shell's output it asks for the next line.
+/// Detection of the prompt in the output of a shell.
 mod prompt;
-/// The query becomes five rows of text.
+/// Parsing of the query string into five rows of text.
 mod query;
-/// Whether somebody asked for this page.
+/// Protection against cross-site request forgery.
 mod request_origin;
-/// A row becomes a visit, or what is wrong with it.
+/// Validation of a row: a session plan, or the errors of its fields.
 mod row;
-/// One thread per shell, and the owner of the page.
+/// One thread per session, and the thread that owns the page.
 mod run;
-/// One shell's visit.
+/// One session with a shell.
 mod shell;
-/// What is known of every column.
+/// State, progress and elapsed time of every column.
 mod status;
-/// Telnet commands are left out.
+/// Removal of Telnet commands.
 mod telnet;
-/// A shell's bytes become text in colours.
+/// Conversion of terminal output into styled text.
 mod terminal;
-/// The page as plain text.
+/// The run page as plain text.
 mod text;
 
-/// How long a page may take, unless the administrator says otherwise.
+/// Time limit of a page without `CONSOLE_LIMIT`: a shell that never sends a prompt
+/// must not keep this process running for ever.
 const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// How long a reader who reads nothing is waited for at the end of a page.
+/// Additional time to write the end of the page, after the time limit, to a web
+/// server that reads slowly or not at all.
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -69,21 +72,23 @@ fn main() -> ExitCode {
     let deadline = Deadline::after(settings.time_limit.saturating_add(FINAL_WRITE_TIMEOUT));
     let mut output = StdoutWriter::with_deadline(deadline);
     match respond(&query, &settings, &mut output) {
-        // A reader who has left has had his page.
+        // A client may disconnect at any time. Only a page of which no byte was
+        // written is a failure.
         Err(_) if output.written == 0 => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
 }
 
-/// What the administrator of the web server says.
+/// The settings of the administrator, from the environment.
 struct Settings {
     allowed: AllowList,
     time_limit: Duration,
 }
 
 impl Settings {
-    /// Reads the environment. Mistakes go to the web server's error log; they
-    /// never widen what is allowed.
+    /// Reads `CONSOLE_ALLOW` and `CONSOLE_LIMIT`. Errors go to stderr, which is the
+    /// web server's error log. An invalid allow list denies everything (fail
+    /// closed).
     fn from_environment() -> Settings {
         let allowed = match env::var("CONSOLE_ALLOW") {
             Err(env::VarError::NotPresent) => AllowList::allow_all(),
@@ -111,10 +116,10 @@ impl Settings {
     }
 }
 
-/// Writes the page that the query asks for.
+/// Writes the requested page: headers only, the form, or a run.
 fn respond(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
     if environment_variable("REQUEST_METHOD") == "HEAD" {
-        // Somebody just asks what this is; nothing must run for that.
+        // HEAD is a safe method (RFC 9110, section 9.2.1): it starts no session.
         let headers = match query.as_text {
             true => html::text_headers(),
             false => html::html_headers(&Nonce::new()),
@@ -126,9 +131,9 @@ fn respond(query: &Query, settings: &Settings, output: &mut impl Write) -> io::R
     }
     let columns = row::columns(query, &settings.allowed);
     let none_can_run = columns.iter().all(|column| column.plan.is_err());
-    // Plain text has room for what is wrong with the rows, if there are any.
-    let text_will_do = query.as_text && !columns.is_empty();
-    if none_can_run && !text_will_do {
+    // The plain text page reports the errors of the rows itself.
+    let text_reports_errors = query.as_text && !columns.is_empty();
+    if none_can_run && !text_reports_errors {
         return write_form(query, settings, FormMode::Edit, output);
     }
     if !RequestOrigin::from_environment().is_user_initiated() {
@@ -137,6 +142,7 @@ fn respond(query: &Query, settings: &Settings, output: &mut impl Write) -> io::R
     run_page(query, columns, settings.time_limit, output)
 }
 
+/// Writes the form; no session starts.
 fn write_form(
     query: &Query,
     settings: &Settings,
@@ -148,6 +154,7 @@ fn write_form(
     output.write_all(page.as_bytes())
 }
 
+/// Runs all sessions, and writes their output as HTML or as plain text.
 fn run_page(
     query: &Query,
     columns: Vec<Column>,
@@ -164,12 +171,12 @@ fn run_page(
     run::run(columns, time_limit, headers, &mut page, output)
 }
 
-/// A variable of the environment; empty if there is none.
+/// The value of an environment variable; empty if the variable is not set.
 fn environment_variable(name: &str) -> OsString {
     env::var_os(name).unwrap_or_default()
 }
 
-/// A line in the web server's error log.
-fn log_error(what: &str) {
-    let _ = writeln!(io::stderr(), "console.cgi: {what}");
+/// Writes a line to stderr, which is the web server's error log.
+fn log_error(message: &str) {
+    let _ = writeln!(io::stderr(), "console.cgi: {message}");
 }

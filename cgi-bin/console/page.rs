@@ -1,17 +1,16 @@
-//! The page on which everything runs: one stream of HTML, five live columns.
+//! The run page as HTML: one stream with five live columns, without a script.
 //!
-//! The columns stand at the beginning of the page, as a shadow tree that is
-//! written in HTML (declarative shadow DOM). It has a named slot for each
-//! column's text; a piece of text that arrives later says which slot it belongs
-//! to, and the browser shows it there. No script is needed.
+//! The page starts with the columns, as a shadow tree in HTML (declarative shadow DOM).
+//! The tree has a named slot for the output of each column. Each later piece of output
+//! names its slot, and the browser shows the piece there.
 //!
-//! What replaces something uses slots as well: the content of a slot is shown
-//! only until something is assigned to it. So the slot for the end of a visit
-//! holds the one for its beginning, and so on.
+//! Slots also replace text. A browser shows the content of a slot only until an element
+//! is assigned to the slot. So the slot for the end of a session contains the slot for
+//! its start, and so on.
 //!
-//! A browser without shadow trees shows one transcript, in the order in which
-//! things happened; pieces in the slot `label`, which no column has, say there
-//! whose words these are.
+//! A browser without shadow trees shows one transcript in the order of the events. No
+//! column has the slot `label`, so only such a browser shows the labels, which tell the
+//! column of each piece.
 
 use std::fmt::{self, Write};
 
@@ -21,41 +20,44 @@ use crate::run::Page;
 use crate::status::{ColumnStatus, Outcome, RunStatus, SessionState};
 use crate::terminal::{Piece, Style};
 
-/// The style of the columns, inside the shadow tree.
+/// The style sheet of the columns, inside the shadow tree.
 const COLUMN_STYLE: &str = include_str!("columns.css");
 
-/// Bytes of one column's transcript, encoded, that its link for saving holds.
-/// Browsers take addresses of up to two megabytes.
+/// Maximum size in bytes of a percent-encoded transcript in its link. Browsers accept
+/// URLs of up to 2 MB.
 const MAX_SAVED_TRANSCRIPT: usize = 1024 * 1024;
 
-/// The page as HTML.
+/// The page as HTML, which grows at its end only.
 #[derive(Debug)]
 pub(crate) struct HtmlPage {
     nonce: Nonce,
-    /// The query that leads to the form with the same values.
+    /// The query of the form with the same values.
     edit: String,
+    /// HTML that was not written to stdout yet.
     text: String,
-    /// The column to which the last piece in `text` belongs, if that is open.
+    /// The column whose output element is open at the end of `text`.
     open_column: Option<usize>,
-    /// The column whose words came last.
+    /// The column of the last label.
     labelled_column: Option<usize>,
     columns: Vec<ColumnContent>,
 }
 
-/// What the page has of one column.
+/// The part of a column that later events need.
 #[derive(Clone, Debug, Default)]
 struct ColumnContent {
+    /// The progress text that the page shows.
     clock: String,
     transcript: Transcript,
 }
 
-/// The slots of the states, each of which hides those before it.
+/// The slots of the states. Content in a slot hides the slots before it.
 const STATE_SLOTS: [&str; 4] = ["connecting", "granted", "running", "ended"];
 
+/// The slot that a state fills.
 fn slot_of(state: &SessionState) -> &'static str {
     let [connecting, granted, running, ended] = STATE_SLOTS;
     match state {
-        // In the page from the beginning.
+        // The page shows this state from the start.
         SessionState::Waiting => "",
         SessionState::Connecting => connecting,
         SessionState::Granted => granted,
@@ -65,7 +67,7 @@ fn slot_of(state: &SessionState) -> &'static str {
 }
 
 impl HtmlPage {
-    /// For what this query asks.
+    /// A page for this query. The nonce must be that of its headers.
     pub(crate) fn new(query: &Query, nonce: Nonce) -> HtmlPage {
         HtmlPage {
             nonce,
@@ -82,7 +84,7 @@ impl HtmlPage {
         let _ = self.text.write_fmt(text);
     }
 
-    /// From here on, what is written belongs to this column.
+    /// Opens the output element of a column, unless it is open already.
     fn open_span(&mut self, column: &ColumnStatus, index: usize) {
         if self.open_column == Some(index) {
             return;
@@ -93,6 +95,7 @@ impl HtmlPage {
         self.open_column = Some(index);
     }
 
+    /// Writes the title of a column, if the last label is of another column.
     fn write_label(&mut self, column: &ColumnStatus, index: usize) {
         if self.labelled_column != Some(index) {
             let title = escape(&column.title);
@@ -101,12 +104,14 @@ impl HtmlPage {
         }
     }
 
+    /// Closes the open output element.
     fn close_span(&mut self) {
         if self.open_column.take().is_some() {
             self.text.push_str("</span>\n");
         }
     }
 
+    /// Writes escaped text with its styles.
     fn write_pieces(&mut self, pieces: &[Piece]) {
         for Piece { style, text } in pieces {
             let text = escape(text);
@@ -120,13 +125,14 @@ impl HtmlPage {
         }
     }
 
+    /// Appends text to the transcript of a column.
     fn append_transcript(&mut self, index: usize, text: &str) {
         if let Some(content) = self.columns.get_mut(index) {
             content.transcript.append(text);
         }
     }
 
-    /// How far it is, and since when, if that has changed.
+    /// Writes progress and elapsed time, if they have changed.
     fn update_clock(&mut self, column: &ColumnStatus, index: usize) {
         let progress = column.progress();
         match self.columns.get_mut(index) {
@@ -140,6 +146,7 @@ impl HtmlPage {
         ));
     }
 
+    /// Writes the link that saves the transcript of a column as a file.
     fn write_save_link(&mut self, column: &ColumnStatus, index: usize) {
         let Some(content) = self.columns.get_mut(index) else {
             return;
@@ -161,7 +168,7 @@ impl HtmlPage {
         }
     }
 
-    /// One column of the shadow tree, with nothing in its slots.
+    /// Writes one column of the shadow tree, with empty slots.
     fn write_column(&mut self, column: &ColumnStatus) {
         let number = column.number;
         let title = escape(&column.title);
@@ -268,10 +275,11 @@ impl Page for HtmlPage {
     }
 }
 
-/// What a column said, as part of an address.
+/// Output and commands of a column, percent-encoded for a `data:` URL.
 #[derive(Clone, Debug, Default)]
 struct Transcript {
     encoded: String,
+    /// The transcript exceeded [`MAX_SAVED_TRANSCRIPT`] and was discarded.
     is_too_long: bool,
 }
 

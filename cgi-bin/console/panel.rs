@@ -1,4 +1,4 @@
-//! The form: five rows, with what was typed kept and what was wrong beside it.
+//! The form: five rows with the values of the query, and an error next to each invalid field.
 
 use std::fmt::Write;
 
@@ -8,15 +8,15 @@ use crate::html::{self, Nonce, escape};
 use crate::query::{Query, Row};
 use crate::row::{self, Field, FieldError};
 
-/// One field of a row as the form shows it.
+/// The description of one field of a row.
 struct FieldSpec {
-    /// The key in the query, without the row's number.
+    /// The key in the query, without the number of the row.
     key: &'static str,
     label: &'static str,
     class: &'static str,
-    /// What stands in it while it is empty: an example.
+    /// The placeholder of the empty field.
     example: fn(&Query) -> &str,
-    /// Phones show a keyboard of digits.
+    /// Phones show a numeric keyboard for this field.
     is_number: bool,
     field: Field,
     value: fn(&Row) -> &str,
@@ -25,10 +25,12 @@ struct FieldSpec {
 const HOST_EXAMPLE: &str = "host name or IP";
 const SOCKS_PORT_EXAMPLE: &str = "1080";
 
+/// Returns `text`, or `otherwise` if it is empty.
 fn non_empty_or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
     if text.is_empty() { otherwise } else { text }
 }
 
+/// The fields of a row, in the order of the form.
 const FIELDS: [FieldSpec; 5] = [
     FieldSpec {
         key: "h",
@@ -77,16 +79,17 @@ const FIELDS: [FieldSpec; 5] = [
     },
 ];
 
-/// Why there is a form.
+/// The reason why the form is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FormMode {
-    /// To be filled in or mended.
+    /// The user fills in or corrects the rows.
     Edit,
-    /// It could run, but it is not sure that somebody wants that.
+    /// The rows are valid, but another site may have caused the request: the user must
+    /// confirm it.
     Confirm,
 }
 
-/// The whole document.
+/// Renders the whole document.
 pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: &Nonce) -> String {
     let mut page = html::document_head(nonce, "Remote batch console");
     page.push_str(
@@ -121,6 +124,7 @@ pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: 
     page
 }
 
+/// Writes the fields of one row.
 fn write_row(
     page: &mut String,
     number: usize,
@@ -130,7 +134,7 @@ fn write_row(
 ) {
     let _ = writeln!(page, "<fieldset><legend>Shell {number}</legend>");
     for spec in &FIELDS {
-        let reason = field_errors.iter().find(|error| error.field == spec.field);
+        let error = field_errors.iter().find(|error| error.field == spec.field);
         let input = InputElement {
             id: format!("{}{number}", spec.key),
             label: spec.label,
@@ -138,13 +142,14 @@ fn write_row(
             value: (spec.value)(row),
             example: (spec.example)(query),
             is_number: spec.is_number,
-            reason: reason.map(|error| error.reason.as_str()),
+            error: error.map(|error| error.reason.as_str()),
         };
         input.write(page);
     }
     page.push_str("</fieldset>\n");
 }
 
+/// Writes the fields of the shared SOCKS server.
 fn write_shared_server(page: &mut String, query: &Query) {
     page.push_str("<fieldset><legend>for all rows that name no SOCKS server</legend>\n");
     for (id, label, class, value, example) in [
@@ -170,24 +175,24 @@ fn write_shared_server(page: &mut String, query: &Query) {
             value,
             example,
             is_number: id == "sp",
-            reason: None,
+            error: None,
         };
         input.write(page);
     }
     page.push_str("</fieldset>\n");
 }
 
-/// One labelled entry as HTML.
+/// An input element with its label and its error.
 struct InputElement<'a> {
-    /// Its key in the query.
+    /// The key in the query.
     id: String,
     label: &'a str,
     class: &'a str,
     value: &'a str,
     example: &'a str,
     is_number: bool,
-    /// What is wrong with it.
-    reason: Option<&'a str>,
+    /// The error of the field.
+    error: Option<&'a str>,
 }
 
 impl InputElement<'_> {
@@ -197,35 +202,36 @@ impl InputElement<'_> {
         } = self;
         let value = escape(self.value);
         let example = escape(self.example);
-        let mut more = String::new();
+        let mut attributes = String::new();
         if self.is_number {
-            more.push_str(" inputmode=\"numeric\"");
+            attributes.push_str(" inputmode=\"numeric\"");
         }
         if *class == "file" {
-            more.push_str(" list=\"files\"");
+            attributes.push_str(" list=\"files\"");
         }
-        if self.reason.is_some() {
+        if self.error.is_some() {
             let _ = write!(
-                more,
+                attributes,
                 " aria-invalid=\"true\" aria-describedby=\"{id}-error\""
             );
         }
-        // Phones would begin host names with a capital, and correct them.
+        // Without these attributes, phones capitalise and correct host names.
         let _ = writeln!(
             page,
             "<div class=\"{class}\"><label for=\"{id}\">{label}</label>\n\
              <input id=\"{id}\" name=\"{id}\" value=\"{value}\" placeholder=\"{example}\" \
-             autocapitalize=\"none\" spellcheck=\"false\"{more}>"
+             autocapitalize=\"none\" spellcheck=\"false\"{attributes}>"
         );
-        if let Some(reason) = self.reason {
-            let reason = escape(reason);
-            let _ = writeln!(page, "<p class=\"error\" id=\"{id}-error\">{reason}</p>");
+        if let Some(error) = self.error {
+            let error = escape(error);
+            let _ = writeln!(page, "<p class=\"error\" id=\"{id}-error\">{error}</p>");
         }
         page.push_str("</div>\n");
     }
 }
 
-/// The files to choose from; others may be typed.
+/// Writes the list of batch files that the browser suggests. The user may type other
+/// names.
 fn write_file_list(page: &mut String) {
     page.push_str("<datalist id=\"files\">");
     for name in batch::list_files() {

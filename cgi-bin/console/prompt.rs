@@ -1,56 +1,59 @@
-//! Where in a shell's output it asks for the next line.
+//! Detection of the prompt `% `, after which a shell waits for the next line.
 //!
-//! The prompt is `% `. At the start of a line, or right behind another prompt,
-//! it counts at once, whatever follows it: an error message of an earlier
-//! command may come late, behind the prompt, in the same segment. In the
-//! middle of a line it may be the prompt behind output without a final newline,
-//! or just text like `50% off`: it counts if nothing more comes for a while.
+//! At the start of a line, or directly after another prompt, `% ` is a prompt whatever
+//! follows it. An error message of an earlier command may follow the prompt in the same
+//! segment. In the middle of a line, `% ` may be a prompt after output without a final
+//! newline, or text such as `50% off`. There it is a prompt only if the shell sends
+//! nothing more for [`PROMPT_IDLE_TIME`].
 
 use std::time::Duration;
 
-/// How long nothing more must come behind a `% ` in the middle of a line.
+/// Time without output after which `% ` in the middle of a line is a prompt. Longer
+/// than the usual gap between two segments, and short enough for each line of a batch.
 pub(crate) const PROMPT_IDLE_TIME: Duration = Duration::from_millis(200);
 
-/// Follows the output byte by byte, across any split.
+/// A state machine that reads the output byte by byte. The segments into which the
+/// network splits the output do not change the result.
 #[derive(Debug, Default)]
 pub(crate) struct PromptFinder {
     line: LineState,
     escape: EscapeState,
 }
 
-/// Inside an escape sequence, which is no part of the text: prompts may have a
-/// colour.
+/// The position in an escape sequence (ECMA-48). Escape sequences do not count as text
+/// of the line, because a prompt may have a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum EscapeState {
     #[default]
     Outside,
-    /// Behind the escape character.
+    /// After the escape character.
     Started,
-    /// Behind `ESC [`, up to a letter or the like.
+    /// After `ESC [`, up to the final byte, for example a letter.
     ControlSequence,
-    /// Behind `ESC ]` and its like: a text for the terminal, up to BEL or `ESC \`.
+    /// After `ESC ]` and other openers of a control string, up to BEL or `ESC \`.
     ControlString,
 }
 
-/// The end of what has come so far.
+/// The end of the current line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum LineState {
-    /// Nothing of this line yet.
+    /// The line is empty, or a prompt has just ended.
     #[default]
     LineStart,
-    /// `%` and nothing else of this line.
+    /// The line is `%`.
     PercentAtLineStart,
-    /// Any other text.
+    /// The line ends with other text.
     Text,
-    /// `%` behind other text.
+    /// The line ends with `%` after other text.
     Percent,
-    /// `% ` behind other text.
+    /// The line ends with `% ` after other text.
     PossiblePrompt,
 }
 
 impl PromptFinder {
-    /// Looks at what came next. If there is a prompt in it: how many bytes up
-    /// to the prompt's end; the bytes behind that are to be looked at next.
+    /// Reads the next bytes up to the first prompt, and returns the number of bytes up to
+    /// its end. The caller passes the bytes after it to the next call. `None` means that
+    /// all bytes were read and contain no certain prompt.
     pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, byte) in bytes.iter().enumerate() {
             if self.advance_escape(*byte) {
@@ -72,15 +75,16 @@ impl PromptFinder {
         None
     }
 
-    /// Escape sequences, and control characters that take no room, as the NUL
-    /// that C programs send along with a string. No sequence outlasts its line.
+    /// Advances the escape state. Returns true if the byte is no text of the line: a byte
+    /// of an escape sequence, or a control character without width, such as the NUL that
+    /// C programs send after a string. Every sequence ends at the latest with its line.
     fn advance_escape(&mut self, byte: u8) -> bool {
         let was_inside = self.escape != EscapeState::Outside;
         self.escape = match (self.escape, byte) {
             (_, b'\x1b') => EscapeState::Started,
             (EscapeState::Started, b'[') => EscapeState::ControlSequence,
             (EscapeState::Started, b']' | b'P' | b'X' | b'^' | b'_') => EscapeState::ControlString,
-            // As in `ESC ( B`, which chooses an alphabet.
+            // An intermediate byte, as in `ESC ( B`, which selects a character set.
             (EscapeState::Started, b' '..=b'/') => EscapeState::Started,
             (EscapeState::ControlString, b'\x07' | b'\n') => EscapeState::Outside,
             (EscapeState::ControlString, _) => EscapeState::ControlString,
@@ -88,16 +92,16 @@ impl PromptFinder {
             _ => EscapeState::Outside,
         };
         let is_inside = self.escape != EscapeState::Outside;
-        let takes_no_room = byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
-        takes_no_room || is_inside || (was_inside && byte != b'\n')
+        let has_no_width = byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t');
+        has_no_width || is_inside || (was_inside && byte != b'\n')
     }
 
-    /// Does the output end with what is a prompt if nothing more comes?
+    /// Reports whether the output ends with `% ` in the middle of a line.
     pub(crate) fn may_be_prompt(&self) -> bool {
         self.line == LineState::PossiblePrompt
     }
 
-    /// Nothing more came: it was a prompt.
+    /// The shell has sent nothing more: `% ` in the middle of the line was a prompt.
     pub(crate) fn confirm_prompt(&mut self) {
         self.line = LineState::LineStart;
     }
@@ -107,8 +111,8 @@ impl PromptFinder {
 mod tests {
     use super::*;
 
-    /// The output up to each prompt, and what is left, when it comes in these
-    /// pieces.
+    /// Passes the pieces to a finder. Returns the output cut after each prompt, and
+    /// whether the rest may end with a prompt.
     fn cut(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {
         let mut finder = PromptFinder::default();
         let mut cuts = vec![Vec::new()];

@@ -1,19 +1,19 @@
-//! The query of the address becomes five rows of text, whatever it is.
+//! Parsing of the query string into five rows of text. Every query is valid.
 //!
-//! Two generations of forms are understood: `h1 p1 f1 sh1 sp1` to `h5 ...`, with
-//! a SOCKS server for each row, and `h0 p0 f0` to `h4 ...`, with one `sh` and
-//! `sp` for all. The two may be mixed.
+//! Two key formats exist: `h1 p1 f1 sh1 sp1` to `h5 ...`, with a SOCKS server for each
+//! row, and the older `h0 p0 f0` to `h4 ...`, with one `sh` and `sp` for all rows. A
+//! query may mix both.
 
 use std::fmt::Write;
 
-/// Rows of a form.
+/// Number of rows of the form.
 pub(crate) const ROWS: usize = 5;
 
-/// Bytes kept of one value: more than the longest host name or file name, and
-/// enough to show what was wrong with it.
+/// Maximum length of a value in bytes; the rest is discarded. Longer than any host name
+/// or file name, and enough for an error message.
 const MAX_VALUE_LENGTH: usize = 1000;
 
-/// What was typed in one row. All may be empty.
+/// The text of one row. Each field may be empty or invalid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     /// The shell server.
@@ -25,20 +25,20 @@ pub(crate) struct Row {
     pub(crate) socks_port: String,
 }
 
-/// What was asked for.
+/// The content of a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) rows: [Row; ROWS],
-    /// The SOCKS server where a row names none.
+    /// The shared SOCKS server, for rows without a SOCKS server.
     pub(crate) socks_host: String,
     pub(crate) socks_port: String,
-    /// Plain text instead of a page.
+    /// Plain text instead of HTML.
     pub(crate) as_text: bool,
-    /// The form with these values, and nothing run.
+    /// The form with these values; no session starts.
     pub(crate) edit: bool,
 }
 
-/// What one key stands for.
+/// The meaning of a key; rows count from 0.
 enum Key {
     Host(usize),
     Port(usize),
@@ -52,8 +52,8 @@ enum Key {
 }
 
 impl Query {
-    /// Understands the query. Of a repeated key the first value counts; other
-    /// keys are ignored.
+    /// Parses a query. The first value of a repeated key is used. Unknown keys are
+    /// ignored.
     pub(crate) fn parse(text: &[u8]) -> Query {
         let pairs = || text.split(|&byte| byte == b'&').map(split_pair);
         let from_zero = pairs().any(|(key, _)| is_row_key(key, b'0'));
@@ -92,7 +92,7 @@ impl Query {
         }
     }
 
-    /// Was nothing typed at all?
+    /// Reports whether all rows and the shared SOCKS server are empty.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = Row::default();
         self.rows.iter().all(|row| *row == nothing)
@@ -100,7 +100,7 @@ impl Query {
             && self.socks_port.is_empty()
     }
 
-    /// The query that leads to these rows again, in the newer generation.
+    /// Encodes the rows as a query in the newer key format.
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         let mut put = |key: &str, number: &str, value: &str| {
@@ -122,17 +122,19 @@ impl Query {
     }
 }
 
+/// Splits `key=value`; a pair without `=` has an empty value.
 fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     let mut halves = pair.splitn(2, |&byte| byte == b'=');
     let key = halves.next().unwrap_or_default();
     (key, halves.next().unwrap_or_default())
 }
 
-/// Is this one of the five keys of the row with this digit?
+/// Reports whether a key is one of the five keys of the row with this digit.
 fn is_row_key(key: &[u8], digit: u8) -> bool {
     matches!(key, [b'h' | b'p' | b'f', row] | [b's', b'h' | b'p', row] if *row == digit)
 }
 
+/// Parses a key; `None` if it is unknown. `first_row` is the digit of the first row.
 fn parse_key(key: &[u8], first_row: u8) -> Option<Key> {
     let row = |digit: u8| {
         let row = usize::from(digit.checked_sub(first_row)?);
@@ -152,8 +154,9 @@ fn parse_key(key: &[u8], first_row: u8) -> Option<Key> {
     }
 }
 
-/// `+` and `%xx` as forms encode them; a `%` that begins no such code stays
-/// itself. Blanks around the value go: they come from copying and pasting.
+/// Decodes `+` and `%xx` (application/x-www-form-urlencoded). A `%` without two
+/// hexadecimal digits stays as it is. White space around the value is removed, since
+/// copying and pasting adds it.
 fn decode_value(value: &[u8]) -> String {
     let mut bytes = Vec::new();
     let mut rest = value;
@@ -172,21 +175,21 @@ fn decode_value(value: &[u8]) -> String {
         }
     }
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    // What stands for bytes that are no UTF-8, or for a character cut at the
-    // limit, is longer than they were.
+    // U+FFFD, which replaces invalid UTF-8 and a character cut at the limit, has three
+    // bytes, so the text may be longer than the limit.
     while text.len() > MAX_VALUE_LENGTH {
         text.pop();
     }
     text.trim().to_owned()
 }
 
-/// The byte that the first two characters stand for, if they are hexadecimal.
+/// The value of the first two characters, if they are hexadecimal digits.
 fn hex_pair(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
-/// Text as part of an address, as RFC 3986 has it.
+/// Percent-encodes everything but the unreserved characters of RFC 3986, section 2.3.
 pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -1,17 +1,18 @@
-//! Whether somebody asked for this page, or another fetch_site made a browser ask.
+//! Protection against cross-site request forgery: finds out whether the user started a request.
 //!
-//! Running something on a mere visit is dangerous: who may use this console is
-//! one thing, who may use its users' browsers another. So what another page
-//! leads to is shown as a form first, and a button must be pressed.
+//! A link or an image on another site can make a browser request a page of this
+//! console with the access rights of its user. Such a request gets the filled-in
+//! form, and no session starts before the user presses the button.
 
 use std::env;
 
-/// What the browser tells of itself and of where it comes from.
+/// The request headers that tell what caused the request.
 #[derive(Debug, Default)]
 pub(crate) struct RequestOrigin {
-    /// `Sec-Fetch-Site`, which browsers send over https and on loopback.
+    /// `Sec-Fetch-Site` (Fetch Metadata). Browsers send it over https and to loopback
+    /// addresses.
     fetch_site: String,
-    /// `Sec-Purpose`: it only loads ahead what somebody may want to see.
+    /// `Sec-Purpose`: not empty if the browser prefetches or prerenders the page.
     purpose: String,
     user_agent: String,
     referer: String,
@@ -19,7 +20,8 @@ pub(crate) struct RequestOrigin {
 }
 
 impl RequestOrigin {
-    /// Reads the headers, as CGI passes them on (RFC 3875, section 4.1.18).
+    /// Reads the headers from the environment variables of CGI (RFC 3875, section
+    /// 4.1.18).
     pub(crate) fn from_environment() -> RequestOrigin {
         let header = |name| {
             let value = env::var_os(name).unwrap_or_default();
@@ -34,11 +36,12 @@ impl RequestOrigin {
         }
     }
 
-    /// May something run on this visit?
+    /// Reports whether the user has started the request, so that sessions may run.
     ///
-    /// Over plain http in a network, browsers do not say where they come from
-    /// but by the referer, which our own form sends and which no other fetch_site can
-    /// forge. Other programs, as curl, do what their user says.
+    /// Over plain http in a network, browsers send no `Sec-Fetch-Site`. There only
+    /// the `Referer` tells the origin: the form of this console sends it, and another
+    /// site cannot forge it. Other programs, such as curl, are run by their user, so
+    /// they need no check.
     pub(crate) fn is_user_initiated(&self) -> bool {
         if !self.purpose.is_empty() {
             return false;
@@ -50,6 +53,7 @@ impl RequestOrigin {
         }
     }
 
+    /// Compares host and port of the `Referer` with the `Host` header.
     fn referer_is_same_origin(&self) -> bool {
         let after_scheme = self.referer.split_once("://").map(|(_, rest)| rest);
         let referer_origin = after_scheme.and_then(|rest| rest.split('/').next());

@@ -1,4 +1,4 @@
-//! What was typed in a row becomes a visit to a shell, or what is wrong with it.
+//! Validation of a row of the form: the result is a session plan, or the errors of its fields.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,8 +9,8 @@ use crate::allow::{AllowList, port_number};
 use crate::batch::Batch;
 use crate::query::{Query, Row};
 
-/// Characters of a host, port or file name in a heading; more would leave no
-/// room for anything else.
+/// Maximum length in characters of a value in a heading or a message, so that it leaves
+/// space for other text.
 const MAX_SHOWN_CHARS: usize = 60;
 
 /// One of the fields of a row.
@@ -23,7 +23,7 @@ pub(crate) enum Field {
     SocksPort,
 }
 
-/// Something wrong with a field, as a sentence.
+/// An error of a field; the reason is a sentence for the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FieldError {
     pub(crate) field: Field,
@@ -38,7 +38,7 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// A SOCKS server, to be dialled.
+/// A SOCKS server, to which this program connects directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocksServer {
     pub(crate) host: Host,
@@ -54,7 +54,8 @@ impl fmt::Display for SocksServer {
     }
 }
 
-/// Everything a shell's thread needs.
+/// Everything that the thread of a session needs. It owns the plan, so the threads share
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionPlan {
     pub(crate) destination: Destination,
@@ -62,20 +63,20 @@ pub(crate) struct SessionPlan {
     pub(crate) batch: Batch,
 }
 
-/// A row of which the page has a column.
+/// A row with a shell server, which becomes a column of the page.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
-    /// As the form counts its rows, from 1.
+    /// The number of the row in the form, from 1.
     pub(crate) number: usize,
-    /// `host:port`, as typed.
+    /// `host:port` of the shell server, as entered.
     pub(crate) title: String,
     pub(crate) file: String,
-    /// `host:port` of the SOCKS server, as typed.
+    /// `host:port` of the SOCKS server, as entered.
     pub(crate) socks: String,
     pub(crate) plan: Result<SessionPlan, Vec<FieldError>>,
 }
 
-/// Judges all rows. Those without a shell server have no column.
+/// Validates all rows. A row without a shell server gets no column.
 pub(crate) fn columns(query: &Query, allowed: &AllowList) -> Vec<Column> {
     let rows = query.rows.iter().enumerate();
     let named = rows.filter(|(_, row)| !row.host.is_empty());
@@ -95,7 +96,7 @@ pub(crate) fn columns(query: &Query, allowed: &AllowList) -> Vec<Column> {
     columns
 }
 
-/// Two visits to one server get their row's number behind the title.
+/// Appends the number of the row to each title that occurs more than once.
 fn number_duplicate_titles(columns: &mut [Column]) {
     let titles: Vec<String> = columns.iter().map(|column| column.title.clone()).collect();
     for column in columns {
@@ -110,8 +111,8 @@ fn number_duplicate_titles(columns: &mut [Column]) {
     }
 }
 
-/// What is wrong with one row, for the form. A row in which only the SOCKS
-/// server is named was just not used.
+/// The errors of a row for the form. A row without shell server, port and file is not
+/// used, so it has none, even if it names a SOCKS server.
 pub(crate) fn field_errors(query: &Query, row: &Row, allowed: &AllowList) -> Vec<FieldError> {
     if row.host.is_empty() && row.port.is_empty() && row.file.is_empty() {
         return Vec::new();
@@ -121,7 +122,7 @@ pub(crate) fn field_errors(query: &Query, row: &Row, allowed: &AllowList) -> Vec
         .unwrap_or_default()
 }
 
-/// Fills in the shared SOCKS server where the row does not say.
+/// Fills in the shared SOCKS server where the row names none.
 fn with_shared_server(row: &Row, query: &Query) -> Row {
     let mut row = row.clone();
     if row.socks_host.is_empty() {
@@ -133,6 +134,11 @@ fn with_shared_server(row: &Row, query: &Query) -> Row {
     row
 }
 
+/// Validates a row, and reads its batch file.
+///
+/// # Errors
+///
+/// All invalid fields.
 fn check_row(row: &Row, allowed: &AllowList) -> Result<SessionPlan, Vec<FieldError>> {
     let mut field_errors = Vec::new();
     let mut add_error = |field, reason| field_errors.push(FieldError { field, reason });
@@ -176,6 +182,7 @@ fn check_row(row: &Row, allowed: &AllowList) -> Result<SessionPlan, Vec<FieldErr
     }
 }
 
+/// Parses the host of a shell server. A SOCKS4 request has no space for an IPv6 address.
 fn parse_shell_host(text: &str) -> Result<Host, String> {
     if text.is_empty() {
         return Err("no shell server is named".to_owned());
@@ -186,7 +193,8 @@ fn parse_shell_host(text: &str) -> Result<Host, String> {
     parse_host(text)
 }
 
-/// This one is dialled from here, so it may have any address.
+/// Parses the host of a SOCKS server. This program connects to it directly, so IPv6
+/// addresses are valid.
 fn parse_socks_host(text: &str) -> Result<Host, String> {
     if text.is_empty() {
         return Err("no SOCKS server is named".to_owned());
@@ -197,6 +205,7 @@ fn parse_socks_host(text: &str) -> Result<Host, String> {
     }
 }
 
+/// Parses a host name or an IPv4 address.
 fn parse_host(text: &str) -> Result<Host, String> {
     match Host::from_name(text.as_bytes()) {
         Host::Invalid(invalid) => Err(format!(
@@ -208,6 +217,7 @@ fn parse_host(text: &str) -> Result<Host, String> {
     }
 }
 
+/// Parses an IPv6 address, with or without brackets.
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
     let bare = text
         .strip_prefix('[')
@@ -215,6 +225,7 @@ fn ipv6(text: &str) -> Option<Ipv6Addr> {
     bare.unwrap_or(text).parse().ok()
 }
 
+/// Parses a port number.
 fn parse_port(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Err("no port is given".to_owned());
@@ -225,7 +236,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
     })
 }
 
-/// Both as typed, for a heading.
+/// Joins host and port for a heading, as entered.
 fn host_and_port(host: &str, port: &str) -> String {
     let (host, port) = (shorten(host), shorten(port));
     match host.contains(':') && !host.starts_with('[') {
@@ -234,7 +245,7 @@ fn host_and_port(host: &str, port: &str) -> String {
     }
 }
 
-/// A value in a sentence or a heading.
+/// Shortens a value for a sentence or a heading, and replaces control characters.
 fn shorten(text: &str) -> String {
     let mut shown = crate::terminal::plain(text.as_bytes());
     if let Some((end, _)) = shown.char_indices().nth(MAX_SHOWN_CHARS) {

@@ -1,9 +1,19 @@
-//! One thread per shell, one channel, and this thread, which owns the page.
+//! One thread per session, one bounded channel, and one thread that owns the page.
 //!
-//! The pattern is that of the server's logger: whoever has something to send
-//! sends it, and one thread writes it down. Here the channel also holds the
-//! shells back: when the reader of the page is slow, writing waits, the channel
-//! fills, and the shells' threads wait too, so that nothing piles up.
+//! The pattern is message passing with a single owner, as in the server's logger: the
+//! session threads send events, and only the owner changes the page and writes it. So
+//! no state is shared, and no lock is needed.
+//!
+//! The bounded channel provides backpressure. When the browser reads slowly, the write
+//! to stdout blocks, the channel fills up, and the session threads block in their
+//! sends. Then they stop reading, so memory use stays bounded.
+//!
+//! ```text
+//! session threads --events--> bounded channel --> owner --> stdout
+//! ```
+//!
+//! Shutdown: the owner returns when all senders are dropped, at the time limit, or on a
+//! write error. Nothing joins the session threads; the exit of the process ends them.
 
 use std::io::{self, Write};
 use std::thread;
@@ -17,48 +27,51 @@ use crate::shell::{self, DisconnectedError, EventSink, SessionEnd, SessionEvent}
 use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::{self, Piece, Terminal};
 
-/// Messages on their way from the shells to the page. With the 16 KiB that a
-/// shell's thread reads in one go, they run a megabyte.
+/// Capacity of the channel in events; a full channel blocks the senders. With about
+/// 16 KiB of output per event, the channel holds at most some 1 MiB.
 const QUEUE_CAPACITY: usize = 64;
 
-/// How often the clocks on the page move on.
+/// Interval at which the page updates the elapsed times, which count in seconds.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bytes put together before they are written, if more is waiting anyway.
+/// Bytes of the page to collect before a write, while more events are queued: fewer
+/// system calls under load, no delay without.
 const MAX_WRITE_BATCH: usize = 64 * 1024;
 
-/// A form of the page: it turns what happens into text. Columns are known by
-/// their index on the run.
+/// A representation of the page: it turns events into text. `index` is the index of the
+/// column in [`RunStatus::columns`].
 pub(crate) trait Page {
-    /// What comes before everything else.
+    /// Writes everything before the first event.
     fn begin(&mut self, run: &RunStatus);
-    /// A column stands differently.
+    /// The state of a column has changed.
     fn status(&mut self, column: &ColumnStatus, index: usize);
-    /// The shell said this.
+    /// The shell has sent output.
     fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]);
-    /// This was sent to the shell, though the batch file may not have it.
+    /// A line was sent to the shell. `is_added` means that the batch file does not
+    /// contain it.
     fn command(&mut self, column: &ColumnStatus, index: usize, line: &str, is_added: bool);
-    /// Time has passed. By writing something now and then the program learns
-    /// that its reader has left, and the web server that it is alive.
+    /// The elapsed times have changed. A page must write something at least every ten
+    /// seconds: the write detects a client that has disconnected, and the web server
+    /// does not time out.
     fn tick(&mut self, run: &RunStatus);
-    /// What comes after everything else.
+    /// Writes everything after the last event.
     fn end(&mut self, run: &RunStatus);
-    /// What is to be written now.
+    /// Removes and returns the text that was not written to stdout yet.
     fn take(&mut self) -> String;
-    /// Bytes of it.
+    /// The size of that text in bytes.
     fn pending_bytes(&self) -> usize;
 }
 
-/// Runs all columns that can run, and writes the page until all have ended or
-/// the limit is over.
+/// Runs the sessions of all valid columns, and writes the page until all sessions have
+/// ended or the time limit has passed.
 ///
 /// # Errors
 ///
-/// Of writing: the reader has left, or reads nothing.
+/// Of writing: the client has disconnected, or it does not read.
 pub(crate) fn run(
     columns: Vec<Column>,
-    limit: Duration,
-    head: String,
+    time_limit: Duration,
+    headers: String,
     page: &mut impl Page,
     output: &mut impl Write,
 ) -> io::Result<()> {
@@ -69,11 +82,13 @@ pub(crate) fn run(
         page,
     };
     owner.page.begin(&owner.status);
-    // Headers and the beginning of the page in one piece: shorter first pieces
-    // are held back on the way.
-    output.write_all((head + &owner.page.take()).as_bytes())?;
+    // Headers and the start of the page in one write: web servers hold back a shorter
+    // first write.
+    output.write_all((headers + &owner.page.take()).as_bytes())?;
     let receiver = owner.start_sessions(columns);
-    let end = owner.process_events(&receiver, started, limit, output)?;
+    let end = owner.process_events(&receiver, started, time_limit, output)?;
+    // Events that were queued when the time limit passed. The bound keeps sessions that
+    // still send from extending the loop.
     for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
         owner.apply(index, event);
     }
@@ -85,29 +100,32 @@ pub(crate) fn run(
     output.write_all(owner.page.take().as_bytes())
 }
 
-/// The thread that owns the page.
+/// The state of the thread that owns the page. No other thread accesses it.
 struct PageOwner<'a, P> {
     status: RunStatus,
+    /// One per column: escape sequences and characters may span several events.
     terminals: Vec<Terminal>,
     page: &'a mut P,
 }
 
 impl<P: Page> PageOwner<'_, P> {
-    /// Starts a thread for every column that can run. The receiver is
-    /// disconnected when the last thread has ended.
+    /// Starts one thread per valid column, and ends the invalid columns.
+    ///
+    /// Each thread owns a clone of the sender, and the original is dropped on return.
+    /// So the channel is disconnected when the last thread has ended, also by a panic.
     fn start_sessions(&mut self, columns: Vec<Column>) -> Receiver<(usize, SessionEvent)> {
         let (sender, receiver) = bounded(QUEUE_CAPACITY);
         for (index, column) in columns.into_iter().enumerate() {
-            let failed = match column.plan {
+            let failure = match column.plan {
                 Ok(plan) => {
                     let sender = sender.clone();
                     let events = EventSender { index, sender };
                     let name = format!("shell{}", column.number);
-                    let started = thread::Builder::new().name(name).spawn(move || {
-                        // If nobody listens any more, the page is over.
+                    let result = thread::Builder::new().name(name).spawn(move || {
+                        // The error means that the page has ended: nothing to report.
                         let _ = shell::run_session(&plan, &events);
                     });
-                    started
+                    result
                         .err()
                         .map(|error| format!("no thread for it: {error}"))
                 }
@@ -117,23 +135,31 @@ impl<P: Page> PageOwner<'_, P> {
                     Some(reasons.join("; "))
                 }
             };
-            if let Some(why) = failed {
-                self.apply(index, SessionEvent::Ended(SessionEnd::Failed(why)));
+            if let Some(reason) = failure {
+                self.apply(index, SessionEvent::Ended(SessionEnd::Failed(reason)));
             }
         }
         receiver
     }
 
-    /// Writes down what happens, until all threads have ended or the limit is
-    /// over. What that means for a column of which no end is known is returned.
+    /// The event loop: applies events and writes the page until all senders are dropped
+    /// or the time limit has passed. Returns the end of the sessions that have reported
+    /// none.
+    ///
+    /// Each wait for an event ends at the next tick, at the time limit, or when the last
+    /// sender is dropped. Each write ends at the deadline of `output`.
+    ///
+    /// # Errors
+    ///
+    /// Of writing.
     fn process_events(
         &mut self,
         receiver: &Receiver<(usize, SessionEvent)>,
         started: Instant,
-        limit: Duration,
+        time_limit: Duration,
         output: &mut impl Write,
     ) -> io::Result<SessionEnd> {
-        let deadline = started.checked_add(limit);
+        let deadline = started.checked_add(time_limit);
         let mut next_tick = started + TICK_INTERVAL;
         loop {
             let now = Instant::now();
@@ -154,14 +180,16 @@ impl<P: Page> PageOwner<'_, P> {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let why = "ended by a fault of this console; its web server's log has more";
-                    return Ok(SessionEnd::Failed(why.to_owned()));
+                    // Every thread has ended. A thread that sent no last event has
+                    // panicked; its message is on stderr.
+                    let reason = "ended by a fault of this console; its web server's log has more";
+                    return Ok(SessionEnd::Failed(reason.to_owned()));
                 }
             }
         }
     }
 
-    /// What is waiting already, up to a chunk.
+    /// Applies the events that are already queued, up to [`MAX_WRITE_BATCH`].
     fn apply_queued(&mut self, receiver: &Receiver<(usize, SessionEvent)>) {
         while self.page.pending_bytes() < MAX_WRITE_BATCH {
             match receiver.try_recv() {
@@ -171,7 +199,7 @@ impl<P: Page> PageOwner<'_, P> {
         }
     }
 
-    /// One piece of event, for the run and the page.
+    /// Applies one event to the status and to the page.
     fn apply(&mut self, index: usize, event: SessionEvent) {
         let before = self
             .status
@@ -183,7 +211,8 @@ impl<P: Page> PageOwner<'_, P> {
         let (Some(column), Some(terminal)) = (column, self.terminals.get_mut(index)) else {
             return;
         };
-        // Nothing that output leaves open reaches beyond the next command.
+        // An escape sequence or colour that the output leaves open must not affect the
+        // text after the next command.
         if !matches!(event, SessionEvent::Output(_)) {
             let last = terminal.finish();
             if !last.is_empty() {
@@ -208,7 +237,8 @@ impl<P: Page> PageOwner<'_, P> {
     }
 }
 
-/// A shell thread's way to the page.
+/// The sending end of the channel for one session. Dropping it disconnects the session
+/// from the page.
 struct EventSender {
     index: usize,
     sender: Sender<(usize, SessionEvent)>,
@@ -218,6 +248,6 @@ impl EventSink for EventSender {
     fn send(&self, event: SessionEvent) -> Result<(), DisconnectedError> {
         self.sender
             .send((self.index, event))
-            .map_err(|_gone| DisconnectedError)
+            .map_err(|_disconnected| DisconnectedError)
     }
 }

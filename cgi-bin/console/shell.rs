@@ -1,8 +1,12 @@
-//! One shell's visit, from top to bottom: its thread's whole life.
+//! One session with a shell, from the connection to EOF, on its own thread with blocking I/O.
 //!
-//! The connection is never closed before `exit` has been sent, nor half-closed
-//! at all: there are shell servers that do not survive either. (Only the end of
-//! the whole program, at its limit or without a reader, may come earlier.)
+//! The session never closes the connection before it has sent `exit`, and it never
+//! half-closes: some shell servers terminate at an early EOF. Only the exit of
+//! the process, at the time limit or after the browser has left, closes it earlier.
+//!
+//! What ends each wait: the dial and the SOCKS reply have a deadline. A read from the
+//! shell ends with output, EOF or a reset, and a send to the event channel ends when
+//! the channel has space or is disconnected. The process exit ends all of them.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,44 +23,45 @@ use crate::prompt::{self, PromptFinder};
 use crate::row::{SessionPlan, SocksServer};
 use crate::telnet::Telnet;
 
-/// How long the SOCKS server may take from the first packet to its reply. It
-/// may have to wait for the shell server itself.
+/// Time from the first packet to the reply of the SOCKS server. It is long, because
+/// the SOCKS server itself may have to wait for the shell server.
 const SOCKS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes read in one go.
+/// Size of the read buffer in bytes. It bounds one [`SessionEvent::Output`].
 const READ_BUFFER_SIZE: usize = 16 * 1024;
 
-/// What a thread tells the owner of the page.
+/// An event that the thread of a session sends to the thread that owns the page.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// On the way to the SOCKS server.
+    /// The session connects to the SOCKS server. The first event.
     Connecting,
-    /// The SOCKS server has connected us.
+    /// The SOCKS server has connected to the shell.
     Granted,
-    /// The shell said this; not much more than [`READ_BUFFER_SIZE`] bytes.
+    /// Output of the shell without Telnet commands, about [`READ_BUFFER_SIZE`] bytes
+    /// at most.
     Output(Vec<u8>),
-    /// This line was sent.
+    /// A line of the batch file was sent.
     Command(Vec<u8>),
-    /// `exit` was sent, which the file does not have.
+    /// `exit` was sent, because the batch file does not contain it.
     AddedExit,
-    /// The last event.
+    /// The session has ended. The last event.
     Ended(SessionEnd),
 }
 
-/// How a visit ended.
+/// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionEnd {
-    /// Everything was sent, and the shell closed the connection.
+    /// All lines and `exit` were sent, and then the shell closed the connection.
     Done,
-    /// The shell left before everything was sent.
+    /// The shell closed the connection before `exit` was sent.
     ClosedEarly,
-    /// The page's time was over.
+    /// The time limit of the page has passed.
     TimedOut,
-    /// It did not come about; the words for the page.
+    /// The session could not start or could not go on; the reason for the page.
     Failed(String),
 }
 
-/// Nobody reads what we send any more.
+/// The receiver of the events is gone: the page has ended.
 #[derive(Debug)]
 pub(crate) struct DisconnectedError;
 
@@ -68,13 +73,22 @@ impl fmt::Display for DisconnectedError {
 
 impl std::error::Error for DisconnectedError {}
 
-/// Where the event go.
+/// The receiver of the events of one session.
 pub(crate) trait EventSink {
-    /// Waits until there is room for it.
+    /// Sends one event. Blocks while the channel is full (backpressure).
+    ///
+    /// # Errors
+    ///
+    /// The receiver is gone. The session must then end.
     fn send(&self, event: SessionEvent) -> Result<(), DisconnectedError>;
 }
 
-/// Visits the shell, and tells everything on the way.
+/// Runs one session and reports it as events, of which the last is
+/// [`SessionEvent::Ended`].
+///
+/// # Errors
+///
+/// The receiver of the events is gone.
 pub(crate) fn run_session(
     plan: &SessionPlan,
     events: &impl EventSink,
@@ -91,17 +105,22 @@ pub(crate) fn run_session(
             };
             dialogue.run()?
         }
-        Err(why) => SessionEnd::Failed(why),
+        Err(reason) => SessionEnd::Failed(reason),
     };
     events.send(SessionEvent::Ended(end))
 }
 
-/// A connection to the shell, through the SOCKS server.
+/// Connects to the shell through the SOCKS server.
+///
+/// # Errors
+///
+/// A sentence for the page.
 fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
     let deadline = Deadline::after(SOCKS_TIMEOUT);
     let stream = dial(&plan.socks, deadline)
         .map_err(|error| format!("cannot reach the SOCKS server {}: {error}", plan.socks))?;
-    // One small message at a time, each waiting for the answer to the last.
+    // Small messages, each of which waits for the answer to the previous one: Nagle's
+    // algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let handshake = HandshakeStream {
         reply: PeekReader::new(&stream, deadline),
@@ -109,8 +128,8 @@ fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
     };
     match client::socks4::connect(handshake, &plan.destination, b"") {
         Ok(_) => Ok(stream),
-        Err(ClientError::Refused(refusal)) => {
-            Err(format!("refused: {} {refusal}", socks4::code(refusal)))
+        Err(ClientError::Refused(error)) => {
+            Err(format!("refused: {} {error}", socks4::code(error)))
         }
         Err(ClientError::NoReply(ReadError::Incomplete(received, error)))
             if error.kind() == ErrorKind::TimedOut =>
@@ -121,23 +140,27 @@ fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
                 plan.socks
             ))
         }
-        Err(why) => Err(format!("the SOCKS server {}: {why}", plan.socks)),
+        Err(error) => Err(format!("the SOCKS server {}: {error}", plan.socks)),
     }
 }
 
-/// Tries each address of the SOCKS server, all before one deadline, of which
-/// each gets its share. Only the lookup of its name takes as long as the
-/// system's resolver likes.
+/// Tries the addresses of the SOCKS server one after the other. Each gets an equal
+/// share of the remaining time. The lookup of the name has no deadline, because
+/// getaddrinfo(3) has no timeout.
+///
+/// # Errors
+///
+/// Of the lookup, or of the last address tried.
 fn dial(server: &SocksServer, deadline: Deadline) -> io::Result<TcpStream> {
     let addresses: Vec<IpAddr> = match &server.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => resolve::lookup(name)?,
-        Host::Invalid(bad) => return Err(io::Error::other(bad.to_string())),
+        Host::Invalid(invalid) => return Err(io::Error::other(invalid.to_string())),
     };
     let mut outcome = Err(ErrorKind::NotFound.into());
     for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
         let share = deadline.remaining() / u32::try_from(shares).unwrap_or(u32::MAX);
-        // A timeout of zero would be an error of the caller.
+        // `connect_timeout` refuses a timeout of zero.
         let share = share.max(Duration::from_millis(1));
         outcome = TcpStream::connect_timeout(&SocketAddr::new(*address, server.port), share);
         if outcome.is_ok() {
@@ -147,9 +170,9 @@ fn dial(server: &SocksServer, deadline: Deadline) -> io::Result<TcpStream> {
     outcome
 }
 
-/// The stream while the SOCKS server is asked. Of what comes, only the reply is
-/// taken, before the deadline; the request is so short that sending it cannot
-/// block.
+/// The connection during the SOCKS handshake. `reply` reads exactly the reply, before
+/// the deadline, and leaves later bytes in the socket. `request` needs no deadline: the
+/// request fits into the empty send buffer, so sending it cannot block.
 struct HandshakeStream<'a> {
     reply: PeekReader<'a>,
     request: &'a TcpStream,
@@ -171,24 +194,28 @@ impl Write for HandshakeStream<'_> {
     }
 }
 
-/// The shell speaks, and gets one line for each prompt.
+/// The dialogue with the shell: one line of the batch file for each prompt.
 struct Dialogue<'a, Lines, L> {
     stream: &'a TcpStream,
+    /// The lines that were not sent yet.
     lines: Lines,
+    /// Whether the last line sent was `exit`.
     exit_sent: bool,
     events: &'a L,
 }
 
-/// What came next from the shell.
+/// The result of one wait for the shell.
 enum ReadResult {
+    /// Output, this many bytes of the buffer.
     Bytes(usize),
-    /// Nothing, for so long that the last thing was a prompt.
+    /// No output for [`prompt::PROMPT_IDLE_TIME`] after a possible prompt.
     Idle,
+    /// The shell has closed or reset the connection.
     Eof,
 }
 
 impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> {
-    /// Until the shell closes the connection.
+    /// Reads output and sends lines until the shell closes the connection.
     fn run(mut self) -> Result<SessionEnd, DisconnectedError> {
         let mut buffer = [0; READ_BUFFER_SIZE];
         let mut telnet = Telnet::default();
@@ -212,11 +239,14 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
         })
     }
 
+    /// Blocks until the shell sends bytes, closes the connection, or stays idle after a
+    /// possible prompt.
     fn read_next(&mut self, buffer: &mut [u8], may_be_prompt: bool) -> ReadResult {
-        // Without a limit of its own: a command may take long, and the page has
-        // its limit. If it cannot be set, the prompt is never guessed.
-        let limit = may_be_prompt.then_some(prompt::PROMPT_IDLE_TIME);
-        let _ = self.stream.set_read_timeout(limit);
+        // Only a possible prompt needs a timeout. Otherwise the read blocks: a command
+        // may take long, and the page has a time limit. If the timeout cannot be set,
+        // no prompt is assumed.
+        let timeout = may_be_prompt.then_some(prompt::PROMPT_IDLE_TIME);
+        let _ = self.stream.set_read_timeout(timeout);
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return ReadResult::Eof,
@@ -224,38 +254,38 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => return ReadResult::Idle,
-                    // A reset, which some servers send instead of an end.
+                    // Some servers end a session with a reset instead of a FIN.
                     _ => return ReadResult::Eof,
                 },
             }
         }
     }
 
-    /// Shows what came, with each line right behind the prompt it was sent at,
-    /// even if the shell had already said more.
+    /// Reports output, and sends one line per prompt. The line is reported directly
+    /// after its prompt, even if the shell had already sent more output.
     fn process(
         &mut self,
         mut output: &[u8],
         prompts: &mut PromptFinder,
     ) -> Result<(), DisconnectedError> {
         while let Some(length) = prompts.find(output) {
-            let (asked, rest) = output.split_at(length);
-            self.report_output(asked)?;
+            let (up_to_prompt, rest) = output.split_at(length);
+            self.report_output(up_to_prompt)?;
             self.send_next_line()?;
             output = rest;
         }
         self.report_output(output)
     }
 
-    /// One line, for one prompt.
+    /// Sends the next line of the batch file, then `exit`, then nothing more.
     fn send_next_line(&mut self) -> Result<(), DisconnectedError> {
         let (line, event) = match self.lines.next() {
             Some(line) => (line, SessionEvent::Command(line.to_vec())),
             None if self.exit_sent => return Ok(()),
             None => (EXIT_COMMAND.as_bytes(), SessionEvent::AddedExit),
         };
-        // In one piece. If the shell has left, reading shows it; then this line
-        // has not been sent.
+        // One write(2) for the line and its end. An error means that the shell has
+        // closed: the next read reports it, and this line does not count as sent.
         let mut stream = self.stream;
         if stream.write_all(&[line, b"\n"].concat()).is_err() {
             return Ok(());
@@ -264,6 +294,7 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
         self.events.send(event)
     }
 
+    /// Sends an output event, unless the output is empty.
     fn report_output(&self, output: &[u8]) -> Result<(), DisconnectedError> {
         match output.is_empty() {
             true => Ok(()),
@@ -278,7 +309,7 @@ impl fmt::Display for SessionEnd {
             SessionEnd::Done => "done",
             SessionEnd::ClosedEarly => "closed early",
             SessionEnd::TimedOut => "timed out",
-            SessionEnd::Failed(why) => why,
+            SessionEnd::Failed(reason) => reason,
         })
     }
 }

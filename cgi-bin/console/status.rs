@@ -1,4 +1,6 @@
-//! What is known of every column: how it stands, how far it is, how long it took.
+//! The status of every column: session state, progress and elapsed time.
+//!
+//! Plain data. Only the thread that owns the page accesses it, so it needs no lock.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,43 +8,48 @@ use std::time::{Duration, Instant};
 use crate::row::Column;
 use crate::shell::{SessionEnd, SessionEvent};
 
-/// All columns of a page, in order.
+/// The status of all columns of a page, in the order of the page.
 #[derive(Debug)]
 pub(crate) struct RunStatus {
     pub(crate) columns: Vec<ColumnStatus>,
     started: Instant,
-    /// When the clocks were last looked at.
+    /// The time of the last [`RunStatus::advance_to`].
     now: Instant,
 }
 
-/// One column.
+/// The status of one column.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnStatus {
-    /// As the form counts its rows, from 1.
+    /// The number of the row in the form, from 1.
     pub(crate) number: usize,
     pub(crate) title: String,
     pub(crate) file: String,
     pub(crate) socks: String,
     pub(crate) state: SessionState,
-    /// Lines of the batch file that were sent.
+    /// Lines of the batch file that were sent to the shell.
     pub(crate) sent: usize,
-    /// Lines it has, up to `exit`.
+    /// Lines of the batch file, up to and including `exit`.
     pub(crate) total: usize,
-    /// Since the beginning of the page; stands still at the end.
+    /// Time since the start of the page. It stops when the session ends.
     pub(crate) elapsed: Duration,
 }
 
-/// How a column stands.
+/// The state of a session, in the order in which a session passes through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionState {
+    /// The thread of the session has sent no event yet.
     Waiting,
+    /// The session connects to the SOCKS server and waits for its reply.
     Connecting,
+    /// The SOCKS server has granted the request. The shell has sent nothing yet.
     Granted,
+    /// The shell has sent output.
     Running,
+    /// The session has ended.
     Ended(SessionEnd),
 }
 
-/// How a state is to be understood at a glance.
+/// Whether a session has ended, and how; a page shows it as a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Pending,
@@ -51,7 +58,7 @@ pub(crate) enum Outcome {
 }
 
 impl RunStatus {
-    /// All columns before anything happens.
+    /// The status before the first event.
     pub(crate) fn new(columns: &[Column], started: Instant) -> RunStatus {
         let columns = columns.iter().map(|column| ColumnStatus {
             number: column.number,
@@ -70,7 +77,7 @@ impl RunStatus {
         }
     }
 
-    /// Moves the clocks of those that have not ended.
+    /// Sets the elapsed time of the columns that have not ended.
     pub(crate) fn advance_to(&mut self, now: Instant) {
         self.now = now;
         let elapsed = self.elapsed();
@@ -81,7 +88,8 @@ impl RunStatus {
         }
     }
 
-    /// Notes what happened in the column with this index.
+    /// Applies an event to the column with this index. Events after the end of a
+    /// session are ignored.
     pub(crate) fn apply(&mut self, index: usize, event: &SessionEvent, now: Instant) {
         let elapsed = now.saturating_duration_since(self.started);
         let Some(column) = self.columns.get_mut(index) else {
@@ -102,7 +110,7 @@ impl RunStatus {
         }
     }
 
-    /// The columns that have not ended, by their index.
+    /// The indices of the columns that have not ended.
     pub(crate) fn unfinished(&self) -> Vec<usize> {
         let all = self.columns.iter().enumerate();
         all.filter(|(_, column)| !column.has_ended())
@@ -110,13 +118,13 @@ impl RunStatus {
             .collect()
     }
 
-    /// Since the beginning of the page.
+    /// Time from the start of the page to the last [`RunStatus::advance_to`].
     fn elapsed(&self) -> Duration {
         self.now.saturating_duration_since(self.started)
     }
 }
 
-/// The sum of all columns.
+/// The summary, for example `2 of 3 finished, 1 failed; 12 commands in 4 s`.
 impl fmt::Display for RunStatus {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.columns.len();
@@ -141,12 +149,13 @@ impl fmt::Display for RunStatus {
 }
 
 impl ColumnStatus {
-    /// Has its last event come?
+    /// Reports whether the session has ended.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, SessionState::Ended(_))
     }
 
-    /// `3 of 10 commands, 12 s`; nothing while there is nothing to count.
+    /// Progress and time, for example `3 of 10 commands, 12 s`. Empty before the
+    /// session starts, and for a session that could not start.
     pub(crate) fn progress(&self) -> String {
         let seconds = self.elapsed.as_secs();
         match (&self.state, self.total) {
@@ -165,7 +174,7 @@ impl ColumnStatus {
 }
 
 impl SessionState {
-    /// Good, bad, or not yet.
+    /// The outcome of a session in this state.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             SessionState::Ended(SessionEnd::Done) => Outcome::Success,

@@ -1,44 +1,48 @@
-//! Telnet commands among the output (RFC 854) are left out.
+//! Removal of Telnet commands (RFC 854) from the output of a shell.
 //!
-//! Nobody negotiates here; what a server that takes us for a terminal says to
-//! it is just not for the page.
+//! The console does not negotiate options. It discards the commands of a server that
+//! takes the console for a Telnet client.
 
 use std::borrow::Cow;
 
-/// "Interpret as command": what follows is not text.
+/// "Interpret as command": starts a command.
 const IAC: u8 = 255;
-/// Subnegotiation begins; it ends with IAC SE.
+/// Start of a subnegotiation, which ends with IAC SE.
 const SB: u8 = 250;
+/// End of a subnegotiation; also the lowest command code.
 const SE: u8 = 240;
-/// WILL, WON'T, DO, DON'T, each with the number of an option behind it.
+/// The range WILL, WON'T, DO, DON'T. One byte follows each: the option code.
 const WILL: u8 = 251;
+/// See [`WILL`].
 const DONT: u8 = 254;
 
-/// Bytes a subnegotiation may have; it also ends with the line. In binary output
-/// the codes appear by chance, and must swallow neither all the rest nor a
-/// prompt.
+/// Maximum length of a subnegotiation in bytes; it also ends with its line. In binary
+/// output the codes occur by chance, and must not hide a prompt or all later output.
 const MAX_SUBNEGOTIATION: usize = 512;
 
-/// Leaves out the commands, across any split.
+/// A state machine that removes the commands. A command may be split between two reads.
 #[derive(Debug, Default)]
 pub(crate) struct Telnet {
     state: State,
 }
 
+/// The position in a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
     Text,
+    /// After IAC.
     Command,
+    /// After IAC and WILL, WON'T, DO or DON'T.
     OptionCode,
-    /// With this many bytes so far.
+    /// In a subnegotiation, after this many bytes.
     Subnegotiation(usize),
-    /// An IAC in a subnegotiation.
+    /// After IAC in a subnegotiation, after this many bytes.
     SubnegotiationIac(usize),
 }
 
 impl Telnet {
-    /// What of these bytes is text.
+    /// Returns the next bytes without commands. Borrows them if nothing is to remove.
     pub(crate) fn text<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         if self.state == State::Text && !bytes.contains(&IAC) {
             return Cow::Borrowed(bytes);
@@ -53,7 +57,7 @@ impl Telnet {
                 }
                 (State::Command, SB) => State::Subnegotiation(0),
                 (State::Command, WILL..=DONT) => State::OptionCode,
-                // IAC twice stands for the byte itself.
+                // IAC IAC is the byte 255 as data.
                 (State::Command, IAC) => {
                     text.push(IAC);
                     State::Text
@@ -61,7 +65,7 @@ impl Telnet {
                 (State::Command, SE..)
                 | (State::OptionCode, _)
                 | (State::SubnegotiationIac(_), SE) => State::Text,
-                // No command after all.
+                // Not a valid command code: both bytes are data.
                 (State::Command, _) => {
                     text.extend([IAC, byte]);
                     State::Text

@@ -1,48 +1,50 @@
-//! A shell's bytes become text in colours.
+//! Conversion of the terminal output of a shell into text with styles.
 //!
-//! UTF-8 may be split between reads; what is no UTF-8 becomes U+FFFD. Colours
-//! and bold are kept as a style, all other escape sequences are swallowed; one
-//! that does not end ends with its line.
-//! Other control characters are shown by their pictures (U+2400 and up), so
-//! that none reaches anybody's terminal; but NUL, which is padding, is dropped.
+//! Reads may split a UTF-8 character; invalid UTF-8 becomes U+FFFD. Colours, bold and
+//! underline become a style, and all other escape sequences are removed. An escape
+//! sequence ends at the latest with its line.
+//!
+//! Other control characters become their pictures (U+2400 and up), so no control
+//! character reaches the terminal of a user who reads the page as text. NUL, which is
+//! padding, is removed.
 
 use std::fmt::Write;
 
 use vte::{Params, Parser, Perform};
 
-/// How a piece of text looks, as a terminal was told (ECMA-48, SGR).
+/// The style of a piece of text ("select graphic rendition", SGR, of ECMA-48).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Style {
-    /// One of sixteen, for the text.
+    /// The colour of the text, 0 to 15.
     pub(crate) colour: Option<u8>,
-    /// One of sixteen, behind it.
+    /// The colour of the background, 0 to 15.
     pub(crate) background: Option<u8>,
     pub(crate) bold: bool,
     pub(crate) underlined: bool,
 }
 
-/// Text of one style, with `\n` for every line end.
+/// Text of one style. Every line end is `\n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) style: Style,
     pub(crate) text: String,
 }
 
-/// Ends any escape sequence (ECMA-48, CAN).
+/// CAN, which ends any escape sequence (ECMA-48).
 const CANCEL: u8 = 0x18;
 
-/// Follows what one shell says.
+/// Converts the output of one shell. Keeps its state between reads.
 #[derive(Default)]
 pub(crate) struct Terminal {
     parser: Parser,
     collector: PieceCollector,
-    /// The beginning of a character, at most three bytes. (The parser would
-    /// take it, but version 0.15 loses what follows in the next piece.)
+    /// The start of a split UTF-8 character, at most three bytes. The parser would
+    /// accept it, but vte 0.15 then loses bytes of the next read.
     incomplete: Vec<u8>,
 }
 
 impl Terminal {
-    /// What these bytes, which follow those before, add to the page.
+    /// Converts the next bytes of the output.
     pub(crate) fn show(&mut self, bytes: &[u8]) -> Vec<Piece> {
         let mut text = std::mem::take(&mut self.incomplete);
         text.extend_from_slice(bytes);
@@ -60,27 +62,27 @@ impl Terminal {
         std::mem::take(&mut self.collector.pieces)
     }
 
-    /// Ends an escape sequence. Those with text in them, as for a window's
-    /// title, would go on for ever if a binary file began one by chance.
+    /// Ends an open escape sequence. A control string, such as a window title, has no
+    /// maximum length: binary output that starts one by chance would hide all later text.
     fn cancel(&mut self) {
         self.collector.is_cancelling = true;
         self.parser.advance(&mut self.collector, &[CANCEL]);
         self.collector.is_cancelling = false;
     }
 
-    /// Ends whatever has begun: a split character, an escape sequence, a
-    /// colour. Output that leaves such a thing open spoils nothing behind it.
+    /// Ends a split character, an escape sequence and a style, so that they do not affect
+    /// later output. Returns the remaining text.
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
-        // An escape ends a split character, and the new parser forgets it.
+        // ESC ends a split character. The new parser discards the open sequence.
         let last = self.show(b"\x1b");
         *self = Terminal::default();
         last
     }
 }
 
-/// How many of these bytes come before a character that is not complete yet.
+/// Number of bytes before an incomplete UTF-8 character at the end.
 fn complete_utf8_length(bytes: &[u8]) -> usize {
-    // A character has up to four bytes, so at most three can be too few.
+    // A character has at most four bytes, so an incomplete one has at most three.
     for length in 1..=bytes.len().min(3) {
         let start = bytes.len() - length;
         let end = bytes.get(start..).unwrap_or_default();
@@ -94,7 +96,7 @@ fn complete_utf8_length(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// The visible form of a control character.
+/// The visible picture of a control character (Unicode block "Control Pictures").
 fn control_picture(control: char) -> char {
     match control {
         '\u{7f}' => '\u{2421}',
@@ -103,7 +105,7 @@ fn control_picture(control: char) -> char {
     }
 }
 
-/// A line that is no output, as it can be shown.
+/// Converts a line that is not terminal output, without styles or escape sequences.
 pub(crate) fn plain(bytes: &[u8]) -> String {
     let show = |char: char| match char {
         '\t' => char,
@@ -113,18 +115,19 @@ pub(crate) fn plain(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().map(show).collect()
 }
 
-/// What the parser writes on.
+/// Receives the parser's actions and collects styled text.
 #[derive(Debug, Default)]
 struct PieceCollector {
     style: Style,
     pieces: Vec<Piece>,
-    /// A carriage return that may belong to a newline.
+    /// The last character was a carriage return, which may belong to CRLF.
     has_pending_return: bool,
-    /// The next control character is ours, and not to be seen.
+    /// The next CAN comes from [`Terminal::cancel`] and is not part of the output.
     is_cancelling: bool,
 }
 
 impl PieceCollector {
+    /// Appends a character in the current style.
     fn push_char(&mut self, char: char) {
         match self.pieces.last_mut() {
             Some(piece) if piece.style == self.style => piece.text.push(char),
@@ -135,8 +138,8 @@ impl PieceCollector {
         }
     }
 
-    /// A carriage return without newline goes back to overwrite the line, as
-    /// progress counters do. Here each state of it gets its own line.
+    /// Replaces a carriage return without newline by a newline. Progress counters use
+    /// it to overwrite their line; on the page each state becomes a line.
     fn flush_carriage_return(&mut self) {
         if std::mem::take(&mut self.has_pending_return) {
             self.push_char('\n');
@@ -178,7 +181,7 @@ impl Perform for PieceCollector {
 }
 
 impl Style {
-    /// Applies the numbers of one "select graphic rendition".
+    /// Applies the parameters of one SGR sequence.
     fn apply_sgr(&mut self, params: &Params) {
         let mut params = params.iter();
         let mut next = || params.next().and_then(|param| param.split_first());
@@ -186,7 +189,7 @@ impl Style {
             match number {
                 0 => *self = Style::default(),
                 1 => self.bold = true,
-                // Its kinds of lines are all one here; 0 is none.
+                // The subparameter selects the kind of line; 0 means no line.
                 4 => self.underlined = details.first() != Some(&0),
                 22 => self.bold = false,
                 24 => self.underlined = false,
@@ -196,15 +199,15 @@ impl Style {
                 49 => self.background = None,
                 90..=97 => self.colour = colour(number - 90 + 8),
                 100..=107 => self.background = colour(number - 100 + 8),
-                // Colours out of thousands: what follows in the same sequence,
-                // if it is no part of this number, means nothing else.
+                // 256 colours (5;N) and RGB colours (2;R;G;B) are ignored. Their
+                // arguments must be skipped, because they are not SGR codes.
                 38 | 48 if details.is_empty() => {
-                    let further = match next() {
+                    let argument_count = match next() {
                         Some((5, _)) => 1,
                         Some((2, _)) => 3,
                         _ => 0,
                     };
-                    for _ in 0..further {
+                    for _ in 0..argument_count {
                         next();
                     }
                 }
@@ -213,7 +216,7 @@ impl Style {
         }
     }
 
-    /// Its classes in the page's style sheet.
+    /// The CSS classes of the style, separated by blanks.
     pub(crate) fn classes(&self) -> String {
         let mut classes = String::new();
         if let Some(colour) = self.colour {
@@ -233,6 +236,7 @@ impl Style {
     }
 }
 
+/// Converts a colour number.
 fn colour(number: u16) -> Option<u8> {
     u8::try_from(number).ok()
 }
@@ -241,7 +245,7 @@ fn colour(number: u16) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// The text, whatever its style, when it comes in two pieces.
+    /// Converts the bytes in two pieces, and returns the text without styles.
     fn text(bytes: &[u8], split: usize) -> String {
         let mut terminal = Terminal::default();
         let mut pieces = terminal.show(&bytes[..split]);

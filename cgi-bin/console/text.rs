@@ -1,7 +1,7 @@
-//! The page as plain text, for curl and for people without a browser.
+//! The run page as plain text, for curl and other programs without HTML.
 //!
-//! `host:port | ` stands before each line of a shell, `host:port # ` before its
-//! status, `# ` before the sum.
+//! `host:port | ` precedes each line of a shell, `host:port # ` each status line, and
+//! `# ` the summary.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -10,32 +10,35 @@ use crate::run::Page;
 use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::Piece;
 
-/// How long a column may write no line before its clock is written. A web server
-/// gives up a program that is silent for much longer than ten seconds; time is
-/// looked at once a second.
+/// Time without a line of a column after which its status is written again. With one
+/// tick per second the page writes at least every ten seconds, before the timeout of
+/// common web servers. The write also detects a client that has disconnected.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(9);
 
-/// Bytes of a line that are kept until it ends; longer ones are broken.
+/// Maximum length in bytes of a line that is buffered until its end. A longer line is
+/// broken, which bounds memory use.
 const MAX_LINE_LENGTH: usize = 16 * 1024;
 
-/// Lines, each of one column.
+/// The page as lines, each of which belongs to one column.
 #[derive(Debug, Default)]
 pub(crate) struct TextPage {
+    /// Text that was not written to stdout yet.
     text: String,
-    /// For each column the line that has not ended yet.
+    /// For each column the start of a line that has not ended yet.
     partial_lines: Vec<String>,
-    /// For each column the time of its last line.
+    /// For each column the elapsed time at its last line.
     last_line_at: Vec<Duration>,
 }
 
 impl TextPage {
+    /// Writes one complete line.
     fn write_line(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a string never fails.
         let _ = self.text.write_fmt(text);
         self.text.push('\n');
     }
 
-    /// Adds to a column's line, and writes what has become complete.
+    /// Appends text to the partial line of a column, and writes the completed lines.
     fn append(&mut self, column: &ColumnStatus, index: usize, text: &str) {
         let Some(line) = self.partial_lines.get_mut(index) else {
             return;
@@ -55,7 +58,7 @@ impl TextPage {
         }
     }
 
-    /// A line about the column itself.
+    /// Writes a line with state and progress of a column.
     fn write_status(&mut self, column: &ColumnStatus, index: usize) {
         let ColumnStatus { title, state, .. } = column;
         let progress = column.progress();
@@ -66,6 +69,7 @@ impl TextPage {
         self.record_line(column, index);
     }
 
+    /// Restarts the heartbeat interval of a column.
     fn record_line(&mut self, column: &ColumnStatus, index: usize) {
         if let Some(last_line_at) = self.last_line_at.get_mut(index) {
             *last_line_at = column.elapsed;
