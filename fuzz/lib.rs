@@ -1,8 +1,8 @@
-//! The oracles as a library, for the fuzz targets.
+//! The oracles as a library for the fuzz targets.
 
-/// What must hold for any bytes.
+/// Checks that hold for any input bytes.
 #[path = "oracles/mod.rs"]
 pub mod oracles;
 
-// The console's files call each other by these names.
+// The console's files import each other as `crate::NAME`.
 use oracles::console::*;

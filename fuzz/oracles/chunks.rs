@@ -1,12 +1,13 @@
-//! The same bytes in different chunks, as a network would deliver them.
+//! Splits input into chunks, as a network may deliver it.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-/// Up to this length every cut into two is tried.
+/// Longest input, in bytes, that is split in two at every position: the number of splits
+/// grows with the length.
 const MAX_LENGTH_OF_ALL_SPLITS: usize = 40;
 
-/// The bytes in one chunk, byte by byte, in equal chunks, in uneven_chunks ones, and
-/// if they are few in every two.
+/// Several ways to split the bytes: one chunk, equal chunks of several sizes, and uneven
+/// chunks. Short input is also split in two at every position.
 pub(super) fn chunkings(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
     let mut chunkings = vec![vec![bytes]];
     for size in [1, 2, 3, 7, 64] {
@@ -22,7 +23,8 @@ pub(super) fn chunkings(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
     chunkings
 }
 
-/// Pieces as long as the bytes themselves say, so that a fuzzer can choose.
+/// Chunks of 1 to 16 bytes. The first byte of each chunk determines its length, so the
+/// fuzzer can choose the lengths.
 pub(super) fn uneven_chunks(bytes: &[u8]) -> Vec<&[u8]> {
     let mut chunks = Vec::new();
     let mut rest = bytes;
@@ -35,8 +37,9 @@ pub(super) fn uneven_chunks(bytes: &[u8]) -> Vec<&[u8]> {
     chunks
 }
 
-/// A stream that gives one chunk at a time, is interrupted before each, and
-/// counts what is consumed.
+/// A stream that returns one chunk per read and counts the consumed bytes.
+///
+/// Before each chunk it returns `ErrorKind::Interrupted`, which a reader must retry.
 pub(super) struct ChunkedStream<'a> {
     chunks: Vec<&'a [u8]>,
     interrupted: bool,
@@ -46,7 +49,7 @@ pub(super) struct ChunkedStream<'a> {
 
 impl<'a> ChunkedStream<'a> {
     pub(super) fn new(mut chunks: Vec<&'a [u8]>) -> ChunkedStream<'a> {
-        // The next chunk is the last.
+        // In reverse order, so that the next chunk can be popped from the end.
         chunks.reverse();
         ChunkedStream {
             chunks,

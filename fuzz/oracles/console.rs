@@ -1,9 +1,12 @@
-//! The console's files, as the program itself has them.
+//! The source files of the console, included by path because a program has no library.
 //!
-//! They call each other `crate::NAME`, so whoever includes the oracles brings
-//! all of these names into the root of his crate.
+//! The files import each other as `crate::NAME`. A crate that includes the oracles
+//! therefore imports all of these names into its root.
 
-#![allow(dead_code, reason = "an oracle looks at some functions of a file")]
+#![allow(
+    dead_code,
+    reason = "the oracles call only some functions of each file"
+)]
 
 #[path = "../../cgi-bin/console/allow.rs"]
 pub(crate) mod allow;

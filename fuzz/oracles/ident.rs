@@ -1,8 +1,8 @@
-//! What identd says is what a slow reading of its first line says, and said once.
+//! The ident parser agrees with a simple text model of the first line (RFC 1413).
 
 use threadsocks::protocol::ident::{IdentError, IdentQuery, IdentReply, MAX_REPLY};
 
-/// What the corpus and the strategies are about.
+/// The query that most replies of the corpus and of the strategies answer.
 const QUERY: IdentQuery = IdentQuery {
     theirs: 6193,
     ours: 1080,
@@ -10,10 +10,10 @@ const QUERY: IdentQuery = IdentQuery {
 
 type IdentResult = Result<Option<IdentReply>, IdentError>;
 
-/// The oracle.
+/// Compares the parser with the model, for the whole reply and for its prefixes.
 pub fn check(bytes: &[u8]) {
     assert_eq!(QUERY.answer(bytes), model(bytes));
-    // However far it has come: nothing yet, and from some byte on the same.
+    // A prefix has no result yet, or has its final result. At most 200 prefixes are tried.
     let step = bytes.len() / 200 + 1;
     let mut previous: IdentResult = Ok(None);
     for end in (0..bytes.len()).step_by(step) {
@@ -29,12 +29,12 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Each byte as a character.
+/// Each byte as the character with the same number.
 fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
-/// What RFC 1413 says of these bytes.
+/// The result by RFC 1413, from the text of the first line.
 fn model(bytes: &[u8]) -> IdentResult {
     let text = latin1(bytes);
     let (line, has_ended) = match text.split_once('\n') {
@@ -58,7 +58,7 @@ fn model(bytes: &[u8]) -> IdentResult {
         Some([_, _]) => return Err(IdentError::OtherPorts),
         _ => return Err(IdentError::ProtocolError),
     }
-    // Colons belong to the value.
+    // The last field may contain colons.
     let field = |count| line.splitn(count + 1, ':').nth(count).map(trim);
     let (reply, value): (fn(Vec<u8>) -> IdentReply, _) =
         match reply_type.to_ascii_uppercase().as_str() {
@@ -82,7 +82,7 @@ fn port(text: &str) -> Option<u16> {
     digits.parse().ok().filter(|_| is_number)
 }
 
-/// A user who is reported is understood as himself.
+/// A reply that reports this user is read back as the same user.
 fn check_round_trip(name: &[u8]) {
     let line = [b"6193,1080:USERID:UNIX:", name, b"\r\n"].concat();
     let expected = Ok(Some(IdentReply::User(name.to_vec())));

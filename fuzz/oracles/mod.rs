@@ -1,44 +1,44 @@
-//! What must hold for any bytes whatever, said once for the fuzzer and for the property tests.
+//! The oracles: checks that hold for any input bytes, shared by the fuzzer and the property tests.
 //!
-//! An oracle takes bytes and panics if a promise about them is broken. Each is
-//! written against the documented behaviour, by other means than the code it
-//! watches: text where that has bits, a look at all lines where that stops early.
+//! An oracle takes bytes and panics if the program breaks its specification for these bytes.
+//! Each oracle states the documented behaviour independently of the code under test:
+//! it compares text where the code uses bits, and reads all lines where the code stops early.
 
-#![allow(unreachable_pub, reason = "the fuzz targets reach it")]
+#![allow(unreachable_pub, reason = "the fuzz targets import it")]
 
-/// The console's own files, since a program has no library.
+/// The source files of the console.
 pub(crate) mod console;
 
-/// One stream, cut in many ways.
+/// The same bytes, split into chunks in many ways.
 mod chunks;
-/// What our clients talk to.
+/// A server with a fixed output, for the client library.
 mod scripted_server;
 
-/// What identd answers.
+/// Replies of an ident server (RFC 1413).
 pub mod ident;
-/// The page as HTML and as text, whatever shells say.
+/// The console's page, as HTML and as plain text.
 pub mod page;
-/// Where a shell asks for the next line.
+/// Prompts and telnet commands in the output of a shell.
 pub mod prompt;
-/// The query of the console's address.
+/// The query string of the console's URL.
 pub mod query;
-/// What a server answers, and what our client makes of it.
+/// SOCKS4 replies, and the client library that reads them.
 pub mod reply;
-/// What a client asks, and the hosts it may name.
+/// SOCKS4 requests, and the host names in them.
 pub mod request;
-/// `socks.conf`, and the verdicts that follow from it.
+/// `socks.conf`, and the verdicts of its rules.
 pub mod rules;
-/// The messages of SOCKS5.
+/// SOCKS5 messages (RFC 1928, RFC 1929).
 pub mod socks5;
-/// What a reader sees of a shell's output.
+/// The output of a shell as styled text.
 pub mod terminal;
-/// Who may log in.
+/// The users file.
 pub mod users;
 
-/// An oracle, with the name of its fuzz target and of its corpus.
+/// An oracle. The name is also the name of its fuzz target and of its corpus folder.
 pub type Oracle = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All oracles.
 pub const ALL: [Oracle; 10] = [
     ("request", request::check),
     ("reply", reply::check),

@@ -1,4 +1,4 @@
-//! Whatever shells say, the page has only our tags, and each column its own text.
+//! For any output of shells, the page has only known tags, and each column has its own text.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,11 @@ use crate::shell::{SessionEnd, SessionEvent};
 use crate::terminal::{Terminal, plain};
 use crate::text::TextPage;
 
-/// The columns of the page; the first says what is fuzzed.
+/// Columns of the page. The first has the fuzzed output, the second a fixed line.
 const COLUMNS: usize = 2;
 
-/// The oracle: the first line is typed into the form, the rest comes from a shell.
+/// Renders the page. The first line of the input is the query of the form, the rest is the
+/// output of a shell.
 pub fn check(bytes: &[u8]) {
     let (typed, output) = match bytes.iter().position(|&byte| byte == b'\n') {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
@@ -33,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// What the first column says, with a line sent in the middle.
+/// The text that the first column must have: the output, then the command that is sent.
 fn expected_log(output: &[u8]) -> String {
     let mut terminal = Terminal::default();
     let mut pieces = terminal.show(output);
@@ -44,7 +45,7 @@ fn expected_log(output: &[u8]) -> String {
     text
 }
 
-/// A whole visit on a page.
+/// Renders a page from its beginning to its end, with the output in these chunks.
 fn render(mut page: impl Page, typed: &[u8], chunks: &[&[u8]]) -> String {
     let began = Instant::now();
     let columns: Vec<Column> = (1..=COLUMNS).map(|number| column(number, typed)).collect();
@@ -86,12 +87,12 @@ fn column(number: usize, typed: &[u8]) -> Column {
     }
 }
 
-/// As headings have it.
+/// The typed text as headings show it: at most 60 characters.
 fn heading(typed: &[u8]) -> String {
     plain(typed).chars().take(60).collect()
 }
 
-/// A tag of the page, as a browser would see it.
+/// A tag of the page, as a browser parses it.
 struct Tag<'a> {
     name: &'a str,
     attributes: Vec<(&'a str, String)>,
@@ -105,11 +106,13 @@ impl Tag<'_> {
     }
 }
 
+/// The tags that the console writes.
 const TAGS: [&str; 22] = [
     "html", "head", "meta", "title", "link", "style", "body", "header", "h1", "h2", "p", "a",
     "main", "template", "div", "section", "pre", "slot", "span", "i", "b", "footer",
 ];
 
+/// The attributes that the console writes.
 const ATTRIBUTES: [&str; 19] = [
     "lang",
     "charset",
@@ -132,10 +135,12 @@ const ATTRIBUTES: [&str; 19] = [
     "aria-live",
 ];
 
-/// Only tags and attributes that we write, and in the slot of the first column
-/// exactly its text.
+/// The page has only known tags and attributes, and the slot of the first column has exactly
+/// its text.
 fn check_html(html: &str, typed: &[u8], expected: &str) {
-    let mut rest = html.strip_prefix("<!DOCTYPE html>").expect("a document");
+    let mut rest = html
+        .strip_prefix("<!DOCTYPE html>")
+        .expect("a document type");
     let mut open_tags: Vec<String> = Vec::new();
     let mut log = String::new();
     let mut log_depth = None;
@@ -147,7 +152,7 @@ fn check_html(html: &str, typed: &[u8], expected: &str) {
         if log_depth.is_some() {
             log.push_str(&html_unescape(text));
         }
-        let (inside, after) = tail.split_once('>').expect("a tag's end");
+        let (inside, after) = tail.split_once('>').expect("the end of a tag");
         rest = after;
         if let Some(name) = inside.strip_prefix('/') {
             assert_eq!(open_tags.pop().as_deref(), Some(name), "{inside}");
@@ -169,7 +174,7 @@ fn check_html(html: &str, typed: &[u8], expected: &str) {
     assert_eq!(log, expected);
 }
 
-/// Takes a tag apart, and knows all of it.
+/// Parses a tag; its name and its attributes must be known.
 fn parse_tag(inside: &str) -> Tag<'_> {
     let (name, mut rest) = inside.split_once(' ').unwrap_or((inside, ""));
     assert!(TAGS.contains(&name), "<{inside}>");
@@ -185,7 +190,7 @@ fn parse_tag(inside: &str) -> Tag<'_> {
     Tag { name, attributes }
 }
 
-/// Links lead to the form, or have the transcript in them.
+/// A link leads to the form, contains the transcript as a `data:` URL, or is the empty icon.
 fn check_link(tag: &Tag<'_>, typed: &[u8], expected: &str) {
     let Some(href) = tag.get("href") else {
         return;
@@ -206,8 +211,8 @@ fn check_link(tag: &Tag<'_>, typed: &[u8], expected: &str) {
     }
 }
 
-/// What a browser makes of text with the entities used here. All others, and a
-/// lone `&`, are none of is_known.
+/// Decodes the entities that the console writes, as a browser does. Any other entity, and a
+/// `&` without one, is an error.
 pub(super) fn html_unescape(html: &str) -> String {
     let mut parts = html.split('&');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -227,7 +232,8 @@ pub(super) fn html_unescape(html: &str) -> String {
     text
 }
 
-/// As text every line begins with its column, and all of them are the output.
+/// On the text page every line begins with its column, and the lines of the first column are
+/// its output.
 fn check_text_page(text: &str, typed: &[u8], expected: &str) {
     let [first, second] = [1, 2].map(|number| column(number, typed).title);
     let mut log = String::new();
@@ -246,7 +252,7 @@ fn check_text_page(text: &str, typed: &[u8], expected: &str) {
             assert!(is_known, "{line:?}");
         }
     }
-    // Very long lines are broken.
+    // The page splits very long lines, so they are not compared.
     if expected.split('\n').all(|line| line.len() < 10_000) {
         assert_eq!(log, expected);
     }

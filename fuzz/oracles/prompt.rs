@@ -1,10 +1,10 @@
-//! Prompts are found, and telnet's commands left out, wherever the network cuts.
+//! Prompts are found and telnet commands are removed, wherever the network splits the output.
 
 use super::chunks::chunkings;
 use crate::prompt::PromptFinder;
 use crate::telnet::Telnet;
 
-/// The oracle.
+/// Compares all chunkings of the output, and checks the prompts that are found.
 pub fn check(bytes: &[u8]) {
     let text = strip_commands(&[bytes]);
     let found = find_prompts(&[bytes]);
@@ -33,7 +33,7 @@ fn strip_commands(chunks: &[&[u8]]) -> Vec<u8> {
     text
 }
 
-/// The places where prompts end, and whether the end may be one.
+/// The offsets at which prompts end, and whether the output may end with a prompt.
 fn find_prompts(chunks: &[&[u8]]) -> (Vec<usize>, bool) {
     let mut finder = PromptFinder::default();
     let mut found = Vec::new();
@@ -50,7 +50,7 @@ fn find_prompts(chunks: &[&[u8]]) -> (Vec<usize>, bool) {
     (found, finder.may_be_prompt())
 }
 
-/// Each prompt ends with a blank, and a `%` of its own stands offset that.
+/// Each prompt ends with a space, and has a `%` of its own before the space.
 fn check_prompts(bytes: &[u8], (found, maybe_at_end): &(Vec<usize>, bool)) {
     let mut offset = 0;
     for &end in found {
@@ -66,7 +66,8 @@ fn check_prompts(bytes: &[u8], (found, maybe_at_end): &(Vec<usize>, bool)) {
     assert!(!maybe_at_end || both, "{rest:?} may be a prompt");
 }
 
-/// In text without control characters a regular expression would do.
+/// In text without control characters, a prompt is `% ` at the start of a line or directly
+/// after another prompt.
 fn check_plain_text(bytes: &[u8], found: &(Vec<usize>, bool)) {
     if bytes
         .iter()
@@ -87,7 +88,7 @@ fn check_plain_text(bytes: &[u8], found: &(Vec<usize>, bool)) {
     }
     let maybe_at_end = bytes[line..].ends_with(b"% ");
     assert_eq!(*found, (ends.clone(), maybe_at_end));
-    // Colours are no part of a line.
+    // A colour sequence before each byte (8 bytes instead of 1) changes no prompt.
     let in_colour = bytes
         .iter()
         .flat_map(|&byte| [b"\x1b[1;31m", &[byte][..]].concat());
@@ -96,19 +97,19 @@ fn check_plain_text(bytes: &[u8], found: &(Vec<usize>, bool)) {
     assert_eq!(find_prompts(&[&in_colour]), (ends, maybe_at_end));
 }
 
-/// No sequence outlasts its line: the prompt behind a newline is seen.
+/// An escape sequence ends with its line at the latest: a prompt after a newline is found.
 fn check_prompt_after_newline(bytes: &[u8]) {
     let longer = [bytes, b"\n% "].concat();
     let mut telnet = Telnet::default();
     let text = telnet.text(&longer);
-    // A command may have taken the newline as the number of its option.
+    // An unfinished telnet command may take the newline as its option code (RFC 854).
     if text.ends_with(b"\n% ") {
         let (found, _) = find_prompts(&[&text]);
         assert_eq!(found.last(), Some(&text.len()));
     }
 }
 
-/// What a server doubles as the protocol wants comes out as it was.
+/// Bytes whose IAC (255) is doubled, as RFC 854 demands, are read back unchanged.
 fn check_doubled_iac(bytes: &[u8]) {
     let doubled: Vec<u8> = bytes
         .iter()

@@ -1,16 +1,20 @@
-//! The query of an address is understood as forms write it.
+//! The query string of a URL is parsed as browsers encode forms.
 
 use crate::query::{Query, ROWS, Row, percent_encode};
 
-/// Bytes of a value that are kept.
+/// Longest value in bytes; the parser cuts off the rest.
 const MAX_VALUE: usize = 1000;
 
-/// The oracle.
+/// Compares the parser with the model, and checks the encoder.
 pub fn check(bytes: &[u8]) {
     let query = Query::parse(bytes);
-    assert_eq!(query, model(bytes), "the model reads it otherwise");
+    assert_eq!(query, model(bytes), "the model differs");
     for value in values(&query) {
-        assert!(value.len() <= MAX_VALUE, "{} bytes are kept", value.len());
+        assert!(
+            value.len() <= MAX_VALUE,
+            "the value has {} bytes",
+            value.len()
+        );
         assert_eq!(value.trim(), value);
     }
     check_key_order(bytes, &query);
@@ -36,7 +40,7 @@ fn row_values(row: &Row) -> [&str; 5] {
     .map(String::as_str)
 }
 
-/// Each key's first value, found by looking for it.
+/// The query, built by searching the first value of each key.
 fn model(bytes: &[u8]) -> Query {
     let mut query = Query::default();
     let from_zero = ["h0", "p0", "f0", "sh0", "sp0"]
@@ -89,7 +93,7 @@ fn first_value(bytes: &[u8], wanted: &str) -> String {
     text[..end].trim().to_owned()
 }
 
-/// Cut at each `%`; what stands behind one begins with two digits or not.
+/// Decodes percent-encoding: splits at each `%` and tests for two hexadecimal digits.
 pub(super) fn percent_decode(value: &[u8]) -> Vec<u8> {
     let spaced: Vec<u8> = value
         .iter()
@@ -116,7 +120,8 @@ pub(super) fn percent_decode(value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Only the order of equal keys counts, and further ones change nothing.
+/// Only the first value of a key counts: the order of different keys and unknown keys
+/// change nothing.
 fn check_key_order(bytes: &[u8], query: &Query) {
     let mut firsts: Vec<&[u8]> = Vec::new();
     for pair in pairs(bytes) {
@@ -125,12 +130,16 @@ fn check_key_order(bytes: &[u8], query: &Query) {
         }
     }
     firsts.reverse();
-    assert_eq!(Query::parse(&firsts.join(&b'&')), *query, "in reverse");
+    assert_eq!(
+        Query::parse(&firsts.join(&b'&')),
+        *query,
+        "in reverse order"
+    );
     firsts.extend(pairs(b"other=1&h=2&h6=3&&=&%68%31=4&hh1=5"));
     assert_eq!(Query::parse(&firsts.join(&b'&')), *query, "with other keys");
 }
 
-/// The page's link to the form has all that was typed.
+/// The link from the page back to the form contains every value of the form.
 fn check_link(query: &Query) {
     let link = query.encode();
     let typed = Query {
@@ -143,7 +152,7 @@ fn check_link(query: &Query) {
     assert!(link.bytes().all(is_allowed), "{link}");
 }
 
-/// Encoded text has only what an address may have, and decodes to itself.
+/// Encoded text has only characters that a URL may contain, and decodes to the original.
 fn check_percent_encoding(text: &str) {
     let encoded = percent_encode(text);
     assert_eq!(percent_decode(encoded.as_bytes()), text.as_bytes());

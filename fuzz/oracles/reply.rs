@@ -1,4 +1,4 @@
-//! A reply is the same in any chunks, and our client believes exactly what it says.
+//! A SOCKS4 reply is read the same from any chunks, and the client library reports its code.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -9,7 +9,7 @@ use threadsocks::protocol::{Destination, Host, ProtocolError, ReadError, ReplyEr
 use super::chunks::{ChunkedStream, chunkings};
 use super::scripted_server::ScriptedServer;
 
-/// The oracle.
+/// Compares `Reply::read` and the client library with the model, for all chunkings.
 pub fn check(bytes: &[u8]) {
     for chunks in chunkings(bytes) {
         let mut stream = ChunkedStream::new(chunks.clone());
@@ -20,7 +20,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// What the protocol sheet says of these bytes.
+/// The reply by SOCKS4.protocol; `Err(None)` if bytes are missing.
 fn model(bytes: &[u8]) -> Result<Reply, Option<ProtocolError>> {
     let Some(&[version, code, p1, p0, a, b, c, d]) = bytes.first_chunk::<REPLY_LENGTH>() else {
         return Err(None);
@@ -50,11 +50,11 @@ fn check_read(bytes: &[u8], reply: &Result<Reply, ReadError>) {
         }
         (Err(Some(expected)), Err(ReadError::Protocol(error))) => assert_eq!(*error, expected),
         (Err(None), Err(ReadError::Incomplete(received, _))) => assert_eq!(*received, bytes.len()),
-        (expected, result) => panic!("{result:?} instead of {expected:?}"),
+        (expected, result) => panic!("{result:?}, expected {expected:?}"),
     }
 }
 
-/// The client gives the stream back where the reply ends, or says error not.
+/// The client library returns the stream at the end of the reply, or the error of the reply.
 fn check_client(bytes: &[u8], chunks: Vec<&[u8]>) {
     let host = Host::from_name(b"a.org");
     let destination = Destination { host, port: 80 };
@@ -79,9 +79,9 @@ fn check_client(bytes: &[u8], chunks: Vec<&[u8]>) {
         }
         (Err(ClientError::Refused(error)), Ok(reply)) => assert_eq!(Err(error), reply.outcome),
         (Err(ClientError::NoReply(error)), Err(_)) => check_read(bytes, &Err(error)),
-        (result, expected) => panic!("{:?} for {expected:?}", result.err()),
+        (result, expected) => panic!("{:?}, expected {expected:?}", result.err()),
     }
-    // BIND reads two, one behind the other.
+    // BIND reads two replies, one after the other.
     if let Ok(binding) = client::socks4::bind(ScriptedServer::new(chunks), &destination, b"") {
         assert_eq!(
             model(bytes),
@@ -104,7 +104,7 @@ fn check_client(bytes: &[u8], chunks: Vec<&[u8]>) {
             }
             (Err(ClientError::Refused(error)), Ok(reply)) => assert_eq!(Err(error), reply.outcome),
             (Err(ClientError::NoReply(error)), Err(_)) => check_read(second, &Err(error)),
-            (result, expected) => panic!("{:?} for {expected:?}", result.err()),
+            (result, expected) => panic!("{:?}, expected {expected:?}", result.err()),
         }
     }
 }

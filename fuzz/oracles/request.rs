@@ -1,4 +1,4 @@
-//! A request is the same in any chunks, and nothing behind it is touched.
+//! A SOCKS4 request is read the same from any chunks, and no byte after it is consumed.
 
 use std::net::Ipv4Addr;
 
@@ -7,14 +7,14 @@ use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError
 
 use super::chunks::{ChunkedStream, chunkings};
 
-/// Bytes of the longest user id and name.
+/// Longest user ID and host name in bytes, without the zero byte at the end.
 const MAX_USER: usize = 512;
 const MAX_NAME: usize = 255;
 
-/// Bytes of the longest request: eight, and both fields with their zeros.
+/// Longest request in bytes: a header of eight bytes, and both fields with their zero bytes.
 const MAX_REQUEST: usize = 8 + MAX_USER + 1 + MAX_NAME + 1;
 
-/// What became of a stream: a request of so many bytes, or not.
+/// The result of reading a stream; a complete request has a length in bytes.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Complete(Request, usize),
@@ -22,7 +22,7 @@ enum Outcome {
     ProtocolError(ProtocolError),
 }
 
-/// The oracle.
+/// Compares `Request::read` with `Request::decode`, for all chunkings and prefixes.
 pub fn check(bytes: &[u8]) {
     let whole = read_chunks(vec![bytes]);
     assert_eq!(whole, decode(bytes), "read and decode differ");
@@ -48,7 +48,7 @@ fn read_chunks(chunks: Vec<&[u8]>) -> Outcome {
     match result {
         Ok(request) => Outcome::Complete(request, stream.consumed),
         Err(ReadError::Incomplete(received, _)) => {
-            assert_eq!((received, stream.consumed), (all, all), "it ended early");
+            assert_eq!((received, stream.consumed), (all, all), "bytes are left");
             Outcome::Incomplete(received)
         }
         Err(ReadError::Protocol(error)) => Outcome::ProtocolError(error),
@@ -63,7 +63,7 @@ fn decode(bytes: &[u8]) -> Outcome {
     }
 }
 
-/// A prefix lacks something, or is already what the whole is.
+/// A prefix is incomplete, or already has the result of the whole input.
 fn check_prefixes(bytes: &[u8], whole: &Outcome) {
     let decided_at = match whole {
         Outcome::Complete(_, length) => *length,
@@ -89,7 +89,7 @@ fn check_prefixes(bytes: &[u8], whole: &Outcome) {
     }
 }
 
-/// No more is refused than must be, and no sooner than it can be told.
+/// The error is justified, and is reported at the first byte that proves it.
 fn check_error(bytes: &[u8], error: ProtocolError, decided_at: usize) {
     let mut fields = bytes.get(8..).unwrap_or_default().split(|&byte| byte == 0);
     let user = fields.next().unwrap_or_default().len();
@@ -112,7 +112,7 @@ fn check_error(bytes: &[u8], error: ProtocolError, decided_at: usize) {
     }
 }
 
-/// The fields are where the protocol has them, and writing gives the bytes back.
+/// The fields are at the offsets of SOCKS4.protocol, and encoding returns the same bytes.
 fn check_request(bytes: &[u8], request: &Request) {
     assert_eq!(request.encode(), bytes, "encode(read) differs");
     assert_eq!(bytes[0], 4);
@@ -136,7 +136,7 @@ fn check_request(bytes: &[u8], request: &Request) {
     check_host(name);
 }
 
-/// What our client would send for the same target means the same.
+/// The request that the client library encodes for the destination has the same destination.
 fn check_client_encoding(request: &Request, destination: &Destination) {
     match Request::new(request.command, destination, &request.user) {
         Ok(encoded_anew) => {
@@ -150,6 +150,7 @@ fn check_client_encoding(request: &Request, destination: &Destination) {
             assert_eq!(read.target(), *destination);
         }
         Err(_) => {
+            // 0.0.0.x announces a host name in SOCKS4A and is no address.
             let is_4a_marker = |ip: &Ipv4Addr| matches!(ip.octets(), [0, 0, 0, 1..=255]);
             let is_impossible = match &destination.host {
                 Host::Invalid(_) => true,
@@ -161,7 +162,7 @@ fn check_client_encoding(request: &Request, destination: &Destination) {
     }
 }
 
-/// What is taken for a host name can be looked up and printed without harm.
+/// A host name is safe to resolve and to print; any other name is an address or invalid.
 fn check_host(bytes: &[u8]) {
     let host = Host::from_name(bytes);
     check_printable(&host.to_string());
@@ -193,7 +194,7 @@ fn check_host(bytes: &[u8]) {
     }
 }
 
-/// Is it a host name that no resolver takes for a is_number?
+/// Whether the bytes are a host name that no resolver reads as an IPv4 address.
 fn is_name(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).to_lowercase();
     let text = text.strip_suffix('.').unwrap_or(&text);
@@ -206,7 +207,7 @@ fn is_name(bytes: &[u8]) -> bool {
     text.len() <= 253 && text.split('.').all(is_label) && !is_number
 }
 
-/// Would inet_aton(3) take it? One to four numbers, each as C writes them.
+/// Whether inet_aton(3) accepts the text: one to four numbers in the notation of C.
 fn is_inet_address(text: &str) -> bool {
     let is_number = |part: &str| {
         let (digits, base) = match part.as_bytes() {
@@ -214,7 +215,7 @@ fn is_inet_address(text: &str) -> bool {
             [b'0', _, ..] => (&part[1..], 8),
             _ => (part, 10),
         };
-        // strtoul(3) reads "0x" as 0; too large a is_number is not our concern.
+        // strtoul(3) reads "0x" as 0. Numbers that are too large are not excluded here.
         digits.chars().all(|char| char.is_digit(base))
     };
     let parts: Vec<&str> = text.split('.').collect();

@@ -1,7 +1,7 @@
-//! `socks.conf` means what a slow reading of its text says.
+//! The verdicts of `socks.conf` agree with a simple text model of the file.
 //!
-//! The model suffix knows nothing of the parser's types: it takes each line apart
-//! anew for each query, and compares addresses as text.
+//! The model shares no types with the parser: it splits each line again for each query,
+//! and compares addresses as text.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,16 +9,16 @@ use threadsocks::config::{MAX_ERRORS, SyntaxError};
 use threadsocks::protocol::{Command, Host, HostName};
 use threadsocks::rules::{AccessQuery, Rules, Verdict, WeekTime, parse};
 
-/// Lines of a file about which queries are owned.
+/// Lines of a file that queries are derived from; a bound on the time per input.
 const MAX_LINES: usize = 12;
 
-/// Questions for each of them.
+/// Queries derived from each line; each list of values contributes several of its values.
 const QUERIES_PER_LINE: usize = 12;
 
-/// Places at which a file is cut off.
+/// Prefixes of a file that are parsed; a bound on the time per input.
 const MAX_PREFIXES: usize = 12;
 
-/// The oracle.
+/// Checks the result of the parser: layout, errors, display, verdicts, and prefixes.
 pub fn check(bytes: &[u8]) {
     let whole = parse(bytes);
     check_layout(bytes, &whole);
@@ -34,7 +34,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Mistakes come in order, each on a line of the file, in words for a screen.
+/// Errors are in the order of the lines, at most one per line, in printable ASCII.
 fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
     assert!((1..=MAX_ERRORS).contains(&errors.len()));
     let lines = bytes.split(|&byte| byte == b'\n').count();
@@ -54,14 +54,14 @@ fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
 
 type Parsed = Result<Rules, Vec<SyntaxError>>;
 
-/// The rules, or the lines that are none.
+/// The rules, or the numbers of the lines with an error.
 fn rules_or_lines(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
     let lines = |errors: &Vec<SyntaxError>| errors.iter().map(|error| error.line).collect();
     parsed.as_ref().map_err(lines)
 }
 
-/// CRLF, a final newline, comments, more blanks, a byte order mark and, but in
-/// the names of users, capital letters change nothing.
+/// CRLF, a final newline, comments, additional spaces and a byte order mark change nothing.
+/// Neither do capital letters, except in the names of users.
 fn check_layout(bytes: &[u8], whole: &Parsed) {
     let with_ends = |end: &[u8]| {
         let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
@@ -94,7 +94,7 @@ fn check_layout(bytes: &[u8], whole: &Parsed) {
     }
 }
 
-/// Each rule written in full on its own line is the same rule.
+/// The long form of each rule, written on the rule's own line, parses as the same rule.
 fn check_display(rules: &Rules) {
     let mut text = String::new();
     for rule in rules.iter() {
@@ -111,24 +111,28 @@ fn check_display(rules: &Rules) {
     assert_eq!(parse(text.as_bytes()).as_ref(), Ok(rules), "{text}");
 }
 
-/// Some places behind a newline.
+/// The offsets after the first newlines.
 fn line_ends(bytes: &[u8]) -> Vec<usize> {
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
     ends.map(|at| at + 1).take(MAX_PREFIXES).collect()
 }
 
-/// A file that somebody cut off between two lines permits no more than the
-/// whole: its rules decide as before, and the rest is denied.
+/// A file that is cut off between two lines permits no more than the whole file: its rules
+/// decide as before, and everything else is denied.
 fn check_prefix(prefix: &[u8], whole: &Parsed) {
     let part = parse(prefix);
     let rules = match (&part, whole) {
         (Ok(rules), Ok(whole)) => (rules, whole),
         (Ok(_), Err(errors)) => {
             let last = prefix.split(|&byte| byte == b'\n').count() - 1;
-            return assert!(errors[0].line > last, "{} is overlooked", errors[0]);
+            return assert!(
+                errors[0].line > last,
+                "the prefix accepts the error {}",
+                errors[0]
+            );
         }
         (Err(part), Err(whole)) => return assert!(whole.starts_with(part)),
-        (Err(part), Ok(_)) => panic!("only the prefix is wrong: {part:?}"),
+        (Err(part), Ok(_)) => panic!("only the prefix has errors: {part:?}"),
     };
     let (part, whole) = rules;
     assert!(part.iter().eq(whole.iter().take(part.len())));
@@ -145,6 +149,7 @@ fn check_prefix(prefix: &[u8], whole: &Parsed) {
     }
 }
 
+/// The verdict if no rule matches.
 const DENIED: Verdict = Verdict {
     permitted: false,
     ident: false,
@@ -152,8 +157,8 @@ const DENIED: Verdict = Verdict {
     line: None,
 };
 
-/// The verdicts are the model's, also for IPv4 in IPv6's clothes, and what is
-/// permitted was never ruled out beforehand.
+/// The verdicts are those of the model, also for IPv4-mapped IPv6 addresses. A query whose
+/// address or port is not known yet is never judged more strictly than the complete query.
 fn check_verdicts(bytes: &[u8], rules: &Rules) {
     let text = String::from_utf8_lossy(bytes);
     for owned in queries(bytes) {
@@ -175,7 +180,7 @@ fn check_verdicts(bytes: &[u8], rules: &Rules) {
             let is_stricter = !best.permitted || best.ident && !verdict.ident;
             assert!(
                 !verdict.permitted || !is_stricter,
-                "{owned:?} was ruled out"
+                "{owned:?} was denied before it was complete"
             );
         }
         if owned.command == Command::Associate {
@@ -188,7 +193,7 @@ fn check_verdicts(bytes: &[u8], rules: &Rules) {
             let is_stricter = !anything.permitted || anything.ident && !verdict.ident;
             assert!(
                 !verdict.permitted || !is_stricter,
-                "{owned:?} was ruled out"
+                "{owned:?} was denied before it was complete"
             );
         }
         for rule in rules.iter() {
@@ -221,7 +226,7 @@ fn ipv4_mapped(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A query that owns its name.
+/// An access query that owns its host name and user.
 #[derive(Clone, Debug)]
 struct OwnedQuery {
     command: Command,
@@ -249,7 +254,7 @@ impl OwnedQuery {
     }
 }
 
-/// The four columns of one line in the long form, and its options.
+/// One line of the file: the four columns of the long form, and the options.
 struct Line<'a> {
     number: usize,
     action: &'a str,
@@ -259,7 +264,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// What stands behind `user=` or `time=`.
+    /// The value of `user=` or `time=`.
     fn option(&self, key: &str) -> Option<&'a str> {
         let values = self.options.iter().filter_map(|it| it.split_once('='));
         let mut found = values.filter(|(name, _)| name.eq_ignore_ascii_case(key));
@@ -272,14 +277,14 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The lines of a good file that are rules.
+/// The rules of a valid file, without empty lines and comments.
 fn rule_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.split('\n').enumerate().filter_map(|(index, line)| {
         let code = line.split_once('#').map_or(line, |(code, _)| code);
         let words: Vec<&str> = code.split_ascii_whitespace().collect();
-        let is_option = |it: &&str| {
-            let word = it.to_ascii_lowercase();
+        let is_option = |word: &&str| {
+            let word = word.to_ascii_lowercase();
             word.contains('=') || ["ident", "auth"].contains(&word.as_str())
         };
         let (columns, options): (Vec<&str>, Vec<&str>) =
@@ -301,7 +306,7 @@ fn rule_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// The verdict by the text alone.
+/// The verdict by the text of the file: the first line that matches decides.
 fn model(text: &str, owned: &OwnedQuery) -> Verdict {
     let letter = match owned.command {
         Command::Connect => 'c',
@@ -334,7 +339,7 @@ fn is_wildcard(word: &str) -> bool {
     ["-", "*"].contains(&word)
 }
 
-/// An address as a string of noughts and ones, IPv4 being a part of IPv6.
+/// An address as 128 binary digits; an IPv4 address is converted to an IPv4-mapped one.
 fn bits(address: IpAddr) -> String {
     let octets = match ipv4_mapped(address) {
         IpAddr::V6(address) => address.octets(),
@@ -354,7 +359,7 @@ fn matches_address(word: &str, address: IpAddr) -> bool {
     if let Some((first, length)) = word.split_once('/')
         && let (Ok(first), Ok(length)) = (first.parse::<IpAddr>(), length.parse::<usize>())
     {
-        // Ranges of IPv6 that begin before it do not contain IPv4.
+        // An IPv6 range larger than the IPv4-mapped range (/96) does not contain IPv4.
         let length = if first.is_ipv4() { 96 + length } else { length };
         let reaches = length >= 96 || address.is_ipv6();
         return reaches && bits(first)[..length] == bits(address)[..length];
@@ -397,7 +402,7 @@ fn matches_user(names: &str, user: &str) -> bool {
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// Walks through the hours on all their days, a minute at a time.
+/// Whether the moment is in the list, found by stepping through each span by minutes.
 fn matches_time(list: &str, moment: WeekTime) -> bool {
     let list = list.to_lowercase();
     let now = moment.to_string();
@@ -426,7 +431,7 @@ fn matches_time(list: &str, moment: WeekTime) -> bool {
     false
 }
 
-/// The days of `sat-mon`, or of `sat`.
+/// The days of a range like `sat-mon`, or of one day like `sat`.
 fn day_range(day_names: &str) -> Vec<&'static str> {
     let (first, last) = day_names.split_once('-').unwrap_or((day_names, day_names));
     let from_first = DAYS.into_iter().cycle().skip_while(|day| *day != first);
@@ -436,7 +441,7 @@ fn day_range(day_names: &str) -> Vec<&'static str> {
     days
 }
 
-/// Does a walk from this time of that day to the other time come past now?
+/// Whether the span that starts on this day at `from` and ends at `to` contains `now`.
 fn span_has(day: &str, from: &str, to: &str, now: &str) -> bool {
     let mut day = DAYS.iter().position(|it| *it == day).unwrap();
     let number = |text: &str| text.parse::<u32>().unwrap();
@@ -461,7 +466,7 @@ fn span_has(day: &str, from: &str, to: &str, now: &str) -> bool {
     false
 }
 
-/// Questions close to what the lines are about, the same ones each time.
+/// Queries with values at and near those of the lines; the same queries for the same file.
 fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
     let text = String::from_utf8_lossy(bytes);
     let mut queries = Vec::new();
@@ -474,7 +479,8 @@ fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
         let users = similar_users(line.option("user").unwrap_or_default());
         let moments = edge_moments(line.option("time").unwrap_or_default());
         for round in 0..QUERIES_PER_LINE {
-            // Each list at a pace of its own; the first round hits the line.
+            // Different divisors combine the lists differently. In round 0 each list has its
+            // first value, which usually matches the line.
             queries.push(OwnedQuery {
                 command: [Command::Connect, Command::Bind, Command::Associate][round % 3],
                 source: SocketAddr::new(
@@ -493,7 +499,7 @@ fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
     queries
 }
 
-/// Addresses at the edges of what this word may mean.
+/// Addresses at and next to the edges of the range that this word denotes.
 fn edge_addresses(word: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     let (first, length) = word.split_once('/').unwrap_or((word, ""));
@@ -520,21 +526,21 @@ fn edge_addresses(word: &str) -> Vec<IpAddr> {
 
 fn last_in_range(first: IpAddr, length: u32) -> IpAddr {
     match first {
-        IpAddr::V4(it) => {
+        IpAddr::V4(v4) => {
             let rest = u32::MAX.checked_shr(length).unwrap_or(0);
-            Ipv4Addr::from_bits(it.to_bits() | rest).into()
+            Ipv4Addr::from_bits(v4.to_bits() | rest).into()
         }
-        IpAddr::V6(it) => {
+        IpAddr::V6(v6) => {
             let rest = u128::MAX.checked_shr(length).unwrap_or(0);
-            std::net::Ipv6Addr::from_bits(it.to_bits() | rest).into()
+            std::net::Ipv6Addr::from_bits(v6.to_bits() | rest).into()
         }
     }
 }
 
 fn offset_by(address: IpAddr, by: u128) -> IpAddr {
     match address {
-        IpAddr::V4(it) => Ipv4Addr::from_bits(it.to_bits().wrapping_add(by as u32)).into(),
-        IpAddr::V6(it) => std::net::Ipv6Addr::from_bits(it.to_bits().wrapping_add(by)).into(),
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits().wrapping_add(by as u32)).into(),
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits().wrapping_add(by)).into(),
     }
 }
 
@@ -542,7 +548,7 @@ fn edge_ports(word: &str) -> Vec<u16> {
     let numbers = word
         .split([',', '-'])
         .filter_map(|it| it.parse::<u16>().ok());
-    let around = numbers.flat_map(|it| [it, it.wrapping_sub(1), it.wrapping_add(1)]);
+    let around = numbers.flat_map(|port| [port, port.wrapping_sub(1), port.wrapping_add(1)]);
     around.take(30).chain([80, 0]).collect()
 }
 
@@ -564,7 +570,7 @@ fn similar_users(names: &str) -> Vec<String> {
     like.chain([String::new()]).collect()
 }
 
-/// Moments around those that are written there, on any day.
+/// The times of this list and their neighbouring minutes, on different days.
 fn edge_moments(list: &str) -> Vec<WeekTime> {
     let mut moments = Vec::new();
     let times = list.split(['/', ',', '-']).filter(|it| it.contains(':'));

@@ -1,10 +1,10 @@
-//! A server for our clients to ask, which output what the input has.
+//! A server for the client library, whose output is the input of the oracle.
 
 use std::io::{self, Read, Write};
 
 use super::chunks::ChunkedStream;
 
-/// A server that has said all it will say, and hears the request.
+/// A server that has sent its whole output before it reads the request.
 pub(super) struct ScriptedServer<'a> {
     pub(super) output: ChunkedStream<'a>,
     pub(super) received: Vec<u8>,

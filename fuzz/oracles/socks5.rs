@@ -1,4 +1,4 @@
-//! Every SOCKS5 message is the same in any chunks, takes no byte too much, and is read back.
+//! Every SOCKS5 message is read the same from any chunks, and encodes to the same bytes.
 
 use std::fmt::Debug;
 use std::io;
@@ -12,7 +12,7 @@ use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError
 use super::chunks::{ChunkedStream, chunkings};
 use super::scripted_server::ScriptedServer;
 
-/// The oracle: the first byte says which message the others are.
+/// Reads one of seven messages. The first byte selects the message; the others are its bytes.
 pub fn check(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else {
         return;
@@ -57,7 +57,8 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// A message read from any chunks, and the bytes it took; `None` if there is none.
+/// Reads a message from all chunkings: the message and its length in bytes, or `None` if the
+/// bytes are no message. All chunkings must have the same result.
 fn read_consistently<T: Debug + PartialEq>(
     bytes: &[u8],
     read: fn(&mut ChunkedStream<'_>) -> Result<T, ReadError>,
@@ -73,7 +74,7 @@ fn read_consistently<T: Debug + PartialEq>(
                 None
             }
         });
-        // Of what is no message it does not matter how far it was read.
+        // After an error, the number of consumed bytes may depend on the chunks.
         let length = if result.is_ok() { stream.consumed } else { 0 };
         match &first {
             None => first = Some((result, length)),
@@ -96,7 +97,7 @@ fn check_request(bytes: &[u8]) {
     assert_eq!(bytes[..3], [5, command, 0]);
     check_destination(&request.target, &bytes[3..length]);
     let encoded = request.encode();
-    let again = Request::decode(&encoded).expect("well formed");
+    let again = Request::decode(&encoded).expect("a valid encoding");
     assert_eq!(again, Some((request, encoded.len())));
 }
 
@@ -110,11 +111,11 @@ fn check_reply(bytes: &[u8]) {
     check_destination(&reply.bound, &bytes[3..length]);
     let encoded = reply.encode();
     assert_eq!(encoded[1], bytes[1]);
-    let again = Reply::decode(&encoded).expect("well formed");
+    let again = Reply::decode(&encoded).expect("a valid encoding");
     assert_eq!(again, Some((reply, encoded.len())));
 }
 
-/// The client gives the stream back where the reply ends, or says error not.
+/// The client library returns the stream at the end of the reply, or the error of the reply.
 fn check_client(bytes: &[u8]) {
     let host = Host::from_name(b"a.org");
     let destination = Destination { host, port: 80 };
@@ -142,7 +143,7 @@ fn check_client(bytes: &[u8]) {
             (Err(ClientError::NoReply(ReadError::Incomplete(received, _))), Ok(None)) => {
                 assert_eq!(received, bytes.len());
             }
-            (result, expected) => panic!("{:?} for {expected:?}", result.err()),
+            (result, expected) => panic!("{:?}, expected {expected:?}", result.err()),
         }
     }
 }
@@ -159,18 +160,18 @@ fn check_datagram(bytes: &[u8]) {
     assert_eq!(UdpHeader::split(&encoded), Ok((header, &[][..])));
 }
 
-/// What ATYP, address and port say, read from their end.
+/// ATYP, address and port (RFC 1928, section 5), read from the end of the bytes.
 fn check_destination(destination: &Destination, bytes: &[u8]) {
-    let (front, port) = bytes.split_at(bytes.len() - 2);
+    let (rest, port) = bytes.split_at(bytes.len() - 2);
     assert_eq!(destination.port.to_be_bytes(), port);
-    let (address_type, address) = front.split_first().expect("a kind");
+    let (address_type, address) = rest.split_first().expect("an address type");
     let host = match (address_type, address.len()) {
         (1, 4) => {
-            let octets: [u8; 4] = address.try_into().expect("four");
+            let octets: [u8; 4] = address.try_into().expect("four bytes");
             Host::Address(octets.into())
         }
         (4, 16) => {
-            let octets: [u8; 16] = address.try_into().expect("sixteen");
+            let octets: [u8; 16] = address.try_into().expect("sixteen bytes");
             Host::Address(octets.into())
         }
         (3, length) => {

@@ -1,10 +1,10 @@
-//! A reader sees the same text wherever the network cuts, and nothing but text.
+//! Shell output becomes the same text wherever the network splits it, without control characters.
 
 use super::chunks::chunkings;
 use crate::html::escape;
 use crate::terminal::{Piece, Style, Terminal, plain};
 
-/// The oracle.
+/// Compares all chunkings of the output, and checks text, styles and escaped HTML.
 pub fn check(bytes: &[u8]) {
     let whole = render(&[bytes]);
     for chunks in chunkings(bytes) {
@@ -12,7 +12,7 @@ pub fn check(bytes: &[u8]) {
     }
     let text = text_of(&whole);
     check_no_controls(&text);
-    // The largest: a byte that becomes a sign of three.
+    // The longest replacement: U+FFFD has three bytes in UTF-8.
     assert!(text.len() <= 3 * bytes.len(), "{} bytes", text.len());
     for (style, _) in &whole {
         check_classes(*style);
@@ -30,7 +30,8 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// The text in each style; pieces may be cut anywhere.
+/// The text of each style. Neighbouring pieces of one style are joined, since chunks may
+/// split them.
 fn render(chunks: &[&[u8]]) -> Vec<(Style, String)> {
     let mut terminal = Terminal::default();
     let mut all: Vec<Piece> = chunks
@@ -57,7 +58,7 @@ fn check_no_controls(text: &str) {
     assert!(!text.contains(is_forbidden), "{text:?}");
 }
 
-/// Classes are words of our own.
+/// All classes are names of the page's stylesheet.
 fn check_classes(style: Style) {
     let classes = style.classes();
     let is_known = |word: &str| {
@@ -72,7 +73,7 @@ fn check_classes(style: Style) {
     );
 }
 
-/// No sequence swallows a newline, or what stands in the next line.
+/// No escape sequence removes a newline or text of the next line.
 fn check_newlines(bytes: &[u8], text: &str) {
     let newlines = bytes.iter().filter(|&&byte| byte == b'\n').count();
     assert!(text.matches('\n').count() >= newlines, "{text:?}");
@@ -80,8 +81,7 @@ fn check_newlines(bytes: &[u8], text: &str) {
     assert!(longer.ends_with("\nthe next line"), "{longer:?}");
 }
 
-/// Without control characters it is shown as it is, with U+FFFD for what is no
-/// UTF-8.
+/// Text without control characters is unchanged; invalid UTF-8 becomes U+FFFD.
 fn check_plain_text(bytes: &[u8], text: &str) {
     let lossy = String::from_utf8_lossy(bytes);
     if !lossy.contains(|char: char| char.is_control() && !matches!(char, '\n' | '\t')) {
@@ -89,7 +89,7 @@ fn check_plain_text(bytes: &[u8], text: &str) {
     }
 }
 
-/// What is left open ends with the output.
+/// An unfinished sequence or style ends with the output.
 fn check_reset_at_end(bytes: &[u8]) {
     let mut terminal = Terminal::default();
     terminal.show(bytes);
@@ -99,7 +99,7 @@ fn check_reset_at_end(bytes: &[u8]) {
     assert_eq!(terminal.show(b"after"), [Piece { style, text }]);
 }
 
-/// No sign of HTML is left, and a browser reads the text as it was.
+/// Escaped text has no special character of HTML, and a browser shows the original text.
 fn check_escape(text: &str) {
     let html = escape(text);
     assert!(

@@ -1,11 +1,11 @@
-//! The users file names who its lines name, and tells no secret.
+//! The users file defines the users of its lines, and no message repeats a password hash.
 
 use std::collections::HashSet;
 
 use threadsocks::auth::{MAX_USER_NAME, Users, is_name};
 use threadsocks::config::{Content, MAX_ERRORS, SyntaxError};
 
-/// The oracle.
+/// Checks the result of the parser: the names, the errors, and the result for prefixes.
 pub fn check(bytes: &[u8]) {
     let whole = Users::parse(bytes);
     check_layout(bytes, &whole);
@@ -18,8 +18,8 @@ pub fn check(bytes: &[u8]) {
 
 type Parsed = Result<Users, Vec<SyntaxError>>;
 
-/// Mistakes come in order, each on a line of the file, in words for a screen that
-/// repeat nothing of the line but a name.
+/// Errors are in the order of the lines, at most one per line. A message is printable
+/// ASCII, and repeats at most the user name of its line.
 fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
     assert!((1..=MAX_ERRORS).contains(&errors.len()));
     let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
@@ -37,14 +37,14 @@ fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
     }
 }
 
-/// The users, or the lines that are nobody's.
+/// The users, or the numbers of the lines with an error.
 fn users_or_lines(parsed: &Parsed) -> Result<&Users, Vec<usize>> {
     let lines = |errors: &Vec<SyntaxError>| errors.iter().map(|error| error.line).collect();
     parsed.as_ref().map_err(lines)
 }
 
-/// CRLF, blanks around lines, a final newline, comments behind all, and a byte order
-/// mark change nothing.
+/// CRLF, spaces around lines, a final newline, a comment at the end, and a byte order mark
+/// change nothing.
 fn check_layout(bytes: &[u8], whole: &Parsed) {
     let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
     let mut layouts = vec![
@@ -59,13 +59,13 @@ fn check_layout(bytes: &[u8], whole: &Parsed) {
     }
     for layout in layouts {
         let text = layout.escape_ascii();
-        let same = users_or_lines(&Users::parse(&layout)) == users_or_lines(whole);
-        assert!(same, "with the layout {text}");
+        let is_same = users_or_lines(&Users::parse(&layout)) == users_or_lines(whole);
+        assert!(is_same, "with the layout {text}");
     }
 }
 
-/// Every line that is not empty and no comment names one user, and there are no
-/// others.
+/// Every line that is neither empty nor a comment defines one user, and there are no other
+/// users.
 fn check_names(bytes: &[u8], users: &Users) {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut names = HashSet::new();
@@ -79,7 +79,7 @@ fn check_names(bytes: &[u8], users: &Users) {
         assert!(name.iter().all(|byte| (b'!'..=b'~').contains(byte)));
         assert!(is_name(std::str::from_utf8(name).expect("ASCII")));
         assert!(hash.starts_with(b":$argon2id$v=19$m="));
-        assert!(names.insert(name), "twice the same name");
+        assert!(names.insert(name), "a name occurs twice");
     }
     assert_eq!(users.len(), names.len());
     assert!(names.iter().all(|name| users.has(name)));
@@ -88,7 +88,8 @@ fn check_names(bytes: &[u8], users: &Users) {
     assert!(!format!("{users:?}").contains('$'));
 }
 
-/// A file that somebody cut off between two lines names nobody else.
+/// A file that is cut off between two lines defines no additional user, and has no
+/// additional error. At most eight prefixes are tried.
 fn check_prefixes(bytes: &[u8], whole: &Parsed) {
     let ends = (0..bytes.len()).filter(|&at| bytes[at] == b'\n');
     for end in ends.take(8) {
@@ -96,7 +97,7 @@ fn check_prefixes(bytes: &[u8], whole: &Parsed) {
             (Ok(part), Ok(whole)) => assert!(part.len() <= whole.len()),
             (Err(part), Err(whole)) => assert!(whole.starts_with(&part)),
             (Ok(_), Err(_)) => {}
-            (Err(part), Ok(_)) => panic!("only the front is wrong: {part:?}"),
+            (Err(part), Ok(_)) => panic!("only the prefix has errors: {part:?}"),
         }
     }
 }

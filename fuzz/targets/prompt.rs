@@ -1,4 +1,4 @@
-//! Fuzzes the oracle of the same name.
+//! Runs the oracle `prompt` on the input of the fuzzer.
 
 #![no_main]
 

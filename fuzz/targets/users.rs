@@ -1,4 +1,4 @@
-//! Fuzzes the oracle of the same name.
+//! Runs the oracle `users` on the input of the fuzzer.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Every file of the fuzzer's corpus, and everything close to it, passes its oracle.
+//! Every file of the fuzzer's corpus, and every variant of it, passes its oracle.
 
 use std::fs;
 use std::panic;
@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::oracles;
 
-/// Bytes of all variants of one file together; they are spread evenly over it.
+/// Bytes of all variants of one file together: a bound on the time per file. The changes of a
+/// long file are spread evenly over it.
 const MAX_VARIANT_BYTES: usize = 8_000;
 
-/// Bytes that mean something to one of the parsers.
+/// Bytes with a meaning in at least one of the formats.
 const SPECIAL_BYTES: &[u8] = b"\0\n\r %&=+-*./,:#<\"\x04\x1b[\xff\xc3";
 
-/// All files of one target, as they are and changed.
+/// Runs the oracle of one target on each file of its corpus and on the file's variants.
 fn check_corpus(target: &str) {
     let mut all = oracles::ALL.into_iter();
     let (_, check) = all.find(|(name, _)| *name == target).expect(target);
@@ -89,19 +90,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Its prefixes, it without one byte, and with one byte changed.
+/// Variants of the bytes: prefixes, one byte removed, one byte replaced, one byte inserted.
 fn variants(bytes: &[u8]) -> Vec<Vec<u8>> {
     let step = (4 * bytes.len() * bytes.len())
         .div_ceil(MAX_VARIANT_BYTES)
         .max(1);
     let mut all = Vec::new();
     for at in (0..bytes.len()).step_by(step) {
-        let (front, back) = bytes.split_at(at);
+        let (head, tail) = bytes.split_at(at);
         let special = SPECIAL_BYTES[(at + bytes.len()) % SPECIAL_BYTES.len()];
-        all.push(front.to_vec());
-        all.push([front, &back[1..]].concat());
-        all.push([front, &[special], &back[1..]].concat());
-        all.push([front, &[back[0] ^ 0x20], back].concat());
+        all.push(head.to_vec());
+        all.push([head, &tail[1..]].concat());
+        all.push([head, &[special], &tail[1..]].concat());
+        all.push([head, &[tail[0] ^ 0x20], tail].concat());
     }
     all
 }

@@ -1,9 +1,8 @@
-//! What must hold for any bytes, tried with kept finds and with random input.
+//! Property tests: the fuzzer's oracles on its corpus and on random input.
 //!
-//! The oracles and the finds are those of the fuzzer (`make fuzz`), which goes on
-//! for as long as one lets it. A failure names its input; put that into the corpus
-//! of its target. The unit tests of the console's files come with the files, and run
-//! here once more.
+//! `make fuzz` runs the same oracles for longer. A failure prints its input; add that input
+//! to the corpus of the target. The unit tests in the console's files are compiled with the
+//! files and therefore run here too.
 
 #![allow(
     clippy::expect_used,
@@ -12,18 +11,18 @@
     clippy::unwrap_used
 )]
 
-/// What must hold.
+/// Checks that hold for any input bytes.
 #[path = "../../fuzz/oracles/mod.rs"]
 mod oracles;
 
-/// What the fuzzer keeps, and everything close to it.
+/// The corpus of the fuzzer, and variants of its files.
 mod corpus;
 
-/// Random input that looks like the real thing.
+/// Random input that is mostly valid.
 mod random;
 
-/// Input for each oracle.
+/// Strategies that generate input for each oracle.
 mod strategies;
 
-// The console's files call each other by these names.
+// The console's files import each other as `crate::NAME`.
 use oracles::console::*;

@@ -1,4 +1,4 @@
-//! Each oracle with some thousand inputs, of which most look like the real thing.
+//! Each oracle on random input, most of which is nearly valid.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::oracles;
 use crate::strategies;
 
-/// Bytes as a failure shows them, ready to be pasted.
+/// Input bytes; a failure prints them as a Rust byte string.
 #[derive(Clone)]
 struct Input(Vec<u8>);
 
@@ -18,8 +18,9 @@ impl fmt::Debug for Input {
     }
 }
 
-/// `PROPTEST_CASES` sets the number of cases. No file is written: a find belongs
-/// into the corpus.
+/// Runs the oracle on random input. `PROPTEST_CASES` sets the number of cases.
+///
+/// Proptest writes no file of failures: failing input belongs into the corpus.
 fn run_cases(strategy: impl Strategy<Value = Vec<u8>>, oracle: fn(&[u8])) {
     let config = Config {
         failure_persistence: None,

@@ -1,4 +1,4 @@
-//! Input that mostly is what the parsers expect, and sometimes just not.
+//! Strategies for input that is mostly valid, and sometimes slightly invalid.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,12 +7,12 @@ use proptest::strategy::Union;
 
 type Words = &'static [&'static str];
 
-/// Anything.
+/// Arbitrary bytes, fewer than 200.
 pub(crate) fn bytes() -> BoxedStrategy<Vec<u8>> {
     vec(any::<u8>(), 0..200).boxed()
 }
 
-/// Sometimes with a byte too many, too few, or another.
+/// In one of four cases, one byte is inserted, removed or replaced.
 pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let change = prop_oneof![
         3 => Just(None),
@@ -29,12 +29,12 @@ pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
     })
 }
 
-/// One of these, or else something from the strategy.
+/// One of the words, or in one of five cases a value of the other strategy.
 fn word(words: Words, other: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
     prop_oneof![4 => select(words).prop_map(str::to_owned), 1 => other].boxed()
 }
 
-/// Several of these, one behind the other.
+/// Fewer than `max_parts` parts, one after the other. Each part has a weight.
 fn sequence(parts: Vec<(u32, BoxedStrategy<Vec<u8>>)>, max_parts: usize) -> BoxedStrategy<Vec<u8>> {
     let parts = vec(Union::new_weighted(parts), 0..max_parts);
     parts.prop_map(|parts| parts.concat()).boxed()
@@ -46,7 +46,7 @@ fn texts(words: Words) -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// A name field: names, addresses, and numbers in disguise.
+/// A host field: names, addresses, and numbers that inet_aton(3) accepts.
 pub(crate) fn host_name() -> BoxedStrategy<Vec<u8>> {
     let label = word(
         &[
@@ -68,7 +68,7 @@ fn field(limit: usize) -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// A request, and perhaps early data.
+/// A SOCKS4 request, and early data of the client.
 pub(crate) fn request() -> BoxedStrategy<Vec<u8>> {
     let head = (
         select(&[4, 4, 4, 4, 5, 0][..]),
@@ -89,7 +89,7 @@ pub(crate) fn request() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Up to three replies, and perhaps data.
+/// Up to three SOCKS4 replies.
 pub(crate) fn replies() -> BoxedStrategy<Vec<u8>> {
     let version = select(&[0, 0, 0, 0, 4][..]);
     let reply = (
@@ -108,7 +108,7 @@ pub(crate) fn replies() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Lines of an identd; the oracle request for the ports that most of them name.
+/// Replies of an ident server. Most of them have the ports that the oracle asks for.
 pub(crate) fn ident_replies() -> BoxedStrategy<Vec<u8>> {
     let ports: Words = &[
         "6193,1080",
@@ -137,7 +137,7 @@ pub(crate) fn ident_replies() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Messages of SOCKS5, behind the byte by which the oracle knows their kind.
+/// A SOCKS5 message after the byte that selects its kind in the oracle.
 pub(crate) fn socks5() -> BoxedStrategy<Vec<u8>> {
     let field = prop_oneof![
         4 => vec(any::<u8>(), 0..9),
@@ -206,7 +206,7 @@ fn port_list() -> BoxedStrategy<String> {
     prop_oneof![3 => Just("-".to_owned()), 1 => Just("80".to_owned()), 1 => list].boxed()
 }
 
-/// People and hours, in any order.
+/// Options of a rule, in two orders.
 fn options() -> BoxedStrategy<String> {
     let users: Words = &["", "", " user=alice", " USER=Bob,alice", " user=a,b,c"];
     let times: Words = &[
@@ -237,7 +237,7 @@ fn options() -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// Lines of `socks.conf`, with a bad one now and then.
+/// Lines of `socks.conf`, with an occasional invalid line.
 pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
     let action = select(&["permit", "permit", "deny", "Deny", "Permit"][..]);
     let mode = select(&["c", "b", "cb", "-", "*", "u", "C", "Bc"][..]);
@@ -299,7 +299,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Lines of a users file, with a bad one now and then.
+/// Lines of a users file, with an occasional invalid line.
 pub(crate) fn users() -> BoxedStrategy<Vec<u8>> {
     let name = word(&["alice", "bob", "a#b", "-"], "[!-~]{1,20}");
     let name = prop_oneof![8 => name, 1 => (250..260_usize).prop_map(|count| "n".repeat(count))];
@@ -351,7 +351,7 @@ pub(crate) fn users() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// The query of the console.
+/// A query string of the console.
 pub(crate) fn query() -> BoxedStrategy<Vec<u8>> {
     let key = word(
         &[
@@ -379,7 +379,7 @@ pub(crate) fn query() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Telnet's commands, and characters without their end.
+/// Telnet commands (RFC 854), and incomplete UTF-8.
 const RAW_BYTES: &[&[u8]] = &[
     b"\xff",
     b"\xff\xfb\x01",
@@ -390,7 +390,7 @@ const RAW_BYTES: &[&[u8]] = &[
     b"\xf0\x9f",
 ];
 
-/// What a shell may say: text, prompts, escapes, telnet, and what is broken.
+/// Output of a shell: text, prompts, escape sequences, telnet commands and invalid bytes.
 pub(crate) fn shell_output() -> BoxedStrategy<Vec<u8>> {
     let marks = &[
         "% ", "\n% ", "%", " ", "\n", "\r\n", "\r", "\t", "50% off", "ls\n", "\0", "\x07",
