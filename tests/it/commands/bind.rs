@@ -1,4 +1,4 @@
-//! BIND: two replies, and who may come.
+//! SOCKS4 BIND: both replies, which peers are admitted, and when the listener closes.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -17,9 +17,11 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// An address that no BIND here expects.
 const OTHER_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// An address to expect a peer from; the port serves only the rules.
+/// A BIND destination that expects a peer at `ip`. Only the rules use the port:
+/// the peer may connect from any.
 fn peer_at(ip: Ipv4Addr) -> Destination {
     by_address(SocketAddr::from((ip, 21)))
 }
@@ -28,13 +30,15 @@ fn bind(proxy: &Proxy, target: &Destination) -> Binding<TcpStream> {
     client::socks4::bind(dial(proxy.address()), target, b"").expect("listening")
 }
 
-/// Where the peer must connect to.
+/// The address that the peer must connect to. The first reply has 0.0.0.0, which
+/// means "the address of the server" (SOCKS4.protocol, section 2).
 fn bound_address(binding: &Binding<TcpStream>) -> SocketAddr {
     assert_eq!(*binding.address.ip(), Ipv4Addr::UNSPECIFIED);
     assert_ne!(binding.address.port(), 0);
     (LOCALHOST, binding.address.port()).into()
 }
 
+/// The second reply must be 91.
 fn assert_refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
     match result {
         Err(ClientError::Refused(ReplyError::Rejected)) => {}
@@ -42,10 +46,11 @@ fn assert_refused(result: Result<(TcpStream, SocketAddrV4), ClientError>) {
     }
 }
 
-/// The server stops listening there, long before the limit of two minutes.
+/// The server must close its listener well before the default --bind-timeout of
+/// two minutes.
 fn assert_stops_listening(proxy: &Proxy, port: u16) {
     let began = Instant::now();
-    until("the listener's end", || {
+    until("the listener to close", || {
         (!proxy.listens_on(port)).then_some(())
     });
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -190,10 +195,10 @@ fn b07_b08_early_data_and_a_following_eof_wait_for_the_peer() {
         write(&client, &early);
         if eof_before_peer {
             shutdown_write(&client);
-            // Time to notice, and to close the listener by mistake.
+            // EOF must not close the listener: gives the server time to read it.
             let pause = Duration::from_millis(300);
             client.set_read_timeout(Some(pause)).unwrap();
-            (&client).read(&mut [0]).expect_err("still pending");
+            (&client).read(&mut [0]).expect_err("no second reply yet");
             client
                 .set_read_timeout(Some(crate::support::wait::TIMEOUT))
                 .unwrap();
@@ -250,7 +255,8 @@ fn b10_a_peer_that_resets_at_once_does_not_hang_the_session() {
     for _ in 0..20 {
         let binding = bind(&proxy, &peer_at(LOCALHOST));
         reset(TcpStream::connect(bound_address(&binding)).expect("listening"));
-        // Either it counted, and the relay is broken, or nobody came.
+        // The server either accepts the peer and relays its reset, or never gets the
+        // connection from accept(2), and the BIND times out.
         if let Ok((mut client, _)) = binding.wait() {
             let mut rest = Vec::new();
             let _ = client.read_to_end(&mut rest);
@@ -283,7 +289,7 @@ fn b11_bind_uses_only_the_configured_ports_until_none_is_free() {
     proxy.finish();
 }
 
-/// However many are taken, whoever asks gets the one that is free.
+/// The server tries all ports of the range, from any starting point.
 #[test]
 fn b11_the_only_free_port_of_a_range_is_found() {
     let first = free_ports(7);
@@ -382,8 +388,8 @@ fn b05_five_hundred_pending_binds_are_released() {
     proxy.finish();
 }
 
-/// The peer comes through the same server, which is no loop: the rules permit it
-/// to connect there.
+/// The peer connects through the same server. That is not a loop, because the
+/// rules permit the destination.
 #[test]
 fn b15_the_peer_may_connect_through_the_server_itself() {
     let proxy = Proxy::open();

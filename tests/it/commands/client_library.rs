@@ -1,4 +1,4 @@
-//! Our SOCKS5 client asks our server, and those of other people.
+//! The SOCKS5 client library against threadsocks, Dante and microsocks.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -22,7 +22,7 @@ use crate::support::wait::until;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// By its whole name, because only administrators have its folder on their path.
+/// An absolute path, because /usr/sbin is often missing from the PATH of a user.
 const DANTE: &str = "/usr/sbin/danted";
 
 fn credentials(user: &str, password: &str) -> Credentials {
@@ -30,18 +30,22 @@ fn credentials(user: &str, password: &str) -> Credentials {
     Credentials { user, password }
 }
 
-/// There is an echo behind this connection.
+/// The remote end of this connection must be an echo server.
 fn assert_echoes(client: &TcpStream, data: &[u8]) {
     write(client, data);
     shutdown_write(client);
     assert_eq!(read_all(client), data);
 }
 
-/// Binds for a peer of this address and talks to it.
+/// BIND for a peer at this address must relay in both directions.
 fn assert_bind_relays(server: SocketAddr, peer: IpAddr) {
     let expected = by_address((peer, 0).into());
     let binding = socks5::bind(dial(server), None, &expected).expect("listening");
-    let ip = binding.address.host.address().expect("no name");
+    let ip = binding
+        .address
+        .host
+        .address()
+        .expect("an address, not a name");
     let remote = dial((ip, binding.address.port).into());
     let (client, reported) = binding.wait().expect("granted");
     assert_eq!(reported, by_address(remote.local_addr().unwrap()));
@@ -56,7 +60,7 @@ fn the_client_library_works_with_threadsocks() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
     for target in [origin.destination(), by_name("localhost", origin.port())] {
-        // Our server needs no login; the client does without.
+        // The server requires no login: the client offers one and accepts method 00.
         for credentials in [None, Some(&credentials("me", "secret"))] {
             let result = socks5::connect(dial(proxy.address()), credentials, &target);
             assert_echoes(&result.expect("granted"), b"hello");
@@ -77,7 +81,7 @@ fn the_client_library_works_with_threadsocks() {
     proxy.finish();
 }
 
-/// A server of somebody else.
+/// A running SOCKS server other than threadsocks.
 struct ThirdPartyServer {
     address: SocketAddr,
     _running: RunningChild,
@@ -85,14 +89,15 @@ struct ThirdPartyServer {
 }
 
 impl ThirdPartyServer {
-    /// Starts what this makes of a free port and a folder for its files.
+    /// Starts the command that `command` builds from a free port and a folder for
+    /// files, and waits until the server listens.
     fn start(command: impl FnOnce(u16, &Path) -> Command) -> ThirdPartyServer {
         let port = free_ports(1);
         let folder = tempfile::tempdir().unwrap();
         let mut command = command(port, folder.path());
         let mut running = RunningChild::start(command.env("TMPDIR", folder.path()), b"");
         let address = SocketAddr::from((LOCALHOST, port));
-        until("a server that listens", || {
+        until("the server to listen", || {
             running.assert_running();
             TcpStream::connect(address).ok()
         });
@@ -103,8 +108,8 @@ impl ThirdPartyServer {
         }
     }
 
-    /// Dante, which relays everything on loopback. Root must say as whom it
-    /// serves; others serve as themselves.
+    /// Dante, which permits everything on loopback. Started by root, it needs the
+    /// accounts to run as; `None` if it is not installed.
     fn dante() -> Option<ThirdPartyServer> {
         let start = |port, folder: &Path| {
             let users = match nix::unistd::geteuid().is_root() {
@@ -127,7 +132,7 @@ impl ThirdPartyServer {
         is_installed(DANTE, "dante-server").then(|| ThirdPartyServer::start(start))
     }
 
-    /// Microsocks, which wants this login.
+    /// Microsocks, which requires these credentials; `None` if it is not installed.
     fn microsocks(user: &str, password: &str) -> Option<ThirdPartyServer> {
         let start = |port: u16, _: &Path| {
             let mut command = Command::new("microsocks");
@@ -164,7 +169,7 @@ fn microsocks_accepts_only_correct_credentials_of_the_client_library() {
         socks5::connect(dial(microsocks.address), credentials.as_ref(), &target)
     };
     let granted = connect(Some(credentials("me", "secret")));
-    // It takes the end of one direction for the end of both.
+    // No half-close here: microsocks ends both directions at the first EOF.
     let client = granted.expect("granted");
     write(&client, b"hello");
     assert_eq!(read_exactly(&client, 5), b"hello");
@@ -194,6 +199,7 @@ fn threadsocks_relays_datagrams_of_the_client_library() {
     proxy.finish();
 }
 
+/// The server must relay datagrams of all sizes in both directions.
 fn assert_relays_datagrams(server: SocketAddr) {
     let socket = udp_socket();
     let from = socket.local_addr().unwrap();
@@ -201,7 +207,7 @@ fn assert_relays_datagrams(server: SocketAddr) {
     let reached = control.peer_addr().unwrap().ip();
     let association = socks5::associate(control, None, reached, from).expect("granted");
     let mut buffer = vec![0; 65_536];
-    // To more than one, from one association.
+    // One association serves several destinations.
     for size in [0, 1, 1400, 60_000] {
         let remote = udp_socket();
         let data = random_bytes(5, size);
@@ -210,12 +216,14 @@ fn assert_relays_datagrams(server: SocketAddr) {
         let (count, relay) = remote.recv_from(&mut buffer).expect("relayed");
         assert_eq!(buffer[..count], data);
         remote.send_to(&data, relay).unwrap();
-        let (source, back) = association.receive(&socket, &mut buffer).expect("back");
+        let (source, back) = association
+            .receive(&socket, &mut buffer)
+            .expect("an answer");
         assert_eq!((source, back), (target, &data[..]));
     }
 }
 
-/// For datagrams on loopback.
+/// A UDP socket on loopback whose reads time out.
 fn udp_socket() -> UdpSocket {
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();

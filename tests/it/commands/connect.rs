@@ -1,4 +1,4 @@
-//! CONNECT: addresses, and everything that can fail.
+//! CONNECT: the reply, and each way in which a connection can fail.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -75,8 +75,8 @@ fn c04_a_client_reset_aborts_the_connect() {
         &client,
         &request(Command::Connect, &by_address(unresponsive.address()), b""),
     );
-    // It dials: a thread and two descriptors more than at first.
-    until("the dialling", || {
+    // While connect(2) is pending the session holds two descriptors: client, remote.
+    until("the pending connect", || {
         (proxy.resources().descriptors >= at_start.descriptors + 2).then_some(())
     });
     reset(client);
@@ -122,7 +122,7 @@ fn c05_c11_d02_unusable_addresses_are_refused_even_if_the_rules_permit_all() {
     proxy.finish();
 }
 
-/// This machine lacks something: the answer is no, and the next is served.
+/// A failed system call refuses one request and leaves no state behind.
 #[test]
 fn c07_a_failed_system_call_is_reported_and_the_next_request_succeeds() {
     for (injection, error_text) in [
@@ -160,7 +160,7 @@ fn c07_a_failed_system_call_is_reported_and_the_next_request_succeeds() {
 
 #[test]
 fn c09_a_loop_through_the_server_is_refused_at_the_inner_request() {
-    // Whatever address the server listens on, and reaches itself at.
+    // Each listening address with each loopback address that reaches it.
     for bind_address in ["127.0.0.1", "0.0.0.0", "::"] {
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", bind_address]);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
@@ -169,8 +169,8 @@ fn c09_a_loop_through_the_server_is_refused_at_the_inner_request() {
             if bind_address == "127.0.0.1" && own_address == other_loopback {
                 continue;
             }
-            // The outer request is fine: we may connect to ourselves. The inner
-            // one comes from ourselves.
+            // The outer request is permitted: its client is not the server. The
+            // inner one comes from a socket of the server and is a loop.
             let tunnel = connect_through(address, &by_address(own_address));
             let inner = tunnel.local_addr().unwrap();
             write(
@@ -199,7 +199,8 @@ fn c09_a_loop_through_the_server_is_refused_at_the_inner_request() {
 fn c10_connect_is_refused_if_no_second_thread_starts() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
-    // After a visitor who asks for nothing, one thread is there for the session.
+    // An empty session leaves one idle thread, enough for the next session but not
+    // for its second direction.
     drop(dial(proxy.address()));
     proxy.wait_for_thread("idle");
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "clone3:error=EAGAIN") else {
@@ -256,7 +257,7 @@ fn s03_a_client_without_a_thread_still_gets_a_refusal() {
     proxy.finish();
 }
 
-/// Everything that can end otherwise than in a relay, a thousand times each.
+/// `finish` compares threads, descriptors and mappings with those at the start.
 #[test]
 fn s08_a_thousand_failures_of_each_kind_leak_nothing() {
     const TIMES: usize = 1000;
@@ -265,7 +266,7 @@ fn s08_a_thousand_failures_of_each_kind_leak_nothing() {
     let connect = |target: &Destination| request(Command::Connect, target, b"");
     let bind = |target: &Destination| request(Command::Bind, target, b"");
     let refused = &[0, 91][..];
-    // What is sent, and how the answer begins.
+    // Bytes that the client sends, and the first bytes of the reply.
     let cases: [(Vec<u8>, &[u8]); 14] = [
         (connect(&by_address(CLOSED.into())), refused),
         (connect(&local(9, 80)), refused),
@@ -283,7 +284,7 @@ fn s08_a_thousand_failures_of_each_kind_leak_nothing() {
             refused,
         ),
         (bind(&local(9, 80)), refused),
-        // Granted at first, and left at once.
+        // Granted by the first reply; the client closes before a peer connects.
         (bind(&local(1, 80)), &[0, 90]),
     ];
     thread::scope(|scope| {
@@ -301,7 +302,7 @@ fn s08_a_thousand_failures_of_each_kind_leak_nothing() {
             });
         }
     });
-    // One message for every whole request.
+    // Eight of the cases are complete requests, which are reported.
     assert_eq!(proxy.screen_messages(8 * TIMES).len(), 8 * TIMES);
     proxy.finish();
 }

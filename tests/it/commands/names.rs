@@ -1,4 +1,4 @@
-//! Names: what they resolve to, and what becomes of that.
+//! Destinations by name: which names are looked up, and which addresses are tried.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
-/// Asks with raw name bytes, is refused.
+/// Requires that a CONNECT with these bytes as the name is refused, and returns
+/// the summary of its message.
 fn refusal_of_raw_name(proxy: &Proxy, name: &[u8]) -> String {
     let client = dial(proxy.address());
     let client_address = client.local_addr().unwrap();
@@ -25,7 +26,8 @@ fn refusal_of_raw_name(proxy: &Proxy, name: &[u8]) -> String {
     proxy.screen_message_for(client_address).summary()
 }
 
-/// What stands in the field for a name and is none.
+/// Values of the name field that are not valid host names, among them literal
+/// addresses in forms that only the C library accepts.
 const INVALID_NAMES: [&[u8]; 15] = [
     b"",
     b"a b",
@@ -94,7 +96,7 @@ fn d06_a_dotted_quad_as_name_is_an_address() {
 #[test]
 fn d07_a_name_that_does_not_exist_is_refused() {
     let proxy = Proxy::open();
-    // RFC 6761 promises that this one never will.
+    // RFC 6761, section 6.4, reserves .invalid: no such name is ever registered.
     assert_eq!(
         refusal_of_raw_name(&proxy, b"nobody.invalid"),
         "-:80 CONNECT Reject"
@@ -114,7 +116,7 @@ fn d07_every_negative_dns_answer_refuses_the_request_at_once() {
         });
         let proxy = Proxy::open();
         for name in ["nx.test", "servfail.test", "refused.test", "empty.test"] {
-            // The quickest of three, since others use this machine as well.
+            // The minimum of three runs: other tests run at the same time.
             let quickest = (0..3).map(|_| {
                 let began = Instant::now();
                 assert_eq!(proxy.refusal_of(&by_name(name, 80)), "-:80 CONNECT Reject");
@@ -137,7 +139,7 @@ fn d08_a_silent_name_server_ends_the_lookup_at_the_resolver_timeout() {
         });
         let proxy = Proxy::open();
         let origin = Origin::echo();
-        // The resolver's own limit is a second here.
+        // The resolv.conf of this network has `timeout:1 attempts:1`: one second.
         let began = Instant::now();
         assert_eq!(
             proxy.refusal_of(&by_name("drop.test", 80)),
@@ -145,7 +147,7 @@ fn d08_a_silent_name_server_ends_the_lookup_at_the_resolver_timeout() {
         );
         assert!(began.elapsed() >= Duration::from_millis(900));
         assert!(began.elapsed() < Duration::from_secs(5));
-        // Half an answer is one.
+        // The A record suffices if the AAAA query times out.
         let target = by_name("dropaaaa.test", origin.port());
         let client = connect_through(proxy.address(), &target);
         write(&client, b"x");
@@ -173,7 +175,7 @@ fn d09_pending_lookups_delay_no_other_session() {
                 client
             })
             .collect();
-        until("200 questions", || {
+        until("200 queries", || {
             (names.query_count("drop.test", false) >= 200).then_some(())
         });
         for target in [origin.destination(), by_name("good.test", origin.port())] {
@@ -198,7 +200,7 @@ fn d10_every_address_of_a_name_is_tried() {
     in_own_network(|network| {
         network.write_hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.3 both.test\n");
         let proxy = Proxy::open();
-        // It listens on 127.0.0.1 only; the order is the resolver's.
+        // Only 127.0.0.1 listens. The resolver decides the order of the addresses.
         let origin = Origin::echo();
         for _ in 0..5 {
             let client = connect_through(proxy.address(), &by_name("both.test", origin.port()));
@@ -208,7 +210,10 @@ fn d10_every_address_of_a_name_is_tried() {
             assert_eq!(shown, format!("{} CONNECT Accept", origin.address()));
         }
         let shown = proxy.refusal_of(&by_name("both.test", 1));
-        assert!(shown.starts_with("127.0.0."), "the last one tried: {shown}");
+        assert!(
+            shown.starts_with("127.0.0."),
+            "the message has the last address tried: {shown}"
+        );
         proxy.finish();
     });
 }
@@ -218,7 +223,7 @@ fn d10_an_unresponsive_address_leaves_time_for_the_next() {
     in_own_network(|_| {
         let unresponsive = UnresponsiveListener::new();
         let port = unresponsive.address().port();
-        // The same port, at another address.
+        // The second address listens on the same port as the unresponsive one.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
         let _names = NameServer::start(|_| addresses(&["127.0.0.1", "127.0.0.2"]));
         let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "10s"]);
@@ -238,7 +243,8 @@ fn d10_an_unresponsive_address_leaves_time_for_the_next() {
 #[test]
 fn d11_at_most_eight_addresses_of_a_name_are_tried() {
     in_own_network(|_| {
-        // Somebody listens at the one in the middle, at nobody else's.
+        // Of all these addresses only 127.0.1.20 listens: the eighth of one name
+        // and the ninth of the other.
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, 20), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let from = |first: u8| {
@@ -281,7 +287,7 @@ fn d13_only_permitted_addresses_of_a_name_are_tried() {
         network.write_hosts("127.0.0.2 both.test\n127.0.0.1 both.test\n127.0.0.1 one.test\n");
         let proxy = Proxy::start("deny c 127.0.0.1\npermit c 127.0.0.2\n", &[]);
         let origin = Origin::echo();
-        // On 127.0.0.2 nobody listens, and 127.0.0.1 is denied.
+        // 127.0.0.2 refuses the connection. 127.0.0.1 listens, but is denied.
         let shown = proxy.refusal_of(&by_name("both.test", origin.port()));
         assert_eq!(shown, format!("127.0.0.2:{} CONNECT Reject", origin.port()));
         let shown = proxy.refusal_of(&by_name("one.test", origin.port()));
@@ -290,8 +296,8 @@ fn d13_only_permitted_addresses_of_a_name_are_tried() {
     });
 }
 
-/// The name server says something else every time. What was judged is dialled,
-/// and nobody is asked twice.
+/// DNS rebinding: the second query gets a denied address. One lookup per request
+/// ensures that the server dials the address that the rules judged.
 #[test]
 fn d14_x02_a_name_is_looked_up_once_and_the_judged_address_is_dialled() {
     in_own_network(|_| {
@@ -348,7 +354,8 @@ fn d15_a_short_name_follows_the_search_list_of_the_system() {
 #[test]
 fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
     in_own_network(|_| {
-        // The answer comes when the client has gone.
+        // The name server answers after the client reset: `recv` returns when the
+        // test drops `allow_answer`.
         let (allow_answer, answer_allowed) = crossbeam_channel::bounded::<()>(0);
         let names = NameServer::start(move |query| {
             if !query.v6 {
@@ -368,7 +375,7 @@ fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
         assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
         proxy.stderr_line("the client left");
         proxy.assert_resources_released();
-        // If it was dialled at all, that was given up at once.
+        // A connection that was already made must be closed without data.
         listener.set_nonblocking(true).unwrap();
         if let Ok((remote, _)) = listener.accept() {
             assert_eq!(read_all(&remote), b"");
@@ -382,7 +389,7 @@ fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
 fn d17_a_changed_resolver_configuration_needs_no_restart() {
     in_own_network(|network| {
         let _names = NameServer::start(|_| addresses(&["127.0.0.1"]));
-        // Nobody answers there.
+        // No name server listens on 127.0.0.9.
         network.write_file(
             "/etc/resolv.conf",
             "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n",
@@ -432,7 +439,7 @@ fn x02_a_name_is_looked_up_only_if_some_address_could_be_permitted() {
     );
     proxy.stderr_line("no rule permits it");
     proxy.finish();
-    // And if it is a rule that leaves nothing to others, that one is told.
+    // If a deny rule decides before any lookup, the log names that rule.
     let proxy = Proxy::start("permit b -\ndeny c localhost\npermit c -\n", &["-v"]);
     assert_eq!(
         proxy.refusal_of(&by_name("localhost", 80)),

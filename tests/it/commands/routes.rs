@@ -1,4 +1,4 @@
-//! Routes that lead nowhere, ports that run out, wires that are cut.
+//! Missing routes, exhausted local ports, and peers that become unreachable.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn c02_each_routing_error_is_reported_by_its_own_text() {
             if !kind.is_empty() {
                 network.ip(&format!("route add {kind} {address}/32"));
             }
-            // One server each: of several causes within a second, one is told.
+            // A new server each time: within a second, the log reports one error only.
             let proxy = Proxy::open();
             let target: SocketAddr = format!("{address}:80").parse().unwrap();
             let shown = proxy.refusal_of(&by_address(target));
@@ -37,13 +37,14 @@ fn c02_each_routing_error_is_reported_by_its_own_text() {
     });
 }
 
-/// From another address each, and a port that the system need not choose: the
-/// few are for the server.
+/// Connects to the server from 127.0.1.`number` and a fixed port, so that the test
+/// uses none of the four local ports that the server needs.
 fn dial_from_address(number: u8, proxy: &Proxy) -> TcpStream {
     dial_from(([127, 0, 1, number], 30_000).into(), proxy.address())
 }
 
-/// No port for one address of a name: the next one is tried all the same.
+/// Local ports are counted per destination: EADDRNOTAVAIL for one address says
+/// nothing about the next.
 #[test]
 fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
     in_own_network(|network| {
@@ -54,9 +55,12 @@ fn c06_when_ports_run_out_for_one_address_the_next_is_tried() {
         network.limit_to_four_ports();
         let first = SocketAddr::from(([127, 0, 0, 2], port));
         let held: Vec<TcpStream> = (0..4)
-            .map(|_| TcpStream::connect(first).expect("one of four ports"))
+            .map(|_| TcpStream::connect(first).expect("one of the four local ports"))
             .collect();
-        assert!(TcpStream::connect(first).is_err(), "there is no fifth");
+        assert!(
+            TcpStream::connect(first).is_err(),
+            "all four local ports are in use"
+        );
         let client = dial_from_address(1, &proxy);
         let client_address = client.local_addr().unwrap();
         client::socks4::connect(client, &by_name("two.test", port), b"").expect("granted");
@@ -91,7 +95,7 @@ fn c06_connect_is_refused_while_no_local_port_is_free() {
         proxy.stderr_line("Cannot assign requested address");
         write(&held[0], b"still here");
         assert_eq!(read_exactly(&held[0], 10), b"still here");
-        // A reset, lest its port linger in TIME_WAIT.
+        // RST instead of FIN: otherwise TIME_WAIT keeps the port in use.
         reset(held.pop().unwrap());
         let mut numbers = 100..;
         until("a free port", || {
@@ -103,8 +107,8 @@ fn c06_connect_is_refused_while_no_local_port_is_free() {
     });
 }
 
-/// Who dials a free port among those that the system gives out can be given that
-/// very port to dial from, and is then connected to itself.
+/// A TCP self-connect (simultaneous open with itself): the kernel may choose the
+/// destination port as the local port if that port is unused.
 #[test]
 fn c08_a_tcp_self_connect_is_refused() {
     in_own_network(|network| {
@@ -112,7 +116,7 @@ fn c08_a_tcp_self_connect_is_refused() {
         network.limit_to_four_ports();
         let unused = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let self_connects = || match TcpStream::connect(unused) {
-            // A reset, for it happens no more while that lingers in TIME_WAIT.
+            // RST instead of FIN: TIME_WAIT would prevent the next self-connect.
             Ok(stream) => {
                 let to_itself = stream.local_addr().unwrap() == unused;
                 reset(stream);
@@ -151,8 +155,8 @@ fn b11_bind_is_refused_if_no_local_port_is_free() {
     });
 }
 
-/// A session with an origin on the other machine: the client's end, and how to
-/// keep the origin's.
+/// A session with an origin on a second host: the client socket, the host, and
+/// the socket of the origin.
 fn relay_to_second_host(network: &Network, proxy: &Proxy) -> (TcpStream, SecondHost, TcpStream) {
     let second_host = network.second_host();
     let listener = second_host.run(|| TcpListener::bind("10.9.0.2:0").unwrap());
@@ -187,9 +191,9 @@ fn r10_unacknowledged_data_to_an_unreachable_peer_ends_at_the_idle_timeout() {
         let proxy = Proxy::start(PERMIT_ALL, &["-v", "--idle-timeout", "1s"]);
         let (client, second_host, _remote) = relay_to_second_host(network, &proxy);
         second_host.disconnect();
-        // More than all buffers hold.
+        // More than the socket buffers and the relay buffer hold together.
         let _ = (&client).write_all(&random_bytes(10, 32 << 20));
-        // No retransmission is given up that soon, so it is the limit.
+        // TCP retransmits for minutes (tcp_retries2), so the idle timeout ends this.
         proxy.stderr_line("ending=\"idle for too long\"");
         drop(client);
         proxy.finish();

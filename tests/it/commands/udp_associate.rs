@@ -1,4 +1,4 @@
-//! UDP ASSOCIATE: whose datagrams pass, where to, and for how long.
+//! UDP ASSOCIATE: which datagrams are relayed, and what ends an association.
 
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket,
@@ -26,7 +26,7 @@ use crate::support::wait::{TIMEOUT, until};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A socket on this address, that waits for long but not for ever.
+/// A UDP socket on this address whose reads time out.
 fn socket_on(ip: impl Into<IpAddr>) -> UdpSocket {
     let socket = UdpSocket::bind((ip.into(), 0)).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -37,7 +37,7 @@ fn address_of(socket: &UdpSocket) -> SocketAddr {
     socket.local_addr().unwrap()
 }
 
-/// What comes next, and from where.
+/// The next datagram and its source.
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65_535];
     let (count, from) = socket.recv_from(&mut buffer).expect("a datagram");
@@ -45,7 +45,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     (buffer, from)
 }
 
-/// Data with a header in front.
+/// Data after a SOCKS5 UDP header (RFC 1928, section 7).
 fn with_header(target: &Destination, data: &[u8]) -> Vec<u8> {
     let header = UdpHeader {
         fragment: 0,
@@ -54,15 +54,16 @@ fn with_header(target: &Destination, data: &[u8]) -> Vec<u8> {
     [&header.encode()[..], data].concat()
 }
 
-/// Everything a client of an association has.
+/// The client of an association.
 struct UdpClient {
+    /// The TCP connection that the association depends on.
     control: TcpStream,
     socket: UdpSocket,
-    /// Where its datagrams go.
+    /// Address of the inner UDP socket of the server, which faces the client.
     relay: SocketAddr,
 }
 
-/// Asks for an association, and says from where the datagrams will come.
+/// Requests an association and announces the source address of the datagrams.
 fn request_association(control: &TcpStream, announced: SocketAddr) -> Reply {
     let greeting = Greeting { methods: vec![0] };
     let request = Request {
@@ -71,23 +72,25 @@ fn request_association(control: &TcpStream, announced: SocketAddr) -> Reply {
     };
     write(control, &[greeting.encode(), request.encode()].concat());
     let mut stream = std::io::BufReader::with_capacity(1, control);
-    MethodSelection::read(&mut stream).expect("a choice");
+    MethodSelection::read(&mut stream).expect("a method selection");
     Reply::read(&mut stream).expect("a reply")
 }
 
+/// Announces no source address: the first datagram determines the port.
 fn unspecified() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 0).into()
 }
 
 impl UdpClient {
     fn new(proxy: &Proxy) -> UdpClient {
-        UdpClient::over(dial(proxy.address()))
+        UdpClient::with_control(dial(proxy.address()))
     }
 
-    fn over(control: TcpStream) -> UdpClient {
+    fn with_control(control: TcpStream) -> UdpClient {
         UdpClient::try_new(control).expect("granted")
     }
 
+    /// `None` if the server refuses the association.
     fn try_new(control: TcpStream) -> Option<UdpClient> {
         let reply = request_association(&control, unspecified());
         reply.outcome.ok()?;
@@ -117,7 +120,9 @@ impl UdpClient {
         (header.target, data.to_vec())
     }
 
-    /// What was sent before this and not dropped has come there before this.
+    /// Sends `data`, requires that it is the next datagram at `origin`, and returns
+    /// the outer address of the server. UDP on loopback keeps the order, so all
+    /// earlier datagrams were dropped or have arrived.
     fn send_and_receive_at(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
         self.send(&by_address(address_of(origin)), data);
         let (received, from) = receive(origin);
@@ -126,19 +131,19 @@ impl UdpClient {
     }
 }
 
-/// The far end, on loopback.
+/// A remote end on loopback.
 fn origin() -> UdpSocket {
     socket_on(LOCALHOST)
 }
 
-/// Ends the association, and tells the line about it.
+/// Ends the association and returns its line on stderr.
 fn close_and_read_log(proxy: &Proxy, client: UdpClient) -> String {
     let address = client.control.local_addr().unwrap();
     drop(client);
     proxy.stderr_line(&format!("client={address} "))
 }
 
-/// The association is over: its socket is gone.
+/// The server must close the socket of the association within a second.
 fn assert_association_ends(proxy: &Proxy, relay: SocketAddr) {
     let began = Instant::now();
     until("the end of the association", || {
@@ -147,13 +152,14 @@ fn assert_association_ends(proxy: &Proxy, relay: SocketAddr) {
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
-fn open() -> Proxy {
+/// A server that permits everything and logs each session.
+fn verbose_proxy() -> Proxy {
     Proxy::start(PERMIT_ALL, &["-v"])
 }
 
 #[test]
 fn datagrams_are_relayed_both_ways_by_address_and_name() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let origin = origin();
     let port = address_of(&origin).port();
@@ -169,7 +175,7 @@ fn datagrams_are_relayed_both_ways_by_address_and_name() {
     }
     let message = proxy.screen_message_for(client.control.local_addr().unwrap());
     assert_eq!(message.summary(), "0.0.0.0:0 UDP ASSOCIATE Accept");
-    // Whoever sends something on the connection itself is not heard.
+    // The server discards data on the TCP connection.
     write(&client.control, &[5; 100_000]);
     client.send_and_receive_at(&origin, b"still there");
     let line = close_and_read_log(&proxy, client);
@@ -177,7 +183,7 @@ fn datagrams_are_relayed_both_ways_by_address_and_name() {
         line.contains("command=UDP ASSOCIATE target=0.0.0.0:0"),
         "{line}"
     );
-    // Each with a header of ten bytes, as the name stands for an address of IPv4.
+    // Datagrams by name count as with the ten-byte header of an IPv4 address.
     let up = (10 + 5) + (10 + 5) + (10 + 11);
     assert!(
         line.contains(&format!("up={up} down=28 denied=0 dropped=0 ")),
@@ -188,15 +194,15 @@ fn datagrams_are_relayed_both_ways_by_address_and_name() {
 
 #[test]
 fn u01_only_the_client_address_may_send() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let origin = origin();
     let unexpected_peer = socket_on([127, 0, 0, 2]);
     let forged = with_header(&by_address(address_of(&origin)), b"forged");
-    // Before the first datagram of the client's own.
+    // Before the first datagram of the client.
     unexpected_peer.send_to(&forged, client.relay).unwrap();
     let outer_address = client.send_and_receive_at(&origin, b"first");
-    // And after it.
+    // After the first datagram of the client.
     unexpected_peer.send_to(&forged, client.relay).unwrap();
     client.send_and_receive_at(&origin, b"second");
     origin.send_to(b"back", outer_address).unwrap();
@@ -209,12 +215,12 @@ fn u01_only_the_client_address_may_send() {
 fn u02_the_udp_socket_is_bound_to_the_address_the_client_reached() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
     for ip in [[127, 0, 0, 1], [127, 0, 0, 5]].map(Ipv4Addr::from) {
-        let client = UdpClient::over(dial((ip, proxy.port()).into()));
+        let client = UdpClient::with_control(dial((ip, proxy.port()).into()));
         assert_eq!(client.relay.ip(), ip);
-        // Its port is free elsewhere.
+        // The server binds this address only: the port is free on other addresses.
         let other_address = SocketAddr::from(([127, 0, 0, 6], client.relay.port()));
         UdpSocket::bind(other_address).expect("a free port");
-        UdpSocket::bind(client.relay).expect_err("its own port");
+        UdpSocket::bind(client.relay).expect_err("the port of the association");
     }
     proxy.finish();
     let proxy = Proxy::start(PERMIT_ALL, &["--advertise", "192.0.2.1"]);
@@ -234,7 +240,7 @@ fn u02_the_udp_socket_is_bound_to_the_address_the_client_reached() {
 
 #[test]
 fn u03_the_first_datagram_fixes_the_client_port() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let origin = origin();
     client.send_and_receive_at(&origin, b"first");
@@ -244,7 +250,7 @@ fn u03_the_first_datagram_fixes_the_client_port() {
     client.send_and_receive_at(&origin, b"second");
     close_and_read_log(&proxy, client);
 
-    // Who announces a port has fixed it.
+    // A port in the request is binding even before the first datagram.
     let control = dial(proxy.address());
     let socket = socket_on(LOCALHOST);
     let reply = request_association(&control, address_of(&socket));
@@ -261,11 +267,11 @@ fn u03_the_first_datagram_fixes_the_client_port() {
     proxy.finish();
 }
 
-/// Datagrams look at the rules once a millisecond, and so they may be judged by
-/// those of a millisecond ago.
+/// An association caches the rules for 1 ms. Waits until datagrams are judged by
+/// rules that the test has just written.
 fn wait_for_fresh_rules() {
     let began = Instant::now();
-    until("the end of a millisecond", || {
+    until("the cached rules to expire", || {
         (began.elapsed() > Duration::from_millis(2)).then_some(())
     });
 }
@@ -279,13 +285,13 @@ fn u04_the_rules_judge_every_datagram() {
     let client = UdpClient::new(&proxy);
     client.send(&by_address(address_of(&denied)), b"no");
     client.send_and_receive_at(&permitted, b"yes");
-    // By its name, the other one may be reached too.
+    // The second rule permits the other port by name.
     client.send(
         &by_name("localhost", address_of(&denied).port()),
         b"by name",
     );
     assert_eq!(receive(&denied).0, b"by name");
-    // The rules change, and a millisecond later all is judged by the new ones.
+    // Changed rules apply to a running association.
     proxy.wait_for_rules_mtime();
     std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
     wait_for_fresh_rules();
@@ -295,22 +301,22 @@ fn u04_the_rules_judge_every_datagram() {
     client.send_and_receive_at(&other_address, b"yes");
     let line = close_and_read_log(&proxy, client);
     assert!(line.contains("denied=3 dropped=0 "), "{line}");
-    // Rules about names alone, and about no address, permit some datagrams too.
+    // Rules with names only still permit an association: some datagrams may match.
     std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
     let name_client = UdpClient::new(&proxy);
     name_client.send(&by_address(address_of(&permitted)), b"no");
     name_client.send(&by_name("localhost", port), b"by name");
     assert_eq!(receive(&permitted).0, b"by name");
     drop(name_client);
-    // Whom the rules permit no datagram at all gets no association.
+    // Without any rule for UDP, no datagram could match: no association.
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
     let refused = request_association(&dial(proxy.address()), unspecified());
     assert_eq!(refused.outcome, Err(ReplyError::NotAllowed));
     proxy.finish();
 }
 
-/// The name in a request for an association is the client's own, not one that it
-/// wants to send to.
+/// The address in the request is that of the client (RFC 1928, section 4), not a
+/// destination, so no rule about destinations applies to it.
 #[test]
 fn u04_the_rules_ignore_the_name_in_the_request() {
     for options in [&[][..], &["--enforce"]] {
@@ -323,7 +329,7 @@ fn u04_the_rules_ignore_the_name_in_the_request() {
             };
             write(&control, &[vec![5, 1, 0], request.encode()].concat());
             let mut stream = std::io::BufReader::with_capacity(1, &control);
-            MethodSelection::read(&mut stream).expect("a choice");
+            MethodSelection::read(&mut stream).expect("a method selection");
             let reply = Reply::read(&mut stream).expect("a reply");
             assert_eq!(reply.outcome, Ok(()), "{name} {options:?}");
         }
@@ -331,7 +337,7 @@ fn u04_the_rules_ignore_the_name_in_the_request() {
     }
 }
 
-/// Who was sent something is heard only as long as that would be permitted.
+/// An answer passes only while a datagram to its source would be permitted.
 #[test]
 fn u04_the_rules_judge_every_answer() {
     let (first, second) = (origin(), origin());
@@ -353,12 +359,12 @@ fn u04_the_rules_judge_every_answer() {
 
 #[test]
 fn u05_malformed_datagrams_are_dropped() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let origin = origin();
     let valid = with_header(&by_address(address_of(&origin)), b"x");
     let mut malformed: Vec<Vec<u8>> = (0..10).map(|length| valid[..length].to_vec()).collect();
-    // RSV, FRAG, ATYP.
+    // Invalid values of RSV, FRAG (no reassembly) and ATYP.
     for (position, byte) in [
         (0, 1),
         (1, 1),
@@ -373,8 +379,8 @@ fn u05_malformed_datagrams_are_dropped() {
         datagram[position] = byte;
         malformed.push(datagram);
     }
-    // A name that is longer than the datagram, an empty one, one with a zero
-    // byte, an address as a name that only the C library would take for one.
+    // Names: longer than the datagram, empty, with a zero byte, and an address in
+    // a form that only the C library accepts.
     for name in [&b"\xffshort"[..], b"\x00", b"\x03a\x00b", b"\x05127.1"] {
         malformed.push([&[0, 0, 0, 3], name, &[0, 80], b"x"].concat());
     }
@@ -382,7 +388,7 @@ fn u05_malformed_datagrams_are_dropped() {
     malformed.push([0xFF; 65_507].to_vec());
     for datagram in &malformed {
         client.send_raw(datagram);
-        client.send_and_receive_at(&origin, b"it lives");
+        client.send_and_receive_at(&origin, b"still relayed");
     }
     let line = close_and_read_log(&proxy, client);
     assert!(
@@ -394,7 +400,7 @@ fn u05_malformed_datagrams_are_dropped() {
 
 #[test]
 fn u06_the_association_ends_with_its_tcp_connection() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let origin = origin();
     let half_close = |control| {
         shutdown_write(&control);
@@ -409,7 +415,7 @@ fn u06_the_association_ends_with_its_tcp_connection() {
         reset_connection as fn(TcpStream) -> Option<TcpStream>,
     ] {
         let client = UdpClient::new(&proxy);
-        client.send_and_receive_at(&origin, b"it lives");
+        client.send_and_receive_at(&origin, b"still relayed");
         let control = end(client.control);
         assert_association_ends(&proxy, client.relay);
         drop(control);
@@ -417,17 +423,18 @@ fn u06_the_association_ends_with_its_tcp_connection() {
     proxy.finish();
 }
 
-/// Also while the server is busy with datagrams of that very client.
+/// The server must read the FIN although datagrams of this client keep arriving.
 #[test]
 fn u06_a_flood_does_not_delay_the_end_of_the_association() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let origin = origin();
     let client = UdpClient::new(&proxy);
-    client.send_and_receive_at(&origin, b"it lives");
+    client.send_and_receive_at(&origin, b"still relayed");
     let datagram = with_header(&by_address(address_of(&origin)), &[0; 100]);
     let (socket, relay) = (client.socket.try_clone().unwrap(), client.relay);
     let flood = thread::spawn(move || {
-        // Until nobody is there any more.
+        // On a connected socket, ICMP port unreachable makes send(2) fail once the
+        // server has closed its socket.
         socket.connect(relay).unwrap();
         while socket.send(&datagram).is_ok() {}
     });
@@ -449,11 +456,11 @@ fn u07_only_contacted_hosts_may_answer() {
     let proxy = Proxy::start(&rules, &["-v"]);
     let client = UdpClient::new(&proxy);
     let outer_address = client.send_and_receive_at(&first, b"hello");
-    // Never heard of.
+    // A host that the client never sent to.
     third.send_to(b"unknown host", outer_address).unwrap();
-    // Another port of the same host, where nothing may be sent to.
+    // Another port of a contacted host, denied by the rules.
     origin().send_to(b"denied", outer_address).unwrap();
-    // And one to which the client might send something.
+    // Another port of a contacted host, permitted by the rules.
     second.send_to(b"as TFTP does", outer_address).unwrap();
     assert_eq!(
         client.receive(),
@@ -466,11 +473,11 @@ fn u07_only_contacted_hosts_may_answer() {
 
 #[test]
 fn u07_datagrams_to_multicast_unusable_and_own_addresses_are_dropped() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let other = UdpClient::new(&proxy);
     let origin = origin();
-    let impossible = [
+    let unusable = [
         "255.255.255.255:9",
         "224.0.0.251:5353",
         "[ff02::fb]:5353",
@@ -481,15 +488,15 @@ fn u07_datagrams_to_multicast_unusable_and_own_addresses_are_dropped() {
         "[2002:7f00:1::]:9",
         "[64:ff9b::7f00:1]:9",
     ];
-    for address in impossible {
+    for address in unusable {
         client.send(&by_address(address.parse().unwrap()), b"x");
     }
     let forged = with_header(&by_address(address_of(&origin)), b"around");
     client.send(&by_address(client.relay), &forged);
     client.send(&by_address(other.relay), &forged);
-    client.send_and_receive_at(&origin, b"it lives");
+    client.send_and_receive_at(&origin, b"still relayed");
     let line = close_and_read_log(&proxy, client);
-    let count = impossible.len() + 2;
+    let count = unusable.len() + 2;
     assert!(
         line.contains(&format!("denied=0 dropped={count} ")),
         "{line}"
@@ -503,7 +510,7 @@ fn u07_the_idle_timeout_ends_the_association() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v", "--udp-timeout", "1s"]);
     let client = UdpClient::new(&proxy);
     let origin = origin();
-    // An empty datagram is a sign of life as well, in either direction.
+    // Empty datagrams restart the idle timeout as well, in both directions.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         let outer_address = client.send_and_receive_at(&origin, b"");
@@ -519,14 +526,14 @@ fn u07_the_idle_timeout_ends_the_association() {
 
 #[test]
 fn u08_each_source_address_is_reported_in_its_own_family() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     for origin in [socket_on(LOCALHOST), socket_on(Ipv6Addr::LOCALHOST)] {
         let outer_address = client.send_and_receive_at(&origin, b"there");
         origin.send_to(b"back", outer_address).unwrap();
         assert_eq!(client.receive().0, by_address(address_of(&origin)));
     }
-    // IPv4 in IPv6's clothes is IPv4.
+    // An IPv4-mapped IPv6 address is reported as IPv4.
     let origin = origin();
     let mapped = LOCALHOST.to_ipv6_mapped().into();
     let mapped = SocketAddr::new(mapped, address_of(&origin).port());
@@ -535,15 +542,15 @@ fn u08_each_source_address_is_reported_in_its_own_family() {
     assert_eq!(client.receive().0, by_address(address_of(&origin)));
     drop(client);
     proxy.finish();
-    // A client that comes by IPv6 gets its socket there.
+    // The inner UDP socket has the address family of the TCP connection, here IPv6.
     let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::", "--advertise", "192.0.2.1"]);
-    let client = UdpClient::over(dial((Ipv6Addr::LOCALHOST, proxy.port()).into()));
+    let client = UdpClient::with_control(dial((Ipv6Addr::LOCALHOST, proxy.port()).into()));
     assert_eq!(client.relay.ip(), Ipv6Addr::LOCALHOST);
     let outer_address = client.send_and_receive_at(&origin, b"there");
     origin.send_to(b"back", outer_address).unwrap();
     assert_eq!(client.receive().0, by_address(address_of(&origin)));
     drop(client);
-    // And one by IPv4 at the same port, one of IPv4.
+    // An IPv4 client of the same dual-stack listener gets an IPv4 socket.
     let control = dial((LOCALHOST, proxy.port()).into());
     let reply = request_association(&control, unspecified());
     assert_eq!(
@@ -556,24 +563,24 @@ fn u08_each_source_address_is_reported_in_its_own_family() {
 
 #[test]
 fn u09_icmp_errors_and_long_datagrams_do_not_end_the_association() {
-    let proxy = open();
+    let proxy = verbose_proxy();
     let client = UdpClient::new(&proxy);
     let origin = origin();
-    // Nobody is there, which the system tells us.
+    // A closed port: ICMP makes a later call on the outer socket fail.
     client.send(&by_address((LOCALHOST, 1).into()), b"x");
     let outer_address = client.send_and_receive_at(&origin, b"");
     origin.send_to(b"", outer_address).unwrap();
     assert_eq!(client.receive().1, b"");
-    // The longest there are: 65,507 bytes with the header.
+    // The longest UDP payload over IPv4 is 65,507 bytes, here with the header.
     let longest = vec![7; 65_507 - 10];
     client.send_and_receive_at(&origin, &longest);
     origin.send_to(&longest, outer_address).unwrap();
     assert_eq!(client.receive().1, longest);
-    // Too long for the way back.
+    // Too long once the header of the answer is added: dropped.
     origin.send_to(&[7; 65_507], outer_address).unwrap();
-    origin.send_to(b"it lives", outer_address).unwrap();
-    assert_eq!(client.receive().1, b"it lives");
-    // The client is not there for a moment.
+    origin.send_to(b"still relayed", outer_address).unwrap();
+    assert_eq!(client.receive().1, b"still relayed");
+    // The socket of the client is closed for a moment: ICMP errors at the server.
     let UdpClient {
         control,
         socket,
@@ -584,7 +591,7 @@ fn u09_icmp_errors_and_long_datagrams_do_not_end_the_association() {
     for _ in 0..3 {
         origin.send_to(b"lost", outer_address).unwrap();
     }
-    let socket = until("its own port again", || {
+    let socket = until("the former port of the client", || {
         UdpSocket::bind(client_address).ok()
     });
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -608,17 +615,18 @@ fn u10_a_pending_lookup_delays_no_other_datagram() {
             "none.test" => addresses(&[]),
             _ => DnsAnswer::Silence,
         });
-        let mut proxy = open();
+        let mut proxy = verbose_proxy();
         let client = UdpClient::new(&proxy);
         let origin = origin();
         let port = address_of(&origin).port();
-        // More of them than it looks up at a time, twice.
+        // Pending lookups, with two datagrams each. An association has four lookup
+        // slots, so one remains.
         for number in 0..3 {
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
         }
         client.send_and_receive_at(&origin, b"by address");
-        // Many, and only one question.
+        // Datagrams that wait for the same name share one lookup.
         for number in 0..10 {
             client.send(&by_name("good.test", port), &[number]);
         }
@@ -626,22 +634,22 @@ fn u10_a_pending_lookup_delays_no_other_datagram() {
             assert_eq!(receive(&origin).0, [number]);
         }
         assert_eq!(names.query_count("good.test", false), 1);
-        // What is not found is dropped, what comes too much too.
-        until("the question", || {
+        // Datagrams are dropped if the name is not found or no lookup slot is free.
+        until("the DNS query", || {
             client.send(&by_name("none.test", port), b"lost");
             (names.query_count("none.test", false) > 0).then_some(())
         });
         client.send(&by_name("hangs4.test", port), b"lost");
         client.send(&by_name("hangs5.test", port), b"lost");
-        client.send_and_receive_at(&origin, b"it lives");
+        client.send_and_receive_at(&origin, b"still relayed");
         let other = UdpClient::new(&proxy);
         other.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
-        // It ends at once, although they hang on.
+        // The association ends at once although lookups are pending.
         let relay = client.relay;
         drop(client);
         assert_association_ends(&proxy, relay);
-        // Nor does the server wait for them.
+        // The server stops at once although lookups are pending.
         drop(other);
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
@@ -659,10 +667,10 @@ fn u11_a_quarter_of_the_sessions_may_be_associations() {
     );
     proxy.stderr_line("all 10 UDP associations are taken");
     drop(one_more);
-    // Who goes makes room.
+    // The end of an association frees its slot.
     let relay = clients.remove(3).relay;
     assert_association_ends(&proxy, relay);
-    until("room", || {
+    until("a free slot", || {
         let again = dial(proxy.address());
         request_association(&again, unspecified()).outcome.ok()
     });
@@ -678,10 +686,10 @@ fn u11_the_limit_per_client_applies_to_associations() {
     let one_more = dial(proxy.address());
     read_all(&one_more);
     proxy.stderr_line("127.0.0.1 has 3 sessions, and may have no more");
-    let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-    let second_host = UdpClient::over(second_host);
-    second_host.send_and_receive_at(&origin(), b"it is served");
-    drop((clients, one_more, second_host));
+    let other_client = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+    let other_client = UdpClient::with_control(other_client);
+    other_client.send_and_receive_at(&origin(), b"relayed");
+    drop((clients, one_more, other_client));
     proxy.finish();
 }
 
@@ -702,11 +710,11 @@ fn u11_a_thousand_associations_are_released() {
 
 #[test]
 fn u12_termination_wakes_up_the_threads_that_wait_for_datagrams() {
-    // When the rules change.
+    // Changed rules terminate the association.
     let proxy = Proxy::start(PERMIT_ALL, &["-v", "--enforce"]);
     let client = UdpClient::new(&proxy);
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
-    // Nothing but the end: no reply crosses the datagrams.
+    // EOF without bytes: a second reply is not part of the protocol.
     assert_eq!(read_all(&client.control), b"");
     assert_association_ends(&proxy, client.relay);
     let line = close_and_read_log(&proxy, client);
@@ -715,20 +723,21 @@ fn u12_termination_wakes_up_the_threads_that_wait_for_datagrams() {
         "{line}"
     );
     proxy.finish();
-    // When the server stops.
+    // The end of the grace period terminates the association.
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "100ms"]);
     let client = UdpClient::new(&proxy);
-    client.send_and_receive_at(&origin(), b"it lives");
+    client.send_and_receive_at(&origin(), b"still relayed");
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.wait().success());
     assert_eq!(read_all(&client.control), b"");
 }
 
-/// Addresses of one link are nothing without the network they belong to.
+/// A link-local address is valid only with its zone (the interface index), which
+/// the server must keep for the UDP socket.
 #[test]
 fn u02_a_client_may_connect_from_a_link_local_address() {
     in_own_network(|network| {
-        let _neighbour = network.second_host();
+        let _peer_host = network.second_host();
         let index = nix::net::if_::if_nametoindex("here").unwrap();
         network.ip("addr add fe80::1/64 dev here nodad");
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "::"]);
@@ -754,8 +763,8 @@ fn u02_a_client_may_connect_from_a_link_local_address() {
     });
 }
 
-/// A place is given back with its socket, also while a name of it hangs on, and by
-/// nobody else.
+/// An association releases its slot and its port once, with its socket, even while
+/// one of its lookups is pending.
 #[test]
 fn u11_a_pending_lookup_occupies_no_association_slot() {
     in_own_network(|network| {
@@ -772,7 +781,7 @@ fn u11_a_pending_lookup_occupies_no_association_slot() {
             ],
         );
         for round in 1..=3 {
-            let client = until("the only port", || {
+            let client = until("the only port to be free", || {
                 let control = dial(proxy.address());
                 let reply = request_association(&control, unspecified());
                 reply.outcome.ok().map(|()| control)
@@ -780,9 +789,9 @@ fn u11_a_pending_lookup_occupies_no_association_slot() {
             let socket = socket_on(LOCALHOST);
             let datagram = with_header(&by_name(&format!("hangs{round}.test"), 9), b"x");
             socket.send_to(&datagram, (LOCALHOST, port)).unwrap();
-            until("the question", || {
-                let asked = names.query_count(&format!("hangs{round}.test"), false);
-                (asked > 0).then_some(())
+            until("the DNS query", || {
+                let queries = names.query_count(&format!("hangs{round}.test"), false);
+                (queries > 0).then_some(())
             });
             drop(client);
             assert_association_ends(&proxy, (LOCALHOST, port).into());
@@ -792,7 +801,7 @@ fn u11_a_pending_lookup_occupies_no_association_slot() {
     });
 }
 
-/// Many associations of one client leave others room to ask for names.
+/// All associations of one source address share eight lookup slots of 32.
 #[test]
 fn u10_lookups_of_one_client_leave_slots_for_others() {
     in_own_network(|network| {
@@ -801,23 +810,23 @@ fn u10_lookups_of_one_client_leave_slots_for_others() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Silence,
         });
-        let mut proxy = open();
+        let mut proxy = verbose_proxy();
         let origin = origin();
         let lookup_clients: Vec<UdpClient> = (0..10).map(|_| UdpClient::new(&proxy)).collect();
         for (number, client) in lookup_clients.iter().enumerate() {
             for name in 0..4 {
                 client.send(&by_name(&format!("hangs{number}-{name}.test"), 9), b"x");
             }
-            client.send_and_receive_at(&origin, b"it lives");
+            client.send_and_receive_at(&origin, b"still relayed");
         }
         let is_v4 = |query: &&crate::support::dns_server::DnsQuery| !query.v6;
         assert!(names.queries().iter().filter(is_v4).count() <= 8);
-        let second_host = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
-        let second_host = UdpClient::over(second_host);
+        let other_client = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
+        let other_client = UdpClient::with_control(other_client);
         let port = address_of(&origin).port();
-        second_host.send(&by_name("good.test", port), b"another client's");
+        other_client.send(&by_name("good.test", port), b"another client's");
         assert_eq!(receive(&origin).0, b"another client's");
-        drop((lookup_clients, second_host));
+        drop((lookup_clients, other_client));
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
     });
@@ -826,11 +835,12 @@ fn u10_lookups_of_one_client_leave_slots_for_others() {
 #[test]
 fn u07_answers_from_port_zero_are_dropped() {
     in_own_network(|_| {
-        let proxy = open();
+        let proxy = verbose_proxy();
         let client = UdpClient::new(&proxy);
         let origin = origin();
         let outer_address = client.send_and_receive_at(&origin, b"hello");
-        // UDP: from port 0, to the outer socket, eight bytes and data, no checksum.
+        // UDP header (RFC 768): source port 0, destination port, length 9, checksum 0
+        // (none). Only a raw socket can send from port 0.
         let to = outer_address.port().to_be_bytes();
         let datagram = [0, 0, to[0], to[1], 0, 9, 0, 0, b'x'];
         let raw = socket::socket(
@@ -839,31 +849,32 @@ fn u07_answers_from_port_zero_are_dropped() {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::Udp,
         );
-        let raw = raw.expect("root");
+        let raw = raw.expect("a raw socket (needs root)");
         let to = SockaddrIn::from(SocketAddrV4::new(LOCALHOST, 0));
         socket::sendto(raw.as_raw_fd(), &datagram, &to, MsgFlags::empty()).expect("sent");
-        origin.send_to(b"it lives", outer_address).unwrap();
-        assert_eq!(client.receive().1, b"it lives");
+        origin.send_to(b"still relayed", outer_address).unwrap();
+        assert_eq!(client.receive().1, b"still relayed");
         let line = close_and_read_log(&proxy, client);
         assert!(line.contains("dropped=1 "), "{line}");
         proxy.finish();
     });
 }
 
-/// What the limits leave room for: associations, names that hang, and whom they
-/// have sent something, with little memory to be had.
+/// The session limit accounts for memory: associations, pending lookups and lists
+/// of contacted hosts at their maximum must fit in RLIMIT_DATA.
 #[test]
 fn s04_little_memory_is_enough_for_all_associations() {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
         let _names = NameServer::start(|_| DnsAnswer::Silence);
+        // `ulimit -d` counts in KiB.
         let mut proxy = Proxy::with(Setup {
             wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
             ..Setup::default()
         });
         proxy.stderr_line("bytes of data");
         let origin = origin();
-        // Each from an address of its own, until there are as many as may be.
+        // Each from another address, so that only the limits on all sessions apply.
         let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
         let clients: Vec<UdpClient> = (0..)
             .map_while(|number| UdpClient::try_new(from(number)))
@@ -885,7 +896,7 @@ fn s04_little_memory_is_enough_for_all_associations() {
                 let [high, low] = host.to_be_bytes();
                 client.send(&by_address(([127, 9, high, low], 9).into()), b"x");
                 if host % 50 == 0 {
-                    client.send_and_receive_at(&origin, b"it keeps up");
+                    client.send_and_receive_at(&origin, b"not delayed");
                 }
             }
             let outer_address = client.send_and_receive_at(&origin, &[7; 60_000]);

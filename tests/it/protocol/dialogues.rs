@@ -1,30 +1,32 @@
-//! Dialogues in hexadecimal, also against another server.
+//! Runs the dialogues in `tests/dialogues` against threadsocks or another server.
 //!
-//! Each file in `tests/dialogues` is one dialogue. A line has a speaker and
-//! what passes:
+//! Each file there is one dialogue. A line names an end of the connection and
+//! what that end sends or receives:
 //!
 //! ```text
 //! # a comment
-//! rules   permit c -            the server's rules [permit everything]
-//! options --bind-timeout 500ms  its options
-//! user    alice secret          who may log in there, with this password
-//! ours                          other servers may differ: not played to them
-//! client> 04 01 {remote} "me" 00    the client sends
-//! server> 00 5a .. ..               the client gets exactly this; .. is any byte
-//! server> end                       and then the end of the stream
-//! client> end | reset               the client ends its half, or breaks off
-//! remote accepts                    the far end gets the proxy's connection
-//! remote connects [127.0.0.2]       or connects to the port last heard of
-//! remote> "x" | end | reset         the far end sends
-//! remote< "x" | end                 the far end gets
-//! client>> 00 00 .. | remote>> "x"  a datagram, to the port last heard of or back
-//! client<< .. | remote<< "x"        exactly this datagram comes
-//! screen  {remote.ip}:{remote.port} CONNECT Accept    the one message
+//! rules   permit c -            the rules of the server [permit everything]
+//! options --bind-timeout 500ms  the options of the server
+//! user    alice secret          adds a user with this password to the users file
+//! ours                          skip the dialogue for other servers: they may differ
+//! client> 04 01 {remote} "me" 00    the client sends these bytes
+//! server> 00 5a .. ..               the client receives exactly these; .. is any byte
+//! server> end                       the client reads EOF
+//! client> end | reset               the client sends FIN, or RST
+//! remote accepts                    the remote end accepts the connection of the proxy
+//! remote connects [127.0.0.2]       the remote end connects to the port of the last reply
+//! remote> "x" | end | reset         the remote end sends bytes, FIN or RST
+//! remote< "x" | end                 the remote end receives bytes or EOF
+//! client>> 00 00 .. | remote>> "x"  a datagram to the port of the last reply, or back
+//! client<< .. | remote<< "x"        exactly this datagram arrives
+//! screen  {remote.ip}:{remote.port} CONNECT Accept    the message on stdout about this client
+//! screen  nothing                   no message on stdout
 //! ```
 //!
-//! `{remote}` is port and address of the far end as in a packet, `{port}` its
-//! port alone. To play to another server: `THREADSOCKS_PEER=127.0.0.1:1080
-//! cargo test --test it dialogues -- --nocapture`; it must permit loopback.
+//! `{remote}` is the port and the address of the remote end in the order of a
+//! SOCKS4 request, `{port}` the port alone. To test another server:
+//! `THREADSOCKS_PEER=127.0.0.1:1080 cargo test --test it dialogues -- --nocapture`;
+//! that server must permit loopback.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -58,9 +60,9 @@ fn every_dialogue_runs_as_written() {
         let script = Script::parse(&name, &text);
         match other_server {
             Some(_) if script.threadsocks_only => {
-                print_result(&format!("{name}: not played to another server"))
+                print_result(&format!("{name}: skipped, for threadsocks only"))
             }
-            // Another server may differ in one dialogue and still be asked all.
+            // One difference must not end the run: the test reports all of them.
             Some(address) => {
                 let outcome = std::panic::catch_unwind(|| {
                     DialogueRunner::new(&name, address, None).run(&script);
@@ -75,7 +77,7 @@ fn every_dialogue_runs_as_written() {
             }
             None => {
                 let rules = script.rules.as_deref().unwrap_or(PERMIT_ALL);
-                let folder = tempfile::tempdir().expect("a folder");
+                let folder = tempfile::tempdir().expect("a temporary folder");
                 let users = script.write_users_file(folder.path());
                 let options = script.options.split_whitespace();
                 let options: Vec<&str> = options.chain(users.iter().map(String::as_str)).collect();
@@ -85,22 +87,26 @@ fn every_dialogue_runs_as_written() {
             }
         }
     }
-    assert_eq!(differing, [""; 0], "the other server differs there");
+    assert_eq!(
+        differing, [""; 0],
+        "dialogues in which the other server differs"
+    );
 }
 
-/// A line past the test runner's capture.
+/// Writes a line to the real stderr, which the test runner does not capture.
 fn print_result(result: &str) {
     let _ = writeln!(std::io::stderr(), "{result}");
 }
 
-/// A dialogue: what the server must be like, and the steps.
+/// A parsed dialogue: the configuration of the server, and the steps.
 struct Script {
     rules: Option<String>,
     options: String,
-    /// Lines of a users file.
+    /// Lines of the users file; empty: the server gets no users file.
     users: String,
+    /// The dialogue is not run against another server.
     threadsocks_only: bool,
-    /// Each with its line, for messages.
+    /// Line number (from 1, for failure messages) and text of each step.
     steps: Vec<(usize, String)>,
 }
 
@@ -122,7 +128,7 @@ impl Script {
                     let rules = script.rules.get_or_insert_default();
                     rules.push_str(rest.trim());
                     rules.push('\n');
-                    // Another server has rules of its own.
+                    // The test cannot configure another server.
                     script.threadsocks_only = true;
                 }
                 "options" => {
@@ -131,7 +137,7 @@ impl Script {
                 }
                 "user" => {
                     let (user, password) = rest.trim().split_once(' ').expect(name);
-                    let line = line_for(user, password.as_bytes()).expect("a line");
+                    let line = line_for(user, password.as_bytes()).expect("a valid user");
                     script.users.push_str(&line);
                     script.threadsocks_only = true;
                 }
@@ -139,17 +145,17 @@ impl Script {
                 _ => script.steps.push((index + 1, code.to_owned())),
             }
         }
-        assert!(!script.steps.is_empty(), "{name} is empty");
+        assert!(!script.steps.is_empty(), "{name} has no steps");
         script
     }
 
-    /// Its users as a file in this folder, and the option that names it.
+    /// Writes the users file into `folder` and returns the option that names it.
     fn write_users_file(&self, folder: &Path) -> Vec<String> {
         if self.users.is_empty() {
             return Vec::new();
         }
         let file = folder.join("users");
-        std::fs::write(&file, &self.users).expect("written");
+        std::fs::write(&file, &self.users).expect("the users file is written");
         vec!["--users".to_owned(), file.display().to_string()]
     }
 }
@@ -158,27 +164,28 @@ impl Script {
 const CLIENT: usize = 0;
 const REMOTE: usize = 1;
 
-/// Where a dialogue is played.
+/// Runs the steps of one dialogue against one server.
 struct DialogueRunner<'a> {
     name: &'a str,
+    /// `None`: another server, whose stdout the test cannot read.
     proxy: Option<&'a Proxy>,
     client: Option<TcpStream>,
     client_address: SocketAddr,
     server: SocketAddr,
     listener: TcpListener,
     remote: Option<TcpStream>,
-    /// Port of the last reply: where BIND listens, or datagrams are taken.
+    /// Port in the last reply: BIND listens there, UDP ASSOCIATE receives there.
     reply_port: u16,
-    /// The client's socket for datagrams, and the far end's at the listener's
-    /// port.
+    /// UDP sockets of the client (any port) and of the remote end (the port of
+    /// `listener`).
     udp_sockets: [UdpSocket; 2],
-    /// Where the far end's last datagram came from.
+    /// Source of the last datagram that the remote end received.
     last_sender: Option<SocketAddr>,
 }
 
-/// A port for both kinds of connections.
+/// Binds TCP and UDP to one port, so that `{port}` is valid for both.
 fn bind_tcp_and_udp() -> (TcpListener, UdpSocket) {
-    until("a port that is free for both", || {
+    until("a port that is free for TCP and UDP", || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let socket = UdpSocket::bind(listener.local_addr().unwrap()).ok()?;
         Some((listener, socket))
@@ -223,7 +230,7 @@ impl<'a> DialogueRunner<'a> {
             ("server>", "end") => assert_eq!(read_all(self.client()), b"", "{location}"),
             ("server>", bytes) => {
                 let reply = self.expect_bytes(location, self.client(), bytes);
-                // In SOCKS4 it stands in front of the address, in SOCKS5 behind it.
+                // The port precedes the address in SOCKS4 and follows it in SOCKS5.
                 if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *reply {
                     self.reply_port = u16::from_be_bytes([p1, p0]);
                 }
@@ -250,7 +257,7 @@ impl<'a> DialogueRunner<'a> {
             ("client<<", bytes) => drop(self.receive(CLIENT, location, bytes)),
             ("remote<<", bytes) => self.last_sender = Some(self.receive(REMOTE, location, bytes)),
             ("screen", summary) => self.check_screen(location, summary),
-            _ => panic!("{location}: not understood"),
+            _ => panic!("{location}: unknown step"),
         }
     }
 
@@ -259,7 +266,7 @@ impl<'a> DialogueRunner<'a> {
         sent.expect(location);
     }
 
-    /// The next datagram is as expected; where it comes from.
+    /// Compares the next datagram and returns its source.
     fn receive(&self, end: usize, location: &str, expected: &str) -> SocketAddr {
         let mut buffer = [0; 1024];
         let (count, from) = self.udp_sockets[end]
@@ -270,14 +277,14 @@ impl<'a> DialogueRunner<'a> {
     }
 
     fn client(&self) -> &TcpStream {
-        self.client.as_ref().expect("a client")
+        self.client.as_ref().expect("the client is connected")
     }
 
     fn remote(&self) -> &TcpStream {
-        self.remote.as_ref().expect("a remote")
+        self.remote.as_ref().expect("the remote end is connected")
     }
 
-    /// The one message for this client; other servers print none.
+    /// Compares the message that the server prints about this client.
     fn check_screen(&self, location: &str, summary: &str) {
         let Some(proxy) = self.proxy else { return };
         let address = self.listener.local_addr().unwrap();
@@ -295,7 +302,7 @@ impl<'a> DialogueRunner<'a> {
         assert_eq!(shown, expected, "{location}");
     }
 
-    /// Reads as many bytes as are expected, and compares.
+    /// Reads as many bytes as the pattern has and compares them.
     fn expect_bytes(&self, location: &str, stream: &TcpStream, expected: &str) -> Vec<u8> {
         let count = self.parse_pattern(location, expected).len();
         let received = read_exactly(stream, count);
@@ -320,7 +327,7 @@ impl<'a> DialogueRunner<'a> {
             .collect()
     }
 
-    /// Hexadecimal bytes, "text" and {names}; `..` stands for any byte.
+    /// Parses hexadecimal bytes, "text" and {names}; `..` (any byte) becomes `None`.
     fn parse_pattern(&self, location: &str, text: &str) -> Vec<Option<u8>> {
         let port = self.listener.local_addr().unwrap().port().to_be_bytes();
         let mut pattern = Vec::new();

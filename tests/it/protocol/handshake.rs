@@ -1,4 +1,4 @@
-//! Requests in all states of wholeness.
+//! SOCKS requests that are split, truncated, too long, slow or followed by early data.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -15,15 +15,16 @@ use crate::support::endpoints::{
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
 use crate::support::wait::until;
 
+/// SOCKS4 reply 91 without port and address, as for an unreadable request.
 const REJECTED: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
 
-/// What a granted CONNECT to this origin by name is answered with.
+/// The reply to a granted SOCKS4A CONNECT to this origin.
 fn granted_reply_by_name(origin: &Origin) -> Vec<u8> {
     let [p1, p0] = origin.port().to_be_bytes();
     vec![0, 90, p1, p0, 0, 0, 0, 1]
 }
 
-/// An origin that says what it got, once it has got everything.
+/// An origin that reads until EOF and then sends back all bytes.
 fn echo_after_eof() -> Origin {
     Origin::start(|stream| {
         let got = read_all(&stream);
@@ -44,8 +45,8 @@ fn h01_a_request_split_at_any_byte_is_granted() {
     for split in 1..with_data.len() {
         let client = dial(proxy.address());
         write(&client, &with_data[..split]);
-        // The server has taken, or at least seen, the first piece before the
-        // second comes: its queue of unread bytes is on its own side.
+        // The first segment is in the receive buffer of the server already:
+        // loopback delivers within write(2). The yield lets the server read it.
         thread::yield_now();
         write(&client, &with_data[split..]);
         shutdown_write(&client);
@@ -159,15 +160,14 @@ fn h06_h07_h08_fields_over_their_limit_are_refused_at_once() {
         write(&client, &message);
         assert_eq!(read_all(&client), REJECTED);
     }
-    // The server stops reading after a while and closes; how far the client
-    // comes with its endless field is the kernel's business.
+    // The server closes while the client still writes, so the write may fail.
     let client = dial(proxy.address());
     let _ = (&client).write_all(&endless_user);
     let mut reply = [0; 8];
     (&client).read_exact(&mut reply).expect("a reply");
     assert_eq!(reply, REJECTED);
     drop(client);
-    assert!(proxy.status("VmRSS") < memory + 4096, "kB");
+    assert!(proxy.status("VmRSS") < memory + 4096, "resident set in kB");
     proxy.stderr_line("user id over 512 bytes");
     assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
@@ -206,7 +206,7 @@ fn h10_another_protocol_gets_eof_and_no_bytes() {
     ] {
         let client = dial(proxy.address());
         write(&client, message);
-        assert_eq!(read_all(&client), b"", "a proper end, not a reset");
+        assert_eq!(read_all(&client), b"", "EOF, not a reset");
     }
     for version in (0..=255).filter(|version| ![4, 5].contains(version)) {
         let client = dial(proxy.address());
@@ -226,7 +226,7 @@ fn h11_socks5_without_an_acceptable_method_gets_method_ff() {
         write(&client, greeting);
         assert_eq!(read_all(&client), [5, 0xFF]);
     }
-    // Nor is half a greeting taken for one.
+    // A truncated greeting gets the same reply.
     let client = dial(proxy.address());
     write(&client, &[5, 2, 0]);
     shutdown_write(&client);
@@ -242,7 +242,7 @@ fn h12_slow_and_silent_clients_end_at_the_timeout_and_delay_no_other_client() {
     let began = Instant::now();
     let slow: Vec<TcpStream> = (0..100).map(|_| dial(proxy.address())).collect();
     let silent = dial(proxy.address());
-    // A byte now and then must not stretch the limit.
+    // The timeout covers the whole handshake: single bytes must not extend it.
     let slow_writer = thread::spawn({
         let slow: Vec<TcpStream> = slow
             .iter()
@@ -281,7 +281,9 @@ fn h13_an_unknown_command_is_refused_after_the_whole_request() {
         client
             .set_read_timeout(Some(Duration::from_millis(30)))
             .unwrap();
-        let early = (&client).read(&mut [0]).expect_err("no answer yet");
+        let early = (&client)
+            .read(&mut [0])
+            .expect_err("no reply before the final zero byte");
         assert!(matches!(
             early.kind(),
             ErrorKind::WouldBlock | ErrorKind::TimedOut
@@ -299,9 +301,9 @@ fn h13_an_unknown_command_is_refused_after_the_whole_request() {
 fn h14_ten_thousand_empty_connections_do_not_fill_stderr() {
     let proxy = Proxy::open();
     for round in 0..10_000 {
-        drop(TcpStream::connect(proxy.address()).expect("accepted"));
+        drop(TcpStream::connect(proxy.address()).expect("a connection"));
         if round % 500 == 0 {
-            // Lest the client run ahead of the queue of the listener.
+            // Keeps the number of pending connections below the listen backlog.
             proxy.assert_resources_released();
         }
     }
@@ -314,8 +316,8 @@ fn h14_ten_thousand_empty_connections_do_not_fill_stderr() {
     proxy.finish();
 }
 
-/// Whoever asks and reads nothing, with the least room there can be for an
-/// answer, keeps nobody waiting: the reply goes into the server's own buffer.
+/// A reply of eight bytes always fits the send buffer of the server, so writing
+/// it cannot block, not even with the smallest receive buffer of a client.
 #[test]
 fn h16_a_client_that_never_reads_delays_no_reply() {
     let proxy = Proxy::open();
@@ -340,7 +342,8 @@ fn h17_urgent_data_does_not_hang_the_server() {
     let client = dial(proxy.address());
     let urgent = nix::sys::socket::MsgFlags::MSG_OOB;
     nix::sys::socket::send(client.as_raw_fd(), &[4, 1, 0, 80], urgent).unwrap();
-    // One byte is missing from the stream, so this is no request any more.
+    // The urgent byte, the last one here, is not part of the stream: the request
+    // stays incomplete until the timeout.
     assert_eq!(read_all(&client), REJECTED);
     drop(client);
     proxy.finish();
@@ -350,13 +353,13 @@ fn h17_urgent_data_does_not_hang_the_server() {
 fn h18_resets_right_after_connect_do_not_harm_the_server() {
     let proxy = Proxy::open();
     for _ in 0..500 {
-        reset(TcpStream::connect(proxy.address()).expect("accepted"));
+        reset(TcpStream::connect(proxy.address()).expect("a connection"));
     }
     endpoints::connect_through(proxy.address(), &Origin::echo().destination());
     proxy.finish();
 }
 
-/// Two reads for the usual request: one looks, one takes exactly it.
+/// The first call peeks, the second one consumes exactly the request.
 #[test]
 fn a_request_in_one_segment_takes_two_recv_calls() {
     if !crate::support::tools::is_installed("strace", "strace") {
@@ -377,7 +380,7 @@ fn a_request_in_one_segment_takes_two_recv_calls() {
         ..Setup::default()
     });
     let client = dial(proxy.address());
-    // A denied destination ends the session right after its request.
+    // Port 0 is refused at once, so the session makes no further reads.
     write(
         &client,
         &request(
@@ -390,7 +393,7 @@ fn a_request_in_one_segment_takes_two_recv_calls() {
     let client_address = client.local_addr().unwrap();
     proxy.screen_message_for(client_address);
     drop(client);
-    let reads = until("the trace", || {
+    let reads = until("two reads in the trace", || {
         let text = std::fs::read_to_string(&trace).unwrap();
         let reads_request = |line: &&str| line.contains(r#""\4\1"#);
         let reads: Vec<String> = text

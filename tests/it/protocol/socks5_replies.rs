@@ -1,4 +1,4 @@
-//! SOCKS5: what a client hears, code by code, and addresses of both families.
+//! SOCKS5 replies: the reply codes, and bound addresses of IPv4 and IPv6.
 
 use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,18 +19,19 @@ use crate::support::proxy::{PERMIT_ALL, Proxy};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// What the server replies to these bytes in the place of a request.
+/// Sends `request` after the greeting, reads the reply, and requires EOF after it.
 fn reply_to_request(proxy: &Proxy, request: &[u8]) -> Reply {
     let client = dial(proxy.address());
     write(&client, &[&[5, 1, 0], request].concat());
     let mut stream = BufReader::with_capacity(1, &client);
-    MethodSelection::read(&mut stream).expect("a choice");
+    MethodSelection::read(&mut stream).expect("a method selection");
     let reply = Reply::read(&mut stream).expect("a reply");
     assert_eq!(read_all(&client), b"", "{request:02x?}");
     reply
 }
 
-/// Whatever goes wrong, the reply has the ten bytes that simple clients expect.
+/// An error reply has ten bytes (an IPv4 address), because some clients always read
+/// ten.
 fn error_reply(error: ReplyError) -> Reply {
     Reply {
         outcome: Err(error),
@@ -38,6 +39,7 @@ fn error_reply(error: ReplyError) -> Reply {
     }
 }
 
+/// The error of a CONNECT that the server must refuse.
 fn connect_error(proxy: &Proxy, target: &Destination) -> ReplyError {
     match socks5::connect(dial(proxy.address()), None, target) {
         Err(ClientError::Refused(error)) => error,
@@ -68,7 +70,11 @@ fn v08_each_invalid_field_has_its_own_reply_code() {
             assert_eq!(reply, error_reply(code), "{byte:#x} at {position}");
         }
     }
-    assert_eq!(proxy.screen_messages(0), [], "none of these was a request");
+    assert_eq!(
+        proxy.screen_messages(0),
+        [],
+        "invalid requests are not reported"
+    );
     proxy.finish();
 }
 
@@ -103,7 +109,7 @@ fn v09_invalid_names_are_refused_as_in_socks4a() {
     for message in proxy.screen_messages(invalid_names.len()) {
         assert_eq!(message.summary(), "-:80 CONNECT Reject");
     }
-    // An address in the place of a name is that address.
+    // A literal address in the field of a name is judged as that address.
     for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
         assert_eq!(
             reply_to_name(address),
@@ -177,7 +183,7 @@ fn v10_the_reply_has_the_local_address_of_the_connection() {
         write(&client, &[vec![5, 1, 0], request.encode()].concat());
         let remote = accept(&listener);
         let mut stream = BufReader::with_capacity(1, &client);
-        MethodSelection::read(&mut stream).expect("a choice");
+        MethodSelection::read(&mut stream).expect("a method selection");
         let reply = Reply::read(&mut stream).expect("a reply");
         assert_eq!(reply.outcome, Ok(()));
         assert_eq!(reply.bound, by_address(remote.peer_addr().unwrap()));
@@ -193,7 +199,7 @@ fn v11_ipv6_is_reached_by_address_and_by_name() {
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let literal = by_address(listener.local_addr().unwrap());
-        // Of both, the one of IPv4 refuses.
+        // The listener is bound to ::1 only, so 127.0.0.2 of both.test refuses.
         for target in [
             literal,
             by_name("six.test", port),
@@ -208,13 +214,13 @@ fn v11_ipv6_is_reached_by_address_and_by_name() {
             let message = proxy.screen_message_for(client_address);
             assert_eq!(message.summary(), format!("::1:{port} CONNECT Accept"));
         }
-        // For a client of SOCKS4 that name has one address.
+        // SOCKS4 has no IPv6: the only address of this name cannot be used.
         let refused = socks4::connect(dial(proxy.address()), &by_name("six.test", port), b"");
         assert!(
             matches!(refused, Err(ClientError::Refused(_))),
             "{refused:?}"
         );
-        // It does not say in which network.
+        // A link-local address without a zone names no network interface.
         let link_local = by_address("[fe80::1]:80".parse().unwrap());
         assert_eq!(
             connect_error(&proxy, &link_local),
@@ -224,12 +230,13 @@ fn v11_ipv6_is_reached_by_address_and_by_name() {
     });
 }
 
-/// The port behind which the server waits, seen from this machine.
+/// The address in the first reply: the peer must connect there.
 fn bound_address(binding: &Binding<TcpStream>) -> SocketAddr {
     let address = binding.address.host.address().expect("an address");
     SocketAddr::new(address, binding.address.port)
 }
 
+/// Starts a BIND that expects a peer at this address.
 fn bind(proxy: &Proxy, expected: IpAddr) -> Binding<TcpStream> {
     let expected = by_address(SocketAddr::new(expected, 21));
     socks5::bind(dial(proxy.address()), None, &expected).expect("listening")
@@ -256,10 +263,10 @@ fn v12_bind_has_two_replies_in_both_address_families() {
         write(&peer, b"down");
         assert_eq!(read_exactly(&client, 4), b"down");
     }
-    // A stranger, nobody, and one whom the rules do not permit.
+    // Failures: an unexpected peer, no peer before the timeout, a denied peer.
     let binding = bind(&proxy, [127, 0, 0, 9].into());
     let _unexpected_peer = dial_from((LOCALHOST, 0).into(), bound_address(&binding));
-    let refused = binding.wait().expect_err("a stranger");
+    let refused = binding.wait().expect_err("an unexpected peer");
     assert!(
         matches!(refused, ClientError::Refused(ReplyError::NotAllowed)),
         "{refused:?}"
@@ -267,7 +274,9 @@ fn v12_bind_has_two_replies_in_both_address_families() {
     proxy.finish();
     let rules = "permit b - - 127.0.0.0/8 -\n";
     let proxy = Proxy::start(rules, &["--bind-timeout", "300ms"]);
-    let timed_out = bind(&proxy, LOCALHOST.into()).wait().expect_err("nobody");
+    let timed_out = bind(&proxy, LOCALHOST.into())
+        .wait()
+        .expect_err("a timeout");
     assert!(
         matches!(timed_out, ClientError::Refused(ReplyError::TimedOut)),
         "{timed_out:?}"
@@ -319,16 +328,16 @@ fn x04_ipv6_forms_of_ipv4_are_judged_as_ipv4_or_refused() {
 #[test]
 fn b16_the_first_reply_has_the_address_the_peer_can_reach() {
     in_own_network(|network| {
-        let _neighbour = network.second_host();
+        let _peer_host = network.second_host();
         let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);
-        // The client is on one side of the server, the peer on another.
+        // The client reaches the server on loopback, the peer on another interface.
         let client = || dial((LOCALHOST, proxy.port()).into());
         let expected = by_address(([10, 9, 0, 2], 21).into());
         let binding = socks5::bind(client(), None, &expected).expect("listening");
         let outer_address = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
         assert_eq!(binding.address.host, Host::Address(outer_address));
         drop(binding);
-        // Who expects anybody is told the address that he knows.
+        // For any peer, the reply has the address that the client connected to.
         let any_peer = by_address((Ipv4Addr::UNSPECIFIED, 0).into());
         let binding = socks5::bind(client(), None, &any_peer).expect("listening");
         assert_eq!(binding.address.host, Host::Address(LOCALHOST.into()));
