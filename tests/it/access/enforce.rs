@@ -1,4 +1,4 @@
-//! Sessions that the rules no longer permit.
+//! `--enforce`: the server ends sessions that the rules no longer permit.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,25 +26,26 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
-/// Does it still relay?
+/// Asserts that the session still relays to its echoing remote.
 fn assert_relays(client: &TcpStream) {
     write(client, b"x");
     assert_eq!(read_exactly(client, 1), b"x");
 }
 
-/// A connection to an origin that echoes, at this address of loopback.
+/// Connects as `user` through the proxy to an echoing remote at 127.0.0.`host`.
 fn connect_to_echo(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
     let origin = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a free port");
     let destination = by_address(origin.local_addr().expect("an address"));
     thread::spawn(move || {
         let (stream, _) = origin.accept().expect("a connection");
-        // Ends when the proxy does.
+        // Returns when the proxy closes or resets the connection.
         let _ = io::copy(&mut &stream, &mut &stream);
     });
     client::socks4::connect(dial(proxy.address()), &destination, user).expect("granted")
 }
 
-/// It is ended, with a reset if something has moved lately.
+/// Asserts that the server has closed the session: with FIN, or with RST if bytes moved
+/// shortly before.
 fn assert_closed(mut client: &TcpStream) {
     match client.read(&mut [0]) {
         Ok(0) => {}
@@ -53,14 +54,15 @@ fn assert_closed(mut client: &TcpStream) {
     }
 }
 
-/// Puts new rules into force, all at once.
+/// Replaces the rules file atomically, by rename(2).
 fn replace_rules(proxy: &Proxy, rules: &str) {
     let new_file = proxy.folder().join("new");
     std::fs::write(&new_file, rules).expect("the rules are written");
     std::fs::rename(new_file, proxy.config()).expect("the file is renamed");
 }
 
-/// The lines on stderr about sessions that were ended, sorted.
+/// Waits until stderr reports `count` sessions as ended by the rules, and returns these
+/// lines sorted. Fails if there are more.
 fn wait_for_session_ends(proxy: &Proxy, count: usize) -> Vec<String> {
     let words = "no longer permitted";
     proxy.wait_for_stderr(words, count);
@@ -85,7 +87,7 @@ fn changed_rules_end_exactly_the_sessions_that_they_deny() {
         "deny c localhost\ndeny c 127.0.0.2\ndeny c - user=bob\npermit c 127.0.0.1\n\
          permit c - user=alice\n",
     );
-    // Nobody asks for anything meanwhile.
+    // The server has to notice the change by itself: no request and no signal arrives.
     for client in [&denied, &denied_by_user, &denied_by_name] {
         assert_eq!(read_all(client), b"");
     }
@@ -128,7 +130,8 @@ fn without_enforce_changed_rules_end_no_session() {
     replace_rules(&proxy, "deny - -\n");
     proxy.signal(Signal::SIGHUP);
     proxy.wait_for_stderr("1 rule in force", 2);
-    // Whatever it does about the first signal is done before the second.
+    // The server has completed its reaction to the first signal when it handles the
+    // second.
     proxy.signal(Signal::SIGHUP);
     proxy.stderr_line("nothing has changed");
     assert_relays(&client);
@@ -247,8 +250,8 @@ fn an_unconfirmed_session_is_ended_when_the_rules_now_require_ident() {
     });
 }
 
-/// Rules change while a name is looked up. The request was judged by the old
-/// ones: that counts, unless the new ones are enforced.
+/// The old rules permitted the request before the lookup of its name. That verdict stays,
+/// unless `--enforce` applies the new rules when the lookup ends.
 #[test]
 fn a_rule_change_during_a_lookup_counts_only_with_enforce() {
     in_own_network(|_| {
@@ -278,7 +281,8 @@ fn a_rule_change_during_a_lookup_counts_only_with_enforce() {
     });
 }
 
-/// Keeps what is written to it.
+/// A writer that stores what the logger writes. Its clones share one buffer; the mutex
+/// guards that buffer.
 #[derive(Clone, Default)]
 struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
@@ -292,7 +296,7 @@ impl Write for CapturedOutput {
     }
 }
 
-/// A server in this process, whose clock the test turns.
+/// The server runs in this process, because the test sets its clock.
 #[test]
 fn a_session_is_ended_when_its_permitted_hours_end() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -309,6 +313,7 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
         detail: Verbosity::Normal,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
+    // The flag publishes no other data, so any atomic ordering would do.
     let hours_are_over = Arc::new(AtomicBool::new(false));
     let clock = LocalClock::showing({
         let hours_are_over = Arc::clone(&hours_are_over);

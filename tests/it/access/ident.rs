@@ -1,4 +1,4 @@
-//! IDENT: who the client is, by the word of its own host.
+//! IDENT (RFC 1413): rules that require the client's identd to confirm the user.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,22 +22,22 @@ use crate::support::proxy::Proxy;
 use crate::support::tools::is_installed;
 use crate::support::wait::{TIMEOUT, until};
 
-/// Everybody, if identd confirms who they say they are.
+/// Permits every request whose user identd confirms.
 const REQUIRE_IDENT: &str = "permit - - ident\n";
 
-/// Asks for this as this user; the code of the last reply.
+/// Sends a SOCKS4 CONNECT as this user over `client`; returns the code of the reply.
 fn request_connect(client: &TcpStream, destination: &Destination, user: &str) -> u8 {
     let bytes = request(Command::Connect, destination, user.as_bytes());
     write(client, &bytes);
     read_exactly(client, 8)[1]
 }
 
-/// A CONNECT as this user; the code of the reply.
+/// The same over a new connection to the proxy.
 fn connect_as(proxy: &Proxy, destination: &Destination, user: &str) -> u8 {
     request_connect(&dial(proxy.address()), destination, user)
 }
 
-/// A server whose rules all want identd's word, and an origin to connect to.
+/// A server whose only rule requires identd, and an origin to connect to.
 fn start_requiring_ident(options: &[&str]) -> (Proxy, Origin) {
     (Proxy::start(REQUIRE_IDENT, options), Origin::echo())
 }
@@ -81,7 +81,8 @@ fn i01_without_an_identd_the_reply_is_92_at_once() {
 fn i02_i03_a_silent_and_a_slow_identd_meet_the_same_timeout() {
     in_own_network(|_| {
         let _identd = Identd::start(|stream, query| {
-            // Either nothing, or a byte now and then until the server hangs up.
+            // The client's port selects the behaviour: no byte at all for port 9000, a byte
+            // every 100 ms until the server closes for port 2000.
             let answer = format!("{query} : USERID : UNIX : alice");
             let count = if query.starts_with('9') {
                 0
@@ -103,7 +104,7 @@ fn i02_i03_a_silent_and_a_slow_identd_meet_the_same_timeout() {
             let client = dial_from(from, proxy.address());
             assert_eq!(request_connect(&client, &origin.destination(), "alice"), 92);
             assert!(began.elapsed() >= Duration::from_millis(500));
-            // The drip alone would take four seconds.
+            // All bytes of the slow reply would take four seconds.
             assert!(began.elapsed() < Duration::from_secs(3));
         }
         proxy.stderr_line("timed out");
@@ -117,7 +118,8 @@ fn i04_an_endless_reply_line_is_refused_after_1000_bytes() {
         let identd = Identd::start(|mut stream, query| {
             let _ = write!(stream, "{query} : USERID : UNIX : ");
             let mebibyte = vec![b'a'; 1 << 20];
-            // 100 MB, if the server would take them.
+            // 100 MiB are far more than the socket buffers hold, so all writes succeed
+            // only if the server reads on.
             for _ in 0..100 {
                 if stream.write_all(&mebibyte).is_err() {
                     return;
@@ -146,6 +148,7 @@ fn i04_an_endless_reply_line_is_refused_after_1000_bytes() {
 fn i05_i06_i07_i08_i09_i10_each_identd_reply_leads_to_its_reply_code() {
     in_own_network(|_| {
         let longest = "u".repeat(512);
+        // What identd sends after the ports, the user of the request, the reply code.
         let table: &[(&str, &str, u8)] = &[
             (" : USERID : UNIX : alice\r\n", "alice", 90),
             (":USERID:UNIX:alice\n", "alice", 90),
@@ -161,7 +164,7 @@ fn i05_i06_i07_i08_i09_i10_each_identd_reply_leads_to_its_reply_code() {
             (" : ERROR : INVALID-PORT\r\n", "alice", 93),
             (" : ERROR : UNKNOWN-ERROR\r\n", "alice", 93),
             (" : ERROR : XALICE\r\n", "alice", 93),
-            // No answer to the question.
+            // Not a reply to this query, or not a complete reply line.
             ("1 : USERID : UNIX : alice\r\n", "alice", 92),
             (" : USERID : UNIX : alice", "alice", 92),
             (" : USERID : alice\r\n", "alice", 92),
@@ -212,7 +215,7 @@ fn i11_identd_is_queried_from_the_address_that_the_client_connected_to() {
     in_own_network(|_| {
         let identd = Identd::replying(" : USERID : UNIX : alice");
         let origin = Origin::echo();
-        // The client knows the server by its seventh address.
+        // One of the server's several addresses, and not the first one.
         let seventh = |port| SocketAddr::from((Ipv4Addr::new(127, 0, 0, 7), port));
         for (listen, count) in [("0.0.0.0", 1), ("::", 2)] {
             let proxy = Proxy::start(REQUIRE_IDENT, &["--bind", listen]);
@@ -276,7 +279,7 @@ fn i14_identd_is_queried_only_if_a_rule_requires_it_and_once_per_request() {
         for (from, user, code, query_count) in [
             (9, "alice", 90, 0),
             (5, "mallory", 91, 0),
-            // Three addresses, one question.
+            // The name has three addresses, and the request causes one query.
             (5, "alice", 90, 1),
         ] {
             let client = dial_from(loopback(from), proxy_address);
@@ -284,7 +287,8 @@ fn i14_identd_is_queried_only_if_a_rule_requires_it_and_once_per_request() {
             assert_eq!(request_connect(&client, &destination, user), code);
             assert_eq!(identd.queries().len(), query_count);
         }
-        // The client's own address, from the one that it used.
+        // The query goes to the client's own address, from the address that the client
+        // connected to.
         assert_eq!(identd.queries()[0].at, loopback(5).ip());
         assert_eq!(identd.queries()[0].from.ip(), Ipv4Addr::LOCALHOST);
         proxy.finish();
@@ -294,7 +298,7 @@ fn i14_identd_is_queried_only_if_a_rule_requires_it_and_once_per_request() {
 #[test]
 fn i14_an_ident_query_that_is_forwarded_to_the_server_starts_no_loop() {
     in_own_network(|_| {
-        // What listens where identd would hands the query on to the server.
+        // The listener on port 113 forwards each query to the server as if it were a client.
         let proxy = Proxy::start(REQUIRE_IDENT, &["-v", "--ident-timeout", "5s"]);
         let origin = Origin::echo();
         let forward = Identd::start({
@@ -373,7 +377,7 @@ fn bind_queries_identd_if_the_rule_for_its_peer_requires_it() {
         let bind = |destination: &Destination, user: &str| {
             client::socks4::bind(dial(proxy.address()), destination, user.as_bytes())
         };
-        // Some peer needs no identd: the first reply does not wait for it.
+        // A peer at 127.0.0.1 needs no identd, so the first reply does not wait for a query.
         let binding = bind(&any_peer, "alice").expect("listening");
         let port = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let peer = dial(port(binding.address.port()));
@@ -381,7 +385,7 @@ fn bind_queries_identd_if_the_rule_for_its_peer_requires_it() {
         (&peer).write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         drop((peer, client));
-        // This one does, and nobody confirms.
+        // A peer at 127.0.0.2 needs identd, and no identd runs yet.
         let binding = bind(&any_peer, "alice").expect("listening");
         let peer = dial_from(([127, 0, 0, 2], 0).into(), port(binding.address.port()));
         assert_eq!(refusal_code(binding.wait()), 92);
@@ -420,7 +424,7 @@ fn bind_for_any_peer_queries_identd_first_if_every_rule_requires_it() {
     });
 }
 
-/// The code of a refusal.
+/// The SOCKS4 reply code of a refused request.
 fn refusal_code<T>(result: Result<T, ClientError>) -> u8 {
     match result {
         Err(ClientError::Refused(error)) => socks4::code(error),
@@ -478,7 +482,7 @@ fn a_shutdown_does_not_wait_for_identd() {
     });
 }
 
-/// A real identd.
+/// oidentd as a child process; the drop ends it.
 struct Oidentd(std::process::Child);
 
 impl Oidentd {
@@ -506,8 +510,8 @@ impl Drop for Oidentd {
     }
 }
 
-/// What curl says of a page fetched through the proxy as this user; curl itself
-/// runs as `nobody`.
+/// Fetches a page through the proxy with this SOCKS4 user and returns the stdout and stderr
+/// of curl. The process runs as the Unix account `nobody`.
 fn curl(proxy: &Proxy, origin: &Origin, user: &str) -> String {
     let output = Program::new("setpriv")
         .args([
@@ -555,7 +559,7 @@ fn a_real_identd_confirms_curl_only_under_its_own_account() {
 fn i01_a_lack_of_local_ports_is_refused_with_91_and_not_92() {
     in_own_network(|network| {
         let (proxy, origin) = start_requiring_ident(&[]);
-        // No port left for a connection of the server's own.
+        // The listeners take all ephemeral ports, so the server cannot connect to identd.
         network.limit_to_four_ports();
         let taken: Vec<TcpListener> = (40_000..40_004)
             .map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"))
@@ -569,8 +573,8 @@ fn i01_a_lack_of_local_ports_is_refused_with_91_and_not_92() {
     });
 }
 
-/// However many it is asked for: the connections to identd take up no port when
-/// they are over.
+/// The server closes its connection to identd with a reset. A connection in TIME_WAIT would
+/// occupy an ephemeral port for a minute, and 200 queries have 50 ports here.
 #[test]
 fn two_hundred_ident_queries_to_one_host_need_only_fifty_ports() {
     in_own_network(|network| {
@@ -579,7 +583,8 @@ fn two_hundred_ident_queries_to_one_host_need_only_fifty_ports() {
                 &stream,
                 format!("{query} : USERID : UNIX : alice\r\n").as_bytes(),
             );
-            // It waits for the other end, which keeps the port there.
+            // Waits until the server closes first: the side that closes first would keep
+            // the port in TIME_WAIT.
             let _ = stream.read(&mut [0]);
         });
         let (proxy, _) = start_requiring_ident(&[]);
@@ -588,7 +593,8 @@ fn two_hundred_ident_queries_to_one_host_need_only_fifty_ports() {
         for port in 10_000..10_200 {
             let from = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let client = dial_from(from, proxy.address());
-            // Confirmed; that nobody listens there is another matter.
+            // 91 and not 92: identd has confirmed the user, and the destination port is
+            // closed.
             let closed = by_address(CLOSED.into());
             assert_eq!(request_connect(&client, &closed, "alice"), 91);
         }

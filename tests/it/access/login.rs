@@ -1,4 +1,4 @@
-//! SOCKS5 with user and password, and rules that want a proof.
+//! SOCKS5 logins with user and password (RFC 1929), the users file, and rules with `auth`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
@@ -32,7 +32,7 @@ use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
 use crate::support::random::Rng;
 use crate::support::wait::TIMEOUT;
 
-/// A server with a users file, and an origin to connect to.
+/// A server with a users file, and an echoing origin.
 struct LoginSetup {
     folder: TempDir,
     proxy: Proxy,
@@ -53,7 +53,7 @@ impl LoginSetup {
         }
     }
 
-    /// Alice may, and everything is permitted.
+    /// The only user is alice; the rules permit everything.
     fn with_alice(options: &[&str]) -> LoginSetup {
         LoginSetup::with(PERMIT_ALL, &[("alice", "secret")], options)
     }
@@ -62,14 +62,15 @@ impl LoginSetup {
         self.folder.path().join("users")
     }
 
-    /// Puts other users into force.
+    /// Replaces the users file atomically, by rename(2).
     fn replace_users(&self, text: &str) {
         let new_file = self.folder.path().join("new");
         fs::write(&new_file, text).expect("the users are written");
         fs::rename(new_file, self.users_file()).expect("the file is renamed");
     }
 
-    /// A client from an address at which nobody has failed yet.
+    /// Connects from an address of loopback that no test of this process has used yet, so the
+    /// rate limiter has no failure of it. The counter guards no other data: Relaxed suffices.
     fn dial(&self) -> TcpStream {
         static NEXT: AtomicU16 = AtomicU16::new(1);
         let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -77,7 +78,8 @@ impl LoginSetup {
         dial_from(from, self.proxy.address())
     }
 
-    /// Logs in with this client; `None` if it is told no and sent away.
+    /// Logs in over this connection. Returns `None` if the server refuses the login; it must
+    /// then close the connection.
     fn login_over(client: TcpStream, user: &str, password: &str) -> Option<TcpStream> {
         write(&client, &greeting(&[2]));
         assert_eq!(read_exactly(&client, 2), [5, 2]);
@@ -96,13 +98,13 @@ impl LoginSetup {
         LoginSetup::login_over(self.dial(), user, password)
     }
 
-    /// Connects to the origin; the code of the reply.
+    /// Sends a CONNECT to the origin; returns the code of the reply.
     fn connect(&self, client: &TcpStream) -> u8 {
         write(client, &connect(&self.origin.destination()));
         read_exactly(client, 10)[1]
     }
 
-    /// Ends the test; no password was printed anywhere.
+    /// Ends the test: stderr must contain neither a password nor a hash.
     fn finish(self) {
         for line in self.proxy.stderr_lines() {
             assert!(
@@ -114,6 +116,7 @@ impl LoginSetup {
     }
 }
 
+/// The text of a users file with these users and passwords.
 fn users_text(users: &[(&str, &str)]) -> String {
     let line = |&(user, password): &(&str, &str)| line_for(user, password.as_bytes());
     users.iter().map(|user| line(user).unwrap()).collect()
@@ -227,7 +230,7 @@ fn v04_a_malformed_or_incomplete_login_is_refused() {
         write(&client, &whole[..length]);
         reset(client);
     }
-    // Nor is one waited for any longer than for a request.
+    // The handshake timeout also ends the wait for a login.
     let client = setup.dial();
     write(&client, &greeting(&[2]));
     assert_eq!(read_all(&client), [5, 2, 1, 1]);
@@ -240,9 +243,9 @@ fn v05_a_message_out_of_order_ends_the_session() {
     let setup = LoginSetup::with_alice(&[]);
     let request = connect(&setup.origin.destination());
     for (sent, expected) in [
-        // The request in place of the login.
+        // A request in place of the login.
         ([greeting(&[2]), request.clone()].concat(), &[5, 2][..]),
-        // A login that fails, and all that follows it.
+        // A login that fails, followed by requests that must be ignored.
         (
             [
                 greeting(&[2]),
@@ -253,7 +256,7 @@ fn v05_a_message_out_of_order_ends_the_session() {
             .concat(),
             &[5, 2, 1, 1],
         ),
-        // Nothing is offered that shows who it is, and it goes on as if.
+        // No method with a login is offered, and a request or a login follows.
         ([greeting(&[0]), request.clone()].concat(), &[5, 0xFF]),
         (
             [greeting(&[0, 1, 3]), login("alice", "secret")].concat(),
@@ -267,7 +270,8 @@ fn v05_a_message_out_of_order_ends_the_session() {
     }
     assert_eq!(setup.proxy.screen_messages(0), []);
     setup.finish();
-    // A login where none was agreed upon is no request.
+    // The server has selected the method without a login, so it reads the login as a
+    // request, which has a wrong version.
     let proxy = Proxy::open();
     let client = dial(proxy.address());
     write(
@@ -280,7 +284,7 @@ fn v05_a_message_out_of_order_ends_the_session() {
     proxy.finish();
 }
 
-/// A line as in the users file, with a hash that costs a twentieth of the usual.
+/// A line of the users file whose hash costs a twentieth of the default: 2 MiB and one pass.
 fn cheap_line(user: &str, password: &str) -> String {
     let params = Params::new(2048, 1, 1, None).unwrap();
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -288,7 +292,7 @@ fn cheap_line(user: &str, password: &str) -> String {
     format!("{user}:{hash}\n")
 }
 
-/// A doorkeeper of these lines, and its file.
+/// An authenticator with this users file, and the folder that holds the file.
 fn open_authenticator(text: &str) -> (TempDir, Authenticator) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users");
@@ -296,14 +300,14 @@ fn open_authenticator(text: &str) -> (TempDir, Authenticator) {
     (folder, Authenticator::open(&file).expect("valid users"))
 }
 
-/// How long this takes.
+/// The time that `action` takes.
 fn time(action: impl FnOnce()) -> Duration {
     let began = Instant::now();
     action();
     began.elapsed()
 }
 
-/// What so many of a hundred take at most.
+/// The percentile of these times.
 fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
     times.sort();
     times[times.len() * percent / 100]
@@ -323,7 +327,7 @@ fn v06_every_wrong_login_takes_the_same_time() {
     let check = |user: &str, password: &str| {
         let (user, password) = (user.into(), password.into());
         let login = Credentials { user, password };
-        // As the server does it.
+        // The server does the same: it looks into the cache first.
         match keeper.is_cached(&users, &login) {
             true => Ok(()),
             false => keeper.check(|| Arc::clone(&users), &login, || Ok(())),
@@ -341,8 +345,8 @@ fn v06_every_wrong_login_takes_the_same_time() {
         ("", ""),
         (&long, &long),
     ];
-    // In turns that nobody can foresee, so that whatever else the machine does
-    // strikes all alike. Of each kind the times of quiet moments count.
+    // The order is random, so that other load on the machine affects all kinds alike. The
+    // 10th percentile of each kind excludes the measurements under load.
     let mut rng = Rng::new(6);
     let mut compare = || {
         let mut times = vec![Vec::new(); kinds.len()];
@@ -360,12 +364,13 @@ fn v06_every_wrong_login_takes_the_same_time() {
         let (least, most) = (*quiet.iter().min().unwrap(), *quiet.iter().max().unwrap());
         (most - least < least / 10, quiet)
     };
-    // A difference that is there shows each time, and noise does not.
+    // A real difference appears in every round, noise does not: one round without a
+    // difference of a tenth suffices.
     let mut rounds = (0..8).map(|_| compare());
     let (_, quiet) = rounds
         .find(|(is_alike, _)| *is_alike)
         .unwrap_or_else(|| panic!("{:?}", compare()));
-    // None of them was quick.
+    // A cached login takes far less: all the wrong ones have cost a hash.
     let known = (0..80).map(|_| time(|| check("cached", "secret").unwrap()));
     let known = percentile(known.collect(), 10);
     assert!(known * 5 < quiet[0], "{known:?} {quiet:?}");
@@ -407,7 +412,8 @@ fn v07_an_address_that_guesses_waits_and_other_addresses_do_not() {
         "{:?}",
         began.elapsed()
     );
-    // Even the right one waits, so that no late answer is a no.
+    // The right password waits too. Otherwise a guesser could take every late reply for a
+    // refusal and close without waiting.
     assert!(login_from_guesser("secret").is_some());
     assert!(
         began.elapsed() >= Duration::from_secs(4),
@@ -436,7 +442,6 @@ fn v07_of_sixty_simultaneous_guesses_six_are_checked() {
     for client in &guesses {
         assert_eq!(read_all(client), [5, 2, 1, 1]);
     }
-    // (A debt may have become less meanwhile, on a machine that is busy.)
     let limited = setup
         .proxy
         .wait_for_stderr("failed: unheard, as too many", 1);
@@ -459,21 +464,21 @@ fn v07_clients_that_wait_for_their_login_delay_no_shutdown() {
         write(&client, &[greeting(&[2]), login("alice", "guess")].concat());
         client
     };
-    // Each of them is heard two seconds after the one before, at best.
+    // The limiter admits six at once. After that it admits one every two seconds.
     let waiting: Vec<TcpStream> = (0..40).map(|_| guess()).collect();
     for client in &waiting[..6] {
         assert_eq!(read_exactly(client, 2), [5, 2]);
     }
     setup.proxy.wait_for_stderr("user or password are wrong", 6);
     let mut waiting = waiting.into_iter();
-    // Some leave, each in another way, and are gone.
+    // Twenty clients reset and ten close, most of them while their login waits.
     let resetting: Vec<TcpStream> = waiting.by_ref().take(20).collect();
     resetting.into_iter().for_each(reset);
     waiting.by_ref().take(10).for_each(drop);
     setup
         .proxy
         .wait_for_stderr("the client left before its turn came", 20);
-    // The others are cut with the server.
+    // The shutdown terminates the others.
     let LoginSetup { mut proxy, .. } = setup;
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
@@ -495,7 +500,7 @@ fn with_allow_anonymous_a_client_that_offers_no_login_is_accepted() {
     assert_eq!(read_exactly(&client, 2), [5, 0]);
     assert_eq!(setup.connect(&client), 0);
     drop(client);
-    // Who can log in shall.
+    // A client that offers both methods has to log in.
     let client = setup.dial();
     write(&client, &greeting(&[0, 2]));
     assert_eq!(read_exactly(&client, 2), [5, 2]);
@@ -592,7 +597,7 @@ fn a_users_file_that_others_can_read_causes_a_warning() {
     proxy.finish();
 }
 
-/// What `--new-user` makes of this on its stdin: exit status and output.
+/// Runs `--new-user NAME` with this stdin; returns the exit status and stdout.
 fn new_user(name: &str, stdin: &[u8]) -> (Option<i32>, String) {
     let mut child = binary()
         .args(["--new-user", name])
@@ -601,7 +606,7 @@ fn new_user(name: &str, stdin: &[u8]) -> (Option<i32>, String) {
         .stderr(Stdio::null())
         .spawn()
         .expect("threadsocks starts");
-    // It may leave before all is written.
+    // The write fails with EPIPE if the program exits before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     let result = child.wait_with_output().expect("an exit status");
     let stdout = String::from_utf8(result.stdout).unwrap();
@@ -693,7 +698,7 @@ fn a_rule_with_auth_requires_identd_for_socks4() {
             assert_eq!(read_exactly(&client, 8)[1], code, "{user}");
         }
         assert_eq!(identd.queries().len(), 2);
-        // Who has logged in need not.
+        // A client that has logged in causes no query.
         let client = dial(setup.proxy.address());
         let client = LoginSetup::login_over(client, "alice", "secret").unwrap();
         assert_eq!(setup.connect(&client), 0);
@@ -740,13 +745,13 @@ fn the_login_of_a_session_counts_when_enforce_checks_it_again() {
         .proxy
         .stderr_line("no longer permitted: no rule permits it");
     assert_relays(&alice);
-    // It has ended, properly or not.
+    // Bob's session has ended, with FIN or with RST.
     assert!(!matches!((&bob).read(&mut [0]), Ok(1)));
     drop((alice, bob));
     setup.finish();
 }
 
-/// Whoever tries stolen passwords without asking for anything leaves a name too.
+/// An attacker can try stolen passwords without any request. The log names the user then too.
 #[test]
 fn a_login_without_a_request_is_logged_with_its_user() {
     let setup = LoginSetup::with_alice(&[]);
@@ -761,7 +766,8 @@ fn a_login_without_a_request_is_logged_with_its_user() {
     setup.finish();
 }
 
-/// Of one address only so many wait for their turn; more could not be heard in time.
+/// At most 64 logins of one address wait. Of more, hardly any would be checked before the
+/// handshake timeout.
 #[test]
 fn v07_at_most_64_logins_of_one_address_wait() {
     let setup = LoginSetup::with_alice(&["--grace", "0s"]);
@@ -773,7 +779,7 @@ fn v07_at_most_64_logins_of_one_address_wait() {
             client
         })
         .collect();
-    // At once, and not when their time is over.
+    // The server refuses the logins over the limit at once, before the handshake timeout.
     let limited = "failed: unheard, as too many";
     assert!(setup.proxy.wait_for_stderr(limited, 1) >= 1);
     assert!(
@@ -824,10 +830,11 @@ fn new_user_fails_if_its_line_cannot_be_written() {
     assert!(stderr.contains("the line is not written"), "{stderr}");
 }
 
-/// A terminal, whose other end is in the test's hands.
+/// A pseudo-terminal: the child process has the slave end, the test has the master end.
 struct Terminal {
     master: File,
     slave: OwnedFd,
+    /// Everything that the test has read from the master end.
     shown: String,
 }
 
@@ -841,7 +848,7 @@ impl Terminal {
         }
     }
 
-    /// `--new-user alice`, started at it; what it makes goes elsewhere.
+    /// Starts `--new-user alice` with stdin and stderr at the terminal and stdout in a pipe.
     fn new_user(&self) -> Child {
         let own = || Stdio::from(self.slave.try_clone().unwrap());
         let mut command = binary();
@@ -850,7 +857,7 @@ impl Terminal {
         command.spawn().expect("threadsocks starts")
     }
 
-    /// Waits until it shows this.
+    /// Waits until the terminal has shown these words.
     fn wait_for_output(&mut self, words: &str) {
         while !self.shown.contains(words) {
             let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
@@ -863,7 +870,7 @@ impl Terminal {
         }
     }
 
-    /// Does it show what is typed?
+    /// Whether the terminal shows what the user types.
     fn echoes(&self) -> bool {
         let flags = termios::tcgetattr(&self.slave).unwrap().local_flags;
         flags.contains(LocalFlags::ECHO)
@@ -901,13 +908,14 @@ fn new_user_turns_the_echo_on_again_when_a_signal_ends_it() {
     let mut child = terminal.new_user();
     terminal.wait_for_output("Password for alice: ");
     assert!(!terminal.echoes());
-    // As Ctrl-C does.
+    // Ctrl-C sends this signal.
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     kill(pid, Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(terminal.echoes());
-    // Whatever else would stop it waits for the end of that. (Others may be ignored
-    // where the tests run in the background.)
+    // Other signals that would terminate the process stay blocked until both passwords are
+    // typed. The test uses SIGTERM: under a shell in the background, a process may ignore
+    // the others.
     let mut terminal = Terminal::new();
     let mut child = terminal.new_user();
     terminal.wait_for_output("Password for alice: ");

@@ -1,4 +1,4 @@
-//! `socks.conf` changes under a running server.
+//! Changes of the rules file take effect while the server runs.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::support::syscall_faults::SyscallFaults;
 const PERMIT: &str = "permit c 127.0.0.1\n";
 const DENY: &str = "deny   c 127.0.0.1\n";
 
-/// May a client connect to this origin now?
+/// Whether the rules in force permit a client to connect to this origin.
 fn is_permitted(proxy: &Proxy, origin: &Origin) -> bool {
     client::socks4::connect(dial(proxy.address()), &origin.destination(), b"").is_ok()
 }
@@ -70,10 +70,11 @@ fn f04_the_request_after_a_replacement_uses_the_new_rules() {
 
 #[test]
 fn f04_every_request_uses_either_the_old_or_the_new_rules() {
-    // Both files permit this origin, by different lines.
+    // Both files permit this origin, so a denial shows that a request used neither.
     let rules = ["deny c 9.9.9.9\npermit c 127.\n", "permit c 127.0.0.1\n"];
     let proxy = Proxy::start(rules[0], &[]);
     let origin = Origin::echo();
+    // This flag publishes no other data, so Relaxed suffices.
     let replacing = AtomicBool::new(true);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -93,11 +94,11 @@ fn f04_every_request_uses_either_the_old_or_the_new_rules() {
 
 #[test]
 fn f05_a_half_written_file_is_never_used() {
-    // The permission comes last: any part of the file denies.
+    // The only rule is the last line, so every truncated version of the file denies.
     let whole = format!("{}{PERMIT}", "# a comment before a rule\n".repeat(200));
     let proxy = Proxy::start(&whole, &[]);
     let origin = Origin::echo();
-    // As an editor does: empty the file, then fill it in pieces.
+    // Some editors write like this: truncate the file, then write it in pieces.
     let rewrite = || {
         let began = Instant::now();
         let mut file = File::create(proxy.config()).unwrap();
@@ -107,6 +108,7 @@ fn f05_a_half_written_file_is_never_used() {
         }
         began.elapsed()
     };
+    // This flag publishes no other data, so Relaxed suffices.
     let writing = AtomicBool::new(true);
     let (slowest, denied) = thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -120,8 +122,8 @@ fn f05_a_half_written_file_is_never_used() {
         }
         (writer.join().unwrap(), denied)
     });
-    // A writer that was kept from its work for longer than the server waits
-    // has left a file that nobody can tell from a finished one.
+    // If the scheduler suspends the writer for longer than the server waits, a truncated
+    // file looks complete to the server.
     let settle_time = Duration::from_millis(10);
     assert!(
         denied == 0 || slowest >= settle_time,
@@ -146,7 +148,7 @@ fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
         .filter(|line| line.contains("256.1.1.1"))
         .count();
     assert_eq!(count, 1, "reported once: {stderr_lines:#?}");
-    // Back to what was in force: that is a change of the file all the same.
+    // The rules in force are restored. That too is a change of the file, and is reported.
     fs::write(proxy.config(), PERMIT).unwrap();
     assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("1 rule in force");
@@ -215,7 +217,8 @@ fn f09_edits_of_equal_size_within_one_clock_tick_are_noticed() {
         fs::write(proxy.config(), if expected { PERMIT } else { DENY }).unwrap();
         assert_eq!(is_permitted(&proxy, &origin), expected, "round {round}");
     }
-    // And from a state in which the stamp is trusted.
+    // The same after the file has been unchanged for so long that the server no longer
+    // reads it while its time stamp stays the same.
     proxy.wait_for_rules_mtime();
     assert!(is_permitted(&proxy, &origin));
     fs::write(proxy.config(), DENY).unwrap();
@@ -248,7 +251,7 @@ fn o06_sighup_rereads_the_rules_and_reports_the_result() {
     fs::write(proxy.config(), "nonsense\n").unwrap();
     proxy.signal(Signal::SIGHUP);
     proxy.stderr_line("socks.conf:1: a rule begins with permit or deny");
-    // Who asks again is told again.
+    // A second SIGHUP reports the same error again.
     proxy.signal(Signal::SIGHUP);
     proxy.wait_for_stderr("socks.conf:1: a rule begins with permit or deny", 2);
     assert!(is_permitted(&proxy, &Origin::echo()));
@@ -266,14 +269,14 @@ fn source_rules_match_the_address_of_the_client() {
     proxy.finish();
 }
 
-/// While nothing changes, a request costs one look at the file and no reading.
+/// While the file is unchanged, each request costs one stat(2) and no open(2).
 #[test]
 fn an_unchanged_file_is_not_read_again() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();
     proxy.wait_for_rules_mtime();
     assert!(is_permitted(&proxy, &origin));
-    // From now on opening any file would fail, and be complained about.
+    // From here on every open(2) fails, and the server would report the failure.
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:error=EMFILE") else {
         return proxy.finish();
     };
@@ -303,6 +306,7 @@ fn f11_ten_thousand_rules_add_less_than_a_millisecond_to_a_request() {
             drop(connect_through(proxy.address(), &origin.destination()));
             began.elapsed()
         };
+        // The minimum of 50 excludes requests that the scheduler delayed.
         let shortest = (0..50).map(request).min().unwrap();
         proxy.finish();
         shortest

@@ -1,4 +1,4 @@
-//! Rules about people and hours, and the share of each client.
+//! Rules with `user=` and `time=`, and `--max-per-client`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime};
@@ -12,7 +12,7 @@ use crate::support::endpoints::{
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::wait::until;
 
-/// May this user connect to this origin?
+/// Whether the rules permit this SOCKS4 user to connect to this origin.
 fn is_permitted(proxy: &Proxy, origin: &Origin, user: &str) -> bool {
     match client::socks4::connect(
         dial(proxy.address()),
@@ -50,19 +50,19 @@ fn user_rules_match_the_exact_user_id() {
     proxy.finish();
 }
 
-/// Seconds since midnight, UTC, and days since a Monday.
+/// The current time in UTC: seconds since midnight, and the day of the week (0 is Monday).
 fn utc_now() -> (i64, usize) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since.expect("after 1970").as_secs();
-    // The first of January 1970 was a Thursday.
+    // Day 0, 1 January 1970, was a Thursday.
     (
         (seconds % 86_400) as i64,
         (seconds / 86_400 + 3) as usize % 7,
     )
 }
 
-/// A time zone in which it is now, these seconds after midnight in UTC, so many
-/// minutes after midnight, on the same day.
+/// A `TZ=` setting whose local time is `local_minutes` after midnight, on the same day, when
+/// UTC is `utc_seconds` after midnight.
 fn time_zone_with_local_time(utc_seconds: i64, local_minutes: i64) -> String {
     // POSIX counts the offset of a zone in the direction west of Greenwich.
     let west = utc_seconds - local_minutes * 60;
@@ -82,7 +82,8 @@ fn time_rules_use_the_local_time_zone() {
     let (now, today) = utc_now();
     let (today, tomorrow) = (days[today], days[(today + 1) % 7]);
     let origin = Origin::echo();
-    // Half an hour on each side, for whoever comes by at midnight or is slow.
+    // Each range reaches half an hour to both sides, so that neither a slow machine nor
+    // midnight during the test changes a verdict.
     let rules = format!(
         "permit c - user=noon time={today}/11:30-12:30\n\
          permit c - user=night time={today}/23:30-00:30\n\
@@ -123,7 +124,7 @@ fn loopback(host: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0))
 }
 
-/// The server ends this connection with nothing but a refusal.
+/// Asserts that the server sends a SOCKS4 refusal at once and closes the connection.
 fn assert_rejected(client: &TcpStream) {
     assert_eq!(read_all(client), b"\x00\x5b\0\0\0\0\0\0");
 }
@@ -134,11 +135,11 @@ fn s06_one_client_cannot_take_all_sessions() {
     let proxy = Proxy::start(PERMIT_ALL, &["--max-per-client", "3"]);
     let connect_from = |host| dial_from(loopback(host), proxy.address());
     let mut at_limit: Vec<TcpStream> = (0..3).map(|_| connect_from(2)).collect();
-    // All three have been accepted when the fourth is.
+    // The server accepts in order: it has accepted these three before the next one.
     for _ in 0..200 {
         assert_rejected(&connect_from(2));
     }
-    // Others are served, and so is the greedy one when it has let go.
+    // Other addresses are served.
     let origin = Origin::echo();
     drop(connect_through(proxy.address(), &origin.destination()));
     let others: Vec<TcpStream> = (0..3).map(|_| connect_from(3)).collect();
@@ -156,7 +157,7 @@ fn s06_one_client_cannot_take_all_sessions() {
     drop(at_limit);
     let first = proxy.stderr_line("127.0.0.2 has 3 sessions, and may have no more");
     assert!(!first.contains("more since"), "{first}");
-    // All were counted, in lines of which there is at most one a second.
+    // stderr counts every rejected client, in at most one line per second.
     let lines = until("stderr has counted 201 rejected clients", || {
         let lines = proxy.stderr_lines();
         let counts: Vec<usize> = lines.iter().map(|line| rejected_in(line)).collect();
@@ -171,7 +172,7 @@ fn s06_one_client_cannot_take_all_sessions() {
     proxy.finish();
 }
 
-/// How many clients this line on stderr is about.
+/// The number of rejected clients that this line on stderr reports.
 fn rejected_in(line: &str) -> usize {
     let number_before = |words: &str| {
         let (before, _) = line.split_once(words)?;
