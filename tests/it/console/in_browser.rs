@@ -1,8 +1,8 @@
-//! The console under a real Apache, in a real browser.
+//! The console in Apache, viewed with Chromium and curl.
 //!
-//! Apache compresses pages, as Debian's does unless shown otherwise. All shells
-//! are of the kind that ends altogether when a client leaves without `exit`; at
-//! the end of a test those that were alive still are.
+//! Apache compresses pages, as Debian's default configuration does. A shell server of these
+//! tests terminates when a client disconnects without `exit`. Each test therefore checks at its
+//! end that the shell servers still run.
 
 use std::fs;
 use std::io::Write;
@@ -22,20 +22,19 @@ use crate::support::proxy::Proxy;
 use crate::support::tools::is_installed;
 use crate::support::wait::{until, until_within};
 
-/// What a visitor sees of the run page at one moment.
+/// A script that returns the visible state of the run page at one moment.
 const INSPECT_PAGE: &str = include_str!("inspect_page.js");
 
-/// The file that every shell of the example has.
+/// The content of `test.html`, a file of every shell of the example.
 const TEST_HTML: &str = "<!test.html>\n<TITLE>Test</TITLE>\n<BODY>This is a <b>test</b> program\n\
                          for \"shells\" & <i>consoles</i>.\n</BODY>\n</script>\\n\n";
 
-/// How every shell of the example begins.
+/// The first output of every shell of the example.
 const BANNER: &str = "****************************************\n\
                       ** Welcome to the information server. **\n\
                       ****************************************\n";
 
-/// Everything is there that a test with a browser needs, or the test is to be
-/// skipped.
+/// Whether the programs for a test with a browser are installed; otherwise the test is skipped.
 fn browser_tools_installed() -> bool {
     is_installed(APACHE, "apache2")
         && is_installed("chromedriver", "chromium-driver")
@@ -49,7 +48,7 @@ struct Row<'a> {
     file: &'a str,
 }
 
-/// The query of these rows, each through this proxy.
+/// The query string for these rows, each through this proxy.
 fn query(rows: &[Row<'_>], proxy: &Proxy) -> String {
     let (socks_host, socks_port) = (proxy.address().ip(), proxy.port());
     let rows = rows.iter().zip(1..).map(|(row, n)| {
@@ -59,7 +58,7 @@ fn query(rows: &[Row<'_>], proxy: &Proxy) -> String {
     rows.collect::<Vec<_>>().join("&")
 }
 
-/// Five rows with five fates, and who stands behind them.
+/// Five rows with different results, and the servers they connect to.
 struct Fixture {
     proxy: Proxy,
     apache: Apache,
@@ -69,14 +68,14 @@ struct Fixture {
     normal: DemoShell,
 }
 
-/// Long enough for a browser to be asked in between: two times six lines, each
-/// after a pause.
+/// Runs for long enough that the browser can be inspected meanwhile: the shell prints two times
+/// six lines, each after a delay.
 const SLOW_BATCH: &str = "cat test.html\nnoop\ncat test.html\nexit\nls\n";
 
-/// Sent with prompts in two pieces.
+/// For the shell that sends each prompt in two segments.
 const SPLIT_PROMPT_BATCH: &str = "printenv PATH\ncat test.html | number\nexit\n";
 
-/// Without `exit`.
+/// The console adds the missing `exit`.
 const BATCH_WITHOUT_EXIT: &str = "ls\ncat test.html\nnonsense\n";
 
 impl Fixture {
@@ -146,14 +145,17 @@ fn check_five_shells(browser: &Browser) {
     fixture.finish();
 }
 
-/// The slow shell has begun when the normal one is done, all at one moment.
+/// At one moment, the slow shell has printed its first lines and the normal shell is done.
 fn assert_shells_run_in_parallel(browser: &Browser) {
-    let page = until("the slow shell's first lines beside a shell done", || {
-        let page = browser.run_script(INSPECT_PAGE);
-        let columns = &page["columns"];
-        let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
-        (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
-    });
+    let page = until(
+        "the first lines of the slow shell while another shell is done",
+        || {
+            let page = browser.run_script(INSPECT_PAGE);
+            let columns = &page["columns"];
+            let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
+            (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
+        },
+    );
     let slow = &page["columns"]["column1"];
     assert_eq!(page["sum"], Value::Null, "{page:#}");
     assert_eq!(slow["status"], json!(["running"]), "{page:#}");
@@ -183,7 +185,7 @@ fn assert_results(page: &Value) {
         let column = &page["columns"][format!("column{number}")];
         assert_eq!(column["status"], json!(["done"]), "{column:#}");
         assert_eq!(text(column), format!("{BANNER}{transcript}"));
-        // Nothing is lost on the way to a file.
+        // The download link contains the whole transcript.
         assert_eq!(column["saved"], column["text"], "{column:#}");
         assert_layout(column);
     }
@@ -197,7 +199,7 @@ fn assert_results(page: &Value) {
     assert!(sum.starts_with("3 of 5 finished, 2 failed; "), "{sum}");
 }
 
-/// Each of them, right behind its prompt, and nothing else.
+/// Each command is bold and directly after its prompt, and no other text is bold.
 fn assert_commands_are_bold(page: &Value) {
     for (number, lines) in [
         (1, vec!["cat test.html", "noop", "cat test.html", "exit"]),
@@ -212,7 +214,7 @@ fn assert_commands_are_bold(page: &Value) {
     }
 }
 
-/// The page as it is, if it has come to its end.
+/// The state of the page, if the page is complete.
 fn finished_page(browser: &Browser) -> Option<Value> {
     let page = browser.run_script(INSPECT_PAGE);
     (!page["sum"].is_null()).then_some(page)
@@ -222,8 +224,8 @@ fn text(column: &Value) -> &str {
     column["text"].as_str().unwrap_or_default()
 }
 
-/// The newest of a column is to be seen inside its frame, and of all it has said
-/// about itself only the last.
+/// The last line of a column is visible inside its frame. Of all status texts and clock values
+/// that arrived, only the last is visible.
 fn assert_layout(column: &Value) {
     assert_eq!(column["end_is_visible"], true, "{column:#}");
     assert_eq!(column["text_is_inside"], true, "{column:#}");
@@ -236,18 +238,18 @@ fn assert_layout(column: &Value) {
     }
 }
 
-/// The output has tags that would make elements, a title, a script's end.
+/// No output became HTML: it contains tags of elements, of a title, and of a script's end.
 fn assert_no_foreign_elements(page: &Value) {
     let allowed = ["a", "b", "i", "span", "template"];
     let found = page["elements"].as_array().expect("a list");
     for element in found {
-        assert!(allowed.iter().any(|it| element == it), "{found:#?}");
+        assert!(allowed.iter().any(|name| element == name), "{found:#?}");
     }
     assert_eq!(page["scripts"], 0);
     assert_eq!(page["title"], "Remote batch console");
 }
 
-/// As the shells' command `number` does it.
+/// The text as the shell's command `number` prints it.
 fn number_lines(text: &str) -> String {
     let lines = text.lines().zip(1..);
     lines
@@ -264,12 +266,12 @@ fn the_panel_can_be_submitted_by_keyboard_alone() {
     let apache = Apache::start(&[("normal.txt", BATCH_WITHOUT_EXIT)]);
     let browser = Browser::open();
     browser.navigate(&apache.console(""));
-    until("the whole panel", || {
+    until("the complete panel", || {
         let state = "return document.querySelector('form button') && document.readyState";
         (browser.run_script(state) == "complete").then_some(())
     });
     let focus = || browser.run_script("return document.activeElement.id");
-    until("the first field", || {
+    until("the focus on the first field", || {
         browser.press_keys(TAB);
         (focus() == "h1").then_some(())
     });
@@ -289,7 +291,11 @@ fn the_panel_can_be_submitted_by_keyboard_alone() {
     browser.press_keys(ENTER);
     let page = until("the end of the run page", || finished_page(&browser));
     let columns = &page["columns"];
-    assert_eq!(columns.as_object().map(|it| it.len()), Some(1), "{page:#}");
+    assert_eq!(
+        columns.as_object().map(|columns| columns.len()),
+        Some(1),
+        "{page:#}"
+    );
     assert_eq!(columns["column1"]["status"], json!(["done"]), "{page:#}");
     let shown = text(&columns["column1"]);
     assert!(shown.contains("% nonsense\nUnknown command"), "{shown}");
@@ -297,8 +303,8 @@ fn the_panel_can_be_submitted_by_keyboard_alone() {
     proxy.finish();
 }
 
-/// Of each field of the panel its value, and the error beside it if that is to
-/// be seen. Beside: under the field, nearer than the next one.
+/// A script that returns the value of each field of the panel, and its error if that is visible.
+/// The error must be less than 20 pixels below the field, and described as the field's error.
 const INSPECT_FIELDS: &str = r#"
 const fields = [...document.querySelectorAll('form input[id]')];
 const beside = (field) => {
@@ -355,8 +361,8 @@ fn the_browser_shows_errors_beside_their_fields_and_keeps_the_values() {
     assert_eq!(browser.console_errors(), Vec::<String>::new());
 }
 
-/// Nothing is wider than the screen, and no value wider than its field: what is
-/// too wide otherwise.
+/// A script that returns every element that is wider than the screen, and every field whose
+/// value is wider than the field.
 const FIND_TOO_WIDE: &str = r#"
 const all = [document.documentElement, ...document.querySelectorAll('section, input[id]')];
 const root = document.querySelector('#board')?.shadowRoot;
@@ -384,10 +390,10 @@ fn the_pages_fit_on_a_phone_screen() {
     assert_eq!(browser.run_script(FIND_TOO_WIDE), json!([]));
 }
 
-/// What stands before the sum at the end of a page.
+/// The text before the summary at the end of an HTML page.
 const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
 
-/// The same on a page of plain text.
+/// The text before the summary at the end of a page in plain text.
 const TEXT_SUM: &str = "\n# ";
 
 #[test]
@@ -397,14 +403,14 @@ fn w18_curl_receives_output_before_the_page_ends() {
     }
     let (proxy, shell) = (Proxy::open(), DemoShell::start(&["--delay", "400ms"]));
     let apache = Apache::start(&[("slow.txt", SLOW_BATCH)]);
-    // This Apache does compress what it may.
+    // Proves that this Apache compresses pages.
     let control = curl(&apache.url("control.html")).wait_for_exit(LONG_TIMEOUT);
     assert!(
         head(&control.text()).contains("content-encoding: gzip"),
         "{control:#?}"
     );
 
-    // The older kind of query, in both forms of the page.
+    // The older query format, for both formats of the page.
     let query = format!(
         "h0=127.0.0.1&p0={}&f0=slow.txt&sh=127.0.0.1&sp={}",
         shell.port(),
@@ -416,13 +422,13 @@ fn w18_curl_receives_output_before_the_page_ends() {
         curl.assert_running();
         curl.stdout_so_far().contains(line)
     };
-    until("the first lines, and neither page at its end", || {
+    until("the first lines of both pages", || {
         let html = contains(&mut as_html, "&lt;TITLE&gt;");
         let text = contains(&mut as_text, "| <TITLE>");
         (html && text).then_some(())
     });
-    assert!(!contains(&mut as_html, HTML_SUM), "all at once");
-    assert!(!contains(&mut as_text, TEXT_SUM), "all at once");
+    assert!(!contains(&mut as_html, HTML_SUM), "the page is complete");
+    assert!(!contains(&mut as_text, TEXT_SUM), "the page is complete");
     for (curl, sum) in [(as_html, HTML_SUM), (as_text, TEXT_SUM)] {
         let output = curl.wait_for_exit(LONG_TIMEOUT);
         assert!(output.status.success(), "{output:#?}");
@@ -446,8 +452,8 @@ fn w16_killing_the_web_server_ends_the_console() {
     assert_console_ends_after(|_curl, apache| apache.kill());
 }
 
-/// Begins a page on which nothing moves but the clock, and waits for its end
-/// once this has happened.
+/// Starts a page on which only the clock changes, triggers the event, and waits for the end of
+/// the console process.
 fn assert_console_ends_after(event: impl FnOnce(RunningChild, &Apache)) {
     if !is_installed(APACHE, "apache2") || !is_installed("curl", "curl") {
         return;
@@ -460,20 +466,20 @@ fn assert_console_ends_after(event: impl FnOnce(RunningChild, &Apache)) {
         file: "normal.txt",
     };
     let curl = curl(&apache.console(&query(&[row], &proxy)));
-    until("the shell's column", || {
+    until("the column of the shell", || {
         curl.stdout_so_far().contains(">granted").then_some(())
     });
     assert!(apache.has_console());
     event(curl, &apache);
-    until("the end of the program", || {
+    until("the end of the console process", || {
         (!apache.has_console()).then_some(())
     });
     shell.assert_alive();
     proxy.finish();
 }
 
-/// Fetches a page with its head, compressed if the server likes. Neither the
-/// settings of whoever runs the test nor their proxy take part.
+/// Fetches a page with its headers, and accepts compression. The user's curl configuration and
+/// proxy settings are ignored.
 fn curl(url: &str) -> RunningChild {
     let mut command = Command::new("curl");
     command
@@ -482,21 +488,22 @@ fn curl(url: &str) -> RunningChild {
     RunningChild::start(&mut command, b"")
 }
 
-/// The head of an answer; whether letters are large there means nothing.
-fn head(answer: &str) -> String {
-    let (head, _) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+/// The status line and headers of a response, in lower case.
+fn head(response: &str) -> String {
+    let (head, _) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
     head.to_lowercase()
 }
 
-/// More memory than this, in kB, no page may cost, whatever is on it.
+/// Limit of the console's peak memory in kB, for pages of any size: output is streamed, and of
+/// each column at most 1 MiB of the transcript is kept for its download link.
 const MAX_MEMORY_KB: u64 = 20 * 1024;
 
 #[test]
 fn five_shells_with_6_000_lines_each_finish_within_five_seconds() {
     if browser_tools_installed() {
-        // Three attempts, since others use this machine as well.
-        let quick = (0..3).any(|_| print_in_five_shells(&[10, 10, 10]) < 5.0);
-        assert!(quick, "never within five seconds");
+        // Three attempts, since other load on the machine can slow one down.
+        let is_quick = (0..3).any(|_| print_in_five_shells(&[10, 10, 10]) < 5.0);
+        assert!(is_quick, "no attempt took less than five seconds");
     }
 }
 
@@ -507,8 +514,8 @@ fn five_shells_with_30_000_lines_each_are_shown() {
     }
 }
 
-/// Five shells print the file so many times; the seconds until the page is
-/// complete in the browser.
+/// Five shells print the file as many times as the product of the factors. Returns the seconds
+/// until the page is complete in the browser.
 fn print_in_five_shells(factors: &[usize]) -> f64 {
     let copies = factors.iter().product::<usize>();
     let lines = copies * TEST_HTML.lines().count();
@@ -535,13 +542,13 @@ fn print_in_five_shells(factors: &[usize]) -> f64 {
         (
             sum,
             seconds,
-            memory.join().expect("a console that was seen"),
+            memory.join().expect("the thread that measures the memory"),
         )
     });
-    // Past the capture: a number to look at.
+    // Not `eprintln!`, whose output the test harness captures.
     let _ = writeln!(
         std::io::stderr(),
-        "five times {lines} lines: {seconds:.2} s, {peak} kB"
+        "five shells with {lines} lines each: {seconds:.2} s, {peak} kB"
     );
     assert!(sum.starts_with("5 of 5 finished"), "{sum}");
     assert!(peak < MAX_MEMORY_KB, "{peak} kB");
@@ -560,9 +567,10 @@ fn print_in_five_shells(factors: &[usize]) -> f64 {
     seconds
 }
 
-/// A batch file that prints the example's file as many times as the product of
-/// these, at once. What several lines send to the same later line is put
-/// together there.
+/// A batch file that prints `test.html` as many times as the product of the factors.
+///
+/// `|N` pipes the output of a command into the command N lines later, which concatenates the
+/// output of all commands that pipe into it.
 fn multiplying_batch(factors: &[usize]) -> String {
     let mut name = "test.html";
     let mut batch = String::new();
@@ -583,7 +591,7 @@ fn pictures() {
     if !browser_tools_installed() {
         return;
     }
-    // Slow enough for all pictures to be taken while it runs.
+    // Slow enough to take all pictures while the slow shell runs.
     let fixture = Fixture::start("1s");
     let browser = Browser::open();
     browser.navigate(&fixture.apache.console(&format!(
@@ -596,7 +604,7 @@ fn pictures() {
     });
     save_pictures(&browser, "panel");
     browser.navigate(&fixture.url());
-    until("a lively page", || {
+    until("a page with running and finished shells", || {
         let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];
         let is_running = text(&columns["column1"]).contains("</BODY>")
@@ -606,12 +614,16 @@ fn pictures() {
     });
     save_pictures(&browser, "run");
     let page = browser.run_script(INSPECT_PAGE);
-    assert_eq!(page["sum"], Value::Null, "still lively: {page:#}");
+    assert_eq!(
+        page["sum"],
+        Value::Null,
+        "the page ended before the pictures were taken: {page:#}"
+    );
     until("the end of the page", || finished_page(&browser));
     fixture.finish();
 }
 
-/// In light and dark, and on a phone.
+/// Saves screenshots with the light and the dark colour scheme, and of a phone's screen.
 fn save_pictures(browser: &Browser, name: &str) {
     for (kind, screen, scheme) in [
         ("light", DESKTOP, "light"),
@@ -628,7 +640,8 @@ fn save_pictures(browser: &Browser, name: &str) {
         assert!(picture.status.success(), "{}", picture.stderr);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
         fs::create_dir_all(&folder).expect("a folder for pictures");
-        fs::write(folder.join(format!("{name}-{kind}.png")), picture.stdout).expect("written");
+        fs::write(folder.join(format!("{name}-{kind}.png")), picture.stdout)
+            .expect("write access to the folder");
     }
     browser.set_screen(DESKTOP);
 }

@@ -1,8 +1,8 @@
-// What somebody sees who looks at the run page now, as one fact.
+// Returns the visible state of the run page at this moment.
 const root = document.querySelector('#board')?.shadowRoot;
 const parent_box = (node) => node.assignedSlot ?? node.parentElement ?? node.getRootNode().host;
 
-// The part of a text that no box around it cuts off, if there is one.
+// The rectangle of a text that no box around it clips, or null if the text is not visible.
 const visible_part = (text) => {
   const range = document.createRange();
   range.selectNodeContents(text);
@@ -17,15 +17,16 @@ const visible_part = (text) => {
   return right - left > 1 && bottom - top > 1 ? { left, right, top, bottom } : null;
 };
 
-// All texts below a node as they are shown: where a slot is, what is in it.
+// All text nodes below a node in the order of display; a slot stands for its assigned nodes.
 const texts = (node) => {
   if (node.nodeType === Node.TEXT_NODE) return node.data.trim() ? [node] : [];
   const assigned = node.localName === 'slot' ? node.assignedNodes() : [];
   return [...(assigned.length ? assigned : node.childNodes)].flatMap(texts);
 };
-const visible_texts = (node) => (node ? texts(node).filter(visible_part).map((it) => it.data.trim()) : []);
+const visible_texts = (node) =>
+  (node ? texts(node).filter(visible_part).map((text) => text.data.trim()) : []);
 
-// What a column says, piece by piece, and its commands with the text before them.
+// The transcript of a column, and its commands with the two characters before each of them.
 const transcript = (slot) => {
   const pieces = slot.assignedNodes();
   const commands = [];
@@ -42,11 +43,11 @@ const transcript = (slot) => {
   return { text, commands };
 };
 
-// Is this part of the page inside that one?
+// Whether the inner rectangle is inside the outer one.
 const is_inside = (outer, inner) => inner.left >= outer.left && inner.right <= outer.right
   && inner.top >= outer.top && inner.bottom <= outer.bottom;
 
-// Is the very end of a text painted inside this box, with nothing in front of it?
+// Whether the last line of a text is painted inside this box, and no other element covers it.
 const end_is_painted = (box, text) => {
   const range = document.createRange();
   range.selectNodeContents(text);
@@ -64,7 +65,7 @@ const column = (section) => {
   return {
     ...transcript(slot),
     end_is_visible: pieces.length > 0 && end_is_painted(box, pieces.at(-1)),
-    text_is_inside: pieces.map(visible_part).every((it) => !it || is_inside(box, it)),
+    text_is_inside: pieces.map(visible_part).every((part) => !part || is_inside(box, part)),
     status: visible_texts(section.querySelector('[role=status]')),
     clock: visible_texts(section.querySelector('.clock')),
     saved: decodeURIComponent(href.slice(href.indexOf(',') + 1)),

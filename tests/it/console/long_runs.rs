@@ -1,4 +1,4 @@
-//! Silence, endless output, readers who leave: how a page ends.
+//! How a page ends: by timeouts, signals and closed pipes, and with bounded memory.
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
@@ -17,10 +17,9 @@ use crate::support::endpoints::{Origin, read_all, read_exactly, write};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::ScriptedShell;
 use crate::support::tools::is_installed;
-use crate::support::wait::TIMEOUT;
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
-/// The limit is half a minute, so this takes as long.
+/// Takes 30 seconds, the console's timeout for a reply of the SOCKS server.
 #[test]
 fn w10_a_silent_socks_server_times_out_after_30_seconds() {
     let silent = Origin::start(|stream| {
@@ -38,7 +37,7 @@ fn w10_a_silent_socks_server_times_out_after_30_seconds() {
         + "format=text";
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
-    // The other one is done long before.
+    // The other column is done long before the timeout.
     wait_for_text(&mut page, &format!("{} # done", shell.address()));
     wait_for_heartbeat(
         &mut page,
@@ -53,7 +52,7 @@ fn w10_a_silent_socks_server_times_out_after_30_seconds() {
     proxy.finish();
 }
 
-/// Waits for a sign of life between the beginning of a silence and its end.
+/// Waits until the page repeats this status with an elapsed time of at least two seconds.
 fn wait_for_heartbeat(page: &mut RunningChild, status: &str) {
     until("a heartbeat", || {
         page.assert_running();
@@ -65,18 +64,19 @@ fn wait_for_heartbeat(page: &mut RunningChild, status: &str) {
     });
 }
 
-/// More than this, in kB, no page may cost.
+/// Limit of the console's peak memory in kB: output is streamed, and of each column at most
+/// 1 MiB of the transcript and the batch file of at most 1 MiB are kept.
 const MAX_MEMORY_KB: u64 = 20_000;
 
 fn assert_memory_is_bounded(console: &Child) {
     let process = format!("/proc/{}", console.id());
-    let kilobytes = peak_memory(Path::new(&process)).expect("it runs");
+    let kilobytes = peak_memory(Path::new(&process)).expect("a running console");
     assert!(kilobytes < MAX_MEMORY_KB, "{kilobytes} kB");
 }
 
 #[test]
 fn w11_w14_endless_output_uses_bounded_memory_and_ends_when_the_pipe_closes() {
-    // Colours make the most of each byte.
+    // Text with colours needs the most HTML per byte of output.
     for text in ["<and on, and on>\n", "\u{1b}[1mx\u{1b}[mx"] {
         check_endless_output(text);
     }
@@ -106,7 +106,7 @@ fn check_endless_output(text: &'static str) {
     for _ in 0..5 {
         closed
             .recv_timeout(TIMEOUT)
-            .expect("the shell sees the end");
+            .expect("a failed write of the shell");
     }
     proxy.finish();
 }
@@ -144,7 +144,7 @@ fn w16_sigterm_ends_the_console_and_its_sessions() {
     proxy.finish();
 }
 
-/// The console, with a pipe from it that the test reads as it likes.
+/// Starts the console with a pipe as its stdout, so that the test controls the backpressure.
 fn spawn_piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
     let command = console.command.env("QUERY_STRING", query);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -153,7 +153,9 @@ fn spawn_piped(console: &mut Console, query: &str) -> (Child, ChildStdout) {
 }
 
 fn assert_succeeds(child: &mut Child) -> ExitStatus {
-    let status = until("its end", || child.try_wait().unwrap());
+    let status = until("the end of the console process", || {
+        child.try_wait().unwrap()
+    });
     assert!(status.success(), "{status:?}");
     status
 }
@@ -165,7 +167,7 @@ fn w14_the_heartbeat_detects_a_closed_pipe_on_a_silent_page() {
     let query = query_row(1, silent.address(), "t1.txt", proxy.address());
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let (mut child, mut pipe) = spawn_piped(&mut console, &query);
-    // W18: the head comes at once, while the shell says nothing.
+    // W18: the headers arrive at once, while the shell sends nothing.
     let mut head = vec![0; 1000];
     pipe.read_exact(&mut head).unwrap();
     assert!(head.starts_with(b"Content-Type: text/html"));
@@ -188,7 +190,9 @@ fn w22_a_page_that_cannot_be_written_exits_with_status_1() {
         )
         .spawn()
         .unwrap();
-    let status = until("its end", || child.try_wait().unwrap());
+    let status = until("the end of the console process", || {
+        child.try_wait().unwrap()
+    });
     assert_eq!(status.code(), Some(1));
 }
 
@@ -214,7 +218,7 @@ fn w13_the_console_starts_no_program() {
     let page = assert_success(&RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT));
     assert!(page.contains("1 of 1 finished"), "{page}");
     let calls = fs::read_to_string(trace).unwrap();
-    // The one that strace itself makes.
+    // The only `execve` is the one by which strace starts the console.
     assert_eq!(calls.matches("exec").count(), 1, "{calls}");
     assert!(!calls.contains("fork"), "{calls}");
     proxy.finish();
@@ -275,7 +279,7 @@ fn w17_twenty_concurrent_pages_are_independent() {
     proxy.finish();
 }
 
-/// Progress dots are no lines; the page must say something all the same.
+/// A page of plain text does not show an unfinished line at once, so it needs the heartbeat.
 #[test]
 fn w14_an_unfinished_line_does_not_stop_the_heartbeat() {
     let proxy = Proxy::open();
@@ -292,7 +296,7 @@ fn w14_an_unfinished_line_does_not_stop_the_heartbeat() {
     proxy.finish();
 }
 
-/// A shell that never stops talking.
+/// A shell with one prompt and endless output.
 fn endless_server() -> Origin {
     Origin::start(|mut stream| {
         write(&stream, b"% ");
@@ -311,7 +315,7 @@ fn w11_w14_a_full_pipe_does_not_keep_the_console_running() {
     proxy.finish();
 }
 
-/// What was told before the limit is no victim of it.
+/// A result that arrived before the time limit is shown, even if it is written after the limit.
 #[test]
 fn a_session_that_ended_while_the_pipe_was_full_is_shown_as_done() {
     let proxy = Proxy::open();
@@ -323,9 +327,11 @@ fn a_session_that_ended_while_the_pipe_was_full_is_shown_as_done() {
     let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_LIMIT", "2s");
     let (mut child, mut pipe) = spawn_piped(&mut console, &query);
     assert_eq!(shell.received(), "a\nexit\n");
-    // The pipe is full long before the limit is over.
+    // The pipe is full long before the time limit.
     proxy.screen_messages(2);
-    until("the limit", || (start.elapsed() > 2 * limit).then_some(()));
+    until("twice the time limit", || {
+        (start.elapsed() > 2 * limit).then_some(())
+    });
     let mut page = Vec::new();
     pipe.read_to_end(&mut page).unwrap();
     assert_succeeds(&mut child);

@@ -1,4 +1,4 @@
-//! console.cgi, with and without a web server.
+//! Tests of console.cgi, with and without a web server.
 
 mod in_browser;
 mod long_runs;

@@ -1,4 +1,4 @@
-//! Queries, forms, files, and who may ask.
+//! Query strings, the panel, batch files, and restrictions on requests.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -111,12 +111,12 @@ fn w04_w20_each_error_is_shown_in_its_own_column() {
 
 #[test]
 fn w05_only_regular_files_of_the_folder_are_read() {
-    let mut console = Console::new(&[("good.txt", "ls\n")]);
+    let mut console = Console::new(&[("regular.txt", "ls\n")]);
     let folder = console.batch_folder();
     fs::create_dir(folder.join("folder")).unwrap();
     mkfifo(&folder.join("pipe"), Mode::S_IRWXU).unwrap();
     symlink("/etc/passwd", folder.join("link")).unwrap();
-    symlink("good.txt", folder.join("inside")).unwrap();
+    symlink("regular.txt", folder.join("inside")).unwrap();
     fs::File::create(folder.join("big"))
         .unwrap()
         .set_len(5 << 30)
@@ -133,7 +133,7 @@ fn w05_only_regular_files_of_the_folder_are_read() {
         ("missing", "no such batch file: missing"),
         ("..%2F..%2Fetc%2Fpasswd", "a batch file's name has"),
         ("%2Fetc%2Fpasswd", "a batch file's name has"),
-        ("good.txt%00", "a batch file's name has"),
+        ("regular.txt%00", "a batch file's name has"),
         ("..", "a batch file's name has"),
     ] {
         let query = format!("{}format=text", query_row(1, closed, file, closed));
@@ -141,7 +141,7 @@ fn w05_only_regular_files_of_the_folder_are_read() {
         let (_, status) = column_text(&page, "127.0.0.1:1");
         assert!(status.contains(error), "{file}: {status}");
     }
-    // Exactly as much as is allowed is.
+    // A file of exactly the size limit (1 MiB) is accepted.
     fs::write(folder.join("exact"), vec![b'\n'; 1 << 20]).unwrap();
     let query = format!("{}format=text", query_row(1, closed, "exact", closed));
     let (_, status) = column_text(&console.page(&query), "127.0.0.1:1");
@@ -227,14 +227,14 @@ fn w21_a_head_request_runs_nothing() {
     let (headers, body) = split_headers(&page);
     assert!(headers.starts_with("Content-Type: text/html"));
     assert_eq!(body, "");
-    // The next one who asks is the first.
+    // After a connection of the test itself, the proxy has reported no request.
     endpoints::dial(proxy.address());
     proxy.assert_resources_released();
     assert_eq!(proxy.screen_messages(0).len(), 0);
     proxy.finish();
 }
 
-/// A page closed else must not be able to make somebody's browser run things.
+/// A link on another site must not make a visitor's browser run a batch file (CSRF).
 #[test]
 fn a_request_from_another_site_must_be_confirmed() {
     let proxy = Proxy::open();
@@ -274,7 +274,7 @@ fn the_panel_keeps_its_values_and_shows_errors() {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     assert!(!page.contains("id=\"h2-error\""), "{page}");
-    // Nothing is run, even if it could be.
+    // `edit=1` shows the panel, although the row is complete.
     let page = console.page("h1=127.0.0.1&p1=1&f1=t1.txt&sh=127.0.0.1&sp=1&edit=1");
     assert!(
         page.contains("<form") && !page.contains("class=\"error\""),
@@ -287,7 +287,7 @@ fn the_panel_keeps_its_values_and_shows_errors() {
     );
 }
 
-/// Nothing that a batch file's folder needs is taken from the program's own.
+/// The folder of the console's binary is not used.
 #[test]
 fn batch_files_are_read_from_the_working_directory() {
     let binary = Path::new(env!("CARGO_BIN_EXE_console"));

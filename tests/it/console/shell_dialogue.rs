@@ -1,4 +1,4 @@
-//! What shells and SOCKS servers say, and what the page makes of it.
+//! The dialogue of the console with shells and SOCKS servers, and its result on the page.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::channel;
@@ -11,7 +11,7 @@ use crate::support::wait::TIMEOUT;
 
 const GRANTED: &[u8] = b"\0\x5a\0\0\0\0\0\0";
 
-/// All HTML of one column's output, from whatever pieces it came in.
+/// The HTML of one column's output, joined from all elements of its slot.
 fn column_html(page: &str, number: usize) -> String {
     let begin = format!("<span slot=\"log{number}\">");
     let (_, html) = page.split_once("</template>").unwrap();
@@ -19,9 +19,13 @@ fn column_html(page: &str, number: usize) -> String {
     let pieces = html.split(&begin).skip(1).map(|piece| {
         let ends = ends.map(|next| piece.find(&format!("</span>\n{next}")));
         let end = ends.into_iter().flatten().min();
-        // Or the next piece follows at once.
+        // Otherwise the next element of the slot follows directly.
         end.map_or_else(
-            || piece.strip_suffix("</span>\n").expect("an end"),
+            || {
+                piece
+                    .strip_suffix("</span>\n")
+                    .expect("the end of an element")
+            },
             |end| &piece[..end],
         )
     });
@@ -58,8 +62,7 @@ fn w06_w07_output_and_commands_are_escaped() {
     proxy.finish();
 }
 
-/// A shell that answers byte by byte must be understood as one that answers in
-/// one piece.
+/// Splits inside CRLF, prompts and UTF-8 characters change nothing.
 #[test]
 fn w08_w09_output_in_single_bytes_is_read_like_output_in_one_segment() {
     let proxy = Proxy::open();
@@ -87,15 +90,15 @@ fn w09_one_line_is_sent_after_each_prompt() {
         session.write(" ");
         assert_eq!(session.read_line(), "one\n");
         session.assert_no_input();
-        // An error behind the prompt, in the same segment.
+        // An error message after the prompt, in the same segment.
         session.write("% Unknown command: [one].\n");
         assert_eq!(session.read_line(), "\n");
         session.write("% ");
         assert_eq!(session.read_line(), "three\n");
-        // Not a prompt, as more follows.
+        // Not a prompt, since text follows.
         session.write("50% off today\n");
         session.assert_no_input();
-        // A prompt behind output without a final newline.
+        // A prompt after output without a final newline.
         session.write("no newline% ");
         assert_eq!(session.read_line(), "exit\n");
         session.write("bye\n");
@@ -142,7 +145,7 @@ fn an_early_close_is_reported_and_a_reset_after_exit_is_not() {
     proxy.finish();
 }
 
-/// A SOCKS server that says this to everybody, and hangs up.
+/// A SOCKS server that sends this reply to every client, and closes the connection.
 fn socks_server_with_reply(reply: &'static [u8]) -> Origin {
     Origin::start(move |stream| {
         let _request = read_exactly(&stream, 9);
@@ -270,7 +273,7 @@ fn w09_prompts_are_found_after_colours_nul_bytes_and_unfinished_sequences() {
     proxy.finish();
 }
 
-/// A shell that does not read may not be called served.
+/// A shell that stops reading must not have the status of a finished shell.
 #[test]
 fn lines_that_were_not_sent_are_not_counted() {
     let proxy = Proxy::open();

@@ -1,4 +1,4 @@
-//! curl, nc, socat, Chromium, FTP clients and servers.
+//! Clients of other projects through the proxy: curl, netcat, socat, drill, Chromium, tnftp.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -16,14 +16,13 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{self, Proxy, ScreenMessage, parse_screen};
 use crate::support::socksify::socksify;
 use crate::support::tools::is_installed;
-use crate::support::wait::TIMEOUT;
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 use crate::support::web_site::{Page, WebSite};
 
 const GREETING: &str = "a page of this site\n";
 const GREETING_SITE: &[Page] = &[("/", "text/plain", GREETING)];
 
-/// Of the kind that a careful owner writes.
+/// Rules that permit loopback only.
 const LOOPBACK_ONLY: &str =
     "permit c 127. - 127. -\npermit b 127. - 127. -\npermit c 127. - ::1 -\n";
 
@@ -86,7 +85,7 @@ fn curl_logs_in_with_a_password() {
     proxy.finish();
 }
 
-/// To a site that has no address of IPv4, through a server that listens on IPv6.
+/// The site has only an IPv6 address, and the proxy listens on IPv6.
 #[test]
 fn curl_connects_over_ipv6() {
     if !is_installed("curl", "curl") {
@@ -131,7 +130,7 @@ fn netcat_receives_the_reply_after_its_half_close() {
         return;
     }
     let proxy = Proxy::open();
-    // It can answer only because the end of the data came through.
+    // The origin replies only after EOF, so the half-close must have been relayed.
     let answer = |stream: TcpStream| {
         let received = read_all(&stream);
         write(&stream, format!("{} bytes: ", received.len()).as_bytes());
@@ -168,8 +167,7 @@ fn socat_connects_by_name_and_receives_its_data_back() {
         origin.port(),
         proxy.port()
     );
-    // After the end of its input, socat gives the answer half a second, unless
-    // text otherwise.
+    // After EOF on its input, socat waits for the reply only for half a second by default.
     let timeout = TIMEOUT.as_secs().to_string();
     let mut command = Command::new("socat");
     command.args(["-t", &timeout, "-", &address]);
@@ -195,7 +193,7 @@ fn netcat_exchanges_datagrams_through_udp_associate() {
     origin.set_read_timeout(Some(TIMEOUT)).unwrap();
     let port = origin.local_addr().unwrap().port().to_string();
     let mut command = socksify(("SOCKS5_SERVER", proxy.address()));
-    // It ends with the first datagram it gets.
+    // netcat exits after the first datagram it receives (-W 1).
     command.args(["nc.openbsd", "-u", "-W", "1", "127.0.0.1", &port]);
     let program = RunningChild::start(&mut command, b"there");
     let mut buffer = [0; 100];
@@ -230,7 +228,7 @@ fn drill_resolves_a_name_through_udp_associate() {
     });
 }
 
-/// A page that needs everything else on the site to become what it says.
+/// A page whose script shows the sizes of its subresources, so it proves that all were loaded.
 const PAGE_WITH_SUBRESOURCES: &[Page] = &[
     (
         "/",
@@ -293,8 +291,8 @@ fn check_page_with_subresources(scheme: &str, ip: IpAddr) {
             "{path} of {paths:?}"
         );
     }
-    // Browsers also open connections that they do not use in the end, so the
-    // numbers are compared with each other.
+    // Browsers also open connections that they never use. The number of screen messages is
+    // therefore compared with the number of accepted connections.
     proxy.assert_resources_released();
     let accepted = accepted(site.address());
     until("a message for every connection", || {
@@ -337,7 +335,7 @@ fn overwritten_rules_apply_to_the_next_request_of_curl() {
     if !is_installed("curl", "curl") {
         return;
     }
-    // They stand for two universities, 140.113. and 140.114.
+    // Two loopback addresses instead of the networks 140.113.0.0/16 and 140.114.0.0/16.
     let denied_site = WebSite::start_at(Ipv4Addr::new(127, 113, 0, 1).into(), GREETING_SITE);
     let permitted_site = WebSite::start_at(Ipv4Addr::new(127, 114, 0, 1).into(), GREETING_SITE);
     let proxy = Proxy::start("permit c - - 127.114. -\n", &[]);
@@ -364,8 +362,8 @@ fn curl_fails_without_the_server_and_works_after_its_restart() {
         return;
     }
     let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), GREETING_SITE);
-    // On an address of its own, lest another test take the port meanwhile. Of
-    // an option given twice, the last counts.
+    // An address that no other test uses: no test can take the port before the restart. The
+    // helper gives `--bind` too; the last occurrence of an option counts.
     let first = Proxy::start(LOOPBACK_ONLY, &["--bind", "127.115.0.1"]);
     let address = first.address();
     let fetch = || curl("--socks4", address, &site.url());
@@ -416,8 +414,8 @@ fn ftp_with_1200_megabytes() {
     ftp_through_bind(1200, "SOCKS4_SERVER", Duration::from_secs(1200));
 }
 
-/// A listing, an upload and a download in active mode: for each the FTP server
-/// connects to the proxy, where the client has had a port bound for it.
+/// A listing, an upload and a download in active mode. For each of them the client requests
+/// BIND, and the FTP server connects to the port that the proxy has bound.
 fn ftp_through_bind(megabytes: u64, version_variable: &str, timeout: Duration) {
     if !is_installed("socksify", "dante-client")
         || !is_installed("tnftp", "tnftp")
@@ -450,13 +448,13 @@ fn ftp_through_bind(megabytes: u64, version_variable: &str, timeout: Duration) {
 
     let blocks = proxy.screen_messages(4);
     let [control, data @ ..] = blocks.as_slice() else {
-        panic!("no message");
+        panic!("no screen message");
     };
     let address = SocketAddr::from((ftp_server::ADDRESS, server.port()));
     assert_eq!(control.summary(), accepted(address));
     assert_eq!(data.len(), 3, "{data:#?}");
     for block in data {
-        // The client may name the port of the control connection here, or 0.
+        // The port is not compared: the client may send the control connection's port, or 0.
         let ScreenMessage {
             destination,
             command,
@@ -471,14 +469,14 @@ fn ftp_through_bind(megabytes: u64, version_variable: &str, timeout: Duration) {
     proxy.finish();
 }
 
-/// curl's exit status when it does not reach the proxy.
+/// curl's exit status if it cannot connect to the proxy (CURLE_COULDNT_CONNECT).
 const EXIT_CANNOT_CONNECT: i32 = 7;
 
-/// curl's exit status when the proxy says no.
+/// curl's exit status if the proxy rejects the request (CURLE_PROXY).
 const EXIT_PROXY_ERROR: i32 = 97;
 
-/// One page by curl. Neither the settings of whoever runs the test nor an
-/// exception for loopback lead past the proxy.
+/// Fetches one page with curl through the proxy. The user's curl configuration is ignored, and
+/// loopback is no exception from the proxy.
 fn curl(version: &str, proxy: SocketAddr, url: &str) -> ChildOutput {
     let mut command = Command::new("curl");
     command
@@ -487,7 +485,7 @@ fn curl(version: &str, proxy: SocketAddr, url: &str) -> ChildOutput {
     RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT)
 }
 
-/// The page as a browser has it after its scripts have run.
+/// The page's DOM after its scripts have run, as Chromium prints it.
 fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> ChildOutput {
     let home = proxy.folder().join("browser");
     fs::create_dir(&home).unwrap();
@@ -495,24 +493,24 @@ fn chromium(proxy: &Proxy, scheme: &str, url: &str) -> ChildOutput {
     command
         .args(["--headless", "--dump-dom", "--disable-gpu"])
         .arg(format!("--proxy-server={scheme}://{}", proxy.address()))
-        // Otherwise it goes round the proxy for loopback.
+        // Otherwise Chromium connects to loopback directly, without the proxy.
         .arg("--proxy-bypass-list=<-loopback>")
-        // The sandbox does not work for root, and the only page is our own.
+        // Chromium's sandbox does not work for root. The only page is the test's own.
         .arg("--no-sandbox")
-        // It would like to talk to its maker, also by way of the proxy.
+        // Prevents connections to the browser's vendor, also through the proxy.
         .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
         .args(["--disable-background-networking", "--disable-sync"])
         .args(["--disable-component-update", "--no-first-run"])
         .args(["--disable-quic", "--disable-breakpad"])
         .arg(user_data(&home))
         .env("HOME", &home)
-        // What it forgets to remove goes with the test's folder.
+        // Temporary files that Chromium leaves are removed with the test's folder.
         .env("TMPDIR", &home)
         .arg(url);
     RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT)
 }
 
-/// A fresh profile: no cache, no cookies.
+/// The option for a new profile, without cache and cookies.
 fn user_data(home: &Path) -> String {
     format!("--user-data-dir={}", home.join("profile").display())
 }

@@ -1,5 +1,4 @@
-//! A real Apache on a port of the test's own, as Debian would have it, with the
-//! console in it.
+//! Apache with the console, on a free port and with the defaults of Debian.
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpStream};
@@ -11,20 +10,18 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::support::child::LONG_TIMEOUT;
-use crate::support::child::{RunningChild, peak_memory};
+use crate::support::child::{LONG_TIMEOUT, RunningChild, peak_memory};
 use crate::support::endpoints::free_ports;
-use crate::support::wait::until;
-use crate::support::wait::until_within;
+use crate::support::wait::{until, until_within};
 
-/// By its whole name, because only administrators have its folder on their path.
+/// The absolute path, because only the PATH of root contains the folder.
 pub(crate) const APACHE: &str = "/usr/sbin/apache2";
 
-/// Where Debian has its parts.
+/// The folder of Apache's modules on Debian.
 const MODULES: &str = "/usr/lib/apache2/modules";
 
-/// The project's own settings know nothing of compression here; these add what
-/// Debian does to every page, and a page to see that it really does it.
+/// Configuration in addition to the project's: the compression that Debian enables for every
+/// page, and a control page that proves it.
 const COMPRESSION: &str = "\
 LoadModule filter_module ${APACHE_MODULES}/mod_filter.so
 LoadModule deflate_module ${APACHE_MODULES}/mod_deflate.so
@@ -36,11 +33,12 @@ Alias /control.html ${CONSOLE_DIR}/control.html
 </Location>
 ";
 
-/// Long enough for Apache to think it worth the trouble.
+/// One part of the control page, which is repeated because Apache does not compress short
+/// pages.
 const CONTROL_PAGE: &str =
     "<!DOCTYPE html><title>Control</title><p>How this page shrinks, shrinks!\n";
 
-/// A running Apache.
+/// A running Apache; it terminates on drop.
 pub(crate) struct Apache {
     running: RunningChild,
     folder: TempDir,
@@ -48,7 +46,7 @@ pub(crate) struct Apache {
 }
 
 impl Apache {
-    /// Starts one whose console finds these batch files beside the project's.
+    /// Starts Apache with the project's batch files and these additional ones.
     pub(crate) fn start(batch_files: &[(&str, &str)]) -> Apache {
         let folder = tempfile::tempdir().expect("a folder for Apache");
         install_files(folder.path(), batch_files);
@@ -89,34 +87,36 @@ impl Apache {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
-    /// Waits for the console of the next page, and for its end: the most
-    /// memory, in kB, that it has ever had.
+    /// Waits for the console process of the next page and for its end. Returns its peak memory
+    /// in kB.
     pub(crate) fn peak_memory_of_next_console(&self) -> u64 {
-        let console = until("the console", || self.console_process());
+        let console = until("the console process", || self.console_process());
         let mut peak = 0;
-        until_within(LONG_TIMEOUT, "the console's end", || {
-            match peak_memory(&console) {
+        until_within(
+            LONG_TIMEOUT,
+            "the end of the console process",
+            || match peak_memory(&console) {
                 Some(memory) => {
                     peak = memory.max(peak);
                     None
                 }
                 None => Some(peak),
-            }
-        })
+            },
+        )
     }
 
-    /// Is there a page in progress?
+    /// Whether a console process of this Apache runs.
     pub(crate) fn has_console(&self) -> bool {
         self.console_process().is_some()
     }
 
-    /// Kills it with all its children, except for the programs they have started.
+    /// Kills Apache and its worker processes, but not the CGI programs that they started.
     pub(crate) fn kill(&self) {
         let group = self.running.id().to_string();
         let mut killed = 0;
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-            // 4711 (name) state parent group ...
+            // The fields of proc_pid_stat(5): pid, (name), state, parent, process group.
             let fields: Vec<&str> = stat.split_whitespace().collect();
             if let [id, "(apache2)", _, _, process_group, ..] = *fields.as_slice()
                 && process_group == group
@@ -125,10 +125,10 @@ impl Apache {
                 killed += 1;
             }
         }
-        assert!(killed > 1, "the parent and those who serve");
+        assert!(killed > 1, "killed {killed} processes: no worker process");
     }
 
-    /// Its folder in /proc: of all consoles, one that works in our folder.
+    /// The folder in /proc of a console process with this Apache's working directory.
     fn console_process(&self) -> Option<PathBuf> {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let mut folders = processes.map(|entry| entry.path());
@@ -147,8 +147,8 @@ impl Drop for Apache {
     }
 }
 
-/// Puts everything there. Whoever runs the tests as root has an Apache that
-/// serves as somebody else, so everybody may read it.
+/// Creates the files that Apache serves. Every user may read them: if the tests run as root,
+/// Apache's worker processes run as another user.
 fn install_files(folder: &Path, batch_files: &[(&str, &str)]) {
     let make_readable =
         |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
@@ -175,7 +175,7 @@ fn install_files(folder: &Path, batch_files: &[(&str, &str)]) {
     }
 }
 
-/// The console's own binary.
+/// The console's binary, built by cargo for this test.
 fn console_binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_console"))
 }

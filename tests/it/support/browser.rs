@@ -1,4 +1,4 @@
-//! A real Chromium, led by WebDriver: a few requests in JSON.
+//! Chromium, controlled by chromedriver with the WebDriver protocol (JSON over HTTP).
 
 use std::process::Command;
 
@@ -10,13 +10,13 @@ use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::endpoints::free_ports;
 use crate::support::wait::until;
 
-/// The key, as WebDriver writes it.
+/// The Tab key in the WebDriver protocol.
 pub(crate) const TAB: &str = "\u{E004}";
 
-/// The key, as WebDriver writes it.
+/// The Enter key in the WebDriver protocol.
 pub(crate) const ENTER: &str = "\u{E007}";
 
-/// A browser with one window.
+/// A browser with one window; it terminates on drop.
 pub(crate) struct Browser {
     agent: Agent,
     session: String,
@@ -24,7 +24,7 @@ pub(crate) struct Browser {
     _home: TempDir,
 }
 
-/// A screen to look through.
+/// The screen of an emulated device; width and height are in CSS pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct Screen {
     pub(crate) width: u32,
@@ -45,13 +45,13 @@ pub(crate) const PHONE: Screen = Screen {
 };
 
 impl Browser {
-    /// As most people have it.
+    /// Starts a browser with default preferences.
     pub(crate) fn open() -> Browser {
         Browser::with_preferences(&json!({}))
     }
 
-    /// Its owner has switched JavaScript off. The scripts of [`Browser::ask`]
-    /// run all the same: they are the driver's, not the page's.
+    /// Starts a browser with JavaScript switched off. The scripts of [`Browser::run_script`]
+    /// run nevertheless, because they belong to the driver and not to the page.
     pub(crate) fn without_javascript() -> Browser {
         let never = 2;
         let browser = Browser::with_preferences(&json!({
@@ -68,14 +68,14 @@ impl Browser {
 
     fn with_preferences(preferences: &Value) -> Browser {
         let home = tempfile::tempdir().expect("a folder for the browser");
-        // It takes its port of IPv4 and of IPv6, and fails if only one of them
-        // is free; if it may choose, it looks at one.
+        // chromedriver binds the port for IPv4 and for IPv6. A port that it chooses itself may be
+        // free for only one of them, and then it fails.
         let port = free_ports(1);
         let mut command = Command::new("chromedriver");
         command
             .arg(format!("--port={port}"))
             .env("HOME", home.path())
-            // What it forgets to remove goes with the folder.
+            // Temporary files that chromedriver leaves are removed with the folder.
             .env("TMPDIR", home.path());
         let mut driver = RunningChild::start(&mut command, b"");
         until("chromedriver", || {
@@ -84,9 +84,9 @@ impl Browser {
             output.contains("started successfully").then_some(())
         });
         let agent = Agent::config_builder()
-            // The settings of whoever runs the test lead past the driver.
+            // The user's proxy settings do not apply to the driver.
             .proxy(None)
-            // A refusal explains itself in its body.
+            // The body of an error response contains the message.
             .http_status_as_error(false)
             .timeout_global(Some(LONG_TIMEOUT))
             .build()
@@ -104,18 +104,17 @@ impl Browser {
         browser
     }
 
-    /// Sets out for a page and does not wait for it.
+    /// Starts loading a page, and does not wait for it.
     pub(crate) fn navigate(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
-    /// Runs this in the page, as it is at one moment.
+    /// Runs this script in the page and returns its result.
     pub(crate) fn run_script(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
-        // While a page only begins to arrive, the driver's own script stumbles over
-        // a document that has nothing in it yet.
+        // While the document is still empty, the driver's own script fails with this message.
         let is_too_early = |error: &Value| error.to_string().contains("(reading 'nodeType')");
-        until("a page to ask", || {
+        until("a document that can run scripts", || {
             match self.try_request("POST", "/execute/sync", Some(&body)) {
                 Ok(response) => Some(response),
                 Err(error) if is_too_early(&error) => None,
@@ -124,7 +123,7 @@ impl Browser {
         })
     }
 
-    /// Presses these keys, one after the other.
+    /// Presses and releases these keys, one after the other.
     pub(crate) fn press_keys(&self, keys: &str) {
         let strokes = keys.chars().flat_map(|key| {
             ["keyDown", "keyUp"].map(|event| json!({ "type": event, "value": key }))
@@ -135,14 +134,14 @@ impl Browser {
         self.post("/actions", &json!({ "actions": [keyboard] }));
     }
 
-    /// What the browser complains about on its console since the last time.
+    /// The messages in the browser's console since the last call.
     pub(crate) fn console_errors(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({ "type": "browser" }));
         let entries = entries.as_array().expect("a list").iter();
         entries.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// From now on the window is like this.
+    /// Emulates this screen from now on.
     pub(crate) fn set_screen(&self, screen: Screen) {
         let Screen {
             width,
@@ -160,7 +159,7 @@ impl Browser {
         );
     }
 
-    /// From now on its owner likes pages to be `light` or `dark`.
+    /// Emulates the user's preferred colour scheme, `light` or `dark`, from now on.
     pub(crate) fn set_color_scheme(&self, scheme: &str) {
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
         self.devtools_command(
@@ -169,13 +168,13 @@ impl Browser {
         );
     }
 
-    /// What is to be seen now, as PNG in base64.
+    /// The visible part of the page, as a PNG in base64.
     pub(crate) fn screenshot(&self) -> String {
         let picture = self.request("GET", "/screenshot", None);
         picture.as_str().expect("a picture").to_owned()
     }
 
-    /// A command to the browser's tools for developers.
+    /// Sends a command of the Chrome DevTools Protocol.
     fn devtools_command(&self, command: &str, parameters: &Value) {
         let body = json!({ "cmd": command, "params": parameters });
         self.post("/goog/cdp/execute", &body);
@@ -190,7 +189,7 @@ impl Browser {
         response.unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
     }
 
-    /// The response, or what the driver complains of.
+    /// The value of the response, or the whole body of an error response.
     fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Value> {
         let url = format!("{}{path}", self.session);
         let response = match body {
@@ -208,15 +207,15 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// The driver ends the browser only if error so.
+    /// Deletes the session first: the driver alone does not terminate the browser.
     fn drop(&mut self) {
         let _ = self.agent.delete(&self.session).call();
         self.driver.stop();
     }
 }
 
-/// What the browser shall be like. "none": whoever goes to a page that takes
-/// long wants to look at it meanwhile.
+/// The capabilities of a new session. With the strategy "none" the driver does not wait for a
+/// page to load, since the tests inspect pages that are still loading.
 fn capabilities(preferences: &Value) -> Value {
     json!({ "capabilities": { "alwaysMatch": {
         "pageLoadStrategy": "none",
@@ -226,10 +225,10 @@ fn capabilities(preferences: &Value) -> Value {
             "args": [
                 "--headless",
                 "--disable-gpu",
-                // The sandbox does not work for root, and all pages are our own.
+                // Chromium's sandbox does not work for root. All pages are the test's own.
                 "--no-sandbox",
                 "--no-proxy-server",
-                // It would like to talk to its maker.
+                // Prevents connections to the browser's vendor.
                 "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
                 "--disable-background-networking",
                 "--disable-sync",

@@ -1,4 +1,4 @@
-//! Programs that do not outlive the test that started them.
+//! Child processes that are killed at the end of the test at the latest.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -12,21 +12,20 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-/// A browser that starts from a cold disk, beside other tests, needs more than
-/// a socket does.
+/// Timeout for slow programs: a browser may start from a cold disk cache while other tests run.
 pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// For the end of a program that has been asked to end.
+/// How long a program may run after SIGTERM before it is killed.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// A running program.
+/// A running program. On drop its whole process group is killed.
 pub(crate) struct RunningChild {
     child: Child,
     stdout: File,
     stderr: File,
 }
 
-/// What a program left behind.
+/// The exit status and the output of a program.
 #[derive(Debug)]
 pub(crate) struct ChildOutput {
     pub(crate) status: ExitStatus,
@@ -35,9 +34,10 @@ pub(crate) struct ChildOutput {
 }
 
 impl RunningChild {
-    /// Starts it with this on its stdin. What it says goes to files, so that it
-    /// never waits for the test to read, nor the test for the end of a pipe
-    /// that some helper of the program still holds.
+    /// Starts the program with this input on its stdin.
+    ///
+    /// Its output goes to files instead of pipes. A program therefore never blocks until the
+    /// test reads, and the test never waits for EOF while a helper process holds the pipe open.
     pub(crate) fn start(command: &mut Command, input: &[u8]) -> RunningChild {
         let mut stdin = tempfile::tempfile().unwrap();
         stdin.write_all(input).unwrap();
@@ -50,7 +50,7 @@ impl RunningChild {
             .stdout(stdout.try_clone().unwrap())
             .stderr(stderr.try_clone().unwrap())
             .spawn()
-            .expect("the program starts");
+            .expect("a program that can be started");
         RunningChild {
             child,
             stdout,
@@ -58,7 +58,7 @@ impl RunningChild {
         }
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the program exits, and fails the test after the timeout.
     pub(crate) fn wait_for_exit(mut self, timeout: Duration) -> ChildOutput {
         let start = Instant::now();
         loop {
@@ -68,7 +68,7 @@ impl RunningChild {
             if start.elapsed() > timeout {
                 let status = self.kill();
                 panic!(
-                    "{:#?} after {timeout:?} without an end",
+                    "the program did not exit within {timeout:?}: {:#?}",
                     self.output(status)
                 );
             }
@@ -76,19 +76,19 @@ impl RunningChild {
         }
     }
 
-    /// Fails the test if it has ended already.
+    /// Fails the test if the program has exited.
     pub(crate) fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("ended too early: {:#?}", self.output(status));
+            panic!("the program exited too early: {:#?}", self.output(status));
         }
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        signal::kill(self.pid(), Signal::SIGTERM).expect("it runs");
+        signal::kill(self.pid(), Signal::SIGTERM).expect("a running program");
     }
 
-    /// Asks it to end and gives it a moment, for programs that tidy up then.
+    /// Sends SIGTERM and waits for [`GRACE_PERIOD`], for programs that clean up on exit.
     pub(crate) fn stop(&mut self) {
         let _ = signal::kill(self.pid(), Signal::SIGTERM);
         let start = Instant::now();
@@ -97,17 +97,17 @@ impl RunningChild {
         }
     }
 
-    /// What it has written to stdout by now.
+    /// The output on stdout so far.
     pub(crate) fn stdout_so_far(&self) -> String {
         read_so_far(&self.stdout)
     }
 
-    /// What it has written to stderr by now.
+    /// The output on stderr so far.
     pub(crate) fn stderr_so_far(&self) -> String {
         read_so_far(&self.stderr)
     }
 
-    /// The number of its process.
+    /// The process ID, which is also the process group ID.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -130,15 +130,15 @@ impl RunningChild {
         }
     }
 
-    /// Ends the whole process group: a server's sessions, a browser's helpers.
+    /// Kills the whole process group: a server's sessions, a browser's helper processes.
     fn kill(&mut self) -> ExitStatus {
         let _ = signal::killpg(self.pid(), Signal::SIGKILL);
         self.child.wait().unwrap()
     }
 }
 
-/// The largest resident set, in kB, that a process has had so far; nothing if it
-/// has ended. It is named by its folder in /proc.
+/// The peak resident set size of a process in kB, or `None` if the process has exited. The
+/// argument is the process's folder in /proc.
 pub(crate) fn peak_memory(process: &Path) -> Option<u64> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     let line = status
@@ -147,8 +147,8 @@ pub(crate) fn peak_memory(process: &Path) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The whole file, from a position of our own: the program writes wherever the
-/// one that it shares with us happens to be.
+/// The whole file. Reads at an explicit offset (pread), because the child process shares the
+/// file offset and would write at the wrong place after a seek.
 fn read_so_far(file: &File) -> String {
     let length = file.metadata().unwrap().len();
     let mut bytes = vec![0; usize::try_from(length).unwrap()];
@@ -157,14 +157,15 @@ fn read_so_far(file: &File) -> String {
 }
 
 impl Drop for RunningChild {
-    /// Also after its own end: helpers may have stayed behind.
+    /// Kills the process group even after the program has exited, since helper processes may
+    /// still run.
     fn drop(&mut self) {
         self.kill();
     }
 }
 
 impl ChildOutput {
-    /// Its stdout as text.
+    /// The output on stdout as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }

@@ -1,4 +1,4 @@
-//! The console as a web server starts it, without one.
+//! The console, started with a CGI environment but without a web server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use crate::support::wait::until;
 
-/// A folder with batch files, and the console in it.
+/// The command that starts the console, and its working directory with batch files.
 pub(crate) struct Console {
     pub(crate) folder: TempDir,
     pub(crate) command: Command,
@@ -45,7 +45,7 @@ impl Console {
         RunningChild::start(self.command.env("QUERY_STRING", query), b"")
     }
 
-    /// Everything it says until its end, which must be a good one.
+    /// Runs the console until it exits with success, and returns its output.
     pub(crate) fn page(&mut self, query: &str) -> String {
         assert_success(&self.start(query).wait_for_exit(LONG_TIMEOUT))
     }
@@ -61,7 +61,7 @@ pub(crate) fn split_headers(page: &str) -> (&str, &str) {
     page.split_once("\r\n\r\n").expect("headers and a body")
 }
 
-/// The query for one row.
+/// The query string for one row.
 pub(crate) fn query_row(number: usize, shell: SocketAddr, file: &str, socks: SocketAddr) -> String {
     format!(
         "h{number}={}&p{number}={}&f{number}={file}&sh{number}={}&sp{number}={}&",
@@ -72,7 +72,7 @@ pub(crate) fn query_row(number: usize, shell: SocketAddr, file: &str, socks: Soc
     )
 }
 
-/// What one column of the plain text says: its output, and its last status.
+/// The output and the last status of one column, from a page of plain text.
 pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
     let (output_prefix, status_prefix) = (format!("{title} | "), format!("{title} # "));
     let lines = page
@@ -83,12 +83,12 @@ pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
         .filter_map(|line| line.strip_prefix(&status_prefix));
     let last = last
         .next_back()
-        .unwrap_or_else(|| panic!("{title} in {page}"));
+        .unwrap_or_else(|| panic!("no column {title} in {page}"));
     let output: String = lines.map(|line| format!("{line}\n")).collect();
     (output, last.to_owned())
 }
 
-/// Waits until the page so far contains this.
+/// Waits until the output so far contains this text.
 pub(crate) fn wait_for_text(page: &mut RunningChild, text: &str) {
     until(text, || {
         let so_far = page.stdout_so_far();

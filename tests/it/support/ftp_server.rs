@@ -1,4 +1,4 @@
-//! A real FTP server, and a real client that makes it connect back.
+//! The FTP server vsftpd, and the client tnftp in active mode, where the server connects to the client.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,24 +14,24 @@ use super::socksify::socksify;
 use crate::support::endpoints::random_bytes;
 use crate::support::wait::until;
 
-/// By its whole name, because only administrators have its folder on their path.
+/// The absolute path, because only the PATH of root contains the folder.
 pub(crate) const VSFTPD: &str = "/usr/sbin/vsftpd";
 
-/// Loopback, but an address on which no other test opens connections, so that
-/// the port found free for the FTP server stays free until it has it.
+/// A loopback address that no other test uses, so that a free port found for the FTP server
+/// stays free until the server binds it.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 116, 0, 1);
 
-/// Chunks keep memory small, however large the file is.
+/// Bytes that are written or hashed at once, so that memory does not grow with the file.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// vsftpd, for anonymous visitors who may also write.
+/// A running vsftpd; anonymous users may read and write.
 pub(crate) struct FtpServer {
     address: SocketAddr,
     _running: RunningChild,
 }
 
 impl FtpServer {
-    /// Serves this folder, as whoever runs the test.
+    /// Starts a server for this folder, with the permissions of the test's user.
     pub(crate) fn start(folder: &Path, config: &Path) -> FtpServer {
         let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -64,7 +64,9 @@ impl FtpServer {
     }
 }
 
-/// One session of tnftp in active mode, through the proxy, in this folder.
+/// Runs a session of tnftp in active mode through the proxy, in this folder.
+///
+/// `proxy` is the variable for `socksify` and the address of the proxy.
 pub(crate) fn run_session(
     proxy: (&str, SocketAddr),
     server: &FtpServer,
@@ -81,7 +83,8 @@ pub(crate) fn run_session(
     RunningChild::start(&mut command, script.as_bytes()).wait_for_exit(timeout)
 }
 
-/// Writes a file that no compression and no repetition can hide a fault in.
+/// Writes a file of random data, in which lost or repeated parts change the hash. Returns its
+/// SHA-256.
 pub(crate) fn write_random_file(path: &Path, megabytes: u64) -> Vec<u8> {
     let mut file = File::create(path).unwrap();
     let mut hash = Sha256::new();

@@ -1,4 +1,4 @@
-//! A shell that says and hears exactly what a test wants.
+//! A shell server whose sessions run a script of the test.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::support::endpoints::{Origin, write};
 use crate::support::wait::TIMEOUT;
 
-/// A shell that says and hears exactly what a test wants.
+/// A shell server on loopback. Each session runs the script of the test in its own thread.
 pub(crate) struct ScriptedShell {
     origin: Origin,
-    /// What each session received, when it is over.
+    /// Sends the received lines of each session when the session ends.
     received: Receiver<String>,
 }
 
-/// One session of it.
+/// One session of a [`ScriptedShell`].
 pub(crate) struct ShellSession {
     pub(crate) stream: TcpStream,
     pub(crate) lines: BufReader<TcpStream>,
@@ -40,7 +40,7 @@ impl ScriptedShell {
         ScriptedShell { origin, received }
     }
 
-    /// Prompts, and says nothing else, until it hears `exit`.
+    /// Starts a shell that sends prompts and no other output until it receives `exit`.
     pub(crate) fn with_prompts_only() -> ScriptedShell {
         ScriptedShell::start(|session| {
             session.write("% ");
@@ -55,7 +55,7 @@ impl ScriptedShell {
     pub(crate) fn received(&self) -> String {
         self.received
             .recv_timeout(TIMEOUT)
-            .expect("a session's end")
+            .expect("the end of a session")
     }
 }
 
@@ -64,14 +64,14 @@ impl ShellSession {
         write(&self.stream, text.as_bytes());
     }
 
-    /// Byte by byte.
+    /// Sends the text in segments of one byte.
     pub(crate) fn write_bytewise(&self, text: &str) {
         for byte in text.bytes() {
             write(&self.stream, &[byte]);
         }
     }
 
-    /// The next line.
+    /// Waits for the next line, which must arrive before the read timeout.
     pub(crate) fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
@@ -79,8 +79,8 @@ impl ShellSession {
         line
     }
 
-    /// Nothing must come for longer than the console waits at the end of an
-    /// unfinished line.
+    /// Asserts that no input arrives for 400 ms. This is longer than the console waits (200 ms)
+    /// before it takes a `% ` within a line for a prompt.
     pub(crate) fn assert_no_input(&mut self) {
         let quiet_time = Duration::from_millis(400);
         self.stream.set_read_timeout(Some(quiet_time)).unwrap();
@@ -90,7 +90,7 @@ impl ShellSession {
         self.stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     }
 
-    /// Everything up to `exit`, one line for each prompt, with no other output.
+    /// Reads lines until `exit`, and sends one prompt after each other line.
     pub(crate) fn prompt_until_exit(&mut self) {
         while self.read_line() != "exit\n" {
             self.write("% ");

@@ -1,4 +1,4 @@
-//! HTTP origins that remember who came for what.
+//! HTTP servers that record the requests they receive.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -8,24 +8,26 @@ use std::thread;
 
 use crate::support::endpoints::with_timeout;
 
-/// Path, content type and content.
+/// Path, content type and content of a page.
 pub(crate) type Page = (&'static str, &'static str, &'static str);
 
-/// A web server for some pages, with one connection for each request.
+/// A web server for a fixed list of pages. It answers one request per connection.
 pub(crate) struct WebSite {
     address: SocketAddr,
     record: Arc<RequestRecord>,
 }
 
+/// The connections and requests of a server, written by its threads and read by the test.
 #[derive(Default)]
 struct RequestRecord {
     connections: AtomicUsize,
+    /// The requested paths; the mutex guards only this list.
     paths: Mutex<Vec<String>>,
 }
 
 impl WebSite {
-    /// Serves on a free port of this address. All of 127.0.0.0/8 is this
-    /// machine, so one machine can be several sites.
+    /// Starts a server on a free port of this address. Since all addresses of 127.0.0.0/8 are
+    /// local, one machine can have several sites.
     pub(crate) fn start_at(address: IpAddr, pages: &'static [Page]) -> WebSite {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,26 +53,26 @@ impl WebSite {
         self.address.port()
     }
 
-    /// Its front page by address.
+    /// The URL of the path `/`, with the address as the host.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
-    /// How many connections it has accepted.
+    /// The number of accepted connections.
     pub(crate) fn connections(&self) -> usize {
         self.record.connections.load(Ordering::SeqCst)
     }
 
-    /// What it was asked for, in order.
+    /// The requested paths, in the order of the requests.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.record.paths.lock().unwrap().clone()
     }
 }
 
-/// Answers one request. A browser also opens connections on which nothing comes.
+/// Answers one request. A browser may also open connections without sending a request.
 fn serve(mut stream: &TcpStream, pages: &[Page], record: &RequestRecord) {
     let lines = BufReader::new(stream).lines().map_while(Result::ok);
-    // To the end of the head: closing before would break the connection.
+    // Reads all headers: close(2) with unread data would send RST.
     let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else {
         return;
@@ -86,6 +88,6 @@ fn serve(mut stream: &TcpStream, pages: &[Page], record: &RequestRecord) {
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{content}"
     );
-    // Whoever left has his reasons; the test sees what did not arrive.
+    // A write fails if the client has disconnected. The test then misses the content.
     let _ = stream.write_all(response.as_bytes());
 }
