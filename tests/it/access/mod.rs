@@ -1,4 +1,4 @@
-//! Who may do what: rules, users, IDENT, login.
+//! Access control: rules, users, IDENT, login.
 
 mod enforce;
 mod ident;

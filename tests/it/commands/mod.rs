@@ -1,4 +1,4 @@
-//! CONNECT, BIND and UDP ASSOCIATE, and the names and routes behind them.
+//! CONNECT, BIND and UDP ASSOCIATE, with name lookups and routes, and the client library.
 
 mod bind;
 mod client_library;

@@ -1,4 +1,4 @@
-//! Tests of console.cgi, with and without a web server.
+//! The console (`cgi-bin/`), run directly and by a web server.
 
 mod in_browser;
 mod long_runs;

@@ -1,4 +1,4 @@
-//! Messages on the wire: requests, replies, dialogues.
+//! Bytes on the wire: requests, replies, dialogues.
 
 mod dialogues;
 mod handshake;

@@ -1,4 +1,4 @@
-//! Both directions of a session: half-close, termination, large transfers.
+//! Both directions of a session: half-close, reset, termination, bulk data.
 
 mod bulk;
 mod half_close;
