@@ -1,4 +1,4 @@
-//! A name server that says what the test wishes.
+//! A DNS server whose answers a test scripts.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -7,24 +7,24 @@ use std::thread;
 use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, Packet, QTYPE, RCODE, ResourceRecord, TYPE};
 
-/// What it is asked.
+/// One question of a resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DnsQuery {
     pub(crate) name: String,
-    /// For addresses of which family; others are not asked for.
+    /// The record type: true for AAAA, false for A. Resolvers ask for no other.
     pub(crate) v6: bool,
-    /// How often the same has been asked before.
+    /// How many equal questions came before.
     pub(crate) before: usize,
 }
 
-/// What it answers.
+/// The answer to one question.
 pub(crate) enum DnsAnswer {
-    /// These addresses, as far as they are of the family that is asked for. If
-    /// none is, the name exists and has no such address.
+    /// The addresses of the queried family. If there are none, the answer is empty
+    /// without an error: the name exists and has no such address.
     Addresses(Vec<IpAddr>),
-    /// An error.
+    /// An error code.
     Fails(RCODE),
-    /// Nothing, ever.
+    /// No answer at all.
     Silence,
 }
 
@@ -34,14 +34,14 @@ pub(crate) fn addresses(texts: &[&str]) -> DnsAnswer {
     DnsAnswer::Addresses(parsed.collect())
 }
 
-/// The server, at port 53 of loopback; only in a network of the test's own.
+/// The server, on UDP port 53 of loopback. Needs a network namespace of the test's own.
 pub(crate) struct NameServer {
     /// Locked while the script runs, so a query is recorded before its answer is sent.
     queries: Arc<Mutex<Vec<DnsQuery>>>,
 }
 
 impl NameServer {
-    /// Answers every question by this script.
+    /// Answers every question with the result of this script.
     pub(crate) fn start(script: impl Fn(&DnsQuery) -> DnsAnswer + Send + 'static) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53");
         let queries = Arc::<Mutex<Vec<DnsQuery>>>::default();
@@ -65,12 +65,12 @@ impl NameServer {
         NameServer { queries }
     }
 
-    /// Everything it has been asked.
+    /// All questions so far.
     pub(crate) fn queries(&self) -> Vec<DnsQuery> {
         self.queries.lock().unwrap().clone()
     }
 
-    /// How often it has been asked for addresses of this name.
+    /// How often a resolver has asked for addresses of this name.
     pub(crate) fn query_count(&self, name: &str, v6: bool) -> usize {
         count(&self.queries.lock().unwrap(), name, v6)
     }
@@ -90,6 +90,7 @@ fn count(queries: &[DnsQuery], name: &str, v6: bool) -> usize {
     queries.iter().filter(same).count()
 }
 
+/// The packet to send; `None` for no answer.
 fn reply(query: &Packet<'_>, answer: &DnsAnswer) -> Option<Vec<u8>> {
     let question = &query.questions[0];
     let v6 = question.qtype == QTYPE::TYPE(TYPE::AAAA);

@@ -1,4 +1,4 @@
-//! Ends of connections: origins that answer, clients that ask.
+//! Endpoints of connections: origin servers, clients, and what tests do with their sockets.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -17,18 +17,19 @@ use threadsocks::protocol::{Command, Destination, Host};
 use crate::support::random::Rng;
 use crate::support::wait::TIMEOUT;
 
-/// A listener on loopback that does the same with every connection.
+/// An origin server that handles every connection in the same way.
 pub(crate) struct Origin {
     address: SocketAddr,
 }
 
 impl Origin {
-    /// Each connection gets a thread that does this.
+    /// Listens on 127.0.0.1. Each connection gets a thread that runs `serve`. The
+    /// listener stays open until the test program exits.
     pub(crate) fn start(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Origin {
         Origin::start_at(Ipv4Addr::LOCALHOST.into(), serve)
     }
 
-    /// The same at this address of the machine.
+    /// As [`Origin::start`], on this address of the machine.
     pub(crate) fn start_at(
         ip: IpAddr,
         serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static,
@@ -44,7 +45,7 @@ impl Origin {
         Origin { address }
     }
 
-    /// Sends back what comes, to the end.
+    /// Sends all bytes back, until EOF.
     pub(crate) fn echo() -> Origin {
         Origin::start(|stream| {
             let mut buffer = [0; 16 << 10];
@@ -65,13 +66,13 @@ impl Origin {
         self.address.port()
     }
 
-    /// As the client asks for it.
+    /// The destination of a request to this origin.
     pub(crate) fn destination(&self) -> Destination {
         by_address(self.address)
     }
 }
 
-/// A target by address.
+/// A destination by address.
 pub(crate) fn by_address(address: SocketAddr) -> Destination {
     Destination {
         host: Host::Address(address.ip()),
@@ -79,14 +80,14 @@ pub(crate) fn by_address(address: SocketAddr) -> Destination {
     }
 }
 
-/// A target by name.
+/// A destination by name.
 pub(crate) fn by_name(name: &str, port: u16) -> Destination {
     let host = Host::from_name(name.as_bytes());
     Destination { host, port }
 }
 
-/// A port of loopback on which nobody listens, and nobody will: below those the
-/// system gives out.
+/// A port of loopback without a listener. The system never gives out port 1, so no
+/// other test can receive it.
 pub(crate) const CLOSED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
 
 /// The bytes of a SOCKS4 or SOCKS4a request.
@@ -94,7 +95,8 @@ pub(crate) fn request(command: Command, destination: &Destination, user: &[u8]) 
     Request::new(command, destination, user).unwrap().encode()
 }
 
-/// No read or write of a test blocks for ever.
+/// Limits each read and write to [`TIMEOUT`], so that a test fails instead of
+/// blocking for ever. Sets TCP_NODELAY.
 pub(crate) fn with_timeout(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
@@ -102,12 +104,12 @@ pub(crate) fn with_timeout(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// A plain connection.
+/// Connects to this address.
 pub(crate) fn dial(address: SocketAddr) -> TcpStream {
     with_timeout(TcpStream::connect(address).expect("a connection"))
 }
 
-/// Connects from this address of loopback.
+/// Connects from this local IPv4 address; port 0: the system chooses the port.
 pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
     let (inet, stream) = (AddressFamily::Inet, SockType::Stream);
     let socket = socket::socket(inet, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -121,49 +123,50 @@ pub(crate) fn connect_through(proxy: SocketAddr, destination: &Destination) -> T
     client::socks4::connect(dial(proxy), destination, b"test").expect("granted")
 }
 
-/// A pair of connected sockets: what the listener accepted, and the other end.
+/// Accepts one connection.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     with_timeout(listener.accept().expect("a connection").0)
 }
 
-/// A connection through the proxy with both ends in the test's hands: the
-/// client's, the remote's.
+/// Opens a session and returns the sockets of both sides: client, remote.
 pub(crate) fn relayed_pair(proxy: SocketAddr) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let client = connect_through(proxy, &by_address(listener.local_addr().unwrap()));
     (client, accept(&listener))
 }
 
-/// Everything until the end.
+/// Reads to EOF. Fails at an error, such as a reset.
 pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("EOF");
     bytes
 }
 
-/// Exactly this many bytes.
+/// Reads exactly this many bytes.
 pub(crate) fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     stream.read_exact(&mut bytes).expect("that many bytes");
     bytes
 }
 
+/// Writes all bytes.
 pub(crate) fn write(mut stream: &TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).expect("written");
 }
 
-/// Ends our sending half.
+/// Half-closes the connection: sends FIN and can still read.
 pub(crate) fn shutdown_write(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).expect("half-closed");
 }
 
-/// Breaks the connection instead of closing it.
+/// Closes the connection with RST instead of FIN.
 pub(crate) fn reset(stream: TcpStream) {
     reset_on_close(&stream);
     drop(stream);
 }
 
-/// The last one to close this connection breaks it.
+/// Makes the close of the last descriptor of this socket send RST: SO_LINGER with a
+/// timeout of zero.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     let linger = libc::linger {
         l_onoff: 1,
@@ -172,13 +175,13 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
     setsockopt(stream, sockopt::Linger, &linger).expect("set");
 }
 
-/// Bytes that do not repeat, the same for the same seed.
+/// Pseudo-random bytes, the same for the same seed.
 pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     Rng::new(seed).bytes(count)
 }
 
-/// A listener whose queue is full: whoever connects to it waits for ever, as
-/// behind a firewall that drops packets.
+/// A listener whose accept queue is full. The system drops each further SYN, so a
+/// connect waits as it does for a firewall that drops packets.
 pub(crate) struct UnresponsiveListener {
     listener: TcpListener,
     /// The connections that fill the queue.
@@ -209,11 +212,13 @@ impl UnresponsiveListener {
     }
 }
 
-/// Ports next to each other that are free now, the first of them, for a server
-/// that cannot say which one it has taken. Below those that the system gives
-/// out, lest a client or listener of another test take one meanwhile.
+/// Finds `count` consecutive free ports and returns the first, for a server that
+/// cannot report which port it has bound. The ports are below Linux's default range
+/// of local ports (32768 and up), so no socket of another test receives one of them.
 pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two test programs at the same time start at different ports. Relaxed: the
+    // counter only has to give each call another number.
     let start = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     crate::support::wait::until("free ports", || {
         let first = start + NEXT.fetch_add(count, Ordering::Relaxed) % 2000;

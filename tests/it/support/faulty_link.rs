@@ -1,13 +1,13 @@
-//! A network that misbehaves, to put between two ends.
+//! A network link with a fault, between two endpoints.
 //!
 //! ```text
-//!   who dials ──> network ──> target
+//!   dialler ──> link ──> destination
 //! ```
 //!
-//! It takes one connection and makes one to its target. In one of the two
-//! directions it has a [`Fault`]. One thread moves both, so that no reset can
-//! look like an end to one of two: an end is passed on as an end, a reset as a
-//! reset.
+//! The link accepts one connection and dials one to its destination. One of the
+//! two directions has a [`Fault`]. A FIN is forwarded as a FIN and a reset as a
+//! reset. One thread moves both directions: it sees a reset whichever call reports
+//! it. With two threads, one could receive the error and the other read EOF.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -25,26 +25,26 @@ use crate::support::endpoints::reset_on_close;
 use crate::support::random::Rng;
 use crate::support::wait::TIMEOUT;
 
-/// What goes wrong in one direction.
+/// The fault of one direction. Positions count the bytes that entered the link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// Everything comes later by this, half as much more or less.
+    /// Delays all bytes by this time on average, at random between half and three
+    /// halves of it.
     Latency(Duration),
-    /// So many bytes get through in a second.
+    /// Forwards this many bytes per second.
     Bandwidth(u64),
-    /// The end comes later by this.
+    /// Delays the FIN by this time.
     SlowClose(Duration),
-    /// After so many bytes nothing moves for a while, then all goes on.
+    /// Stops once for this time, at this position; loses nothing.
     Stall(u64, Duration),
-    /// After so many bytes both sides are reset.
+    /// Resets both connections at this position.
     Reset(u64),
-    /// Pieces of one to seven bytes, with tiny gaps.
+    /// Forwards segments of one to seven bytes with short gaps.
     Slicing,
-    /// After so many bytes both sides are closed.
+    /// Closes both connections at this position.
     LimitedData(u64),
-    /// After so many bytes the line is dead: nothing gets through any more, not
-    /// even an end. Who waits behind it is reset once all the rest is over, as
-    /// a system does that hears nothing for long.
+    /// Drops everything after this position, the FIN included. The receiver is reset
+    /// when the other direction has ended, as TCP does after too many retries.
     Down(u64),
 }
 

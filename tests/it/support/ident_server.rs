@@ -1,4 +1,4 @@
-//! An identd that says what the test wishes.
+//! An IDENT server (RFC 1413) whose answers a test scripts.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,18 +9,18 @@ use threadsocks::protocol::ident::PORT;
 
 use crate::support::endpoints::{with_timeout, write};
 
-/// What it is asked.
+/// One query to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdentQuery {
-    /// Who asks.
+    /// The address of the socket that sent the query.
     pub(crate) from: SocketAddr,
-    /// Which address of this machine is asked.
+    /// The address of this machine that received the query.
     pub(crate) at: IpAddr,
-    /// The line, without its end.
+    /// The line without CR LF.
     pub(crate) query: String,
 }
 
-/// The identd; only in a network of the test's own.
+/// The server, on port 113 of all addresses. Needs a network namespace of the test's own.
 pub(crate) struct Identd(Arc<State>);
 
 #[derive(Default)]
@@ -31,8 +31,9 @@ struct State {
 }
 
 impl Identd {
-    /// Handles every query by this script: the connection, and the line without
-    /// its end. Each has a thread of its own; what fails there fails the test.
+    /// Runs this script for every query, with the connection and the line without
+    /// CR LF. Each query has a thread of its own. A panic of a script fails the test
+    /// when the server is dropped.
     pub(crate) fn start(script: impl Fn(TcpStream, &str) + Send + Sync + 'static) -> Identd {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("port 113");
         let state = Arc::<State>::default();
@@ -59,8 +60,8 @@ impl Identd {
         Identd(state)
     }
 
-    /// Answers the ports of the query and then this, such as
-    /// `: USERID : UNIX : alice`, and an end of line.
+    /// Answers each query with its own line, this text, such as
+    /// `: USERID : UNIX : alice`, and CR LF.
     pub(crate) fn replying(rest: &str) -> Identd {
         let rest = rest.to_owned();
         Identd::start(move |stream, query| {
@@ -68,13 +69,13 @@ impl Identd {
         })
     }
 
-    /// Everything it has been asked.
+    /// All queries so far.
     pub(crate) fn queries(&self) -> Vec<IdentQuery> {
         self.0.queries.lock().unwrap().clone()
     }
 }
 
-/// The line of a query.
+/// Reads one line, and returns it without CR LF.
 fn read_line(stream: &TcpStream) -> String {
     let mut query = String::new();
     let result = BufReader::new(stream).read_line(&mut query);

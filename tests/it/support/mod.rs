@@ -1,4 +1,4 @@
-//! What the tests use: the server under test, its clients and peers, and the environments it runs in.
+//! Helpers of the tests: the server under test, its peers, and its environment.
 
 pub(crate) mod apache;
 pub(crate) mod browser;

@@ -1,4 +1,4 @@
-//! A network of the test's own, with routes, limits and names that nobody else has.
+//! A network namespace for one test, with its own routes, limits and names.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::support::tools::{is_installed, skip};
 
-/// What the system resolver reads there at first: one server that answers soon
-/// or is taken for dead, and only this machine's own names.
+/// The resolver's files at first: one name server with a timeout of one second, and
+/// a hosts file with localhost only.
 const RESOLVER: [(&str, &str); 3] = [
     (
         "/etc/resolv.conf",
@@ -25,20 +25,20 @@ const RESOLVER: [(&str, &str); 3] = [
     ("/etc/hosts", "127.0.0.1 localhost\n"),
 ];
 
-/// A network and mount namespace, entered by the thread of a test. Whatever it
-/// starts from there on, threads and programs, is in it as well.
+/// A network and mount namespace that the thread of a test has entered. Threads and
+/// child processes that it starts from then on are in it too.
 pub(crate) struct Network {
-    /// The files that stand for the resolver's.
+    /// The files that are bind-mounted over those of the resolver.
     folder: TempDir,
 }
 
-/// Runs a test in a network of its own, with loopback up and nothing else. Says
-/// so and skips it where the system does not allow that.
+/// Runs a test in a network of its own, in which only loopback is up. Skips the test
+/// with a message where the system does not permit namespaces.
 pub(crate) fn in_own_network(test: impl FnOnce(&Network) + Send) {
     if !is_installed("ip", "iproute2") {
         return;
     }
-    // A thread cannot leave its namespaces again, so it is one for this test.
+    // A thread cannot leave its namespaces again, so the test gets a new thread.
     let name = thread::current().name().map(str::to_owned);
     let builder = thread::Builder::new().name(name.unwrap_or_default());
     thread::scope(|scope| {
@@ -58,7 +58,7 @@ pub(crate) fn in_own_network(test: impl FnOnce(&Network) + Send) {
 
 impl Network {
     fn new() -> Network {
-        // What is mounted from now on is seen here only.
+        // Mounts from now on are visible in this namespace only.
         let all = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, all, None::<&str>).expect("private mounts");
         let network = Network {
@@ -79,18 +79,18 @@ impl Network {
         self.folder.path().join(file.trim_start_matches("/etc/"))
     }
 
-    /// From now on this file of the resolver says that.
+    /// Replaces the text of one of the resolver's files.
     pub(crate) fn write_file(&self, file: &str, text: &str) {
         fs::write(self.replacement(file), text).expect("written");
     }
 
-    /// The resolver waits so many seconds for its name server, which is on loopback.
+    /// Sets how many seconds the resolver waits for the name server on loopback.
     pub(crate) fn set_resolver_timeout(&self, seconds: u32) {
         let text = format!("nameserver 127.0.0.1\noptions timeout:{seconds} attempts:1\n");
         self.write_file("/etc/resolv.conf", &text);
     }
 
-    /// The host file.
+    /// Replaces the hosts file.
     pub(crate) fn write_hosts(&self, lines: &str) {
         self.write_file("/etc/hosts", lines);
     }
@@ -100,17 +100,17 @@ impl Network {
         ip(arguments);
     }
 
-    /// Sets a limit below /proc/sys/net/ipv4.
+    /// Sets a parameter below /proc/sys/net/ipv4.
     pub(crate) fn set(&self, name: &str, value: &str) {
         fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect(name);
     }
 
-    /// From now on the system gives out four ports: 40000 to 40003.
+    /// Limits the local ports that the system gives out to 40000 to 40003.
     pub(crate) fn limit_to_four_ports(&self) {
         self.set("ip_local_port_range", "40000 40003");
     }
 
-    /// Another machine, at 10.9.0.2, behind a wire of its own.
+    /// Adds a second host with address 10.9.0.2, on a link of its own.
     pub(crate) fn second_host(&self) -> SecondHost {
         SecondHost::new()
     }
@@ -165,7 +165,8 @@ impl SecondHost {
         result.recv().expect("a job without a panic")
     }
 
-    /// From now on nothing passes the wire, and nobody is told.
+    /// Takes the link down at the second host: from then on packets are lost, and no
+    /// host receives an error.
     pub(crate) fn disconnect(&self) {
         self.run(|| ip("link set there down"));
     }

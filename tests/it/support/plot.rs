@@ -1,8 +1,8 @@
-//! Numbers over time as curves, in an SVG for light and dark pages.
+//! Draws numbers over time as curves, in an SVG for light and dark pages.
 
 use std::fmt::Write;
 
-/// Panels two by two; all lengths in pixels.
+/// Width of the picture, in pixels as all lengths here.
 const WIDTH: usize = 820;
 
 /// Distance between two panels; there are two in a row.
@@ -32,11 +32,11 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .curve { stroke: #3fb950 }
 }";
 
-/// What is shown over time, from nothing upwards.
+/// One panel: numbers over time, on a scale that begins at 0.
 pub(crate) struct Curve {
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
-    /// Seconds, and what there was then.
+    /// Time in seconds, and the number at that time.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -65,6 +65,7 @@ pub(crate) fn svg(title: &str, caption: &str, curves: &[Curve]) -> String {
     svg + "</svg>\n"
 }
 
+/// The SVG elements of one panel.
 fn draw(curve: &Curve) -> String {
     let seconds = curve.points.last().map_or(1.0, |(time, _)| time.max(1.0));
     let numbers = curve.points.iter().map(|(_, number)| *number);
@@ -92,7 +93,7 @@ fn draw(curve: &Curve) -> String {
     )
 }
 
-/// The next of 1, 2, 5, 10, 20, 50 and so on.
+/// Rounds up to the next of 1, 2, 5, 10, 20, 50 and so on, for the end of a scale.
 fn round_up(number: f64) -> f64 {
     let power = 10f64.powf(number.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);

@@ -19,12 +19,13 @@ use threadsocks::server::STACK_SIZE;
 
 use crate::support::endpoints::{dial, read_all, request, write};
 
-/// Permits everything to everybody, on loopback.
+/// Rules that permit every request of every client. The server binds to loopback.
 pub(crate) const PERMIT_ALL: &str = "permit - - - - -\n";
 
-/// Lines that a child writes, as they come.
+/// The lines that a child process has written so far to one stream.
 #[derive(Default)]
 struct Lines {
+    /// Locked for single appends and look-ups; no other lock is taken meanwhile.
     lines: Mutex<Vec<String>>,
     /// Notified after each new line.
     added: Condvar,
@@ -65,7 +66,7 @@ impl Lines {
     }
 }
 
-/// One screen message.
+/// One message on stdout: a request and its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ScreenMessage {
     pub(crate) source: SocketAddr,
@@ -76,7 +77,7 @@ pub(crate) struct ScreenMessage {
 }
 
 impl ScreenMessage {
-    /// `127.0.0.1:80 CONNECT Accept`.
+    /// Destination, command and reply, as in `127.0.0.1:80 CONNECT Accept`.
     pub(crate) fn summary(&self) -> String {
         let ScreenMessage {
             destination,
@@ -89,7 +90,8 @@ impl ScreenMessage {
     }
 }
 
-/// Understands the whole screen strictly: nothing but complete messages.
+/// Parses the messages on stdout. Fails at a line that does not belong to a message;
+/// leaves out a last message that is still incomplete.
 pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
     let field = |line: &str, name: &str| {
         let value = line.strip_prefix(&format!("<{name}>: "));
@@ -113,17 +115,17 @@ pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
     parsed.collect()
 }
 
-/// What a process holds.
+/// The resources of the server process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Resources {
-    /// Threads that do something.
+    /// Busy threads: all but the idle ones.
     pub(crate) threads: usize,
-    /// Threads that wait for a session.
+    /// Idle threads of the pool; they exit after a time without work.
     idle: usize,
     pub(crate) descriptors: usize,
-    /// Those of the descriptors that are sockets.
+    /// The descriptors that are sockets.
     sockets: usize,
-    /// Areas of memory.
+    /// Memory mappings: lines of /proc/PID/maps.
     mappings: usize,
 }
 
@@ -137,11 +139,10 @@ impl Resources {
             && self.mappings <= start.mappings + self.spare_mappings()
     }
 
-    /// Areas of memory that may be there without being lost: four for each
-    /// thread that waits (its stack, its signal stack, and a guard below each),
-    /// two for each stack that the C library keeps for later, up to 40 MiB of
-    /// them, two for each of its arenas, eight a core, and some for what it
-    /// loads to look names up.
+    /// Mappings that are no leak. An idle thread has four: stack, signal stack, and
+    /// a guard page for each. glibc caches up to 40 MiB of stacks, two mappings each,
+    /// and has up to eight arenas for each core, two mappings each. The last 40 are
+    /// for the libraries that getaddrinfo loads.
     fn spare_mappings(&self) -> usize {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         4 * self.idle + 2 * ((40 << 20) / STACK_SIZE) + 2 * 8 * cores + 40
@@ -152,9 +153,10 @@ impl Resources {
 pub(crate) struct Setup<'a> {
     pub(crate) rules: &'a str,
     pub(crate) options: &'a [&'a str],
-    /// Words in front of the server's own command line, as `strace -o ...`.
+    /// A program with its arguments that runs the server, such as `strace -o ...`.
+    /// Empty: the test runs the server itself.
     pub(crate) wrapper: &'a [&'a str],
-    /// Where its stdout goes; `None`: the test collects it.
+    /// The server's stdout; `None`: the test collects its lines.
     pub(crate) stdout: Option<Stdio>,
 }
 
@@ -169,7 +171,7 @@ impl Default for Setup<'_> {
     }
 }
 
-/// A running server, and what it says.
+/// A running server with its stdout and stderr.
 pub(crate) struct Proxy {
     child: Child,
     address: SocketAddr,
@@ -177,10 +179,11 @@ pub(crate) struct Proxy {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     at_start: Resources,
+    /// The exit status has been collected; set by [`Proxy::wait`].
     finished: bool,
 }
 
-/// The server's own binary.
+/// A command for the server binary, without arguments.
 pub(crate) fn binary() -> process::Command {
     process::Command::new(env!("CARGO_BIN_EXE_threadsocks"))
 }
@@ -200,7 +203,7 @@ impl Proxy {
         })
     }
 
-    /// Starts a server and waits until it listens.
+    /// Starts a server and waits until it has reported its address on stderr.
     pub(crate) fn with(setup: Setup<'_>) -> Proxy {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = folder.path().join("socks.conf");
@@ -218,7 +221,7 @@ impl Proxy {
         let mut child = command
             .args(["--bind", "127.0.0.1", "--config"])
             .arg(&config)
-            // The last of two options of a kind counts.
+            // Of two equal options the server uses the last.
             .args(setup.options)
             .arg("0")
             .stdin(Stdio::null())
@@ -252,7 +255,7 @@ impl Proxy {
         proxy
     }
 
-    /// Where clients connect.
+    /// The address that the server listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -261,14 +264,14 @@ impl Proxy {
         self.address.port()
     }
 
-    /// The file of its rules.
+    /// The path of its rules file.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("socks.conf")
     }
 
-    /// Lets the server trust the time stamp of its rules, so that it reads them
-    /// no more: they look as if nobody had touched them for a while, and have
-    /// been looked at since.
+    /// Makes the rules file look unchanged for a minute and lets the server check it.
+    /// From then on the server trusts the file's time stamp and does not open the
+    /// file for a request.
     pub(crate) fn wait_for_rules_mtime(&self) {
         let file = OpenOptions::new().append(true).open(self.config());
         let minute_ago = SystemTime::now() - Duration::from_secs(60);
@@ -282,7 +285,7 @@ impl Proxy {
         self.folder.path()
     }
 
-    /// The process that serves; under a wrapper it is the wrapper's child.
+    /// The ID of the server process; under a wrapper that is the wrapper's child.
     pub(crate) fn pid(&self) -> u32 {
         let id = self.child.id();
         let children = format!("/proc/{id}/task/{id}/children");
@@ -293,7 +296,7 @@ impl Proxy {
         }
     }
 
-    /// What it holds now.
+    /// The resources that the server holds now.
     pub(crate) fn resources(&self) -> Resources {
         let names = self.threads();
         let idle = names.iter().filter(|name| *name == "idle").count();
@@ -309,7 +312,7 @@ impl Proxy {
         }
     }
 
-    /// What its descriptors stand for, as `socket:[4711]`.
+    /// The targets of its descriptors, such as `socket:[4711]`.
     fn descriptors(&self) -> Vec<PathBuf> {
         let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
         let links = folder.expect("a running server").flatten();
@@ -319,8 +322,8 @@ impl Proxy {
             .collect()
     }
 
-    /// Waits until one of its threads is called this. (A session's second thread
-    /// begins its work after the client has heard that its request is granted.)
+    /// Waits until a thread has this name. A session's second thread takes its name
+    /// after the client has received the reply.
     pub(crate) fn wait_for_thread(&self, name: &str) {
         until(name, || {
             self.threads()
@@ -330,7 +333,7 @@ impl Proxy {
         });
     }
 
-    /// The names of all threads now, in alphabetical order.
+    /// The names of all threads, sorted.
     pub(crate) fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
         let tasks = tasks.expect("a running server").flatten();
@@ -341,14 +344,14 @@ impl Proxy {
         names
     }
 
-    /// Does this very process listen on this port? (Asking by connecting would
-    /// also find the listener of another test that got the port since.)
+    /// Whether the server process listens on this TCP port. A test connection is no
+    /// proof: another test may have received the same port since.
     pub(crate) fn listens_on(&self, port: u16) -> bool {
         const LISTENING: &str = "0A";
         self.has_socket(["tcp", "tcp6"], port, |state| state == LISTENING)
     }
 
-    /// Does this very process take datagrams on this port?
+    /// Whether the server process has a UDP socket on this port.
     pub(crate) fn takes_datagrams_on(&self, port: u16) -> bool {
         self.has_socket(["udp", "udp6"], port, |_| true)
     }
@@ -373,7 +376,7 @@ impl Proxy {
         })
     }
 
-    /// A number from /proc/PID/status, as `VmRSS` in kB.
+    /// A number from /proc/PID/status, such as `VmRSS` in kB.
     pub(crate) fn status(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -381,7 +384,7 @@ impl Proxy {
         value.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// Waits for this many screen messages and gives all there are.
+    /// Waits for at least this many screen messages and returns all of them.
     pub(crate) fn screen_messages(&self, count: usize) -> Vec<ScreenMessage> {
         let lines = self.stdout.wait_for("screen messages", |lines| {
             (lines.len() >= 7 * count).then(|| lines.to_vec())
@@ -389,7 +392,7 @@ impl Proxy {
         parse_screen(&lines)
     }
 
-    /// Waits for the message to this client, a socket of the test's own.
+    /// Waits for the message of the request that came from this client address.
     pub(crate) fn screen_message_for(&self, client: SocketAddr) -> ScreenMessage {
         self.stdout.wait_for("a message", |lines| {
             let mut messages = parse_screen(lines).into_iter();
@@ -397,7 +400,8 @@ impl Proxy {
         })
     }
 
-    /// Asks for a connection there, is refused, and gives the screen's summary.
+    /// Sends a CONNECT request, checks that the reply is 91 and repeats the port, and
+    /// returns the summary of the screen message.
     pub(crate) fn refusal_of(&self, target: &Destination) -> String {
         let client = dial(self.address);
         let own = client.local_addr().unwrap();
@@ -409,7 +413,7 @@ impl Proxy {
         self.screen_message_for(own).summary()
     }
 
-    /// What stderr has said so far.
+    /// All lines on stderr so far.
     pub(crate) fn stderr_lines(&self) -> Vec<String> {
         self.stderr.snapshot()
     }
@@ -430,19 +434,20 @@ impl Proxy {
         })
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the server process.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid().try_into().unwrap());
         kill(pid, signal).expect("a running server");
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has exited, and returns its exit status.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.finished = true;
         until("the server to exit", || self.child.try_wait().unwrap())
     }
 
-    /// Waits until it holds no more than at the start.
+    /// Waits until the server holds no more resources than at its start. Fails after
+    /// [`TIMEOUT`].
     pub(crate) fn assert_resources_released(&self) {
         let mut now = self.resources();
         let began = Instant::now();
@@ -458,7 +463,8 @@ impl Proxy {
         }
     }
 
-    /// Ends the test: no leak, a clean stop, a strict screen.
+    /// Ends a test. Waits until all resources are released, stops the server with
+    /// SIGTERM, and checks the exit status and every line on stdout.
     pub(crate) fn finish(mut self) {
         self.assert_resources_released();
         self.signal(Signal::SIGTERM);

@@ -1,13 +1,14 @@
-//! Chance that repeats: the same for the same seed (xorshift64).
+//! Repeatable random numbers: a xorshift64 generator, the same for the same seed.
 
 use std::time::{Duration, SystemTime};
 
-/// Gives one number after the other.
+/// A pseudo-random number generator; not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Rng {
+        // Multiplying by an odd constant spreads small seeds; the state must not be 0.
         Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -18,7 +19,7 @@ impl Rng {
         self.0
     }
 
-    /// From 0 on, below this. (The upper bits are the better ones.)
+    /// A number from 0 to below `bound`. Leaves out the low bits, which are less random.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         (self.next() >> 16) % bound
     }
@@ -28,7 +29,7 @@ impl Rng {
         Duration::from_nanos(self.below(max.as_nanos() as u64 + 1))
     }
 
-    /// That many bytes, which do not repeat.
+    /// This many random bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
@@ -39,8 +40,8 @@ impl Rng {
     }
 }
 
-/// Another seed for each run, which a failing test shows; or the one that is to
-/// be repeated, from the environment.
+/// The seed in the environment variable `SEED`, or else a new one for each run. Prints
+/// it on stdout, which the test runner shows for a failed test.
 pub(crate) fn seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let given = std::env::var("SEED").ok();

@@ -1,8 +1,8 @@
-//! An end of a connection that follows a script, and tells what it came to.
+//! A peer that follows a script on its end of a connection, and reports the outcome.
 //!
-//! Every byte an end sends follows from its place. So the other end need not be
-//! told what to expect, and the first wrong, missing or doubled byte is told by
-//! its place, where a checksum would only say that there is one.
+//! The value of every byte follows from its position in the stream. So a receiver
+//! knows what to expect without being told, and names the position of the first
+//! wrong, missing or duplicated byte. A checksum would not show the position.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,36 +18,36 @@ use crate::support::endpoints::{random_bytes, reset_on_close};
 
 pub(crate) const MEGABYTE: u64 = 1 << 20;
 
-/// One thing after the other; the end of the script closes the connection. An
-/// end that finds it broken follows its script no further.
+/// One step of a script. A peer takes the steps in order, and closes the connection
+/// after the last one. After an I/O error it takes no further step.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Sends so many bytes.
+    /// Sends this many bytes.
     Send(u64, Pacing),
-    /// Receives at least so many bytes, and less only if the end comes before.
+    /// Receives at least this many bytes, or fewer if EOF comes earlier.
     Receive(u64, Pacing),
-    /// Receives to the end.
+    /// Receives until EOF.
     ReceiveAll(Pacing),
     /// Neither reads nor writes until the sender of this channel is dropped.
     Stall(Receiver<()>),
-    /// Says that it sends no more.
+    /// Sends FIN.
     HalfClose,
-    /// Breaks the connection instead of closing it.
+    /// Makes the close of the connection send RST.
     Reset,
-    /// Goes on with the script, and does this at the same time.
+    /// Takes these steps on a thread of their own, and goes on with the script.
     Meanwhile(Vec<Step>),
 }
 
-/// How an end sends and receives.
+/// The speed at which a peer sends or receives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pacing {
-    /// As fast as it can.
+    /// As fast as possible.
     Steady,
-    /// In pieces of all sizes.
+    /// In pieces of 1 byte to 128 KiB.
     Choppy,
-    /// Far below what the relay could.
+    /// Far below the relay's own speed.
     Slow,
-    /// As fast as it can, and not at all now and then, after so many bytes.
+    /// As fast as possible, with a pause after each time this many bytes.
     Stalling(u64),
 }
 
@@ -55,13 +55,15 @@ impl Pacing {
     /// Pause of a slow peer before each piece of 256 KiB: 250 MB/s at most.
     const SLOW_PAUSE: Duration = Duration::from_millis(1);
 
-    /// Longer than the relay keeps a pipe or a large buffer for nothing.
+    /// Pause of a stalling peer. The relay releases an idle pipe or large buffer after
+    /// 100 ms, so this pause makes it do so.
     const STALL: Duration = Duration::from_millis(150);
 
     /// Waits as the pacing demands, and returns the size of the next piece in bytes.
     fn next_piece(self, done: u64) -> usize {
         match self {
             Pacing::Steady => 256 << 10,
+            // The upper 17 bits of a multiplicative hash.
             Pacing::Choppy => 1 + (done.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 47) as usize,
             Pacing::Slow => {
                 thread::sleep(Self::SLOW_PAUSE);
@@ -78,7 +80,8 @@ impl Pacing {
     }
 }
 
-/// Sends so many bytes and says so, and receives to the end meanwhile.
+/// A script that sends this many bytes and FIN, and at the same time receives until
+/// EOF.
 pub(crate) fn exchange(count: u64, pacing: Pacing) -> Vec<Step> {
     let sending = vec![Step::Send(count, pacing), Step::HalfClose];
     vec![Step::Meanwhile(sending), Step::ReceiveAll(pacing)]
@@ -127,19 +130,19 @@ impl Pattern {
     }
 }
 
-/// How the other end has taken its leave.
+/// How the other side has ended its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Not at all, as far as this end has listened.
+    /// Not at all, as far as this peer has read.
     Open,
-    /// It said that it sends no more.
+    /// By a FIN: this peer has read EOF.
     Proper,
-    /// By a reset. The system tells of it once: who reads, or who writes, and
-    /// then the other one reads an end.
+    /// By a reset. The system reports it once, to a read or to a write. If a write
+    /// receives the error, the next read returns EOF.
     Reset,
 }
 
-/// What a script has come to. All bytes received are right.
+/// The result of a script. All received bytes had the expected values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) sent: u64,
@@ -148,7 +151,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Everything went both ways, to a proper end.
+    /// The outcome of [`exchange`] without a fault: all bytes both ways, then EOF.
     pub(crate) fn whole(count: u64) -> Outcome {
         Outcome {
             sent: count,
@@ -158,19 +161,19 @@ impl Outcome {
     }
 }
 
-/// An end that follows its script on a thread of its own.
+/// A peer that follows its script on a thread of its own.
 pub(crate) struct Peer {
     progress: Arc<Progress>,
     thread: JoinHandle<()>,
 }
 
 impl Peer {
-    /// The end of a client.
+    /// Starts a peer on the client's end of a session.
     pub(crate) fn client(stream: TcpStream, script: Vec<Step>) -> Peer {
         Peer::start(stream, (&CLIENT_PATTERN, &REMOTE_PATTERN), script)
     }
 
-    /// The end that the client asked for.
+    /// Starts a peer on the remote's end of a session.
     pub(crate) fn remote(stream: TcpStream, script: Vec<Step>) -> Peer {
         Peer::start(stream, (&REMOTE_PATTERN, &CLIENT_PATTERN), script)
     }
@@ -194,12 +197,13 @@ impl Peer {
         Peer { progress, thread }
     }
 
-    /// How many bytes it has sent so far.
+    /// Bytes sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.progress.sent.load(Ordering::Relaxed)
     }
 
-    /// What it came to, once its script is over.
+    /// Waits until the script is over, and returns its outcome. A panic of the peer's
+    /// thread is raised again here.
     pub(crate) fn outcome(self) -> Outcome {
         if let Err(panic) = self.thread.join() {
             resume_unwind(panic);
@@ -221,6 +225,7 @@ struct Progress {
     incoming: &'static Pattern,
     sent: AtomicU64,
     received: AtomicU64,
+    /// Written by the thread that reads and by the thread that writes.
     end: Mutex<End>,
 }
 

@@ -1,4 +1,4 @@
-//! System calls of a running server fail as the test wishes.
+//! Fault injection into system calls of the running server, by strace.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::support::proxy::Proxy;
 use crate::support::tools::{is_installed, skip};
 
-/// strace, attached to the server; it lets go when dropped.
+/// strace, attached to the server process; it detaches when this is dropped.
 pub(crate) struct SyscallFaults {
     strace: Child,
     /// Kept open, so that strace does not receive SIGPIPE.
@@ -17,9 +17,9 @@ pub(crate) struct SyscallFaults {
 }
 
 impl SyscallFaults {
-    /// Injects this (see `inject=` in strace(1)) into all threads from now on.
-    /// `None`, and the test is to be skipped, where strace is missing or the
-    /// system does not let it attach.
+    /// Injects faults into all threads from now on; for the syntax see `inject=` in
+    /// strace(1). Returns `None` where strace is missing or may not attach; the test
+    /// is skipped then.
     pub(crate) fn with(proxy: &Proxy, injection: &str) -> Option<SyscallFaults> {
         if !is_installed("strace", "strace") {
             return None;
@@ -52,7 +52,7 @@ impl SyscallFaults {
 
 impl Drop for SyscallFaults {
     fn drop(&mut self) {
-        // At an interrupt it detaches and leaves the server as it was.
+        // On SIGINT strace detaches, and the server runs on without faults.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
         let _ = self.strace.wait();
     }

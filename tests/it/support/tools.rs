@@ -1,9 +1,10 @@
-//! Programs that a test needs and a machine may lack.
+//! Programs that a test needs and that may be missing on a machine.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Is this program installed? If not, the test is to be skipped.
+/// Whether this program is installed. If not, reports the test as skipped; the caller
+/// returns.
 pub(crate) fn is_installed(program: &str, package: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])

@@ -1,18 +1,19 @@
-//! Waiting for a fact: a test asks again until something is true, and never sleeps blindly.
+//! Waiting for a fact: a test polls until a condition holds, instead of sleeping for a guess.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A fact that takes longer than this on a loaded machine will not come at all.
+/// Time limit of all waits and socket operations. On a loaded machine a test may need
+/// seconds; after this time a fact is taken for missing.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Waits until `fact` returns something, and fails the test if it does not within
-/// [`TIMEOUT`].
+/// Polls `fact` until it returns `Some`, and returns the value. Fails after [`TIMEOUT`]
+/// with `what` in the message.
 pub(crate) fn until<T>(what: &str, fact: impl FnMut() -> Option<T>) -> T {
     until_within(TIMEOUT, what, fact)
 }
 
-/// The same with another limit.
+/// As [`until`], with another time limit.
 pub(crate) fn until_within<T>(
     limit: Duration,
     what: &str,
