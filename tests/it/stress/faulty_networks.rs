@@ -1,9 +1,9 @@
-//! Both commands through networks that misbehave, on either side of the proxy.
+//! CONNECT and BIND through faulty networks, between client and proxy and between proxy and remote.
 //!
-//! Every fault meets CONNECT and BIND, in both directions, between client and
-//! proxy and between proxy and remote. Where a fault keeps what it is given,
-//! everything must arrive, and both ends properly. Where it does not, what
-//! arrives is right as far as it goes, and no reset looks like a proper end.
+//! Every fault meets both commands, in both directions, on both sides of the proxy.
+//! Through a fault that loses nothing, all bytes must arrive, and then EOF on both
+//! sides. Through a fault that loses bytes, the bytes that arrive must be correct, and
+//! no reset may look like EOF.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn assert_lossless(count: u64, fault: Fault, min_time: Duration) {
     );
 }
 
-/// Sent each way where not all of it arrives, and where in it a fault comes.
+/// Bytes sent each way through a fault that loses some of them.
 const SENT: u64 = 6 * MEGABYTE;
 
 /// The position of such a fault: after one to four of the six megabytes.

@@ -1,4 +1,4 @@
-//! Many clients, faulty networks, long runs.
+//! Stress tests: faulty networks, random clients, long runs.
 
 mod faulty_networks;
 mod random_clients;

@@ -1,4 +1,4 @@
-//! Clients that talk nonsense, and what the others notice of them.
+//! Clients that send random bytes, and how long normal clients wait meanwhile.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -14,35 +14,38 @@ use crate::support::endpoints::{
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::random::{self, Rng};
 
-/// Threads that drive all of them, each its share in turn.
+/// Threads that drive the random clients. Each thread has an equal share of them and a
+/// source address of its own.
 const DRIVERS: usize = 20;
 
-/// Between two turns of a driver on the average. A connection lasts for two or
-/// three turns, which makes some 950 new ones a second. That leaves half of two
-/// cores idle: normal clients wait for the server then, if for anything.
+/// Average pause of a driver between two actions. A connection exists for two or three
+/// actions, so the drivers open some 950 connections a second. That leaves half of two
+/// cores idle, so a wait of a normal client is due to the server.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// The C library keeps a cache of up to 16 KiB for each thread, and many arenas.
-/// With 1,500 threads that takes minutes to fill, and meanwhile looks like a leak
-/// of some hundred bytes for each connection. Without it, one would show.
+/// A wrapper that turns off the allocator's caches. glibc keeps a cache of up to 16 KiB
+/// for each thread, and many arenas. With 1,500 threads these take minutes to fill, and
+/// until then look like a leak of some hundred bytes for each connection.
 const NO_CACHES: [&str; 3] = [
     "env",
     "MALLOC_ARENA_MAX=1",
     "GLIBC_TUNABLES=glibc.malloc.tcache_count=0",
 ];
 
-/// What the noise is made of: it may reach this one service, and strangers
-/// none. (Its bytes are random, and so are the addresses they happen to name.)
+/// The state that all random clients share. The rules permit them only one service on
+/// loopback, because random bytes may name any address.
 struct Noise {
     proxy: SocketAddr,
     destination: Destination,
     /// Set once, at the end; Relaxed, because no other data depends on it.
     is_over: AtomicBool,
+    /// Connections opened so far; a counter, so Relaxed suffices.
     connections: AtomicU64,
 }
 
 impl Noise {
-    /// So many clients, one after the other, until it is over.
+    /// Keeps `clients` connections open, acts on one of them at a time, and replaces
+    /// those that have ended, until `is_over` is set.
     fn drive(&self, clients: usize, number: usize, mut rng: Rng) {
         let from = Ipv4Addr::new(127, 0, 1, number as u8 + 1);
         let connect = |rng: &mut Rng| self.connect((from, 0).into(), rng);

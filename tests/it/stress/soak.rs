@@ -1,8 +1,8 @@
-//! Ten minutes of everything at once, through one server.
+//! A soak test: ten minutes of mixed traffic through one server process.
 //!
-//! Clients of all kinds come all the time. What they move is compared byte for
-//! byte, what the screen shows is compared with what they asked, and what the
-//! process holds is written down: it must not grow with the number of clients.
+//! Clients of all kinds connect all the time. The test compares every byte they
+//! receive, and every screen message with the request it belongs to. It samples the
+//! resources of the process, which must not grow with the number of clients.
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,14 +34,15 @@ use crate::support::scripted_peer::Step::{HalfClose, Meanwhile, Receive, Receive
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
 use crate::support::wait::{TIMEOUT, until};
 
-/// Clients come from these addresses of loopback, lest ports run out.
+/// The last octets of the clients' source addresses, 127.0.0.2 to 127.0.0.49. One
+/// address would run out of local ports, because of TIME_WAIT.
 const SOURCES: std::ops::Range<u8> = 2..50;
 
 /// The source address of clients that reset their connection at once. The server may or
 /// may not have read the request, so a screen message is optional.
 const RESET_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
 
-/// Whom nobody may reach.
+/// A destination that the rules deny.
 const DENIED: Ipv4Addr = Ipv4Addr::new(127, 9, 0, 1);
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -71,7 +72,8 @@ const WORKLOAD: [(usize, u64, ClientFn); 13] = [
     (6, 200, faulty_network),
 ];
 
-/// What all visitors share.
+/// The state that all clients share. Relaxed suffices for its atomics: two counters, and
+/// a flag on which no other data depends.
 struct Soak {
     proxy: SocketAddr,
     echo: Destination,
@@ -83,7 +85,7 @@ struct Soak {
 }
 
 impl Soak {
-    /// A new client.
+    /// Connects to the proxy, from one source address after the other.
     fn dial(&self) -> TcpStream {
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         let source = SOURCES.start + (number % SOURCES.len() as u64) as u8;
@@ -97,7 +99,7 @@ impl Soak {
         client::socks4::connect(client, destination, b"soak").expect("granted")
     }
 
-    /// A session with both ends in hand: the client's, the remote's.
+    /// Opens a session and returns the sockets of both sides: client, remote.
     fn relayed_pair(&self) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
         let client = self.connect(&by_address(listener.local_addr().unwrap()));
@@ -119,7 +121,7 @@ impl Soak {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// So long, but not when all is over.
+    /// Sleeps this long, or until the test is over.
     fn sleep(&self, pause: Duration) {
         let began = Instant::now();
         while began.elapsed() < pause && !self.is_over() {
@@ -128,8 +130,7 @@ impl Soak {
     }
 }
 
-/// Which screen messages there must be: those asked for less those shown. In
-/// the end that leaves nothing.
+/// Compares the screen messages with the requests of all clients.
 #[derive(Default)]
 struct MessageLedger {
     /// Expected messages minus printed ones, by client address and by command and reply.
@@ -166,7 +167,7 @@ impl MessageLedger {
         };
     }
 
-    /// Reads the screen to its end, message by message.
+    /// Reads the server's stdout until EOF, message by message.
     fn read(&self, screen: PipeReader) {
         let mut lines = BufReader::new(screen).lines();
         loop {
@@ -255,11 +256,11 @@ fn malformed_request(soak: &Soak, rng: &mut Rng) {
     if rng.below(3) == 0 {
         return reset(client);
     }
-    // The server may have left before us.
+    // The server may have closed the connection already.
     let _ = client.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = (&client).read_to_end(&mut answer);
-    // A choice of method, and a refusal in SOCKS5.
+    // At most a SOCKS5 method selection (2 bytes) and a refusal (10 bytes).
     assert!(answer.len() <= 12, "{answer:?}");
 }
 
@@ -276,11 +277,11 @@ fn bind_accepted(soak: &Soak, rng: &mut Rng) {
 fn bind_rejected(soak: &Soak, rng: &mut Rng) {
     let (binding, listener) = soak.bind("BIND Reject");
     match rng.below(3) {
-        // The client does not wait.
+        // The client closes at once.
         0 => return,
-        // A stranger comes.
+        // Another peer than the expected one connects.
         1 => drop(dial_from((Ipv4Addr::new(127, 8, 0, 1), 0).into(), listener)),
-        // Nobody comes.
+        // No peer connects.
         _ => {}
     }
     binding.wait().expect_err("no expected peer");
@@ -465,7 +466,7 @@ fn replace_rules(soak: &Soak, proxy: &Proxy) {
     }
 }
 
-/// What the process held at some time.
+/// The resources of the process at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     seconds: f64,
@@ -473,7 +474,7 @@ struct Sample {
     memory: f64,
     threads: f64,
     descriptors: f64,
-    /// That have come so far.
+    /// Connections opened so far.
     connections: f64,
 }
 
@@ -490,7 +491,8 @@ impl Sample {
     }
 }
 
-/// The visitors come, until this time is over or one of them fails.
+/// Runs the workload for this time, or until a client fails, and samples the process
+/// every second.
 fn run(soak: &Soak, proxy: &Proxy, lasts: Duration) -> Vec<Sample> {
     /// Ends the test early when a client fails.
     struct StopOnPanic<'a>(&'a Soak);
@@ -571,7 +573,8 @@ fn assert_all_released(proxy: &Proxy, soak: &Soak, start: Sample) {
     );
 }
 
-/// The curves: in the documentation those of a full run, elsewhere all others.
+/// Draws the samples: those of a full run into `docs/soak.svg`, those of a shorter run
+/// into cargo's folder for temporary files.
 fn draw(samples: &[Sample], lasts: Duration) {
     let curve = |title, unit, value: fn(&Sample) -> f64| Curve {
         title,
@@ -603,6 +606,7 @@ fn draw(samples: &[Sample], lasts: Duration) {
     println!("{}", path.display());
 }
 
+/// The duration of a full run.
 const FULL: Duration = Duration::from_secs(600);
 
 #[test]
@@ -628,7 +632,8 @@ fn s09_r16_everything_at_once_leaves_no_resources_and_memory_stays_flat() {
     };
     thread::scope(|scope| {
         scope.spawn(|| soak.ledger.read(screen));
-        // In here, so that a failure ends the screen.
+        // Moved into the scope: after a panic the server is dropped here, and the thread
+        // that reads its stdout ends.
         let proxy = proxy;
         let samples = run(&soak, &proxy, lasts);
         draw(&samples, lasts);
