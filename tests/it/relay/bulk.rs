@@ -1,4 +1,4 @@
-//! Many bytes both ways at once, between ends that behave badly.
+//! Bulk data both ways at once, between slow, stalling and resetting peers.
 
 use std::time::{Duration, Instant};
 
@@ -105,9 +105,9 @@ fn assert_stalled_readers_are_cheap(count: usize) {
         (since.elapsed() > Duration::from_millis(300)).then_some(())
     });
     let each = (proxy.status("VmRSS") - at_rest) / count as u64;
-    // Two stacks of a few pages, and 64 KiB if it is not a pipe.
+    // In kB: two stacks of a few pages, and a buffer of 64 KiB if there is no pipe.
     assert!(each < 128, "{each} kB for each");
-    // Others use this machine as well, but not half of the time.
+    // The median: other processes may slow some of the rounds.
     let mut times = [(); 21].map(|()| {
         let began = Instant::now();
         let client = connect_through(proxy.address(), &origin.destination());
@@ -131,7 +131,7 @@ fn assert_stalled_readers_are_cheap(count: usize) {
     });
     let kept = proxy.status("VmRSS").saturating_sub(at_rest);
     println!("{each} kB each, {kept} kB kept");
-    // The allocator keeps a part of it for the next.
+    // The allocator may keep a part for later.
     assert!(kept < each * count as u64, "{kept} kB kept");
     proxy.finish();
 }

@@ -1,4 +1,4 @@
-//! Both directions to their very end.
+//! Both directions of a session until they end, by half-close, reset or timeout.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
@@ -81,7 +81,7 @@ fn r03_no_byte_is_lost_when_both_sides_half_close_at_once() {
 fn r04_a_half_closed_and_silent_session_ends_at_its_limit() {
     let proxy = Proxy::start(PERMIT_ALL, &["--half-closed-timeout", "500ms", "-v"]);
     let (client, remote) = relayed_pair(proxy.address());
-    // A whole connection may be silent for longer than that.
+    // A session that is not half-closed may be silent for longer than that.
     client
         .set_read_timeout(Some(Duration::from_millis(900)))
         .unwrap();
@@ -123,7 +123,7 @@ fn r05_a_reset_is_relayed_as_a_reset() {
     proxy.finish();
 }
 
-/// The system tells of a reset only once, and may tell the pump that writes.
+/// The system reports a reset once, and may report it to the relay thread that writes.
 #[test]
 fn r05_s10_a_reset_during_writes_is_not_taken_for_eof() {
     let proxy = Proxy::open();
@@ -162,8 +162,8 @@ fn r05_a_reset_is_logged_as_broken_and_not_as_finished() {
 fn r05_a_reset_ends_a_relay_thread_that_is_blocked_in_a_write() {
     let proxy = Proxy::open();
     let (client, remote) = relayed_pair(proxy.address());
-    // The remote sends more than all buffers hold, and nobody reads it. It must
-    // not end its half before it resets, which would be a proper end.
+    // The remote sends more than all buffers hold, and the client reads nothing. A FIN
+    // before the reset would make this a half-close, so the remote sends none.
     let junk = random_bytes(3, MEGABYTE);
     remote.set_nonblocking(true).unwrap();
     until("full buffers", || {
@@ -172,7 +172,7 @@ fn r05_a_reset_ends_a_relay_thread_that_is_blocked_in_a_write() {
     });
     let before = proxy.resources();
     reset(remote);
-    // The pump upwards meets the reset, and takes the stuck one along.
+    // The thread of the upward direction meets the reset, and ends the blocked one.
     write(&client, b"x");
     until("the end of the session", || {
         (proxy.resources().threads < before.threads).then_some(())
@@ -222,7 +222,7 @@ fn r08_a_stalled_reader_costs_no_memory_and_its_session_ends_at_the_limit() {
         let junk = random_bytes(4, MEGABYTE);
         while (&remote).write_all(&junk).is_ok() {}
     });
-    // The other direction still works while this one is stuck.
+    // The other direction is still open while this one is blocked.
     write(&client, b"still here");
     // The limit ends the session although a relay thread is blocked in a write.
     sender.join().unwrap();
@@ -245,7 +245,7 @@ fn r14_single_bytes_are_relayed_without_delay() {
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
     }
-    // Nagle's algorithm against delayed acknowledgements costs 40 ms a round.
+    // Nagle's algorithm together with delayed acknowledgements would cost 40 ms a round.
     let mean = began.elapsed() / rounds;
     assert!(mean < Duration::from_millis(5), "{mean:?}");
     drop(client);
@@ -255,8 +255,8 @@ fn r14_single_bytes_are_relayed_without_delay() {
 #[test]
 fn r17_the_last_bytes_of_a_remote_that_has_closed_reach_the_client() {
     let proxy = Proxy::open();
-    // As much as the buffers on the way hold, so that the remote can be done
-    // with it before the client reads a byte.
+    // As much as the socket buffers hold, so that the remote can send everything before
+    // the client reads a byte.
     let answer = random_bytes(7, 300_000);
     for _ in 0..10 {
         let (client, remote) = relayed_pair(proxy.address());
@@ -267,8 +267,7 @@ fn r17_the_last_bytes_of_a_remote_that_has_closed_reach_the_client() {
             (state(&remote) == FIN_WAIT2).then_some(())
         });
         drop(remote);
-        // What the client still uploads makes the remote's system break the
-        // connection.
+        // The remote's socket is closed: its system answers further uploads with RST.
         for _ in 0..20 {
             write(&client, b"who wants this?");
             thread::park_timeout(Duration::from_millis(1));
@@ -279,7 +278,7 @@ fn r17_the_last_bytes_of_a_remote_that_has_closed_reach_the_client() {
     proxy.finish();
 }
 
-/// The same with an end that reads slowly, through full buffers.
+/// As before, with a client that reads slowly, through full buffers.
 #[test]
 fn r17_the_last_bytes_reach_a_slow_reader_that_continues_to_upload() {
     let proxy = Proxy::open();
@@ -305,7 +304,7 @@ fn r17_the_last_bytes_reach_a_slow_reader_that_continues_to_upload() {
     });
     let mut received = Vec::new();
     let mut piece = vec![0; 200_000];
-    // Some eight seconds for all of it.
+    // This takes some eight seconds.
     while let Ok(count @ 1..) = (&client).read(&mut piece) {
         received.extend_from_slice(&piece[..count]);
         thread::park_timeout(Duration::from_millis(500));
@@ -319,9 +318,9 @@ fn r17_the_last_bytes_reach_a_slow_reader_that_continues_to_upload() {
     proxy.finish();
 }
 
-/// A client that has left cleanly does not make the server download for ever:
-/// it takes what comes at a trickle, and not for long where the client has sent
-/// little that could still be on its way.
+/// After the client has closed, the server drains the remote slowly and for a short time.
+/// The time depends on how much the client has sent and may still be in transit; here it
+/// is nothing.
 #[test]
 fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
@@ -336,8 +335,8 @@ fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     });
     read_exactly(&client, 100_000);
     shutdown_write(&client);
-    // More than all buffers hold: the server has begun to write anew since the
-    // end came. (An end and a reset within one splice(2) look like a reset.)
+    // More than all buffers hold, so the server has called splice(2) again since the FIN
+    // came. (A FIN and a reset during one splice(2) look like a reset.)
     read_exactly(&client, 16 * MEGABYTE);
     let began = Instant::now();
     drop(client);
@@ -350,10 +349,10 @@ fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     proxy.finish();
 }
 
-/// Our end has been acknowledged, the other end's has not come (/proc/net/tcp).
+/// State FIN-WAIT-2 in /proc/net/tcp: our FIN is acknowledged, and no FIN has come.
 const FIN_WAIT2: &str = "05";
 
-/// The state of this connection, as the kernel tells it.
+/// The TCP state of this connection, from /proc/net/tcp.
 fn state(stream: &TcpStream) -> String {
     let (SocketAddr::V4(own), SocketAddr::V4(other)) =
         (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
@@ -372,8 +371,8 @@ fn state(stream: &TcpStream) -> String {
     rest.split_whitespace().next().unwrap().to_owned()
 }
 
-/// The issue's own measure: a hundred clients at once, megabytes both ways,
-/// every byte right, and nothing left behind.
+/// The clients move two megabytes each way at once. Afterwards the server holds no
+/// resources.
 #[test]
 fn l06_a_hundred_clients_at_once_lose_no_byte_and_no_message() {
     let proxy = Proxy::open();
@@ -404,8 +403,8 @@ fn l06_a_hundred_clients_at_once_lose_no_byte_and_no_message() {
     proxy.finish();
 }
 
-/// What comes in bulk goes through a pipe of the system's. The pipe is held only
-/// as long as more comes, and holds nothing back.
+/// Bulk data is spliced through a pipe. The session holds the pipe only while data keeps
+/// coming, and no byte stays in it.
 #[test]
 fn r21_bulk_data_takes_a_pipe_and_gives_it_back() {
     let proxy = Proxy::open();
@@ -417,7 +416,7 @@ fn r21_bulk_data_takes_a_pipe_and_gives_it_back() {
         let (remote, data) = (remote.try_clone().unwrap(), data.clone());
         move || write(&remote, &data)
     });
-    // Nobody reads yet, so it stays in the middle of it.
+    // The client reads nothing yet, so the transfer blocks while it holds the pipe.
     until("a pipe", || {
         (proxy.resources().descriptors > at_rest).then_some(())
     });
@@ -435,8 +434,8 @@ fn r21_bulk_data_takes_a_pipe_and_gives_it_back() {
     proxy.finish();
 }
 
-/// An urgent byte (MSG_OOB) is not passed on, as ever when streams are copied;
-/// what stands around it is.
+/// An urgent byte (MSG_OOB) is not relayed, because the server reads only normal data.
+/// The bytes before and after it are.
 #[test]
 fn r15_r25_an_urgent_byte_amid_bulk_data_does_not_end_the_session() {
     let proxy = Proxy::open();
@@ -482,7 +481,7 @@ fn r22_without_pipes_or_splice_bulk_data_is_copied() {
     }
 }
 
-/// There are 32 pipes for all. Whoever finds none is served without.
+/// All sessions share 32 pipes. A direction that finds none copies through a buffer.
 #[test]
 fn r22_more_bulk_transfers_than_pipes_lose_no_byte() {
     const SESSIONS: u64 = 24;

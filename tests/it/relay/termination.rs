@@ -1,4 +1,4 @@
-//! Sessions that are cut off: an end where all was said, a reset where more was to come.
+//! Terminated sessions: a FIN if they are at rest, a reset amid a transfer.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,8 +17,7 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
 
-/// A transfer that a limit or a stop cuts off ends in a reset: nobody may take
-/// what has arrived by then for all there was.
+/// The reset tells the client that it has not received everything.
 #[test]
 fn r26_o04_a_transfer_that_a_limit_or_a_stop_cuts_off_ends_with_a_reset() {
     const ALL: usize = 16 << 20;
@@ -60,8 +59,8 @@ fn r26_o04_a_transfer_that_a_limit_or_a_stop_cuts_off_ends_with_a_reset() {
     }
 }
 
-/// The same when all that came has been passed on, and more was to come: a
-/// server that keeps up holds no bytes, and still cuts a transfer.
+/// As before, when the server has relayed all bytes so far and more would come: it holds
+/// no bytes, and still the transfer is incomplete.
 #[test]
 fn r26_o04_a_steady_transfer_that_a_stop_cuts_off_ends_with_a_reset() {
     for signals in [1, 2] {
@@ -98,8 +97,8 @@ fn read_slowly(client: &TcpStream) -> ErrorKind {
     }
 }
 
-/// A reader as slow as that keeps a pump in one write for long. It is cut in
-/// time all the same, by a stop and by changed rules, is told so, and the log too.
+/// Such a reader keeps a relay thread in one write for long. Even so a stop, or changed
+/// rules, terminate the session in time. The client receives a reset, and the log a line.
 #[test]
 fn r26_o04_slow_readers_that_never_pause_are_terminated_in_time() {
     const READERS: usize = 8;
@@ -126,7 +125,7 @@ fn r26_o04_slow_readers_that_never_pause_are_terminated_in_time() {
                 thread::spawn(move || read_slowly(&client))
             })
             .collect();
-        // By now all of them are in bulk, and the pipes are full.
+        // After this time all sessions splice, and their pipes are full.
         thread::park_timeout(Duration::from_secs(4));
         let began = Instant::now();
         match by_stop {
@@ -147,7 +146,7 @@ fn r26_o04_slow_readers_that_never_pause_are_terminated_in_time() {
     }
 }
 
-/// Nor is such a reader idle, however little the system can hold for it.
+/// Such a reader is not idle, even with small socket buffers at the server.
 #[test]
 fn r06_a_slow_reader_that_never_pauses_is_not_idle() {
     in_own_network(|network| {
@@ -180,8 +179,8 @@ fn dial_with_small_buffer(address: SocketAddr) -> TcpStream {
     with_timeout(client)
 }
 
-/// Whoever breathes between two messages is not at rest, even if a round of the
-/// sweep has just looked.
+/// A pause of 80 ms between two messages does not put a session at rest, even if the
+/// server checks the session during the pause.
 #[test]
 fn r26_a_session_with_short_pauses_is_not_at_rest() {
     // The server checks all sessions every 100 ms, about as often as a message comes.
@@ -208,7 +207,8 @@ fn r26_a_session_with_short_pauses_is_not_at_rest() {
     assert!(proxy.wait().success());
 }
 
-/// What is at rest ends properly, however it is cut.
+/// A session is at rest after two seconds without a byte. Whatever terminates it then,
+/// both sides read EOF.
 #[test]
 fn r26_a_session_at_rest_ends_with_a_fin() {
     for (option, limit, signals) in [
@@ -225,7 +225,7 @@ fn r26_a_session_at_rest_ends_with_a_fin() {
         write(&remote, b"and back");
         assert_eq!(read_exactly(&remote, 9), b"all of it");
         assert_eq!(read_exactly(&client, 8), b"and back");
-        // Two seconds without a byte are a rest.
+        // Longer than the two seconds after which a session is at rest.
         thread::park_timeout(Duration::from_millis(2500));
         for _ in 0..signals {
             proxy.signal(Signal::SIGTERM);
