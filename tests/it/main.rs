@@ -10,8 +10,8 @@
 //!
 //! A test ends with [`Proxy::finish`](support::proxy::Proxy::finish). It waits until
 //! the server has no more busy threads, descriptors, sockets and memory mappings
-//! than at its start. Then it sends SIGTERM, requires exit status 0, and parses
-//! everything on stdout. A test that stops the server itself ends with
+//! than at its start. Then it sends SIGTERM, requires exit status 0, and checks the
+//! format of the messages on stdout. A test that stops the server itself ends with
 //! `Proxy::wait`, which returns the exit status. A `Proxy` that is dropped without
 //! either fails the test; the child process is killed in any case.
 //!

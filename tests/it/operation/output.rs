@@ -1,4 +1,4 @@
-//! What appears on the screen, and that nobody waits for it.
+//! Output: messages on stdout, lines on stderr, and a server that never waits for either.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -120,7 +120,7 @@ fn l03_an_unread_stdout_does_not_stop_the_server_and_dropped_messages_are_counte
         stdout: Some(Stdio::from(writer)),
         ..Setup::default()
     });
-    // More than the pipe and the queue hold: some 600 and 8192 messages.
+    // More messages than the pipe (some 600) and the queue (8192) hold.
     let requests = 12_000;
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -183,7 +183,8 @@ fn l04_a_file_at_its_size_limit_does_not_stop_the_server() {
     }
     let folder = tempfile::tempdir().unwrap();
     let screen = folder.path().join("screen");
-    // A limit of bytes: the system would rather kill who exceeds it.
+    // RLIMIT_FSIZE in bytes. A write beyond it raises SIGXFSZ, which kills a process that
+    // does not block the signal.
     let proxy = Proxy::with(Setup {
         wrapper: &["prlimit", "--fsize=1000", "--"],
         stdout: Some(Stdio::from(File::create(&screen).unwrap())),
@@ -260,6 +261,6 @@ fn l09_relayed_data_is_never_printed() {
     for line in proxy.stderr_lines() {
         assert!(!line.contains("hunter2"), "{line}");
     }
-    // The screen is nothing but messages, which shutdown_write() looks at.
+    // finish() checks that stdout has nothing but messages.
     proxy.finish();
 }

@@ -1,4 +1,4 @@
-//! Start, signals, limits, exit statuses.
+//! Start, signals, shutdown, limits and exit statuses.
 
 use std::fs;
 use std::io::Read;
@@ -24,7 +24,8 @@ use crate::support::syscall_faults::SyscallFaults;
 use crate::support::tools::{is_installed, skip};
 use crate::support::wait::until;
 
-/// Runs the binary to its end, in an empty folder.
+/// Runs the binary in an empty folder until it exits, and returns its exit status, stdout
+/// and stderr.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = binary();
@@ -83,8 +84,8 @@ fn o11_a_deleted_current_folder_is_reported() {
     assert!(stderr.contains("--config"), "{stderr}");
 }
 
-/// Starts a copy of the server that anybody may run, beside its rules, as
-/// nobody.
+/// A shell script that copies the server into the folder of its rules, where every user
+/// may run it, and starts the copy as the user nobody (65534).
 const AS_NOBODY: &str = "folder=${4%/*} && chmod 755 \"$folder\" && cp \"$0\" \"$folder/server\" \
     && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$folder/server\" \"$@\"";
 
@@ -104,7 +105,7 @@ fn o11_s03_an_unprivileged_server_without_threads_refuses_clients_and_recovers()
     let session = connect_through(proxy.address(), &origin.destination());
     proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
-    // Root may have any number of threads; nobody may not.
+    // RLIMIT_NPROC does not limit root, but limits the user nobody.
     let old = set_limit(&pid, "nproc", "1");
     let client = dial(proxy.address());
     assert_eq!(read_all(&client), [0, 91, 0, 0, 0, 0, 0, 0]);
@@ -142,8 +143,8 @@ fn o11_unreadable_rules_are_reported() {
     assert!(stderr.contains(reason), "{stderr}");
 }
 
-/// No limit passes while the whole process stands still, other than by the
-/// clock, and nothing is lost.
+/// While the process is stopped, only the clock goes on: timeouts that have passed take
+/// effect after SIGCONT, and no byte is lost.
 #[test]
 fn o08_a_process_continues_its_sessions_after_sigstop_and_sigcont() {
     let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "500ms"]);
@@ -203,7 +204,7 @@ fn check_and_explain_print_what_the_rules_mean() {
     for (query, answer) in [
         ("c 127.0.0.1 localhost 80", "permit: CONNECT"),
         ("c 127.0.0.1 127.0.0.1 80", "deny: CONNECT"),
-        // Decided without a lookup, as the server does.
+        // Denied without a lookup, as in the server.
         ("c 127.0.0.1 nobody.invalid 80", "deny: CONNECT"),
     ] {
         let (code, stdout, _) = run(&["-c", path, "--explain", query]);
@@ -221,7 +222,7 @@ fn check_and_explain_print_what_the_rules_mean() {
 fn x05_rules_that_make_an_open_relay_lead_to_a_warning() {
     let proxy = Proxy::open();
     proxy.stderr_line("warning: ");
-    // What they permit is permitted, this machine too.
+    // A warning changes no decision: this machine is permitted too.
     drop(connect_through(
         proxy.address(),
         &Origin::echo().destination(),
@@ -286,7 +287,7 @@ fn o03_a_restart_can_listen_on_its_port_despite_connections_in_time_wait() {
             b"",
         );
         let client = client.expect("granted");
-        // The server closes first, and keeps the connection in TIME_WAIT.
+        // The server closes first, so its socket goes to TIME_WAIT.
         let pid = nix::unistd::Pid::from_raw(server.id() as i32);
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
         assert_eq!(read_all(&client), b"");
@@ -301,7 +302,7 @@ fn o04_o05_one_signal_drains_the_server() {
         let client = connect_through(proxy.address(), &Origin::echo().destination());
         let began = Instant::now();
         proxy.signal(signal);
-        // New clients are refused at once, live sessions go on.
+        // The listener is closed at once; open sessions go on.
         let port = proxy.port();
         until("the listener to be closed", || {
             (!proxy.listens_on(port)).then_some(())
@@ -311,7 +312,7 @@ fn o04_o05_one_signal_drains_the_server() {
         assert_eq!(read_exactly(&client, 10), b"still here");
         shutdown_write(&client);
         assert_eq!(read_all(&client), b"");
-        // The last one out ends it, long before the grace does.
+        // The end of the last session ends the server, long before the grace period does.
         assert_eq!(proxy.wait().code(), Some(0));
         assert!(began.elapsed() < Duration::from_secs(5));
         proxy.stderr_line("ending=\"finished\"");
@@ -371,7 +372,7 @@ fn o07_a_lookup_does_not_delay_the_shutdown() {
     assert_eq!(proxy.screen_messages(1)[0].summary(), "-:80 CONNECT Reject");
     let took = began.elapsed();
     assert!(took < Duration::from_millis(1500), "{took:?}");
-    // The thread that looks up belongs to strace now, and ends with it.
+    // strace holds the thread that resolves the name; detaching lets it exit.
     drop(syscall_faults);
     assert_eq!(proxy.wait().code(), Some(0));
     drop(client);
@@ -389,8 +390,8 @@ fn a_port_that_the_system_chose_is_reported_even_with_quiet() {
     assert_eq!(proxy.stderr_lines().len(), 1, "{:?}", proxy.stderr_lines());
 }
 
-/// A client that was refused takes its leave at its ease; a stop meanwhile is
-/// not why it was refused.
+/// The server keeps the connection of a refused client open until the client closes. A
+/// stop in the meantime does not change the reason in the log.
 #[test]
 fn o07_a_refusal_is_logged_with_its_reason_after_a_stop() {
     let mut proxy = Proxy::start("deny c -\n", &["--grace", "0s", "-v"]);
@@ -399,7 +400,7 @@ fn o07_a_refusal_is_logged_with_its_reason_after_a_stop() {
         &client,
         &request(Command::Connect, &by_address(CLOSED.into()), b""),
     );
-    // The server's end of it; it waits for the client's.
+    // Reply and FIN of the server, which now waits for the client's FIN.
     assert_eq!(read_all(&client)[..2], [0, 91]);
     proxy.signal(Signal::SIGTERM);
     proxy.stderr_line("ending=\"refused: rule on line 1 denies it\"");
@@ -430,14 +431,14 @@ fn o07_a_stop_at_every_stage_of_a_session_leaves_out_no_message() {
     drop((silent, incomplete, dialling, waiting));
 }
 
-/// A signal to stop is not lost among many to reread the rules.
+/// SIGHUP makes the server read its rules again; SIGTERM stops it.
 #[test]
 fn o05_o06_sigterm_is_not_lost_among_many_sighups() {
     for _ in 0..3 {
         let mut proxy = Proxy::open();
         let config = proxy.config();
         for round in 0..200 {
-            // A change costs the server ten milliseconds.
+            // Reading a changed file takes the server ten milliseconds.
             fs::write(&config, format!("permit - -\n# {round}\n")).unwrap();
             proxy.signal(Signal::SIGHUP);
         }
@@ -541,10 +542,12 @@ fn s01_without_descriptors_clients_are_closed_at_once_and_sessions_continue() {
     proxy.wait_for_thread("s1-down");
     let pid = proxy.pid().to_string();
     let is_free = |fd: &usize| !Path::new(&format!("/proc/{pid}/fd/{fd}")).exists();
-    // The next descriptor that the server would get is one too many.
+    // RLIMIT_NOFILE is one more than the highest permitted descriptor, so the limit rules
+    // out the next free one.
     let next = (0..).find(is_free).unwrap();
     let old = set_limit(&pid, "nofile", &next.to_string());
-    // The server already waits for a client, with a descriptor for it in hand.
+    // The blocked accept(2) of the server has already reserved that descriptor, so one
+    // more client is accepted.
     let before = proxy.resources().descriptors;
     let last = dial(proxy.address());
     until("the last client to be accepted", || {
@@ -552,7 +555,7 @@ fn s01_without_descriptors_clients_are_closed_at_once_and_sessions_continue() {
     });
     let cpu = cpu_ticks(&pid);
     for _ in 0..50 {
-        // Turned away at once: an end, not a wait in a queue.
+        // Closed at once: the client does not wait in the accept queue.
         let mut rest = Vec::new();
         let _ = (&dial(proxy.address())).read_to_end(&mut rest);
         assert_eq!(rest, b"");
@@ -567,15 +570,16 @@ fn s01_without_descriptors_clients_are_closed_at_once_and_sessions_continue() {
     let line = proxy.stderr_line("cannot accept a client");
     assert!(line.contains("Too many open files"), "{line}");
     set_limit(&pid, "nofile", &old);
-    // The first that comes now is served.
+    // The next client is served.
     drop(connect_through(proxy.address(), &origin.destination()));
     drop((last, session));
     proxy.finish();
 }
 
-/// Sets a soft limit of a running process, as `nofile`, and gives the old one.
+/// Sets a soft limit of a running process, such as `nofile`, and returns the old one.
 fn set_limit(pid: &str, name: &str, limit: &str) -> String {
-    // Not even root may, everywhere, but its own user.
+    // Runs prlimit as the user of the process: in some containers root lacks the
+    // capability to set another user's limits.
     let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
     let prlimit = |arguments: &[&str]| {
         let mut command = std::process::Command::new("prlimit");
@@ -595,12 +599,13 @@ fn set_limit(pid: &str, name: &str, limit: &str) -> String {
     old.trim().to_owned()
 }
 
-/// Time this process has run, in hundredths of a second.
+/// CPU time of this process, user and system, in clock ticks of 10 ms.
 fn cpu_ticks(pid: &str) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let number = |index: usize| fields[index].parse::<u64>().unwrap();
+    // proc(5): utime and stime are the fields 14 and 15; `fields` begins with field 3.
     number(11) + number(12)
 }
 
@@ -718,8 +723,8 @@ fn s05_a_client_over_the_limit_is_refused_and_closed_at_once() {
     proxy.finish();
 }
 
-/// 2,000 sessions held from one address, and 2,000 more: none refused. The
-/// system gives one local port to several of the server's connections then.
+/// All clients connect from 127.0.0.1. The server must not take their connections for a
+/// loop through itself, even if the system gives one local port to several of them.
 #[test]
 fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -733,7 +738,7 @@ fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
         ));
         return proxy.finish();
     }
-    // Ends that only hold what comes, without a thread each.
+    // Remotes without a thread each: the test only holds their sockets.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let destination = by_address(listener.local_addr().unwrap());
     let mut held = Vec::with_capacity(4000);
@@ -741,7 +746,7 @@ fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
         let client = connect_through(proxy.address(), &destination);
         held.push((client, listener.accept().unwrap().0));
     }
-    // A new one is served as promptly as ever.
+    // A new session is served promptly.
     let began = Instant::now();
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     write(&client, b"x");
@@ -758,8 +763,8 @@ fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
 #[test]
 fn d08_a_lookup_ends_at_the_connect_timeout() {
     let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "500ms"]);
-    // From now on the rules need no reading, and whatever is opened, by the
-    // resolver that is, takes its time.
+    // From now on the server does not open its rules file, so the delay of openat applies
+    // to the resolver alone.
     proxy.wait_for_rules_mtime();
     let Some(syscall_faults) = SyscallFaults::with(&proxy, "openat:delay_enter=3000000") else {
         return proxy.finish();

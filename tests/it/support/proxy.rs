@@ -464,7 +464,7 @@ impl Proxy {
     }
 
     /// Ends a test. Waits until all resources are released, stops the server with
-    /// SIGTERM, and checks the exit status and every line on stdout.
+    /// SIGTERM, and checks the exit status and the format of the messages on stdout.
     pub(crate) fn finish(mut self) {
         self.assert_resources_released();
         self.signal(Signal::SIGTERM);
