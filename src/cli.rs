@@ -10,9 +10,9 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::admin::explain::ExplainQuery;
-use crate::auth::{MAX_USER_NAME, is_name};
+use crate::auth::{MAX_USER_NAME, is_user_name};
+use crate::config::Settings;
 use crate::logger::Verbosity;
-use crate::server::Settings;
 
 /// What `--help` says.
 pub const HELP: &str = "\
@@ -110,7 +110,7 @@ pub struct Options {
     /// Print screen messages?
     pub screen: bool,
     /// How much to say on stderr.
-    pub detail: Verbosity,
+    pub verbosity: Verbosity,
 }
 
 impl Default for Options {
@@ -122,7 +122,7 @@ impl Default for Options {
             settings: Settings::default(),
             max_sessions: None,
             screen: true,
-            detail: Verbosity::default(),
+            verbosity: Verbosity::default(),
         }
     }
 }
@@ -214,8 +214,8 @@ where
                 line.new_user = Some(value(&mut parser, "--new-user", user_name)?);
             }
             Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
-            Arg::Short('v') | Arg::Long("verbose") => options.detail = Verbosity::Sessions,
-            Arg::Short('q') | Arg::Long("quiet") => options.detail = Verbosity::Errors,
+            Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
+            Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
             Arg::Value(text) if line.port.is_none() => {
                 line.port = Some(port_number(&text.string()?)?);
             }
@@ -332,7 +332,7 @@ fn sessions_or_off(text: &str) -> Result<Option<usize>, String> {
 }
 
 fn user_name(text: &str) -> Result<String, String> {
-    match is_name(text) {
+    match is_user_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
             "{text:?} is no name; write 1 to {MAX_USER_NAME} visible ASCII characters, none \
@@ -408,8 +408,8 @@ mod tests {
             ),
             ("--log none", set(|o| o.screen = false)),
             ("--log screen", set(|_| {})),
-            ("-v", set(|o| o.detail = Verbosity::Sessions)),
-            ("-q", set(|o| o.detail = Verbosity::Errors)),
+            ("-v", set(|o| o.verbosity = Verbosity::Sessions)),
+            ("-q", set(|o| o.verbosity = Verbosity::Errors)),
         ] {
             assert_eq!(serve(line), options, "{line}");
         }

@@ -1,68 +1,58 @@
 //! A SOCKS proxy made of plain OS threads.
 //!
-//! The rooms, in reading order:
+//! The modules, in the order in which to read them:
 //!
-//! - [`wire`]: bytes on the wire and what they mean
-//! - [`firewall`]: `socks.conf` and its verdicts
-//! - [`book`]: a file that is followed while it changes
-//! - [`users`]: who may log in
-//! - [`server`]: the context; its `session.rs` is one client's visit, top to bottom
-//! - [`relay`]: two pumps, one per direction
-//! - [`event`] and [`logger`]: what happened, and the one thread that prints it
-//! - [`client`]: the other side of the same language
-//! - [`resolve`], [`clock`] and [`net`]: what the others need of names, hours and sockets
-//! - [`cli`], [`ask`] and [`inspect`]: what an operator types, and gets explained
+//! - [`server`]: sessions from accept to end; begin with its `handler.rs`
+//! - `sync`: the concurrency toolbox: lock order, thread pool, semaphore, wait group
+//! - [`relay`]: two threads copy bytes, one per direction
+//! - [`events`] and [`logger`]: what happened, and the one thread that writes it
+//! - [`protocol`]: the messages of SOCKS and IDENT
+//! - [`rules`]: `socks.conf` and its verdicts
+//! - [`config`]: settings, and files that take effect when they change
+//! - [`auth`]: users, passwords, and the rate limit of logins
+//! - [`net`] and [`local_time`]: what the others need of sockets, names and the clock
+//! - [`client`]: the client's side of the protocol
+//! - [`cli`] and [`admin`]: the command line, `--check`, `--explain` and `--new-user`
 //!
-//! A server in a few lines; see `src/main.rs` for the whole of it:
+//! A server in a few lines; `src/main.rs` has the whole of it:
 //!
 //! ```
 //! use std::net::TcpListener;
 //! use std::path::Path;
+//! use threadsocks::config::Settings;
 //! use threadsocks::local_time::LocalClock;
+//! use threadsocks::logger::{self, OutputConfig, Stdout, Verbosity};
 //! use threadsocks::rules::RulesFile;
-//! use threadsocks::logger::{self, Verbosity, OutputConfig, Stdout};
-//! use threadsocks::server::{Control, Server, Settings, ShutdownKind};
+//! use threadsocks::server::{Control, Server, ShutdownKind};
 //!
-//! let rules_file = RulesFile::open(Path::new("socks.conf")).expect("good rules");
+//! let rules_file = RulesFile::open(Path::new("socks.conf"))?;
 //! let output = OutputConfig {
 //!     screen: Some(Box::new(Stdout)),
 //!     diagnostics: Box::new(std::io::stderr()),
-//!     detail: Verbosity::Normal,
+//!     verbosity: Verbosity::Normal,
 //! };
 //! let (logger, log) = logger::start(output)?;
-//! let (operator, orders) = crossbeam_channel::bounded(1);
+//! let (operator, controls) = crossbeam_channel::bounded(1);
 //! let server = Server::new(Settings::default(), rules_file, LocalClock::local(), log);
 //! operator.send(Control::Stop)?; // so that this example ends
-//! let stopped = server.run(TcpListener::bind("127.0.0.1:0")?, &orders)?;
-//! assert_eq!(stopped, ShutdownKind::Drained);
+//! let kind = server.run(TcpListener::bind("127.0.0.1:0")?, &controls)?;
+//! assert_eq!(kind, ShutdownKind::Drained);
 //! # drop(logger);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod protocol;
-
-pub mod rules;
-
-pub mod config;
-
-pub mod auth;
-
-pub mod server;
-
-pub mod relay;
-
-pub mod events;
-
-pub mod logger;
-
-pub mod client;
-
-pub mod local_time;
-
-pub mod net;
-
-mod sync;
-
-pub mod cli;
-
 pub mod admin;
+pub mod auth;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod events;
+pub mod local_time;
+pub mod logger;
+pub mod net;
+pub mod protocol;
+pub mod relay;
+mod request_error;
+pub mod rules;
+pub mod server;
+mod sync;

@@ -21,11 +21,11 @@ impl LocalClock {
     /// takes much of it, and reading the clock later little.
     pub fn local() -> LocalClock {
         let zone = TimeZone::system();
-        LocalClock::showing(move || moment(SystemTime::now(), &zone))
+        LocalClock::from_fn(move || moment(SystemTime::now(), &zone))
     }
 
     /// One that shows whatever it is told to, for tests.
-    pub fn showing(moment: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
+    pub fn from_fn(moment: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
         LocalClock(Arc::new(moment))
     }
 
@@ -108,7 +108,7 @@ mod tests {
         );
         let far = moment(SystemTime::UNIX_EPOCH + century * 1000, &zone);
         assert_eq!(far.to_string(), "thu/00:00");
-        let clock = LocalClock::showing(move || far);
+        let clock = LocalClock::from_fn(move || far);
         assert_eq!(clock.clone().now(), far);
     }
 }

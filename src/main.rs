@@ -12,7 +12,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
-use threadsocks::admin::explain::{self, ExplainQuery};
+use threadsocks::admin::check;
+use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
@@ -58,7 +59,7 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
     // In front of the limits: what it sets aside is not there for sessions. And in
     // front of all threads, for each of which the allocator sets aside some as well.
     let authenticator = options.users.as_deref().map(open_users).transpose()?;
-    let orders = take_orders()?;
+    let controls = take_controls()?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
@@ -73,7 +74,7 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
             ),
         )
     })?;
-    if options.detail >= Verbosity::Normal {
+    if options.verbosity >= Verbosity::Normal {
         welcome(&rules_file, authenticator.as_ref(), clock.now(), limits);
     } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
         // However quiet: nobody else knows the port.
@@ -86,25 +87,25 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
     let (logger, log) = logger::start(OutputConfig {
         screen,
         diagnostics: Box::new(io::stderr()),
-        detail: options.detail,
+        verbosity: options.verbosity,
     })
     .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
     let mut server = Server::new(settings, rules_file, clock, log);
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
-    let stopped = server.run(listener, &orders);
+    let stopped = server.run(listener, &controls);
     logger.finish(LOGGER_FLUSH_TIME);
     stopped.map_err(|error| complain(FAILED, &error))
 }
 
-/// Turns signals into orders: INT and TERM stop, HUP rereads the rules.
+/// Turns signals into controls: INT and TERM stop, HUP rereads the rules.
 ///
 /// TERM and HUP are blocked here, before any other thread exists, so that all
 /// threads inherit that and only the one that waits for them gets them. Neither
 /// thread holds anything that the end of the program waits for.
-fn take_orders() -> Result<Receiver<Control>, ExitCode> {
-    let (operator, orders) = bounded(16);
+fn take_controls() -> Result<Receiver<Control>, ExitCode> {
+    let (operator, controls) = bounded(16);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGHUP);
@@ -124,14 +125,14 @@ fn take_orders() -> Result<Receiver<Control>, ExitCode> {
         })
         .map_err(|error| failed(&error))?;
     ctrlc::set_handler(move || stop(&operator)).map_err(|error| failed(&error))?;
-    Ok(orders)
+    Ok(controls)
 }
 
 /// The body of the thread `signals`.
 fn pass_on(signals: &SigSet, operator: &Sender<Control>) {
     loop {
         match signals.wait() {
-            // If orders are waiting already, the rules are about to be read.
+            // If controls are waiting already, the rules are about to be read.
             Ok(Signal::SIGHUP) => drop(operator.try_send(Control::Reload)),
             Ok(_) => stop(operator),
             // Only a set that cannot be waited for fails, and ours can.
@@ -151,11 +152,11 @@ fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
     tell(&format_args!("{path}: {rules} in force"));
-    let of_logins = explain::login_warnings(&rules, keeper.is_some());
-    for remark in explain::remarks(&rules, now).into_iter().chain(of_logins) {
+    let of_logins = rules.login_warnings(keeper.is_some());
+    for remark in rules.remarks(now).into_iter().chain(of_logins) {
         tell(&format_args!("{path}: {remark}"));
     }
-    if let Some(book) = keeper.map(Authenticator::book) {
+    if let Some(book) = keeper.map(Authenticator::users_file) {
         let path = book.path().display();
         let (users, _) = book.current();
         tell(&format_args!("{path}: {users} in force"));
@@ -184,11 +185,11 @@ fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
     let keeper = users.map(open_users).transpose()?;
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), LocalClock::local().now());
-    let mut told = explain::check(&path, &rules, now);
-    for remark in explain::login_warnings(&rules, keeper.is_some()) {
+    let mut told = check::check(&path, &rules, now);
+    for remark in rules.login_warnings(keeper.is_some()) {
         told.push_str(&format!("{path}: {remark}\n"));
     }
-    if let Some(book) = keeper.as_ref().map(Authenticator::book) {
+    if let Some(book) = keeper.as_ref().map(Authenticator::users_file) {
         let (users, _) = book.current();
         told.push_str(&format!("{}: {users}\n", book.path().display()));
     }

@@ -43,7 +43,7 @@ pub(crate) fn measure() -> TestResult {
             name: Some(&name),
             address: Some(IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1))),
             port: Some(80),
-            moment: WeekTime::MONDAY,
+            time: WeekTime::MONDAY,
         };
         let verdict = rules.evaluate(&query);
         assert!(verdict.permitted && verdict.line == Some(RULE_COUNT));

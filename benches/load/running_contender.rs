@@ -159,7 +159,7 @@ impl DatagramPath {
     fn through_relay(association: Association<TcpStream>, to: SocketAddr) -> DatagramPath {
         let header = UdpHeader {
             fragment: 0,
-            target: destination(to),
+            destination: destination(to),
         };
         DatagramPath {
             next_hop: association.relay(),

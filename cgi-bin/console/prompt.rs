@@ -4,7 +4,7 @@
 //! follows it. An error message of an earlier command may follow the prompt in the same
 //! segment. In the middle of a line, `% ` may be a prompt after output without a final
 //! newline, or text such as `50% off`. There it is a prompt only if the shell sends
-//! nothing more for [`PROMPT_IDLE_TIME`].
+//! nothing more for `PROMPT_IDLE_TIME`.
 
 use std::time::Duration;
 

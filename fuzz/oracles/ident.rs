@@ -4,20 +4,20 @@ use threadsocks::protocol::ident::{IdentError, IdentQuery, IdentReply, MAX_REPLY
 
 /// The query that most replies of the corpus and of the strategies answer.
 const QUERY: IdentQuery = IdentQuery {
-    theirs: 6193,
-    ours: 1080,
+    client_port: 6193,
+    server_port: 1080,
 };
 
 type IdentResult = Result<Option<IdentReply>, IdentError>;
 
 /// Compares the parser with the model, for the whole reply and for its prefixes.
 pub fn check(bytes: &[u8]) {
-    assert_eq!(QUERY.answer(bytes), model(bytes));
+    assert_eq!(QUERY.parse_reply(bytes), model(bytes));
     // A prefix has no result yet, or has its final result. At most 200 prefixes are tried.
     let step = bytes.len() / 200 + 1;
     let mut previous: IdentResult = Ok(None);
     for end in (0..bytes.len()).step_by(step) {
-        let current = QUERY.answer(&bytes[..end]);
+        let current = QUERY.parse_reply(&bytes[..end]);
         assert!(
             previous == Ok(None) || previous == current,
             "{previous:?}, then {current:?}"
@@ -87,6 +87,6 @@ fn check_round_trip(name: &[u8]) {
     let line = [b"6193,1080:USERID:UNIX:", name, b"\r\n"].concat();
     let expected = Ok(Some(IdentReply::User(name.to_vec())));
     if line.len() <= MAX_REPLY {
-        assert_eq!(QUERY.answer(&line), expected);
+        assert_eq!(QUERY.parse_reply(&line), expected);
     }
 }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::chunks::uneven_chunks;
-use crate::status::RunStatus;
 use crate::html::Nonce;
 use crate::page::HtmlPage;
 use crate::query::Query;
 use crate::row::Column;
 use crate::run::Page;
 use crate::shell::{SessionEnd, SessionEvent};
+use crate::status::RunStatus;
 use crate::terminal::{Terminal, plain};
 use crate::text::TextPage;
 

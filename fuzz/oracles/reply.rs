@@ -72,7 +72,7 @@ fn check_client(bytes: &[u8], chunks: Vec<&[u8]>) {
                 .unwrap()
                 .expect("a request");
             assert_eq!(
-                (request.target(), &request.user[..]),
+                (request.destination(), &request.user[..]),
                 (destination.clone(), &b"me"[..])
             );
             assert_eq!(server.output.consumed, REPLY_LENGTH);

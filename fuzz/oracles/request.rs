@@ -130,7 +130,7 @@ fn check_request(bytes: &[u8], request: &Request) {
     assert_eq!(request.name.is_some(), by_name);
     let name = request.name.as_deref().unwrap_or_default();
     assert!(name.len() <= MAX_NAME && !name.contains(&0));
-    let destination = request.target();
+    let destination = request.destination();
     check_printable(&destination.to_string());
     check_client_encoding(request, &destination);
     check_host(name);
@@ -147,7 +147,7 @@ fn check_client_encoding(request: &Request, destination: &Destination) {
                 (&read, length),
                 (&encoded_anew, encoded_anew.encode().len())
             );
-            assert_eq!(read.target(), *destination);
+            assert_eq!(read.destination(), *destination);
         }
         Err(_) => {
             // 0.0.0.x announces a host name in SOCKS4A and is no address.

@@ -236,7 +236,7 @@ struct OwnedQuery {
     port: u16,
     user: String,
     logged_in: bool,
-    moment: WeekTime,
+    time: WeekTime,
 }
 
 impl OwnedQuery {
@@ -249,7 +249,7 @@ impl OwnedQuery {
             name: self.name.as_ref(),
             address: Some(self.address),
             port: Some(self.port),
-            moment: self.moment,
+            time: self.time,
         }
     }
 }
@@ -325,7 +325,7 @@ fn model(text: &str, owned: &OwnedQuery) -> Verdict {
                 .is_none_or(|it| matches_user(it, &owned.user))
             && line
                 .option("time")
-                .is_none_or(|it| matches_time(it, owned.moment))
+                .is_none_or(|it| matches_time(it, owned.time))
     });
     found.map_or(DENIED, |line| Verdict {
         permitted: line.action.to_lowercase() == "permit",
@@ -402,10 +402,10 @@ fn matches_user(names: &str, user: &str) -> bool {
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// Whether the moment is in the list, found by stepping through each span by minutes.
-fn matches_time(list: &str, moment: WeekTime) -> bool {
+/// Whether the time is in the list, found by stepping through each span by minutes.
+fn matches_time(list: &str, time: WeekTime) -> bool {
     let list = list.to_lowercase();
-    let now = moment.to_string();
+    let now = time.to_string();
     let mut days = DAYS.to_vec();
     let mut in_day_list = false;
     for item in list.split(',') {
@@ -492,7 +492,7 @@ fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
                 port: ports[round / 4 % ports.len()],
                 user: users[round / 5 % users.len()].clone(),
                 logged_in: round / 2 % 2 == 1,
-                moment: moments[round % moments.len()],
+                time: moments[round % moments.len()],
             });
         }
     }

@@ -95,7 +95,7 @@ fn check_request(bytes: &[u8]) {
         Command::Associate => 3,
     };
     assert_eq!(bytes[..3], [5, command, 0]);
-    check_destination(&request.target, &bytes[3..length]);
+    check_destination(&request.destination, &bytes[3..length]);
     let encoded = request.encode();
     let again = Request::decode(&encoded).expect("a valid encoding");
     assert_eq!(again, Some((request, encoded.len())));
@@ -132,7 +132,7 @@ fn check_client(bytes: &[u8]) {
                     .strip_prefix(&[5, 1, 0])
                     .expect("a greeting");
                 let (request, _) = Request::decode(request).unwrap().expect("a request");
-                assert_eq!(request.target, destination);
+                assert_eq!(request.destination, destination);
             }
             (Err(ClientError::Refused(error)), Ok(Some((reply, _)))) => {
                 assert_eq!(reply.outcome, Err(error));
@@ -155,7 +155,7 @@ fn check_datagram(bytes: &[u8]) {
     let (head, rest) = bytes.split_at(bytes.len() - data.len());
     assert_eq!(rest, data);
     assert_eq!(head[..3], [0, 0, header.fragment]);
-    check_destination(&header.target, &head[3..]);
+    check_destination(&header.destination, &head[3..]);
     let encoded = header.encode();
     assert_eq!(UdpHeader::split(&encoded), Ok((header, &[][..])));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use threadsocks::auth::{MAX_USER_NAME, Users, is_name};
+use threadsocks::auth::{MAX_USER_NAME, Users, is_user_name};
 use threadsocks::config::{Content, MAX_ERRORS, SyntaxError};
 
 /// Checks the result of the parser: the names, the errors, and the result for prefixes.
@@ -77,7 +77,7 @@ fn check_names(bytes: &[u8], users: &Users) {
         let (name, hash) = line.split_at(end.expect("a colon"));
         assert!((1..=255).contains(&name.len()));
         assert!(name.iter().all(|byte| (b'!'..=b'~').contains(byte)));
-        assert!(is_name(std::str::from_utf8(name).expect("ASCII")));
+        assert!(is_user_name(std::str::from_utf8(name).expect("ASCII")));
         assert!(hash.starts_with(b":$argon2id$v=19$m="));
         assert!(names.insert(name), "a name occurs twice");
     }

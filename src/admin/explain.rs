@@ -1,4 +1,4 @@
-//! The rules, told to a person: `--check` and `--explain`.
+//! `--explain`: which rule decides about a connection, and why the rules before it do not.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -6,93 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use crate::net::resolve;
 use crate::protocol::{Command, Host};
 use crate::rules::{self, AccessQuery, Column, Rule, Rules, WeekTime};
-
-/// The rules as understood, a line each, with warnings about what they do not
-/// keep out, and the time if they ask for it. `path` is what to call the file.
-pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
-    let mut told = String::new();
-    for rule in rules.iter() {
-        let _ = writeln!(told, "{path}:{}: {rule}", rule.line());
-    }
-    let _ = writeln!(
-        told,
-        "{path}: {rules}; the first that matches decides, all else is denied"
-    );
-    for remark in remarks(rules, now) {
-        let _ = writeln!(told, "{path}: {remark}");
-    }
-    told
-}
-
-/// What the operator should know of these rules, a sentence each.
-pub fn remarks(rules: &Rules, now: WeekTime) -> Vec<String> {
-    let warnings = warnings(rules).into_iter();
-    let mut told: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
-    if rules.ask_for_time() {
-        told.push(format!(
-            "some rules look at the clock, which shows {now} now"
-        ));
-    }
-    told
-}
-
-/// What the operator may not have meant, a sentence each.
-fn warnings(rules: &Rules) -> Vec<String> {
-    let mut told = Vec::new();
-    if rules.is_empty() {
-        told.push("there is no rule, so every request is denied".to_owned());
-    }
-    if let Some(line) = rules.open_relay() {
-        told.push(format!(
-            "line {line} lets anybody reach anywhere: an open relay, if strangers can reach it"
-        ));
-    }
-    for line in rules.denials_by_name() {
-        told.push(format!(
-            "line {line} denies a name; who asks for its address instead is not denied by it"
-        ));
-    }
-    told.extend(of_lines(
-        &rules.denials_by_user(),
-        "denies users; who claims to be another is not denied by it",
-    ));
-    told.extend(of_lines(
-        &rules.unchecked_users(),
-        "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
-    ));
-    told.extend(of_lines(
-        &rules.foreign_idents(),
-        "believes the identd of any machine; name the hosts whose identd you trust",
-    ));
-    told
-}
-
-/// What the operator may not have meant when these rules meet clients that can log
-/// in, or cannot; a sentence each.
-pub fn login_warnings(rules: &Rules, can_log_in: bool) -> Vec<String> {
-    let told = match can_log_in {
-        true => of_lines(
-            &rules.without_proof(),
-            "permits clients of SOCKS4, which cannot log in; add auth",
-        ),
-        false => of_lines(
-            &rules.logins(),
-            "wants a login, and without --users no client of SOCKS5 can",
-        ),
-    };
-    told.map(|it| format!("warning: {it}"))
-        .into_iter()
-        .collect()
-}
-
-/// One sentence about these lines, if there are any: there may be thousands.
-fn of_lines(lines: &[usize], what: &str) -> Option<String> {
-    match lines {
-        [] => None,
-        [line] => Some(format!("line {line} {what}")),
-        [line, others @ ..] => Some(format!("line {line} (and {} more) {what}", others.len())),
-    }
-}
 
 /// A connection to be explained, as the operator writes it:
 /// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`, where
@@ -110,7 +23,7 @@ pub struct ExplainQuery {
     /// Has that user logged in?
     logged_in: bool,
     /// If the operator named one; otherwise it is now.
-    moment: Option<WeekTime>,
+    time: Option<WeekTime>,
 }
 
 /// How to ask.
@@ -126,14 +39,14 @@ impl ExplainQuery {
     pub fn parse(text: &str) -> Result<ExplainQuery, String> {
         let mut user = None;
         let mut login = None;
-        let mut moment = None;
+        let mut time = None;
         let mut words = Vec::new();
         for word in text.split_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let is_again = match key.to_ascii_lowercase().as_str() {
                 "user" if key != word => user.replace(value.to_owned()).is_some(),
                 "login" if key != word => login.replace(parse_login(value)?).is_some(),
-                "time" if key != word => moment.replace(parse_moment(value)?).is_some(),
+                "time" if key != word => time.replace(parse_time(value)?).is_some(),
                 _ if key != word => return Err(USAGE.to_owned()),
                 _ => {
                     words.push(word);
@@ -178,7 +91,7 @@ impl ExplainQuery {
             port: parse_port(port)?,
             logged_in: login.is_some(),
             user: login.or(user),
-            moment,
+            time,
         })
     }
 
@@ -199,7 +112,7 @@ impl ExplainQuery {
             name: self.host.name(),
             address: None,
             port: Some(self.port),
-            moment: self.moment.unwrap_or(now),
+            time: self.time.unwrap_or(now),
         };
         let addresses = match &self.host {
             Host::Address(address) => vec![*address],
@@ -231,12 +144,12 @@ impl ExplainQuery {
 
     /// What the rules look at must be in the query.
     fn is_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
-        if self.source_port.is_none() && rules.ask_for_source_port() {
+        if self.source_port.is_none() && rules.depend_on_source_port() {
             return Err(format!(
                 "{path} has rules about the client's port; write it behind the client's address"
             ));
         }
-        if self.user.is_none() && rules.ask_for_user() {
+        if self.user.is_none() && rules.depend_on_user() {
             return Err(format!(
                 "{path} has rules about the user; add user=NAME, login=NAME for one who has \
                  logged in, or user= for none"
@@ -299,8 +212,8 @@ impl ExplainQuery {
             }
             Some(user) => format!(" as \"{}\"", user.escape_default()),
         };
-        let time = match rules.ask_for_time() {
-            true => format!(" at {}", query.moment),
+        let time = match rules.depend_on_time() {
+            true => format!(" at {}", query.time),
             false => String::new(),
         };
         format!("{action}: {command} from {source}{user} to {to}{time}, {why}\n{trace}")
@@ -382,10 +295,10 @@ fn parse_login(name: &str) -> Result<String, String> {
     }
 }
 
-fn parse_moment(text: &str) -> Result<WeekTime, String> {
+fn parse_time(text: &str) -> Result<WeekTime, String> {
     WeekTime::parse(text).ok_or_else(|| {
         format!(
-            "\"{}\" is not a moment of the week; write it as fri/09:30",
+            "\"{}\" is not a time of the week; write it as fri/09:30",
             text.escape_default()
         )
     })
@@ -398,39 +311,6 @@ mod tests {
 
     fn rules(text: &str) -> Rules {
         parse(text.as_bytes()).expect("good rules")
-    }
-
-    #[test]
-    fn check_shows_the_rules_as_understood() {
-        let course = check(
-            "f",
-            &rules("# hm\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
-            WeekTime::MONDAY,
-        );
-        assert_eq!(
-            course,
-            "f:2: permit c - - 140.113.0.0/16 -\n\
-             f:3: deny   b - - a.org 1-9,20\n\
-             f: 2 rules; the first that matches decides, all else is denied\n\
-             f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
-        );
-        assert!(told("").contains("every request is denied"));
-        assert!(told("permit - -").contains("line 1 lets anybody"));
-        assert!(!told("permit - -").contains("clock"));
-        let people = told("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
-        let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
-        assert!(people.starts_with(shown), "{people}");
-        assert!(people.contains("line 1 (and 1 more) permits whoever claims"));
-        let foreign = told("permit c 10. user=a ident\ndeny c - user=b\n");
-        assert!(foreign.contains("line 1 believes the identd of any machine"));
-        assert!(foreign.contains("line 2 denies users; who claims"));
-        let trusted = told("permit c 10. - - - user=a ident\n");
-        assert!(!trusted.contains("warning"), "{trusted}");
-        assert!(people.contains("the clock, which shows mon/00:00 now"));
-    }
-
-    fn told(text: &str) -> String {
-        check("f", &rules(text), WeekTime::MONDAY)
     }
 
     #[test]
@@ -537,13 +417,13 @@ mod tests {
             let told = explain(&format!("u 10.0.0.5 1.2.3.4 53 {user}")).expect("complete");
             assert!(told.starts_with(verdict), "{told}");
         }
-        let remarks = |can_log_in| login_warnings(&proven, can_log_in);
+        let remarks = |can_log_in| proven.login_warnings(can_log_in);
         assert!(remarks(true).is_empty());
         assert!(remarks(false)[0].contains("line 1 wants a login, and without --users"));
         let lax = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
-        let told = login_warnings(&lax, true);
+        let told = lax.login_warnings(true);
         assert!(told[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
-        assert!(login_warnings(&lax, false).is_empty());
+        assert!(lax.login_warnings(false).is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What an operator asks for beside serving: `--check`, `--explain` and `--new-user`.
+//! What an operator asks of the program beside serving: `--check`, `--explain` and `--new-user`.
 
+pub mod check;
 pub mod explain;
 pub mod new_user;

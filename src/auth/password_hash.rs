@@ -5,7 +5,7 @@ use std::fmt;
 use argon2::password_hash::phc::{Output, PasswordHash as PhcString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher, Version};
 
-use super::AuthError;
+use super::error::AuthError;
 
 /// Most memory in KiB that a hash may take. One login is checked at a time, so
 /// whoever costs more holds up all others, and the memory is kept.
@@ -17,11 +17,11 @@ const MAX_WORK_KIB: u64 = 1 << 20;
 
 /// The memory that hashes are computed in, as large as the costliest so far.
 #[derive(Default)]
-pub(super) struct Memory(Vec<Block>);
+pub(super) struct HashBuffer(Vec<Block>);
 
-impl Memory {
+impl HashBuffer {
     /// So many KiB are there when they are needed; until then they cost nothing.
-    pub(super) fn set_aside(&mut self, kibibytes: usize) -> Result<(), AuthError> {
+    pub(super) fn reserve(&mut self, kibibytes: usize) -> Result<(), AuthError> {
         let missing = kibibytes.saturating_sub(self.0.len());
         let reserved = self.0.try_reserve_exact(missing);
         reserved.map_err(|_| AuthError::OutOfMemory)
@@ -29,7 +29,7 @@ impl Memory {
 
     /// So many KiB, if the machine has them.
     fn blocks(&mut self, kibibytes: usize) -> Result<&mut [Block], AuthError> {
-        self.set_aside(kibibytes)?;
+        self.reserve(kibibytes)?;
         if self.0.len() < kibibytes {
             self.0.resize(kibibytes, Block::default());
         }
@@ -37,10 +37,10 @@ impl Memory {
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for HashBuffer {
     /// Without what is in it.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Memory({} KiB)", self.0.len())
+        write!(out, "HashBuffer({} KiB)", self.0.len())
     }
 }
 
@@ -107,8 +107,12 @@ impl PasswordHash {
     /// # Errors
     ///
     /// There is no memory for it.
-    pub(super) fn is_of(&self, password: &[u8], memory: &mut Memory) -> Result<bool, AuthError> {
-        let blocks = memory.blocks(self.memory())?;
+    pub(super) fn verify(
+        &self,
+        password: &[u8],
+        buffer: &mut HashBuffer,
+    ) -> Result<bool, AuthError> {
+        let blocks = buffer.blocks(self.memory())?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
         let mut output = [0; Output::MAX_LENGTH];
         let output = output.get_mut(..self.output.len()).unwrap_or_default();
@@ -146,13 +150,13 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_one_password() {
-        let mut memory = Memory::default();
+        let mut memory = HashBuffer::default();
         for password in [&b"secret"[..], b"", b"\0\xFF", &[b'x'; 255]] {
             let text = hash_of(password);
             let hash = PasswordHash::parse(&text).expect(&text);
-            assert_eq!(hash.is_of(password, &mut memory), Ok(true));
+            assert_eq!(hash.verify(password, &mut memory), Ok(true));
             let longer = [password, b"x"].concat();
-            assert_eq!(hash.is_of(&longer, &mut memory), Ok(false));
+            assert_eq!(hash.verify(&longer, &mut memory), Ok(false));
             // Another time, another salt.
             assert_ne!(hash_of(password), text);
         }
@@ -165,7 +169,10 @@ mod tests {
         let others = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
                       $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let hash = PasswordHash::parse(others).expect("a hash");
-        assert_eq!(hash.is_of(b"password", &mut Memory::default()), Ok(true));
+        assert_eq!(
+            hash.verify(b"password", &mut HashBuffer::default()),
+            Ok(true)
+        );
         for (from, to, why) in [
             ("argon2id", "argon2i", "does not begin"),
             ("$argon2id", "argon2id", "does not begin"),
@@ -198,7 +205,10 @@ mod tests {
     #[test]
     fn no_hash_is_shown() {
         let hash = PasswordHash::parse(&hash_of(b"secret")).expect("a hash");
-        let memory = Memory::default();
-        assert_eq!(format!("{hash:?} {memory:?}"), "PasswordHash Memory(0 KiB)");
+        let memory = HashBuffer::default();
+        assert_eq!(
+            format!("{hash:?} {memory:?}"),
+            "PasswordHash HashBuffer(0 KiB)"
+        );
     }
 }

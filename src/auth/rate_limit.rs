@@ -1,67 +1,78 @@
-//! Who has failed to log in must wait before the next try.
+//! A rate limit on failed logins, per source address.
 //!
-//! Each failure is a debt of some seconds, paid off by waiting. As long as an
-//! address owes little it is heard at once; nobody who mistypes a password notices.
-//! (As an algorithm it is called GCRA: one moment says all, the one at which
-//! everything will be paid.)
+//! Each failure costs some seconds, which pass by waiting. An address whose cost is small
+//! is admitted at once, so a user who mistypes a password notices nothing. The algorithm
+//! is called GCRA, a token bucket that stores one point in time: the time at which all
+//! failures are paid for.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Mutex, lock};
+use crate::sync::{OrderedMutex, Rank};
 
-/// What a failure costs: 1,800 tries an hour from one address. A password of eight
-/// random letters holds for thousands of years.
+/// What one failure costs: 1,800 attempts an hour from one address. A password of eight
+/// random letters withstands that for thousands of years.
 const COST_PER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Who owes no more than this is heard at once: five failures, as many as a person
-/// or a program with an old password makes in a row.
+/// An address that owes no more than this is admitted at once. That allows five failures
+/// in a row, as a person makes them, or a program with an old password.
 const BURST: Duration = Duration::from_secs(10);
 
-/// Addresses that may owe something at a time, in about a megabyte.
+/// Addresses that are tracked at a time, in about a megabyte.
 const MAX_TRACKED: usize = 10_000;
 
-/// When each source_prefix (IPv4 address, IPv6 network of 64 bits) will have paid all.
-#[derive(Debug, Default)]
-pub(crate) struct LoginRateLimiter(Mutex<HashMap<IpAddr, Instant>>);
+/// For each source prefix the time at which its failures are paid for.
+#[derive(Debug)]
+pub(crate) struct LoginRateLimiter {
+    /// A leaf in the lock order.
+    paid_at: OrderedMutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Default for LoginRateLimiter {
+    fn default() -> LoginRateLimiter {
+        LoginRateLimiter {
+            paid_at: OrderedMutex::new(Rank::Leaf, HashMap::new()),
+        }
+    }
+}
 
 impl LoginRateLimiter {
-    /// Hears somebody of this source_prefix, who owes for one failure more unless he is
-    /// known. `is_known` is request under the same lock, so that of many who come at
-    /// once no more are heard than may be. Who is known waits like the others: if he
-    /// did not, a guesser would know that an answer that is late is a no, and would
-    /// not wait for it.
+    /// Admits one login attempt. Charges one failure in advance, unless the credentials
+    /// are cached: of many attempts at the same moment no more are admitted than may
+    /// fail. [`refund`](Self::refund) takes the charge back.
+    ///
+    /// A login with cached credentials waits like any other. Otherwise an answer that is
+    /// late would mean "wrong", and a guesser would not have to wait for it.
     ///
     /// # Errors
     ///
-    /// How long to wait before asking again; then nobody was heard.
-    pub(crate) fn hear(
+    /// How long to wait before the next attempt; then nothing was charged.
+    pub(crate) fn admit(
         &self,
         source_prefix: IpAddr,
         now: Instant,
-        is_known: impl FnOnce() -> bool,
-    ) -> Result<bool, Duration> {
-        let mut paid_at = lock(&self.0);
-        let debt = paid_at.get(&source_prefix);
-        let debt = debt.map_or(Duration::ZERO, |it| it.saturating_duration_since(now));
-        if debt > BURST {
-            return Err(debt - BURST);
+        is_cached: bool,
+    ) -> Result<(), Duration> {
+        let mut paid_at = self.paid_at.lock();
+        let owed = paid_at.get(&source_prefix);
+        let owed = owed.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
+        if owed > BURST {
+            return Err(owed - BURST);
         }
-        let is_known = is_known();
-        if !is_known {
+        if !is_cached {
             evict(&mut paid_at, now);
-            paid_at.insert(source_prefix, now + debt + COST_PER_FAILURE);
+            paid_at.insert(source_prefix, now + owed + COST_PER_FAILURE);
         }
-        Ok(is_known)
+        Ok(())
     }
 
-    /// It was no failure after all.
+    /// Takes the charge of one attempt back: the login did not fail.
     pub(crate) fn refund(&self, source_prefix: IpAddr, now: Instant) {
-        let mut paid_at = lock(&self.0);
-        if let Some(moment) = paid_at.get_mut(&source_prefix) {
-            let earlier = moment.checked_sub(COST_PER_FAILURE).unwrap_or(now);
-            *moment = earlier;
+        let mut paid_at = self.paid_at.lock();
+        if let Some(time) = paid_at.get_mut(&source_prefix) {
+            let earlier = time.checked_sub(COST_PER_FAILURE).unwrap_or(now);
+            *time = earlier;
             if earlier <= now {
                 paid_at.remove(&source_prefix);
             }
@@ -69,17 +80,17 @@ impl LoginRateLimiter {
     }
 }
 
-/// Forgets login_rate so that there is room for one more: those that are paid, or else
-/// the smallest.
+/// Makes room for one more address if the table is full: removes all that owe nothing any
+/// more, or else the one that owes least.
 fn evict(paid_at: &mut HashMap<IpAddr, Instant>, now: Instant) {
     if paid_at.len() < MAX_TRACKED {
         return;
     }
-    paid_at.retain(|_, moment| *moment > now);
+    paid_at.retain(|_, time| *time > now);
     if paid_at.len() >= MAX_TRACKED {
-        let smallest = paid_at.iter().min_by_key(|(_, moment)| **moment);
-        let smallest = smallest.map(|(source_prefix, _)| *source_prefix);
-        smallest.and_then(|source_prefix| paid_at.remove(&source_prefix));
+        let first = paid_at.iter().min_by_key(|(_, time)| **time);
+        let first = first.map(|(source_prefix, _)| *source_prefix);
+        first.and_then(|source_prefix| paid_at.remove(&source_prefix));
     }
 }
 
@@ -90,88 +101,93 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn home(number: u32) -> IpAddr {
+    fn source(number: u32) -> IpAddr {
         Ipv4Addr::from_bits(number).into()
     }
 
     impl LoginRateLimiter {
-        fn fails(&self, source_prefix: IpAddr, now: Instant) -> Result<bool, Duration> {
-            self.hear(source_prefix, now, || false)
+        /// One attempt with wrong credentials.
+        fn fail(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
+            self.admit(source_prefix, now, false)
+        }
+
+        /// One attempt with cached credentials.
+        fn reuse(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
+            self.admit(source_prefix, now, true)
         }
 
         fn len(&self) -> usize {
-            lock(&self.0).len()
+            self.paid_at.lock().len()
         }
     }
 
     #[test]
-    fn v07_after_some_failures_each_try_waits_for_its_turn() {
-        let (login_rate, start) = (LoginRateLimiter::default(), Instant::now());
+    fn v07_after_some_failures_each_attempt_waits() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
         // The first is free, and five failures are forgiven.
         for _ in 0..6 {
-            assert_eq!(login_rate.fails(home(1), start), Ok(false));
+            assert_eq!(limiter.fail(source(1), start), Ok(()));
         }
         for wait in [2 * SECOND, SECOND] {
             let now = start + 2 * SECOND - wait;
-            assert_eq!(login_rate.fails(home(1), now), Err(wait));
-            // Nobody is heard, not even who is known.
-            let unheard = login_rate.hear(home(1), now, || panic!("heard"));
-            assert_eq!(unheard, Err(wait));
-            assert_eq!(login_rate.hear(home(2), now, || true), Ok(true));
+            assert_eq!(limiter.fail(source(1), now), Err(wait));
+            // A login with cached credentials waits as well.
+            assert_eq!(limiter.reuse(source(1), now), Err(wait));
+            assert_eq!(limiter.reuse(source(2), now), Ok(()));
         }
         // From then on one every two seconds, for as long as that goes on.
         for turn in 1..1000 {
             let now = start + turn * COST_PER_FAILURE;
-            assert_eq!(login_rate.hear(home(1), now, || true), Ok(true));
-            assert_eq!(login_rate.fails(home(1), now), Ok(false));
-            assert_eq!(login_rate.fails(home(1), now), Err(COST_PER_FAILURE));
+            assert_eq!(limiter.reuse(source(1), now), Ok(()));
+            assert_eq!(limiter.fail(source(1), now), Ok(()));
+            assert_eq!(limiter.fail(source(1), now), Err(COST_PER_FAILURE));
         }
         // When all is paid, all is forgotten.
         let now = start + 999 * COST_PER_FAILURE + BURST + COST_PER_FAILURE;
         for _ in 0..6 {
-            assert_eq!(login_rate.fails(home(1), now), Ok(false));
+            assert_eq!(limiter.fail(source(1), now), Ok(()));
         }
-        assert_eq!(login_rate.fails(home(1), now), Err(COST_PER_FAILURE));
-        assert_eq!(login_rate.len(), 1);
+        assert_eq!(limiter.fail(source(1), now), Err(COST_PER_FAILURE));
+        assert_eq!(limiter.len(), 1);
     }
 
     #[test]
-    fn v07_what_was_right_costs_nothing() {
-        let (login_rate, start) = (LoginRateLimiter::default(), Instant::now());
+    fn v07_a_login_that_does_not_fail_costs_nothing() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(login_rate.fails(home(1), start), Ok(false));
-            login_rate.refund(home(1), start);
+            assert_eq!(limiter.fail(source(1), start), Ok(()));
+            limiter.refund(source(1), start);
         }
-        assert_eq!(login_rate.len(), 0);
+        assert_eq!(limiter.len(), 0);
         for _ in 0..100 {
-            assert_eq!(login_rate.hear(home(1), start, || true), Ok(true));
+            assert_eq!(limiter.reuse(source(1), start), Ok(()));
         }
-        assert_eq!(login_rate.len(), 0);
+        assert_eq!(limiter.len(), 0);
         // Who is right now and then still pays for what was wrong.
         for _ in 0..5 {
-            assert_eq!(login_rate.fails(home(1), start), Ok(false));
+            assert_eq!(limiter.fail(source(1), start), Ok(()));
         }
-        assert_eq!(login_rate.fails(home(1), start), Ok(false));
-        login_rate.refund(home(1), start);
-        assert_eq!(login_rate.fails(home(1), start), Ok(false));
-        assert_eq!(login_rate.fails(home(1), start), Err(COST_PER_FAILURE));
-        login_rate.refund(home(7), start);
+        assert_eq!(limiter.fail(source(1), start), Ok(()));
+        limiter.refund(source(1), start);
+        assert_eq!(limiter.fail(source(1), start), Ok(()));
+        assert_eq!(limiter.fail(source(1), start), Err(COST_PER_FAILURE));
+        limiter.refund(source(7), start);
     }
 
     #[test]
-    fn v07_of_too_many_debtors_who_owes_least_is_forgotten() {
-        let (login_rate, start) = (LoginRateLimiter::default(), Instant::now());
+    fn v07_of_too_many_addresses_the_one_that_owes_least_is_evicted() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
         for _ in 0..6 {
-            assert_eq!(login_rate.fails(home(0), start), Ok(false));
+            assert_eq!(limiter.fail(source(0), start), Ok(()));
         }
         for number in 1..=10_100 {
-            assert_eq!(login_rate.fails(home(number), start), Ok(false));
+            assert_eq!(limiter.fail(source(number), start), Ok(()));
         }
-        assert_eq!(login_rate.len(), MAX_TRACKED);
-        assert!(login_rate.fails(home(0), start).is_err());
+        assert_eq!(limiter.len(), MAX_TRACKED);
+        assert!(limiter.fail(source(0), start).is_err());
         // What is paid goes first, all of it.
         let later = start + COST_PER_FAILURE;
-        assert_eq!(login_rate.fails(home(1), later), Ok(false));
-        assert_eq!(login_rate.len(), 2);
+        assert_eq!(limiter.fail(source(1), later), Ok(()));
+        assert_eq!(limiter.len(), 2);
     }
 }

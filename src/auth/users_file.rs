@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 
 use super::password_hash::PasswordHash;
-use crate::config::{Content, MAX_ERRORS, SyntaxError};
+use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
 use crate::protocol::socks5::MAX_FIELD;
 
 /// Longest name of a user in bytes; a login has no room for more.
@@ -19,7 +19,7 @@ pub const MAX_USER_NAME: usize = MAX_FIELD;
 /// Can somebody be called this? 1 to [`MAX_USER_NAME`] visible ASCII characters,
 /// without a colon, which ends the name in the file, without a comma, which does so
 /// in rules, and without `#`, which begins a comment.
-pub fn is_name(name: &str) -> bool {
+pub fn is_user_name(name: &str) -> bool {
     let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
     (1..=MAX_USER_NAME).contains(&name.len()) && name.bytes().all(is_visible)
 }
@@ -31,6 +31,9 @@ pub struct Users {
     /// That of the first user.
     first: Option<PasswordHash>,
 }
+
+/// The users file, whose users are in force.
+pub type UsersFile = WatchedFile<Users>;
 
 impl Users {
     pub(super) fn hash(&self, user: &[u8]) -> Option<&PasswordHash> {
@@ -150,7 +153,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
     let Some((name, hash)) = line.split_once(':') else {
         return Err("it is no user; write NAME:HASH, which --new-user NAME prints".to_owned());
     };
-    if !is_name(name) {
+    if !is_user_name(name) {
         return Err(format!(
             "what stands in front of the colon is no name; write 1 to {MAX_USER_NAME} visible \
              ASCII characters, none of them a comma or #"

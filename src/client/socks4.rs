@@ -89,7 +89,7 @@ mod tests {
     use crate::protocol::Host;
     use std::net::Ipv4Addr;
 
-    fn target(name: &str) -> Destination {
+    fn destination(name: &str) -> Destination {
         let host = Host::from_name(name.as_bytes());
         Destination { host, port: 80 }
     }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn connect_leaves_what_follows_the_reply() {
         let says = b"\x00\x5a\x00\x50\x00\x00\x00\x01hello";
-        let stream = connect(server(says), &target("a.org"), b"me").expect("granted");
+        let stream = connect(server(says), &destination("a.org"), b"me").expect("granted");
         assert_eq!(stream.says, b"hello");
         assert_eq!(
             stream.heard,
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn bind_reads_two_replies() {
         let says = b"\x00\x5a\x10\x01\x00\x00\x00\x00\x00\x5a\x00\x14\x01\x02\x03\x04data";
-        let binding = bind(server(says), &target("1.2.3.4"), b"").expect("listening");
+        let binding = bind(server(says), &destination("1.2.3.4"), b"").expect("listening");
         let listening = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0x1001);
         assert_eq!(binding.address, listening);
         let (stream, peer) = binding.wait().expect("granted");
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told_apart() {
-        let ask = |says| match connect(server(says), &target("a.org"), b"") {
+        let ask = |says| match connect(server(says), &destination("a.org"), b"") {
             Ok(_) => panic!("granted"),
             Err(error) => error.to_string(),
         };
@@ -137,7 +137,7 @@ mod tests {
             let error = ask(says);
             assert!(error.contains(told), "{error}");
         }
-        let impossible = connect(server(b""), &target("::1"), b"");
+        let impossible = connect(server(b""), &destination("::1"), b"");
         assert!(matches!(impossible, Err(ClientError::NotSent(_))));
     }
 }

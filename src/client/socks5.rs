@@ -150,7 +150,7 @@ impl<S> Association<S> {
         usable(target)?;
         let header = UdpHeader {
             fragment: 0,
-            target: target.clone(),
+            destination: target.clone(),
         };
         let datagram = [&header.encode(), data].concat();
         // Datagrams are sent whole or not at all.
@@ -171,16 +171,16 @@ impl<S> Association<S> {
     ) -> Result<(Destination, &'a [u8]), ReceiveError> {
         let (count, from) = socket.recv_from(buffer).map_err(ReceiveError::Failed)?;
         if (from.ip().to_canonical(), from.port()) != (self.relay.ip(), self.relay.port()) {
-            return Err(ReceiveError::Stranger(from));
+            return Err(ReceiveError::UnknownSender(from));
         }
         // The system says nothing of what it had no room for.
         let Some(datagram) = buffer.get(..count).filter(|it| it.len() < buffer.len()) else {
-            return Err(ReceiveError::Cut);
+            return Err(ReceiveError::Truncated);
         };
         match UdpHeader::split(datagram) {
-            Ok((header, data)) if header.fragment == 0 => Ok((header.target, data)),
+            Ok((header, data)) if header.fragment == 0 => Ok((header.destination, data)),
             Ok((header, _)) => Err(ReceiveError::Fragment(header.fragment)),
-            Err(malformed) => Err(ReceiveError::ProtocolError(malformed)),
+            Err(malformed) => Err(ReceiveError::InvalidHeader(malformed)),
         }
     }
 }
@@ -191,23 +191,23 @@ pub enum ReceiveError {
     /// The socket failed, or its timeout is over.
     Failed(io::Error),
     /// It is not from the server.
-    Stranger(SocketAddr),
+    UnknownSender(SocketAddr),
     /// It fills the whole buffer, and its end may be lost.
-    Cut,
+    Truncated,
     /// It is a part of a datagram, with this FRAG. Nobody is known to send such.
     Fragment(u8),
     /// It has no whole header.
-    ProtocolError(ProtocolError),
+    InvalidHeader(ProtocolError),
 }
 
 impl fmt::Display for ReceiveError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReceiveError::Failed(error) => write!(out, "no datagram: {error}"),
-            ReceiveError::Stranger(from) => write!(out, "a datagram of a stranger, {from}"),
-            ReceiveError::Cut => out.write_str("a datagram that fills the whole buffer"),
+            ReceiveError::UnknownSender(from) => write!(out, "a datagram of a stranger, {from}"),
+            ReceiveError::Truncated => out.write_str("a datagram that fills the whole buffer"),
             ReceiveError::Fragment(number) => write!(out, "a fragment, number {number}"),
-            ReceiveError::ProtocolError(malformed) => write!(out, "a bad datagram: {malformed}"),
+            ReceiveError::InvalidHeader(malformed) => write!(out, "a bad datagram: {malformed}"),
         }
     }
 }
@@ -224,8 +224,11 @@ fn ask<S: Read + Write>(
     // What cannot be asked is known before the server is bothered.
     usable(target).map_err(ClientError::NotSent)?;
     log_in(stream, login)?;
-    let target = target.clone();
-    tell(stream, &Request { command, target }.encode())?;
+    let request = Request {
+        command,
+        destination: target.clone(),
+    };
+    tell(stream, &request.encode())?;
     granted(stream)
 }
 
@@ -252,7 +255,7 @@ fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Credentials>) -> Resul
 }
 
 fn granted(stream: &mut impl Read) -> Result<Destination, ClientError> {
-    let reply = hear(stream, Reply::least, Reply::decode)?;
+    let reply = hear(stream, Reply::min_length, Reply::decode)?;
     match reply.outcome {
         Ok(()) => Ok(reply.bound),
         Err(refusal) => Err(ClientError::Refused(refusal)),
@@ -300,7 +303,7 @@ fn hear<T>(
         let missing = least(&seen).saturating_sub(seen.len());
         let mut piece = [0; 64];
         match stream.by_ref().take(missing as u64).read(&mut piece) {
-            Ok(0) => return Err(ClientError::NoReply(ReadError::ended(seen.len()))),
+            Ok(0) => return Err(ClientError::NoReply(ReadError::eof(seen.len()))),
             Ok(count) => seen.extend(piece.iter().take(count)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
@@ -318,7 +321,7 @@ mod tests {
     use crate::protocol::ReplyError;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn target(name: &str) -> Destination {
+    fn destination(name: &str) -> Destination {
         let host = Host::from_name(name.as_bytes());
         Destination { host, port: 80 }
     }
@@ -350,7 +353,7 @@ mod tests {
                 b"\x05\x02\x00\x02\x01\x02me\x04pass",
             ),
         ] {
-            let stream = connect(server(says), login, &target("a.org")).expect("granted");
+            let stream = connect(server(says), login, &destination("a.org")).expect("granted");
             assert_eq!(stream.says, b"hello");
             assert_eq!(stream.heard, [begins, request].concat());
         }
@@ -361,7 +364,7 @@ mod tests {
         let says = b"\x05\x00\
             \x05\x00\x00\x04\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\x10\x01\
             \x05\x00\x00\x03\x05b.org\x00\x14data";
-        let binding = bind(server(says), None, &target("1.2.3.4")).expect("listening");
+        let binding = bind(server(says), None, &destination("1.2.3.4")).expect("listening");
         let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
         let listening = Destination {
             host: Host::Address(ip.into()),
@@ -403,7 +406,7 @@ mod tests {
             (None, b"\x05", "after 1 bytes"),
             (None, b"HTTP/1.1 400", "bad version 0x48"),
         ] {
-            let Err(error) = connect(server(says), login, &target("a.org")) else {
+            let Err(error) = connect(server(says), login, &destination("a.org")) else {
                 panic!("granted by {says:?}");
             };
             let error = error.to_string();
@@ -420,7 +423,12 @@ mod tests {
             (Some(login("me", &long)), "a.org"),
         ] {
             let mut stream = server(b"\x05\x00");
-            let asked = ask(&mut stream, login.as_ref(), Command::Connect, &target(host));
+            let asked = ask(
+                &mut stream,
+                login.as_ref(),
+                Command::Connect,
+                &destination(host),
+            );
             let Err(ClientError::NotSent(why)) = asked else {
                 panic!("{asked:?} with {host}");
             };
@@ -489,13 +497,13 @@ mod tests {
         let [ours, relay] = sockets();
         let association = associated(&relay);
         for (host, data) in [("a.org", &b"data"[..]), ("1.2.3.4", b"")] {
-            let target = target(host);
+            let target = destination(host);
             association.send(&ours, data, &target).expect("sent");
             let mut datagram = [0; 64];
             let (count, from) = relay.recv_from(&mut datagram).expect("a datagram");
             let header = UdpHeader {
                 fragment: 0,
-                target: target.clone(),
+                destination: target.clone(),
             };
             let whole = [&header.encode(), data].concat();
             assert_eq!(datagram[..count], whole);
@@ -505,7 +513,7 @@ mod tests {
             let received = association.receive(&ours, &mut buffer).expect("received");
             assert_eq!(received, (target, data));
         }
-        let unsent = association.send(&ours, b"data", &target("a b"));
+        let unsent = association.send(&ours, b"data", &destination("a b"));
         assert_eq!(unsent.expect_err("no name").kind(), ErrorKind::InvalidInput);
     }
 

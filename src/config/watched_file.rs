@@ -1,8 +1,8 @@
-//! A watched_file keeps what is in force equal to a file that may be edited at any time.
+//! A file that is read again after each change; its last valid content stays in force.
 //!
-//! Every request looks at the file; the one that notices a change already uses
-//! what it says now. A file that cannot be read or understood, or that somebody is
-//! still writing, changes nothing: its last good content stays in force.
+//! Every request looks at the file, and the request that notices a change already uses
+//! the new content. A file that cannot be read, has errors, or is being written changes
+//! nothing.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -14,40 +14,42 @@ use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 
-use crate::sync::{Mutex, lock, thread};
+use crate::sync::{OrderedMutex, Rank, thread};
 
-/// Largest file in bytes: some 100,000 rules. Whatever is larger is not meant
-/// for us, and reading it would hold up every request.
+/// Largest file in bytes: some 100,000 rules. A larger file is a mistake, and reading it
+/// would delay every request.
 const MAX_FILE_SIZE: u64 = 4 << 20;
 
-/// New content counts only if it and the file's stamp are the same this much
-/// later; an editor that empties a file and fills it again is done by then.
+/// New content counts only if it and the file's stamp are the same this much later. An
+/// editor that truncates a file and writes it again is done by then.
 const SETTLE_TIME: Duration = Duration::from_millis(10);
 
-/// The same for content that ends in the middle of a line, or is empty: it may
-/// well be the first part of something, by a writer that has been held up.
+/// The same for content that is empty or ends in the middle of a line: it may be the
+/// first part of more, from a writer that is slow.
 const SETTLE_TIME_PARTIAL: Duration = Duration::from_millis(100);
 
-/// A file changed less than this before it was read may be changed again
-/// without a new time stamp, whose grain is a few milliseconds.
+/// A file that was changed less than this before it was read may change again without a
+/// new time stamp: file systems count in steps of a few milliseconds.
 const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 
-/// What a file may be about. Its `Display` says how much of that there is, such
-/// as "5 rules".
+/// Errors that are reported of one file: more than an operator corrects at once. A file
+/// of millions of invalid lines costs no more than one of twenty.
+pub const MAX_ERRORS: usize = 20;
+
+/// What a file may contain. Its `Display` says how much that is, such as "5 rules".
 pub trait Content: fmt::Display + Sized {
-    /// What it is called: "rules".
+    /// What the content is called: "rules".
     const NAME: &'static str;
 
-    /// Understands the bytes of a file.
+    /// Parses the bytes of a file.
     ///
     /// # Errors
     ///
-    /// The first [`MAX_ERRORS`] lines that make no sense; then nothing of the
-    /// file may be used.
+    /// The first [`MAX_ERRORS`] invalid lines; then no line of the file counts.
     fn parse(text: &[u8]) -> Result<Self, Vec<SyntaxError>>;
 }
 
-/// One line of a file that makes no sense, and why.
+/// One invalid line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// Counted from 1.
@@ -57,48 +59,13 @@ pub struct SyntaxError {
 }
 
 impl fmt::Display for SyntaxError {
-    /// Writes `LINE: reason`; put the file's name and a colon in front.
+    /// Writes `LINE: reason`; the caller writes the file's name and a colon before it.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}", self.line, self.reason)
     }
 }
 
-/// Mistakes that are looked for before a file is given up: more than anybody
-/// mends in one go. A file of millions of bad lines costs no more than one of
-/// twenty.
-pub const MAX_ERRORS: usize = 20;
-
-/// What is in force, and the file it comes from.
-#[derive(Debug)]
-pub struct WatchedFile<T> {
-    path: PathBuf,
-    state: Mutex<FileState<T>>,
-}
-
-/// What was read last.
-#[derive(Debug)]
-struct FileState<T> {
-    /// The last good content: what is in force.
-    content: Arc<T>,
-    /// The last content that was looked into, good or bad.
-    text: Vec<u8>,
-    /// The stamp of the file that needs no further reading.
-    settled: Option<Stamp>,
-    /// Why the file is not in force, already told once.
-    complaint: Option<LoadError>,
-}
-
-/// Something the operator should hear about a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReloadEvent {
-    /// The file has changed, and this is in force from now on: "5 rules".
-    Reloaded(String),
-    /// The file is error, and its last good content stays in force.
-    Kept(LoadError),
-    /// Somebody is still writing the file, and its last good content stays in
-    /// force until that is done. Told only to who asks.
-    BeingWritten,
-}
+impl std::error::Error for SyntaxError {}
 
 /// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +77,15 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// A line per reason, each with the file's name and, for a mistake, its line
-    /// in front.
+    /// One line per reason. Each begins with the file's name and, for an invalid line, its
+    /// number.
     pub fn describe(&self, path: &Path) -> Vec<String> {
         let path = path.display();
         match self {
             LoadError::Unreadable(reason) => vec![format!("{path}: {reason}")],
             LoadError::Syntax(errors) => {
-                let mut lines: Vec<String> =
-                    errors.iter().map(|it| format!("{path}:{it}")).collect();
+                let line = |error: &SyntaxError| format!("{path}:{error}");
+                let mut lines: Vec<String> = errors.iter().map(line).collect();
                 if errors.len() == MAX_ERRORS {
                     lines.push(format!("{path}: there may be more errors after these"));
                 }
@@ -128,123 +95,171 @@ impl LoadError {
     }
 }
 
+impl fmt::Display for LoadError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Unreadable(reason) => out.write_str(reason),
+            LoadError::Syntax(errors) => match errors.first() {
+                Some(first) => write!(out, "line {first}"),
+                None => out.write_str("it has errors"),
+            },
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
 impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> LoadError {
         LoadError::Unreadable(error.to_string())
     }
 }
 
+/// What happened to a file, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadEvent {
+    /// The file has changed, and this is in force now: "5 rules".
+    Reloaded(String),
+    /// The file cannot be used; its last valid content stays in force.
+    Kept(LoadError),
+    /// The file is being written; its last valid content stays in force until that is
+    /// done. Reported only after a request of the operator.
+    BeingWritten,
+}
+
+/// A file and the content that is in force.
+#[derive(Debug)]
+pub struct WatchedFile<T> {
+    path: PathBuf,
+    /// Guards what was read last; a leaf in the lock order. It is held while the file is
+    /// read again, for some 10 ms: the requests that wait for it must not use content
+    /// that is out of date.
+    state: OrderedMutex<FileState<T>>,
+}
+
+/// What was read last.
+#[derive(Debug)]
+struct FileState<T> {
+    /// The last valid content, which is in force.
+    content: Arc<T>,
+    /// The last text that was parsed, valid or not.
+    text: Vec<u8>,
+    /// The file need not be read again while it has this stamp.
+    settled: Option<Stamp>,
+    /// Why the file is not in force; reported once.
+    error: Option<LoadError>,
+}
+
 impl<T: Content> WatchedFile<T> {
-    /// Opens the watched_file at this file.
+    /// Reads the file for the first time.
     ///
     /// # Errors
     ///
-    /// [`LoadError`] if the file cannot be read or has errors.
+    /// The file cannot be read or has errors.
     pub fn open(path: &Path) -> Result<WatchedFile<T>, LoadError> {
-        let copy = Snapshot::read(path)?;
-        let content = T::parse(&copy.text).map_err(LoadError::Syntax)?;
+        let snapshot = Snapshot::read(path)?;
+        let content = T::parse(&snapshot.text).map_err(LoadError::Syntax)?;
+        let state = FileState {
+            content: Arc::new(content),
+            settled: snapshot.settled_stamp(),
+            text: snapshot.text,
+            error: None,
+        };
         Ok(WatchedFile {
             path: path.to_owned(),
-            state: Mutex::new(FileState {
-                content: Arc::new(content),
-                settled: copy.settled(),
-                text: copy.text,
-                complaint: None,
-            }),
+            state: OrderedMutex::new(Rank::Leaf, state),
         })
     }
 
-    /// The file this watched_file follows.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is in force now, and event if looking at the file brought some.
+    /// The content in force now, and what happened if the file has changed.
     ///
-    /// Costs one `stat` while nothing changes. The request that notices a
-    /// change waits some 10 ms longer, as does every request meanwhile:
-    /// none of them may use what is out of date.
+    /// Costs one stat(2) while the file does not change. The request that notices a
+    /// change takes some 10 ms longer, and so do the requests that come meanwhile.
     pub fn current(&self) -> (Arc<T>, Option<ReloadEvent>) {
-        // Looked at before the lock is taken, so that requests need not queue
-        // for the disk.
+        // Before the lock is taken: requests must not wait for each other's disk access.
         let seen = Stamp::of_file(&self.path);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.is_settled(seen) {
             return (Arc::clone(&state.content), None);
         }
-        let event = state.turn(&self.path);
+        let event = state.check_file(&self.path);
         let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
         (Arc::clone(&state.content), event)
     }
 
-    /// Looks at the file because somebody asks: what they should know of it,
-    /// even if it has been told before. `None` if it is in force as it stands.
+    /// Looks at the file because the operator asks: what is to be reported, even if it
+    /// was reported before. `None` if the file is in force as it is.
     pub fn reload(&self) -> Option<ReloadEvent> {
-        let mut state = lock(&self.state);
-        let event = state.turn(&self.path);
-        event.or_else(|| state.complaint.clone().map(ReloadEvent::Kept))
+        let mut state = self.state.lock();
+        let event = state.check_file(&self.path);
+        event.or_else(|| state.error.clone().map(ReloadEvent::Kept))
     }
 }
 
 impl<T: Content> FileState<T> {
-    /// Looks at the file, and adopts it if it has changed and is good.
-    fn turn(&mut self, path: &Path) -> Option<ReloadEvent> {
+    /// Looks at the file, and puts its content in force if it has changed and is valid.
+    fn check_file(&mut self, path: &Path) -> Option<ReloadEvent> {
         if self.is_settled(Stamp::of_file(path)) {
             return None;
         }
-        let copy = match Snapshot::read(path) {
-            Ok(copy) => copy,
+        let snapshot = match Snapshot::read(path) {
+            Ok(snapshot) => snapshot,
             Err(error) => {
                 self.settled = None;
-                return self.complain(error);
+                return self.keep_content(error);
             }
         };
-        let same = copy.text == self.text;
-        if same && !matches!(self.complaint, Some(LoadError::Unreadable(_))) {
-            self.settled = copy.settled();
+        let is_same = snapshot.text == self.text;
+        if is_same && !matches!(self.error, Some(LoadError::Unreadable(_))) {
+            self.settled = snapshot.settled_stamp();
             return None;
         }
-        thread::sleep(match copy.text.ends_with(b"\n") {
+        thread::sleep(match snapshot.text.ends_with(b"\n") {
             true => SETTLE_TIME,
             false => SETTLE_TIME_PARTIAL,
         });
         let again = Snapshot::read(path);
-        if !again.is_ok_and(|again| again.is_unchanged_from(&copy)) {
+        if !again.is_ok_and(|again| again.is_unchanged_from(&snapshot)) {
             // The next request looks again.
             return Some(ReloadEvent::BeingWritten);
         }
-        self.settled = copy.settled();
-        self.text = copy.text;
+        self.settled = snapshot.settled_stamp();
+        self.text = snapshot.text;
         match T::parse(&self.text) {
             Ok(content) => {
-                self.complaint = None;
+                self.error = None;
                 self.content = Arc::new(content);
                 Some(ReloadEvent::Reloaded(self.content.to_string()))
             }
-            Err(errors) => self.complain(LoadError::Syntax(errors)),
+            Err(errors) => self.keep_content(LoadError::Syntax(errors)),
         }
     }
 
-    /// Does a file with this stamp need no reading?
+    /// Need a file with this stamp not be read?
     fn is_settled(&self, seen: Option<Stamp>) -> bool {
         seen.is_some() && seen == self.settled
     }
 
-    /// The same complaint is event only once.
-    fn complain(&mut self, error: LoadError) -> Option<ReloadEvent> {
-        if self.complaint.as_ref() == Some(&error) {
+    /// The same error is reported only once.
+    fn keep_content(&mut self, error: LoadError) -> Option<ReloadEvent> {
+        if self.error.as_ref() == Some(&error) {
             return None;
         }
-        self.complaint = Some(error.clone());
+        self.error = Some(error.clone());
         Some(ReloadEvent::Kept(error))
     }
 }
 
-/// The file as it was at one moment.
+/// The file at one moment.
 struct Snapshot {
     text: Vec<u8>,
     stamp: Stamp,
-    /// How long the file had been left alone; none if the clock cannot tell.
+    /// Time since the last change; none if it lies in the future.
     age: Option<Duration>,
 }
 
@@ -271,10 +286,10 @@ impl Snapshot {
         })
     }
 
-    /// The stamp, if from now on an equal stamp means equal content.
-    fn settled(&self) -> Option<Stamp> {
-        let old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
-        old_enough.then_some(self.stamp)
+    /// The stamp, if an equal stamp later on means equal content.
+    fn settled_stamp(&self) -> Option<Stamp> {
+        let is_old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
+        is_old_enough.then_some(self.stamp)
     }
 
     fn is_unchanged_from(&self, before: &Snapshot) -> bool {
@@ -282,7 +297,7 @@ impl Snapshot {
     }
 }
 
-/// Opens without waiting: a FIFO with no writer would hold us up for ever.
+/// Opens without waiting: a FIFO without a writer would block the caller for ever.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -290,7 +305,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// What tells one state of a file from another without reading it.
+/// What changes when a file changes, and can be seen without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -301,7 +316,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// That of the file now; none if there is no such file.
+    /// The stamp of the file now; none if there is no such file.
     fn of_file(path: &Path) -> Option<Stamp> {
         fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
     }

@@ -1,4 +1,4 @@
-//! PortRange on which the server can be reached for one session: by the peer of a BIND, by a client's datagrams.
+//! The ports on which the server waits for one session: for the peer of a BIND, or for a client's datagrams.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use crate::sync::AtomicU16;
 
-/// The ports that may be used.
+/// The ports of `--bind-ports`.
 #[derive(Debug)]
 pub(crate) struct PortRange {
-    /// `None`: any that the system gives.
+    /// `None`: any port that the system chooses.
     range: Option<RangeInclusive<u16>>,
-    /// Counts on over all sessions, so that two at once do not race for a port.
+    /// Where the next search begins. Each session takes another start, so that two
+    /// sessions at once do not try the same ports in the same order.
     next: AtomicU16,
 }
 
@@ -21,21 +22,22 @@ impl PortRange {
         PortRange { range, next }
     }
 
-    /// Opens something on one of the ports; those of a range are tried in turn,
-    /// and 0 set_grant for any.
+    /// Opens a socket on one of the ports: `open` is called for each in turn until it
+    /// succeeds, or once with 0, which lets the system choose.
     ///
     /// # Errors
     ///
-    /// Why the last of them could not be had.
-    pub(crate) fn open<T>(&self, on: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
+    /// The error for the port that was tried last.
+    pub(crate) fn open<T>(&self, open: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
         let Some(ports) = &self.range else {
-            return on(0);
+            return open(0);
         };
         let count = ports.end().saturating_sub(*ports.start()).saturating_add(1);
         let mut failure = io::ErrorKind::AddrInUse.into();
+        // Relaxed: any start is right, a unique one is only faster.
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count;
         for step in (first..count).chain(0..first) {
-            match on(ports.start().saturating_add(step)) {
+            match open(ports.start().saturating_add(step)) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => failure = error,
             }

@@ -1,23 +1,23 @@
-//! A name becomes addresses, once.
+//! Name resolution: a host name becomes addresses, once per request.
 //!
-//! Whoever asks twice may be told two different things (DNS rebinding), so the
-//! addresses that come out of here are the ones that are judged and the ones
-//! that are dialled.
+//! Two lookups of the same name can return different addresses (DNS rebinding). So the
+//! addresses that one lookup returns are the ones that the rules judge and the ones that
+//! the server dials.
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
 use crate::protocol::HostName;
 
-/// Asks the system resolver (hosts file, DNS, search list) and returns what it
-/// says in its order. Blocks for as long as the resolver takes; the system's
-/// resolv.conf sets that limit, and nothing can interrupt it.
+/// Asks the system's resolver (hosts file, DNS, search list) and returns its addresses in
+/// its order, each once. Blocks for as long as the resolver takes, which resolv.conf
+/// limits; nothing can interrupt it.
 ///
 /// # Errors
 ///
-/// The resolver's own; also if it knows the name but no address.
+/// The resolver's error; `NotFound` if the name exists and has no address.
 pub fn lookup(name: &HostName) -> io::Result<Vec<IpAddr>> {
-    // The resolver wants a port and hands it back with each address.
+    // The interface wants a port and returns it with each address.
     let port = 0;
     let found = (name.as_str(), port).to_socket_addrs()?;
     let mut addresses = Vec::new();

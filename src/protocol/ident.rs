@@ -20,9 +20,9 @@ pub const MAX_REPLY: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentQuery {
     /// The port at that host: our client's.
-    pub theirs: u16,
-    /// The port at ours.
-    pub ours: u16,
+    pub client_port: u16,
+    /// The port at server_port.
+    pub server_port: u16,
 }
 
 /// What identd says.
@@ -60,7 +60,7 @@ impl std::error::Error for IdentError {}
 impl IdentQuery {
     /// The bytes to send.
     pub fn encode(self) -> Vec<u8> {
-        format!("{} , {}\r\n", self.theirs, self.ours).into_bytes()
+        format!("{} , {}\r\n", self.client_port, self.server_port).into_bytes()
     }
 
     /// Understands what has come so far; `None` if the line has not ended yet.
@@ -72,7 +72,7 @@ impl IdentQuery {
     /// # Errors
     ///
     /// [`IdentError`], as soon as no further byte can mend it.
-    pub fn answer(self, bytes: &[u8]) -> Result<Option<IdentReply>, IdentError> {
+    pub fn parse_reply(self, bytes: &[u8]) -> Result<Option<IdentReply>, IdentError> {
         let mut lines = bytes.splitn(2, |&byte| byte == b'\n');
         let line = lines.next().unwrap_or_default();
         let has_ended = lines.next().is_some();
@@ -84,8 +84,12 @@ impl IdentQuery {
             return Ok(None);
         }
         let (ports, rest) = split_field(text).ok_or(IdentError::ProtocolError)?;
-        let (theirs, ours) = parse_ports(ports).ok_or(IdentError::ProtocolError)?;
-        if (IdentQuery { theirs, ours }) != self {
+        let (client_port, server_port) = parse_ports(ports).ok_or(IdentError::ProtocolError)?;
+        if (IdentQuery {
+            client_port,
+            server_port,
+        }) != self
+        {
             return Err(IdentError::OtherPorts);
         }
         parse_reply(rest).map(Some).ok_or(IdentError::ProtocolError)
@@ -116,13 +120,13 @@ fn split_field(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// `6193 , 1080`.
 fn parse_ports(text: &[u8]) -> Option<(u16, u16)> {
-    let (theirs, ours) = std::str::from_utf8(text).ok()?.split_once(',')?;
+    let (client_port, server_port) = std::str::from_utf8(text).ok()?.split_once(',')?;
     let port = |text: &str| {
         let digits = text.trim_ascii();
         let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
         digits.parse().ok().filter(|_| is_number)
     };
-    Some((port(theirs)?, port(ours)?))
+    Some((port(client_port)?, port(server_port)?))
 }
 
 #[cfg(test)]
@@ -130,8 +134,8 @@ mod tests {
     use super::*;
 
     const QUERY: IdentQuery = IdentQuery {
-        theirs: 6193,
-        ours: 1080,
+        client_port: 6193,
+        server_port: 1080,
     };
 
     fn user(name: &[u8]) -> Result<Option<IdentReply>, IdentError> {
@@ -159,13 +163,16 @@ mod tests {
             ("\u{1b}[2J", "\u{1b}[2J"),
         ] {
             let line = format!("6193, 1080 : USERID : UNIX :{text}\r\n");
-            assert_eq!(QUERY.answer(line.as_bytes()), user(expected.as_bytes()));
+            assert_eq!(
+                QUERY.parse_reply(line.as_bytes()),
+                user(expected.as_bytes())
+            );
         }
         let longest = "u".repeat(512);
         let line = format!("6193, 1080 : USERID : UNIX : {longest}\r\n");
-        assert_eq!(QUERY.answer(line.as_bytes()), user(longest.as_bytes()));
+        assert_eq!(QUERY.parse_reply(line.as_bytes()), user(longest.as_bytes()));
         assert_eq!(
-            QUERY.answer(b"6193,1080:USERID:OTHER,UTF-8:\xff\x00\xfe\r\n"),
+            QUERY.parse_reply(b"6193,1080:USERID:OTHER,UTF-8:\xff\x00\xfe\r\n"),
             user(b"\xff\x00\xfe")
         );
     }
@@ -180,7 +187,7 @@ mod tests {
             "XNEW",
         ] {
             let line = format!("6193 , 1080 : ERROR : {reason}\r\n");
-            assert_eq!(QUERY.answer(line.as_bytes()), error(reason.as_bytes()));
+            assert_eq!(QUERY.parse_reply(line.as_bytes()), error(reason.as_bytes()));
         }
     }
 
@@ -192,7 +199,7 @@ mod tests {
             "  6193\t,  1080  :  UserId  :  UNIX , US-ASCII :  alice  \r\n",
             "06193,01080:USERID::alice\r\n",
         ] {
-            assert_eq!(QUERY.answer(line.as_bytes()), user(b"alice"), "{line}");
+            assert_eq!(QUERY.parse_reply(line.as_bytes()), user(b"alice"), "{line}");
         }
         for line in [
             "6193,1081:USERID:UNIX:alice\r\n",
@@ -200,7 +207,7 @@ mod tests {
             "0,0:ERROR:INVALID-PORT\r\n",
         ] {
             let other = Err(IdentError::OtherPorts);
-            assert_eq!(QUERY.answer(line.as_bytes()), other, "{line}");
+            assert_eq!(QUERY.parse_reply(line.as_bytes()), other, "{line}");
         }
         for line in [
             "",
@@ -224,7 +231,7 @@ mod tests {
         ] {
             let line = format!("{line}\r\n");
             let malformed = Err(IdentError::ProtocolError);
-            assert_eq!(QUERY.answer(line.as_bytes()), malformed, "{line}");
+            assert_eq!(QUERY.parse_reply(line.as_bytes()), malformed, "{line}");
         }
     }
 
@@ -236,16 +243,16 @@ mod tests {
                 0..29 => Ok(None),
                 _ => user(b"alice"),
             };
-            assert_eq!(QUERY.answer(&line[..end]), expected, "{end}");
+            assert_eq!(QUERY.parse_reply(&line[..end]), expected, "{end}");
         }
         let head = b"6193,1080:USERID:UNIX:";
         let whole = [&head[..], &vec![b'a'; MAX_REPLY - head.len()]].concat();
-        assert_eq!(QUERY.answer(&whole), Ok(None));
+        assert_eq!(QUERY.parse_reply(&whole), Ok(None));
         let ended = [&whole[..], b"\r\n"].concat();
-        assert_eq!(QUERY.answer(&ended), user(&whole[head.len()..]));
+        assert_eq!(QUERY.parse_reply(&ended), user(&whole[head.len()..]));
         let longer = [&whole[..], b"a"].concat();
-        assert_eq!(QUERY.answer(&longer), Err(IdentError::TooLong));
+        assert_eq!(QUERY.parse_reply(&longer), Err(IdentError::TooLong));
         let longer = [&longer[..], b"\r\n"].concat();
-        assert_eq!(QUERY.answer(&longer), Err(IdentError::TooLong));
+        assert_eq!(QUERY.parse_reply(&longer), Err(IdentError::TooLong));
     }
 }

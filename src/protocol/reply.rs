@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use super::{ReplyError, socks4, socks5};
+use super::error::ReplyError;
+use super::{socks4, socks5};
 
 /// The language of a request, in which it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,16 +25,16 @@
 use std::io::{self, BufRead, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use super::{Command, Destination, Host, ProtocolError, ReadError, ReplyError, read_message};
+use super::error::{ProtocolError, ReadError, ReplyError};
+use super::host::Host;
+use super::read::read_message;
+use super::types::{Command, Destination, Version};
 
-/// The first byte of a request.
-pub const VERSION: u8 = 0x04;
+/// Longest user id in bytes.
+pub const MAX_USER: usize = super::error::MAX_USER;
 
-/// Longest user id in bytes: RFC 1413 allows no longer one in an IDENT answer.
-pub const MAX_USER: usize = 512;
-
-/// Longest name field in bytes: a domain name has at most 255 (RFC 1035).
-pub const MAX_NAME: usize = 255;
+/// Longest name field in bytes.
+pub const MAX_NAME: usize = super::error::MAX_NAME;
 
 /// Bytes in front of the user id.
 const FIXED: usize = 8;
@@ -104,7 +104,7 @@ impl Request {
     }
 
     /// The far end this request means.
-    pub fn target(&self) -> Destination {
+    pub fn destination(&self) -> Destination {
         let host = match &self.name {
             Some(name) => Host::from_name(name),
             None => Host::Address(IpAddr::V4(*self.address.ip())),
@@ -123,7 +123,7 @@ impl Request {
             // Which every server refuses: `new` makes no such request.
             Command::Associate => 0x03,
         };
-        let mut bytes = vec![VERSION, command];
+        let mut bytes = vec![Version::SOCKS4, command];
         bytes.extend(self.address.port().to_be_bytes());
         bytes.extend(self.address.ip().octets());
         bytes.extend(&self.user);
@@ -146,7 +146,7 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, ProtocolError> {
         match bytes.first() {
             None => return Ok(None),
-            Some(&VERSION) => {}
+            Some(&Version::SOCKS4) => {}
             Some(&other) => return Err(ProtocolError::Version(other)),
         }
         let Some((&[_, command, p1, p0, a, b, c, d], rest)) = bytes.split_first_chunk::<FIXED>()
@@ -288,7 +288,7 @@ impl Reply {
         let mut received = 0;
         while let Some(rest) = bytes.get_mut(received..).filter(|rest| !rest.is_empty()) {
             received += match stream.read(rest) {
-                Ok(0) => return Err(ReadError::ended(received)),
+                Ok(0) => return Err(ReadError::eof(received)),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => return Err(ReadError::Incomplete(received, error)),
@@ -408,7 +408,7 @@ mod tests {
             let bytes = [4, 1, 0, 80, 0, 0, 0, x, 0, b'h', 0];
             let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
             assert_eq!(length, bytes.len());
-            assert_eq!(request.target().host, Host::from_name(b"h"));
+            assert_eq!(request.destination().host, Host::from_name(b"h"));
         }
     }
 
@@ -420,7 +420,7 @@ mod tests {
             let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
             assert_eq!(length, head.len(), "no name is read");
             let expected = Host::Address(Ipv4Addr::from(address).into());
-            assert_eq!(request.target().host, expected);
+            assert_eq!(request.destination().host, expected);
         }
     }
 
@@ -429,7 +429,7 @@ mod tests {
         for x in 0..=255 {
             let bytes = [4, 1, x, 7, 9, x, 2, 3, 0];
             let (request, _) = Request::decode(&bytes).unwrap().expect("complete");
-            let target = request.target();
+            let target = request.destination();
             assert_eq!(target.port, u16::from(x) * 256 + 7);
             assert_eq!(target.host.to_string(), format!("9.{x}.2.3"));
         }
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn h10_h13_other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
-        for byte in (0..=255).filter(|&byte| byte != VERSION) {
+        for byte in (0..=255).filter(|&byte| byte != Version::SOCKS4) {
             assert_eq!(Request::decode(&[byte]), Err(ProtocolError::Version(byte)));
         }
         for byte in (0..=255).filter(|&byte| byte != CONNECT && byte != BIND) {

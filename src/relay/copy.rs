@@ -1,40 +1,35 @@
-//! One direction, by plain reads and writes, or in bulk where the system can.
+//! The copy loop of one direction: plain reads and writes, and splice for bulk data.
 
 use std::io;
-use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
-use super::{DirectionState, RelayStream};
-use crate::sync::thread;
+use super::state::{Direction, RelayState, SpliceStop};
+use super::stream::{IDLE_RELEASE, RelayStream};
 
-/// The buffer of a direction on which little moves. It lies on the thread's
-/// stack, in a page that is there anyway: thousands of waiting connections need
-/// no memory for it.
+/// Bytes of the buffer of a direction on which little moves. It lies on the thread's
+/// stack, in a page that is touched anyway: thousands of silent sessions need no memory
+/// for it.
 const SMALL_BUFFER: usize = 2 << 10;
 
-/// The buffer once that was filled: past 64 KiB a larger one saves hardly any
-/// system calls.
+/// Bytes of the buffer after the small one was filled once. A larger buffer saves hardly
+/// any system call.
 pub(crate) const LARGE_BUFFER: usize = 64 << 10;
 
-/// A large buffer, or a pipe, is given back after so long without a byte.
-pub(crate) const IDLE_RELEASE: Duration = Duration::from_millis(100);
-
-/// Copies until `from` ends, or until this is over: an end that is no longer
-/// read from may have sent a lot before.
+/// Copies until EOF of `from`, or until the relay is stopped.
 ///
 /// # Errors
 ///
-/// That of the first read or write that failed.
+/// The first read or write that failed. Then the direction still counts as writing.
 pub(super) fn copy<A: RelayStream, B: RelayStream>(
     from: &A,
     to: &B,
-    state: &DirectionState,
-    is_over: impl Fn() -> bool,
+    state: &RelayState,
+    direction: Direction,
 ) -> io::Result<()> {
     let mut small = [0; SMALL_BUFFER];
     let mut large = Vec::new();
-    let mut may_go_in_bulk = true;
+    let mut may_splice = true;
     loop {
         if !large.is_empty() && !from.wait_readable(IDLE_RELEASE)? {
             large = Vec::new();
@@ -49,118 +44,79 @@ pub(super) fn copy<A: RelayStream, B: RelayStream>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        // In this order: whoever says that it is over, and then sees nobody
-        // writing, knows that no more will be written.
-        state.set_writing(true);
-        if is_over() {
+        if !state.begin_write(direction) {
             return Ok(());
         }
-        // After a failure it stays set, until all that follows is done.
         let bytes = buffer.get(..count).unwrap_or_default();
-        if !write_all(to, bytes, state, &is_over)? {
+        if !write_all(to, bytes, state, direction)? {
             return Ok(());
         }
-        state.set_writing(false);
+        state.end_write(direction);
         if count == SMALL_BUFFER && large.is_empty() {
             large = vec![0; LARGE_BUFFER];
-        } else if count == LARGE_BUFFER && may_go_in_bulk {
-            match bulk(from, to, state, &is_over)? {
+        } else if count == LARGE_BUFFER && may_splice {
+            match splice(from, to, state, direction)? {
                 SpliceStop::Stopped => return Ok(()),
                 SpliceStop::Idle => large = Vec::new(),
                 SpliceStop::NoPipe => {}
-                SpliceStop::Unsupported => may_go_in_bulk = false,
+                SpliceStop::Unsupported => may_splice = false,
             }
         }
     }
 }
 
-/// Writes all of it, and measures each part as it goes; false if this was over
-/// before the reader had taken all.
+/// Writes all bytes, and counts each part after it is written. False if the relay was
+/// stopped before the peer had taken all of them.
 fn write_all<B: RelayStream>(
     to: &B,
     mut bytes: &[u8],
-    state: &DirectionState,
-    is_over: &impl Fn() -> bool,
+    state: &RelayState,
+    direction: Direction,
 ) -> io::Result<bool> {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
-                state.add(count);
+                state.add(direction, count);
                 bytes = bytes.get(count..).unwrap_or_default();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The send timeout: the peer takes nothing for now.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        // Also where the reader is only slow.
-        if !bytes.is_empty() && is_over() {
+        // Also after a part was written: a slow peer must not delay a termination.
+        if !bytes.is_empty() && state.is_stopped() {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Why a direction in bulk has stopped without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "only Linux splices")
-)]
-pub(super) enum SpliceStop {
-    /// It is over: what came is no longer wanted.
-    Stopped,
-    /// Nothing comes for now, or reading must tell what comes.
-    Idle,
-    /// All pipes are in use; nothing has been moved.
-    NoPipe,
-    /// Between these two it does not work; nothing has been moved.
-    Unsupported,
-}
-
-/// Moves what comes past this program, if both ends are plain sockets.
+/// Lets the kernel move the bytes, if both ends are plain sockets.
 #[cfg(target_os = "linux")]
-fn bulk<A: RelayStream, B: RelayStream>(
+fn splice<A: RelayStream, B: RelayStream>(
     from: &A,
     to: &B,
-    state: &DirectionState,
-    is_over: &impl Fn() -> bool,
+    state: &RelayState,
+    direction: Direction,
 ) -> io::Result<SpliceStop> {
     let (Some(from), Some(to)) = (from.socket(), to.socket()) else {
         return Ok(SpliceStop::Unsupported);
     };
     match Pipe::open() {
-        Some(pipe) => pipe.pump(from, to, state, is_over),
+        Some(pipe) => pipe.splice(from, to, state, direction),
         None => Ok(SpliceStop::NoPipe),
     }
 }
 
-/// Other systems copy.
+/// Only Linux has splice(2); other systems copy.
 #[cfg(not(target_os = "linux"))]
-fn bulk<A: RelayStream, B: RelayStream>(
+fn splice<A: RelayStream, B: RelayStream>(
     _from: &A,
     _to: &B,
-    _gauge: &DirectionState,
-    _is_over: &impl Fn() -> bool,
+    _state: &RelayState,
+    _direction: Direction,
 ) -> io::Result<SpliceStop> {
     Ok(SpliceStop::Unsupported)
-}
-
-/// SpliceStop for each full buffer of what nobody wants, and less for less: whoever
-/// sends without end must not fill the network for it. Some 2.6 MB/s pass.
-const DRAIN_PAUSE: Duration = Duration::from_millis(25);
-
-/// Reads and drops what still comes, until `from` ends (then true), or until
-/// this is over.
-pub(super) fn drain<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
-    let mut buffer = vec![0; LARGE_BUFFER];
-    while !is_over() {
-        match from.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(count) => thread::sleep(DRAIN_PAUSE.mul_f64(count as f64 / LARGE_BUFFER as f64)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return true,
-        }
-    }
-    false
 }

@@ -1,12 +1,12 @@
-//! One direction in bulk: the kernel moves the bytes, through a pipe.
+//! Bulk data of one direction: the kernel moves the bytes through a pipe, with splice(2).
 //!
-//! Copying takes every byte into this program and out of it again. splice(2)
-//! hands over the pages instead: from a socket to a pipe, and from the pipe to
-//! the other socket.
+//! A copy takes every byte into this program and out of it again. splice(2) moves
+//! references to pages instead: from a socket to a pipe, and from the pipe to the other
+//! socket.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,88 +16,72 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use nix::unistd::pipe2;
 
-use super::DirectionState;
-use super::copy::{IDLE_RELEASE, SpliceStop};
+use super::state::{Direction, RelayState, SpliceStop};
+use super::stream::IDLE_RELEASE;
 use crate::net::{self, Deadline};
+use crate::sync::semaphore::{KeyedSemaphore, SlotGuard};
 
-/// Pipes at a time, each with two descriptors, in the whole process. More
-/// directions than these in bulk at once are copied: by then the processor is
-/// busy anyway. The limit of sessions leaves room for them.
+/// Pipes in the whole process at a time, each with two descriptors. Further directions
+/// with bulk data copy: with 32 of them the processors are busy anyway. The limit on
+/// sessions leaves room for these descriptors.
 pub(crate) const MAX_PIPES: usize = 32;
 
-/// Bytes a pipe may hold. It makes a pipe of sixteen pages one that takes what a
-/// socket has; all of ours together stay below what the system grants a user
+/// Bytes that a pipe may hold. The default of sixteen pages is less than a socket has
+/// ready. All pipes together stay below what the system grants a user without privilege
 /// (16,384 pages).
 const PIPE_CAPACITY: usize = 1 << 20;
 
-/// Bytes moved out of the pipe by one splice(2), at first. The system sends a few
-/// pages at a time and waits for each of these sends as long as for a write: a
-/// slow reader, as long as it reads on, keeps a splice from us for many times that.
-/// So parts grow only while the reader is quick.
+/// Bytes that one splice(2) moves out of the pipe, at first. The kernel sends a few pages
+/// at a time and waits for each of these sends as long as for a write. So one splice to
+/// a slow peer can take many send timeouts, and delays a termination. Parts grow only
+/// while the peer is fast.
 const MIN_PART: usize = 32 << 10;
 
 /// Larger parts save hardly any time.
 const MAX_PART: usize = 256 << 10;
 
-/// A reader that takes a part in less time is quick.
-const QUICK: Duration = Duration::from_millis(50);
+/// A peer that takes a part in less time is fast.
+const FAST: Duration = Duration::from_millis(50);
 
-/// Pipes that exist now.
-static PIPES: AtomicUsize = AtomicUsize::new(0);
+/// The pipes that exist now; the key has no meaning.
+static PIPES: LazyLock<KeyedSemaphore<()>> =
+    LazyLock::new(|| KeyedSemaphore::new(MAX_PIPES, MAX_PIPES));
 
-/// A pipe, empty between two calls of [`Pipe::pump`].
+/// A pipe, empty between two calls of [`Pipe::splice`].
 #[derive(Debug)]
 pub(super) struct Pipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
-    _place: Place,
-}
-
-/// One of the [`MAX_PIPES`].
-#[derive(Debug)]
-struct Place;
-
-impl Place {
-    fn take() -> Option<Place> {
-        let take_one = |count| (count < MAX_PIPES).then_some(count + 1);
-        PIPES
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
-            .ok()
-            .map(|_| Place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        PIPES.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// After the descriptors: the slot is free when they are closed.
+    _slot: SlotGuard<()>,
 }
 
 impl Pipe {
-    /// A pipe, if there is one to be had.
+    /// Opens a pipe; none if all slots are in use or the system has no descriptors.
     pub(super) fn open() -> Option<Pipe> {
-        let place = Place::take()?;
+        let slot = PIPES.acquire(()).ok()?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
-        // A smaller one works too.
+        // If the system refuses, a smaller pipe works as well.
         let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(PIPE_CAPACITY as i32));
         Some(Pipe {
             read_end,
             write_end,
-            _place: place,
+            _slot: slot,
         })
     }
 
-    /// Moves what comes from one socket to the other, until there is a pause.
+    /// Moves bytes from one socket to the other, until none come for
+    /// [`IDLE_RELEASE`] or another reason stops it.
     ///
     /// # Errors
     ///
-    /// That of the first splice(2) that failed, as those of read(2) and write(2).
-    pub(super) fn pump(
+    /// The first splice(2) that failed, as for read(2) and write(2).
+    pub(super) fn splice(
         &self,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
-        state: &DirectionState,
-        is_over: &impl Fn() -> bool,
+        state: &RelayState,
+        direction: Direction,
     ) -> io::Result<SpliceStop> {
         let mut is_first = true;
         let mut part = MIN_PART;
@@ -105,65 +89,64 @@ impl Pipe {
             if !net::wait_readable(&from, Deadline::after(IDLE_RELEASE))? {
                 return Ok(SpliceStop::Idle);
             }
-            let count = match pass(from, self.write_end.as_fd(), PIPE_CAPACITY) {
-                // The end, or the mark of an urgent byte: reading will tell.
+            let count = match splice_once(from, self.write_end.as_fd(), PIPE_CAPACITY) {
+                // EOF, or the mark of an urgent byte: read(2) tells which.
                 Ok(0) => return Ok(SpliceStop::Idle),
                 Ok(count) => count,
-                // These sockets cannot, or (EPERM, EACCES) a policy forbids it.
+                // These sockets have no splice, or (EPERM, EACCES) a policy forbids it.
                 Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) if is_first => {
                     return Ok(SpliceStop::Unsupported);
                 }
                 Err(error) => return Err(error.into()),
             };
             is_first = false;
-            // As in `copy`.
-            state.set_writing(true);
-            if is_over() {
+            if !state.begin_write(direction) {
                 return Ok(SpliceStop::Stopped);
             }
-            if !self.empty(count, &mut part, to, state, is_over)? {
+            if !self.empty(count, &mut part, to, state, direction)? {
                 return Ok(SpliceStop::Stopped);
             }
-            state.set_writing(false);
+            state.end_write(direction);
         }
     }
 
-    /// Moves these bytes from the pipe to the socket, in parts that suit the
-    /// reader; false if this was over before it had taken all.
+    /// Moves `count` bytes from the pipe to the socket, in parts whose size follows the
+    /// speed of the peer. False if the relay was stopped before all were moved.
     ///
-    /// When the connection is reset in the middle of it, splice(2) tells how far
-    /// it came and forgets the reset; what follows is told of a broken pipe, as
-    /// if the other end had closed for good after a proper end.
+    /// When the connection is reset during a splice(2), the call returns what it moved
+    /// and forgets the error; the next one fails with EPIPE, as if the peer had closed
+    /// after its EOF. So EPIPE counts as a reset unless the peer's EOF came before.
     fn empty(
         &self,
         count: usize,
         part: &mut usize,
         to: BorrowedFd<'_>,
-        state: &DirectionState,
-        is_over: &impl Fn() -> bool,
+        state: &RelayState,
+        direction: Direction,
     ) -> io::Result<bool> {
-        let mut had_ended = false;
+        let mut had_sent_eof = false;
         let mut left = count;
         while left > 0 {
-            // Before each part: one that is gone does not say it any more.
-            had_ended = had_ended || says_no_more(to)?;
+            // Tested before each part: a connection that is gone does not tell any more.
+            had_sent_eof = had_sent_eof || has_sent_eof(to)?;
             let began = Instant::now();
-            let moved = match pass(self.read_end.as_fd(), to, left.min(*part)) {
+            let moved = match splice_once(self.read_end.as_fd(), to, left.min(*part)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
+                // The send timeout.
                 Err(Errno::EAGAIN) => 0,
-                Err(Errno::EPIPE) if left < count && !had_ended => {
+                Err(Errno::EPIPE) if left < count && !had_sent_eof => {
                     return Err(Errno::ECONNRESET.into());
                 }
                 Err(error) => return Err(error.into()),
             };
-            *part = match began.elapsed() < QUICK {
+            *part = match began.elapsed() < FAST {
                 true => (*part * 2).min(MAX_PART),
                 false => MIN_PART,
             };
-            state.add(moved);
+            state.add(direction, moved);
             left = left.saturating_sub(moved);
-            if left > 0 && is_over() {
+            if left > 0 && state.is_stopped() {
                 return Ok(false);
             }
         }
@@ -171,17 +154,17 @@ impl Pipe {
     }
 }
 
-/// Has this end said that it sends no more, and is still there?
-fn says_no_more(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    // nix knows the flag for epoll only.
-    let no_more = PollFlags::from_bits_retain(libc::POLLRDHUP);
-    let mut fds = [PollFd::new(socket, no_more)];
+/// Has this end sent EOF, and does its connection still exist?
+fn has_sent_eof(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    // nix has this flag for epoll only.
+    let peer_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut fds = [PollFd::new(socket, peer_closed)];
     Ok(net::wait(&mut fds, Deadline::after(Duration::ZERO))?
         && getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok())
 }
 
-/// splice(2), again after an interrupting signal.
-fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>, count: usize) -> nix::Result<usize> {
+/// splice(2), repeated if a signal interrupts it.
+fn splice_once(from: BorrowedFd<'_>, to: BorrowedFd<'_>, count: usize) -> nix::Result<usize> {
     loop {
         match splice(from, None, to, None, count, SpliceFFlags::empty()) {
             Err(Errno::EINTR) => {}

@@ -128,7 +128,7 @@ impl DestinationSet {
     /// address (if it is known)?
     // As a call it takes half as long again: what is asked goes through memory.
     #[inline]
-    pub(super) fn fit(&self, name: Option<&HostName>, address: Option<IpAddr>) -> Match {
+    pub(super) fn matches(&self, name: Option<&HostName>, address: Option<IpAddr>) -> Match {
         match (self, address) {
             (DestinationSet::AddressSet(AddressSet::Any), _) => Match::Yes,
             (DestinationSet::AddressSet(_), None) => Match::Unknown,
@@ -179,7 +179,7 @@ pub(super) enum PortSet {
 impl PortSet {
     /// Is this port, if it is known, among them?
     #[inline]
-    pub(super) fn fit(&self, port: Option<u16>) -> Match {
+    pub(super) fn matches(&self, port: Option<u16>) -> Match {
         match (self, port) {
             (PortSet::Any, _) => Match::Yes,
             (PortSet::Among(_), None) => Match::Unknown,

@@ -1,30 +1,21 @@
-//! The firewall: `socks.conf` becomes a verdict.
+//! Access rules: the text of `socks.conf` becomes a verdict on each request.
 //!
-//! From text to verdict: [`parse`] understands a rules file, [`Rules::evaluate`]
-//! answers a [`AccessQuery`], and the [`RulesFile`] keeps the rules in force equal
-//! to the file without a restart, as every [`WatchedFile`] does.
+//! [`parse`] reads a rules file, [`Rules::evaluate`] answers an [`AccessQuery`], and the
+//! [`RulesFile`] follows the file without a restart.
 
+mod columns;
 mod evaluate;
 mod matchers;
 mod parser;
+mod query;
 mod reserved;
+mod rule;
 mod schedule;
+mod warnings;
 
-use crate::config::{Content, SyntaxError, WatchedFile};
-
-pub(crate) use evaluate::canonical;
-pub use evaluate::{AccessQuery, Column, Rule, Rules, Verdict};
-pub use parser::parse;
+pub use evaluate::Rules;
+pub use parser::{RulesFile, parse};
+pub use query::{AccessQuery, Verdict};
 pub use reserved::unusable_reason;
+pub use rule::{Column, Rule};
 pub use schedule::WeekTime;
-
-/// The rules in force, and the file they come from.
-pub type RulesFile = WatchedFile<Rules>;
-
-impl Content for Rules {
-    const NAME: &'static str = "rules";
-
-    fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
-        parse(text)
-    }
-}

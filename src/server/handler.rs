@@ -1,151 +1,85 @@
-//! One client's session, top to bottom.
+//! One session from accept to end: read this file first.
 //!
-//! A thread's stack is the state of its session: the thread hears the request,
-//! has it answered by [`connect`](crate::server::commands::connect), [`bind`](crate::server::commands::bind) or
-//! [`associate`](crate::server::commands::udp_associate), and then relays from client to remote.
+//! The state of a session is the stack of its thread. The thread reads the request, lets
+//! [`commands`](super::commands) handle it, sends the reply, and then relays from client
+//! to remote.
 
-use std::io::BufRead;
 use std::sync::Arc;
 
-use crate::events::{
-    ClientRequest, CloseReason, Event, HandshakeError, RequestAnswered, RequestError,
-};
-use crate::net::{self, Deadline, PeekReader};
-use crate::protocol::{
-    Command, ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, socks4, socks5,
-};
-use crate::server::commands::tcp_relay::{RelayKind, TerminateOnPanic};
-use crate::server::commands::{bind, connect, udp_associate as associate};
-use crate::server::handshake::negotiate as greeting;
-use crate::server::handshake::negotiate::Authenticated;
-use crate::server::request_log::RequestLog;
-use crate::server::session::registry::Session;
+use super::commands::{self, RelayKind};
+use super::context::ServerContext;
+use super::handshake::read_request;
+use super::pending_request::PendingRequest;
+use super::request_log::RequestLog;
+use super::session::{Session, TerminateOnPanic};
+use crate::events::{ClientRequest, CloseReason, Event, RequestAnswered, RequestError};
+use crate::net;
+use crate::protocol::Command;
 
-/// Everything from accept to end; the body of the thread `s7`.
-pub(crate) fn run_session(session: &Arc<Session>) {
+/// The whole session; the body of the thread `s7`.
+pub(super) fn run_session(context: &Arc<ServerContext>, session: &Arc<Session>) {
     let _guard = TerminateOnPanic(session);
-    let ending = match read_request(session) {
-        Ok(request) => match handle_request(session, request) {
+    let reason = match read_request(context, session) {
+        Ok(request) => match handle_request(context, session, request) {
             Ok(relay) => return relay.run(session),
-            Err(cause) => CloseReason::Refused(cause),
+            Err(error) => CloseReason::Refused(error),
         },
-        Err(ending) => ending,
+        Err(reason) => reason,
     };
-    let has_spoken = !matches!(ending, CloseReason::Silent);
-    // Before the client takes its leave, which may take as long as a stop.
-    session.set_close_reason(ending);
-    if has_spoken {
+    let has_sent_nothing = matches!(reason, CloseReason::Silent);
+    // Before the lingering close, which a stop may cut short.
+    session.set_close_reason(reason);
+    if !has_sent_nothing {
         net::lingering_close(&session.client);
     }
 }
 
-/// Waits for the request, under one deadline for all of it. What is no request
-/// is refused here.
-fn read_request(session: &Session) -> Result<ClientRequest, CloseReason> {
-    let deadline = Deadline::after(session.context.settings.handshake_timeout);
-    let mut stream = PeekReader::new(&session.client, deadline);
-    let first = match stream.fill_buf() {
-        Ok(&[first, ..]) => first,
-        // A health check: not a word about it to the client.
-        Ok([]) | Err(_) => return Err(CloseReason::Silent),
-    };
-    let request = match Version::of(first) {
-        Version::Socks4 => read_socks4_request(session, &mut stream),
-        Version::Socks5 => read_socks5_request(session, stream, deadline),
-        // It does not speak SOCKS: nothing we could say would be understood.
-        Version::Unknown(byte) => Err(ReadError::Protocol(ProtocolError::Version(byte)).into()),
-    };
-    request.map_err(CloseReason::HandshakeFailed)
-}
-
-fn read_socks4_request(
-    session: &Session,
-    stream: &mut impl BufRead,
-) -> Result<ClientRequest, HandshakeError> {
-    let request = socks4::Request::read(stream).inspect_err(|_| {
-        session.send_reply(&socks4::Reply::REJECTED.encode());
-    })?;
-    Ok(ClientRequest {
-        language: ReplyEncoder::Socks4(request.address),
-        command: request.command,
-        target: request.target(),
-        user: request.user,
-        logged_in: false,
-    })
-}
-
-fn read_socks5_request(
-    session: &Session,
-    stream: PeekReader<'_>,
-    deadline: Deadline,
-) -> Result<ClientRequest, HandshakeError> {
-    let Authenticated { user, mut stream } = greeting::negotiate(session, stream, deadline)?;
-    let language = ReplyEncoder::Socks5;
-    let request = match socks5::Request::read(&mut stream) {
-        Ok(request) => request,
-        Err(unread) => {
-            let refusal = match unread {
-                ReadError::Protocol(ProtocolError::Command(_)) => ReplyError::CommandNotSupported,
-                ReadError::Protocol(ProtocolError::AddressType(_)) => {
-                    ReplyError::AddressTypeNotSupported
-                }
-                ReadError::Protocol(_) | ReadError::Incomplete(..) => ReplyError::Rejected,
-            };
-            stream.send_reply(&language.refused(refusal));
-            return Err(match user {
-                Some(user) => HandshakeError::AfterLogin { user, unread },
-                None => unread.into(),
-            });
-        }
-    };
-    Ok(ClientRequest {
-        language,
-        command: request.command,
-        target: request.target,
-        logged_in: user.is_some(),
-        user: user.unwrap_or_default(),
-    })
-}
-
-/// Gets the client what it request for and replies. Either way the last reply
-/// goes out here, and with it the screen message: once for every request.
+/// Does what the client requests, and replies. Every request gets its last reply and its
+/// screen message here, exactly once.
 fn handle_request(
+    context: &Arc<ServerContext>,
     session: &Arc<Session>,
     request: ClientRequest,
 ) -> Result<RelayKind, RequestError> {
-    let mut log_entry = RequestLog::new(&request.target);
-    let ready = match request.command {
-        _ if is_ourselves(session) => Err(RequestError::Loop),
-        Command::Connect => connect::connect(session, &request, &mut log_entry),
-        Command::Bind => bind::bind(session, &request, &mut log_entry),
-        Command::Associate => associate::associate(session, &request, &mut log_entry),
+    let mut log = RequestLog::new(&request.destination);
+    let pending = PendingRequest {
+        context,
+        session,
+        request: &request,
     };
-    let told = match &ready {
-        Ok(ready) => session.send_reply(&ready.reply),
-        Err(cause) => session.send_reply(&request.language.refused(cause.refusal())),
+    let granted = match request.command {
+        _ if is_loop(context, session) => Err(RequestError::Loop),
+        Command::Connect => commands::connect(pending, &mut log),
+        Command::Bind => commands::bind(pending, &mut log),
+        Command::Associate => commands::udp_associate(pending, &mut log),
     };
-    // Only a reply that went out has been given.
-    let result = match (ready, told) {
-        (Ok(ready), true) => Ok(ready.relay),
+    let was_sent = match &granted {
+        Ok(granted) => session.send_reply(&granted.reply),
+        Err(error) => session.send_reply(&request.encoder.refused(error.reply())),
+    };
+    // A request whose reply could not be sent was not granted.
+    let result = match (granted, was_sent) {
+        (Ok(granted), true) => Ok(granted.relay),
         (Ok(_), false) => Err(RequestError::ClientLeft),
-        (Err(cause), _) => Err(cause),
+        (Err(error), _) => Err(error),
     };
-    session
-        .context
-        .log
-        .send(Event::RequestAnswered(RequestAnswered {
-            client: session.client_address,
-            destination: log_entry.address,
-            port: log_entry.port.unwrap_or(request.target.port),
-            command: request.command,
-            accepted: result.is_ok(),
-        }));
-    session.keep(request, log_entry);
+    context.log.send(Event::RequestAnswered(RequestAnswered {
+        client: session.client_address,
+        destination: log.address,
+        port: log.port.unwrap_or(request.destination.port),
+        command: request.command,
+        accepted: result.is_ok(),
+    }));
+    session.record_request(request, log);
     result
 }
 
-/// Did this client come over a connection that this server has made?
-fn is_ourselves(session: &Session) -> bool {
+/// Has the client connected over a connection that this server has made?
+fn is_loop(context: &ServerContext, session: &Session) -> bool {
     let accepted_on = session.client.local_addr();
-    accepted_on.is_ok_and(|here| session.context.registry.made(session.client_address, here))
+    accepted_on.is_ok_and(|local| {
+        context
+            .registry
+            .is_own_connection(session.client_address, local)
+    })
 }

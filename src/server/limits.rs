@@ -10,7 +10,17 @@ use std::{fs, thread};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::relay::{LARGE_BUFFER, MAX_PIPES};
-use crate::server::udp::name_cache::MAX_LOOKUPS;
+
+/// Lookups of names in datagrams at a time, for all associations together. Each has a
+/// thread beyond the two of its session. One more is refused, and its datagram dropped.
+pub(super) const MAX_NAME_LOOKUPS: usize = 32;
+
+/// The same for one client, so that it does not take all of them.
+pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
+
+/// Logins of one client that wait for the rate limit at most. A browser opens some thirty
+/// connections at once; of more logins hardly any could be checked in time.
+pub(super) const MAX_WAITING_LOGINS: usize = 64;
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
@@ -38,10 +48,10 @@ const SPARE_DESCRIPTORS: u64 = 128 + 2 * MAX_PIPES as u64;
 
 /// Kept for the program, its libraries, the allocator's arenas, and the threads that
 /// look up the names of datagrams.
-const SPARE_MAPPINGS: u64 = 1000 + MAX_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
+const SPARE_MAPPINGS: u64 = 1000 + MAX_NAME_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
 
 /// Kept for our own few threads, those again, and for other programs.
-const SPARE_THREADS: u64 = 200 + MAX_LOOKUPS as u64;
+const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
 /// Kept for our own few threads, whose stacks std makes 2 MiB large.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
@@ -102,7 +112,7 @@ impl Limits {
     pub fn of_this_machine(stack: usize, wish: Option<usize>) -> Limits {
         raise_descriptors();
         let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
-        let lookups = MAX_LOOKUPS as u64 * per_thread;
+        let lookups = MAX_NAME_LOOKUPS as u64 * per_thread;
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
         let permitted_addresses = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {

@@ -1,128 +1,132 @@
-//! How many there are of something, in all and of each source_prefix.
+//! A counting semaphore that limits how many slots are in use, in total and per key.
+//!
+//! It never waits: a caller that gets no slot refuses its request instead, so that the
+//! limit also bounds the queue. A slot is given back when its guard is dropped, on
+//! every path, panics included (RAII).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Mutex, lock};
+use super::lock::{OrderedMutex, Rank};
 
-/// What counts as one client: an address of IPv4; of IPv6 the 64 bits in front,
-/// since whoever has one address there has all that begin like it.
-pub(crate) fn source_prefix(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
-}
-
-/// Counts them.
-#[derive(Debug, Default)]
-pub(crate) struct KeyCounts {
-    all: usize,
-    by_household: HashMap<IpAddr, usize>,
-}
-
-impl KeyCounts {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.all
-    }
-
-    /// How many of this source_prefix.
-    pub(crate) fn len_of(&self, source_prefix: IpAddr) -> usize {
-        self.by_household.get(&source_prefix).copied().unwrap_or(0)
-    }
-
-    /// One more.
-    pub(crate) fn add(&mut self, source_prefix: IpAddr) {
-        self.all += 1;
-        *self.by_household.entry(source_prefix).or_default() += 1;
-    }
-
-    /// One less.
-    pub(crate) fn remove(&mut self, source_prefix: IpAddr) {
-        if let Entry::Occupied(mut own) = self.by_household.entry(source_prefix) {
-            self.all -= 1;
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
-    }
-}
-
-/// A room that holds so many, and fewer of one source_prefix.
-#[derive(Debug, Default)]
-pub(crate) struct KeyedSemaphore(Arc<Mutex<KeyCounts>>);
-
-/// One that is in it. DropReason when it leaves.
+/// At most N slots in total, and at most M for one key.
 #[derive(Debug)]
-pub(crate) struct SlotGuard {
-    room: Arc<Mutex<KeyCounts>>,
-    source_prefix: IpAddr,
+pub(crate) struct KeyedSemaphore<K> {
+    max_total: usize,
+    max_per_key: usize,
+    /// Guards the counts; a leaf in the lock order.
+    in_use: Arc<OrderedMutex<Counts<K>>>,
 }
 
-impl KeyedSemaphore {
-    /// Lets one in, unless there are as many as there may be, of all or of this
-    /// source_prefix.
-    pub(crate) fn enter(
-        &self,
-        source_prefix: IpAddr,
-        most: usize,
-        most_own: usize,
-    ) -> Option<SlotGuard> {
-        let mut crowd = lock(&self.0);
-        if crowd.len() >= most || crowd.len_of(source_prefix) >= most_own {
-            return None;
-        }
-        crowd.add(source_prefix);
-        Some(SlotGuard {
-            room: Arc::clone(&self.0),
-            source_prefix,
+#[derive(Debug)]
+struct Counts<K> {
+    total: usize,
+    /// Only keys with at least one slot in use.
+    per_key: HashMap<K, usize>,
+}
+
+/// One slot in use. Dropping the guard gives the slot back.
+#[derive(Debug)]
+pub(crate) struct SlotGuard<K: Copy + Eq + Hash> {
+    in_use: Arc<OrderedMutex<Counts<K>>>,
+    key: K,
+}
+
+/// Which of the two limits was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcquireError {
+    /// All slots are in use.
+    Total,
+    /// All slots that one key may have are in use.
+    PerKey,
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            AcquireError::Total => "all slots are in use",
+            AcquireError::PerKey => "all slots of this key are in use",
         })
     }
 }
 
-impl Drop for SlotGuard {
+impl std::error::Error for AcquireError {}
+
+impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
+    /// `usize::MAX` means no limit.
+    pub(crate) fn new(max_total: usize, max_per_key: usize) -> KeyedSemaphore<K> {
+        let counts = Counts {
+            total: 0,
+            per_key: HashMap::new(),
+        };
+        KeyedSemaphore {
+            max_total,
+            max_per_key,
+            in_use: Arc::new(OrderedMutex::new(Rank::Leaf, counts)),
+        }
+    }
+
+    /// Takes a slot, without waiting. Test and increment happen under one lock, so
+    /// that two callers cannot both get the last slot.
+    ///
+    /// # Errors
+    ///
+    /// The limit that was reached; the total limit is tested first.
+    pub(crate) fn acquire(&self, key: K) -> Result<SlotGuard<K>, AcquireError> {
+        let mut counts = self.in_use.lock();
+        if counts.total >= self.max_total {
+            return Err(AcquireError::Total);
+        }
+        let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
+        if of_key >= self.max_per_key {
+            return Err(AcquireError::PerKey);
+        }
+        counts.total += 1;
+        counts.per_key.insert(key, of_key + 1);
+        let in_use = Arc::clone(&self.in_use);
+        Ok(SlotGuard { in_use, key })
+    }
+
+    /// How many slots are in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use.lock().total
+    }
+}
+
+impl<K: Copy + Eq + Hash> Drop for SlotGuard<K> {
     fn drop(&mut self) {
-        lock(&self.room).remove(self.source_prefix);
+        let mut counts = self.in_use.lock();
+        if let Entry::Occupied(mut of_key) = counts.per_key.entry(self.key) {
+            *of_key.get_mut() -= 1;
+            if *of_key.get() == 0 {
+                of_key.remove();
+            }
+            counts.total -= 1;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
-    fn s06_a_client_is_an_address_or_a_network_of_64_bits() {
-        for (client, counted) in [
-            ("127.0.0.2", "127.0.0.2"),
-            ("::ffff:127.0.0.2", "127.0.0.2"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2::", "2001:db8:1:2::"),
-            ("::1", "::"),
-        ] {
-            let [client, counted]: [IpAddr; 2] = [client, counted].map(|it| it.parse().unwrap());
-            assert_eq!(source_prefix(client), counted);
-        }
-    }
-
-    #[test]
-    fn a_room_holds_so_many_and_fewer_of_one_household() {
-        let room = KeyedSemaphore::default();
-        let home = |number| IpAddr::V4(Ipv4Addr::from_bits(number));
-        let first: Vec<_> = (0..3).map(|_| room.enter(home(1), 5, 3)).collect();
-        assert!(first.iter().all(Option::is_some));
-        assert!(room.enter(home(1), 5, 3).is_none());
-        let second: Vec<_> = (0..2).map(|_| room.enter(home(2), 5, 3)).collect();
-        assert!(second.iter().all(Option::is_some));
-        assert!(room.enter(home(3), 5, 3).is_none(), "it is full");
-        drop(first);
-        assert!(room.enter(home(1), 5, 3).is_some());
-        drop(second);
-        let crowd = lock(&room.0);
-        assert_eq!((crowd.len(), crowd.by_household.len()), (0, 0));
+    fn a_semaphore_limits_the_total_and_each_key() {
+        let semaphore = KeyedSemaphore::new(5, 3);
+        let of_first: Vec<_> = (0..3).map(|_| semaphore.acquire('a')).collect();
+        assert!(of_first.iter().all(Result::is_ok));
+        assert_eq!(semaphore.acquire('a').unwrap_err(), AcquireError::PerKey);
+        let of_second: Vec<_> = (0..2).map(|_| semaphore.acquire('b')).collect();
+        assert!(of_second.iter().all(Result::is_ok));
+        assert_eq!(semaphore.acquire('c').unwrap_err(), AcquireError::Total);
+        assert_eq!(semaphore.in_use(), 5);
+        drop(of_first);
+        assert!(semaphore.acquire('a').is_ok());
+        drop(of_second);
+        let counts = semaphore.in_use.lock();
+        assert_eq!((counts.total, counts.per_key.len()), (0, 0));
     }
 }

@@ -1,8 +1,9 @@
-//! OS threads for sessions, kept for a while for the next one.
+//! A pool of OS threads: a thread that has finished a job waits a few seconds for the next.
 //!
-//! To start a thread and to end it costs the system more than all the rest of a
-//! short session: a stack to map and to guard, a signal stack, the clone. So a
-//! thread that has done its job waits a few seconds for another.
+//! Starting and ending a thread costs the system more than the rest of a short session:
+//! a stack and a signal stack to map and to guard, and the clone. So the pool keeps
+//! threads that are idle, and starts one only if none is idle. It has no queue: the
+//! limit on sessions bounds the number of threads.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -10,45 +11,47 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Condvar, Mutex, lock, thread, wait_while};
+use super::lock::{OrderedMutex, Rank};
+use super::primitives::{Condvar, thread};
 
-/// Stack of a session's thread in bytes. Our own frames need a few KiB, the
-/// system resolver tens of them, and with some name service modules a hundred
-/// or more: servers of this kind have crashed with less. Only what is touched
-/// becomes memory; the rest is address space.
+/// Stack of a pool thread in bytes. Our own frames need a few KiB, the system resolver
+/// tens of KiB, and with some name service modules a hundred or more. Only pages that
+/// are touched take memory; the rest is address space.
 pub const STACK_SIZE: usize = 256 << 10;
 
-/// How long a thread waits for its next job. Clients come in bursts (a page
-/// with its pictures, a script): within one, leaving is never worth it, and
-/// after it the memory goes back soon.
+/// How long an idle thread waits for its next job. Clients come in bursts (a page with
+/// its pictures, a script): within a burst threads are reused, and a few seconds after
+/// it their memory is free again.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The threads that wait for a job. When it is dropped, they leave.
-#[derive(Debug, Default)]
+/// Threads that run jobs. Dropping the pool sends its idle threads away; a busy or
+/// reserved thread ends after its job.
+#[derive(Debug)]
 pub(crate) struct ThreadPool {
-    waiting_room: Arc<PoolShared>,
+    shared: Arc<PoolShared>,
 }
 
-/// Where threads without a job wait.
-#[derive(Debug, Default)]
-struct PoolShared(Mutex<IdleThreads>);
+/// What the pool and its threads share. The mutex guards the list of idle threads.
+#[derive(Debug)]
+struct PoolShared(OrderedMutex<IdleThreads>);
 
-/// Who waits there that nobody has reserved.
+/// The threads that are idle and not reserved.
 #[derive(Debug, Default)]
 struct IdleThreads {
-    /// The last one to come is the first to be called: after a burst, those at
-    /// the bottom are called no more, and leave. If all were called in turn, a
-    /// trickle of clients would keep them all.
+    /// A stack: the thread that became idle last is reserved first. After a burst the
+    /// threads at the bottom are not reserved any more, and end. If all were used in
+    /// turn, a trickle of clients would keep them all.
     slots: Vec<Arc<Slot>>,
-    /// Nobody will bring any more jobs.
+    /// The pool was dropped: no more jobs will come.
     closed: bool,
 }
 
-/// Where one thread finds its next job.
-#[derive(Debug, Default)]
+/// Where one thread receives its next message. The mutex is a leaf in the lock order.
+#[derive(Debug)]
 struct Slot {
-    call: Mutex<Message>,
-    called: Condvar,
+    message: OrderedMutex<Message>,
+    /// Notified after `message` is set.
+    arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -56,22 +59,30 @@ enum Message {
     #[default]
     None,
     Job(Job),
-    /// No job will come.
-    Leave,
+    /// The thread is to end.
+    End,
 }
 
-/// What a thread does under which name.
+/// What a thread runs, and the name under which it runs it.
 struct Job {
     name: String,
     work: Box<dyn FnOnce() + Send>,
 }
 
+impl Default for ThreadPool {
+    fn default() -> ThreadPool {
+        let idle = OrderedMutex::new(Rank::IdleThreads, IdleThreads::default());
+        let shared = Arc::new(PoolShared(idle));
+        ThreadPool { shared }
+    }
+}
+
 impl ThreadPool {
-    /// Gives this job to a thread; see [`ReservedThread::start`].
+    /// Runs this job on a thread; see [`ReservedThread::start`].
     ///
     /// # Errors
     ///
-    /// The system has no thread left; the job has been dropped.
+    /// The system has no thread left; the job was dropped.
     pub(crate) fn start(
         &self,
         name: String,
@@ -81,19 +92,19 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// Reserves a thread that waits, without waking it, or else a new one.
+    /// Reserves an idle thread, without waking it, or else a new one.
     ///
     /// # Errors
     ///
     /// The system has no thread left.
     pub(crate) fn reserve(&self) -> io::Result<ReservedThread> {
-        let waiting = lock(&self.waiting_room.0).slots.pop();
-        let slot = match waiting {
+        let idle = self.shared.0.lock().slots.pop();
+        let slot = match idle {
             Some(slot) => slot,
-            None => self.waiting_room.start_thread()?,
+            None => self.shared.start_thread()?,
         };
         Ok(ReservedThread {
-            waiting_room: Arc::clone(&self.waiting_room),
+            shared: Arc::clone(&self.shared),
             slot,
             has_job: false,
         })
@@ -102,102 +113,115 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.waiting_room.0);
-        waiting.closed = true;
-        for slot in waiting.slots.drain(..) {
-            slot.call(Message::Leave);
+        let mut idle = self.shared.0.lock();
+        idle.closed = true;
+        for slot in idle.slots.drain(..) {
+            slot.send(Message::End);
         }
     }
 }
 
 impl PoolShared {
-    /// Starts a thread, which is reserved for who calls this.
+    /// Starts a thread, which is reserved for the caller.
     fn start_thread(self: &Arc<PoolShared>) -> io::Result<Arc<Slot>> {
-        let (room, slot) = (Arc::clone(self), Arc::<Slot>::default());
-        // Nobody joins it: the session it works for tells when it is over.
+        let (shared, slot) = (Arc::clone(self), Arc::new(Slot::new()));
+        // No thread joins it: the session's wait group says when its job is done.
         let builder = thread::Builder::new().name("worker".to_owned());
         builder.stack_size(STACK_SIZE).spawn({
             let slot = Arc::clone(&slot);
             move || {
                 name_thread(c"idle");
-                while let Some(job) = room.next_job(&slot) {
+                while let Some(job) = shared.next_job(&slot) {
                     job.run();
                     name_thread(c"idle");
-                    room.enter(Arc::clone(&slot));
+                    shared.add_idle(Arc::clone(&slot));
                 }
             }
         })?;
         Ok(slot)
     }
 
-    /// Waits for a job at this slot; `None` says that it is time to leave.
+    /// Waits for a job. `None` says that the thread is to end: the pool was dropped, or
+    /// no job came for [`KEEP_ALIVE`].
     fn next_job(&self, slot: &Arc<Slot>) -> Option<Job> {
         loop {
-            let call = lock(&slot.call);
-            let mut call = wait_while(&slot.called, call, KEEP_ALIVE, |call| {
-                matches!(call, Message::None)
+            let message = slot.message.lock();
+            let mut message = message.wait_timeout_while(&slot.arrived, KEEP_ALIVE, |message| {
+                matches!(message, Message::None)
             });
-            match std::mem::take(&mut *call) {
+            match std::mem::take(&mut *message) {
                 Message::Job(job) => return Some(job),
-                Message::Leave => return None,
-                Message::None => drop(call),
+                Message::End => return None,
+                Message::None => drop(message),
             }
-            // Who is reserved stays, however long it takes.
-            let slots = &mut lock(&self.0).slots;
-            if let Some(place) = slots.iter().position(|it| Arc::ptr_eq(it, slot)) {
+            // The time is over. A thread that was reserved meanwhile is not in the list
+            // any more, and waits on: its job is certain to come.
+            let slots = &mut self.0.lock().slots;
+            if let Some(place) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
                 slots.remove(place);
                 return None;
             }
         }
     }
 
-    /// The thread of this slot has no job, and nobody has reserved it.
-    fn enter(&self, slot: Arc<Slot>) {
-        let mut waiting = lock(&self.0);
-        match waiting.closed {
-            true => slot.call(Message::Leave),
-            false => waiting.slots.push(slot),
+    /// Adds the thread of this slot to the idle threads. It has no job and is not
+    /// reserved.
+    fn add_idle(&self, slot: Arc<Slot>) {
+        let mut idle = self.0.lock();
+        match idle.closed {
+            true => slot.send(Message::End),
+            false => idle.slots.push(slot),
         }
     }
 }
 
 impl Slot {
-    fn call(&self, call: Message) {
-        *lock(&self.call) = call;
-        self.called.notify_one();
+    fn new() -> Slot {
+        Slot {
+            message: OrderedMutex::new(Rank::Leaf, Message::None),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Sets the message first and notifies then: a notification before it would be a
+    /// lost wake-up.
+    fn send(&self, message: Message) {
+        *self.message.lock() = message;
+        self.arrived.notify_one();
     }
 }
 
-/// A thread that waits for its job. DropReason without one, it is free again.
+/// A thread that waits for a job of the holder. Dropped without a job, it is idle again.
 #[derive(Debug)]
 pub(crate) struct ReservedThread {
-    waiting_room: Arc<PoolShared>,
+    shared: Arc<PoolShared>,
     slot: Arc<Slot>,
     has_job: bool,
 }
 
 impl ReservedThread {
-    /// Starts the job, under a name of which 15 bytes show up in `ps -T` and
-    /// `top -H`.
+    /// Starts the job under this name, of which `ps -T` and `top -H` show the first 15
+    /// bytes.
     pub(crate) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
         let work = Box::new(work);
         self.has_job = true;
-        self.slot.call(Message::Job(Job { name, work }));
+        self.slot.send(Message::Job(Job { name, work }));
     }
 }
 
 impl Drop for ReservedThread {
     fn drop(&mut self) {
         if !self.has_job {
-            self.waiting_room.enter(Arc::clone(&self.slot));
+            self.shared.add_idle(Arc::clone(&self.slot));
         }
     }
 }
 
 impl Job {
-    /// Does it, under its name. A panic ends the thread too.
+    /// Runs the job under its name. A panic ends this thread and no other: panic
+    /// isolation. The pool starts a new thread when one is needed.
     fn run(self) {
-        // A name with a zero byte within is none; ours are there for people.
+        // A name with a zero byte is not valid; the names of jobs have none.
         name_thread(&CString::new(self.name).unwrap_or_default());
         (self.work)();
     }
@@ -209,14 +233,14 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Tells the system what the calling thread is called from now on.
+/// Sets the name of the calling thread.
 #[cfg(target_os = "linux")]
 fn name_thread(name: &CStr) {
-    // The only error is an address that is none.
+    // prctl(2) fails only for an invalid pointer.
     let _ = nix::sys::prctl::set_name(name);
 }
 
-/// Elsewhere it goes on being a `thread`.
+/// On other systems the thread keeps the name `worker`.
 #[cfg(not(target_os = "linux"))]
 fn name_thread(_: &CStr) {}
 
@@ -225,27 +249,27 @@ mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
-    fn every_job_is_done_once_whoever_brings_it() {
-        const BRINGERS: usize = 8;
+    fn every_job_runs_once_with_many_callers() {
+        const CALLERS: usize = 8;
         const JOBS: usize = 300;
         let threads = ThreadPool::default();
         let (done, all) = unbounded();
         thread::scope(|scope| {
-            for bringer in 0..BRINGERS {
+            for caller in 0..CALLERS {
                 let (threads, done) = (&threads, done.clone());
                 scope.spawn(move || {
                     for job in 0..JOBS {
-                        // One that is reserved in vain beside each that is used.
-                        let in_vain = threads.reserve();
+                        // Beside each thread that gets a job, one is reserved and gets none.
+                        let unused = threads.reserve();
                         let used = threads.reserve().expect("a thread");
                         let done = done.clone();
                         used.start("job".to_owned(), move || {
-                            let _ = done.send((bringer, job));
+                            let _ = done.send((caller, job));
                         });
-                        drop(in_vain);
+                        drop(unused);
                     }
                 });
             }
@@ -253,7 +277,7 @@ mod tests {
         drop(done);
         let mut jobs: Vec<(usize, usize)> = all.iter().collect();
         jobs.sort_unstable();
-        let expected = (0..BRINGERS).flat_map(|it| (0..JOBS).map(move |job| (it, job)));
+        let expected = (0..CALLERS).flat_map(|it| (0..JOBS).map(move |job| (it, job)));
         assert!(jobs.into_iter().eq(expected));
     }
 
@@ -276,9 +300,9 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_leaves_when_nobody_can_bring_a_job() {
+    fn idle_threads_end_when_the_pool_is_dropped() {
         let threads = ThreadPool::default();
-        let waiting_room = Arc::downgrade(&threads.waiting_room);
+        let shared = Arc::downgrade(&threads.shared);
         let (start, started) = unbounded();
         for _ in 0..3 {
             let start = start.clone();
@@ -286,12 +310,15 @@ mod tests {
                 let _ = start.send(());
             };
             threads.start("job".to_owned(), job).expect("a thread");
-            started.recv_timeout(PATIENCE).expect("done");
+            started.recv_timeout(TIMEOUT).expect("done");
         }
         drop(threads);
         let began = std::time::Instant::now();
-        while waiting_room.strong_count() > 0 {
-            assert!(began.elapsed() < KEEP_ALIVE / 2, "they wait on");
+        while shared.strong_count() > 0 {
+            assert!(
+                began.elapsed() < KEEP_ALIVE / 2,
+                "idle threads are still there"
+            );
             thread::yield_now();
         }
     }

@@ -1,11 +1,14 @@
-//! Channels in the place of crossbeam's, as far as the server uses them.
+//! Channels in place of crossbeam's, as far as the program uses them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sync::{Mutex, lock, one_in, runs_out, thread};
+use shuttle::sync::Mutex;
 
-/// What both ends know. The lock is where the scheduler steps in.
+use crate::control::{one_in, times_out};
+use crate::sync::thread;
+
+/// What both ends share. The lock is where the scheduler can switch threads.
 #[derive(Debug)]
 struct Channel<T> {
     messages: Vec<T>,
@@ -21,15 +24,25 @@ pub(crate) struct Receiver<T>(Source<T>);
 #[derive(Debug)]
 enum Source<T> {
     Channel(Arc<Mutex<Channel<T>>>),
-    /// A clock, by what says that it strikes.
+    /// A clock: a function that says whether it ticks now.
     Clock(fn() -> Option<T>),
 }
 
-/// The other end is gone, or nothing came in time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Over;
+/// All senders are dropped and no message is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecvError;
 
-/// Nobody here waits for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecvTimeoutError {
+    Timeout,
+    Disconnected,
+}
+
+/// No send fails here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendError;
+
+/// The capacity does not matter: no model fills a channel.
 pub(crate) fn bounded<T>(_capacity: usize) -> (Sender<T>, Receiver<T>) {
     unbounded()
 }
@@ -43,14 +56,14 @@ pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(channel), receiver)
 }
 
-/// Strikes now and then.
+/// Ticks at random.
 pub(crate) fn tick(_: Duration) -> Receiver<Instant> {
     Receiver(Source::Clock(|| one_in(8).then(Instant::now)))
 }
 
-/// Strikes when limits run out.
+/// Ticks when timeouts run out.
 pub(crate) fn after(_: Duration) -> Receiver<Instant> {
-    Receiver(Source::Clock(|| runs_out().then(Instant::now)))
+    Receiver(Source::Clock(|| times_out().then(Instant::now)))
 }
 
 pub(crate) fn never<T>() -> Receiver<T> {
@@ -58,52 +71,78 @@ pub(crate) fn never<T>() -> Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    pub(crate) fn send(&self, message: T) -> Result<(), Over> {
-        lock(&self.0).messages.insert(0, message);
+    pub(crate) fn send(&self, message: T) -> Result<(), SendError> {
+        self.0.lock().unwrap().messages.insert(0, message);
         Ok(())
+    }
+
+    pub(crate) fn try_send(&self, message: T) -> Result<(), SendError> {
+        self.send(message)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().messages.len()
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        lock(&self.0).senders += 1;
+        self.0.lock().unwrap().senders += 1;
         Sender(Arc::clone(&self.0))
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        lock(&self.0).senders -= 1;
+        self.0.lock().unwrap().senders -= 1;
     }
 }
 
 impl<T> Receiver<T> {
-    /// What there is now: a message, or that no more will come.
-    pub(crate) fn look(&self) -> Option<Result<T, Over>> {
+    /// What can be received now: a message, or that the channel is disconnected.
+    pub(crate) fn poll(&self) -> Option<Result<T, RecvError>> {
         match &self.0 {
             Source::Channel(channel) => {
-                let mut channel = lock(channel);
-                let none_left = (channel.senders == 0).then_some(Err(Over));
-                channel.messages.pop().map(Ok).or(none_left)
+                let mut channel = channel.lock().unwrap();
+                let disconnected = (channel.senders == 0).then_some(Err(RecvError));
+                channel.messages.pop().map(Ok).or(disconnected)
             }
-            Source::Clock(strikes) => strikes().map(Ok),
+            Source::Clock(ticks) => ticks().map(Ok),
         }
     }
 
-    pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, Over> {
+    pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         loop {
-            if let Some(result) = self.look() {
-                return result;
+            if let Some(result) = self.poll() {
+                return result.map_err(|RecvError| RecvTimeoutError::Disconnected);
             }
-            if runs_out() {
-                return Err(Over);
+            if times_out() {
+                return Err(RecvTimeoutError::Timeout);
             }
             thread::yield_now();
         }
     }
+
+    /// The messages that are there now.
+    pub(crate) fn try_iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.poll()?.ok())
+    }
+
+    /// All messages until the channel is disconnected.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.recv_timeout(Duration::MAX).ok())
+    }
+
+    /// How many senders there are.
+    pub(crate) fn senders(&self) -> usize {
+        match &self.0 {
+            Source::Channel(channel) => channel.lock().unwrap().senders,
+            Source::Clock(_) => 0,
+        }
+    }
 }
 
-/// As crossbeam's: what is ready first, or by chance one of several.
+/// As crossbeam's: the arm that is ready, or a random one of several.
 macro_rules! select {
     (@arms [$($arm:tt)*] recv($from:expr) -> $got:pat => $then:expr, $($rest:tt)*) => {
         match &$from {
@@ -120,13 +159,13 @@ macro_rules! select {
     (@loop [$(($from:ident, $got:pat, $then:expr))+] $($otherwise:expr)?) => {
         loop {
             $(
-                if !$crate::sync::one_in(3) && let Some(result) = $from.look() {
+                if !$crate::control::one_in(3) && let Some(result) = $from.poll() {
                     let $got = result;
                     break $then;
                 }
             )+
             $(
-                if $crate::sync::runs_out() {
+                if $crate::control::times_out() {
                     break $otherwise;
                 }
             )?

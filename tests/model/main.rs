@@ -1,65 +1,37 @@
-//! The server's threads under a model checker, which chooses who goes on.
+//! The program's threads under a model checker, which chooses the order in which they run.
 //!
-//! What is checked is the program's own text: the rooms of `src/` are compiled
-//! here once more, but `sync` is made of shuttle's locks, flags and threads. All
-//! threads of a model run in turn on one; at each lock, flag and channel a
-//! scheduler decides who is next. So a test runs thousands of orders of events
-//! that the system brings about once in a year, and the same ones every time.
+//! The models compile the program's own source once more, on shuttle's mutexes, atomics,
+//! condition variables and threads. All threads of a model run in turn on one thread of the
+//! system. At each lock, atomic and channel a scheduler chooses the thread that continues.
+//! So a model runs thousands of schedules that the system produces once a year, and the
+//! same ones every time.
 //!
-//! Other rooms are exchanged too where they wait for the system: `net` and
-//! `relay` ask a socket again and again instead of sleeping on it, the channels
-//! are ours, a name is found when the model says so, and a limit runs out when
-//! chance says so, never by the clock.
+//! What waits for the system is exchanged too: `net` and `relay` poll a socket instead of
+//! blocking on it, the channels are ours, a name is resolved when the model permits it, and
+//! a timeout runs out at random, never by the clock.
 //!
-//! - [`pool`]: the threads that wait for a job
-//! - [`sessions`]: the registry: slots, remotes, cuts
-//! - [`pumps`]: two pumps between two ends that finish, reset and stall
-//! - [`house`]: a whole server, with clients, from start to stop
+//! - [`thread_pool`]: the pool of threads
+//! - [`sessions`]: sessions and their registry: slots, remotes, terminations
+//! - [`relay_directions`]: both directions of a relay, between ends that close, reset and
+//!   stall
+//! - [`whole_server`]: a server with clients, from start to stop
 //!
-//! Without the test harness, since the unit tests in the rooms would run with
-//! it, and their threads are none of the model's. `cargo test --test model --
-//! house` runs what is called so, `MODEL_ROUNDS=100` tries a hundred times as many
-//! schedules. Plain runs are always the same, so a failure comes again (in
-//! `house` perhaps not: the system's sockets and hash maps have a say in it). What
-//! fails under the random scheduler names the seed of that very schedule:
-//! `SHUTTLE_RANDOM_SEED=1234` begins with it. "Exceeded max_steps" means that
-//! somebody waits for ever.
+//! The lock order of `src/sync/lock.rs` is checked at each lock, in every schedule.
 //!
-//! Does it find anything? These bugs were put in, one at a time, and each was
-//! found in the schedule of this number, by the random scheduler unless it says so:
-//!
-//! | bug | found by | in |
-//! |---|---|---|
-//! | `next_job`: leaves after a time-out without looking who is reserved | `pool` | 9 |
-//! | `next_job`: leaves, but stays in the list | `pool` | 105 |
-//! | `enter`: looks at `closed` under one lock, sits down under another | `pool` | 2 |
-//! | `Slot::call`: notifies before there is a call, or not at all | `pool` | 1 |
-//! | `ThreadPool::drop` without `closed` | `pool` | 1 |
-//! | a thread enters before its job is done | `pool` | 1 |
-//! | `ReservedThread::drop`: free again although it has a job | `pool` | 31 |
-//! | `Session::attach` without a look at the fate, or without its lock | `sessions` | 5 |
-//! | `Session::cut` looks for the remote before it takes the lock | `sessions` | 2 |
-//! | `Session::terminated` does not ask whether it is over | `sessions` | 3 |
-//! | the slot is dropped after the sockets, `present` before them | `sessions` | 1 |
-//! | `terminate_all` cuts with the registry locked | `sessions` | 8 |
-//! | `SessionRegistry::slot` counts under one lock, sits down under another | `sessions` | 4 |
-//! | `run`: stops listening before it says so | `house` | about 40 |
-//! | `run`: does not wait for `accept` | `house` | about 60 |
-//! | `run`: cuts all before `accept` has ended | `house` | 6 |
-//! | `give_up`: the ends before the flag, or one end only | `pumps` | 1308, 7 |
-//! | `copy`: `set_writing` after `is_over` | `pumps` | 1 |
-//! | `copy`: not writing after a failed write (by PCT) | `pumps` | 191 |
-//! | `write_all`: never looks up, or takes over for written | `pumps` | 2, 370 |
-//! | `was_no_end`: does not wait | `pumps` | 56 |
-//! | a broken pipe ends at once, or stays writing | `pumps` | 1 |
-//! | a cut is an end although bytes are held | `pumps` | 1 |
-//! | a cut amid a transfer is taken for one at rest | `pumps` | 34 |
+//! This target has no test harness: the unit tests in the source would run with it, and
+//! their threads are not the model's. `cargo test --test model -- whole_server` runs the
+//! models whose name contains that; `MODEL_ROUNDS=100` tries a hundred times as many
+//! schedules. The schedules are the same in each run, so a failure can be repeated (in
+//! `whole_server` perhaps not: sockets and hash maps of the system have an influence). A
+//! failure under the random scheduler names the seed of its schedule:
+//! `SHUTTLE_RANDOM_SEED=1234` begins with it. "Exceeded max_steps" means that a thread waits
+//! for ever.
 #![allow(
     dead_code,
     unreachable_code,
     unreachable_pub,
     unused_imports,
-    reason = "rooms of the program, of which the models use a part"
+    reason = "the models use only a part of the source that they compile"
 )]
 #![allow(
     clippy::disallowed_macros,
@@ -72,7 +44,7 @@
     clippy::unwrap_used
 )]
 
-// What the rooms know by this name is in this crate.
+// The source names its channels crossbeam_channel; here that is this crate.
 extern crate self as crossbeam_channel;
 
 #[path = "../../src/auth/mod.rs"]
@@ -83,33 +55,38 @@ mod config;
 mod events;
 #[path = "../../src/local_time.rs"]
 mod local_time;
+#[path = "../../src/logger/mod.rs"]
+mod logger;
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;
+#[path = "../../src/net/mod.rs"]
+mod real_net;
 #[path = "../../src/relay/mod.rs"]
-mod pumping;
+mod real_relay;
+#[path = "../../src/request_error.rs"]
+mod request_error;
 #[path = "../../src/rules/mod.rs"]
 mod rules;
 #[path = "../../src/server/mod.rs"]
 mod server;
-#[path = "../../src/net/mod.rs"]
-mod sockets;
 
 mod channel;
-mod logger;
+mod control;
 mod net;
+#[path = "polled_relay.rs"]
 mod relay;
 mod sync;
 
-mod house;
-mod pool;
-mod pumps;
+mod relay_directions;
 mod sessions;
+mod thread_pool;
+mod whole_server;
 
 use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use channel::{Receiver, Sender, after, bounded, never, select, tick, unbounded};
+use channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, tick, unbounded};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
@@ -123,39 +100,39 @@ macro_rules! model {
 }
 
 const MODELS: &[Model] = &[
-    model!(500, pool::every_job_is_done_once),
-    model!(500, pool::a_job_waits_for_another),
-    model!(500, pool::who_is_reserved_outlives_it),
-    model!(500, sessions::a_cut_misses_no_remote),
-    model!(500, sessions::who_waits_hears_of_the_cut),
-    model!(500, sessions::the_seat_is_free_first),
-    model!(500, sessions::one_to_a_seat),
-    model!(500, sessions::the_last_to_leave_tells),
-    model!(500, sessions::nobody_stays_without_a_permit),
-    model!(3000, pumps::no_end_that_was_none),
-    model!(4000, pumps::an_error_ends_both),
-    model!(3000, pumps::a_cut_is_an_end_only_at_rest),
-    model!(300, pumps::last_words_are_delivered),
-    model!(600, house::it_stops),
-    model!(600, house::whatever_runs_out),
+    model!(500, thread_pool::every_job_runs_once),
+    model!(500, thread_pool::a_job_waits_for_another),
+    model!(500, thread_pool::a_reserved_thread_outlives_the_pool),
+    model!(500, sessions::a_termination_misses_no_remote),
+    model!(500, sessions::a_termination_wakes_the_waiting_thread),
+    model!(500, sessions::a_slot_is_free_before_the_sockets_close),
+    model!(500, sessions::the_last_slot_is_given_once),
+    model!(500, sessions::the_wait_group_ends_after_all_reports),
+    model!(500, sessions::no_session_outlives_its_permit),
+    model!(3000, relay_directions::no_fin_is_invented),
+    model!(4000, relay_directions::an_error_ends_both_directions),
+    model!(3000, relay_directions::a_termination_sends_fin_only_at_rest),
+    model!(300, relay_directions::the_last_data_are_delivered),
+    model!(600, whole_server::it_stops),
+    model!(600, whole_server::it_stops_with_timeouts),
 ];
 
-/// Plain `cargo test` tries the same schedules every time.
+/// `cargo test` tries the same schedules every time.
 const SEED: u64 = 1080;
 
-/// How often PCT lets another thread go ahead at a moment of its choice, and
-/// one more. Few bugs need more.
+/// The PCT scheduler changes the priorities of threads at most this many times, less one. Few
+/// errors need more changes.
 const DEPTH: usize = 4;
 
-/// What takes more steps than this hangs.
-const MOST_STEPS: usize = 200_000;
+/// A schedule with more steps than this hangs.
+const MAX_STEPS: usize = 200_000;
 
 fn main() {
     let arguments = env::args().skip(1);
-    let parts: Vec<String> = arguments.filter(|it| !it.starts_with('-')).collect();
+    let filters: Vec<String> = arguments.filter(|it| !it.starts_with('-')).collect();
     let rounds = env::var("MODEL_ROUNDS").map_or(1, |it| it.parse().expect("a number"));
     for (name, schedules, model) in MODELS {
-        if !parts.is_empty() && !parts.iter().any(|part| name.contains(part)) {
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {
             continue;
         }
         let began = Instant::now();
@@ -168,32 +145,32 @@ fn main() {
     }
 }
 
-/// Runs a model under a scheduler; ends in a panic if the model does.
+/// Runs a model under a scheduler; panics if the model does.
 fn check(name: &'static str, by: &'static str, scheduler: impl Scheduler + 'static, model: fn()) {
     let mut config = Config::new();
-    // A seed says enough; the steps of one execution fill screens.
+    // The seed is enough; the steps of one execution would fill screens.
     config.failure_persistence = FailurePersistence::None;
     config.stack_size = 256 << 10;
-    config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
+    config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
     config.silence_warnings = true;
     SCHEDULE.store(0, Ordering::Relaxed);
-    let _guard = TellOnPanic(name, by);
+    let _guard = ReportOnPanic(name, by);
     Runner::new(scheduler, config).run(move || {
         SCHEDULE.fetch_add(1, Ordering::Relaxed);
         model();
     });
 }
 
-/// Which one is being tried, from 1.
+/// The number of the current schedule, from 1.
 static SCHEDULE: AtomicUsize = AtomicUsize::new(0);
 
-/// Says what has failed, and how often it has not.
-struct TellOnPanic(&'static str, &'static str);
+/// Prints which model has failed, and in which schedule.
+struct ReportOnPanic(&'static str, &'static str);
 
-impl Drop for TellOnPanic {
+impl Drop for ReportOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let TellOnPanic(name, by) = self;
+            let ReportOnPanic(name, by) = self;
             println!("{name}: FAILED under {by} in schedule {SCHEDULE:?}");
         }
     }

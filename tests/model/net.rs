@@ -1,4 +1,4 @@
-//! Real sockets, but whoever would wait for one lets the other threads go on and looks again.
+//! Real sockets that are polled: a thread that would block lets other threads run and looks again.
 
 #[path = "resolve.rs"]
 pub(crate) mod resolve;
@@ -15,13 +15,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
 
-pub(crate) use crate::sockets::{
+use crate::control::{any, one_in, pause, times_out};
+pub(crate) use crate::real_net::{
     BindWait, ConnectError, PortRange, is_shortage, lengthen_backlog, reset_on_close,
     send_nonblocking, shorten_send_timeout, stop_listening,
 };
-use crate::sync::{any, one_in, pause, runs_out, thread};
+use crate::sync::thread;
 
-/// A limit that runs out by chance.
+/// A deadline that comes at random.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline;
 
@@ -35,7 +36,7 @@ impl Deadline {
     }
 
     pub(crate) fn is_over(self) -> bool {
-        runs_out()
+        times_out()
     }
 
     pub(crate) fn remaining(self) -> Duration {
@@ -44,15 +45,15 @@ impl Deadline {
 }
 
 thread_local! {
-    static LOOKS: Cell<u32> = const { Cell::new(0) };
+    static POLLS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The others go on. On a busy machine the system may take long to deliver what
-/// was sent; who has looked often gives it real time, so as not to be taken for
-/// somebody who waits for ever.
-fn look_again() {
-    LOOKS.set(LOOKS.get() + 1);
-    if LOOKS.get() > 5_000 && LOOKS.get().is_multiple_of(100) {
+/// Lets other threads run. On a busy machine the system may take long to deliver what was
+/// sent. A thread that has polled often gives it real time, so that the model does not take
+/// the thread for one that waits for ever.
+fn poll_again() {
+    POLLS.set(POLLS.get() + 1);
+    if POLLS.get() > 5_000 && POLLS.get().is_multiple_of(100) {
         std::thread::sleep(Duration::from_millis(2));
     }
     thread::yield_now();
@@ -60,14 +61,14 @@ fn look_again() {
 
 /// At the start of an execution.
 pub(crate) fn begin() {
-    LOOKS.set(0);
+    POLLS.set(0);
 }
 
 /// Reads when there is something to read.
 pub(crate) fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Err(Errno::EAGAIN) => look_again(),
+            Err(Errno::EAGAIN) => poll_again(),
             result => return Ok(result?),
         }
     }
@@ -80,19 +81,19 @@ pub(crate) fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> 
     while !bytes.is_empty() {
         match send(stream.as_raw_fd(), bytes, flags) {
             Ok(count) => bytes = &bytes[count..],
-            Err(Errno::EAGAIN) => look_again(),
+            Err(Errno::EAGAIN) => poll_again(),
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-/// Reads to the end, whichever end it is.
+/// Reads to EOF or an error.
 pub(crate) fn read_to_end(stream: &TcpStream) {
     while read(stream, &mut [0; 64]).is_ok_and(|count| count > 0) {}
 }
 
-/// Only what is spliced asks this, and nothing is.
+/// Only splice calls this, and no model splices.
 pub(crate) fn wait(_: &mut [PollFd<'_>], _: Deadline) -> io::Result<bool> {
     Ok(true)
 }
@@ -102,7 +103,7 @@ pub(crate) fn wait_readable(_: &impl AsFd, deadline: Deadline) -> io::Result<boo
     Ok(!deadline.is_over())
 }
 
-/// One byte at a time, which is as far as it looks ahead.
+/// Reads one byte at a time, so it never takes a byte too many.
 pub(crate) struct PeekReader<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
@@ -131,7 +132,7 @@ impl BufRead for PeekReader<'_> {
                 Err(Errno::EAGAIN) if self.deadline.is_over() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                Err(Errno::EAGAIN) => look_again(),
+                Err(Errno::EAGAIN) => poll_again(),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -158,19 +159,19 @@ pub(crate) fn lingering_close(stream: &TcpStream) {
 }
 
 thread_local! {
-    static ELSEWHERE: OnceCell<TcpListener> = const { OnceCell::new() };
+    static DESTINATION: OnceCell<TcpListener> = const { OnceCell::new() };
 }
 
-/// Where every client wants to go.
-pub(crate) fn elsewhere() -> SocketAddr {
-    ELSEWHERE.with(|listener| {
+/// The destination of every client.
+pub(crate) fn destination() -> SocketAddr {
+    DESTINATION.with(|listener| {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         listener.get_or_init(bind).local_addr().unwrap()
     })
 }
 
-/// Connects, in a while, to somebody who says a word, stays until the end, and
-/// then resets or ends as well.
+/// Connects, after a while, to a server that sends a word, waits for EOF, and then resets or
+/// closes the connection.
 pub(crate) fn dial(
     address: SocketAddr,
     deadline: Deadline,
@@ -184,7 +185,7 @@ pub(crate) fn dial(
         return Err(ConnectError::ClientLeft);
     }
     let remote = TcpStream::connect(address)?;
-    let (peer, _) = ELSEWHERE.with(|listener| listener.get().unwrap().accept())?;
+    let (peer, _) = DESTINATION.with(|listener| listener.get().unwrap().accept())?;
     thread::spawn(move || {
         let _ = write_all(&peer, b"word");
         read_to_end(&peer);
@@ -242,12 +243,12 @@ pub(crate) fn wait_for_reply(
         if client.peer_addr().is_err() {
             return Err(ConnectError::ClientLeft);
         }
-        look_again();
+        poll_again();
     }
     Ok(())
 }
 
-/// Nobody ever comes.
+/// No peer ever connects.
 pub(crate) fn wait_for_peer(
     _: &TcpListener,
     client: &TcpStream,
@@ -260,7 +261,7 @@ pub(crate) fn wait_for_peer(
     Ok(BindWait::ClientLeft)
 }
 
-/// Nobody logs in.
+/// No client of the models logs in.
 pub(crate) fn client_stays_until(_: &TcpStream, deadline: Deadline) -> bool {
     deadline.is_over()
 }
@@ -269,26 +270,26 @@ pub(crate) fn wait_acceptable(_: &TcpListener) {
     thread::yield_now();
 }
 
-/// That nobody knocks is an error that passes.
+/// "Would block" is a transient error here.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     thread::yield_now();
-    crate::sockets::is_transient(error)
+    crate::real_net::is_transient(error)
 }
 
-/// What is tuned is the listener, on which the model cannot wait.
+/// Called for the listener, which must not block.
 pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    crate::sockets::tune(socket)
+    crate::real_net::tune(socket)
 }
 
-/// Two ends of a connection.
+/// Two connected sockets.
 pub(crate) fn pair() -> (TcpStream, TcpStream) {
     let (one, other) = UnixStream::pair().unwrap();
     let tcp = |stream| TcpStream::from(OwnedFd::from(stream));
     (tcp(one), tcp(other))
 }
 
-/// Has this end come, or is something there to be read?
+/// Is there EOF, an error, or something to read?
 pub(crate) fn has_ended(stream: &TcpStream) -> bool {
     recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
 }

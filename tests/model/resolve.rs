@@ -1,4 +1,4 @@
-//! A resolver that answers when the model lets it.
+//! A resolver that answers only while the model permits it.
 
 use std::cell::Cell;
 use std::io;
@@ -11,9 +11,9 @@ thread_local! {
     static ANSWERS: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Does it answer from now on?
-pub(crate) fn answers(whether: bool) {
-    ANSWERS.set(whether);
+/// Sets whether lookups return from now on.
+pub(crate) fn set_answers(answers: bool) {
+    ANSWERS.set(answers);
 }
 
 pub(crate) fn lookup(_: &HostName) -> io::Result<Vec<IpAddr>> {

@@ -1,30 +1,33 @@
-//! The registry: no cut misses a remote, and the slot is free first.
+//! Sessions and their registry: a termination misses no remote, and a slot is free before the sockets close.
 
-use std::convert::Infallible;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::channel::{Receiver, Sender, bounded};
-use crate::events::{ClientRequest, CloseReason};
+use crate::channel::RecvTimeoutError;
+use crate::config::Settings;
+use crate::control::{self, any, one_in, pause};
+use crate::events::{ClientRequest, CloseReason, Event};
 use crate::local_time::LocalClock;
-use crate::logger::Log;
+use crate::logger::{Log, Queue, Verbosity};
 use crate::net;
 use crate::protocol::{Command, Destination, Host, ReplyEncoder};
+use crate::relay::Direction;
 use crate::rules::{AccessQuery, RulesFile, WeekTime};
-use crate::server::access::enforce::{self, Enforcer};
-use crate::server::access::permission;
+use crate::server::Server;
+use crate::server::access::enforce::{Enforcer, publish_and_recheck};
+use crate::server::context::ServerContext;
+use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::session::registry::{Session, SessionRegistry};
-use crate::server::{Server, ServerContext, Settings};
-use crate::sync::{self, any, one_in, pause, thread};
+use crate::server::session::{Session, SessionSlot};
+use crate::sync::thread;
+use crate::sync::wait_group::{AllDone, Token, wait_group};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// With so many slots.
-fn slots(max_sessions: usize) -> Settings {
+fn settings(max_sessions: usize) -> Settings {
     Settings {
         max_sessions,
         enforce: true,
@@ -32,177 +35,168 @@ fn slots(max_sessions: usize) -> Settings {
     }
 }
 
-/// A registry, its log, and what sessions keep until they are over.
+/// A server's shared state without its threads, and what tests need of it.
 struct Scene {
-    registry: Arc<SessionRegistry>,
     context: Arc<ServerContext>,
     /// The rules file of the context.
     rules: tempfile::NamedTempFile,
-    log: Log,
-    present: Sender<Infallible>,
-    all_left: Receiver<Infallible>,
+    queue: Queue,
+    token: Token,
+    all_done: AllDone,
 }
 
 impl Scene {
-    fn new() -> Scene {
-        sync::begin(false);
-        let (present, all_left) = bounded(0);
-        let log = Log::default();
+    fn new(settings: Settings) -> Scene {
+        control::begin(false);
+        let (token, all_done) = wait_group();
+        let (log, queue) = Log::new(Verbosity::Sessions, true);
         let rules = tempfile::NamedTempFile::new().unwrap();
         fs::write(rules.path(), "permit - -\n").unwrap();
         let rules_file = RulesFile::open(rules.path()).unwrap();
-        let clock = LocalClock::showing(|| WeekTime::MONDAY);
-        let context = Server::new(slots(usize::MAX), rules_file, clock, log.clone()).context;
+        let clock = LocalClock::from_fn(|| WeekTime::MONDAY);
+        let context = Server::new(settings, rules_file, clock, log).context;
         Scene {
-            registry: context.registry.clone(),
             context,
             rules,
-            log,
-            present,
-            all_left,
+            queue,
+            token,
+            all_done,
         }
     }
 
-    /// As `ServerContext::admit`: a session that has entered, and its client.
-    fn enter(&self, number: u64) -> (Arc<Session>, TcpStream) {
-        let slot = self.registry.slot(number, CLIENT, &self.context.settings);
-        let (client, far) = net::pair();
-        let context = self.context.clone();
-        let present = self.present.clone();
-        let session = Session::new(
-            context,
-            slot.unwrap(),
-            client,
-            (CLIENT, 1080).into(),
-            present,
-        );
+    /// Starts a session as the accept loop does; returns the session and its client.
+    fn start_session(&self, number: u64) -> (Arc<Session>, TcpStream) {
+        let slot = SessionSlot::acquire(&self.context.registry, number, CLIENT).unwrap();
+        let (socket, client) = net::pair();
+        let log = self.context.log.clone();
+        let address = SocketAddr::from((CLIENT, 1080));
+        let session = Session::new(slot, log, socket, address, self.token.clone());
         let session = Arc::new(session);
-        self.registry.enter(&session);
-        (session, far)
+        self.context.registry.add(number, &session);
+        (session, client)
     }
 }
 
-/// The remote of a session that is cut is shut, or was never taken in; whoever
-/// cuts it, and whatever it is about to do.
-pub(crate) fn a_cut_misses_no_remote() {
-    let scene = Scene::new();
-    let (session, client) = scene.enter(1);
-    let (remote, far) = net::pair();
+/// The numbers of the sessions that were reported as closed, in order.
+pub(crate) fn closed_sessions(queue: &Queue) -> Vec<u64> {
+    let number = |event: Event| match event {
+        Event::SessionClosed(closed) => Some(closed.session),
+        _ => None,
+    };
+    let mut closed: Vec<u64> = queue.events.try_iter().filter_map(number).collect();
+    closed.sort_unstable();
+    closed
+}
+
+/// The remote of a terminated session is shut down, or was never attached, whatever the
+/// session's own thread is about to do.
+pub(crate) fn a_termination_misses_no_remote() {
+    let scene = Scene::new(settings(usize::MAX));
+    let (session, client) = scene.start_session(1);
+    let (remote, peer) = net::pair();
     let attaching = thread::spawn({
         let session = session.clone();
         move || session.attach(remote)
     });
-    let cutting = thread::spawn({
-        let (session, registry) = (session.clone(), scene.registry.clone());
-        let one = any(&[true, false]);
-        move || match one {
+    let terminating = thread::spawn({
+        let (session, context) = (session.clone(), scene.context.clone());
+        let only_this = any(&[true, false]);
+        move || match only_this {
             true => session.terminate(CloseReason::Idle),
-            false => registry.terminate_all(),
+            false => context.registry.terminate_all(),
         }
     });
     let attached = attaching.join().unwrap();
-    cutting.join().unwrap();
+    terminating.join().unwrap();
     assert_eq!(attached, session.remote().is_some());
-    // Whoever begins to relay now is done at once.
+    // A relay that begins now ends at once.
     if let Some(remote) = session.remote() {
-        session
-            .relay
-            .upstream()
-            .run(&session.client, remote)
-            .unwrap();
-        session
-            .relay
-            .downstream()
-            .run(remote, &session.client)
-            .unwrap();
+        let (up, down) = (Direction::Up, Direction::Down);
+        let relay = &session.relay;
+        relay.direction(up).run(&session.client, remote).unwrap();
+        relay.direction(down).run(remote, &session.client).unwrap();
     }
-    assert!(net::has_ended(&far), "the remote is open");
+    assert!(net::has_ended(&peer), "the remote is open");
     assert!(net::has_ended(&client), "the client is open");
 }
 
-/// It does not matter whether one begins to wait before the cut or after it.
-pub(crate) fn who_waits_hears_of_the_cut() {
-    let scene = Scene::new();
-    let (session, _client) = scene.enter(1);
+/// A thread that waits for the termination is woken, whether it begins to wait before or
+/// after it.
+pub(crate) fn a_termination_wakes_the_waiting_thread() {
+    let scene = Scene::new(settings(usize::MAX));
+    let (session, _client) = scene.start_session(1);
     let waiting = thread::spawn({
         let session = session.clone();
-        move || {
-            session
-                .terminated()
-                .recv_timeout(Duration::MAX)
-                .unwrap_err()
-        }
+        move || session.terminated().recv_timeout(Duration::MAX)
     });
     session.terminate(CloseReason::ServerStopped);
-    waiting.join().unwrap();
+    let woken = waiting.join().unwrap();
+    assert_eq!(woken, Err(RecvTimeoutError::Disconnected));
 }
 
-/// Whoever sees its connection end may come again at once.
-pub(crate) fn the_seat_is_free_first() {
-    let scene = Scene::new();
-    let (session, client) = scene.enter(1);
-    session.register_outgoing(any_address(), any_address());
+/// A client that sees its connection end can connect again at once.
+pub(crate) fn a_slot_is_free_before_the_sockets_close() {
+    let scene = Scene::new(settings(1));
+    let (session, client) = scene.start_session(1);
+    session.set_outgoing(any_address(), any_address());
     let other = thread::spawn({
         let session = session.clone();
         move || drop(session)
     });
     let again = thread::spawn({
-        let registry = scene.registry.clone();
+        let registry = scene.context.registry.clone();
         move || {
             net::read_to_end(&client);
-            let here_again = registry.made(any_address(), any_address());
-            assert!(!here_again, "it counts as a loop");
-            registry.slot(2, CLIENT, &slots(1)).expect("a slot");
+            let is_loop = registry.is_own_connection(any_address(), any_address());
+            assert!(!is_loop, "the connection counts as a loop");
+            SessionSlot::acquire(&registry, 2, CLIENT).expect("a slot");
         }
     });
     drop(session);
     other.join().unwrap();
     again.join().unwrap();
-    assert_eq!(scene.registry.len(), 0);
+    assert_eq!(scene.context.registry.len(), 0);
 }
 
-/// However many ask at once, no more than that many have a slot, whether all of
-/// them may not or one client may not.
-pub(crate) fn one_to_a_seat() {
-    let scene = Scene::new();
-    let for_one_client = Settings {
+/// Of many clients at once no more get a slot than there are, in total or per client.
+pub(crate) fn the_last_slot_is_given_once() {
+    let per_client = Settings {
         max_per_client: Some(1),
-        ..slots(usize::MAX)
+        ..settings(usize::MAX)
     };
-    let limit = match one_in(2) {
-        true => slots(1),
-        false => for_one_client,
-    };
-    let seated = Arc::new(AtomicUsize::new(0));
-    let ask = |number| {
-        let (registry, seated) = (scene.registry.clone(), seated.clone());
-        let limit = limit.clone();
+    let scene = Scene::new(match one_in(2) {
+        true => settings(1),
+        false => per_client,
+    });
+    let in_use = Arc::new(AtomicUsize::new(0));
+    let acquire = |number| {
+        let (registry, in_use) = (scene.context.registry.clone(), in_use.clone());
         thread::spawn(move || {
-            if let Ok(slot) = registry.slot(number, CLIENT, &limit) {
-                assert_eq!(seated.fetch_add(1, Ordering::SeqCst), 0);
+            if let Ok(slot) = SessionSlot::acquire(&registry, number, CLIENT) {
+                assert_eq!(in_use.fetch_add(1, Ordering::SeqCst), 0);
                 thread::yield_now();
-                seated.fetch_sub(1, Ordering::SeqCst);
+                in_use.fetch_sub(1, Ordering::SeqCst);
                 drop(slot);
             }
         })
     };
-    for asking in [ask(1), ask(2), ask(3)] {
-        asking.join().unwrap();
+    for acquiring in [acquire(1), acquire(2), acquire(3)] {
+        acquiring.join().unwrap();
     }
-    assert_eq!(scene.registry.len(), 0);
+    assert_eq!(scene.context.registry.len(), 0);
 }
 
-fn any_address() -> std::net::SocketAddr {
+fn any_address() -> SocketAddr {
     "192.0.2.7:70".parse().unwrap()
 }
 
-/// When nobody is present any more, all sessions are over and have been told to
-/// the log, even if the close_idle or the stop were looking at them just then.
-pub(crate) fn the_last_to_leave_tells() {
-    let scene = Scene::new();
+/// When all tokens are dropped, all sessions have ended and are reported, even if the sweep
+/// or the stop was looking at them just then.
+pub(crate) fn the_wait_group_ends_after_all_reports() {
+    let scene = Scene::new(settings(usize::MAX));
     let mut clients = Vec::new();
     for number in 1..=2 {
-        let (session, client) = scene.enter(number);
+        let (session, client) = scene.start_session(number);
         clients.push(client);
         thread::spawn(move || {
             pause();
@@ -210,7 +204,7 @@ pub(crate) fn the_last_to_leave_tells() {
         });
     }
     let sweeping = thread::spawn({
-        let registry = scene.registry.clone();
+        let registry = scene.context.registry.clone();
         let settings = Settings {
             idle_timeout: Some(Duration::ZERO),
             ..Settings::default()
@@ -222,27 +216,24 @@ pub(crate) fn the_last_to_leave_tells() {
             }
         }
     });
-    drop(scene.present);
-    scene.all_left.recv_timeout(Duration::MAX).unwrap_err();
-    let mut closed = scene.log.closed();
-    closed.sort_unstable();
-    assert_eq!(closed, [1, 2]);
-    assert_eq!(scene.registry.len(), 0);
+    drop(scene.token);
+    scene.all_done.recv_timeout(Duration::MAX).unwrap_err();
+    assert_eq!(closed_sessions(&scene.queue), [1, 2]);
+    assert_eq!(scene.context.registry.len(), 0);
     sweeping.join().unwrap();
     drop(scene.context);
-    assert_eq!(scene.log.holders(), 1);
+    assert_eq!(scene.queue.events.senders(), 0);
 }
 
-/// A session that was permitted by the last rules, and one that is about to be
-/// permitted by them: when the new ones are in force and were enforced, both are
-/// over.
-pub(crate) fn nobody_stays_without_a_permit() {
-    let scene = Scene::new();
-    let (session, client) = scene.enter(1);
+/// A session that the old rules have permitted, or are about to permit, ends when the new
+/// rules are in force and were enforced.
+pub(crate) fn no_session_outlives_its_permit() {
+    let scene = Scene::new(settings(usize::MAX));
+    let (session, client) = scene.start_session(1);
     let request = ClientRequest {
-        language: ReplyEncoder::Socks4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)),
+        encoder: ReplyEncoder::Socks4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80)),
         command: Command::Connect,
-        target: Destination {
+        destination: Destination {
             host: Host::Address(Ipv4Addr::LOCALHOST.into()),
             port: 80,
         },
@@ -250,23 +241,19 @@ pub(crate) fn nobody_stays_without_a_permit() {
         logged_in: false,
     };
     let serving = thread::spawn({
-        let session = session.clone();
+        let (context, session) = (scene.context.clone(), session.clone());
         move || {
-            let log_entry = RequestLog::new(&request.target);
-            let unseen = permission::query(&session, &request);
-            let query = AccessQuery {
-                address: log_entry.address,
-                ..unseen
+            let pending = PendingRequest {
+                context: &context,
+                session: &session,
+                request: &request,
             };
-            let verdict = session.context.rules().evaluate(&query);
-            verdict.permitted
-                && enforce::publish_and_recheck(
-                    &session,
-                    &request,
-                    vec![log_entry.address],
-                    &log_entry,
-                )
-                .is_ok()
+            let log = RequestLog::new(&request.destination);
+            let verdict = context.rules().evaluate(&AccessQuery {
+                address: log.address,
+                ..pending.access_query()
+            });
+            verdict.permitted && publish_and_recheck(pending, vec![log.address], &log).is_ok()
         }
     });
     let enforcing = thread::spawn({
@@ -275,14 +262,14 @@ pub(crate) fn nobody_stays_without_a_permit() {
         move || {
             let mut enforcer = Enforcer::new(true);
             if one_in(2) {
-                enforcer.look(&context);
+                enforcer.check(&context);
             }
             fs::write(&path, "permit c 10.\n").unwrap();
-            enforcer.look(&context);
+            enforcer.check(&context);
         }
     });
     enforcing.join().unwrap();
     if serving.join().unwrap() {
-        assert!(net::has_ended(&client), "it goes on");
+        assert!(net::has_ended(&client), "the session continues");
     }
 }

@@ -1,6 +1,6 @@
-//! SOCKS5 packets, read and written.
+//! SOCKS5: its messages as bytes and as values.
 //!
-//! First both agree on how the client shows who it is (RFC 1928, section 3):
+//! First client and server negotiate a method (RFC 1928, section 3):
 //!
 //! ```text
 //!      +-----+----------+-..------+          +-----+--------+
@@ -9,546 +9,59 @@
 //! bytes   1       1      0 to 255               1      1
 //! ```
 //!
-//! With method 02 it logs in (RFC 1929):
+//! With method 02 the client logs in (RFC 1929):
 //!
 //! ```text
 //!      +-----+------+-..----+------+-..-----+          +-----+--------+
 //!      | VER | ULEN | UNAME | PLEN | PASSWD |   then   | VER | STATUS |   VER = 01
-//!      +-----+------+-..----+------+-..-----+          +-----+--------+   00: welcome
+//!      +-----+------+-..----+------+-..-----+          +-----+--------+   00: success
 //! bytes   1     1   0 to 255   1    0 to 255              1      1
 //! ```
 //!
-//! Then it asks, and replies have the same form (RFC 1928, sections 4 and 6):
+//! Then the client sends its request. Replies have the same form (RFC 1928, sections 4
+//! and 6):
 //!
 //! ```text
 //!      +-----+-----+-----+------+-..---+------+    CMD = 01 CONNECT, 02 BIND, 03 UDP
 //!      | VER | CMD | RSV | ATYP | ADDR | PORT |    ATYP = 01 IPv4: 4 bytes
-//!      +-----+-----+-----+------+-..---+------+           03 name: its length, itself
+//!      +-----+-----+-----+------+-..---+------+           03 name: length, then name
 //! bytes   1     1     1     1             2               04 IPv6: 16 bytes
 //!
 //!        05    01    00    03    05 612e6f7267 0050    CONNECT to a.org:80
 //! ```
 //!
-//! In front of each datagram of a UDP association (section 7) there is the same
-//! once more, with 00 00 for VER and CMD and the number of a fragment for RSV.
+//! Each datagram of a UDP association (section 7) begins with the same fields, with 00 00
+//! in place of VER and CMD, and the number of a fragment in place of RSV.
 
-use std::io::BufRead;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod datagram;
+mod fields;
+mod negotiation;
+mod request;
 
-use super::{Command, Destination, Host, ProtocolError, ReadError, ReplyError, read_message};
-
-/// The first byte of a greeting, a request and a reply.
-pub const VERSION: u8 = 0x05;
-
-/// The first byte of a login and of the answer to it.
-const LOGIN_VERSION: u8 = 0x01;
-
-/// Longest field that a length of one byte can announce.
-pub const MAX_FIELD: usize = 255;
-
-/// How long the header of a datagram is that names this address, in bytes.
-pub fn udp_header_length(address: IpAddr) -> usize {
-    let address = match address.to_canonical() {
-        IpAddr::V4(_) => 4,
-        IpAddr::V6(_) => 16,
-    };
-    3 + 1 + address + 2
-}
-
-const CONNECT: u8 = 0x01;
-const BIND: u8 = 0x02;
-const ASSOCIATE: u8 = 0x03;
-
-const V4: u8 = 0x01;
-const NAME: u8 = 0x03;
-const V6: u8 = 0x04;
-
-const GRANTED: u8 = 0x00;
-
-/// A way for the client to show who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// It need not.
-    Anonymous,
-    /// User and password, in plain text.
-    Password,
-}
-
-impl Method {
-    /// Its number.
-    pub fn code(self) -> u8 {
-        match self {
-            Method::Anonymous => 0x00,
-            Method::Password => 0x02,
-        }
-    }
-}
-
-/// What a client says first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Greeting {
-    /// The numbers of the methods it offers, in its order; perhaps none.
-    pub methods: Vec<u8>,
-}
-
-impl Greeting {
-    /// The greeting as bytes. Methods behind the first 255 cannot be said.
-    pub fn encode(&self) -> Vec<u8> {
-        [&[VERSION], &field(&self.methods)[..]].concat()
-    }
-
-    /// Takes a greeting off the front of these bytes: the greeting and how many
-    /// bytes it has, or `None` while more must come.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Greeting, usize)>, ProtocolError> {
-        let Some(rest) = behind_version(bytes, VERSION)? else {
-            return Ok(None);
-        };
-        let Some((methods, rest)) = split_field(rest) else {
-            return Ok(None);
-        };
-        let methods = methods.to_vec();
-        Ok(Some((Greeting { methods }, bytes.len() - rest.len())))
-    }
-
-    /// Reads one greeting and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Greeting, ReadError> {
-        read_message(stream, Greeting::decode)
-    }
-}
-
-/// The server's answer to a greeting: the method to be used, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MethodSelection(pub Option<Method>);
-
-impl MethodSelection {
-    /// Stands for "no acceptable methods".
-    const NONE: u8 = 0xFF;
-
-    /// The choice as bytes.
-    pub fn encode(self) -> [u8; 2] {
-        [VERSION, self.0.map_or(MethodSelection::NONE, Method::code)]
-    }
-
-    /// Takes a choice off the front of these bytes, as [`Greeting::decode`].
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if the version is another, or the method is none of ours.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(MethodSelection, usize)>, ProtocolError> {
-        let Some(&[code, ..]) = behind_version(bytes, VERSION)? else {
-            return Ok(None);
-        };
-        let ours = [Method::Anonymous, Method::Password];
-        let method = ours.into_iter().find(|method| method.code() == code);
-        match (method, code) {
-            (None, MethodSelection::NONE) | (Some(_), _) => Ok(Some((MethodSelection(method), 2))),
-            (None, code) => Err(ProtocolError::Method(code)),
-        }
-    }
-
-    /// Reads one choice and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<MethodSelection, ReadError> {
-        read_message(stream, MethodSelection::decode)
-    }
-}
-
-/// Who the client says it is, and its proof.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Opaque bytes; escape them before printing.
-    pub user: Vec<u8>,
-    /// Never printed.
-    pub password: Vec<u8>,
-}
-
-impl std::fmt::Debug for Credentials {
-    /// Without the password.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Credentials(\"{}\")", self.user.escape_ascii())
-    }
-}
-
-impl Credentials {
-    /// The login as bytes. What is longer than [`MAX_FIELD`] cannot be said.
-    pub fn encode(&self) -> Vec<u8> {
-        [
-            &[LOGIN_VERSION],
-            &field(&self.user)[..],
-            &field(&self.password),
-        ]
-        .concat()
-    }
-
-    /// Takes a login off the front of these bytes, as [`Greeting::decode`].
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Credentials, usize)>, ProtocolError> {
-        let Some(rest) = behind_version(bytes, LOGIN_VERSION)? else {
-            return Ok(None);
-        };
-        let Some((user, rest)) = split_field(rest) else {
-            return Ok(None);
-        };
-        let Some((password, rest)) = split_field(rest) else {
-            return Ok(None);
-        };
-        let login = Credentials {
-            user: user.to_vec(),
-            password: password.to_vec(),
-        };
-        Ok(Some((login, bytes.len() - rest.len())))
-    }
-
-    /// Reads one login and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Credentials, ReadError> {
-        read_message(stream, Credentials::decode)
-    }
-}
-
-/// The server's answer to a login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthStatus {
-    /// The user may go on.
-    Accepted,
-    /// User or password are wrong; the connection ends.
-    Denied,
-}
-
-impl AuthStatus {
-    /// The answer as bytes.
-    pub fn encode(self) -> [u8; 2] {
-        [LOGIN_VERSION, u8::from(self == AuthStatus::Denied)]
-    }
-
-    /// Takes an answer off the front of these bytes, as [`Greeting::decode`]. Any
-    /// status but 0 is a no.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if the version is another.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(AuthStatus, usize)>, ProtocolError> {
-        let Some(&[status, ..]) = behind_version(bytes, LOGIN_VERSION)? else {
-            return Ok(None);
-        };
-        let admission = match status {
-            0 => AuthStatus::Accepted,
-            _ => AuthStatus::Denied,
-        };
-        Ok(Some((admission, 2)))
-    }
-
-    /// Reads one answer and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<AuthStatus, ReadError> {
-        read_message(stream, AuthStatus::decode)
-    }
-}
-
-/// A request, field by field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// CMD: what to do.
-    pub command: Command,
-    /// DST.ADDR and DST.PORT.
-    pub target: Destination,
-}
-
-impl Request {
-    /// The request as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let command = match self.command {
-            Command::Connect => CONNECT,
-            Command::Bind => BIND,
-            Command::Associate => ASSOCIATE,
-        };
-        [&[VERSION, command, 0], &encode_target(&self.target)[..]].concat()
-    }
-
-    /// Takes a request off the front of these bytes, as [`Greeting::decode`].
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] as soon as no further byte could make a request of it. What
-    /// does not hide the end of the request is told only there, so that the
-    /// refusal does not cross with the rest of it.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, ProtocolError> {
-        let Some(&[command, reserved, ref rest @ ..]) = behind_version(bytes, VERSION)? else {
-            return Ok(None);
-        };
-        let Some((target, rest)) = split_target(rest)? else {
-            return Ok(None);
-        };
-        let command = match (command, reserved) {
-            (CONNECT, 0) => Command::Connect,
-            (BIND, 0) => Command::Bind,
-            (ASSOCIATE, 0) => Command::Associate,
-            (CONNECT | BIND | ASSOCIATE, other) => return Err(ProtocolError::Reserved(other)),
-            (other, _) => return Err(ProtocolError::Command(other)),
-        };
-        Ok(Some((
-            Request { command, target },
-            bytes.len() - rest.len(),
-        )))
-    }
-
-    /// Reads one request and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Request, ReadError> {
-        read_message(stream, Request::decode)
-    }
-}
-
-/// A reply: the outcome, and an address of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Granted, or why not.
-    pub outcome: Result<(), ReplyError>,
-    /// BND.ADDR and BND.PORT: where we connect from, where we listen, or who has
-    /// come. (Servers that give a name do not follow RFC 1928, but there may be
-    /// some.)
-    pub bound: Destination,
-}
-
-impl Reply {
-    /// A reply with a true address.
-    pub fn new(outcome: Result<(), ReplyError>, bound: SocketAddr) -> Reply {
-        let host = Host::Address(bound.ip().to_canonical());
-        let port = bound.port();
-        Reply {
-            outcome,
-            bound: Destination { host, port },
-        }
-    }
-
-    /// A refusal, for which there is no address.
-    pub fn refused(refusal: ReplyError) -> Reply {
-        Reply::new(Err(refusal), (Ipv4Addr::UNSPECIFIED, 0).into())
-    }
-
-    /// The reply as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let code = self.outcome.map_or_else(code, |()| GRANTED);
-        [&[VERSION, code, 0], &encode_target(&self.bound)[..]].concat()
-    }
-
-    /// Takes a reply off the front of these bytes, as [`Greeting::decode`].
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if it is none, or the code is unknown.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Reply, usize)>, ProtocolError> {
-        let Some(&[code, reserved, ref rest @ ..]) = behind_version(bytes, VERSION)? else {
-            return Ok(None);
-        };
-        let outcome = match code {
-            GRANTED => Ok(()),
-            code => Err(refusal(code).ok_or(ProtocolError::ReplyCode(code))?),
-        };
-        if reserved != 0 {
-            return Err(ProtocolError::Reserved(reserved));
-        }
-        let Some((bound, rest)) = split_target(rest)? else {
-            return Ok(None);
-        };
-        Ok(Some((Reply { outcome, bound }, bytes.len() - rest.len())))
-    }
-
-    /// How many bytes a reply has at least that begins with these: as many may be
-    /// asked for by who cannot look ahead. Of a whole one, how many it has.
-    pub fn least(bytes: &[u8]) -> usize {
-        match *bytes {
-            [_, _, _, V4, ..] => 10,
-            [_, _, _, NAME, length, ..] => 7 + usize::from(length),
-            [_, _, _, V6, ..] => 22,
-            // With a name of no letter.
-            _ => 7,
-        }
-    }
-
-    /// Reads one reply and not a byte more.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError`], which tells whether anything came at all.
-    pub fn read(stream: &mut impl BufRead) -> Result<Reply, ReadError> {
-        read_message(stream, Reply::decode)
-    }
-}
-
-/// What stands in front of a datagram.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UdpHeader {
-    /// FRAG: 0 for a datagram that is whole.
-    pub fragment: u8,
-    /// Where it is to go, or where it came from.
-    pub target: Destination,
-}
-
-impl UdpHeader {
-    /// The header as bytes, to be followed by the data.
-    pub fn encode(&self) -> Vec<u8> {
-        [&[0, 0, self.fragment], &encode_target(&self.target)[..]].concat()
-    }
-
-    /// Splits a datagram of a client into header and data.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if it has no whole header.
-    pub fn split(datagram: &[u8]) -> Result<(UdpHeader, &[u8]), ProtocolError> {
-        let (head, rest) = datagram
-            .split_first_chunk()
-            .ok_or(ProtocolError::Truncated)?;
-        let &[reserved_1, reserved_2, fragment] = head;
-        if let Some(other) = [reserved_1, reserved_2].into_iter().find(|&it| it != 0) {
-            return Err(ProtocolError::Reserved(other));
-        }
-        let (target, data) = split_target(rest)?.ok_or(ProtocolError::Truncated)?;
-        Ok((UdpHeader { fragment, target }, data))
-    }
-}
-
-/// The code of a refusal, RFC 1928, section 6.
-pub fn code(refusal: ReplyError) -> u8 {
-    match refusal {
-        ReplyError::Rejected => 0x01,
-        // Both are decisions of ours, which is all that SOCKS5 can say of them.
-        ReplyError::NotAllowed | ReplyError::IdentFailed | ReplyError::UserMismatch => 0x02,
-        ReplyError::NetworkUnreachable => 0x03,
-        ReplyError::HostUnreachable => 0x04,
-        ReplyError::ConnectionRefused => 0x05,
-        ReplyError::TimedOut => 0x06,
-        ReplyError::CommandNotSupported => 0x07,
-        ReplyError::AddressTypeNotSupported => 0x08,
-    }
-}
-
-fn refusal(code: u8) -> Option<ReplyError> {
-    Some(match code {
-        0x01 => ReplyError::Rejected,
-        0x02 => ReplyError::NotAllowed,
-        0x03 => ReplyError::NetworkUnreachable,
-        0x04 => ReplyError::HostUnreachable,
-        0x05 => ReplyError::ConnectionRefused,
-        0x06 => ReplyError::TimedOut,
-        0x07 => ReplyError::CommandNotSupported,
-        0x08 => ReplyError::AddressTypeNotSupported,
-        _ => return None,
-    })
-}
-
-/// What is behind the version byte, which must be this one; `None` if nothing
-/// has come.
-fn behind_version(bytes: &[u8], version: u8) -> Result<Option<&[u8]>, ProtocolError> {
-    match bytes.split_first() {
-        None => Ok(None),
-        Some((&first, rest)) if first == version => Ok(Some(rest)),
-        Some((&other, _)) => Err(ProtocolError::Version(other)),
-    }
-}
-
-/// A field behind its length; what is too long for that is left out.
-fn field(bytes: &[u8]) -> Vec<u8> {
-    let bytes = bytes.get(..MAX_FIELD).unwrap_or(bytes);
-    let length = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
-    [&[length], bytes].concat()
-}
-
-/// A field behind its length, and what follows; `None` while more must come.
-fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&length, rest) = bytes.split_first()?;
-    rest.split_at_checked(usize::from(length))
-}
-
-/// ATYP, address and port. A name is sent as it is, usable or not.
-fn encode_target(target: &Destination) -> Vec<u8> {
-    let (kind, address) = match &target.host {
-        Host::Address(IpAddr::V4(ip)) => (V4, ip.octets().to_vec()),
-        Host::Address(IpAddr::V6(ip)) => (V6, ip.octets().to_vec()),
-        Host::Name(name) => (NAME, field(name.as_str().as_bytes())),
-        Host::Invalid(bad) => (NAME, field(&bad.bytes)),
-    };
-    [&[kind], &address[..], &target.port.to_be_bytes()].concat()
-}
-
-/// ATYP, address and port, and what follows; `None` while more must come.
-fn split_target(bytes: &[u8]) -> Result<Option<(Destination, &[u8])>, ProtocolError> {
-    let Some((&kind, rest)) = bytes.split_first() else {
-        return Ok(None);
-    };
-    let split = match kind {
-        V4 => rest
-            .split_first_chunk()
-            .map(|(&octets, rest): (&[u8; 4], _)| {
-                (Host::Address(Ipv4Addr::from(octets).into()), rest)
-            }),
-        V6 => rest
-            .split_first_chunk()
-            .map(|(&octets, rest): (&[u8; 16], _)| {
-                (Host::Address(Ipv6Addr::from(octets).into()), rest)
-            }),
-        NAME => split_field(rest).map(|(name, rest)| (host(name), rest)),
-        other => return Err(ProtocolError::AddressType(other)),
-    };
-    let Some((host, rest)) = split else {
-        return Ok(None);
-    };
-    let Some((&port, rest)) = rest.split_first_chunk() else {
-        return Ok(None);
-    };
-    let port = u16::from_be_bytes(port);
-    Ok(Some((Destination { host, port }, rest)))
-}
-
-/// The host in a field for names. There are clients, Chromium among them, that put
-/// addresses of IPv6 there too, as text.
-fn host(name: &[u8]) -> Host {
-    let text = std::str::from_utf8(name).unwrap_or_default();
-    match text.parse::<Ipv6Addr>() {
-        Ok(address) => Host::Address(address.into()),
-        Err(_) => Host::from_name(name),
-    }
-}
+pub use datagram::UdpHeader;
+pub use fields::{MAX_FIELD, udp_header_length};
+pub use negotiation::{AuthStatus, Credentials, Greeting, Method, MethodSelection};
+pub use request::{Reply, Request, code};
 
 #[cfg(test)]
 mod tests {
+    use super::fields::{IPV4, IPV6, NAME};
+    use super::request::{ASSOCIATE, BIND, CONNECT, error_of};
     use super::*;
+    use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError, ReplyError};
     use std::fmt::Debug;
     use std::io::{BufReader, Read};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    /// Read from pieces of every size, with something behind it that must stay.
+    /// Reads from parts of every size; what follows the message must stay.
     fn read_exactly<T: Debug + PartialEq>(
         bytes: &[u8],
         expected: &T,
         read: fn(&mut BufReader<&[u8]>) -> Result<T, ReadError>,
     ) {
         let with_more = [bytes, b"\x05early"].concat();
-        for piece in 1..=with_more.len() {
-            let mut stream = BufReader::with_capacity(piece, &with_more[..]);
+        for part in 1..=with_more.len() {
+            let mut stream = BufReader::with_capacity(part, &with_more[..]);
             assert_eq!(
                 &read(&mut stream).expect("a message"),
                 expected,
@@ -566,34 +79,37 @@ mod tests {
         }
     }
 
-    fn to(host: Host, port: u16) -> Destination {
+    fn destination(host: Host, port: u16) -> Destination {
         Destination { host, port }
     }
 
-    /// Bytes from ATYP on, and what they mean.
-    fn targets() -> Vec<(Vec<u8>, Destination)> {
+    /// Bytes from ATYP on, and the destination that they mean.
+    fn destinations() -> Vec<(Vec<u8>, Destination)> {
         let longest = [&[b'a'; 63][..], b"."].concat().repeat(4);
         let longest = &longest[..253];
         let name = |name: &[u8]| {
             let length = u8::try_from(name.len()).expect("a short name");
             [&[NAME, length], name, &[0, 80]].concat()
         };
-        let mut v6 = vec![V6];
+        let mut v6 = vec![IPV6];
         v6.extend(Ipv6Addr::LOCALHOST.octets());
         v6.extend([1, 187]);
         vec![
             (
-                vec![V4, 140, 113, 1, 2, 0x12, 0x34],
-                to(Host::Address([140, 113, 1, 2].into()), 0x1234),
+                vec![IPV4, 140, 113, 1, 2, 0x12, 0x34],
+                destination(Host::Address([140, 113, 1, 2].into()), 0x1234),
             ),
-            (v6, to(Host::Address(Ipv6Addr::LOCALHOST.into()), 443)),
-            (name(b"a.org"), to(Host::from_name(b"a.org"), 80)),
-            (name(longest), to(Host::from_name(longest), 80)),
+            (
+                v6,
+                destination(Host::Address(Ipv6Addr::LOCALHOST.into()), 443),
+            ),
+            (name(b"a.org"), destination(Host::from_name(b"a.org"), 80)),
+            (name(longest), destination(Host::from_name(longest), 80)),
         ]
     }
 
     #[test]
-    fn messages_are_read_exactly_in_any_pieces() {
+    fn messages_are_read_exactly_in_any_parts() {
         for methods in [vec![], vec![0], vec![0, 2], vec![1; 255]] {
             let greeting = Greeting { methods };
             read_exactly(&greeting.encode(), &greeting, |it| Greeting::read(it));
@@ -611,19 +127,22 @@ mod tests {
         for admission in [AuthStatus::Accepted, AuthStatus::Denied] {
             read_exactly(&admission.encode(), &admission, |it| AuthStatus::read(it));
         }
-        for (bytes, target) in targets() {
+        for (bytes, destination) in destinations() {
             for (code, command) in [
                 (CONNECT, Command::Connect),
                 (BIND, Command::Bind),
                 (ASSOCIATE, Command::Associate),
             ] {
-                let target = target.clone();
-                let request = Request { command, target };
+                let destination = destination.clone();
+                let request = Request {
+                    command,
+                    destination,
+                };
                 let bytes = [&[5, code, 0], &bytes[..]].concat();
                 assert_eq!(request.encode(), bytes);
                 read_exactly(&bytes, &request, |it| Request::read(it));
             }
-            let bound = target.clone();
+            let bound = destination.clone();
             let reply = Reply {
                 outcome: Ok(()),
                 bound,
@@ -631,16 +150,19 @@ mod tests {
             let bytes = [&[5, 0, 0], &bytes[..]].concat();
             assert_eq!(reply.encode(), bytes);
             read_exactly(&bytes, &reply, |it| Reply::read(it));
-            let least = |length| Reply::least(&bytes[..length]);
-            assert!((0..bytes.len()).all(|it| it < least(it) && least(it) <= bytes.len()));
-            assert_eq!(least(bytes.len()), bytes.len());
+            let min_length = |length| Reply::min_length(&bytes[..length]);
+            assert!(
+                (0..bytes.len())
+                    .all(|count| (count + 1..=bytes.len()).contains(&min_length(count)))
+            );
+            assert_eq!(min_length(bytes.len()), bytes.len());
         }
     }
 
     #[test]
-    fn every_code_has_its_refusal() {
+    fn every_code_has_its_error() {
         for number in 1..=8 {
-            let outcome = Err(refusal(number).expect("a code of RFC 1928"));
+            let outcome = Err(error_of(number).expect("a code of RFC 1928"));
             let reply = Reply::new(outcome, ([10, 0, 0, 1], 7).into());
             let bytes = [5, number, 0, 1, 10, 0, 0, 1, 0, 7];
             assert_eq!(reply.encode(), bytes);
@@ -654,14 +176,14 @@ mod tests {
             code(ReplyError::IdentFailed),
             code(ReplyError::UserMismatch)
         );
-        // IPv4 in IPv6's clothes is told as IPv4.
+        // An IPv4-mapped IPv6 address is written as IPv4.
         let mapped = "[::ffff:10.0.0.1]:7".parse().expect("an address");
         let reply = Reply::new(Ok(()), mapped).encode();
         assert_eq!(reply, [5, 0, 0, 1, 10, 0, 0, 1, 0, 7]);
     }
 
     #[test]
-    fn what_is_no_request_is_told_by_the_byte_that_is_wrong() {
+    fn an_invalid_request_is_reported_by_its_wrong_byte() {
         let with = |version, command, reserved, kind| {
             let bytes = [
                 version, command, reserved, kind, 1, b'a', 0, 80, 0, 80, 0, 80,
@@ -673,13 +195,13 @@ mod tests {
         }
         for other in (0..=255).filter(|it| !(1..=3).contains(it)) {
             assert_eq!(with(5, other, 0, NAME), Err(ProtocolError::Command(other)));
-            // Not before the request is whole.
+            // Not before the request is complete.
             assert_eq!(Request::decode(&[5, other, 0, NAME, 1, b'a', 0]), Ok(None));
         }
         for other in 1..=255 {
             assert_eq!(with(5, 1, other, NAME), Err(ProtocolError::Reserved(other)));
         }
-        for other in (0..=255).filter(|it| ![V4, NAME, V6].contains(it)) {
+        for other in (0..=255).filter(|it| ![IPV4, NAME, IPV6].contains(it)) {
             assert_eq!(with(5, 1, 0, other), Err(ProtocolError::AddressType(other)));
         }
         for (bytes, why) in [
@@ -692,20 +214,23 @@ mod tests {
         assert_eq!(Greeting::decode(&[4]), Err(ProtocolError::Version(4)));
         assert_eq!(Credentials::decode(&[5]), Err(ProtocolError::Version(5)));
         assert_eq!(AuthStatus::decode(&[5]), Err(ProtocolError::Version(5)));
-        let other_no = AuthStatus::decode(&[1, 7]);
-        assert_eq!(other_no, Ok(Some((AuthStatus::Denied, 2))));
+        let other_status = AuthStatus::decode(&[1, 7]);
+        assert_eq!(other_status, Ok(Some((AuthStatus::Denied, 2))));
     }
 
     #[test]
-    fn a_name_of_any_bytes_is_a_field_and_perhaps_no_name() {
+    fn a_name_field_may_have_any_bytes() {
         for name in [&b""[..], b"a\0b", b"127.1", b"[::1]", &[0xFF; 255]] {
             let length = u8::try_from(name.len()).expect("short");
             let bytes = [&[5, 1, 0, NAME, length], name, &[0, 80]].concat();
             let (request, count) = Request::decode(&bytes)
                 .expect("well formed")
-                .expect("whole");
+                .expect("complete");
             assert_eq!(count, bytes.len());
-            assert!(matches!(request.target.host, Host::Invalid(_)), "{name:?}");
+            assert!(
+                matches!(request.destination.host, Host::Invalid(_)),
+                "{name:?}"
+            );
             assert_eq!(request.encode(), bytes);
         }
         for (text, address) in [
@@ -716,17 +241,17 @@ mod tests {
             let bytes = [&[5, 1, 0, NAME, length], text.as_bytes(), &[0, 80]].concat();
             let (request, _) = Request::decode(&bytes)
                 .expect("well formed")
-                .expect("whole");
-            assert_eq!(request.target.host, Host::Address(address));
+                .expect("complete");
+            assert_eq!(request.destination.host, Host::Address(address));
         }
     }
 
     #[test]
-    fn a_datagram_is_split_behind_its_header() {
-        for (bytes, target) in targets() {
+    fn a_datagram_is_split_after_its_header() {
+        for (bytes, destination) in destinations() {
             let header = UdpHeader {
                 fragment: 0,
-                target,
+                destination,
             };
             let head = [&[0, 0, 0], &bytes[..]].concat();
             assert_eq!(header.encode(), head);
@@ -742,13 +267,13 @@ mod tests {
             }
         }
         let split = |bytes: &[u8]| UdpHeader::split(bytes).map(|(header, _)| header.fragment);
-        assert_eq!(split(&[0, 0, 9, V4, 1, 1, 1, 1, 0, 0]), Ok(9));
+        assert_eq!(split(&[0, 0, 9, IPV4, 1, 1, 1, 1, 0, 0]), Ok(9));
         assert_eq!(
-            split(&[1, 0, 0, V4, 1, 1, 1, 1, 0, 0]),
+            split(&[1, 0, 0, IPV4, 1, 1, 1, 1, 0, 0]),
             Err(ProtocolError::Reserved(1))
         );
         assert_eq!(
-            split(&[0, 2, 0, V4, 1, 1, 1, 1, 0, 0]),
+            split(&[0, 2, 0, IPV4, 1, 1, 1, 1, 0, 0]),
             Err(ProtocolError::Reserved(2))
         );
         assert_eq!(
@@ -758,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_never_shown() {
+    fn debug_output_shows_no_password() {
         let login = Credentials {
             user: b"al\x1b".to_vec(),
             password: b"secret".to_vec(),

@@ -1,137 +1,130 @@
 //! From the requested host to the addresses that the rules permit.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crossbeam_channel::{bounded, select};
 
-use crate::events::{ClientRequest, RequestError};
-use crate::net::Deadline;
-use crate::net::resolve;
-use crate::protocol::{Host, HostName, ReplyEncoder};
+use crate::events::RequestError;
+use crate::net::{Deadline, resolve};
+use crate::protocol::{Host, HostName};
 use crate::rules::{AccessQuery, Verdict};
-use crate::server::access::permission::{query, require_ident, require_permit};
+use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::session::registry::Session;
 
-/// An address that may be dialled or awaited, and the rule that says so.
+/// An address that may be dialled or awaited, and the line of the rule that permits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PermittedAddress {
     pub(crate) address: IpAddr,
     pub(crate) rule: Option<usize>,
 }
 
-/// The addresses of the requested host that the rules permit, in the resolver's
-/// order: at least one. A name is looked up once, and only for a client to whom
-/// any address could be permitted at all.
-///
-/// For the screen, the first of them counts, or if there is none, the first that
-/// is not permitted.
-pub(crate) fn permitted_addresses(
-    session: &Arc<Session>,
-    request: &ClientRequest,
-    deadline: Deadline,
-    log_entry: &mut RequestLog,
-) -> Result<Vec<PermittedAddress>, RequestError> {
-    let rules = session.context.rules();
-    let unseen = query(session, request);
-    let addresses = match &request.target.host {
-        // IPv4 in IPv6's clothes is dialled as what it is.
-        Host::Address(address) => vec![address.to_canonical()],
-        Host::Name(name) => {
-            require_permit(
-                rules.evaluate(&unseen),
-                session,
-                request,
-                deadline,
-                log_entry,
-            )?;
-            look_up(session, name, request.language, deadline)?
-        }
-        Host::Invalid(bad) => return Err(RequestError::InvalidHostName(bad.clone())),
-    };
-    let evaluate = |address| {
-        let address = Some(address);
-        rules.evaluate(&AccessQuery { address, ..unseen })
-    };
-    let verdicts = addresses.into_iter().map(|it| (it, evaluate(it))).collect();
-    permitted(verdicts, session, request, deadline, log_entry)
-}
-
-/// Those of the addresses that may be used, some of them perhaps because identd
-/// confirms the user.
-fn permitted(
-    verdicts: Vec<(IpAddr, Verdict)>,
-    session: &Session,
-    request: &ClientRequest,
-    deadline: Deadline,
-    log_entry: &mut RequestLog,
-) -> Result<Vec<PermittedAddress>, RequestError> {
-    let with_ident = verdicts.iter().find(|(_, verdict)| verdict.ident).copied();
-    let confirmed = match with_ident {
-        Some(_) => require_ident(session, request, deadline, log_entry),
-        None => Ok(()),
-    };
-    let (granted, denied): (Vec<_>, Vec<_>) = verdicts
-        .into_iter()
-        .partition(|(_, verdict)| verdict.grants(log_entry.confirmed));
-    // What is shown fits the reason.
-    let decisive = with_ident.filter(|_| confirmed.is_err());
-    let shown = granted
-        .first()
-        .copied()
-        .or(decisive)
-        .or(denied.first().copied());
-    if let Some((address, verdict)) = shown {
-        log_entry.destination(address, verdict.line);
-        if granted.is_empty() {
-            confirmed?;
-            return Err(RequestError::Denied(verdict));
-        }
+impl PendingRequest<'_> {
+    /// The addresses of the requested host that the rules permit, in the resolver's order:
+    /// at least one. A name is resolved once, and only if the rules could permit some
+    /// address of it to this client.
+    ///
+    /// The screen message shows the first of them. If there is none, it shows the first
+    /// address that is denied.
+    ///
+    /// # Errors
+    ///
+    /// No address is permitted, or the name has none.
+    pub(crate) fn permitted_addresses(
+        &self,
+        deadline: Deadline,
+        log: &mut RequestLog,
+    ) -> Result<Vec<PermittedAddress>, RequestError> {
+        let rules = self.context.rules();
+        let query = self.access_query();
+        let addresses = match &self.request.destination.host {
+            Host::Address(address) => vec![address.to_canonical()],
+            Host::Name(name) => {
+                self.require_permit(rules.evaluate(&query), deadline, log)?;
+                self.look_up(name, deadline)?
+            }
+            Host::Invalid(error) => return Err(RequestError::InvalidHostName(error.clone())),
+        };
+        let verdicts = addresses.into_iter().map(|address| {
+            let query = AccessQuery {
+                address: Some(address),
+                ..query
+            };
+            (address, rules.evaluate(&query))
+        });
+        self.choose_permitted(verdicts.collect(), deadline, log)
     }
-    let candidate = |(address, verdict): (IpAddr, Verdict)| PermittedAddress {
-        address,
-        rule: verdict.line,
-    };
-    Ok(granted.into_iter().map(candidate).collect())
-}
 
-/// Looks a name up on a thread of its own, since nothing can interrupt the
-/// resolver and the client must have its answer within the limit.
-fn look_up(
-    session: &Arc<Session>,
-    name: &HostName,
-    language: ReplyEncoder,
-    deadline: Deadline,
-) -> Result<Vec<IpAddr>, RequestError> {
-    let (answer, found) = bounded(1);
-    let threads = &session.context.threads;
-    let started = threads.start(format!("s{}-name", session.number()), {
-        // The thread takes up room, even when nobody waits for it any more.
-        let (slot, name) = (session.slot(), name.clone());
-        move || {
-            // Fails when the client has been told that it took too long.
-            let _ = answer.send(resolve::lookup(&name));
-            drop(slot);
+    /// The addresses that may be used. Some of them may depend on identd, which is asked
+    /// once then.
+    fn choose_permitted(
+        &self,
+        verdicts: Vec<(IpAddr, Verdict)>,
+        deadline: Deadline,
+        log: &mut RequestLog,
+    ) -> Result<Vec<PermittedAddress>, RequestError> {
+        let with_ident = verdicts.iter().find(|(_, verdict)| verdict.ident).copied();
+        let confirmed = match with_ident {
+            Some(_) => self.require_ident(deadline, log),
+            None => Ok(()),
+        };
+        let (granted, denied): (Vec<_>, Vec<_>) = verdicts
+            .into_iter()
+            .partition(|(_, verdict)| verdict.grants(log.confirmed));
+        // The address that is shown fits the reason.
+        let decisive = with_ident.filter(|_| confirmed.is_err());
+        let shown = granted
+            .first()
+            .copied()
+            .or(decisive)
+            .or(denied.first().copied());
+        if let Some((address, verdict)) = shown {
+            log.set_address(address, verdict.line);
+            if granted.is_empty() {
+                confirmed?;
+                return Err(RequestError::Denied(verdict));
+            }
         }
-    });
-    started.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
-    let not_found = |why: String| RequestError::NotFound(name.clone(), why);
-    let answer = select! {
-        recv(found) -> answer => answer,
-        recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),
-        default(deadline.remaining()) => return Err(RequestError::TimedOut),
-    };
-    let addresses = match answer {
-        Ok(Ok(addresses)) => addresses,
-        Ok(Err(error)) => return Err(not_found(error.to_string())),
-        // The thread panicked.
-        Err(_) => return Err(not_found("the lookup broke off".to_owned())),
-    };
-    let is_known = |address: &IpAddr| address.is_ipv4() || language.supports_ipv6();
-    let known: Vec<IpAddr> = addresses.into_iter().filter(is_known).collect();
-    if known.is_empty() {
-        return Err(not_found("it has no IPv4 address".to_owned()));
+        let permitted = |(address, verdict): (IpAddr, Verdict)| PermittedAddress {
+            address,
+            rule: verdict.line,
+        };
+        Ok(granted.into_iter().map(permitted).collect())
     }
-    Ok(known)
+
+    /// Resolves a name on another pool thread: nothing can interrupt the resolver, and the
+    /// client must have its reply before the deadline.
+    fn look_up(&self, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, RequestError> {
+        let session = self.session;
+        let (answer, found) = bounded(1);
+        let thread_name = format!("s{}-name", session.number());
+        let started = self.context.threads.start(thread_name, {
+            // The thread counts as part of the session, even after the session has ended.
+            let (slot, name) = (session.slot(), name.clone());
+            move || {
+                // Fails if the receiver has stopped waiting.
+                let _ = answer.send(resolve::lookup(&name));
+                drop(slot);
+            }
+        });
+        started.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
+        let not_found = |reason: String| RequestError::NotFound(name.clone(), reason);
+        let answer = select! {
+            recv(found) -> answer => answer,
+            recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),
+            default(deadline.remaining()) => return Err(RequestError::TimedOut),
+        };
+        let addresses = match answer {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(error)) => return Err(not_found(error.to_string())),
+            // The thread panicked, which dropped its end of the channel.
+            Err(_) => return Err(not_found("the lookup broke off".to_owned())),
+        };
+        let encoder = self.request.encoder;
+        let is_usable = |address: &IpAddr| address.is_ipv4() || encoder.supports_ipv6();
+        let usable: Vec<IpAddr> = addresses.into_iter().filter(is_usable).collect();
+        if usable.is_empty() {
+            return Err(not_found("it has no IPv4 address".to_owned()));
+        }
+        Ok(usable)
+    }
 }

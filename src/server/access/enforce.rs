@@ -1,4 +1,4 @@
-//! Sessions that the rules no longer permit are ended, with `--enforce`.
+//! `--enforce`: live sessions that the rules no longer permit are terminated.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,29 +6,31 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, tick};
 
-use crate::events::{ClientRequest, CloseReason, RequestError};
+use super::permit::access_query;
+use crate::events::{CloseReason, RequestError};
 use crate::rules::{AccessQuery, Rules, Verdict, WeekTime};
-use crate::server::ServerContext;
-use crate::server::access::permission::query;
-use crate::server::request_log::{Grant, RequestLog};
-use crate::server::session::registry::Session;
+use crate::server::context::ServerContext;
+use crate::server::pending_request::PendingRequest;
+use crate::server::request_log::RequestLog;
+use crate::server::session::{Grant, Session};
 
-/// The rules are looked at this often, also while nobody asks for anything.
+/// Time between two looks at the rules, so that a change takes effect within a second even
+/// while no client sends a request.
 const ENFORCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Judges everybody again when the verdicts may have changed.
+/// Judges all sessions again when the verdicts may have changed.
 #[derive(Debug)]
 pub(crate) struct Enforcer {
-    /// When to look; never, unless that is wished.
-    pub(crate) round: Receiver<Instant>,
-    /// By what everybody was judged last.
+    /// When to look; never without `--enforce`.
+    pub(crate) ticks: Receiver<Instant>,
+    /// The rules and the time by which all sessions were judged last.
     last: Option<(Arc<Rules>, WeekTime)>,
 }
 
 impl Enforcer {
     pub(crate) fn new(enforce: bool) -> Enforcer {
         Enforcer {
-            round: if enforce {
+            ticks: if enforce {
                 tick(ENFORCE_INTERVAL)
             } else {
                 never()
@@ -37,21 +39,21 @@ impl Enforcer {
         }
     }
 
-    /// Ends the sessions that are no longer permitted, if that is wished and the
-    /// rules have changed or, where they mention hours, the time has.
-    pub(crate) fn look(&mut self, context: &ServerContext) {
+    /// Terminates the sessions that are no longer permitted, if the rules have changed or,
+    /// where they depend on the time, the time has.
+    pub(crate) fn check(&mut self, context: &ServerContext) {
         if !context.settings.enforce {
             return;
         }
         let (rules, now) = (context.rules(), context.clock.now());
-        let is_settled = self.last.as_ref().is_some_and(|(last, then)| {
-            Arc::ptr_eq(last, &rules) && (now == *then || !rules.ask_for_time())
+        let is_unchanged = self.last.as_ref().is_some_and(|(last, then)| {
+            Arc::ptr_eq(last, &rules) && (now == *then || !rules.depend_on_time())
         });
-        if is_settled {
+        if is_unchanged {
             return;
         }
-        for session in context.registry.present() {
-            if let Err(verdict) = recheck(&session, &rules) {
+        for session in context.registry.live() {
+            if let Err(verdict) = recheck(&session, &rules, now) {
                 session.terminate(CloseReason::PermitWithdrawn(verdict));
             }
         }
@@ -59,44 +61,53 @@ impl Enforcer {
     }
 }
 
-/// From now on the session is judged again whenever the rules change, as one to
-/// any of these addresses. The rules may have changed since it was judged, so
-/// that is done once here.
+/// Publishes what the session is about to be granted, so that it is judged again whenever
+/// the rules change. The rules may have changed since the request was judged, so it is
+/// judged again here: after the grant is published, no change is missed.
+///
+/// # Errors
+///
+/// The rules do not permit it any more.
 pub(crate) fn publish_and_recheck(
-    session: &Session,
-    request: &ClientRequest,
+    pending: PendingRequest<'_>,
     addresses: Vec<Option<IpAddr>>,
-    log_entry: &RequestLog,
+    log: &RequestLog,
 ) -> Result<(), RequestError> {
-    if !session.context.settings.enforce {
+    let PendingRequest {
+        context,
+        session,
+        request,
+    } = pending;
+    if !context.settings.enforce {
         return Ok(());
     }
     session.set_grant(Grant {
         request: request.clone(),
         addresses,
-        confirmed: log_entry.confirmed,
+        confirmed: log.confirmed,
     });
-    recheck(session, &session.context.rules()).map_err(RequestError::Denied)
+    recheck(session, &context.rules(), context.clock.now()).map_err(RequestError::Denied)
 }
 
-/// Is what the session set_grant for still permitted? Identd is not request again: who
-/// was not request when he came is not confirmed.
-fn recheck(session: &Session, rules: &Rules) -> Result<(), Verdict> {
-    session.with_grant(|grant| {
-        let request = query(session, &grant.request);
-        let mut denied = Ok(());
-        for &address in &grant.addresses {
-            let verdict = rules.evaluate(&AccessQuery {
-                address,
-                // Whoever comes may come to any port.
-                port: address.and(request.port),
-                ..request
-            });
-            if verdict.grants(grant.confirmed) {
-                return Ok(());
-            }
-            denied = denied.and(Err(verdict));
+/// Is what the session was granted still permitted? identd is not asked again: a user who
+/// was not confirmed at the start is not confirmed.
+fn recheck(session: &Session, rules: &Rules, now: WeekTime) -> Result<(), Verdict> {
+    let Some(grant) = session.grant() else {
+        return Ok(());
+    };
+    let query = access_query(&grant.request, session.client_address, now);
+    let mut denied = Ok(());
+    for &address in &grant.addresses {
+        let verdict = rules.evaluate(&AccessQuery {
+            address,
+            // While any peer may connect, it may have any port.
+            port: address.and(query.port),
+            ..query
+        });
+        if verdict.grants(grant.confirmed) {
+            return Ok(());
         }
-        denied
-    })
+        denied = denied.and(Err(verdict));
+    }
+    denied
 }

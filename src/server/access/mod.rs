@@ -1,6 +1,6 @@
-//! What a client may do: the rules, identd, and destinations.
+//! Access control: what the rules say of a request, with the help of the client's identd.
 
 pub(crate) mod destination;
 pub(crate) mod enforce;
-pub(crate) mod identd;
-pub(crate) mod permission;
+mod identd;
+pub(crate) mod permit;

@@ -1,95 +1,95 @@
-//! BIND: the target connects to the server.
+//! BIND: the server waits until the destination connects to it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 
-use crate::events::{ClientRequest, RequestError};
-use crate::net::{self, BindWait, Deadline};
+use super::granted::{Granted, RelayKind};
+use super::tcp_relay::ReverseDirection;
+use crate::events::RequestError;
+use crate::net::{self, BindWait, Deadline, PortRange};
 use crate::rules::AccessQuery;
-use crate::server::ServerContext;
-use crate::server::access::destination::{PermittedAddress, permitted_addresses};
-use crate::server::access::enforce;
-use crate::server::access::permission::{query, require_permit};
-use crate::server::commands::tcp_relay::{Granted, RelayKind, ReverseDirection};
+use crate::server::access::destination::PermittedAddress;
+use crate::server::access::enforce::publish_and_recheck;
+use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::session::registry::Session;
 
-/// Who may come.
+/// Which peer may connect.
 enum ExpectedPeer {
-    /// The request said 0.0.0.0 or ::, which is kept here: whoever the rules
-    /// permit when it comes.
-    Anyone(IpAddr),
-    /// The requested host, by any of its addresses.
-    These(Vec<PermittedAddress>),
+    /// The request has the unspecified address 0.0.0.0 or ::, which is kept here: any peer
+    /// that the rules permit when it connects.
+    Any(IpAddr),
+    /// The requested host, from any of its addresses.
+    Addresses(Vec<PermittedAddress>),
 }
 
 impl ExpectedPeer {
-    /// `None` set_grant for any.
+    /// The addresses to judge; `None` stands for any.
     fn addresses(&self) -> Vec<Option<IpAddr>> {
         match self {
-            ExpectedPeer::Anyone(_) => vec![None],
-            ExpectedPeer::These(permitted_addresses) => permitted_addresses
+            ExpectedPeer::Any(_) => vec![None],
+            ExpectedPeer::Addresses(permitted) => permitted
                 .iter()
-                .map(|it| Some(it.address))
+                .map(|permitted| Some(permitted.address))
                 .collect(),
         }
     }
 
-    /// Our address as the expected one sees it, if one is expected: that from which
-    /// the system would send to him. (The client may have reached us from another
-    /// side.)
-    fn sees_us_at(&self) -> Option<IpAddr> {
-        let ExpectedPeer::These(permitted_addresses) = self else {
+    /// Our address towards the expected peer, if there is one: the address from which the
+    /// system would send to it. The client may have reached the server at another one.
+    fn local_address(&self) -> Option<IpAddr> {
+        let ExpectedPeer::Addresses(permitted) = self else {
             return None;
         };
-        let peer = permitted_addresses.first()?.address;
+        let peer = permitted.first()?.address;
         let any = match peer {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        // No datagram is sent; any port but 0 will do.
+        // Connecting a UDP socket sends no datagram; any port except 0 will do.
         let socket = UdpSocket::bind((any, 0)).ok()?;
         socket.connect((peer, 9)).ok()?;
-        socket.local_addr().ok().map(|here| here.ip())
+        socket.local_addr().ok().map(|local| local.ip())
     }
 
-    /// The unspecified address on which all of these can reach us.
-    fn any_address(&self) -> IpAddr {
+    /// The unspecified address at which all these peers can reach the server.
+    fn listen_address(&self) -> IpAddr {
         let is_v6 = match self {
-            ExpectedPeer::Anyone(address) => address.is_ipv6(),
-            ExpectedPeer::These(permitted_addresses) => {
-                permitted_addresses.iter().any(|it| it.address.is_ipv6())
-            }
+            ExpectedPeer::Any(address) => address.is_ipv6(),
+            ExpectedPeer::Addresses(permitted) => permitted
+                .iter()
+                .any(|permitted| permitted.address.is_ipv6()),
         };
         match is_v6 {
-            // Also for IPv4, unless the system says otherwise.
+            // It accepts IPv4 as well, unless the system is configured otherwise.
             true => Ipv6Addr::UNSPECIFIED.into(),
             false => Ipv4Addr::UNSPECIFIED.into(),
         }
     }
 }
 
-/// Listens for the target under one total limit. The first of the two replies
-/// goes out here, with the port that the target must connect to.
+/// Listens for the peer, sends the first of the two replies, and waits. That reply has the
+/// port to which the peer must connect.
 pub(crate) fn bind(
-    session: &Arc<Session>,
-    request: &ClientRequest,
-    log_entry: &mut RequestLog,
+    pending: PendingRequest<'_>,
+    log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
-    let context = &session.context;
-    let expected = expected(session, request, log_entry)?;
-    enforce::publish_and_recheck(session, request, expected.addresses(), log_entry)?;
-    let (listener, port) = listen(context, expected.any_address())
+    let PendingRequest {
+        context,
+        session,
+        request,
+    } = pending;
+    let expected = expected_peer(pending, log)?;
+    publish_and_recheck(pending, expected.addresses(), log)?;
+    let (listener, port) = listen(&context.ports, expected.listen_address())
         .map_err(|error| RequestError::ResourceExhausted("port to listen on", error))?;
-    let down = ReverseDirection::reserve(session)?;
+    let reverse = ReverseDirection::reserve(context)?;
 
     let reached = session.client.local_addr();
     let reached = reached.map_err(|_| RequestError::ClientLeft)?.ip();
-    let here = expected.sees_us_at().unwrap_or(reached);
-    let advertised = context.settings.advertise;
-    let first = request.language.listening(port, here, advertised);
-    if !session.send_reply(&first) {
+    let local = expected.local_address().unwrap_or(reached);
+    let advertise = context.settings.advertise;
+    let first_reply = request.encoder.listening(port, local, advertise);
+    if !session.send_reply(&first_reply) {
         return Err(RequestError::ClientLeft);
     }
 
@@ -105,75 +105,73 @@ pub(crate) fn bind(
             ));
         }
     };
-    // The first that comes decides; nobody else is let in.
+    // The first peer decides the outcome; no other is accepted.
     drop(listener);
-    check(session, &expected, peer, request, deadline, log_entry)?;
+    check_peer(pending, &expected, peer, deadline, log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);
     }
-    enforce::publish_and_recheck(session, request, vec![log_entry.address], log_entry)?;
+    publish_and_recheck(pending, vec![log.address], log)?;
     Ok(Granted {
-        reply: request.language.accepted(peer),
-        relay: RelayKind::Streams(down),
+        reply: request.encoder.accepted(peer),
+        relay: RelayKind::Streams(reverse),
     })
 }
 
-/// Whom the client expects, as far as the rules permit it. Only the rules use
-/// the request's port, which may be 0.
-fn expected(
-    session: &Arc<Session>,
-    request: &ClientRequest,
-    log_entry: &mut RequestLog,
+/// The peers that the client expects and the rules permit. The port of the request, which
+/// may be 0, counts only for the rules.
+fn expected_peer(
+    pending: PendingRequest<'_>,
+    log: &mut RequestLog,
 ) -> Result<ExpectedPeer, RequestError> {
-    let deadline = Deadline::after(session.context.settings.connect_timeout);
-    let anyone = request.target.host.address();
-    let Some(anyone) = anyone.filter(IpAddr::is_unspecified) else {
-        let permitted_addresses = permitted_addresses(session, request, deadline, log_entry)?;
-        return Ok(ExpectedPeer::These(permitted_addresses));
+    let deadline = Deadline::after(pending.context.settings.connect_timeout);
+    let address = pending.request.destination.host.address();
+    let Some(unspecified) = address.filter(IpAddr::is_unspecified) else {
+        let permitted = pending.permitted_addresses(deadline, log)?;
+        return Ok(ExpectedPeer::Addresses(permitted));
     };
-    let anybody = AccessQuery {
+    let any_port = AccessQuery {
         port: None,
-        ..query(session, request)
+        ..pending.access_query()
     };
-    let verdict = session.context.rules().evaluate(&anybody);
-    require_permit(verdict, session, request, deadline, log_entry)?;
-    Ok(ExpectedPeer::Anyone(anyone))
+    let verdict = pending.context.rules().evaluate(&any_port);
+    pending.require_permit(verdict, deadline, log)?;
+    Ok(ExpectedPeer::Any(unspecified))
 }
 
-/// Opens the listener on every address, whatever address clients reach us at:
-/// the peer comes from the other side.
-fn listen(context: &ServerContext, address: IpAddr) -> io::Result<(TcpListener, u16)> {
-    context.ports.open(|port| {
+/// Opens the listener on all addresses: the peer may reach the server at another address
+/// than the client.
+fn listen(ports: &PortRange, address: IpAddr) -> io::Result<(TcpListener, u16)> {
+    ports.open(|port| {
         let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
         Ok((listener, port))
     })
 }
 
-/// Is this the peer that was expected?
-fn check(
-    session: &Session,
+/// Is this an expected peer, and do the rules permit it?
+fn check_peer(
+    pending: PendingRequest<'_>,
     expected: &ExpectedPeer,
     peer: SocketAddr,
-    request: &ClientRequest,
     deadline: Deadline,
-    log_entry: &mut RequestLog,
+    log: &mut RequestLog,
 ) -> Result<(), RequestError> {
     match expected {
-        ExpectedPeer::These(permitted_addresses) => {
+        ExpectedPeer::Addresses(permitted) => {
             let ip = peer.ip().to_canonical();
-            let known = permitted_addresses.iter().find(|known| known.address == ip);
-            let known = known.ok_or(RequestError::UnexpectedPeer(peer))?;
-            log_entry.destination(known.address, known.rule);
+            let found = permitted.iter().find(|permitted| permitted.address == ip);
+            let found = found.ok_or(RequestError::UnexpectedPeer(peer))?;
+            log.set_address(found.address, found.rule);
             Ok(())
         }
-        ExpectedPeer::Anyone(_) => {
-            let verdict = session.context.rules().evaluate(&AccessQuery {
+        ExpectedPeer::Any(_) => {
+            let verdict = pending.context.rules().evaluate(&AccessQuery {
                 address: Some(peer.ip()),
-                ..query(session, request)
+                ..pending.access_query()
             });
-            log_entry.peer(peer, verdict.line);
-            require_permit(verdict, session, request, deadline, log_entry)
+            log.set_peer(peer, verdict.line);
+            pending.require_permit(verdict, deadline, log)
         }
     }
 }

@@ -1,75 +1,78 @@
-//! CONNECT: the server connects to the target.
+//! CONNECT: the server connects to the destination.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::events::{ClientRequest, RequestError};
+use super::granted::{Granted, RelayKind};
+use super::tcp_relay::ReverseDirection;
+use crate::events::RequestError;
 use crate::net::{self, ConnectError, Deadline};
-use crate::rules;
-use crate::server::access::destination::{PermittedAddress, permitted_addresses};
-use crate::server::access::enforce;
-use crate::server::commands::tcp_relay::{Granted, RelayKind, ReverseDirection};
+use crate::rules::unusable_reason;
+use crate::server::access::destination::PermittedAddress;
+use crate::server::access::enforce::publish_and_recheck;
+use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::session::registry::Session;
+use crate::server::session::Session;
 
-/// Addresses of one name that are tried, at most: with the total limit of two
-/// minutes, more of them would get no fair share.
+/// Addresses of one name that are tried at most. The connect timeout of two minutes is
+/// shared among them, and more of them would get too little.
 const MAX_ADDRESSES: usize = 8;
 
-/// Least time an address gets to answer before the next is tried.
+/// An address gets at least this much time before the next one is tried.
 const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(5);
 
-/// Connects to the target under one total limit: name lookup, all its
-/// addresses in turn.
+/// Connects to the destination: name lookup and all addresses in turn, under one deadline.
 pub(crate) fn connect(
-    session: &Arc<Session>,
-    request: &ClientRequest,
-    log_entry: &mut RequestLog,
+    pending: PendingRequest<'_>,
+    log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
-    let deadline = Deadline::after(session.context.settings.connect_timeout);
-    let port = request.target.port;
-    let mut permitted_addresses = permitted_addresses(session, request, deadline, log_entry)?;
-    let impossible = permitted_addresses
+    let PendingRequest {
+        context,
+        session,
+        request,
+    } = pending;
+    let deadline = Deadline::after(context.settings.connect_timeout);
+    let port = request.destination.port;
+    let mut addresses = pending.permitted_addresses(deadline, log)?;
+    let unusable = addresses
         .first()
-        .and_then(|first| rules::unusable_reason(first.address, port));
-    permitted_addresses
-        .retain(|candidate| rules::unusable_reason(candidate.address, port).is_none());
-    permitted_addresses.truncate(MAX_ADDRESSES);
-    if let (true, Some(why)) = (permitted_addresses.is_empty(), impossible) {
-        return Err(RequestError::UnusableDestination(why));
+        .and_then(|first| unusable_reason(first.address, port));
+    addresses.retain(|permitted| unusable_reason(permitted.address, port).is_none());
+    addresses.truncate(MAX_ADDRESSES);
+    if let (true, Some(reason)) = (addresses.is_empty(), unusable) {
+        return Err(RequestError::UnusableDestination(reason));
     }
-    let (remote, local) = dial_each(session, &permitted_addresses, port, deadline, log_entry)?;
+    let (remote, local) = dial_each(session, &addresses, port, deadline, log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);
     }
-    enforce::publish_and_recheck(session, request, vec![log_entry.address], log_entry)?;
-    let down = ReverseDirection::reserve(session)?;
+    publish_and_recheck(pending, vec![log.address], log)?;
+    let reverse = ReverseDirection::reserve(context)?;
     Ok(Granted {
-        reply: request.language.connected(local),
-        relay: RelayKind::Streams(down),
+        reply: request.encoder.connected(local),
+        relay: RelayKind::Streams(reverse),
     })
 }
 
-/// Tries each address with its share of the time, until one answers; the
-/// connection, and our address in it.
+/// Tries the addresses in turn, each with its share of the remaining time. Returns the
+/// first connection, and our address in it.
 fn dial_each(
     session: &Session,
-    permitted_addresses: &[PermittedAddress],
+    addresses: &[PermittedAddress],
     port: u16,
     deadline: Deadline,
-    log_entry: &mut RequestLog,
+    log: &mut RequestLog,
 ) -> Result<(TcpStream, SocketAddr), RequestError> {
     let mut failure = RequestError::TimedOut;
-    for (tried, &PermittedAddress { address, rule }) in permitted_addresses.iter().enumerate() {
+    for (tried, &PermittedAddress { address, rule }) in addresses.iter().enumerate() {
         if deadline.is_over() {
             break;
         }
-        log_entry.destination(address, rule);
+        log.set_address(address, rule);
         let address = SocketAddr::new(address, port);
-        let left = u32::try_from(permitted_addresses.len() - tried).unwrap_or(u32::MAX);
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let share = (deadline.remaining() / left).max(MIN_ATTEMPT_TIME);
         match dial(session, address, deadline.min_after(share)) {
             Ok(connected) => return Ok(connected),
@@ -80,7 +83,9 @@ fn dial_each(
                     error,
                 ));
             }
-            Err(ConnectError::Failed(error)) => failure = RequestError::Unreachable(address, error),
+            Err(ConnectError::Failed(error)) => {
+                failure = RequestError::Unreachable(address, error);
+            }
         }
     }
     Err(failure)
@@ -93,11 +98,11 @@ fn dial(
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let remote = net::dial(address, deadline, &session.client)?;
     let local = remote.local_addr()?;
-    // Dialling a free local port can pick that very port to dial from, and the
-    // socket connects to itself. Nobody is listening there.
+    // The system can choose the destination's port as the local port if it is free. Then
+    // the socket connects to itself (TCP simultaneous open): no server listens there.
     if local == address {
         return Err(Errno::ECONNREFUSED.into());
     }
-    session.register_outgoing(local, address);
+    session.set_outgoing(local, address);
     Ok((remote, local))
 }

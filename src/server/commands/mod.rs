@@ -1,6 +1,12 @@
 //! The three commands of a request: CONNECT, BIND and UDP ASSOCIATE.
 
-pub(crate) mod bind;
-pub(crate) mod connect;
-pub(crate) mod tcp_relay;
-pub(crate) mod udp_associate;
+mod bind;
+mod connect;
+mod granted;
+mod tcp_relay;
+mod udp_associate;
+
+pub(super) use bind::bind;
+pub(super) use connect::connect;
+pub(super) use granted::RelayKind;
+pub(super) use udp_associate::udp_associate;

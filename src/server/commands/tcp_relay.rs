@@ -1,71 +1,57 @@
-//! The two directions of a session, a thread for each.
+//! The relay of a CONNECT or BIND: two directions, a thread for each.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::events::{CloseReason, RequestError};
-use crate::server::session::registry::Session;
-use crate::server::udp::association::Association;
-use crate::sync::thread;
+use crate::relay::Direction;
+use crate::server::context::ServerContext;
+use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
 
-/// A request that can be granted: everything its relay needs is there.
-#[derive(Debug)]
-pub(crate) struct Granted {
-    /// What the client is told.
-    pub(crate) reply: Vec<u8>,
-    pub(crate) relay: RelayKind,
-}
-
-/// What is relayed once the request is granted.
-#[derive(Debug)]
-pub(crate) enum RelayKind {
-    /// Two streams, for which there is a thread for the second direction.
-    Streams(ReverseDirection),
-    /// Datagrams, with the thread for those that come back.
-    Datagrams(Arc<Association>, ReservedThread),
-}
-
-impl RelayKind {
-    /// Relays. The calling thread takes the direction from client to remote, and
-    /// is done when that has ended; the last of the two to leave ends the session.
-    pub(crate) fn run(self, session: &Arc<Session>) {
-        match self {
-            RelayKind::Streams(down) => down.relay(session),
-            RelayKind::Datagrams(association, down) => association.relay(down),
-        }
-    }
-}
-
-/// The thread for the direction from remote to client. It is reserved before
-/// the client hears that its request is granted.
+/// The thread for the direction from remote to client. It is reserved before the reply
+/// says that the request is granted: after that a lack of threads could not be reported.
 #[derive(Debug)]
 pub(crate) struct ReverseDirection(ReservedThread);
 
 impl ReverseDirection {
-    pub(crate) fn reserve(session: &Session) -> Result<ReverseDirection, RequestError> {
-        let thread = session.context.threads.reserve();
-        thread
+    /// Reserves the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left.
+    pub(crate) fn reserve(context: &ServerContext) -> Result<ReverseDirection, RequestError> {
+        let reserved = context.threads.reserve();
+        reserved
             .map(ReverseDirection)
             .map_err(|error| RequestError::ResourceExhausted("thread", error))
     }
 
-    fn relay(self, session: &Arc<Session>) {
+    /// Relays both directions; the calling thread runs the one from client to remote.
+    pub(crate) fn relay(self, session: &Arc<Session>) {
         self.0.start(format!("s{}-down", session.number()), {
             let session = Arc::clone(session);
             move || {
                 let _guard = TerminateOnPanic(&session);
-                if let Some(remote) = session.remote() {
-                    let result = session.relay.downstream().run(remote, &session.client);
-                    record_error(&session, result);
-                }
+                run_direction(&session, Direction::Down);
             }
         });
-        if let Some(remote) = session.remote() {
-            let result = session.relay.upstream().run(&session.client, remote);
-            record_error(session, result);
-        }
+        run_direction(session, Direction::Up);
     }
+}
+
+/// Runs one direction to its end.
+fn run_direction(session: &Session, direction: Direction) {
+    // A session that relays streams has a remote.
+    let Some(remote) = session.remote() else {
+        return;
+    };
+    let relay = session.relay.direction(direction);
+    let result = match direction {
+        Direction::Up => relay.run(&session.client, remote),
+        Direction::Down => relay.run(remote, &session.client),
+    };
+    record_error(session, result);
 }
 
 fn record_error(session: &Session, result: io::Result<()>) {
@@ -74,39 +60,29 @@ fn record_error(session: &Session, result: io::Result<()>) {
     }
 }
 
-/// A thread that panics takes the session's sockets, and with them its other
-/// thread, along.
-pub(crate) struct TerminateOnPanic<'a>(pub(crate) &'a Session);
-
-impl Drop for TerminateOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.terminate(CloseReason::Panicked);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::convert::Infallible;
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::time::Duration;
 
-    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+    use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+    use crate::config::Settings;
     use crate::local_time::LocalClock;
     use crate::logger::{self, OutputConfig, Verbosity};
     use crate::rules::RulesFile;
-    use crate::server::{Server, ServerContext, Settings};
+    use crate::server::Server;
+    use crate::server::session::SessionSlot;
+    use crate::sync::wait_group::{Token, wait_group};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Sends what is written to it.
-    struct Told(Sender<Vec<u8>>);
+    /// Sends what is written to it into a channel.
+    struct ChannelWriter(Sender<Vec<u8>>);
 
-    impl Write for Told {
+    impl Write for ChannelWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.send(bytes.to_vec());
             Ok(bytes.len())
@@ -123,74 +99,72 @@ mod tests {
         std::fs::write(&rules, "permit - -\n").expect("written");
         let output = OutputConfig {
             screen: None,
-            diagnostics: Box::new(Told(diagnostics)),
-            detail: Verbosity::Sessions,
+            diagnostics: Box::new(ChannelWriter(diagnostics)),
+            verbosity: Verbosity::Sessions,
         };
         let (_logger, log) = logger::start(output).expect("a thread");
-        let rules_file = RulesFile::open(&rules).expect("good rules");
+        let rules_file = RulesFile::open(&rules).expect("valid rules");
         Server::new(Settings::default(), rules_file, LocalClock::local(), log).context
     }
 
-    /// A session with both its ends, and the other ends of both.
-    fn session(
-        context: &Arc<ServerContext>,
-        present: &Sender<Infallible>,
-    ) -> (Arc<Session>, [TcpStream; 2]) {
+    /// A session with client and remote, and the peers of both.
+    fn session(context: &Arc<ServerContext>, token: &Token) -> (Arc<Session>, [TcpStream; 2]) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let connect = || {
-            let far = TcpStream::connect(listener.local_addr().expect("an address"));
-            let far = far.expect("a connection");
-            far.set_read_timeout(Some(PATIENCE)).expect("set");
-            (listener.accept().expect("a connection"), far)
+            let peer = TcpStream::connect(listener.local_addr().expect("an address"));
+            let peer = peer.expect("a connection");
+            peer.set_read_timeout(Some(TIMEOUT)).expect("set");
+            (listener.accept().expect("a connection"), peer)
         };
-        let ((client, address), client_far) = connect();
-        let ((remote, _), remote_far) = connect();
-        let slot = context.registry.slot(1, address.ip(), &context.settings);
+        let ((client, address), client_peer) = connect();
+        let ((remote, _), remote_peer) = connect();
+        let slot = SessionSlot::acquire(&context.registry, 1, address.ip());
         let slot = slot.expect("a slot");
-        let session = Session::new(Arc::clone(context), slot, client, address, present.clone());
+        let log = context.log.clone();
+        let session = Session::new(slot, log, client, address, token.clone());
         assert!(session.attach(remote));
-        (Arc::new(session), [client_far, remote_far])
+        (Arc::new(session), [client_peer, remote_peer])
     }
 
-    fn told(diagnostics: &Receiver<Vec<u8>>, words: &str) {
+    fn wait_for_output(diagnostics: &Receiver<Vec<u8>>, words: &str) {
         let mut all = String::new();
         while !all.contains(words) {
-            let more = diagnostics.recv_timeout(PATIENCE).expect(words);
+            let more = diagnostics.recv_timeout(TIMEOUT).expect(words);
             all.push_str(&String::from_utf8_lossy(&more));
         }
     }
 
     #[test]
     fn s12_a_panic_ends_its_session_and_no_other() {
-        let (tell, diagnostics) = unbounded();
-        let context = context(tell);
-        let (present, all_left) = bounded::<Infallible>(0);
-        let (healthy, [client, remote]) = session(&context, &present);
-        let down = ReverseDirection::reserve(&healthy).expect("a thread");
-        let relay = move || RelayKind::Streams(down).run(&healthy);
+        let (sender, diagnostics) = unbounded();
+        let context = context(sender);
+        let (token, all_done) = wait_group();
+        let (healthy, [client, remote]) = session(&context, &token);
+        let reverse = ReverseDirection::reserve(&context).expect("a thread");
+        let relay = move || reverse.relay(&healthy);
         context
             .threads
             .start("s1".to_owned(), relay)
             .expect("a thread");
-        let (ill, far_ends) = session(&context, &present);
+        let (panicking, peers) = session(&context, &token);
         let panics = move || {
-            let _guard = TerminateOnPanic(&ill);
+            let _guard = TerminateOnPanic(&panicking);
             panic!("on purpose");
         };
         context
             .threads
             .start("s1".to_owned(), panics)
             .expect("a thread");
-        for mut far in far_ends {
-            let error = far.read(&mut [0]).expect_err("no proper end");
+        for mut peer in peers {
+            let error = peer.read(&mut [0]).expect_err("a reset, not EOF");
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         }
-        told(&diagnostics, "an error in the server itself");
-        // The other one goes on.
+        wait_for_output(&diagnostics, "an error in the server itself");
+        // The other session continues.
         (&client).write_all(b"x").expect("sent");
         (&remote).read_exact(&mut [0]).expect("received");
-        drop((client, remote, present));
-        let left = all_left.recv_timeout(PATIENCE);
-        assert_eq!(left, Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+        drop((client, remote, token));
+        let done = all_done.recv_timeout(TIMEOUT);
+        assert_eq!(done, Err(RecvTimeoutError::Disconnected));
     }
 }

@@ -1,4 +1,4 @@
-//! UDP ASSOCIATE: the client's datagrams go through the server.
+//! UDP ASSOCIATE: the server relays the client's datagrams.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,100 +9,89 @@ use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use crate::events::{ClientRequest, RequestError};
+use super::granted::{Granted, RelayKind};
+use crate::events::RequestError;
 use crate::net::Deadline;
-use crate::server::access::enforce;
-use crate::server::access::permission::{query, require_permit};
-use crate::server::commands::tcp_relay::{Granted, RelayKind};
-use crate::server::limits::max_associations;
+use crate::server::access::enforce::publish_and_recheck;
+use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::session::registry::Session;
-use crate::server::udp::association::Association;
-use crate::server::udp::name_cache::NameCache;
-use crate::sync::{Mutex, OnceLock};
+use crate::server::udp::Association;
 
-/// Gets everything that an association needs. It is granted to whom the rules
-/// could permit any datagram at all; each one is judged when it comes.
+/// Opens what a UDP association needs. It is granted if the rules could permit any
+/// datagram to this client; each datagram is judged when it comes.
 ///
-/// The request's address is where the client thinks that it will send from. Only
-/// the port of it counts, if it is not 0: the address must be that of its
+/// The address of the request is the one from which the client thinks that it will send.
+/// Only its port counts, if it is not 0: the address must be the one of the client's
 /// connection.
-pub(crate) fn associate(
-    session: &Arc<Session>,
-    request: &ClientRequest,
-    log_entry: &mut RequestLog,
+pub(crate) fn udp_associate(
+    pending: PendingRequest<'_>,
+    log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
-    let context = &session.context;
+    let PendingRequest {
+        context,
+        session,
+        request,
+    } = pending;
     let deadline = Deadline::after(context.settings.connect_timeout);
-    let verdict = context.rules().evaluate(&query(session, request));
-    require_permit(verdict, session, request, deadline, log_entry)?;
-    enforce::publish_and_recheck(session, request, vec![None], log_entry)?;
+    let verdict = context.rules().evaluate(&pending.access_query());
+    pending.require_permit(verdict, deadline, log)?;
+    publish_and_recheck(pending, vec![None], log)?;
 
-    let most = max_associations(context.settings.max_sessions);
-    let reserved = context
-        .udp_bindings
-        .reserve(most)
-        .ok_or(RequestError::TooManyAssociations(most))?;
+    let bindings = &context.udp_bindings;
+    let slot = bindings.acquire();
+    let slot = slot.map_err(|_| RequestError::TooManyAssociations(bindings.max()))?;
     let reached = session.client.local_addr();
     let reached = reached.map_err(|_| RequestError::ClientLeft)?;
     let no_socket = |error| RequestError::ResourceExhausted("socket for datagrams", error);
-    let opened = context.ports.open(|port| inner(reached, port));
-    let (inner, here) = opened.map_err(no_socket)?;
-    // Behind the socket, to be dropped in front of it.
-    let mut binding = reserved;
-    binding.set_address(here);
-    let outer = outer().map_err(no_socket)?;
-    let thread = context.threads.reserve();
-    let down = thread.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
+    let opened = context.ports.open(|port| client_socket(reached, port));
+    let (client_socket, local) = opened.map_err(no_socket)?;
+    let binding = bindings.register(slot, local);
+    let remote_socket = remote_socket().map_err(no_socket)?;
+    let reserved = context.threads.reserve();
+    let reverse = reserved.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
     session.mark_udp_association();
-    let association = Association {
-        _mailbox: binding,
-        is_dual: outer.local_addr().is_ok_and(|here| here.is_ipv6()),
-        inner,
-        outer,
-        session: Arc::clone(session),
-        request: request.clone(),
-        confirmed: log_entry.confirmed,
-        client: OnceLock::new(),
-        sent_to: Mutex::default(),
-        rules: Mutex::default(),
-        names: NameCache::default(),
-    };
-    let advertised = context.settings.advertise;
+    let association = Association::new(
+        pending,
+        log.confirmed,
+        binding,
+        client_socket,
+        remote_socket,
+    );
+    let advertise = context.settings.advertise;
     Ok(Granted {
         reply: request
-            .language
-            .listening(here.port(), here.ip(), advertised),
-        relay: RelayKind::Datagrams(Arc::new(association), down),
+            .encoder
+            .listening(local.port(), local.ip(), advertise),
+        relay: RelayKind::Datagrams(Arc::new(association), reverse),
     })
 }
 
-/// The socket towards the client, on the address at which the client has reached us:
-/// nobody else can send to it whom that address is not for.
-fn inner(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
-    let mut here = match reached.ip().to_canonical() {
-        // The other family, in whose clothes it came, could not be sent to.
+/// The socket towards the client, at the address at which the client has reached the
+/// server: hosts that cannot reach this address cannot send to the socket.
+fn client_socket(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
+    let mut local = match reached.ip().to_canonical() {
+        // An IPv4-mapped IPv6 address means IPv4, and an IPv6 socket could not send there.
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, port),
-        // With the network that an address of one link belongs to.
+        // With the scope of a link-local address.
         IpAddr::V6(_) => reached,
     };
-    here.set_port(port);
-    let inner = UdpSocket::bind(here)?;
-    inner.set_nonblocking(true)?;
-    let here = inner.local_addr()?;
-    Ok((inner, here))
+    local.set_port(port);
+    let socket = UdpSocket::bind(local)?;
+    socket.set_nonblocking(true)?;
+    let local = socket.local_addr()?;
+    Ok((socket, local))
 }
 
-/// The socket towards everybody else, of both families where there are both.
-fn outer() -> io::Result<UdpSocket> {
-    let outer = both_families().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    outer.set_nonblocking(true)?;
-    Ok(outer)
+/// The socket towards all other hosts, for both address families if the system has both.
+fn remote_socket() -> io::Result<UdpSocket> {
+    let socket = dual_stack_socket().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
-fn both_families() -> io::Result<UdpSocket> {
-    let (inet, datagram) = (AddressFamily::Inet6, SockType::Datagram);
-    let socket = UdpSocket::from(socket::socket(inet, datagram, close_on_exec(), None)?);
+fn dual_stack_socket() -> io::Result<UdpSocket> {
+    let (family, datagram) = (AddressFamily::Inet6, SockType::Datagram);
+    let socket = UdpSocket::from(socket::socket(family, datagram, close_on_exec(), None)?);
     setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any))?;
@@ -114,8 +103,8 @@ fn close_on_exec() -> SockFlag {
     SockFlag::SOCK_CLOEXEC
 }
 
-/// Not every other system has the flag. (We start no programs that could inherit
-/// the socket.)
+/// Not every other system has the flag. (The server starts no programs, which could
+/// inherit the socket.)
 #[cfg(not(target_os = "linux"))]
 fn close_on_exec() -> SockFlag {
     SockFlag::empty()

@@ -1,4 +1,93 @@
-//! What comes before a request: method negotiation and login.
+//! The handshake: everything from the first byte of a client to its request.
 
-pub(crate) mod negotiate;
-pub(crate) mod password;
+mod negotiate;
+mod password;
+
+use std::io::BufRead;
+
+use super::context::ServerContext;
+use super::session::Session;
+use crate::events::{ClientRequest, CloseReason, HandshakeError};
+use crate::net::{Deadline, PeekReader};
+use crate::protocol::{
+    ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, socks4, socks5,
+};
+use negotiate::negotiate;
+
+/// Waits for the request, under one deadline for all of the handshake. A client that does
+/// not complete it gets its reply here.
+///
+/// # Errors
+///
+/// Why the session ends without a request.
+pub(super) fn read_request(
+    context: &ServerContext,
+    session: &Session,
+) -> Result<ClientRequest, CloseReason> {
+    let deadline = Deadline::after(context.settings.handshake_timeout);
+    let mut stream = PeekReader::new(&session.client, deadline);
+    let first = match stream.fill_buf() {
+        Ok(&[first, ..]) => first,
+        // A health check; the client gets no reply.
+        Ok([]) | Err(_) => return Err(CloseReason::Silent),
+    };
+    let request = match Version::of(first) {
+        Version::Socks4 => read_socks4_request(session, &mut stream),
+        Version::Socks5 => read_socks5_request(context, session, &mut stream, deadline),
+        // The client does not use SOCKS, and would not understand any reply.
+        Version::Unknown(byte) => Err(ReadError::Protocol(ProtocolError::Version(byte)).into()),
+    };
+    request.map_err(CloseReason::HandshakeFailed)
+}
+
+fn read_socks4_request(
+    session: &Session,
+    stream: &mut impl BufRead,
+) -> Result<ClientRequest, HandshakeError> {
+    let request = socks4::Request::read(stream).inspect_err(|_| {
+        session.send_reply(&socks4::Reply::REJECTED.encode());
+    })?;
+    Ok(ClientRequest {
+        encoder: ReplyEncoder::Socks4(request.address),
+        command: request.command,
+        destination: request.destination(),
+        user: request.user,
+        logged_in: false,
+    })
+}
+
+fn read_socks5_request(
+    context: &ServerContext,
+    session: &Session,
+    stream: &mut PeekReader<'_>,
+    deadline: Deadline,
+) -> Result<ClientRequest, HandshakeError> {
+    let user = negotiate(context, session, stream, deadline)?;
+    let request = match socks5::Request::read(stream) {
+        Ok(request) => request,
+        Err(error) => {
+            let reply = reply_to_invalid(&error);
+            session.send_reply(&ReplyEncoder::Socks5.refused(reply));
+            return Err(match user {
+                Some(user) => HandshakeError::AfterLogin { user, error },
+                None => error.into(),
+            });
+        }
+    };
+    Ok(ClientRequest {
+        encoder: ReplyEncoder::Socks5,
+        command: request.command,
+        destination: request.destination,
+        logged_in: user.is_some(),
+        user: user.unwrap_or_default(),
+    })
+}
+
+/// The reply to a SOCKS5 request that is not valid (RFC 1928, section 6).
+fn reply_to_invalid(error: &ReadError) -> ReplyError {
+    match error {
+        ReadError::Protocol(ProtocolError::Command(_)) => ReplyError::CommandNotSupported,
+        ReadError::Protocol(ProtocolError::AddressType(_)) => ReplyError::AddressTypeNotSupported,
+        ReadError::Protocol(_) | ReadError::Incomplete(..) => ReplyError::Rejected,
+    }
+}

@@ -1,5 +1,6 @@
 //! The login of a SOCKS5 client with user and password (RFC 1929).
 
+use std::io::BufRead;
 use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Authenticator};
@@ -7,82 +8,77 @@ use crate::events::HandshakeError;
 use crate::net::{self, Deadline};
 use crate::protocol::ReadError;
 use crate::protocol::socks5::{AuthStatus, Credentials};
-use crate::server::handshake::negotiate::{Authenticated, Conversation, Introduction};
-use crate::server::session::registry::Session;
+use crate::server::context::ServerContext;
+use crate::server::session::Session;
 
-/// User and password, in plain text.
-pub(crate) struct Password;
-
-/// Who waits for its next try looks this often whether it may earlier: what counted
-/// against its address may have been right after all.
+/// Polling interval while the rate limit delays a login; a refund can shorten the wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Clients of one source_prefix that wait for their next try, at most. A browser opens
-/// some thirty connections at once; of more, hardly any would be heard in time.
-const MAX_WAITING_LOGINS: usize = 64;
-
-impl Introduction for Password {
-    fn speak<'a>(
-        &self,
-        session: &'a Session,
-        mut stream: Box<dyn Conversation + 'a>,
-    ) -> Result<Authenticated<'a>, HandshakeError> {
-        let login = Credentials::read(&mut stream).inspect_err(|unread| match unread {
-            // The client reads this whenever it has finished its login.
-            ReadError::Incomplete(..) => stream.send_reply(&AuthStatus::Denied.encode()),
-            // Whatever it speaks, it is not this.
-            ReadError::Protocol(_) => {}
-        })?;
-        let admitted = match session.context.authenticator.get() {
-            Some(authenticator) => check_login(session, authenticator, &login, stream.deadline()),
-            None => Err(AuthError::WrongCredentials),
-        };
-        let user = login.user;
-        match admitted {
-            Ok(()) => {
-                stream.send_reply(&AuthStatus::Accepted.encode());
-                let user = Some(user);
-                Ok(Authenticated { user, stream })
-            }
-            Err(why) => {
-                stream.send_reply(&AuthStatus::Denied.encode());
-                Err(HandshakeError::LoginFailed { user, why })
-            }
+/// Reads the credentials, checks them, and replies. Returns the user.
+///
+/// # Errors
+///
+/// The message is not valid, or the login is refused.
+pub(super) fn authenticate(
+    context: &ServerContext,
+    session: &Session,
+    stream: &mut impl BufRead,
+    deadline: Deadline,
+) -> Result<Vec<u8>, HandshakeError> {
+    let credentials = Credentials::read(stream).inspect_err(|error| match error {
+        // The client reads this when it has completed its message.
+        ReadError::Incomplete(..) => {
+            session.send_reply(&AuthStatus::Denied.encode());
+        }
+        // The client does not use this protocol, and would not understand any reply.
+        ReadError::Protocol(_) => {}
+    })?;
+    let checked = match context.authenticator.get() {
+        Some(authenticator) => check_login(context, session, authenticator, &credentials, deadline),
+        None => Err(AuthError::WrongCredentials),
+    };
+    let user = credentials.user;
+    match checked {
+        Ok(()) => {
+            session.send_reply(&AuthStatus::Accepted.encode());
+            Ok(user)
+        }
+        Err(error) => {
+            session.send_reply(&AuthStatus::Denied.encode());
+            Err(HandshakeError::LoginFailed { user, error })
         }
     }
 }
 
-/// Is the login right? If many have failed from the same address lately, it has to
-/// wait before it is heard.
+/// Checks the credentials, after the rate limit admits the attempt.
 ///
-/// Whoever is not known counts as failed until the check says otherwise: else
-/// somebody could try a thousand passwords at the same moment.
+/// Credentials that are not cached are charged as a failure in advance, until the check
+/// shows that they are right. Otherwise a client could try a thousand passwords at the
+/// same moment.
 fn check_login(
+    context: &ServerContext,
     session: &Session,
     authenticator: &Authenticator,
-    login: &Credentials,
+    credentials: &Credentials,
     deadline: Deadline,
 ) -> Result<(), AuthError> {
-    let context = &session.context;
-    let users = || context.look_up(authenticator.book());
+    let users = || context.users(authenticator);
     let source_prefix = session.source_prefix();
     let mut waiting = None;
     loop {
-        let now = users();
-        let is_known = || authenticator.is_cached(&now, login);
-        match context
+        let is_cached = authenticator.is_cached(&users(), credentials);
+        let admitted = context
             .login_rate
-            .hear(source_prefix, Instant::now(), is_known)
-        {
-            Ok(true) => return Ok(()),
-            Ok(false) => break,
+            .admit(source_prefix, Instant::now(), is_cached);
+        match admitted {
+            Ok(()) if is_cached => return Ok(()),
+            Ok(()) => break,
             Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
             Err(wait) => {
-                let room = &context.waiting_logins;
-                waiting =
-                    waiting.or_else(|| room.enter(source_prefix, usize::MAX, MAX_WAITING_LOGINS));
+                // Held while this login waits.
                 if waiting.is_none() {
-                    return Err(AuthError::RateLimited);
+                    let slot = context.waiting_logins.acquire(source_prefix);
+                    waiting = Some(slot.map_err(|_| AuthError::RateLimited)?);
                 }
                 let next = deadline.min_after(wait.min(POLL_INTERVAL));
                 if !net::client_stays_until(&session.client, next) {
@@ -91,18 +87,18 @@ fn check_login(
             }
         }
     }
-    let is_worth_it = || {
+    let still_wanted = || {
         if deadline.is_over() {
             return Err(AuthError::TimedOut);
         }
-        // (A session that is cut looks as if its client had left: its socket is shut.)
+        // A terminated session looks like a client that has left: its socket is shut down.
         match net::client_stays_until(&session.client, Deadline::after(Duration::ZERO)) {
             true => Ok(()),
             false => Err(AuthError::ClientLeft),
         }
     };
-    let checked = authenticator.check(users, login, is_worth_it);
-    // Only who was wrong has failed.
+    let checked = authenticator.check(users, credentials, still_wanted);
+    // Only wrong credentials count as a failure.
     if checked != Err(AuthError::WrongCredentials) {
         context.login_rate.refund(source_prefix, Instant::now());
     }

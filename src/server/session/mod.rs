@@ -1,3 +1,272 @@
-//! Sessions and the registry that knows them.
+//! A session: the sockets of one client, and what other threads may see and do of it.
 
-pub(crate) mod registry;
+mod activity;
+mod close;
+mod grant;
+mod registry;
+mod slot;
+mod sweep;
+
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use activity::{Activity, ActivitySample};
+use close::CloseState;
+pub(crate) use grant::Grant;
+
+use crate::config::Settings;
+use crate::events::{ClientRequest, CloseReason, Event, SessionClosed};
+use crate::logger::Log;
+use crate::net;
+use crate::protocol::ReplyError;
+use crate::relay::{Direction, RelayState};
+use crate::server::request_log::RequestLog;
+use crate::server::udp::drops::DropCounter;
+use crate::sync::wait_group::{AllDone, Token};
+use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank, thread};
+
+pub(crate) type SessionRegistry = registry::Registry<Session>;
+pub(crate) type SessionSlot = slot::SessionSlot<Session>;
+
+/// One session.
+///
+/// Its threads share it by `Arc`. When the last of them drops it, its sockets close and
+/// the logger is told.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The first field, so it is dropped before the sockets close: a client that sees its
+    /// connection end can connect again at once.
+    slot: Arc<SessionSlot>,
+    log: Log,
+    pub(crate) client: TcpStream,
+    pub(crate) client_address: SocketAddr,
+    began: Instant,
+    pub(crate) relay: RelayState,
+    remote: OnceLock<TcpStream>,
+    request: OnceLock<(ClientRequest, RequestLog)>,
+    /// Held by a thread that terminates the session, which takes the relay's lock then.
+    state: OrderedMutex<SessionState>,
+    is_udp_association: AtomicBool,
+    pub(crate) drops: DropCounter,
+    /// The last field: when all tokens are dropped, all sessions are closed and reported.
+    _token: Token,
+}
+
+/// What a session's lock guards.
+#[derive(Debug)]
+struct SessionState {
+    close: CloseState,
+    activity: Activity,
+    /// What is to be judged again when the rules change.
+    grant: Option<Arc<Grant>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        slot: SessionSlot,
+        log: Log,
+        client: TcpStream,
+        client_address: SocketAddr,
+        token: Token,
+    ) -> Session {
+        let now = Instant::now();
+        let state = SessionState {
+            close: CloseState::default(),
+            activity: Activity::new(now),
+            grant: None,
+        };
+        Session {
+            slot: Arc::new(slot),
+            log,
+            client,
+            client_address,
+            began: now,
+            relay: RelayState::default(),
+            remote: OnceLock::new(),
+            request: OnceLock::new(),
+            state: OrderedMutex::new(Rank::SessionState, state),
+            is_udp_association: AtomicBool::new(false),
+            drops: DropCounter::default(),
+            _token: token,
+        }
+    }
+
+    /// The number of the session, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.slot.number()
+    }
+
+    /// What counts as the same client.
+    pub(crate) fn source_prefix(&self) -> IpAddr {
+        self.slot.source_prefix()
+    }
+
+    /// The session's slot, for work that may outlast the session.
+    pub(crate) fn slot(&self) -> Arc<SessionSlot> {
+        Arc::clone(&self.slot)
+    }
+
+    /// Sends a reply to the client; false if its connection is gone.
+    pub(crate) fn send_reply(&self, message: &[u8]) -> bool {
+        net::send_nonblocking(&self.client, message).is_ok()
+    }
+
+    /// The remote, after [`attach`](Self::attach).
+    pub(crate) fn remote(&self) -> Option<&TcpStream> {
+        self.remote.get()
+    }
+
+    /// Takes the remote's socket. False, and the socket is closed, if the session is
+    /// closing: under the same lock as [`terminate`](Self::terminate), so that no remote
+    /// is attached after a termination has looked for it.
+    pub(crate) fn attach(&self, remote: TcpStream) -> bool {
+        let state = self.state.lock();
+        !state.close.is_closing() && self.remote.set(remote).is_ok()
+    }
+
+    /// Notes that this server itself has made the connection between these addresses.
+    pub(crate) fn set_outgoing(&self, local: SocketAddr, remote: SocketAddr) {
+        self.slot.set_outgoing(local, remote);
+    }
+
+    /// Marks the session as a UDP association.
+    pub(crate) fn mark_udp_association(&self) {
+        // Relaxed: the flag says how to treat the session, and publishes no other data.
+        self.is_udp_association.store(true, Ordering::Relaxed);
+    }
+
+    fn is_udp_association(&self) -> bool {
+        self.is_udp_association.load(Ordering::Relaxed)
+    }
+
+    /// Ends the session now, and wakes every thread that is blocked on one of its sockets.
+    /// If bytes have moved lately, both ends are reset: more was to come.
+    pub(crate) fn terminate(&self, reason: CloseReason) {
+        let mut state = self.state.lock();
+        let is_moving = state.activity.is_moving(self.sample());
+        let is_at_rest = match reason {
+            CloseReason::Panicked => false,
+            // It has been idle for its timeout, even if that is shorter than the rest time.
+            CloseReason::Idle | CloseReason::HalfClosedIdle => !is_moving,
+            _ => !is_moving && !state.activity.moved_recently(),
+        };
+        state.close.terminate(reason);
+        match self.remote() {
+            Some(remote) => self.relay.terminate(&self.client, remote, is_at_rest),
+            None => {
+                // The client of a BIND still waits for its second reply.
+                if let Some(grant) = &state.grant
+                    && !self.is_udp_association()
+                {
+                    let encoder = grant.request.encoder;
+                    self.send_reply(&encoder.refused(ReplyError::NotAllowed));
+                }
+                // Fails only if the connection is gone already.
+                let _ = self.client.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Resets both ends of a session that does not end in time.
+    pub(crate) fn reset(&self) {
+        if let Some(remote) = self.remote() {
+            let is_at_rest = false;
+            self.relay.terminate(&self.client, remote, is_at_rest);
+        }
+    }
+
+    /// Notes why the session ends, unless another reason came first.
+    pub(crate) fn set_close_reason(&self, reason: CloseReason) {
+        self.state.lock().close.set_reason(reason);
+    }
+
+    /// Disconnected when the session is terminated: for a thread that waits for something
+    /// other than one of the sockets.
+    pub(crate) fn terminated(&self) -> AllDone {
+        self.state.lock().close.terminated()
+    }
+
+    /// Keeps the request and what is known of it, for the report at the end.
+    pub(crate) fn record_request(&self, request: ClientRequest, log: RequestLog) {
+        // A session has one request, so the field is empty.
+        let _ = self.request.set((request, log));
+    }
+
+    /// Publishes what is to be judged again when the rules change.
+    pub(crate) fn set_grant(&self, grant: Grant) {
+        self.state.lock().grant = Some(Arc::new(grant));
+    }
+
+    /// What is to be judged again; none before something is granted.
+    pub(crate) fn grant(&self) -> Option<Arc<Grant>> {
+        self.state.lock().grant.clone()
+    }
+
+    fn sample(&self) -> ActivitySample {
+        let relay = &self.relay;
+        ActivitySample {
+            is_relaying: self.remote().is_some() || self.is_udp_association(),
+            bytes: (relay.bytes(Direction::Up), relay.bytes(Direction::Down)),
+            ended: (
+                relay.has_ended(Direction::Up),
+                relay.has_ended(Direction::Down),
+            ),
+        }
+    }
+
+    /// Why the relay is to end, if nothing has moved for its timeout.
+    fn idle_reason(&self, settings: &Settings, now: Instant) -> Option<CloseReason> {
+        let sample = self.sample();
+        let idle = self.state.lock().activity.update(sample, now);
+        let is_over = |timeout: Option<_>| timeout.is_some_and(|timeout| idle >= timeout);
+        if self.is_udp_association() {
+            return is_over(settings.udp_timeout).then_some(CloseReason::Idle);
+        }
+        // A session that does not relay yet has a deadline for each stage.
+        self.remote()?;
+        let is_half_closed = sample.ended.0 || sample.ended.1;
+        if is_half_closed && is_over(settings.half_closed_timeout) {
+            Some(CloseReason::HalfClosedIdle)
+        } else if is_over(settings.idle_timeout) {
+            Some(CloseReason::Idle)
+        } else {
+            None
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let reason = self.state.lock().close.take_reason();
+        let (request, log) = self.request.take().unzip();
+        let confirmed = log.as_ref().is_some_and(|log| log.confirmed);
+        let closed = SessionClosed {
+            session: self.number(),
+            client: self.client_address,
+            request,
+            address: log.as_ref().and_then(|log| log.address),
+            confirmed,
+            rule: log.and_then(|log| log.rule),
+            up: self.relay.bytes(Direction::Up),
+            down: self.relay.bytes(Direction::Down),
+            drops: self.is_udp_association().then(|| self.drops.counts()),
+            lasted: self.began.elapsed(),
+            reason: reason.unwrap_or(CloseReason::Finished),
+        };
+        self.log.send(Event::SessionClosed(Box::new(closed)));
+    }
+}
+
+/// Terminates the session if its thread panics, and with it the session's other threads:
+/// panic isolation. Other sessions continue.
+pub(crate) struct TerminateOnPanic<'a>(pub(crate) &'a Session);
+
+impl Drop for TerminateOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.terminate(CloseReason::Panicked);
+        }
+    }
+}

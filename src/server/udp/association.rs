@@ -1,14 +1,14 @@
 //! The two directions of a UDP association, a thread for each.
 //!
 //! ```text
-//!              header, data                       data
-//!     client  ==============>  inner | outer  ==============>  anywhere
-//!             <==============        |        <==============
+//!              header, data                              data
+//!     client  ==============>  client  | remote  ==============>  any host
+//!             <==============  socket  | socket  <==============
 //! ```
 //!
-//! Both last as long as the connection over which the client has request for them.
-//! A datagram that cannot be passed on is dropped, and that is all: so it is with
-//! datagrams everywhere.
+//! Both last as long as the connection over which the client has requested them. A
+//! datagram that cannot be forwarded at once is dropped and counted: UDP promises no
+//! more. Nothing here waits for anything but datagrams.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
@@ -18,53 +18,86 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, sendmsg};
 
+use super::bindings::UdpBinding;
+use super::drops::DropReason;
+use super::name_cache::{NameAction, NameCache};
+use super::peer_filter::PeerFilter;
+use super::receiver::DatagramReceiver;
 use crate::events::ClientRequest;
+use crate::net::resolve;
 use crate::protocol::socks5::{UdpHeader, udp_header_length};
-use crate::protocol::{Destination, Host, HostName};
-use crate::rules::{self, AccessQuery, Rules, canonical};
-use crate::server::access::permission::query;
-use crate::server::commands::tcp_relay::TerminateOnPanic;
-use crate::server::session::registry::Session;
-use crate::server::udp::bindings::UdpBinding;
-use crate::server::udp::drops::DropReason;
-use crate::server::udp::name_cache::NameCache;
-use crate::server::udp::peer_filter::PeerFilter;
-use crate::server::udp::receiver::DatagramReceiver;
+use crate::protocol::{Destination, Host, HostName, canonical};
+use crate::relay::Direction;
+use crate::rules::{AccessQuery, Rules, unusable_reason};
+use crate::server::access::permit::access_query;
+use crate::server::context::ServerContext;
+use crate::server::pending_request::PendingRequest;
+use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
-use crate::sync::{Mutex, OnceLock, lock};
+use crate::sync::{OnceLock, OrderedMutex, Rank};
 
-/// How long a look at the rules is good for, so that a flow of datagrams does not
-/// look for each: that would cost a sixth of their number.
+/// How long the rules are used before the file is looked at again. Looking for each
+/// datagram would cost a quarter of the throughput (docs/performance.md).
 const RULES_TTL: Duration = Duration::from_millis(1);
 
-/// What both directions share.
+/// Addresses of one name that are tried at most.
+const MAX_ADDRESSES: usize = 8;
+
+/// What the two directions share, and the threads that look names up.
 #[derive(Debug)]
 pub(crate) struct Association {
-    /// Stands in front of its socket, to be given back before that.
-    pub(crate) _mailbox: UdpBinding,
-    /// The socket towards the client.
-    pub(crate) inner: UdpSocket,
-    /// The socket towards everybody else.
-    pub(crate) outer: UdpSocket,
-    /// Does that speak IPv4 in the clothes of IPv6?
-    pub(crate) is_dual: bool,
-    pub(crate) session: Arc<Session>,
-    pub(crate) request: ClientRequest,
+    /// Before the sockets, so that it is dropped before them.
+    _binding: UdpBinding,
+    client_socket: UdpSocket,
+    remote_socket: UdpSocket,
+    /// Is the remote socket an IPv6 socket, which sends to IPv4-mapped addresses?
+    is_dual_stack: bool,
+    context: Arc<ServerContext>,
+    session: Arc<Session>,
+    request: ClientRequest,
     /// Has identd confirmed the user?
-    pub(crate) confirmed: bool,
-    /// Where the client sends from: its first datagram tells.
-    pub(crate) client: OnceLock<SocketAddr>,
-    pub(crate) sent_to: Mutex<PeerFilter>,
-    /// The rules, and when they were seen.
-    pub(crate) rules: Mutex<Option<(Arc<Rules>, Instant)>>,
-    pub(crate) names: NameCache,
+    confirmed: bool,
+    /// The address from which the client sends, as its first datagram shows.
+    client_address: OnceLock<SocketAddr>,
+    /// The peers to which the client has sent; a leaf in the lock order.
+    peers: OrderedMutex<PeerFilter>,
+    /// The rules, and when they were looked at; a leaf in the lock order.
+    rules: OrderedMutex<Option<(Arc<Rules>, Instant)>>,
+    /// A leaf in the lock order.
+    names: OrderedMutex<NameCache>,
 }
 
 impl Association {
-    /// Relays until the client's connection ends. The calling thread takes the
-    /// direction from the client, the thread the other one.
-    pub(crate) fn relay(self: Arc<Association>, down: ReservedThread) {
-        down.start(format!("s{}-down", self.session.number()), {
+    pub(crate) fn new(
+        pending: PendingRequest<'_>,
+        confirmed: bool,
+        binding: UdpBinding,
+        client_socket: UdpSocket,
+        remote_socket: UdpSocket,
+    ) -> Association {
+        let is_dual_stack = remote_socket
+            .local_addr()
+            .is_ok_and(|local| local.is_ipv6());
+        Association {
+            _binding: binding,
+            client_socket,
+            remote_socket,
+            is_dual_stack,
+            context: Arc::clone(pending.context),
+            session: Arc::clone(pending.session),
+            request: pending.request.clone(),
+            confirmed,
+            client_address: OnceLock::new(),
+            peers: OrderedMutex::new(Rank::Leaf, PeerFilter::default()),
+            rules: OrderedMutex::new(Rank::Leaf, None),
+            names: OrderedMutex::new(Rank::Leaf, NameCache::default()),
+        }
+    }
+
+    /// Relays until the client's connection ends. The calling thread runs the direction
+    /// from the client, the reserved thread the other one.
+    pub(crate) fn relay(self: Arc<Association>, reverse: ReservedThread) {
+        reverse.start(format!("s{}-down", self.session.number()), {
             let association = Arc::clone(&self);
             move || {
                 let _guard = TerminateOnPanic(&association.session);
@@ -72,113 +105,207 @@ impl Association {
             }
         });
         self.client_loop();
-        // Wakes the other direction. Fails only if the connection is gone.
+        // Ends the other direction. Fails only if the connection is gone already.
         let _ = self.session.client.shutdown(Shutdown::Both);
     }
 
     fn client_loop(self: &Arc<Association>) {
-        let mut receiver = DatagramReceiver::of(&self.inner, &self.session.client);
+        let client = &self.session.client;
+        let mut receiver = DatagramReceiver::watching_client(&self.client_socket, client);
         while let Some((datagram, from)) = receiver.next() {
-            if let Err(why) = self.take(datagram, from) {
-                self.session.drops.count(why);
+            if let Err(reason) = self.forward_to_remote(datagram, from) {
+                self.session.drops.count(reason);
             }
         }
     }
 
-    /// A datagram has come to the inner socket.
-    fn take(self: &Arc<Association>, datagram: &[u8], from: SocketAddr) -> Result<(), DropReason> {
+    /// Forwards a datagram that has come to the client socket.
+    fn forward_to_remote(
+        self: &Arc<Association>,
+        datagram: &[u8],
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
         if !self.is_client(canonical(from)) {
             return Err(DropReason::UnknownPeer);
         }
         let (header, data) = UdpHeader::split(datagram).map_err(|_| DropReason::BadHeader)?;
+        // Fragments are not supported; RFC 1928, section 7, permits that.
         if header.fragment != 0 {
             return Err(DropReason::BadHeader);
         }
-        if self.client.set(from).is_ok() {
-            // From now on the system keeps others away. If it does not, we do.
-            let _ = self.inner.connect(from);
+        if self.client_address.set(from).is_ok() {
+            // After this the system drops datagrams of other hosts. If it fails, the test
+            // above still does.
+            let _ = self.client_socket.connect(from);
         }
-        let Destination { host, port } = header.target;
+        let Destination { host, port } = header.destination;
         if port == 0 {
             return Err(DropReason::UnusableDestination);
         }
         match host {
             Host::Address(ip) => self.send(None, SocketAddr::new(ip, port), data),
-            Host::Name(name) => NameCache::send(self, name, port, data),
+            Host::Name(name) => self.send_to_name(name, port, data),
             Host::Invalid(_) => Err(DropReason::BadHeader),
         }
     }
 
-    /// Only who has made the connection may send, from one port.
+    /// Does a datagram from this address come from the client? It must have the client's
+    /// address, and always the same port.
     fn is_client(&self, from: SocketAddr) -> bool {
-        if let Some(&client) = self.client.get() {
+        if let Some(&client) = self.client_address.get() {
             return from == canonical(client);
         }
-        let announced = self.request.target.port;
+        let announced = self.request.destination.port;
         from.ip() == self.session.client_address.ip().to_canonical()
             && (announced == 0 || announced == from.port())
     }
 
-    /// Sends data of the client to this address, which may be that of a name.
-    pub(crate) fn send(
+    /// Sends the client's data to this address, which may be an address of a name.
+    fn send(
         &self,
         name: Option<&HostName>,
-        to: SocketAddr,
+        address: SocketAddr,
         data: &[u8],
     ) -> Result<(), DropReason> {
-        let to = canonical(to);
-        let is_ours = self.session.context.udp_bindings.has(to);
-        if is_ours || rules::unusable_reason(to.ip(), to.port()).is_some() {
+        let address = canonical(address);
+        let is_own = self.context.udp_bindings.contains(address);
+        if is_own || unusable_reason(address.ip(), address.port()).is_some() {
             return Err(DropReason::UnusableDestination);
         }
-        if !self.permits(name, Some(to.ip()), to.port()) {
+        if !self.permits(name, Some(address.ip()), address.port()) {
             return Err(DropReason::Denied);
         }
-        // Before it goes, so that no answer comes too soon.
-        lock(&self.sent_to).add(to, name);
-        let sent = self.outer.send_to(data, self.as_dialled(to));
+        // Before the datagram is sent: the answer may come at once.
+        self.peers.lock().add(address, name);
+        let to = self.for_remote_socket(address);
+        let sent = self.remote_socket.send_to(data, to);
         sent.map_err(|_| DropReason::SendFailed)?;
-        self.session
-            .relay
-            .up
-            .add(udp_header_length(to.ip()) + data.len());
+        let count = udp_header_length(address.ip()) + data.len();
+        self.session.relay.add(Direction::Up, count);
         Ok(())
     }
 
-    /// Do the rules permit the client to send to this address (if it is known)
-    /// and port?
-    pub(crate) fn permits(
-        &self,
-        name: Option<&HostName>,
-        address: Option<IpAddr>,
+    /// Sends the client's data to a host by its name, as soon as the name is resolved.
+    fn send_to_name(
+        self: &Arc<Association>,
+        name: HostName,
         port: u16,
-    ) -> bool {
-        let verdict = self.rules().evaluate(&AccessQuery {
-            name,
-            address,
-            port: Some(port),
-            ..query(&self.session, &self.request)
-        });
-        verdict.grants(self.confirmed)
-    }
-
-    /// The rules in force, or those of a moment ago.
-    fn rules(&self) -> Arc<Rules> {
-        let mut last = lock(&self.rules);
-        match &*last {
-            Some((rules, seen)) if seen.elapsed() < RULES_TTL => Arc::clone(rules),
-            _ => {
-                let rules = self.session.context.rules();
-                *last = Some((Arc::clone(&rules), Instant::now()));
-                rules
+        data: &[u8],
+    ) -> Result<(), DropReason> {
+        let now = Instant::now();
+        let action = self.names.lock().route(&name, port, data, now);
+        match action {
+            NameAction::Send {
+                addresses,
+                is_expired,
+            } => {
+                if is_expired && self.permits(Some(&name), None, port) {
+                    self.names.lock().begin_refresh(&name, now);
+                    // If no lookup can be started, the old addresses serve on.
+                    let _ = self.start_lookup(name.clone());
+                }
+                self.send_to_first(&name, &addresses, port, data)
+            }
+            NameAction::Queued => Ok(()),
+            NameAction::Drop(reason) => Err(reason),
+            NameAction::LookUp => {
+                // A client that no rule permits does not make the server use the resolver.
+                if !self.permits(Some(&name), None, port) {
+                    return Err(DropReason::Denied);
+                }
+                self.names.lock().begin_lookup(name.clone(), port, data)?;
+                self.start_lookup(name.clone())
+                    .inspect_err(|_| self.names.lock().cancel_lookup(&name))
             }
         }
     }
 
-    /// The address as the outer socket wants it.
-    fn as_dialled(&self, to: SocketAddr) -> SocketAddr {
-        match to {
-            SocketAddr::V4(v4) if self.is_dual => {
+    /// Starts a thread that looks the name up. It holds the session's slot, and only a weak
+    /// reference to the association: nothing can interrupt the resolver, and the sockets
+    /// must not stay open for it.
+    fn start_lookup(self: &Arc<Association>, name: HostName) -> Result<(), DropReason> {
+        let session = &self.session;
+        let lookup = self.context.name_lookups.acquire(session.source_prefix());
+        let lookup = lookup.map_err(|_| DropReason::Unresolved)?;
+        let thread_name = format!("s{}-name", session.number());
+        let started = self.context.threads.start(thread_name, {
+            let (slot, association) = (session.slot(), Arc::downgrade(self));
+            move || {
+                let addresses = resolve::lookup(&name).unwrap_or_default();
+                drop(lookup);
+                if let Some(association) = association.upgrade() {
+                    association.finish_lookup(&name, &addresses);
+                }
+                drop(slot);
+            }
+        });
+        started.map_err(|_| DropReason::Unresolved)
+    }
+
+    /// Sends what has waited for this name, in its order.
+    fn finish_lookup(&self, name: &HostName, addresses: &[IpAddr]) {
+        loop {
+            let queue = self.names.lock().resolved(name, addresses, Instant::now());
+            if queue.is_empty() {
+                return;
+            }
+            for queued in queue {
+                let sent = self.send_to_first(name, addresses, queued.port, &queued.data);
+                if let Err(reason) = sent {
+                    self.session.drops.count(reason);
+                }
+            }
+        }
+    }
+
+    /// Sends to the first address that is permitted and to which the system can send.
+    fn send_to_first(
+        &self,
+        name: &HostName,
+        addresses: &[IpAddr],
+        port: u16,
+        data: &[u8],
+    ) -> Result<(), DropReason> {
+        let mut result = Err(DropReason::Unresolved);
+        for &address in addresses.iter().take(MAX_ADDRESSES) {
+            result = self.send(Some(name), SocketAddr::new(address, port), data);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Do the rules permit the client to send to this address, if it is known, and port?
+    fn permits(&self, name: Option<&HostName>, address: Option<IpAddr>, port: u16) -> bool {
+        let client = self.session.client_address;
+        let query = access_query(&self.request, client, self.context.clock.now());
+        let verdict = self.rules().evaluate(&AccessQuery {
+            name,
+            address,
+            port: Some(port),
+            ..query
+        });
+        verdict.grants(self.confirmed)
+    }
+
+    /// The rules in force, or those of a moment ago. The lock is released while the file is
+    /// looked at.
+    fn rules(&self) -> Arc<Rules> {
+        if let Some((rules, seen)) = &*self.rules.lock()
+            && seen.elapsed() < RULES_TTL
+        {
+            return Arc::clone(rules);
+        }
+        let rules = self.context.rules();
+        *self.rules.lock() = Some((Arc::clone(&rules), Instant::now()));
+        rules
+    }
+
+    /// The address in the form that the remote socket takes.
+    fn for_remote_socket(&self, address: SocketAddr) -> SocketAddr {
+        match address {
+            SocketAddr::V4(v4) if self.is_dual_stack => {
                 SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
             }
             other => other,
@@ -186,39 +313,41 @@ impl Association {
     }
 
     fn remote_loop(&self) {
-        let mut receiver = DatagramReceiver::besides(&self.outer, &self.session.client);
+        let client = &self.session.client;
+        let mut receiver = DatagramReceiver::until_shutdown(&self.remote_socket, client);
         while let Some((data, from)) = receiver.next() {
-            match self.give(data, canonical(from)) {
-                Ok(count) => self.session.relay.down.add(count),
-                Err(why) => self.session.drops.count(why),
+            match self.forward_to_client(data, canonical(from)) {
+                Ok(count) => self.session.relay.add(Direction::Down, count),
+                Err(reason) => self.session.drops.count(reason),
             }
         }
     }
 
-    /// Data has come to the outer socket. How many bytes it has with its header.
-    fn give(&self, data: &[u8], from: SocketAddr) -> Result<usize, DropReason> {
-        if !self.is_awaited(from) {
+    /// Forwards data that have come to the remote socket. Returns the bytes that were sent,
+    /// header included.
+    fn forward_to_client(&self, data: &[u8], from: SocketAddr) -> Result<usize, DropReason> {
+        if !self.is_expected(from) {
             return Err(DropReason::UnknownPeer);
         }
         let header = UdpHeader {
             fragment: 0,
-            target: Destination {
+            destination: Destination {
                 host: Host::Address(from.ip()),
                 port: from.port(),
             },
         };
         let header = header.encode();
         let parts = [IoSlice::new(&header), IoSlice::new(data)];
-        let inner = self.inner.as_raw_fd();
-        let sent = sendmsg::<()>(inner, &parts, &[], MsgFlags::MSG_DONTWAIT, None);
+        let socket = self.client_socket.as_raw_fd();
+        let sent = sendmsg::<()>(socket, &parts, &[], MsgFlags::MSG_DONTWAIT, None);
         sent.map_err(|_| DropReason::SendFailed)
     }
 
-    /// Has the client sent something there, and may it still? Perhaps to another
-    /// port of the same host (TFTP answers like that, RFC 1350), if it might send
-    /// to this one.
-    fn is_awaited(&self, from: SocketAddr) -> bool {
-        let name = match lock(&self.sent_to).find(from) {
+    /// Has the client sent something to this peer, and do the rules still permit that? Also
+    /// true for another port of the same host if the client might send to it: a TFTP
+    /// server answers from another port (RFC 1350).
+    fn is_expected(&self, from: SocketAddr) -> bool {
+        let name = match self.peers.lock().find(from) {
             Some(name) => name.cloned(),
             None => return false,
         };

@@ -1,66 +1,72 @@
-//! Where the server takes the datagrams of its clients, and how many may have such a place.
+//! Where the server receives the datagrams of its clients: one UDP binding per association.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::rules::canonical;
-use crate::sync::{Mutex, lock};
+use crate::protocol::canonical;
+use crate::server::limits::max_associations;
+use crate::sync::semaphore::{AcquireError, KeyedSemaphore, SlotGuard};
+use crate::sync::{OrderedMutex, Rank};
 
-/// All places at which datagrams are taken.
-#[derive(Debug, Default)]
-pub(crate) struct UdpBindings(Arc<Mutex<Taken>>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    /// With those that have no address yet.
-    count: usize,
-    addresses: HashSet<SocketAddr>,
+/// All UDP bindings of the server.
+#[derive(Debug)]
+pub(crate) struct UdpBindings {
+    max: usize,
+    /// Limits the associations; the key has no meaning.
+    slots: KeyedSemaphore<()>,
+    /// The addresses in use; a leaf in the lock order.
+    addresses: Arc<OrderedMutex<HashSet<SocketAddr>>>,
 }
 
-/// The place of one association. To be dropped before its socket: then another may
-/// have the address.
+/// The binding of one association. It is dropped before its socket is closed: after that
+/// another socket may get the same address.
 #[derive(Debug)]
 pub(crate) struct UdpBinding {
-    taken: Arc<Mutex<Taken>>,
-    address: Option<SocketAddr>,
+    addresses: Arc<OrderedMutex<HashSet<SocketAddr>>>,
+    address: SocketAddr,
+    _slot: SlotGuard<()>,
 }
 
 impl UdpBindings {
-    /// One more, if there are fewer than so many.
-    pub(crate) fn reserve(&self, most: usize) -> Option<UdpBinding> {
-        let mut taken = lock(&self.0);
-        if taken.count >= most {
-            return None;
+    pub(crate) fn new(max_sessions: usize) -> UdpBindings {
+        let max = max_associations(max_sessions);
+        UdpBindings {
+            max,
+            slots: KeyedSemaphore::new(max, max),
+            addresses: Arc::new(OrderedMutex::new(Rank::Leaf, HashSet::new())),
         }
-        taken.count += 1;
-        Some(UdpBinding {
-            taken: Arc::clone(&self.0),
-            address: None,
-        })
     }
 
-    /// Does this server take a client's datagrams there?
-    pub(crate) fn has(&self, address: SocketAddr) -> bool {
-        lock(&self.0).addresses.contains(&address)
+    /// How many associations there may be at a time.
+    pub(crate) fn max(&self) -> usize {
+        self.max
     }
-}
 
-impl UdpBinding {
-    /// From now on it is there.
-    pub(crate) fn set_address(&mut self, address: SocketAddr) {
+    /// Takes a slot for one association, before its socket is opened.
+    pub(crate) fn acquire(&self) -> Result<SlotGuard<()>, AcquireError> {
+        self.slots.acquire(())
+    }
+
+    /// Notes the address of the association's socket.
+    pub(crate) fn register(&self, slot: SlotGuard<()>, address: SocketAddr) -> UdpBinding {
         let address = canonical(address);
-        self.address = Some(address);
-        lock(&self.taken).addresses.insert(address);
+        self.addresses.lock().insert(address);
+        UdpBinding {
+            addresses: Arc::clone(&self.addresses),
+            address,
+            _slot: slot,
+        }
+    }
+
+    /// Does this server receive datagrams of a client at this address?
+    pub(crate) fn contains(&self, address: SocketAddr) -> bool {
+        self.addresses.lock().contains(&address)
     }
 }
 
 impl Drop for UdpBinding {
     fn drop(&mut self) {
-        let mut taken = lock(&self.taken);
-        taken.count -= 1;
-        if let Some(address) = self.address {
-            taken.addresses.remove(&address);
-        }
+        self.addresses.lock().remove(&self.address);
     }
 }

@@ -1,29 +1,29 @@
-//! Datagrams that are not passed on, counted.
+//! Datagrams that are dropped, counted by reason.
 
 use std::sync::atomic::Ordering;
 
 use crate::events::Drops;
 use crate::sync::AtomicU64;
 
-/// Why a datagram is not passed on.
+/// Why a datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DropReason {
     /// The rules do not permit it.
     Denied,
-    /// It comes from somebody from whom none is expected.
+    /// It comes from a host that is not the client, or to which the client has sent
+    /// nothing.
     UnknownPeer,
-    /// It has no good header, or is only a fragment.
+    /// It has no valid header, or is a fragment.
     BadHeader,
-    /// It goes to nobody's address, or to ourselves.
+    /// Its destination cannot be an address of another host.
     UnusableDestination,
-    /// It would have to wait for its name with too many others, or the name has
-    /// no address.
+    /// Its destination is a name that has no address, or too much waits for names already.
     Unresolved,
-    /// The system did not take it.
+    /// The system did not accept it.
     SendFailed,
 }
 
-/// How many of them there were in one association.
+/// How many datagrams of one association were dropped.
 #[derive(Debug, Default)]
 pub(crate) struct DropCounter {
     denied: AtomicU64,
@@ -32,11 +32,12 @@ pub(crate) struct DropCounter {
 }
 
 impl DropCounter {
-    pub(crate) fn count(&self, why: DropReason) {
-        let counter = match why {
+    pub(crate) fn count(&self, reason: DropReason) {
+        let counter = match reason {
             DropReason::Denied => &self.denied,
             _ => &self.other,
         };
+        // Relaxed: mere counts, from which no thread concludes anything about other data.
         counter.fetch_add(1, Ordering::Relaxed);
     }
 

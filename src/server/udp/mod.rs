@@ -1,8 +1,10 @@
-//! The parts of a UDP association.
+//! UDP associations: two directions of datagrams between a client and all other hosts.
 
-pub(crate) mod association;
+mod association;
 pub(crate) mod bindings;
 pub(crate) mod drops;
-pub(crate) mod name_cache;
-pub(crate) mod peer_filter;
-pub(crate) mod receiver;
+mod name_cache;
+mod peer_filter;
+mod receiver;
+
+pub(crate) use association::Association;

@@ -1,202 +1,278 @@
-//! NameCache in datagrams: each is looked up on a thread of its own, while others pass.
+//! The names to which one client sends datagrams, with their addresses.
+//!
+//! It is pure data: it says what to do with a datagram, and the association does it. No
+//! thread is started and nothing is sent while the cache is locked.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::net::resolve;
+use super::drops::DropReason;
 use crate::protocol::HostName;
-use crate::server::udp::association::Association;
-use crate::server::udp::drops::DropReason;
-use crate::sync::{Mutex, lock};
 
-/// Lookups that go on at a time for all associations together: each has a thread,
-/// beyond the two of its session. One more is refused, and its datagram dropped.
-pub(crate) const MAX_LOOKUPS: usize = 32;
-
-/// The same for one association, so that one does not take them all.
+/// Lookups of one association at a time, so that it does not take all the threads that
+/// there are for lookups.
 const MAX_LOOKUPS_PER_ASSOCIATION: usize = 4;
 
-/// The same for one source_prefix (an address of IPv4, a network of IPv6), for the
-/// same reason.
-const MAX_LOOKUPS_PER_SOURCE: usize = MAX_LOOKUPS / 4;
-
-/// Bytes that wait for their names in one association, at most; enough for the
-/// first few datagrams of a conversation.
+/// Bytes of one association that wait for names at most: enough for the first few
+/// datagrams of an exchange. Further datagrams are dropped.
 const MAX_QUEUED_BYTES: usize = 64 << 10;
 
-/// NameCache that are remembered for one association.
+/// Names that are cached for one association. For one more, the oldest is forgotten.
 const MAX_NAMES: usize = 64;
 
-/// How long a name keeps its addresses, until it is looked up again while they go
-/// on serving. The resolver does not tell how long they are good for, and those of
-/// busy hosts change within a minute.
+/// How long addresses are used before the name is looked up again; meanwhile they still
+/// serve. The resolver does not report the TTL of DNS, and the addresses of busy hosts
+/// change within a minute.
 const POSITIVE_TTL: Duration = Duration::from_secs(30);
 
 /// How long a name that was not found is not looked up again.
 const NEGATIVE_TTL: Duration = Duration::from_secs(2);
 
-/// Addresses of one name that are tried, at most.
-const MAX_ADDRESSES: usize = 8;
+/// What to do with a datagram to a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NameAction {
+    /// Send it to one of these addresses; there may be none. If they are expired, look the
+    /// name up again as well.
+    Send {
+        addresses: Vec<IpAddr>,
+        is_expired: bool,
+    },
+    /// The datagram was queued until its name is resolved.
+    Queued,
+    /// The name is unknown: look it up.
+    LookUp,
+    /// Drop it: too many bytes wait for names.
+    Drop(DropReason),
+}
 
-/// The names that one client has sent datagrams to.
+/// A datagram that waits for its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct QueuedDatagram {
+    pub(super) port: u16,
+    pub(super) data: Vec<u8>,
+}
+
+/// The names of one association.
 #[derive(Debug, Default)]
-pub(crate) struct NameCache(Mutex<HashMap<HostName, Name>>);
+pub(super) struct NameCache {
+    entries: HashMap<HostName, Entry>,
+}
 
 #[derive(Debug)]
-enum Name {
-    /// It is being looked up; what waits for that, with the ports.
-    Pending(Vec<(u16, Vec<u8>)>),
-    /// These are its addresses, perhaps none, until then.
+enum Entry {
+    /// The name is being looked up, and these datagrams wait for it.
+    Pending(Vec<QueuedDatagram>),
+    /// Its addresses, perhaps none, and until when they are fresh.
     Resolved(Vec<IpAddr>, Instant),
 }
 
 impl NameCache {
-    /// Sends data to a host by its name, as soon as that is found.
-    pub(crate) fn send(
-        association: &Arc<Association>,
+    /// Says what to do with a datagram to this name, and queues it if the name is being
+    /// looked up.
+    pub(super) fn route(
+        &mut self,
+        name: &HostName,
+        port: u16,
+        data: &[u8],
+        now: Instant,
+    ) -> NameAction {
+        let has_room = self.has_room(data);
+        match self.entries.get_mut(name) {
+            Some(Entry::Resolved(addresses, expires))
+                if !addresses.is_empty() || *expires > now =>
+            {
+                NameAction::Send {
+                    addresses: addresses.clone(),
+                    is_expired: *expires <= now,
+                }
+            }
+            Some(Entry::Pending(queue)) if has_room => {
+                let data = data.to_vec();
+                queue.push(QueuedDatagram { port, data });
+                NameAction::Queued
+            }
+            Some(Entry::Pending(_)) => NameAction::Drop(DropReason::Unresolved),
+            // The second is a name that was not found some time ago.
+            None | Some(Entry::Resolved(..)) => NameAction::LookUp,
+        }
+    }
+
+    /// Notes that a name is about to be looked up, and queues the first datagram for it.
+    ///
+    /// # Errors
+    ///
+    /// Too many names of this association are being looked up, or too many bytes wait.
+    pub(super) fn begin_lookup(
+        &mut self,
         name: HostName,
         port: u16,
         data: &[u8],
     ) -> Result<(), DropReason> {
-        let mut entries = lock(&association.names.0);
-        if let Some(Name::Resolved(addresses, until)) = entries.get_mut(&name)
-            && (!addresses.is_empty() || *until > Instant::now())
-        {
-            let addresses = addresses.clone();
-            if *until <= Instant::now() && association.permits(Some(&name), None, port) {
-                // These serve until others are found; if none are, they go on.
-                *until = Instant::now() + POSITIVE_TTL;
-                let _ = seek(association, name.clone());
-            }
-            drop(entries);
-            return send_to_one(association, &name, &addresses, port, data);
-        }
-        let has_room = waiting(&entries) + cost(data) <= MAX_QUEUED_BYTES;
-        match entries.get_mut(&name) {
-            Some(Name::Pending(waiting)) if has_room => {
-                waiting.push((port, data.to_vec()));
-                return Ok(());
-            }
-            Some(Name::Pending(_)) => return Err(DropReason::Unresolved),
-            Some(Name::Resolved(..)) | None => {}
-        }
-        // Nobody without a permit makes us ask the resolver.
-        if !association.permits(Some(&name), None, port) {
-            return Err(DropReason::Denied);
-        }
-        if sought(&entries) >= MAX_LOOKUPS_PER_ASSOCIATION || !has_room {
+        let is_pending = |entry: &&Entry| matches!(entry, Entry::Pending(_));
+        let pending = self.entries.values().filter(is_pending).count();
+        if pending >= MAX_LOOKUPS_PER_ASSOCIATION || !self.has_room(data) {
             return Err(DropReason::Unresolved);
         }
-        evict(&mut entries);
-        seek(association, name.clone())?;
-        entries.insert(name, Name::Pending(vec![(port, data.to_vec())]));
+        self.evict();
+        let data = data.to_vec();
+        let queue = vec![QueuedDatagram { port, data }];
+        self.entries.insert(name, Entry::Pending(queue));
         Ok(())
     }
 
-    /// The resolver has given its answer. What has waited for it goes first, in
-    /// its order.
-    fn found(association: &Association, name: &HostName, addresses: &[IpAddr]) {
-        let keep = if addresses.is_empty() {
-            NEGATIVE_TTL
-        } else {
-            POSITIVE_TTL
+    /// The lookup could not be started: forgets the name and what waits for it.
+    pub(super) fn cancel_lookup(&mut self, name: &HostName) {
+        self.entries.remove(name);
+    }
+
+    /// Notes that an expired name is about to be looked up again: until that is done, its
+    /// addresses count as fresh, so that no other lookup of it begins.
+    pub(super) fn begin_refresh(&mut self, name: &HostName, now: Instant) {
+        if let Some(Entry::Resolved(_, expires)) = self.entries.get_mut(name) {
+            *expires = now + POSITIVE_TTL;
+        }
+    }
+
+    /// The resolver has answered. Returns the datagrams that have waited; the caller sends
+    /// them and calls this again, until none is returned. Only then do later datagrams
+    /// pass without waiting: the order is kept.
+    pub(super) fn resolved(
+        &mut self,
+        name: &HostName,
+        addresses: &[IpAddr],
+        now: Instant,
+    ) -> Vec<QueuedDatagram> {
+        match self.entries.get_mut(name) {
+            Some(Entry::Pending(queue)) if !queue.is_empty() => return std::mem::take(queue),
+            // The old addresses serve on if there are no new ones.
+            Some(Entry::Resolved(..)) if addresses.is_empty() => return Vec::new(),
+            _ => {}
+        }
+        let ttl = match addresses.is_empty() {
+            true => NEGATIVE_TTL,
+            false => POSITIVE_TTL,
         };
-        loop {
-            let mut entries = lock(&association.names.0);
-            let waiting = match entries.get_mut(name) {
-                Some(Name::Pending(waiting)) => std::mem::take(waiting),
-                Some(Name::Resolved(..)) if addresses.is_empty() => return,
-                Some(Name::Resolved(..)) | None => Vec::new(),
-            };
-            if waiting.is_empty() {
-                let found = Name::Resolved(addresses.to_vec(), Instant::now() + keep);
-                entries.insert(name.clone(), found);
-                return;
-            }
-            drop(entries);
-            for (port, data) in waiting {
-                if let Err(why) = send_to_one(association, name, addresses, port, &data) {
-                    association.session.drops.count(why);
-                }
-            }
-        }
+        let entry = Entry::Resolved(addresses.to_vec(), now + ttl);
+        self.entries.insert(name.clone(), entry);
+        Vec::new()
     }
-}
 
-/// Starts a thread that looks the name up. It does not keep the association
-/// alive, only its slot: nothing can interrupt the resolver.
-fn seek(association: &Arc<Association>, name: HostName) -> Result<(), DropReason> {
-    let session = &association.session;
-    let (lookups, source_prefix) = (&session.context.lookups, session.source_prefix());
-    let lookup = lookups.enter(source_prefix, MAX_LOOKUPS, MAX_LOOKUPS_PER_SOURCE);
-    let lookup = lookup.ok_or(DropReason::Unresolved)?;
-    let started = session
-        .context
-        .threads
-        .start(format!("s{}-name", session.number()), {
-            let (slot, association) = (session.slot(), Arc::downgrade(association));
-            move || {
-                let addresses = resolve::lookup(&name).unwrap_or_default();
-                drop(lookup);
-                if let Some(association) = association.upgrade() {
-                    NameCache::found(&association, &name, &addresses);
-                }
-                drop(slot);
-            }
+    /// May these bytes wait as well?
+    fn has_room(&self, data: &[u8]) -> bool {
+        let queues = self.entries.values().map(|entry| match entry {
+            Entry::Pending(queue) => queue.iter().map(|queued| cost(&queued.data)).sum(),
+            Entry::Resolved(..) => 0,
         });
-    started.map_err(|_| DropReason::Unresolved)
-}
+        queues.sum::<usize>() + cost(data) <= MAX_QUEUED_BYTES
+    }
 
-/// Sends to the first address that may be sent to, and can be.
-fn send_to_one(
-    association: &Association,
-    name: &HostName,
-    addresses: &[IpAddr],
-    port: u16,
-    data: &[u8],
-) -> Result<(), DropReason> {
-    let mut result = Err(DropReason::Unresolved);
-    for &address in addresses.iter().take(MAX_ADDRESSES) {
-        result = association.send(Some(name), SocketAddr::new(address, port), data);
-        if result.is_ok() {
-            break;
+    /// Makes room for one more name if the cache is full: forgets the name that expires
+    /// first.
+    fn evict(&mut self) {
+        if self.entries.len() < MAX_NAMES {
+            return;
+        }
+        let resolved = self.entries.iter().filter_map(|(name, entry)| match entry {
+            Entry::Resolved(_, expires) => Some((name, *expires)),
+            Entry::Pending(_) => None,
+        });
+        let first = resolved.min_by_key(|&(_, expires)| expires);
+        if let Some(name) = first.map(|(name, _)| name.clone()) {
+            self.entries.remove(&name);
         }
     }
-    result
 }
 
-/// What it costs to keep this waiting, in bytes: an empty datagram is not free.
+/// Bytes that a queued datagram takes: an empty one is not free.
 fn cost(data: &[u8]) -> usize {
-    data.len() + size_of::<(u16, Vec<u8>)>()
+    data.len() + size_of::<QueuedDatagram>()
 }
 
-/// What everything costs that waits for its name.
-fn waiting(entries: &HashMap<HostName, Name>) -> usize {
-    let lists = entries.values().map(|entry| match entry {
-        Name::Pending(waiting) => waiting.iter().map(|(_, data)| cost(data)).sum(),
-        Name::Resolved(..) => 0,
-    });
-    lists.sum()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Host;
+    use std::net::Ipv4Addr;
 
-fn sought(entries: &HashMap<HostName, Name>) -> usize {
-    let is_sought = |entry: &&Name| matches!(entry, Name::Pending(_));
-    entries.values().filter(is_sought).count()
-}
+    const ADDRESS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
 
-/// Forgets the name that was found first, if there are too many.
-fn evict(entries: &mut HashMap<HostName, Name>) {
-    if entries.len() < MAX_NAMES {
-        return;
+    fn name(text: &str) -> HostName {
+        match Host::from_name(text.as_bytes()) {
+            Host::Name(name) => name,
+            other => panic!("{other} is not a name"),
+        }
     }
-    let found = entries.iter().filter_map(|(name, entry)| match entry {
-        Name::Resolved(_, until) => Some((name, *until)),
-        Name::Pending(_) => None,
-    });
-    let first = found.min_by_key(|&(_, until)| until);
-    if let Some(name) = first.map(|(name, _)| name.clone()) {
-        entries.remove(&name);
+
+    fn data_of(queue: Vec<QueuedDatagram>) -> Vec<Vec<u8>> {
+        queue.into_iter().map(|queued| queued.data).collect()
+    }
+
+    #[test]
+    fn datagrams_wait_for_their_name_and_keep_their_order() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        assert_eq!(cache.route(&a, 1, b"1", now), NameAction::LookUp);
+        cache.begin_lookup(a.clone(), 1, b"1").expect("room");
+        assert_eq!(cache.route(&a, 2, b"2", now), NameAction::Queued);
+        let queue = cache.resolved(&a, &ADDRESS, now);
+        assert_eq!(data_of(queue), [b"1", b"2"]);
+        // One that comes while these are sent waits as well.
+        assert_eq!(cache.route(&a, 3, b"3", now), NameAction::Queued);
+        assert_eq!(data_of(cache.resolved(&a, &ADDRESS, now)), [b"3"]);
+        assert!(cache.resolved(&a, &ADDRESS, now).is_empty());
+        let addresses = ADDRESS.to_vec();
+        let send = |is_expired| NameAction::Send {
+            addresses: addresses.clone(),
+            is_expired,
+        };
+        assert_eq!(cache.route(&a, 4, b"4", now), send(false));
+        let later = now + POSITIVE_TTL;
+        assert_eq!(cache.route(&a, 5, b"5", later), send(true));
+        cache.begin_refresh(&a, later);
+        assert_eq!(cache.route(&a, 6, b"6", later), send(false));
+        // A refresh that finds nothing leaves the old addresses.
+        assert!(cache.resolved(&a, &[], later).is_empty());
+        assert_eq!(cache.route(&a, 7, b"7", later), send(false));
+    }
+
+    #[test]
+    fn a_name_that_was_not_found_is_looked_up_again_after_its_ttl() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        cache.begin_lookup(a.clone(), 1, b"1").expect("room");
+        assert_eq!(data_of(cache.resolved(&a, &[], now)), [b"1"]);
+        assert!(cache.resolved(&a, &[], now).is_empty());
+        let none = NameAction::Send {
+            addresses: Vec::new(),
+            is_expired: false,
+        };
+        assert_eq!(cache.route(&a, 1, b"2", now), none);
+        let later = now + NEGATIVE_TTL;
+        assert_eq!(cache.route(&a, 1, b"3", later), NameAction::LookUp);
+    }
+
+    #[test]
+    fn lookups_queued_bytes_and_names_are_bounded() {
+        let (mut cache, now) = (NameCache::default(), Instant::now());
+        for number in 0..MAX_LOOKUPS_PER_ASSOCIATION {
+            let name = name(&format!("{number}.test"));
+            assert_eq!(cache.begin_lookup(name, 1, b""), Ok(()));
+        }
+        let one_more = name("more.test");
+        let too_many = Err(DropReason::Unresolved);
+        assert_eq!(cache.begin_lookup(one_more.clone(), 1, b""), too_many);
+        let large = vec![0; MAX_QUEUED_BYTES];
+        let dropped = NameAction::Drop(DropReason::Unresolved);
+        assert_eq!(cache.route(&name("0.test"), 1, &large, now), dropped);
+        cache.cancel_lookup(&name("0.test"));
+        assert_eq!(cache.begin_lookup(one_more.clone(), 1, &large), too_many);
+        assert_eq!(cache.begin_lookup(one_more, 1, b""), Ok(()));
+
+        let mut cache = NameCache::default();
+        for number in 0..1000 {
+            let name = name(&format!("{number}.test"));
+            cache.begin_lookup(name.clone(), 1, b"").expect("room");
+            while !cache.resolved(&name, &ADDRESS, now).is_empty() {}
+            assert!(cache.entries.len() <= MAX_NAMES);
+        }
     }
 }

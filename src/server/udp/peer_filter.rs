@@ -1,34 +1,40 @@
-//! The addresses a client has lately sent datagrams to, and by which names.
+//! From which peers a client may receive datagrams: those to which it has sent some lately.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::protocol::HostName;
 
-/// Entries of a generation; two of them are remembered. Who shares files with
-/// hundreds of others still gets all their answers, and even with the longest names
-/// there are nobody has more than 700 kB of our memory.
+/// Entries of one generation; two generations are kept. A client that exchanges files with
+/// hundreds of peers still gets all their answers, and even with the longest names one
+/// client takes at most 700 kB.
 const GENERATION_SIZE: usize = 1024;
 
-/// Forgets the oldest when there are too many. (When a generation is full, the one
-/// before it is forgotten: cheaper than to keep them in order, and hardly worse.)
+/// The peers to which one client has sent datagrams, the oldest forgotten first.
+///
+/// When the young generation is full, it replaces the old one. That is cheaper than
+/// keeping all entries in order, and forgets hardly more.
 #[derive(Debug, Default)]
-pub(crate) struct PeerFilter {
+pub(super) struct PeerFilter {
     young: Generation,
     old: Generation,
 }
 
-/// Each with the name by which it was sent to last, if it was one.
+/// Each peer with the name by which the client has sent to it last, if it was a name.
 type Generation = HashMap<SocketAddr, Option<HostName>>;
 
-/// No datagram goes to this port, and none comes from it: it set_grant for any of a
-/// host.
-const ANY: u16 = 0;
+/// Stands for any port of a host: no datagram is sent to port 0, and none comes from it.
+const ANY_PORT: u16 = 0;
 
 impl PeerFilter {
-    pub(crate) fn add(&mut self, address: SocketAddr, name: Option<&HostName>) {
-        for entry in [address, SocketAddr::new(address.ip(), ANY)] {
-            if self.young.get(&entry).is_some_and(|it| it.as_ref() == name) {
+    /// Notes that the client sends to this address, by this name if it used one.
+    pub(super) fn add(&mut self, address: SocketAddr, name: Option<&HostName>) {
+        for entry in [address, SocketAddr::new(address.ip(), ANY_PORT)] {
+            if self
+                .young
+                .get(&entry)
+                .is_some_and(|known| known.as_ref() == name)
+            {
                 continue;
             }
             if self.young.len() >= GENERATION_SIZE {
@@ -38,11 +44,11 @@ impl PeerFilter {
         }
     }
 
-    /// Has something been sent there, or at least to another port of the same host?
-    /// Then also by which name, if it was by one.
-    pub(crate) fn find(&self, address: SocketAddr) -> Option<Option<&HostName>> {
-        let any = SocketAddr::new(address.ip(), ANY);
-        let found = [address, any].into_iter().find_map(|entry| {
+    /// Has the client sent to this address, or at least to another port of this host? Then
+    /// also by which name, if it used one.
+    pub(super) fn find(&self, address: SocketAddr) -> Option<Option<&HostName>> {
+        let any_port = SocketAddr::new(address.ip(), ANY_PORT);
+        let found = [address, any_port].into_iter().find_map(|entry| {
             let young = self.young.get(&entry);
             young.or_else(|| self.old.get(&entry))
         });
@@ -62,33 +68,33 @@ mod tests {
     }
 
     #[test]
-    fn u07_the_latest_are_remembered_and_no_more_than_two_generations() {
-        let mut recent = PeerFilter::default();
-        let favourite = address(1);
+    fn u07_recent_peers_are_kept_in_at_most_two_generations() {
+        let mut filter = PeerFilter::default();
+        let frequent = address(1);
         for number in 0..100_000 {
-            recent.add(address(number), None);
-            recent.add(favourite, None);
-            assert_eq!(recent.find(favourite), Some(None));
+            filter.add(address(number), None);
+            filter.add(frequent, None);
+            assert_eq!(filter.find(frequent), Some(None));
             // An address takes two entries.
             let latest = number.saturating_sub(GENERATION_SIZE as u32 / 2 - 2)..=number;
-            assert!(recent.find(address(*latest.start())).is_some(), "{number}");
-            assert!(recent.young.len() + recent.old.len() <= 2 * GENERATION_SIZE);
+            assert!(filter.find(address(*latest.start())).is_some(), "{number}");
+            assert!(filter.young.len() + filter.old.len() <= 2 * GENERATION_SIZE);
         }
-        assert_eq!(recent.find(address(90_000)), None);
+        assert_eq!(filter.find(address(90_000)), None);
     }
 
     #[test]
-    fn the_last_name_counts_also_for_other_ports_of_the_host() {
-        let mut recent = PeerFilter::default();
+    fn the_last_name_also_counts_for_other_ports_of_the_host() {
+        let mut filter = PeerFilter::default();
         let Host::Name(name) = Host::from_name(b"a.test") else {
             panic!("it is a name")
         };
-        let (there, beside) = (address(1), SocketAddr::new(address(1).ip(), 54));
-        recent.add(there, Some(&name));
-        assert_eq!(recent.find(there), Some(Some(&name)));
-        assert_eq!(recent.find(beside), Some(Some(&name)));
-        recent.add(there, None);
-        assert_eq!(recent.find(there), Some(None));
-        assert_eq!(recent.find(beside), Some(None));
+        let (first, other_port) = (address(1), SocketAddr::new(address(1).ip(), 54));
+        filter.add(first, Some(&name));
+        assert_eq!(filter.find(first), Some(Some(&name)));
+        assert_eq!(filter.find(other_port), Some(Some(&name)));
+        filter.add(first, None);
+        assert_eq!(filter.find(first), Some(None));
+        assert_eq!(filter.find(other_port), Some(None));
     }
 }

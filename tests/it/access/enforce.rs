@@ -10,11 +10,12 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded};
 use nix::sys::signal::Signal;
 use threadsocks::client::{self, ClientError};
+use threadsocks::config::Settings;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, OutputConfig, Verbosity};
 use threadsocks::protocol::{Command, Destination, ReplyError};
 use threadsocks::rules::{RulesFile, WeekTime};
-use threadsocks::server::{Control, Server, Settings, ShutdownKind};
+use threadsocks::server::{Control, Server, ShutdownKind};
 
 use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::{
@@ -310,12 +311,12 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
     let output = OutputConfig {
         screen: None,
         diagnostics: Box::new(stderr.clone()),
-        detail: Verbosity::Normal,
+        verbosity: Verbosity::Normal,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
     // The flag publishes no other data, so any atomic ordering would do.
     let hours_are_over = Arc::new(AtomicBool::new(false));
-    let clock = LocalClock::showing({
+    let clock = LocalClock::from_fn({
         let hours_are_over = Arc::clone(&hours_are_over);
         move || {
             let is_over = hours_are_over.load(Ordering::SeqCst);

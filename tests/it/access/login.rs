@@ -135,7 +135,7 @@ fn login(user: &str, password: &str) -> Vec<u8> {
 fn connect(destination: &Destination) -> Vec<u8> {
     let request = Request {
         command: Command::Connect,
-        target: destination.clone(),
+        destination: destination.clone(),
     };
     request.encode()
 }
@@ -315,7 +315,7 @@ fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
 
 #[test]
 fn v06_every_wrong_login_takes_the_same_time() {
-    let (_folder, keeper) = open_authenticator(
+    let (_folder, authenticator) = open_authenticator(
         &[
             cheap_line("first", "secret"),
             cheap_line("cached", "secret"),
@@ -323,14 +323,14 @@ fn v06_every_wrong_login_takes_the_same_time() {
         ]
         .concat(),
     );
-    let (users, _) = keeper.book().current();
+    let (users, _) = authenticator.users_file().current();
     let check = |user: &str, password: &str| {
         let (user, password) = (user.into(), password.into());
         let login = Credentials { user, password };
         // The server does the same: it looks into the cache first.
-        match keeper.is_cached(&users, &login) {
+        match authenticator.is_cached(&users, &login) {
             true => Ok(()),
-            false => keeper.check(|| Arc::clone(&users), &login, || Ok(())),
+            false => authenticator.check(|| Arc::clone(&users), &login, || Ok(())),
         }
     };
     assert_eq!(check("cached", "secret"), Ok(()));
@@ -378,13 +378,13 @@ fn v06_every_wrong_login_takes_the_same_time() {
 
 #[test]
 fn v06_a_cached_login_takes_less_than_a_millisecond() {
-    let (_folder, keeper) = open_authenticator(&users_text(&[("alice", "secret")]));
-    let users = || keeper.book().current().0;
+    let (_folder, authenticator) = open_authenticator(&users_text(&[("alice", "secret")]));
+    let users = || authenticator.users_file().current().0;
     let (user, password) = (b"alice".to_vec(), b"secret".to_vec());
     let login = Credentials { user, password };
-    assert!(!keeper.is_cached(&users(), &login));
-    let first = time(|| keeper.check(users, &login, || Ok(())).unwrap());
-    let again = (0..100).map(|_| time(|| assert!(keeper.is_cached(&users(), &login))));
+    assert!(!authenticator.is_cached(&users(), &login));
+    let first = time(|| authenticator.check(users, &login, || Ok(())).unwrap());
+    let again = (0..100).map(|_| time(|| assert!(authenticator.is_cached(&users(), &login))));
     let again = percentile(again.collect(), 50);
     assert!(
         again < Duration::from_millis(1),

@@ -49,7 +49,7 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 fn with_header(target: &Destination, data: &[u8]) -> Vec<u8> {
     let header = UdpHeader {
         fragment: 0,
-        target: target.clone(),
+        destination: target.clone(),
     };
     [&header.encode()[..], data].concat()
 }
@@ -68,7 +68,7 @@ fn request_association(control: &TcpStream, announced: SocketAddr) -> Reply {
     let greeting = Greeting { methods: vec![0] };
     let request = Request {
         command: Command::Associate,
-        target: by_address(announced),
+        destination: by_address(announced),
     };
     write(control, &[greeting.encode(), request.encode()].concat());
     let mut stream = std::io::BufReader::with_capacity(1, control);
@@ -117,7 +117,7 @@ impl UdpClient {
         assert_eq!(from, self.relay);
         let (header, data) = UdpHeader::split(&datagram).expect("a header");
         assert_eq!(header.fragment, 0);
-        (header.target, data.to_vec())
+        (header.destination, data.to_vec())
     }
 
     /// Sends `data`, requires that it is the next datagram at `origin`, and returns
@@ -325,7 +325,7 @@ fn u04_the_rules_ignore_the_name_in_the_request() {
             let control = dial(proxy.address());
             let request = Request {
                 command: Command::Associate,
-                target: by_name(name, 0),
+                destination: by_name(name, 0),
             };
             write(&control, &[vec![5, 1, 0], request.encode()].concat());
             let mut stream = std::io::BufReader::with_capacity(1, &control);

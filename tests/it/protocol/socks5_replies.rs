@@ -178,7 +178,7 @@ fn v10_the_reply_has_the_local_address_of_the_connection() {
         let client = dial(proxy.address());
         let request = Request {
             command: Command::Connect,
-            target,
+            destination: target,
         };
         write(&client, &[vec![5, 1, 0], request.encode()].concat());
         let remote = accept(&listener);

@@ -11,6 +11,7 @@ pub(crate) mod faulty_link;
 pub(crate) mod faulty_session;
 pub(crate) mod ftp_server;
 pub(crate) mod ident_server;
+pub(crate) mod import_graph;
 pub(crate) mod netns;
 pub(crate) mod plot;
 pub(crate) mod proxy;

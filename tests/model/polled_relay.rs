@@ -1,4 +1,4 @@
-//! The pumps of `src/relay`, on sockets that are asked until they answer.
+//! The relay of `src/relay` on sockets that are polled: no thread of a model may block in a system call.
 
 use std::io;
 use std::net::TcpStream;
@@ -7,33 +7,29 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::net;
-use crate::pumping;
-use crate::pumping::RelayStream;
-pub(crate) use crate::pumping::{IDLE_RELEASE, LARGE_BUFFER, MAX_PIPES};
+use crate::real_relay;
+use crate::real_relay::RelayStream;
+pub(crate) use crate::real_relay::{Direction, IDLE_RELEASE, LARGE_BUFFER, MAX_PIPES};
 
-/// The program's, whose pumps take sockets.
+/// The program's relay state, whose directions take plain sockets.
 #[derive(Debug, Default)]
-pub(crate) struct RelayState(pumping::RelayState);
+pub(crate) struct RelayState(real_relay::RelayState);
 
 impl RelayState {
-    pub(crate) fn upstream(&self) -> RelayDirection<'_> {
-        RelayDirection(self.0.upstream())
-    }
-
-    pub(crate) fn downstream(&self) -> RelayDirection<'_> {
-        RelayDirection(self.0.downstream())
+    pub(crate) fn direction(&self, direction: Direction) -> RelayDirection<'_> {
+        RelayDirection(self.0.direction(direction))
     }
 }
 
 impl Deref for RelayState {
-    type Target = pumping::RelayState;
+    type Target = real_relay::RelayState;
 
-    fn deref(&self) -> &pumping::RelayState {
+    fn deref(&self) -> &real_relay::RelayState {
         &self.0
     }
 }
 
-pub(crate) struct RelayDirection<'a>(pumping::RelayDirection<'a>);
+pub(crate) struct RelayDirection<'a>(real_relay::RelayDirection<'a>);
 
 impl RelayDirection<'_> {
     pub(crate) fn run(self, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
@@ -41,7 +37,7 @@ impl RelayDirection<'_> {
     }
 }
 
-/// A socket on which nobody sleeps.
+/// A socket on which no thread blocks.
 struct PolledSocket<'a>(&'a TcpStream);
 
 impl RelayStream for PolledSocket<'_> {
@@ -69,8 +65,8 @@ impl RelayStream for PolledSocket<'_> {
         self.0.reset();
     }
 
-    fn is_gone(&self) -> bool {
-        self.0.is_gone()
+    fn is_disconnected(&self) -> bool {
+        self.0.is_disconnected()
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {

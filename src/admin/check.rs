@@ -1,0 +1,65 @@
+//! `--check`: the rules as the server understands them, with warnings.
+
+use std::fmt::Write;
+
+use crate::rules::{Rules, WeekTime};
+
+/// The rules, a line each, then what the operator should know of them: warnings about what
+/// they do not deny, and the time if rules depend on it. `path` is the name of the file.
+pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
+    let mut report = String::new();
+    for rule in rules.iter() {
+        let _ = writeln!(report, "{path}:{}: {rule}", rule.line());
+    }
+    let _ = writeln!(
+        report,
+        "{path}: {rules}; the first that matches decides, all else is denied"
+    );
+    for remark in rules.remarks(now) {
+        let _ = writeln!(report, "{path}: {remark}");
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::parse;
+
+    fn rules(text: &str) -> Rules {
+        parse(text.as_bytes()).expect("valid rules")
+    }
+
+    #[test]
+    fn check_prints_the_rules_with_warnings() {
+        let report = check(
+            "f",
+            &rules("# comment\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
+            WeekTime::MONDAY,
+        );
+        assert_eq!(
+            report,
+            "f:2: permit c - - 140.113.0.0/16 -\n\
+             f:3: deny   b - - a.org 1-9,20\n\
+             f: 2 rules; the first that matches decides, all else is denied\n\
+             f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
+        );
+        assert!(report_of("").contains("every request is denied"));
+        assert!(report_of("permit - -").contains("line 1 lets anybody"));
+        assert!(!report_of("permit - -").contains("clock"));
+        let by_user = report_of("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
+        let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
+        assert!(by_user.starts_with(shown), "{by_user}");
+        assert!(by_user.contains("line 1 (and 1 more) permits whoever claims"));
+        let any_host = report_of("permit c 10. user=a ident\ndeny c - user=b\n");
+        assert!(any_host.contains("line 1 believes the identd of any machine"));
+        assert!(any_host.contains("line 2 denies users; who claims"));
+        let one_network = report_of("permit c 10. - - - user=a ident\n");
+        assert!(!one_network.contains("warning"), "{one_network}");
+        assert!(by_user.contains("the clock, which shows mon/00:00 now"));
+    }
+
+    fn report_of(text: &str) -> String {
+        check("f", &rules(text), WeekTime::MONDAY)
+    }
+}

@@ -1,0 +1,88 @@
+//! The settings of a server: every limit and timeout that an operator can choose.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// What an operator can set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time from accept until the request must be complete.
+    pub handshake_timeout: Duration,
+    /// Time for a CONNECT, name lookup and all addresses included.
+    pub connect_timeout: Duration,
+    /// Time for the peer of a BIND to connect.
+    pub bind_timeout: Duration,
+    /// Time for the client's identd, where a rule asks it.
+    pub ident_timeout: Duration,
+    /// Idle timeout of a relay: time without a byte in either direction; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Idle timeout of a relay of which one direction has ended; `None`: never.
+    pub half_closed_timeout: Option<Duration>,
+    /// Idle timeout of a UDP association: time without a datagram in either direction;
+    /// `None`: never.
+    pub udp_timeout: Option<Duration>,
+    /// Grace period: time that live sessions have when the server stops.
+    pub grace: Duration,
+    /// Sessions at a time; see [`Limits`](crate::server::Limits).
+    pub max_sessions: usize,
+    /// Sessions at a time of one client; `None`: no limit of its own. An IPv4 address
+    /// counts as one client, and so do the first 64 bits of an IPv6 address.
+    pub max_per_client: Option<usize>,
+    /// With users: may SOCKS5 clients that offer no login use the server as well?
+    pub allow_anonymous: bool,
+    /// Are live sessions ended when the rules no longer permit them?
+    pub enforce: bool,
+    /// The address in replies to BIND and UDP ASSOCIATE; `None`: the address at which
+    /// the client has reached the server.
+    pub advertise: Option<Ipv4Addr>,
+    /// Ports for BIND and for datagrams of clients; `None`: any port that the system
+    /// chooses.
+    pub bind_ports: Option<RangeInclusive<u16>>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            handshake_timeout: Duration::from_secs(30),
+            // SOCKS4.protocol names two minutes for both.
+            connect_timeout: Duration::from_secs(120),
+            bind_timeout: Duration::from_secs(120),
+            // RFC 1413 suggests at least 30 seconds, for the networks of 1993.
+            ident_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            half_closed_timeout: Some(Duration::from_secs(300)),
+            // RFC 4787, requirement 5, recommends this to address translators, which
+            // forget in the same way which host sends to which.
+            udp_timeout: Some(Duration::from_secs(300)),
+            grace: Duration::from_secs(10),
+            max_sessions: 1000,
+            max_per_client: None,
+            allow_anonymous: false,
+            enforce: false,
+            advertise: None,
+            bind_ports: None,
+        }
+    }
+}
+
+/// The sweep looks at every session, so its rounds must not follow each other at once.
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Settings {
+    /// Time between two rounds of the sweep that ends idle sessions: a tenth of the
+    /// shortest idle timeout, so that no session exceeds its timeout by more than that.
+    pub(crate) fn sweep_interval(&self) -> Duration {
+        let timeouts = [
+            self.idle_timeout,
+            self.half_closed_timeout,
+            self.udp_timeout,
+        ];
+        let shortest = timeouts.into_iter().flatten().min();
+        let tenth = shortest.map(|timeout| timeout / 10);
+        tenth
+            .unwrap_or(MAX_SWEEP_INTERVAL)
+            .clamp(MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL)
+    }
+}

@@ -1,0 +1,80 @@
+//! The logger thread.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::config::OutputConfig;
+use super::printer::Printer;
+use super::queue::{Log, Queue};
+use crate::sync::wait_group::{AllDone, wait_group};
+
+/// After the queue is empty the logger sleeps this long, too short for a reader to notice.
+/// A busy server need not wake it for each event then, which would cost as much as a
+/// twentieth of a short session.
+const BATCH_PAUSE: Duration = Duration::from_millis(1);
+
+/// Events that are printed before the counts of dropped events are looked at again.
+const MAX_BATCH: usize = 8192;
+
+/// The logger thread, to be waited for at the end.
+#[derive(Debug)]
+pub struct Logger {
+    done: AllDone,
+}
+
+impl Logger {
+    /// Waits until everything is printed, for at most `limit`: a terminal that is not read
+    /// must not keep the program from ending. All [`Log`]s must be dropped before.
+    pub fn finish(self, limit: Duration) {
+        // Disconnected means that the thread has ended.
+        let _ = self.done.recv_timeout(limit);
+    }
+}
+
+/// Starts the logger thread.
+///
+/// Returns the thread first and the handle second: a caller that binds both drops them in
+/// the safe order.
+///
+/// # Errors
+///
+/// The system has no thread left.
+pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
+    let (log, queue) = Log::new(output.verbosity, output.screen.is_some());
+    let (token, done) = wait_group();
+    thread::Builder::new()
+        .name("logger".to_owned())
+        .spawn(move || {
+            let _token = token;
+            print_events(&queue, Printer::new(output));
+        })?;
+    Ok((Logger { done }, log))
+}
+
+/// The body of the logger thread.
+fn print_events(queue: &Queue, mut printer: Printer) {
+    loop {
+        match queue.events.recv_timeout(printer.timeout()) {
+            Ok(event) => {
+                printer.print(event);
+                let waiting = queue.events.try_iter().take(MAX_BATCH);
+                waiting.for_each(|event| printer.print(event));
+                thread::sleep(BATCH_PAUSE);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        note_dropped(queue, &mut printer);
+        printer.print_held(Instant::now());
+    }
+    note_dropped(queue, &mut printer);
+    printer.close();
+}
+
+fn note_dropped(queue: &Queue, printer: &mut Printer) {
+    let (messages, lines) = queue.take_dropped();
+    printer.note_dropped(messages, lines);
+}

@@ -1,0 +1,98 @@
+//! Accepting connections: the server's clients, and the peer of a BIND.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{self, Backlog};
+
+use super::deadline::Deadline;
+use super::options::tune;
+use super::poll::{has_given_up, wait, wait_readable};
+
+/// What ended the wait for the peer of a BIND.
+#[derive(Debug)]
+pub(crate) enum BindWait {
+    /// A peer has connected, from this address.
+    Peer(TcpStream, SocketAddr),
+    /// The client has given up.
+    ClientLeft,
+    /// The deadline has come.
+    TimedOut,
+}
+
+/// Waits for a peer, the deadline and the end of the client, all at once.
+///
+/// A client that sends EOF and nothing before it has given up. A client that has sent
+/// data early may send EOF after them and still wait for the peer; then only the loss
+/// of the connection counts.
+pub(crate) fn wait_for_peer(
+    listener: &TcpListener,
+    client: &TcpStream,
+    deadline: Deadline,
+) -> io::Result<BindWait> {
+    listener.set_nonblocking(true)?;
+    let mut watched = PollFlags::POLLIN;
+    loop {
+        let mut fds = [
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(client.as_fd(), watched),
+        ];
+        if !wait(&mut fds, deadline)? {
+            return Ok(BindWait::TimedOut);
+        }
+        let [of_listener, of_client] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::all()));
+        if has_given_up(client, of_client, &mut watched) {
+            return Ok(BindWait::ClientLeft);
+        }
+        if !of_listener.is_empty() {
+            match listener.accept() {
+                Ok((peer, address)) => {
+                    // On systems other than Linux it inherits the listener's mode.
+                    peer.set_nonblocking(false)?;
+                    tune(&peer)?;
+                    return Ok(BindWait::Peer(peer, address));
+                }
+                // This peer is gone already; another one may come.
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Waits until a connection can be accepted, or until the listener is shut down.
+pub(crate) fn wait_acceptable(listener: &TcpListener) {
+    // Fails only for lack of memory; then accept(2) fails as well and reports it.
+    let _ = wait_readable(listener, Deadline::NEVER);
+}
+
+/// Does this error of accept(2) concern only one connection that is gone, and not the
+/// listener or this machine?
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    ) || matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EPROTO | Errno::EPERM)
+    )
+}
+
+/// Sets the backlog, the queue of connections that wait to be accepted, to what the
+/// system allows. The standard library sets it to 128.
+pub(crate) fn lengthen_backlog(listener: &TcpListener) -> io::Result<()> {
+    Ok(socket::listen(listener, Backlog::MAXCONN)?)
+}
+
+/// Shuts a listener down on which another thread may be blocked: new connections are
+/// refused at once, and the blocked accept(2) returns with an error.
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    // The only error is "not listening", which is what the caller wants.
+    let _ = socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both);
+}

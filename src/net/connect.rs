@@ -1,0 +1,161 @@
+//! Connecting to another host, for as long as the client waits.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+
+use super::deadline::Deadline;
+use super::options::tune;
+use super::poll::wait;
+
+/// Why another host was not reached or did not reply.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// The client's connection is gone: the result is not needed any more.
+    ClientLeft,
+    /// The system's error; `TimedOut` at the deadline.
+    Failed(io::Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::ClientLeft => out.write_str("the client's connection is gone"),
+            ConnectError::Failed(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<Errno> for ConnectError {
+    fn from(error: Errno) -> ConnectError {
+        ConnectError::Failed(error.into())
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> ConnectError {
+        ConnectError::Failed(error)
+    }
+}
+
+/// Does this error of socket(2) or connect(2) say that this machine lacks descriptors or
+/// memory? Then another address would fail as well. (A lack of ports, or of an address
+/// family, concerns one destination only.)
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+/// Connects to this address before the deadline, for as long as the client stays. Only a
+/// connection that is gone counts as having left: a client that has sent EOF still waits
+/// for the reply.
+pub(crate) fn dial(
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, ConnectError> {
+    let remote = nonblocking_socket(address)?;
+    connect(remote, address, deadline, client)
+}
+
+/// The same from this local address; [`dial`] leaves the choice to the system.
+pub(crate) fn dial_from(
+    local: SocketAddr,
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, ConnectError> {
+    let remote = nonblocking_socket(address)?;
+    // Otherwise bind(2) takes a port that is free for all destinations, and soon none
+    // of these is left.
+    #[cfg(target_os = "linux")]
+    socket::setsockopt(&remote, socket::sockopt::IpBindAddressNoPort, &true)?;
+    socket::bind(remote.as_raw_fd(), &SockaddrStorage::from(local))?;
+    connect(remote, address, deadline, client)
+}
+
+/// Starts a non-blocking connect(2), waits for its result, and makes the socket blocking.
+fn connect(
+    remote: TcpStream,
+    address: SocketAddr,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<TcpStream, ConnectError> {
+    match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    wait_beside_client(&remote, PollFlags::POLLOUT, deadline, client)?;
+    if let Some(error) = remote.take_error()? {
+        return Err(ConnectError::Failed(error));
+    }
+    remote.set_nonblocking(false)?;
+    tune(&remote)?;
+    Ok(remote)
+}
+
+/// Waits until there is something to read from the remote, for as long as the client
+/// stays.
+pub(crate) fn wait_for_reply(
+    remote: &TcpStream,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<(), ConnectError> {
+    wait_beside_client(remote, PollFlags::POLLIN, deadline, client)
+}
+
+/// Waits for this event of the remote. The client's connection is in the same poll(2):
+/// its end also ends the wait.
+fn wait_beside_client(
+    remote: &TcpStream,
+    event: PollFlags,
+    deadline: Deadline,
+    client: &TcpStream,
+) -> Result<(), ConnectError> {
+    let mut fds = [
+        PollFd::new(remote.as_fd(), event),
+        PollFd::new(client.as_fd(), PollFlags::empty()),
+    ];
+    if !wait(&mut fds, deadline)? {
+        return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
+    }
+    let [_, client] = fds;
+    match client.any() {
+        Some(false) => Ok(()),
+        _ => Err(ConnectError::ClientLeft),
+    }
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn nonblocking_socket(destination: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(family(destination), SockType::Stream, flags, None)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Not every other system has these flags. (The server starts no programs, which could
+/// inherit the socket.)
+#[cfg(not(target_os = "linux"))]
+fn nonblocking_socket(destination: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SockFlag::empty();
+    let socket = socket::socket(family(destination), SockType::Stream, flags, None)?;
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

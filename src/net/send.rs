@@ -1,0 +1,53 @@
+//! Replies: sending a short message, and closing so that it arrives.
+
+use std::io::{self, BufRead};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::sys::socket::{self, MsgFlags};
+
+use super::deadline::Deadline;
+use super::peek_reader::PeekReader;
+
+/// How long a lingering close waits for the peer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How many bytes it drops at most while it waits.
+const LINGER_BYTES: usize = 64 << 10;
+
+/// Sends a short message without waiting. The few bytes of a reply always fit the send
+/// buffer of a connection on which nothing else was sent.
+///
+/// # Errors
+///
+/// As send(2); `WriteZero` if only a part fitted.
+pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
+    // No signal if the connection is gone: Rust programs ignore SIGPIPE.
+    match socket::send(stream.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT)? {
+        sent if sent == message.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Sends FIN, then reads and drops what still comes until the peer closes as well.
+///
+/// A socket that is closed with unread bytes sends RST, which can overtake the reply
+/// that was sent before it (RFC 1122, section 4.2.2.13).
+pub(crate) fn lingering_close(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut rest = PeekReader::new(stream, Deadline::after(LINGER_TIME));
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        match rest.fill_buf() {
+            Ok([]) | Err(_) => return,
+            Ok(bytes) => {
+                let count = bytes.len();
+                dropped += count;
+                rest.consume(count);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Errors of the protocol: invalid messages, and requests that are refused.
+
+use std::fmt;
+use std::io;
+
+/// Longest user id of SOCKS4 in bytes: RFC 1413 allows no longer one in an IDENT reply.
+pub(super) const MAX_USER: usize = 512;
+
+/// Longest name field of SOCKS4A in bytes: a domain name has at most 255 (RFC 1035).
+pub(super) const MAX_NAME: usize = 255;
+
+/// Why a request is not granted, as far as a reply can say it. The operator learns more,
+/// from [`RequestError`](crate::events::RequestError).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// The request is rejected or has failed. SOCKS4 has no other code (91) for the
+    /// errors that follow, up to the last two.
+    Rejected,
+    /// The rules do not permit it.
+    NotAllowed,
+    /// There is no route to the network.
+    NetworkUnreachable,
+    /// There is no route to the host, or the host is unknown.
+    HostUnreachable,
+    /// No server listens at the destination.
+    ConnectionRefused,
+    /// No answer came within the timeout.
+    TimedOut,
+    /// The server does not support this command.
+    CommandNotSupported,
+    /// The server does not support this type of address.
+    AddressTypeNotSupported,
+    /// The server got no usable reply from the client's identd (92).
+    IdentFailed,
+    /// The client's identd reports another user than the request (93).
+    UserMismatch,
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            ReplyError::Rejected => "request rejected or failed",
+            ReplyError::NotAllowed => "not permitted by the server's rules",
+            ReplyError::NetworkUnreachable => "the network cannot be reached",
+            ReplyError::HostUnreachable => "the host cannot be reached, or is unknown",
+            ReplyError::ConnectionRefused => "the connection was refused",
+            ReplyError::CommandNotSupported => "the server does not know the command",
+            ReplyError::AddressTypeNotSupported => "the server does not know this kind of address",
+            ReplyError::TimedOut => "nothing answered in time",
+            ReplyError::IdentFailed => "request rejected: no identd answered on the client's host",
+            ReplyError::UserMismatch => "request rejected: identd reports another user",
+        })
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+/// Bytes that are not a valid message, and what is wrong with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// The version byte has another value.
+    Version(u8),
+    /// The command byte has an unknown value.
+    Command(u8),
+    /// The user id is longer than [`socks4::MAX_USER`](super::socks4::MAX_USER).
+    UserTooLong,
+    /// The host name is longer than [`socks4::MAX_NAME`](super::socks4::MAX_NAME).
+    NameTooLong,
+    /// The code of a reply has an unknown value.
+    ReplyCode(u8),
+    /// The server has selected a method that this library does not support (SOCKS5).
+    Method(u8),
+    /// The address type has an unknown value (SOCKS5).
+    AddressType(u8),
+    /// A reserved byte, which must be zero, is not (SOCKS5).
+    Reserved(u8),
+    /// A datagram ends within its header (SOCKS5).
+    Truncated,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProtocolError::Version(byte) => write!(out, "bad version 0x{byte:02x}"),
+            ProtocolError::Command(byte) => write!(out, "bad command {byte}"),
+            ProtocolError::UserTooLong => write!(out, "user id over {MAX_USER} bytes"),
+            ProtocolError::NameTooLong => write!(out, "host name over {MAX_NAME} bytes"),
+            ProtocolError::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
+            ProtocolError::Method(byte) => write!(out, "unknown method 0x{byte:02x}"),
+            ProtocolError::AddressType(byte) => write!(out, "bad kind of address 0x{byte:02x}"),
+            ProtocolError::Reserved(byte) => write!(out, "0x{byte:02x} where zero belongs"),
+            ProtocolError::Truncated => out.write_str("it ends within its header"),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+/// Why no message could be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The stream ended or failed after this many bytes of the message.
+    Incomplete(usize, io::Error),
+    /// The bytes are not a valid message.
+    Protocol(ProtocolError),
+}
+
+impl ReadError {
+    /// The stream ended after this many bytes of the message.
+    pub(crate) fn eof(received: usize) -> ReadError {
+        ReadError::Incomplete(received, io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl From<ProtocolError> for ReadError {
+    fn from(error: ProtocolError) -> ReadError {
+        ReadError::Protocol(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Incomplete(0, error) => write!(out, "nothing came: {error}"),
+            ReadError::Incomplete(received, error) => {
+                write!(out, "it broke off after {received} bytes: {error}")
+            }
+            ReadError::Protocol(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}

@@ -1,0 +1,63 @@
+//! How a direction ends whose destination has closed while its source still sends.
+//!
+//! Example: the remote sends its last bytes and closes for good. The client is still
+//! sending, so its bytes cannot be delivered (`EPIPE`). But the last bytes of the
+//! remote may still be on their way to the client, and a reset would destroy them:
+//! ours, or the one that the system sends when a socket is closed with unread bytes.
+//! So the client's bytes are read and dropped for a while, slowly.
+
+use std::io;
+use std::time::Duration;
+
+use super::state::{Direction, RelayState};
+use super::stream::RelayStream;
+use crate::net::Deadline;
+use crate::sync::thread;
+
+/// How long the source is read at least. Two seconds suffice for what is on its way.
+const MIN_LINGER: Duration = Duration::from_secs(2);
+
+/// One second more for each of these many bytes that the opposite direction has moved:
+/// more than the buffers hold for a client that reads at 1 Mbit/s.
+const LINGER_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// How long the source is read at most.
+const MAX_LINGER: Duration = Duration::from_secs(60);
+
+/// Bytes that are read at once. A larger buffer saves hardly any system call.
+const DRAIN_BUFFER: usize = 64 << 10;
+
+/// Pause after each full buffer, shorter after less: a rate limit of some 2.6 MB/s. A
+/// client that sends without end must not fill the network in vain.
+const DRAIN_PAUSE: Duration = Duration::from_millis(25);
+
+/// Reads and drops what `from` still sends, until the opposite direction has delivered
+/// everything and `from` ends. False if that did not happen in time.
+pub(super) fn drain_while_reverse_ends<A: RelayStream>(
+    from: &A,
+    state: &RelayState,
+    direction: Direction,
+) -> bool {
+    let moved = state.bytes(direction.reverse());
+    let more = Duration::from_secs(moved / LINGER_BYTES_PER_SECOND);
+    let deadline = Deadline::after((MIN_LINGER + more).min(MAX_LINGER));
+    let has_ended = drain(from, || deadline.is_over() || state.is_stopped());
+    has_ended || state.is_terminated()
+}
+
+/// Reads and drops until `from` ends, then true, or until this is over.
+fn drain<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
+    let mut buffer = vec![0; DRAIN_BUFFER];
+    while !is_over() {
+        match from.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(count) => {
+                let share = count as f64 / DRAIN_BUFFER as f64;
+                thread::sleep(DRAIN_PAUSE.mul_f64(share));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return true,
+        }
+    }
+    false
+}

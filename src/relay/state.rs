@@ -1,0 +1,219 @@
+//! What the two directions of a relay know of each other, and what other threads see.
+
+use std::sync::atomic::Ordering;
+
+use super::stream::RelayStream;
+use crate::sync::{AtomicU64, Condvar, OrderedMutex, Rank};
+
+/// One of the two directions of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From client to remote.
+    Up,
+    /// From remote to client.
+    Down,
+}
+
+impl Direction {
+    /// The opposite direction.
+    pub fn reverse(self) -> Direction {
+        match self {
+            Direction::Up => Direction::Down,
+            Direction::Down => Direction::Up,
+        }
+    }
+}
+
+/// The state of one relay, shared by the threads of both directions and by the main
+/// thread, which looks for idle sessions.
+#[derive(Debug)]
+pub struct RelayState {
+    up: AtomicU64,
+    down: AtomicU64,
+    /// A leaf in the lock order. Each direction takes it twice for each part that it
+    /// moves, for a few instructions; beside the system calls that costs nothing.
+    phases: OrderedMutex<Phases>,
+    /// Notified when a direction stops writing, and when the relay is aborted.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Phases {
+    up: Phase,
+    down: Phase,
+    /// A direction met an error, or the session is terminated while bytes move: both
+    /// ends are reset.
+    aborted: bool,
+    /// The session is terminated while no byte moves: both ends get EOF, unless a
+    /// direction still holds bytes.
+    terminated: bool,
+}
+
+/// What a direction is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It waits for bytes and holds none.
+    Reading,
+    /// It holds bytes that it has not written yet, or has met an error that it has not
+    /// dealt with yet.
+    Writing,
+    /// It has ended.
+    Ended,
+}
+
+impl Phases {
+    fn of(&mut self, direction: Direction) -> &mut Phase {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+}
+
+impl Default for RelayState {
+    fn default() -> RelayState {
+        let phases = Phases {
+            up: Phase::Reading,
+            down: Phase::Reading,
+            aborted: false,
+            terminated: false,
+        };
+        RelayState {
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            phases: OrderedMutex::new(Rank::Leaf, phases),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl RelayState {
+    /// Bytes that a direction has written so far.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        // Relaxed: a mere count, from which no thread concludes anything about other data.
+        self.counter(direction).load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that were written.
+    pub(crate) fn add(&self, direction: Direction, count: usize) {
+        let counter = self.counter(direction);
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn counter(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
+    /// Has this direction ended?
+    pub fn has_ended(&self, direction: Direction) -> bool {
+        *self.phases.lock().of(direction) == Phase::Ended
+    }
+
+    /// A direction has read bytes and is about to write them; false if it must not,
+    /// because the relay was stopped. Test and change happen under one lock: a thread
+    /// that stops the relay and then finds a direction not writing knows that this
+    /// direction writes nothing more.
+    pub(super) fn begin_write(&self, direction: Direction) -> bool {
+        let mut phases = self.phases.lock();
+        *phases.of(direction) = Phase::Writing;
+        !phases.aborted && !phases.terminated
+    }
+
+    /// All bytes of the direction are written, or its error is dealt with.
+    pub(super) fn end_write(&self, direction: Direction) {
+        self.set(direction, Phase::Reading);
+    }
+
+    /// The direction has ended.
+    pub(super) fn end(&self, direction: Direction) {
+        self.set(direction, Phase::Ended);
+    }
+
+    fn set(&self, direction: Direction, phase: Phase) {
+        *self.phases.lock().of(direction) = phase;
+        self.changed.notify_all();
+    }
+
+    /// Does the direction hold bytes that are not written?
+    pub(super) fn is_writing(&self, direction: Direction) -> bool {
+        *self.phases.lock().of(direction) == Phase::Writing
+    }
+
+    /// Waits until the direction holds no bytes any more, or the relay is aborted.
+    ///
+    /// The caller makes sure that the wait ends: the direction writes to an end that has
+    /// no connection, so its write fails at once; or the relay is terminated, so its
+    /// write returns at the next send timeout. A direction that panics aborts the relay.
+    pub(super) fn wait_until_written(&self, direction: Direction) {
+        let phases = self.phases.lock();
+        phases.wait_while(&self.changed, |phases| {
+            *phases.of(direction) == Phase::Writing && !phases.aborted
+        });
+    }
+
+    /// Stops both directions from outside. Reads are interrupted; a write that waits
+    /// for its reader notices at its next send timeout, within half a second.
+    ///
+    /// At rest means that no byte has moved lately. Then each end gets EOF, unless a
+    /// direction still holds bytes. Otherwise both ends are reset, so that no peer
+    /// takes a termination for the end of the data.
+    pub fn terminate<A: RelayStream, B: RelayStream>(
+        &self,
+        client: &A,
+        remote: &B,
+        is_at_rest: bool,
+    ) {
+        if is_at_rest {
+            self.phases.lock().terminated = true;
+            client.interrupt_read();
+            remote.interrupt_read();
+        } else {
+            self.abort(client, remote);
+        }
+    }
+
+    /// Resets both ends, and wakes both directions. The flag is set first: a direction
+    /// that reads EOF because of the reset then finds the reason.
+    pub(super) fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
+        self.phases.lock().aborted = true;
+        self.changed.notify_all();
+        one.reset();
+        other.reset();
+    }
+
+    /// Were both ends reset?
+    pub(super) fn is_aborted(&self) -> bool {
+        self.phases.lock().aborted
+    }
+
+    /// Is the relay terminated at rest?
+    pub(super) fn is_terminated(&self) -> bool {
+        self.phases.lock().terminated
+    }
+
+    /// Must nothing be written any more?
+    pub(super) fn is_stopped(&self) -> bool {
+        let phases = self.phases.lock();
+        phases.aborted || phases.terminated
+    }
+}
+
+/// Why a direction stopped splicing without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only Linux has splice(2)")
+)]
+pub(super) enum SpliceStop {
+    /// The relay was stopped: the bytes in the pipe must not be written.
+    Stopped,
+    /// No byte came for a while, or only read(2) can tell what comes next.
+    Idle,
+    /// All pipes are in use; nothing was moved.
+    NoPipe,
+    /// These two sockets cannot be spliced; nothing was moved.
+    Unsupported,
+}

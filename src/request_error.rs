@@ -1,0 +1,173 @@
+//! Why a client does not get what it asks for: the handshake fails, or the request is refused.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::auth::AuthError;
+use crate::protocol::{HostName, InvalidHostName, ReadError, ReplyError};
+use crate::rules::Verdict;
+
+/// Why the handshake led to no request.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// A message ended too early, or is not valid.
+    Read(ReadError),
+    /// SOCKS5: the client offers only methods that are not enabled; their numbers.
+    NoMethod(Vec<u8>),
+    /// SOCKS5: the client has logged in, and then sent no valid request.
+    AfterLogin {
+        /// The user who has logged in; any bytes.
+        user: Vec<u8>,
+        /// What is wrong with the request.
+        error: ReadError,
+    },
+    /// SOCKS5: the login was refused.
+    LoginFailed {
+        /// The user of the login; any bytes.
+        user: Vec<u8>,
+        /// Why.
+        error: AuthError,
+    },
+}
+
+/// Why a request was refused, for the operator. The client learns only
+/// [`RequestError::reply`].
+#[derive(Debug)]
+pub enum RequestError {
+    /// The name of the destination is not a valid host name.
+    InvalidHostName(InvalidHostName),
+    /// A rule denies it, or no rule permits it.
+    Denied(Verdict),
+    /// The client's identd gave no usable reply.
+    IdentFailed(io::Error),
+    /// The client's identd did not confirm the user; what it said instead.
+    UserMismatch(String),
+    /// A rule wants a login, and this SOCKS5 client has not logged in.
+    NotLoggedIn,
+    /// No server can have this address or port.
+    UnusableDestination(&'static str),
+    /// The server itself has sent the request.
+    Loop,
+    /// The name was not resolved, or has no usable address; the reason.
+    NotFound(HostName, String),
+    /// The address was not reached.
+    Unreachable(SocketAddr, io::Error),
+    /// The timeout of the command is over.
+    TimedOut,
+    /// The client left before the reply.
+    ClientLeft,
+    /// A peer has connected that was not expected.
+    UnexpectedPeer(SocketAddr),
+    /// There are as many UDP associations as there may be.
+    TooManyAssociations(usize),
+    /// The machine lacks something that the session needs, such as a thread or a port.
+    ResourceExhausted(&'static str, io::Error),
+}
+
+impl RequestError {
+    /// What the reply says.
+    pub fn reply(&self) -> ReplyError {
+        match self {
+            RequestError::Denied(_)
+            | RequestError::NotLoggedIn
+            | RequestError::UnexpectedPeer(_) => ReplyError::NotAllowed,
+            RequestError::IdentFailed(_) => ReplyError::IdentFailed,
+            RequestError::UserMismatch(_) => ReplyError::UserMismatch,
+            RequestError::InvalidHostName(_) | RequestError::NotFound(..) => {
+                ReplyError::HostUnreachable
+            }
+            RequestError::Unreachable(_, error) => reply_to_connect_error(error),
+            RequestError::TimedOut => ReplyError::TimedOut,
+            RequestError::UnusableDestination(_)
+            | RequestError::Loop
+            | RequestError::ClientLeft
+            | RequestError::TooManyAssociations(_)
+            | RequestError::ResourceExhausted(..) => ReplyError::Rejected,
+        }
+    }
+}
+
+/// The reply to this error of connect(2).
+fn reply_to_connect_error(error: &io::Error) -> ReplyError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ReplyError::ConnectionRefused,
+        // InvalidInput comes from routes that drop everything, and from link-local
+        // addresses without a scope.
+        io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::InvalidInput => ReplyError::NetworkUnreachable,
+        io::ErrorKind::HostUnreachable => ReplyError::HostUnreachable,
+        io::ErrorKind::TimedOut => ReplyError::TimedOut,
+        io::ErrorKind::PermissionDenied => ReplyError::NotAllowed,
+        _ => ReplyError::Rejected,
+    }
+}
+
+impl From<ReadError> for HandshakeError {
+    fn from(error: ReadError) -> HandshakeError {
+        HandshakeError::Read(error)
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeError::Read(ReadError::Incomplete(received, error)) => {
+                write!(out, "the request broke off after {received} bytes: {error}")
+            }
+            HandshakeError::Read(ReadError::Protocol(error)) => {
+                write!(out, "no SOCKS request: {error}")
+            }
+            HandshakeError::NoMethod(offered) => write!(
+                out,
+                "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
+            ),
+            HandshakeError::AfterLogin { user, error } => {
+                let user = user.escape_ascii();
+                write!(out, "\"{user}\" has logged in; then {error}")
+            }
+            HandshakeError::LoginFailed { user, error } => {
+                let user = user.escape_ascii();
+                write!(out, "login of \"{user}\" failed: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::InvalidHostName(error) => error.fmt(out),
+            RequestError::Denied(verdict) => verdict.fmt(out),
+            RequestError::IdentFailed(error) => {
+                write!(out, "no word from the client's identd: {error}")
+            }
+            RequestError::UserMismatch(instead) => {
+                write!(out, "the user is not confirmed: {instead}")
+            }
+            RequestError::NotLoggedIn => out.write_str("the client has not logged in"),
+            RequestError::UnusableDestination(reason) => out.write_str(reason),
+            RequestError::Loop => {
+                out.write_str("the request came through this very server (a loop)")
+            }
+            RequestError::NotFound(name, reason) => write!(out, "{name} was not found: {reason}"),
+            RequestError::Unreachable(address, error) => write!(out, "{address}: {error}"),
+            RequestError::TimedOut => out.write_str("nothing answered within the time limit"),
+            RequestError::ClientLeft => out.write_str("the client left before the answer"),
+            RequestError::UnexpectedPeer(peer) => {
+                write!(out, "{peer} came, which was not expected")
+            }
+            RequestError::TooManyAssociations(max) => {
+                write!(out, "all {max} UDP associations are taken")
+            }
+            RequestError::ResourceExhausted(resource, error) => {
+                write!(out, "this machine has no {resource} left: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}

@@ -1,0 +1,84 @@
+//! What the rules are asked, and what they answer.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::schedule::WeekTime;
+use crate::protocol::{Command, HostName, canonical};
+
+/// May this connection be made? Exactly the address that would be dialled or awaited.
+#[derive(Clone, Copy, Debug)]
+pub struct AccessQuery<'a> {
+    /// The command of the request.
+    pub command: Command,
+    /// The client.
+    pub source: SocketAddr,
+    /// The user id of the request, or the user who has logged in; any bytes.
+    pub user: &'a [u8],
+    /// Has the user logged in?
+    pub logged_in: bool,
+    /// The name that the client requested, if it is one.
+    pub name: Option<&'a HostName>,
+    /// The address that would be dialled or awaited. `None`: not known yet, because the name
+    /// is not resolved, any peer may connect, or datagrams may go to any host.
+    pub address: Option<IpAddr>,
+    /// The port of the request. `None`: any.
+    pub port: Option<u16>,
+    /// The local time.
+    pub time: WeekTime,
+}
+
+impl AccessQuery<'_> {
+    /// Is it about any datagram of an association, to whatever address or name?
+    pub(super) fn is_any_datagram(&self) -> bool {
+        self.command == Command::Associate && self.address.is_none() && self.name.is_none()
+    }
+
+    /// The same query, with IPv4-mapped IPv6 addresses as IPv4: so that a client cannot
+    /// avoid a rule by another form of the same address.
+    pub(super) fn canonical(&self) -> Self {
+        AccessQuery {
+            source: canonical(self.source),
+            address: self.address.map(|address| address.to_canonical()),
+            ..*self
+        }
+    }
+}
+
+/// The answer to an [`AccessQuery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// May the connection be made?
+    pub permitted: bool,
+    /// Must identd confirm the user first? Only if `permitted`.
+    pub ident: bool,
+    /// Would a login do instead of identd? Only if `ident`.
+    pub auth: bool,
+    /// The line of the rule that decided; none if no rule matched.
+    pub line: Option<usize>,
+}
+
+impl Verdict {
+    /// Is this permitted to a client whose user identd has confirmed, or has not?
+    pub fn grants(self, confirmed: bool) -> bool {
+        self.permitted && (confirmed || !self.ident)
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// Writes the reason, a clause.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.permitted, self.ident) {
+            (None, _, _) => out.write_str("no rule permits it"),
+            (Some(line), false, _) => write!(out, "rule on line {line} denies it"),
+            (Some(line), true, false) => write!(out, "rule on line {line} permits it"),
+            (Some(line), true, true) => {
+                let who = match self.auth {
+                    true => "to who has logged in, or with SOCKS4 is confirmed by identd",
+                    false => "if identd confirms the user",
+                };
+                write!(out, "rule on line {line} permits it {who}")
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What an operator may not have meant: warnings about rules that permit more than they seem to.
+
+use super::evaluate::Rules;
+use super::matchers::{PortSet, UserSet};
+use super::rule::Rule;
+use super::schedule::WeekTime;
+use crate::protocol::Command;
+
+impl Rules {
+    /// What the operator should know of these rules, a sentence each: warnings, and the time
+    /// if rules depend on it.
+    pub fn remarks(&self, now: WeekTime) -> Vec<String> {
+        let warnings = self.warnings().into_iter();
+        let mut remarks: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
+        if self.depend_on_time() {
+            remarks.push(format!(
+                "some rules look at the clock, which shows {now} now"
+            ));
+        }
+        remarks
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.is_empty() {
+            warnings.push("there is no rule, so every request is denied".to_owned());
+        }
+        if let Some(line) = self.open_relay() {
+            warnings.push(format!(
+                "line {line} lets anybody reach anywhere: an open relay, if strangers can reach it"
+            ));
+        }
+        for line in self.denials_by_name() {
+            warnings.push(format!(
+                "line {line} denies a name; who asks for its address instead is not denied by it"
+            ));
+        }
+        warnings.extend(of_lines(
+            &self.denials_by_user(),
+            "denies users; who claims to be another is not denied by it",
+        ));
+        warnings.extend(of_lines(
+            &self.unconfirmed_users(),
+            "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
+        ));
+        warnings.extend(of_lines(
+            &self.trusting_any_identd(),
+            "believes the identd of any machine; name the hosts whose identd you trust",
+        ));
+        warnings
+    }
+
+    /// What the operator may not have meant when these rules meet clients that can log in,
+    /// or cannot; a sentence each.
+    pub fn login_warnings(&self, can_log_in: bool) -> Vec<String> {
+        let warning = match can_log_in {
+            true => of_lines(
+                &self.permitting_socks4_unconfirmed(),
+                "permits clients of SOCKS4, which cannot log in; add auth",
+            ),
+            false => of_lines(
+                &self.wanting_login(),
+                "wants a login, and without --users no client of SOCKS5 can",
+            ),
+        };
+        let warning = warning.map(|warning| format!("warning: {warning}"));
+        warning.into_iter().collect()
+    }
+
+    /// The line of the first rule that lets any client connect, or send datagrams, to any
+    /// host: with it the server is an open relay.
+    pub fn open_relay(&self) -> Option<usize> {
+        let is_open = |rule: &&Rule| {
+            rule.permits
+                && (rule.commands.has(Command::Connect) || rule.commands.has(Command::Associate))
+                && rule.source.has_a_family()
+                && rule.source_ports == PortSet::Any
+                && rule.destination.has_a_family()
+                && rule.destination_ports == PortSet::Any
+                && rule.users == UserSet::Any
+                && (!rule.auth || permits_socks4(rule))
+        };
+        self.iter().find(is_open).map(|rule| rule.line)
+    }
+
+    /// The lines that permit users without a confirmation: any client can claim to be one.
+    fn unconfirmed_users(&self) -> Vec<usize> {
+        self.lines(|rule| rule.permits && rule.users != UserSet::Any && !rule.wants_confirmation())
+    }
+
+    /// The lines that trust the identd of any host, whose owner decides what it replies. Also
+    /// those with `auth`, since a SOCKS4 client has no other confirmation.
+    fn trusting_any_identd(&self) -> Vec<usize> {
+        let asks_identd = |rule: &Rule| rule.ident || rule.auth && permits_socks4(rule);
+        self.lines(|rule| asks_identd(rule) && rule.source.has_a_family())
+    }
+
+    /// The lines that permit SOCKS4 clients without any confirmation.
+    fn permitting_socks4_unconfirmed(&self) -> Vec<usize> {
+        self.lines(|rule| rule.permits && permits_socks4(rule) && !rule.wants_confirmation())
+    }
+
+    /// The lines that want a login.
+    fn wanting_login(&self) -> Vec<usize> {
+        self.lines(|rule| rule.auth)
+    }
+
+    /// The lines that deny a destination by name. A client that requests its address
+    /// instead avoids them.
+    fn denials_by_name(&self) -> Vec<usize> {
+        self.lines(|rule| !rule.permits && rule.destination.is_name())
+    }
+
+    /// The lines that deny users. A client that claims to be another avoids them.
+    fn denials_by_user(&self) -> Vec<usize> {
+        self.lines(|rule| !rule.permits && rule.users != UserSet::Any)
+    }
+
+    fn lines(&self, condition: impl Fn(&Rule) -> bool) -> Vec<usize> {
+        let found = self.iter().filter(|rule| condition(rule));
+        found.map(|rule| rule.line).collect()
+    }
+}
+
+/// Can a SOCKS4 client request what this rule is about?
+fn permits_socks4(rule: &Rule) -> bool {
+    rule.commands.has(Command::Connect) || rule.commands.has(Command::Bind)
+}
+
+/// One sentence about these lines, if there are any: there may be thousands.
+fn of_lines(lines: &[usize], what: &str) -> Option<String> {
+    match lines {
+        [] => None,
+        [line] => Some(format!("line {line} {what}")),
+        [line, others @ ..] => Some(format!("line {line} (and {} more) {what}", others.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::parse;
+
+    fn rules(text: &str) -> Rules {
+        parse(text.as_bytes()).expect("valid rules")
+    }
+
+    #[test]
+    fn warnings_know_what_auth_confirms() {
+        let text = "permit c 10. - - - auth\npermit c - user=a auth\n\
+                    permit c 10. - - - user=a\npermit c 10. - - - ident\ndeny c -\n";
+        let rules = rules(text);
+        assert_eq!(rules.unconfirmed_users(), [3]);
+        assert_eq!(rules.trusting_any_identd(), [2]);
+        assert_eq!(rules.permitting_socks4_unconfirmed(), [3]);
+        assert_eq!(rules.wanting_login(), [1, 2]);
+        assert!(rules.depend_on_user());
+    }
+
+    #[test]
+    fn x05_warnings_find_the_open_relay_and_the_denial_by_name() {
+        let open = rules("permit c 10.0.0.0/8 - - -\npermit c *.*.*.*\n");
+        assert_eq!(open.open_relay(), Some(2));
+        assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
+        assert_eq!(rules("permit u -\n").open_relay(), Some(1));
+        let logins = rules("permit u - - - - auth\npermit u - - - -\npermit cu - - - - auth\n");
+        assert_eq!(logins.trusting_any_identd(), [3]);
+        assert_eq!(logins.permitting_socks4_unconfirmed(), [0; 0]);
+        assert_eq!(rules("permit u - - - - auth\n").open_relay(), None);
+        assert_eq!(rules("permit c - - - - auth\n").open_relay(), Some(1));
+        assert_eq!(rules("permit c ::/0 - ::/0\n").open_relay(), Some(1));
+        let by_user = "permit c - user=a\npermit c - user=a ident\n\
+                      permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";
+        assert_eq!(rules(by_user).unconfirmed_users(), [1]);
+        assert_eq!(rules(by_user).trusting_any_identd(), [2]);
+        assert_eq!(rules(by_user).denials_by_user(), [4]);
+        assert_eq!(rules(by_user).open_relay(), None);
+        assert_eq!(rules("permit c - ident\n").open_relay(), Some(1));
+        let by_name = rules("permit c a.org\ndeny c b.org\ndeny c *.c.org\n");
+        assert_eq!(by_name.denials_by_name(), [2, 3]);
+    }
+}

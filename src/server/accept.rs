@@ -1,0 +1,142 @@
+//! The accept loop: it gives each new client a thread, or rejects it.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::context::ServerContext;
+use super::handler::run_session;
+use super::session::{Session, SessionSlot};
+use crate::events::{Event, Rejected};
+use crate::net;
+use crate::sync::semaphore::AcquireError;
+use crate::sync::thread;
+use crate::sync::wait_group::Token;
+
+/// Accepts clients until the server stops. No error ends it.
+pub(super) fn accept_clients(
+    context: &Arc<ServerContext>,
+    listener: &TcpListener,
+    token: &Token,
+    mut spare: SpareFd,
+) {
+    for number in 1.. {
+        let (client, address) = loop {
+            match listener.accept() {
+                Ok(accepted) => break accepted,
+                Err(_) if context.stopping.load(Ordering::SeqCst) => return,
+                Err(error) if net::is_transient(&error) => {}
+                Err(error) => {
+                    if let Some(accepted) = spare.retry(listener) {
+                        break accepted;
+                    }
+                    if context.stopping.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let reason = Rejected::AcceptFailed(error);
+                    context.log.send(Event::Rejected(reason));
+                }
+            }
+        };
+        spare.reset();
+        start_session(context, number, client, address, token);
+    }
+}
+
+/// Starts the session of a new client on a pool thread, or rejects the client.
+fn start_session(
+    context: &Arc<ServerContext>,
+    number: u64,
+    client: TcpStream,
+    address: SocketAddr,
+    token: &Token,
+) {
+    let slot = match SessionSlot::acquire(&context.registry, number, address.ip()) {
+        Ok(slot) => slot,
+        Err(limit) => {
+            let settings = &context.settings;
+            let reason = match (limit, settings.max_per_client) {
+                (AcquireError::PerKey, Some(max_per_client)) => Rejected::PerClientLimit {
+                    client: address.ip(),
+                    max_per_client,
+                },
+                _ => Rejected::AtCapacity {
+                    max_sessions: settings.max_sessions,
+                },
+            };
+            context.reject(&client, reason);
+            return;
+        }
+    };
+    let reserved = match context.threads.reserve() {
+        Ok(reserved) => reserved,
+        Err(error) => {
+            context.reject(&client, Rejected::NoThread(error));
+            return;
+        }
+    };
+    let log = context.log.clone();
+    let session = Arc::new(Session::new(slot, log, client, address, token.clone()));
+    context.registry.add(number, &session);
+    let context = Arc::clone(context);
+    reserved.start(format!("s{number}"), move || {
+        run_session(&context, &session);
+    });
+}
+
+/// A descriptor kept in reserve, for the time when accept(2) fails because no descriptor is
+/// free. The waiting client would stay in the backlog then, and accept(2) would fail
+/// again at once, in a busy loop.
+#[derive(Debug)]
+pub(super) struct SpareFd {
+    /// Closed to accept one client, which is closed at once.
+    file: Option<File>,
+    /// Backoff: how long to sleep when even that does not help.
+    backoff: Duration,
+}
+
+impl SpareFd {
+    const MIN_BACKOFF: Duration = Duration::from_millis(10);
+    const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+    pub(super) fn new() -> SpareFd {
+        SpareFd {
+            file: File::open("/dev/null").ok(),
+            backoff: Self::MIN_BACKOFF,
+        }
+    }
+
+    /// Waits for a client first, since accept(2) fails for lack of a descriptor even while
+    /// no client waits; then accepts once more. If that fails as well, closes one client
+    /// by means of the spare descriptor, or sleeps for the backoff.
+    fn retry(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        net::wait_acceptable(listener);
+        let error = match listener.accept() {
+            Ok(accepted) => return Some(accepted),
+            Err(error) => error,
+        };
+        let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
+        if no_descriptor && self.file.take().is_some() {
+            let rejected = listener.accept();
+            drop(rejected);
+            self.file = File::open("/dev/null").ok();
+        } else {
+            thread::sleep(self.backoff);
+            self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);
+        }
+        None
+    }
+
+    /// A client was accepted: the backoff begins anew, and the spare descriptor is opened
+    /// again if it is missing.
+    fn reset(&mut self) {
+        self.backoff = Self::MIN_BACKOFF;
+        if self.file.is_none() {
+            self.file = File::open("/dev/null").ok();
+        }
+    }
+}

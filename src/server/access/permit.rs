@@ -1,0 +1,112 @@
+//! A request needs a permit: the verdict of the rules, and identd's confirmation of the user where a rule wants it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::identd;
+use crate::events::{ClientRequest, RequestError};
+use crate::net::{self, ConnectError, Deadline};
+use crate::protocol::ident::IdentReply;
+use crate::protocol::{Command, ReplyEncoder};
+use crate::rules::{AccessQuery, Verdict, WeekTime};
+use crate::server::pending_request::PendingRequest;
+use crate::server::request_log::RequestLog;
+
+/// What the rules may test of this request, except the address, which is not known yet.
+///
+/// The destination of a UDP ASSOCIATE is the address from which the client will send. The
+/// destinations of its datagrams are not known yet.
+pub(crate) fn access_query<'a>(
+    request: &'a ClientRequest,
+    client: SocketAddr,
+    now: WeekTime,
+) -> AccessQuery<'a> {
+    let (name, port) = match request.command {
+        Command::Associate => (None, None),
+        Command::Connect | Command::Bind => {
+            let destination = &request.destination;
+            (destination.host.name(), Some(destination.port))
+        }
+    };
+    AccessQuery {
+        command: request.command,
+        source: client,
+        user: &request.user,
+        logged_in: request.logged_in,
+        name,
+        address: None,
+        port,
+        time: now,
+    }
+}
+
+impl<'a> PendingRequest<'a> {
+    /// What the rules may test of this request now, except the address.
+    pub(crate) fn access_query(&self) -> AccessQuery<'a> {
+        let client = self.session.client_address;
+        access_query(self.request, client, self.context.clock.now())
+    }
+
+    /// Continues if this verdict permits the request, and identd confirms the user where
+    /// the verdict wants that.
+    ///
+    /// # Errors
+    ///
+    /// The rules deny it, or identd does not confirm the user.
+    pub(crate) fn require_permit(
+        &self,
+        verdict: Verdict,
+        deadline: Deadline,
+        log: &mut RequestLog,
+    ) -> Result<(), RequestError> {
+        log.rule = verdict.line;
+        if verdict.ident {
+            self.require_ident(deadline, log)?;
+        }
+        match verdict.grants(log.confirmed) {
+            true => Ok(()),
+            false => Err(RequestError::Denied(verdict)),
+        }
+    }
+
+    /// Lets the client's identd confirm that the connection belongs to the user, within
+    /// the ident timeout and the deadline of the request. It is asked once per request.
+    ///
+    /// # Errors
+    ///
+    /// identd does not confirm the user, or does not reply.
+    pub(crate) fn require_ident(
+        &self,
+        deadline: Deadline,
+        log: &mut RequestLog,
+    ) -> Result<(), RequestError> {
+        if log.confirmed {
+            return Ok(());
+        }
+        let request = self.request;
+        if request.encoder == ReplyEncoder::Socks5 && !request.logged_in {
+            return Err(RequestError::NotLoggedIn);
+        }
+        if request.user.is_empty() {
+            let instead = "the request names none".to_owned();
+            return Err(RequestError::UserMismatch(instead));
+        }
+        let deadline = deadline.min_after(self.context.settings.ident_timeout);
+        let instead = match identd::query(&self.session.client, deadline) {
+            Ok(IdentReply::User(user)) if user == request.user => {
+                log.confirmed = true;
+                return Ok(());
+            }
+            Ok(IdentReply::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
+            Ok(IdentReply::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
+            Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
+            Err(ConnectError::Failed(error))
+                if net::is_shortage(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                return Err(RequestError::ResourceExhausted("room to ask identd", error));
+            }
+            Err(ConnectError::Failed(error)) => return Err(RequestError::IdentFailed(error)),
+        };
+        Err(RequestError::UserMismatch(instead))
+    }
+}

@@ -1,0 +1,119 @@
+//! What all sessions share.
+
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+
+use super::limits::{MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS};
+use super::session::SessionRegistry;
+use super::udp::bindings::UdpBindings;
+use crate::auth::{Authenticator, LoginRateLimiter, Users};
+use crate::config::{Content, ReloadEvent, Settings, WatchedFile};
+use crate::events::{Event, Rejected};
+use crate::local_time::LocalClock;
+use crate::logger::Log;
+use crate::net::{self, PortRange};
+use crate::protocol::socks4;
+use crate::rules::{Rules, RulesFile};
+use crate::sync::semaphore::KeyedSemaphore;
+use crate::sync::thread_pool::ThreadPool;
+use crate::sync::{AtomicBool, OnceLock};
+
+/// The shared state of a server. Each part has a lock of its own, if it needs one.
+#[derive(Debug)]
+pub(crate) struct ServerContext {
+    pub(crate) settings: Settings,
+    rules_file: RulesFile,
+    /// Set before the server runs, or never: then no client can log in.
+    pub(super) authenticator: OnceLock<Authenticator>,
+    pub(super) login_rate: LoginRateLimiter,
+    pub(super) clock: LocalClock,
+    pub(crate) log: Log,
+    pub(crate) registry: Arc<SessionRegistry>,
+    pub(super) threads: ThreadPool,
+    /// Lookups of names in datagrams that are going on, per source prefix.
+    pub(super) name_lookups: KeyedSemaphore<IpAddr>,
+    /// Clients that wait for the rate limit of their next login, per source prefix.
+    pub(super) waiting_logins: KeyedSemaphore<IpAddr>,
+    pub(super) udp_bindings: UdpBindings,
+    pub(super) ports: PortRange,
+    /// Set before the listener is shut down: the accept loop, whose accept(2) fails then,
+    /// reads it. SeqCst, the strongest ordering: it is read once per error only.
+    pub(super) stopping: AtomicBool,
+}
+
+impl ServerContext {
+    pub(super) fn new(
+        settings: Settings,
+        rules_file: RulesFile,
+        clock: LocalClock,
+        log: Log,
+    ) -> ServerContext {
+        ServerContext {
+            rules_file,
+            authenticator: OnceLock::new(),
+            login_rate: LoginRateLimiter::default(),
+            clock,
+            log,
+            registry: Arc::new(SessionRegistry::new(&settings)),
+            threads: ThreadPool::default(),
+            name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
+            waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS),
+            udp_bindings: UdpBindings::new(settings.max_sessions),
+            ports: PortRange::new(settings.bind_ports.clone()),
+            stopping: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// The rules in force now. May read the file, so no lock is held here.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.current(&self.rules_file)
+    }
+
+    /// The users in force now. May read the file, so no lock is held here.
+    pub(super) fn users(&self, authenticator: &Authenticator) -> Arc<Users> {
+        self.current(authenticator.users_file())
+    }
+
+    fn current<T: Content>(&self, file: &WatchedFile<T>) -> Arc<T> {
+        let (content, event) = file.current();
+        if let Some(event) = event {
+            self.log_reload(file, event);
+        }
+        content
+    }
+
+    /// Looks at the rules, and the users if there are any, and reports the result: the
+    /// operator asks for it.
+    pub(super) fn reload_files(&self) {
+        self.reload(&self.rules_file);
+        if let Some(authenticator) = self.authenticator.get() {
+            self.reload(authenticator.users_file());
+        }
+    }
+
+    fn reload<T: Content>(&self, file: &WatchedFile<T>) {
+        match file.reload() {
+            Some(event) => self.log_reload(file, event),
+            None => self.log.send(Event::FileUnchanged {
+                path: file.path().to_owned(),
+            }),
+        }
+    }
+
+    fn log_reload<T: Content>(&self, file: &WatchedFile<T>, event: ReloadEvent) {
+        self.log.send(Event::FileReloaded {
+            path: file.path().to_owned(),
+            about: T::NAME,
+            event,
+        });
+    }
+
+    /// Rejects a client that has sent nothing yet, without waiting for anything.
+    pub(super) fn reject(&self, client: &TcpStream, reason: Rejected) {
+        // The client's version is not known. A rejection of SOCKS4 is also not a valid
+        // method selection of SOCKS5.
+        let _ = net::send_nonblocking(client, &socks4::Reply::REJECTED.encode());
+        self.log.send(Event::Rejected(reason));
+    }
+}

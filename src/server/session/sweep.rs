@@ -1,0 +1,27 @@
+//! Sessions that the main thread ends: idle sessions, and all sessions at the stop.
+
+use std::time::Instant;
+
+use super::SessionRegistry;
+use crate::config::Settings;
+use crate::events::CloseReason;
+
+impl SessionRegistry {
+    /// One round of the sweep: terminates the sessions that have exceeded their idle
+    /// timeout.
+    pub(crate) fn close_idle(&self, settings: &Settings) {
+        let now = Instant::now();
+        for session in self.live() {
+            if let Some(reason) = session.idle_reason(settings, now) {
+                session.terminate(reason);
+            }
+        }
+    }
+
+    /// Terminates all sessions.
+    pub(crate) fn terminate_all(&self) {
+        for session in self.live() {
+            session.terminate(CloseReason::ServerStopped);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The main thread while the server runs: it reloads files, ends idle sessions, and shuts down.
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, select, tick};
+
+use super::access::enforce::Enforcer;
+use super::context::ServerContext;
+use crate::events::Event;
+use crate::sync::wait_group::AllDone;
+
+/// What the operator wants of a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Look at the rules, and the users if there are any, and report the result.
+    Reload,
+    /// Graceful shutdown: accept no more clients, and end when all sessions have ended or
+    /// the grace period is over. Sent twice: end now.
+    Stop,
+}
+
+/// How a server has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownKind {
+    /// All sessions have ended, or were terminated at the end of the grace period.
+    Drained,
+    /// A second [`Control::Stop`] ended the grace period.
+    Forced,
+}
+
+/// What the main thread waits for, beside the controls.
+#[derive(Debug)]
+pub(super) struct MainLoop<'a> {
+    context: &'a ServerContext,
+    controls: &'a Receiver<Control>,
+    sweep: Receiver<Instant>,
+    enforcer: Enforcer,
+}
+
+impl<'a> MainLoop<'a> {
+    pub(super) fn new(context: &'a ServerContext, controls: &'a Receiver<Control>) -> MainLoop<'a> {
+        MainLoop {
+            context,
+            controls,
+            sweep: tick(context.settings.sweep_interval()),
+            enforcer: Enforcer::new(context.settings.enforce),
+        }
+    }
+
+    /// Runs until a control says stop, or until no more control can come.
+    pub(super) fn run_until_stop(&mut self) {
+        loop {
+            select! {
+                recv(self.controls) -> control => match control {
+                    Ok(Control::Reload) => self.reload(),
+                    Ok(Control::Stop) | Err(_) => return,
+                },
+                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
+                recv(self.sweep) -> _ => self.close_idle(),
+            }
+        }
+    }
+
+    /// Waits until all sessions have ended, for at most the grace period.
+    pub(super) fn drain(&mut self, all_done: &AllDone) -> ShutdownKind {
+        let grace = self.context.settings.grace;
+        self.context.log.send(Event::Stopping {
+            sessions: self.context.registry.len(),
+            grace,
+        });
+        let grace_over = crossbeam_channel::after(grace);
+        let disconnected = crossbeam_channel::never();
+        let mut controls = self.controls;
+        loop {
+            select! {
+                recv(all_done) -> _ => return ShutdownKind::Drained,
+                recv(grace_over) -> _ => return ShutdownKind::Drained,
+                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
+                recv(self.sweep) -> _ => self.close_idle(),
+                recv(controls) -> control => match control {
+                    Ok(Control::Stop) => return ShutdownKind::Forced,
+                    Ok(Control::Reload) => self.reload(),
+                    // A disconnected channel is always ready: never look at it again.
+                    Err(_) => controls = &disconnected,
+                },
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        self.context.reload_files();
+        self.enforcer.check(self.context);
+    }
+
+    fn close_idle(&self) {
+        self.context.registry.close_idle(&self.context.settings);
+    }
+}

@@ -1,0 +1,355 @@
+//! Both directions of a relay between ends that close, reset and stall: no EOF is passed on that is not one.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::control::{self, any, one_in, pause, times_out};
+use crate::real_relay::{Direction, RelayState, RelayStream};
+use crate::sync::{Condvar, OrderedMutex, Rank, thread};
+
+/// One end, as the system shows it to the relay. Its lock ranks before the relay's.
+#[derive(Debug)]
+struct End {
+    state: OrderedMutex<State>,
+    changed: Condvar,
+}
+
+impl Default for End {
+    fn default() -> End {
+        End {
+            state: OrderedMutex::new(Rank::SessionState, State::default()),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    // What the peer has done.
+    incoming: Vec<usize>,
+    sent: usize,
+    has_sent_fin: bool,
+    has_sent_reset: bool,
+    /// How many more messages the peer takes.
+    room: usize,
+    // What the relay has done.
+    delivered: usize,
+    /// The system reports a reset only once; after that there is just no connection.
+    reset_reported: bool,
+    got_fin: bool,
+    interrupted: bool,
+    got_reset: bool,
+}
+
+impl End {
+    /// Waits until `look` finds something.
+    fn wait<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut found = None;
+        let state = self.state.lock();
+        drop(state.wait_while(&self.changed, |state| {
+            found = look(state);
+            found.is_none()
+        }));
+        found.unwrap()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.notify_all();
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.lock())
+    }
+}
+
+impl State {
+    /// The error of a reset that was not reported yet. After a FIN the system calls it a
+    /// broken pipe.
+    fn report_reset(&mut self) -> Option<io::ErrorKind> {
+        let is_new = self.has_sent_reset && !self.reset_reported;
+        self.reset_reported |= is_new;
+        is_new.then_some(match self.has_sent_fin {
+            true => io::ErrorKind::BrokenPipe,
+            false => io::ErrorKind::ConnectionReset,
+        })
+    }
+}
+
+impl RelayStream for End {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(|state| {
+            if !state.incoming.is_empty() {
+                return Some(Ok(state.incoming.remove(0).min(buffer.len())));
+            }
+            if state.has_sent_fin || state.reset_reported || state.interrupted {
+                return Some(Ok(0));
+            }
+            state.report_reset().map(|error| Err(error.into()))
+        })
+    }
+
+    fn wait_readable(&self, _: Duration) -> io::Result<bool> {
+        Ok(!times_out())
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // Where there is no room, other threads run, and some may make room.
+        thread::yield_now();
+        let mut state = self.state.lock();
+        if let Some(error) = state.report_reset() {
+            return Err(error.into());
+        }
+        if state.reset_reported {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        assert!(!state.got_fin, "written after FIN");
+        let Some(less) = state.room.checked_sub(1) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        state.room = less;
+        state.delivered += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn shutdown_write(&self) {
+        self.change(|state| state.got_fin = true);
+    }
+
+    fn interrupt_read(&self) {
+        self.change(|state| state.interrupted = true);
+    }
+
+    fn reset(&self) {
+        self.change(|state| {
+            state.interrupted = true;
+            state.got_reset = true;
+        });
+    }
+
+    fn is_disconnected(&self) -> bool {
+        self.look(|state| state.has_sent_reset)
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Both ends, and the threads of both directions, which run from the start.
+struct Scene {
+    client: Arc<End>,
+    remote: Arc<End>,
+    relay: Arc<RelayState>,
+    up: thread::JoinHandle<io::Result<()>>,
+    down: thread::JoinHandle<io::Result<()>>,
+}
+
+impl Scene {
+    fn new(timeouts: bool) -> Scene {
+        control::begin(timeouts);
+        let (client, remote) = (Arc::<End>::default(), Arc::<End>::default());
+        let relay = Arc::<RelayState>::default();
+        let up = thread::spawn({
+            let (from, to, relay) = (client.clone(), remote.clone(), relay.clone());
+            move || relay.direction(Direction::Up).run(&*from, &*to)
+        });
+        let down = thread::spawn({
+            let (from, to, relay) = (remote.clone(), client.clone(), relay.clone());
+            move || relay.direction(Direction::Down).run(&*from, &*to)
+        });
+        Scene {
+            client,
+            remote,
+            relay,
+            up,
+            down,
+        }
+    }
+
+    /// Waits for both directions, which end without a termination.
+    fn end(self) {
+        let results = [self.up.join().unwrap(), self.down.join().unwrap()];
+        check(&self.client, &self.remote, &results[0]);
+        check(&self.remote, &self.client, &results[1]);
+        let was_reset = |result: &io::Result<()>| {
+            let kind = result.as_ref().map_err(io::Error::kind);
+            kind == Err(io::ErrorKind::ConnectionReset)
+        };
+        if results.iter().any(was_reset) {
+            for end in [&self.client, &self.remote] {
+                assert!(end.look(|end| end.got_reset), "a reset looks like EOF");
+            }
+        }
+        assert!(self.relay.has_ended(Direction::Up) && self.relay.has_ended(Direction::Down));
+    }
+}
+
+/// Does each FIN that was passed on come from a FIN, after all the data?
+fn check(from: &End, to: &End, result: &io::Result<()>) {
+    let (has_sent_fin, sent) = from.look(|from| (from.has_sent_fin, from.sent));
+    let (got_fin, delivered) = to.look(|to| (to.got_fin, to.delivered));
+    assert!(delivered <= sent);
+    if got_fin {
+        assert!(has_sent_fin, "a FIN was invented");
+        assert_eq!(delivered, sent, "a FIN was passed on too early");
+        assert!(result.is_ok());
+    }
+}
+
+/// Sends one byte, or so many that larger buffers are used.
+fn send(end: &End) {
+    let bytes = any(&[1, 1, 2 << 10]);
+    end.change(|state| {
+        state.incoming.push(bytes);
+        state.sent += bytes;
+    });
+}
+
+/// Sends and takes some messages, and then closes or resets. A peer that has sent FIN takes
+/// all that comes, and may still reset.
+fn exchange(end: &End, may_reset: bool) {
+    for _ in 0..any(&[0, 1, 2, 3]) {
+        match one_in(2) {
+            true => send(end),
+            false => end.change(|state| state.room += 1),
+        }
+    }
+    if may_reset && one_in(2) {
+        return end.change(|state| state.has_sent_reset = true);
+    }
+    end.change(|state| {
+        state.has_sent_fin = true;
+        state.room = usize::MAX;
+    });
+    if may_reset && one_in(2) {
+        pause();
+        end.change(|state| state.has_sent_reset = true);
+    }
+}
+
+/// Both peers do as they like.
+pub(crate) fn no_fin_is_invented() {
+    let scene = Scene::new(true);
+    let peers = [&scene.client, &scene.remote].map(|end| {
+        let end = end.clone();
+        thread::spawn(move || exchange(&end, true))
+    });
+    for peer in peers {
+        peer.join().unwrap();
+    }
+    scene.end();
+}
+
+/// Another thread terminates the relay while both peers send, take little, and may reset.
+/// A FIN is sent only where no byte was on its way; any other peer gets a reset.
+pub(crate) fn a_termination_sends_fin_only_at_rest() {
+    let scene = Scene::new(true);
+    let peers = [&scene.client, &scene.remote].map(|end| {
+        let end = end.clone();
+        thread::spawn(move || {
+            for _ in 0..any(&[0, 1, 2]) {
+                match one_in(2) {
+                    true => send(&end),
+                    false => end.change(|state| state.room += 1),
+                }
+            }
+            if one_in(8) {
+                end.change(|state| state.has_sent_reset = true);
+            }
+        })
+    });
+    pause();
+    let is_at_rest = one_in(2);
+    scene
+        .relay
+        .terminate(&*scene.client, &*scene.remote, is_at_rest);
+    for peer in peers {
+        peer.join().unwrap();
+    }
+    for direction in [scene.up, scene.down] {
+        let _ = direction.join().unwrap();
+    }
+    for (from, to) in [
+        (&scene.client, &scene.remote),
+        (&scene.remote, &scene.client),
+    ] {
+        let taken = from.look(|end| end.sent - end.incoming.iter().sum::<usize>());
+        to.look(|end| {
+            assert!(end.got_fin || end.got_reset, "left open");
+            assert!(end.delivered == taken || end.got_reset && !end.got_fin);
+            assert!(is_at_rest || !end.got_fin, "FIN during a transfer");
+        });
+    }
+}
+
+/// One peer takes nothing and never closes; the other one resets while data are on their
+/// way. One direction is told of the reset, since the first peer continues to send, and it
+/// ends the other direction, which is in a write that would never return.
+pub(crate) fn an_error_ends_both_directions() {
+    let scene = Scene::new(true);
+    let (silent, leaving) = match any(&[true, false]) {
+        true => (&scene.client, &scene.remote),
+        false => (&scene.remote, &scene.client),
+    };
+    let sending = thread::spawn({
+        let end = silent.clone();
+        move || {
+            while !end.look(|end| end.got_reset) {
+                send(&end);
+                pause();
+            }
+        }
+    });
+    let leaving = thread::spawn({
+        let end = leaving.clone();
+        move || {
+            end.change(|state| state.room = any(&[0, 1, 2]));
+            for _ in 0..any(&[0, 1, 2]) {
+                send(&end);
+            }
+            end.change(|state| state.has_sent_reset = true);
+        }
+    });
+    leaving.join().unwrap();
+    sending.join().unwrap();
+    scene.end();
+}
+
+/// The remote sends its last data and closes for good, while the client continues to send
+/// and takes slowly: the client gets everything, if no timeout runs out.
+pub(crate) fn the_last_data_are_delivered() {
+    let scene = Scene::new(false);
+    let leaving = thread::spawn({
+        let remote = scene.remote.clone();
+        move || {
+            remote.change(|state| state.room = any(&[0, 1, 2]));
+            for _ in 0..2 {
+                send(&remote);
+            }
+            remote.change(|state| state.has_sent_fin = true);
+            pause();
+            remote.change(|state| state.has_sent_reset = true);
+        }
+    });
+    let client = scene.client.clone();
+    while !client.look(|state| state.got_fin) {
+        assert!(
+            !client.look(|state| state.got_reset),
+            "reset before the last data"
+        );
+        send(&client);
+        pause();
+        client.change(|state| state.room += 1);
+    }
+    client.change(|state| state.has_sent_fin = true);
+    leaving.join().unwrap();
+    scene.end();
+    let unread = client.look(|state| state.incoming.len());
+    assert_eq!(
+        unread, 0,
+        "the system resets a socket that is closed with unread bytes"
+    );
+}
