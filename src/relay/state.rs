@@ -47,6 +47,9 @@ struct Phases {
     /// The session is terminated while no byte moves: both ends get EOF, unless a
     /// direction still holds bytes.
     terminated: bool,
+    /// A thread waits on `changed`. Without this test each write would make a system call
+    /// more: the standard library's condition variable makes one for every notification.
+    has_waiter: bool,
 }
 
 /// What a direction is doing.
@@ -77,6 +80,7 @@ impl Default for RelayState {
             down: Phase::Reading,
             aborted: false,
             terminated: false,
+            has_waiter: false,
         };
         RelayState {
             up: AtomicU64::new(0),
@@ -133,8 +137,11 @@ impl RelayState {
     }
 
     fn set(&self, direction: Direction, phase: Phase) {
-        *self.phases.lock().of(direction) = phase;
-        self.changed.notify_all();
+        let mut phases = self.phases.lock();
+        *phases.of(direction) = phase;
+        if phases.has_waiter {
+            self.changed.notify_all();
+        }
     }
 
     /// Does the direction hold bytes that are not written?
@@ -148,10 +155,13 @@ impl RelayState {
     /// no connection, so its write fails at once; or the relay is terminated, so its
     /// write returns at the next send timeout. A direction that panics aborts the relay.
     pub(super) fn wait_until_written(&self, direction: Direction) {
-        let phases = self.phases.lock();
-        phases.wait_while(&self.changed, |phases| {
-            *phases.of(direction) == Phase::Writing && !phases.aborted
-        });
+        let is_writing =
+            |phases: &mut Phases| *phases.of(direction) == Phase::Writing && !phases.aborted;
+        let mut phases = self.phases.lock();
+        if is_writing(&mut phases) {
+            phases.has_waiter = true;
+            phases.wait_while(&self.changed, is_writing);
+        }
     }
 
     /// Stops both directions from outside. Reads are interrupted; a write that waits

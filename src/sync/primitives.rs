@@ -6,4 +6,7 @@
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
-pub(crate) use std::{thread, thread_local};
+pub(crate) use std::thread;
+/// Only the check of the lock order uses it.
+#[cfg(debug_assertions)]
+pub(crate) use std::thread_local;
