@@ -41,7 +41,7 @@ fn handle_request(
     session: &Arc<Session>,
     request: ClientRequest,
 ) -> Result<RelayKind, RequestError> {
-    let mut log = RequestLog::new(&request.destination);
+    let mut request_log = RequestLog::new(&request.destination);
     let pending = PendingRequest {
         context,
         session,
@@ -49,9 +49,9 @@ fn handle_request(
     };
     let granted = match request.command {
         _ if is_loop(context, session) => Err(RequestError::Loop),
-        Command::Connect => commands::connect(pending, &mut log),
-        Command::Bind => commands::bind(pending, &mut log),
-        Command::Associate => commands::udp_associate(pending, &mut log),
+        Command::Connect => commands::connect(pending, &mut request_log),
+        Command::Bind => commands::bind(pending, &mut request_log),
+        Command::Associate => commands::udp_associate(pending, &mut request_log),
     };
     let was_sent = match &granted {
         Ok(granted) => session.send_reply(&granted.reply),
@@ -65,12 +65,12 @@ fn handle_request(
     };
     context.log.send(Event::RequestAnswered(RequestAnswered {
         client: session.client_address,
-        destination: log.address,
-        port: log.port.unwrap_or(request.destination.port),
+        destination: request_log.address,
+        port: request_log.port.unwrap_or(request.destination.port),
         command: request.command,
         accepted: result.is_ok(),
     }));
-    session.record_request(request, log);
+    session.record_request(request, request_log);
     result
 }
 

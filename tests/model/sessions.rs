@@ -248,14 +248,15 @@ pub(crate) fn no_session_outlives_its_permit() {
                 session: &session,
                 request: &request,
             };
-            let log = RequestLog::new(&request.destination);
+            let request_log = RequestLog::new(&request.destination);
             let verdict = context.rules().evaluate(&AccessQuery {
-                address: log.address,
+                address: request_log.address,
                 ..pending.access_query()
             });
             // The rules may change between the verdict and the grant.
             pause();
-            verdict.permitted && publish_and_recheck(pending, vec![log.address], &log).is_ok()
+            verdict.permitted
+                && publish_and_recheck(pending, vec![request_log.address], &request_log).is_ok()
         }
     });
     let enforcing = thread::spawn({

@@ -32,14 +32,14 @@ impl PendingRequest<'_> {
     pub(crate) fn permitted_addresses(
         &self,
         deadline: Deadline,
-        log: &mut RequestLog,
+        request_log: &mut RequestLog,
     ) -> Result<Vec<PermittedAddress>, RequestError> {
         let rules = self.context.rules();
         let query = self.access_query();
         let addresses = match &self.request.destination.host {
             Host::Address(address) => vec![address.to_canonical()],
             Host::Name(name) => {
-                self.require_permit(rules.evaluate(&query), deadline, log)?;
+                self.require_permit(rules.evaluate(&query), deadline, request_log)?;
                 self.look_up(name, deadline)?
             }
             Host::Invalid(error) => return Err(RequestError::InvalidHostName(error.clone())),
@@ -51,7 +51,7 @@ impl PendingRequest<'_> {
             };
             (address, rules.evaluate(&query))
         });
-        self.choose_permitted(verdicts.collect(), deadline, log)
+        self.choose_permitted(verdicts.collect(), deadline, request_log)
     }
 
     /// The addresses that may be used. Some of them may depend on identd, which is asked
@@ -60,16 +60,16 @@ impl PendingRequest<'_> {
         &self,
         verdicts: Vec<(IpAddr, Verdict)>,
         deadline: Deadline,
-        log: &mut RequestLog,
+        request_log: &mut RequestLog,
     ) -> Result<Vec<PermittedAddress>, RequestError> {
         let with_ident = verdicts.iter().find(|(_, verdict)| verdict.ident).copied();
         let confirmed = match with_ident {
-            Some(_) => self.require_ident(deadline, log),
+            Some(_) => self.require_ident(deadline, request_log),
             None => Ok(()),
         };
         let (granted, denied): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
-            .partition(|(_, verdict)| verdict.grants(log.confirmed));
+            .partition(|(_, verdict)| verdict.grants(request_log.confirmed));
         // The address that is shown fits the reason.
         let decisive = with_ident.filter(|_| confirmed.is_err());
         let shown = granted
@@ -78,7 +78,7 @@ impl PendingRequest<'_> {
             .or(decisive)
             .or(denied.first().copied());
         if let Some((address, verdict)) = shown {
-            log.set_address(address, verdict.line);
+            request_log.set_address(address, verdict.line);
             if granted.is_empty() {
                 confirmed?;
                 return Err(RequestError::Denied(verdict));

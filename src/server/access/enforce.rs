@@ -71,7 +71,7 @@ impl Enforcer {
 pub(crate) fn publish_and_recheck(
     pending: PendingRequest<'_>,
     addresses: Vec<Option<IpAddr>>,
-    log: &RequestLog,
+    request_log: &RequestLog,
 ) -> Result<(), RequestError> {
     let PendingRequest {
         context,
@@ -84,7 +84,7 @@ pub(crate) fn publish_and_recheck(
     session.set_grant(Grant {
         request: request.clone(),
         addresses,
-        confirmed: log.confirmed,
+        confirmed: request_log.confirmed,
     });
     recheck(session, &context.rules(), context.clock.now()).map_err(RequestError::Denied)
 }

@@ -57,13 +57,13 @@ impl<'a> PendingRequest<'a> {
         &self,
         verdict: Verdict,
         deadline: Deadline,
-        log: &mut RequestLog,
+        request_log: &mut RequestLog,
     ) -> Result<(), RequestError> {
-        log.rule = verdict.line;
+        request_log.rule = verdict.line;
         if verdict.ident {
-            self.require_ident(deadline, log)?;
+            self.require_ident(deadline, request_log)?;
         }
-        match verdict.grants(log.confirmed) {
+        match verdict.grants(request_log.confirmed) {
             true => Ok(()),
             false => Err(RequestError::Denied(verdict)),
         }
@@ -78,9 +78,9 @@ impl<'a> PendingRequest<'a> {
     pub(crate) fn require_ident(
         &self,
         deadline: Deadline,
-        log: &mut RequestLog,
+        request_log: &mut RequestLog,
     ) -> Result<(), RequestError> {
-        if log.confirmed {
+        if request_log.confirmed {
             return Ok(());
         }
         let request = self.request;
@@ -94,7 +94,7 @@ impl<'a> PendingRequest<'a> {
         let deadline = deadline.min_after(self.context.settings.ident_timeout);
         let instead = match identd::query(&self.session.client, deadline) {
             Ok(IdentReply::User(user)) if user == request.user => {
-                log.confirmed = true;
+                request_log.confirmed = true;
                 return Ok(());
             }
             Ok(IdentReply::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),

@@ -71,15 +71,15 @@ impl ExpectedPeer {
 /// port to which the peer must connect.
 pub(crate) fn bind(
     pending: PendingRequest<'_>,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
     let PendingRequest {
         context,
         session,
         request,
     } = pending;
-    let expected = expected_peer(pending, log)?;
-    publish_and_recheck(pending, expected.addresses(), log)?;
+    let expected = expected_peer(pending, request_log)?;
+    publish_and_recheck(pending, expected.addresses(), request_log)?;
     let (listener, port) = listen(&context.ports, expected.listen_address())
         .map_err(|error| RequestError::ResourceExhausted("port to listen on", error))?;
     let reverse = ReverseDirection::reserve(context)?;
@@ -107,11 +107,11 @@ pub(crate) fn bind(
     };
     // The first peer decides the outcome; no other is accepted.
     drop(listener);
-    check_peer(pending, &expected, peer, deadline, log)?;
+    check_peer(pending, &expected, peer, deadline, request_log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);
     }
-    publish_and_recheck(pending, vec![log.address], log)?;
+    publish_and_recheck(pending, vec![request_log.address], request_log)?;
     Ok(Granted {
         reply: request.encoder.accepted(peer),
         relay: RelayKind::Streams(reverse),
@@ -122,12 +122,12 @@ pub(crate) fn bind(
 /// may be 0, counts only for the rules.
 fn expected_peer(
     pending: PendingRequest<'_>,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<ExpectedPeer, RequestError> {
     let deadline = Deadline::after(pending.context.settings.connect_timeout);
     let address = pending.request.destination.host.address();
     let Some(unspecified) = address.filter(IpAddr::is_unspecified) else {
-        let permitted = pending.permitted_addresses(deadline, log)?;
+        let permitted = pending.permitted_addresses(deadline, request_log)?;
         return Ok(ExpectedPeer::Addresses(permitted));
     };
     let any_port = AccessQuery {
@@ -135,7 +135,7 @@ fn expected_peer(
         ..pending.access_query()
     };
     let verdict = pending.context.rules().evaluate(&any_port);
-    pending.require_permit(verdict, deadline, log)?;
+    pending.require_permit(verdict, deadline, request_log)?;
     Ok(ExpectedPeer::Any(unspecified))
 }
 
@@ -155,14 +155,14 @@ fn check_peer(
     expected: &ExpectedPeer,
     peer: SocketAddr,
     deadline: Deadline,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<(), RequestError> {
     match expected {
         ExpectedPeer::Addresses(permitted) => {
             let ip = peer.ip().to_canonical();
             let found = permitted.iter().find(|permitted| permitted.address == ip);
             let found = found.ok_or(RequestError::UnexpectedPeer(peer))?;
-            log.set_address(found.address, found.rule);
+            request_log.set_address(found.address, found.rule);
             Ok(())
         }
         ExpectedPeer::Any(_) => {
@@ -170,8 +170,8 @@ fn check_peer(
                 address: Some(peer.ip()),
                 ..pending.access_query()
             });
-            log.set_peer(peer, verdict.line);
-            pending.require_permit(verdict, deadline, log)
+            request_log.set_peer(peer, verdict.line);
+            pending.require_permit(verdict, deadline, request_log)
         }
     }
 }

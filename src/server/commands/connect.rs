@@ -26,7 +26,7 @@ const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(5);
 /// Connects to the destination: name lookup and all addresses in turn, under one deadline.
 pub(crate) fn connect(
     pending: PendingRequest<'_>,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
     let PendingRequest {
         context,
@@ -35,7 +35,7 @@ pub(crate) fn connect(
     } = pending;
     let deadline = Deadline::after(context.settings.connect_timeout);
     let port = request.destination.port;
-    let mut addresses = pending.permitted_addresses(deadline, log)?;
+    let mut addresses = pending.permitted_addresses(deadline, request_log)?;
     let unusable = addresses
         .first()
         .and_then(|first| unusable_reason(first.address, port));
@@ -44,11 +44,11 @@ pub(crate) fn connect(
     if let (true, Some(reason)) = (addresses.is_empty(), unusable) {
         return Err(RequestError::UnusableDestination(reason));
     }
-    let (remote, local) = dial_each(session, &addresses, port, deadline, log)?;
+    let (remote, local) = dial_each(session, &addresses, port, deadline, request_log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);
     }
-    publish_and_recheck(pending, vec![log.address], log)?;
+    publish_and_recheck(pending, vec![request_log.address], request_log)?;
     let reverse = ReverseDirection::reserve(context)?;
     Ok(Granted {
         reply: request.encoder.connected(local),
@@ -63,14 +63,14 @@ fn dial_each(
     addresses: &[PermittedAddress],
     port: u16,
     deadline: Deadline,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<(TcpStream, SocketAddr), RequestError> {
     let mut failure = RequestError::TimedOut;
     for (tried, &PermittedAddress { address, rule }) in addresses.iter().enumerate() {
         if deadline.is_over() {
             break;
         }
-        log.set_address(address, rule);
+        request_log.set_address(address, rule);
         let address = SocketAddr::new(address, port);
         let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let share = (deadline.remaining() / left).max(MIN_ATTEMPT_TIME);

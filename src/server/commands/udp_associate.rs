@@ -25,7 +25,7 @@ use crate::server::udp::Association;
 /// connection.
 pub(crate) fn udp_associate(
     pending: PendingRequest<'_>,
-    log: &mut RequestLog,
+    request_log: &mut RequestLog,
 ) -> Result<Granted, RequestError> {
     let PendingRequest {
         context,
@@ -34,8 +34,8 @@ pub(crate) fn udp_associate(
     } = pending;
     let deadline = Deadline::after(context.settings.connect_timeout);
     let verdict = context.rules().evaluate(&pending.access_query());
-    pending.require_permit(verdict, deadline, log)?;
-    publish_and_recheck(pending, vec![None], log)?;
+    pending.require_permit(verdict, deadline, request_log)?;
+    publish_and_recheck(pending, vec![None], request_log)?;
 
     let bindings = &context.udp_bindings;
     let slot = bindings.acquire();
@@ -52,7 +52,7 @@ pub(crate) fn udp_associate(
     session.mark_udp_association();
     let association = Association::new(
         pending,
-        log.confirmed,
+        request_log.confirmed,
         binding,
         client_socket,
         remote_socket,

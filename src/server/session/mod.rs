@@ -189,9 +189,9 @@ impl Session {
     }
 
     /// Keeps the request and what is known of it, for the report at the end.
-    pub(crate) fn record_request(&self, request: ClientRequest, log: RequestLog) {
+    pub(crate) fn record_request(&self, request: ClientRequest, request_log: RequestLog) {
         // A session has one request, so the field is empty.
-        let _ = self.request.set((request, log));
+        let _ = self.request.set((request, request_log));
     }
 
     /// Publishes what is to be judged again when the rules change.
@@ -240,15 +240,19 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let reason = self.state.lock().close.take_reason();
-        let (request, log) = self.request.take().unzip();
-        let confirmed = log.as_ref().is_some_and(|log| log.confirmed);
+        let (request, request_log) = self.request.take().unzip();
+        let confirmed = request_log
+            .as_ref()
+            .is_some_and(|request_log| request_log.confirmed);
         let closed = SessionClosed {
             session: self.number(),
             client: self.client_address,
             request,
-            address: log.as_ref().and_then(|log| log.address),
+            address: request_log
+                .as_ref()
+                .and_then(|request_log| request_log.address),
             confirmed,
-            rule: log.and_then(|log| log.rule),
+            rule: request_log.and_then(|request_log| request_log.rule),
             up: self.relay.bytes(Direction::Up),
             down: self.relay.bytes(Direction::Down),
             drops: self.is_udp_association().then(|| self.drops.counts()),
