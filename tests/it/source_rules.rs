@@ -1,5 +1,5 @@
-//! What ARCHITECTURE.md promises to be absent is absent, and what the papers
-//! say is true.
+//! Rules that the source must keep, and statements of the documents that can
+//! be checked by a program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn paper(name: &str) -> String {
+fn project_file(name: &str) -> String {
     fs::read_to_string(project().join(name)).expect(name)
 }
 
@@ -45,10 +45,10 @@ fn sources() -> Vec<(String, Vec<String>)> {
     files.into_iter().map(code).collect()
 }
 
-/// None of these words in any file whose name begins like this.
-fn absent(words: &[&str], rooms: &[&str]) {
+/// Asserts that none of `words` occurs in a source file below `modules`.
+fn assert_absent(words: &[&str], modules: &[&str]) {
     for (name, code) in sources() {
-        if !rooms.iter().any(|room| name.starts_with(room)) {
+        if !modules.iter().any(|module| name.starts_with(module)) {
             continue;
         }
         for line in code {
@@ -60,8 +60,8 @@ fn absent(words: &[&str], rooms: &[&str]) {
 }
 
 #[test]
-fn pure_rooms_touch_no_socket_thread_clock_or_file() {
-    absent(
+fn the_pure_modules_use_no_socket_thread_clock_or_file() {
+    assert_absent(
         &[
             "TcpStream",
             "TcpListener",
@@ -139,10 +139,10 @@ fn modules_import_only_what_they_may() {
     ] {
         let may_import = |word: &&str| may_import.iter().any(|it| word.ends_with(it));
         let forbidden: Vec<&str> = all.into_iter().filter(|word| !may_import(word)).collect();
-        absent(&forbidden, &[&format!("src/{module}")]);
+        assert_absent(&forbidden, &[&format!("src/{module}")]);
     }
-    // Of the console: what turns bytes into something else knows of nothing.
-    absent(
+    // The parsers of the console import nothing of the console.
+    assert_absent(
         &["crate::"],
         &[
             "cgi-bin/console/allow.rs",
@@ -153,8 +153,8 @@ fn modules_import_only_what_they_may() {
             "cgi-bin/console/terminal.rs",
         ],
     );
-    // The messages of SOCKS are the library's.
-    absent(&["socks4::Request", "Reply::"], &["cgi-bin/"]);
+    // Only the library encodes and decodes SOCKS messages.
+    assert_absent(&["socks4::Request", "Reply::"], &["cgi-bin/"]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn no_files_import_each_other_in_a_circle() {
     }
 }
 
-/// The graph would be useless if it saw no imports.
+/// Without edges the graph would have no circle either.
 #[test]
 fn the_import_graph_follows_re_exports_and_modules() {
     let graph = ImportGraph::read(&project().join("src/lib.rs"));
@@ -228,8 +228,8 @@ fn shared_state_comes_from_sync_so_that_the_models_see_it() {
 }
 
 #[test]
-fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
-    absent(
+fn no_code_makes_a_call_that_a_peer_can_make_panic() {
+    assert_absent(
         &[
             "println!",
             "print!",
@@ -247,13 +247,13 @@ fn nobody_makes_a_call_that_an_outsider_can_make_panic() {
         ],
         &["src/", "cgi-bin/"],
     );
-    absent(&["set_read_timeout", "set_write_timeout"], &["src/"]);
+    assert_absent(&["set_read_timeout", "set_write_timeout"], &["src/"]);
 }
 
 #[test]
-fn every_room_is_explained_in_its_first_line_by_one_sentence() {
+fn the_first_line_of_every_module_explains_it_in_one_sentence() {
     for (name, _) in sources() {
-        let text = paper(&name);
+        let text = project_file(&name);
         let first = text.lines().next().unwrap();
         assert!(first.starts_with("//! "), "{name}: {first}");
         assert!(
@@ -265,11 +265,11 @@ fn every_room_is_explained_in_its_first_line_by_one_sentence() {
 
 #[test]
 fn s12_a_panic_stays_in_its_session() {
-    let manifest = paper("Cargo.toml");
+    let manifest = project_file("Cargo.toml");
     assert!(!manifest.contains("panic = \"abort\""));
 }
 
-/// Long options in a text, `--like-this`.
+/// The long options in a text, `--like-this`, sorted, each once.
 fn options(text: &str) -> Vec<String> {
     let mut found: Vec<String> = text
         .split(|char: char| !(char.is_ascii_lowercase() || char == '-'))
@@ -283,45 +283,45 @@ fn options(text: &str) -> Vec<String> {
 
 #[test]
 fn help_and_manual_name_the_same_options() {
-    // Those of curl in the examples are not ours.
-    let ours = |text: &str| -> Vec<String> {
+    // The examples also use options of curl.
+    let own = |text: &str| -> Vec<String> {
         let all = options(text).into_iter();
         all.filter(|option| !option.starts_with("--socks"))
             .collect()
     };
-    let manual = paper("docs/threadsocks.1").replace("\\-", "-");
-    assert_eq!(ours(&manual), ours(HELP));
+    let manual = project_file("docs/threadsocks.1").replace("\\-", "-");
+    assert_eq!(own(&manual), own(HELP));
     let version = concat!("threadsocks ", env!("CARGO_PKG_VERSION"));
     assert!(manual.contains(version));
-    assert!(paper("CHANGELOG.md").contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
+    assert!(project_file("CHANGELOG.md").contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
 }
 
 #[test]
-fn the_readme_tells_the_size_of_the_code() {
-    let readme = paper("README.md");
-    for (room, behind) in [
+fn the_readme_states_the_size_of_the_code() {
+    let readme = project_file("README.md");
+    for (folder, after) in [
         ("src/", " lines of code for the server"),
         ("cgi-bin/", " for the console"),
     ] {
         let files = sources().into_iter();
-        let ours = files.filter(|(name, _)| name.starts_with(room));
-        let lines: usize = ours.map(|(_, code)| code.len()).sum();
-        let told = readme
-            .split_once(behind)
+        let selected = files.filter(|(name, _)| name.starts_with(folder));
+        let lines: usize = selected.map(|(_, code)| code.len()).sum();
+        let stated = readme
+            .split_once(after)
             .and_then(|(front, _)| front.rsplit_once(char::is_whitespace))
             .map(|(_, number)| number.replace(',', ""))
-            .unwrap_or_else(|| panic!("\"...{behind}\" in the README"));
-        let told: usize = told.parse().expect("a number");
+            .unwrap_or_else(|| panic!("\"...{after}\" in the README"));
+        let stated: usize = stated.parse().expect("a number");
         assert!(
-            told.abs_diff(lines) <= 150,
-            "README says {told}{behind}, counted {lines}"
+            stated.abs_diff(lines) <= 150,
+            "README says {stated}{after}, counted {lines}"
         );
     }
 }
 
 #[test]
 fn the_readme_sample_is_what_the_screen_shows() {
-    let readme = paper("README.md");
+    let readme = project_file("README.md");
     for line in [
         "<S_IP>: ",
         "<S_PORT>: ",
@@ -336,7 +336,7 @@ fn the_readme_sample_is_what_the_screen_shows() {
     assert!(readme.contains("cargo test"));
 }
 
-/// Every `#[test]` below these folders, by its name.
+/// The names of all `#[test]` functions below these folders.
 fn tests_in(folders: &[&str]) -> Vec<String> {
     let mut folders: Vec<PathBuf> = folders.iter().map(|it| project().join(it)).collect();
     let mut names = Vec::new();
@@ -347,14 +347,14 @@ fn tests_in(folders: &[&str]) -> Vec<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {
                 let text = fs::read_to_string(path).unwrap();
-                let behind = text.split("#[test]").skip(1);
+                let parts = text.split("#[test]").skip(1);
                 let name = |it: &str| {
                     it.split_once("fn ")?
                         .1
                         .split_once('(')
                         .map(|it| it.0.into())
                 };
-                names.extend(behind.filter_map(name));
+                names.extend(parts.filter_map(name));
             }
         }
     }
@@ -380,9 +380,9 @@ fn faults_of(test: &str) -> Vec<String> {
 #[test]
 fn every_fault_has_its_row_and_every_row_its_tests() {
     let tests = tests_in(&["src", "cgi-bin", "tests"]);
-    let page = paper("docs/reliability.md");
+    let page = project_file("docs/reliability.md");
     let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
-    // The first row of a table has no fault in front.
+    // The heading of a table has no fault in its first cell.
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| |");
     for line in page.lines().filter(is_row) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
