@@ -13,7 +13,8 @@ use crate::support::endpoints::{
     CLOSED, Origin, by_address, connect_through, dial, read_all, read_exactly, shutdown_write,
     write,
 };
-use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, parse_screen};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::server_output::parse_screen;
 use crate::support::tools::is_installed;
 
 /// Sends a request that is refused at once: port 0 is no destination.

@@ -28,10 +28,11 @@ use crate::support::endpoints::{
 use crate::support::faulty_link::Fault;
 use crate::support::faulty_session::{Direction, FaultySession, Side};
 use crate::support::plot::{self, Curve};
-use crate::support::proxy::{Proxy, ScreenMessage, Setup, parse_screen};
+use crate::support::proxy::{Proxy, Setup};
 use crate::support::random::{self, Rng};
 use crate::support::scripted_peer::Step::{HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send};
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
+use crate::support::server_output::{ScreenMessage, parse_screen};
 use crate::support::wait::{TIMEOUT, until};
 
 /// The last octets of the clients' source addresses, 127.0.0.2 to 127.0.0.49. One

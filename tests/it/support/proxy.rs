@@ -1,153 +1,25 @@
 //! The server under test, as a child process.
 
-use std::fmt::Debug;
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::wait::{TIMEOUT, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use threadsocks::protocol::{Command, Destination};
-use threadsocks::server::STACK_SIZE;
 
 use crate::support::endpoints::{dial, read_all, request, write};
+use crate::support::process::{self, Resources};
+use crate::support::server_output::{Lines, ScreenMessage, parse_screen};
+use crate::support::wait::{TIMEOUT, until};
 
 /// Rules that permit every request of every client. The server binds to loopback.
 pub(crate) const PERMIT_ALL: &str = "permit - - - - -\n";
-
-/// The lines that a child process has written so far to one stream.
-#[derive(Default)]
-struct Lines {
-    /// Locked for single appends and look-ups; no other lock is taken meanwhile.
-    lines: Mutex<Vec<String>>,
-    /// Notified after each new line.
-    added: Condvar,
-}
-
-impl Lines {
-    /// Collects the lines of `stream` on a thread, until EOF.
-    fn collect(stream: impl Read + Send + 'static) -> Arc<Lines> {
-        let collected = Arc::new(Lines::default());
-        thread::spawn({
-            let collected = Arc::clone(&collected);
-            move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    collected.lines.lock().unwrap().push(line);
-                    collected.added.notify_all();
-                }
-            }
-        });
-        collected
-    }
-
-    fn snapshot(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
-    }
-
-    /// Waits until `find` returns a value, and returns that. Fails after [`TIMEOUT`].
-    fn wait_for<T: Debug>(&self, what: &str, mut find: impl FnMut(&[String]) -> Option<T>) -> T {
-        let lines = self.lines.lock().unwrap();
-        let mut found = None;
-        let (lines, _) = self
-            .added
-            .wait_timeout_while(lines, TIMEOUT, |lines| {
-                found = find(lines);
-                found.is_none()
-            })
-            .unwrap();
-        found.unwrap_or_else(|| panic!("timed out waiting for {what} in {lines:#?}"))
-    }
-}
-
-/// One message on stdout: a request and its reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ScreenMessage {
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: String,
-    pub(crate) port: u16,
-    pub(crate) command: String,
-    pub(crate) reply: String,
-}
-
-impl ScreenMessage {
-    /// Destination, command and reply, as in `127.0.0.1:80 CONNECT Accept`.
-    pub(crate) fn summary(&self) -> String {
-        let ScreenMessage {
-            destination,
-            port,
-            command,
-            reply,
-            ..
-        } = self;
-        format!("{destination}:{port} {command} {reply}")
-    }
-}
-
-/// Parses the messages on stdout. Fails at a line that does not belong to a message;
-/// leaves out a last message that is still incomplete.
-pub(crate) fn parse_screen(lines: &[String]) -> Vec<ScreenMessage> {
-    let field = |line: &str, name: &str| {
-        let value = line.strip_prefix(&format!("<{name}>: "));
-        value
-            .unwrap_or_else(|| panic!("{line:?} is not <{name}>: ..."))
-            .to_owned()
-    };
-    let messages = lines.chunks_exact(7);
-    let parsed = messages.map(|message| {
-        assert_eq!(message[6], "", "an empty line ends a message");
-        let ip = field(&message[0], "S_IP");
-        let port = field(&message[1], "S_PORT");
-        ScreenMessage {
-            source: SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap()),
-            destination: field(&message[2], "D_IP"),
-            port: field(&message[3], "D_PORT").parse().unwrap(),
-            command: field(&message[4], "Command"),
-            reply: field(&message[5], "Reply"),
-        }
-    });
-    parsed.collect()
-}
-
-/// The resources of the server process at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Resources {
-    /// Busy threads: all but the idle ones.
-    pub(crate) threads: usize,
-    /// Idle threads of the pool; they exit after a time without work.
-    idle: usize,
-    pub(crate) descriptors: usize,
-    /// The descriptors that are sockets.
-    sockets: usize,
-    /// Memory mappings: lines of /proc/PID/maps.
-    mappings: usize,
-}
-
-impl Resources {
-    /// Whether nothing was added since the start, but for idle threads and what the C
-    /// library keeps.
-    fn is_within(&self, start: &Resources) -> bool {
-        self.threads <= start.threads
-            && self.descriptors <= start.descriptors
-            && self.sockets <= start.sockets
-            && self.mappings <= start.mappings + self.spare_mappings()
-    }
-
-    /// Mappings that are no leak. An idle thread has four: stack, signal stack, and
-    /// a guard page for each. glibc caches up to 40 MiB of stacks, two mappings each,
-    /// and has up to eight arenas for each core, two mappings each. The last 40 are
-    /// for the libraries that getaddrinfo loads.
-    fn spare_mappings(&self) -> usize {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        4 * self.idle + 2 * ((40 << 20) / STACK_SIZE) + 2 * 8 * cores + 40
-    }
-}
 
 /// How a test starts the server.
 pub(crate) struct Setup<'a> {
@@ -184,8 +56,8 @@ pub(crate) struct Proxy {
 }
 
 /// A command for the server binary, without arguments.
-pub(crate) fn binary() -> process::Command {
-    process::Command::new(env!("CARGO_BIN_EXE_threadsocks"))
+pub(crate) fn binary() -> std::process::Command {
+    std::process::Command::new(env!("CARGO_BIN_EXE_threadsocks"))
 }
 
 impl Proxy {
@@ -211,7 +83,7 @@ impl Proxy {
         let mut wrapper = setup.wrapper.iter();
         let mut command = match wrapper.next() {
             Some(program) => {
-                let mut command = process::Command::new(program);
+                let mut command = std::process::Command::new(program);
                 command.args(wrapper).arg(env!("CARGO_BIN_EXE_threadsocks"));
                 command
             }
@@ -298,28 +170,17 @@ impl Proxy {
 
     /// The resources that the server holds now.
     pub(crate) fn resources(&self) -> Resources {
-        let names = self.threads();
-        let idle = names.iter().filter(|name| *name == "idle").count();
-        let descriptors = self.descriptors();
-        let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()));
-        Resources {
-            threads: names.len() - idle,
-            idle,
-            descriptors: descriptors.len(),
-            sockets: descriptors.iter().filter(is_socket).count(),
-            mappings: maps.expect("a running server").lines().count(),
-        }
+        Resources::of(self.pid())
     }
 
-    /// The targets of its descriptors, such as `socket:[4711]`.
-    fn descriptors(&self) -> Vec<PathBuf> {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid()));
-        let links = folder.expect("a running server").flatten();
-        // A descriptor can be closed between the two calls.
-        links
-            .filter_map(|entry| fs::read_link(entry.path()).ok())
-            .collect()
+    /// The names of all threads, sorted.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        process::threads(self.pid())
+    }
+
+    /// A number from /proc/PID/status, such as `VmRSS` in kB.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        process::status(self.pid(), key)
     }
 
     /// Waits until a thread has this name. A session's second thread takes its name
@@ -333,55 +194,18 @@ impl Proxy {
         });
     }
 
-    /// The names of all threads, sorted.
-    pub(crate) fn threads(&self) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
-        let tasks = tasks.expect("a running server").flatten();
-        // A thread can exit between the two calls.
-        let names = tasks.flat_map(|task| fs::read_to_string(task.path().join("comm")));
-        let mut names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
-        names.sort();
-        names
-    }
-
     /// Whether the server process listens on this TCP port. A test connection is no
     /// proof: another test may have received the same port since.
     pub(crate) fn listens_on(&self, port: u16) -> bool {
         const LISTENING: &str = "0A";
-        self.has_socket(["tcp", "tcp6"], port, |state| state == LISTENING)
+        process::has_socket(self.pid(), ["tcp", "tcp6"], port, |state| {
+            state == LISTENING
+        })
     }
 
     /// Whether the server process has a UDP socket on this port.
     pub(crate) fn takes_datagrams_on(&self, port: u16) -> bool {
-        self.has_socket(["udp", "udp6"], port, |_| true)
-    }
-
-    /// Searches these tables of /proc/PID/net for a socket of the server process with
-    /// this local port and a matching state.
-    fn has_socket(&self, tables: [&str; 2], port: u16, is_state: impl Fn(&str) -> bool) -> bool {
-        let ours = self.descriptors();
-        let matches = |row: &str| {
-            // proc(5): sl, local_address, rem_address, st, ...; the tenth field is the inode.
-            let fields: Vec<&str> = row.split_whitespace().collect();
-            let [_, local, _, state, _, _, _, _, _, inode, ..] = *fields.as_slice() else {
-                return false;
-            };
-            let socket = PathBuf::from(format!("socket:[{inode}]"));
-            is_state(state) && local.ends_with(&format!(":{port:04X}")) && ours.contains(&socket)
-        };
-        tables.iter().any(|table| {
-            let rows = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid()));
-            let rows = rows.unwrap_or_default();
-            rows.lines().any(&matches)
-        })
-    }
-
-    /// A number from /proc/PID/status, such as `VmRSS` in kB.
-    pub(crate) fn status(&self, key: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        let value = line.and_then(|line| line.strip_prefix(':')).unwrap();
-        value.split_whitespace().next().unwrap().parse().unwrap()
+        process::has_socket(self.pid(), ["udp", "udp6"], port, |_| true)
     }
 
     /// Waits for at least this many screen messages and returns all of them.
