@@ -1,4 +1,4 @@
-//! The clock on the wall, by which `time=` is judged.
+//! The clock on the expected, by which `time=` is judged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ impl LocalClock {
     /// takes much of it, and reading the clock later little.
     pub fn local() -> LocalClock {
         let zone = TimeZone::system();
-        LocalClock::from_fn(move || moment(SystemTime::now(), &zone))
+        LocalClock::from_fn(move || week_time(SystemTime::now(), &zone))
     }
 
     /// One that shows whatever it is told to, for tests.
-    pub fn from_fn(moment: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
-        LocalClock(Arc::new(moment))
+    pub fn from_fn(now: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
+        LocalClock(Arc::new(now))
     }
 
     /// What it shows now.
@@ -42,7 +42,7 @@ impl fmt::Debug for LocalClock {
 }
 
 /// What a clock in this zone shows at that time.
-fn moment(time: SystemTime, zone: &TimeZone) -> WeekTime {
+fn week_time(time: SystemTime, zone: &TimeZone) -> WeekTime {
     // Out of range only far from the years in which this program runs.
     let time = Timestamp::try_from(time).unwrap_or_default();
     let local = zone.to_datetime(time);
@@ -57,17 +57,17 @@ mod tests {
     use super::*;
 
     /// What a clock in this zone shows at a time given in UTC.
-    fn shows(zone: &str, utc: &str) -> String {
+    fn local_time(zone: &str, utc: &str) -> String {
         let time: Timestamp = utc.parse().expect(utc);
         let zone = TimeZone::posix(zone).expect(zone);
-        moment(time.into(), &zone).to_string()
+        week_time(time.into(), &zone).to_string()
     }
 
     #[test]
-    fn the_same_hour_on_the_wall_in_summer_and_in_winter() {
+    fn local_time_follows_daylight_saving_time() {
         // Berlin: summer time from the last Sunday of March to that of October.
         let berlin = "CET-1CEST,M3.5.0,M10.5.0/3";
-        for (utc, wall) in [
+        for (utc, expected) in [
             ("2026-01-05T07:00:00Z", "mon/08:00"),
             ("2026-07-06T06:00:00Z", "mon/08:00"),
             // Forward over an hour that there is not.
@@ -81,34 +81,34 @@ mod tests {
             ("2026-07-05T21:59:59Z", "sun/23:59"),
             ("2026-07-05T22:00:00Z", "mon/00:00"),
         ] {
-            assert_eq!(shows(berlin, utc), wall, "{utc}");
+            assert_eq!(local_time(berlin, utc), expected, "{utc}");
         }
     }
 
     #[test]
-    fn zones_on_both_sides_of_utc() {
+    fn time_zones_west_and_east_of_utc_are_converted() {
         let utc = "2026-11-21T12:34:56Z";
-        for (zone, wall) in [
+        for (zone, expected) in [
             ("UTC0", "sat/12:34"),
             ("<+0545>-5:45", "sat/18:19"),
             ("<-12>12", "sat/00:34"),
             ("<+14>-14", "sun/02:34"),
         ] {
-            assert_eq!(shows(zone, utc), wall, "{zone}");
+            assert_eq!(local_time(zone, utc), expected, "{zone}");
         }
     }
 
     #[test]
-    fn any_time_can_be_shown() {
+    fn any_system_time_can_be_converted() {
         let zone = TimeZone::UTC;
         let century = std::time::Duration::from_secs(3_155_760_000);
         assert_eq!(
-            moment(SystemTime::UNIX_EPOCH, &zone).to_string(),
+            week_time(SystemTime::UNIX_EPOCH, &zone).to_string(),
             "thu/00:00"
         );
-        let far = moment(SystemTime::UNIX_EPOCH + century * 1000, &zone);
-        assert_eq!(far.to_string(), "thu/00:00");
-        let clock = LocalClock::from_fn(move || far);
-        assert_eq!(clock.clone().now(), far);
+        let far_future = week_time(SystemTime::UNIX_EPOCH + century * 1000, &zone);
+        assert_eq!(far_future.to_string(), "thu/00:00");
+        let clock = LocalClock::from_fn(move || far_future);
+        assert_eq!(clock.clone().now(), far_future);
     }
 }

@@ -168,7 +168,7 @@ fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime
     }
     let Limits {
         max_sessions,
-        because,
+        limited_by,
     } = limits;
     let sessions = if max_sessions == 1 {
         "session"
@@ -176,7 +176,7 @@ fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime
         "sessions"
     };
     tell(&format_args!(
-        "up to {max_sessions} {sessions} at a time, limited by {because}"
+        "up to {max_sessions} {sessions} at a time, limited by {limited_by}"
     ));
 }
 

@@ -50,13 +50,13 @@ fn model(bytes: &[u8]) -> IdentResult {
     }
     let fields: Vec<&str> = line.split(':').map(trim).collect();
     let [ports, reply_type, ..] = fields.as_slice() else {
-        return Err(IdentError::ProtocolError);
+        return Err(IdentError::InvalidReply);
     };
     let numbers: Option<Vec<u16>> = ports.split(',').map(port).collect();
     match numbers.as_deref() {
         Some([6193, 1080]) => {}
         Some([_, _]) => return Err(IdentError::OtherPorts),
-        _ => return Err(IdentError::ProtocolError),
+        _ => return Err(IdentError::InvalidReply),
     }
     // The last field may contain colons.
     let field = |count| line.splitn(count + 1, ':').nth(count).map(trim);
@@ -64,10 +64,10 @@ fn model(bytes: &[u8]) -> IdentResult {
         match reply_type.to_ascii_uppercase().as_str() {
             "USERID" => (IdentReply::User, field(3)),
             "ERROR" => (IdentReply::Error, field(2)),
-            _ => return Err(IdentError::ProtocolError),
+            _ => return Err(IdentError::InvalidReply),
         };
     match value {
-        None | Some("") => Err(IdentError::ProtocolError),
+        None | Some("") => Err(IdentError::InvalidReply),
         Some(value) => Ok(Some(reply(value.chars().map(|char| char as u8).collect()))),
     }
 }

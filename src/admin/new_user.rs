@@ -19,17 +19,18 @@ const INTERRUPTED: i32 = 130;
 /// is nothing to read.
 pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
     if !io::stdin().is_terminal() {
-        return usable(line()?);
+        return check_length(read_line()?);
     }
-    let before = hide().map_err(|error| format!("the terminal does not stop showing: {error}"))?;
-    let typed = ask_twice(user);
-    show(&before);
-    typed
+    let before =
+        disable_echo().map_err(|error| format!("the terminal does not stop showing: {error}"))?;
+    let password = prompt_twice(user);
+    restore_echo(&before);
+    password
 }
 
-fn ask_twice(user: &str) -> Result<Vec<u8>, String> {
-    let first = usable(ask(&format!("Password for {user}: "))?)?;
-    let second = ask("Once more: ")?;
+fn prompt_twice(user: &str) -> Result<Vec<u8>, String> {
+    let first = check_length(prompt(&format!("Password for {user}: "))?)?;
+    let second = prompt("Once more: ")?;
     match first == second {
         true => Ok(first),
         false => Err("these are two passwords, and no line is made".to_owned()),
@@ -37,16 +38,16 @@ fn ask_twice(user: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Asks on stderr: stdout is for the line, and may be the users file itself.
-fn ask(what: &str) -> Result<Vec<u8>, String> {
-    let _ = write!(io::stderr(), "{what}");
-    let answer = line();
+fn prompt(text: &str) -> Result<Vec<u8>, String> {
+    let _ = write!(io::stderr(), "{text}");
+    let answer = read_line();
     // The terminal did not show that one either.
     let _ = writeln!(io::stderr());
     answer
 }
 
 /// What a login has room for (RFC 1929).
-fn usable(password: Vec<u8>) -> Result<Vec<u8>, String> {
+fn check_length(password: Vec<u8>) -> Result<Vec<u8>, String> {
     match password.len() {
         0 => Err("an empty password is none".to_owned()),
         1..=MAX_FIELD => Ok(password),
@@ -57,7 +58,7 @@ fn usable(password: Vec<u8>) -> Result<Vec<u8>, String> {
 }
 
 /// A line of stdin without its end, or one byte more of it than can be used.
-fn line() -> Result<Vec<u8>, String> {
+fn read_line() -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     // KeyedSemaphore for CR LF, and for a byte too many.
     let mut stdin = io::stdin().lock().take(MAX_FIELD as u64 + 3);
@@ -69,16 +70,16 @@ fn line() -> Result<Vec<u8>, String> {
     Ok(line)
 }
 
-/// What is typed is not shown any more, until [`show`] or Ctrl-C. Whatever else
+/// What is typed is not shown any more, until [`restore_echo`] or Ctrl-C. Whatever else
 /// would stop the program waits for that, so that no terminal is left in the dark.
-fn hide() -> io::Result<Termios> {
+fn disable_echo() -> io::Result<Termios> {
     let before = termios::tcgetattr(io::stdin())?;
     // In front of the thread of Ctrl-C, which is to take none of them either.
-    stoppers().thread_block()?;
+    stop_signals().thread_block()?;
     ctrlc::set_handler({
         let before = before.clone();
         move || {
-            show(&before);
+            restore_echo(&before);
             let _ = writeln!(io::stderr());
             std::process::exit(INTERRUPTED);
         }
@@ -91,14 +92,14 @@ fn hide() -> io::Result<Termios> {
 }
 
 /// Fails only on what is no terminal any more.
-fn show(before: &Termios) {
+fn restore_echo(before: &Termios) {
     let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);
     // What has come meanwhile takes its effect now.
-    let _ = stoppers().thread_unblock();
+    let _ = stop_signals().thread_unblock();
 }
 
 /// Signals that stop a program for good or for a while, but for Ctrl-C.
-fn stoppers() -> SigSet {
+fn stop_signals() -> SigSet {
     [
         Signal::SIGQUIT,
         Signal::SIGTSTP,

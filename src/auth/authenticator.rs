@@ -75,7 +75,7 @@ impl Authenticator {
         let (users, _) = users_file.current();
         let mut buffer = HashBuffer::default();
         buffer
-            .reserve(users.memory().max(dummy.memory()))
+            .reserve(users.max_memory_kib().max(dummy.memory_kib()))
             .map_err(|error| LoadError::Unreadable(error.to_string()))?;
         Ok(Authenticator {
             users_file,
@@ -129,7 +129,9 @@ impl Authenticator {
             return Ok(());
         }
         let hash_of_user = now.hash(&credentials.user);
-        let hash = hash_of_user.or_else(|| now.dummy()).unwrap_or(&self.dummy);
+        let hash = hash_of_user
+            .or_else(|| now.dummy_hash())
+            .unwrap_or(&self.dummy);
         let is_right = hash.verify(&credentials.password, &mut turn.buffer)?;
         let now = users();
         match hash_of_user {

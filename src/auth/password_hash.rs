@@ -72,16 +72,16 @@ impl PasswordHash {
         if !text.starts_with("$argon2id$") {
             return Err("does not begin with $argon2id$".to_owned());
         }
-        let broken = || "is broken".to_owned();
-        let parsed = PhcString::new(text).map_err(|_| broken())?;
+        let invalid = || "is broken".to_owned();
+        let parsed = PhcString::new(text).map_err(|_| invalid())?;
         let names: Vec<_> = parsed.params.iter().map(|(name, _)| name).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        let is_usual = parsed.version == Some(Version::V0x13.into())
+        let is_canonical = parsed.version == Some(Version::V0x13.into())
             && names == ["m", "t", "p"]
             && parsed.to_string() == text;
-        let params = Params::try_from(&parsed).map_err(|_| broken())?;
-        let (Some(salt), Some(output), true) = (parsed.salt, parsed.hash, is_usual) else {
-            return Err(broken());
+        let params = Params::try_from(&parsed).map_err(|_| invalid())?;
+        let (Some(salt), Some(output), true) = (parsed.salt, parsed.hash, is_canonical) else {
+            return Err(invalid());
         };
         let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
         if params.m_cost() > MAX_MEMORY_KIB || work > MAX_WORK_KIB {
@@ -97,7 +97,7 @@ impl PasswordHash {
     }
 
     /// The memory it takes in KiB.
-    pub(super) fn memory(&self) -> usize {
+    pub(super) fn memory_kib(&self) -> usize {
         self.params.block_count()
     }
 
@@ -112,13 +112,13 @@ impl PasswordHash {
         password: &[u8],
         buffer: &mut HashBuffer,
     ) -> Result<bool, AuthError> {
-        let blocks = buffer.blocks(self.memory())?;
+        let blocks = buffer.blocks(self.memory_kib())?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
         let mut output = [0; Output::MAX_LENGTH];
         let output = output.get_mut(..self.output.len()).unwrap_or_default();
         let hashed = argon2.hash_password_into_with_memory(password, &self.salt, output, blocks);
         // No error is left that `parse` has not met.
-        Ok(hashed.is_ok() && Output::new(output).is_ok_and(|it| it == self.output))
+        Ok(hashed.is_ok() && Output::new(output).is_ok_and(|output| output == self.output))
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     /// A hash as the file has it, without its name.
-    fn hash_of(password: &[u8]) -> String {
+    fn new_hash(password: &[u8]) -> String {
         let line = line_for("x", password).expect("a hash");
         line.trim_end()
             .strip_prefix("x:")
@@ -149,31 +149,31 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_of_one_password() {
-        let mut memory = HashBuffer::default();
+    fn a_hash_matches_exactly_one_password() {
+        let mut buffer = HashBuffer::default();
         for password in [&b"secret"[..], b"", b"\0\xFF", &[b'x'; 255]] {
-            let text = hash_of(password);
+            let text = new_hash(password);
             let hash = PasswordHash::parse(&text).expect(&text);
-            assert_eq!(hash.verify(password, &mut memory), Ok(true));
+            assert_eq!(hash.verify(password, &mut buffer), Ok(true));
             let longer = [password, b"x"].concat();
-            assert_eq!(hash.verify(&longer, &mut memory), Ok(false));
+            assert_eq!(hash.verify(&longer, &mut buffer), Ok(false));
             // Another time, another salt.
-            assert_ne!(hash_of(password), text);
+            assert_ne!(new_hash(password), text);
         }
-        assert_eq!(memory.0.len(), 19 << 10);
+        assert_eq!(buffer.0.len(), 19 << 10);
     }
 
     #[test]
-    fn hashes_of_others_are_understood_and_nothing_else_is() {
+    fn hashes_of_other_programs_are_valid_and_altered_ones_are_not() {
         // By the reference implementation: argon2 somesalt... -id -t 2 -m 16 -p 1.
-        let others = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
+        let reference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
                       $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        let hash = PasswordHash::parse(others).expect("a hash");
+        let hash = PasswordHash::parse(reference).expect("a hash");
         assert_eq!(
             hash.verify(b"password", &mut HashBuffer::default()),
             Ok(true)
         );
-        for (from, to, why) in [
+        for (from, to, expected) in [
             ("argon2id", "argon2i", "does not begin"),
             ("$argon2id", "argon2id", "does not begin"),
             ("v=19", "v=16", "broken"),
@@ -193,21 +193,21 @@ mod tests {
             ("m=65536,t=2", "m=262144,t=5", "costs too much"),
             ("t=2", "t=4294967295", "costs too much"),
         ] {
-            let text = others.replacen(from, to, 1);
-            assert_ne!(text, others);
-            let told = PasswordHash::parse(&text).expect_err(&text);
-            assert!(told.contains(why), "{text}: {told}");
+            let text = reference.replacen(from, to, 1);
+            assert_ne!(text, reference);
+            let reason = PasswordHash::parse(&text).expect_err(&text);
+            assert!(reason.contains(expected), "{text}: {reason}");
         }
-        let costly = others.replace("m=65536,t=2", "m=262144,t=4");
+        let costly = reference.replace("m=65536,t=2", "m=262144,t=4");
         assert!(PasswordHash::parse(&costly).is_ok());
     }
 
     #[test]
-    fn no_hash_is_shown() {
-        let hash = PasswordHash::parse(&hash_of(b"secret")).expect("a hash");
-        let memory = HashBuffer::default();
+    fn debug_output_shows_no_hash() {
+        let hash = PasswordHash::parse(&new_hash(b"secret")).expect("a hash");
+        let buffer = HashBuffer::default();
         assert_eq!(
-            format!("{hash:?} {memory:?}"),
+            format!("{hash:?} {buffer:?}"),
             "PasswordHash HashBuffer(0 KiB)"
         );
     }

@@ -29,7 +29,7 @@ pub fn is_user_name(name: &str) -> bool {
 pub struct Users {
     hashes: HashMap<Vec<u8>, PasswordHash>,
     /// That of the first user.
-    first: Option<PasswordHash>,
+    dummy_hash: Option<PasswordHash>,
 }
 
 /// The users file, whose users are in force.
@@ -42,15 +42,15 @@ impl Users {
 
     /// A hash to check the passwords of nobody against, which costs what another
     /// user's does; none if there is no user.
-    pub(super) fn dummy(&self) -> Option<&PasswordHash> {
-        self.first.as_ref()
+    pub(super) fn dummy_hash(&self) -> Option<&PasswordHash> {
+        self.dummy_hash.as_ref()
     }
 
     /// The memory in KiB that the costliest of them takes.
-    pub(super) fn memory(&self) -> usize {
+    pub(super) fn max_memory_kib(&self) -> usize {
         self.hashes
             .values()
-            .map(PasswordHash::memory)
+            .map(PasswordHash::memory_kib)
             .max()
             .unwrap_or(0)
     }
@@ -129,13 +129,13 @@ impl Users {
         lines_of: &mut HashMap<&'a str, usize>,
     ) -> Result<(), String> {
         match lines_of.entry(name) {
-            Entry::Occupied(before) => {
-                let before = before.get();
+            Entry::Occupied(earlier) => {
+                let before = earlier.get();
                 return Err(format!("\"{name}\" stands on line {before} already"));
             }
-            Entry::Vacant(place) => place.insert(line),
+            Entry::Vacant(entry) => entry.insert(line),
         };
-        self.first.get_or_insert_with(|| hash.clone());
+        self.dummy_hash.get_or_insert_with(|| hash.clone());
         self.hashes.insert(name.as_bytes().to_vec(), hash);
         Ok(())
     }
@@ -161,8 +161,8 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
     }
     match PasswordHash::parse(hash) {
         Ok(hash) => Ok(Some((name, hash))),
-        Err(why) => Err(format!(
-            "the hash of \"{name}\" {why}; --new-user prints a good line (or are these two lines in one?)"
+        Err(reason) => Err(format!(
+            "the hash of \"{name}\" {reason}; --new-user prints a good line (or are these two lines in one?)"
         )),
     }
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_good_form_is_understood() {
+    fn every_valid_form_is_parsed() {
         let longest = format!("{}:@", "n".repeat(255));
         for (text, names) in [
             ("", &[][..]),
@@ -197,13 +197,13 @@ mod tests {
                 names.iter().all(|name| users.has(name.as_bytes())),
                 "{text}"
             );
-            assert_eq!(users.dummy().is_some(), !names.is_empty());
+            assert_eq!(users.dummy_hash().is_some(), !names.is_empty());
         }
         assert!(Users::parse(b"# \xa4\xa4\n").is_ok());
     }
 
     #[test]
-    fn every_bad_line_is_told_and_nothing_of_it_repeated() {
+    fn every_invalid_line_is_reported_without_repeating_its_text() {
         let too_long = format!("{}:@", "n".repeat(256));
         for (text, reason) in [
             ("pass-word", "it is no user"),
@@ -231,12 +231,12 @@ mod tests {
             assert!(!error.reason.contains("pass"), "{error}");
         }
         assert!(Users::parse(b"alice\xff:x").is_err());
-        let many = users(&"x\n".repeat(1000)).expect_err("bad lines");
+        let many = users(&"x\n".repeat(1000)).expect_err("invalid lines");
         assert_eq!(many.len(), MAX_ERRORS);
     }
 
     #[test]
-    fn no_hash_is_shown() {
+    fn debug_output_shows_no_hash() {
         let users = users("alice:@").expect("a user");
         assert_eq!(format!("{users:?}"), "Users(1 user)");
     }

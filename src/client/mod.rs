@@ -21,7 +21,7 @@ pub struct Binding<S, A> {
     /// Where it listens.
     pub address: A,
     /// Reads the second reply.
-    second: fn(&mut S) -> Result<A, ClientError>,
+    read_second_reply: fn(&mut S) -> Result<A, ClientError>,
 }
 
 impl<S, A> Binding<S, A> {
@@ -32,7 +32,7 @@ impl<S, A> Binding<S, A> {
     ///
     /// [`ClientError`], if another came, or nobody within the server's limit.
     pub fn wait(mut self) -> Result<(S, A), ClientError> {
-        let peer = (self.second)(&mut self.stream)?;
+        let peer = (self.read_second_reply)(&mut self.stream)?;
         Ok((self.stream, peer))
     }
 }
@@ -58,10 +58,12 @@ impl fmt::Display for ClientError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::NotSent(error) => write!(out, "the request was not sent: {error}"),
-            ClientError::NoReply(unread) => write!(out, "the server gave no reply: {unread}"),
-            ClientError::NoMethod => out.write_str("the server wants another way to log in"),
+            ClientError::NoReply(error) => write!(out, "the server gave no reply: {error}"),
+            ClientError::NoMethod => {
+                out.write_str("the server accepts none of the methods offered")
+            }
             ClientError::LoginDenied => out.write_str("the server denied the login"),
-            ClientError::Refused(refusal) => refusal.fmt(out),
+            ClientError::Refused(error) => error.fmt(out),
         }
     }
 }
@@ -69,24 +71,24 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 #[cfg(test)]
-mod scripted {
+mod scripted_server {
     use std::io::{self, Read, Write};
 
     /// A server that says this, and remembers what it was told.
-    pub(super) struct Scripted {
-        pub(super) says: &'static [u8],
-        pub(super) heard: Vec<u8>,
+    pub(super) struct ScriptedServer {
+        pub(super) replies: &'static [u8],
+        pub(super) received: Vec<u8>,
     }
 
-    impl Read for Scripted {
+    impl Read for ScriptedServer {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.says.read(buffer)
+            self.replies.read(buffer)
         }
     }
 
-    impl Write for Scripted {
+    impl Write for ScriptedServer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.heard.write(bytes)
+            self.received.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -94,8 +96,8 @@ mod scripted {
         }
     }
 
-    pub(super) fn server(says: &'static [u8]) -> Scripted {
-        let heard = Vec::new();
-        Scripted { says, heard }
+    pub(super) fn server(replies: &'static [u8]) -> ScriptedServer {
+        let received = Vec::new();
+        ScriptedServer { replies, received }
     }
 }

@@ -6,9 +6,9 @@
 //! use threadsocks::client::socks4;
 //! use threadsocks::protocol::{Host, Destination};
 //!
-//! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
+//! let destination = Destination { host: Host::from_name(b"example.org"), port: 80 };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
-//! let mut remote = socks4::connect(proxy, &target, b"")?;
+//! let mut remote = socks4::connect(proxy, &destination, b"")?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
 //! let mut page = String::new();
 //! remote.read_to_string(&mut page)?;
@@ -22,7 +22,7 @@ use super::ClientError;
 use crate::protocol::socks4::{Reply, Request};
 use crate::protocol::{Command, Destination};
 
-/// Asks the server to connect to this target. Afterwards the stream is the
+/// Asks the server to connect to this destination. Afterwards the stream is the
 /// connection to it.
 ///
 /// # Errors
@@ -30,10 +30,10 @@ use crate::protocol::{Command, Destination};
 /// [`ClientError`]; the stream is closed then, as the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
-    target: &Destination,
+    destination: &Destination,
     user: &[u8],
 ) -> Result<S, ClientError> {
-    ask(&mut stream, Command::Connect, target, user)?;
+    send_request(&mut stream, Command::Connect, destination, user)?;
     Ok(stream)
 }
 
@@ -46,14 +46,14 @@ pub fn connect<S: Read + Write>(
 /// [`ClientError`], if the server does not even listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
-    target: &Destination,
+    destination: &Destination,
     user: &[u8],
 ) -> Result<Binding<S>, ClientError> {
-    let address = ask(&mut stream, Command::Bind, target, user)?;
+    let address = send_request(&mut stream, Command::Bind, destination, user)?;
     Ok(Binding {
         stream,
         address,
-        second: granted,
+        read_second_reply: read_granted_reply,
     })
 }
 
@@ -61,31 +61,31 @@ pub fn bind<S: Read + Write>(
 /// the server.
 pub type Binding<S> = super::Binding<S, SocketAddrV4>;
 
-fn ask<S: Read + Write>(
+fn send_request<S: Read + Write>(
     stream: &mut S,
     command: Command,
-    target: &Destination,
+    destination: &Destination,
     user: &[u8],
 ) -> Result<SocketAddrV4, ClientError> {
-    let request = Request::new(command, target, user).map_err(ClientError::NotSent)?;
+    let request = Request::new(command, destination, user).map_err(ClientError::NotSent)?;
     let sent = stream.write_all(&request.encode());
     sent.and_then(|()| stream.flush())
         .map_err(ClientError::NotSent)?;
-    granted(stream)
+    read_granted_reply(stream)
 }
 
-fn granted(stream: &mut impl Read) -> Result<SocketAddrV4, ClientError> {
+fn read_granted_reply(stream: &mut impl Read) -> Result<SocketAddrV4, ClientError> {
     let reply = Reply::read(stream).map_err(ClientError::NoReply)?;
     match reply.outcome {
         Ok(()) => Ok(reply.address),
-        Err(refusal) => Err(ClientError::Refused(refusal)),
+        Err(error) => Err(ClientError::Refused(error)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::scripted::server;
+    use crate::client::scripted_server::server;
     use crate::protocol::Host;
     use std::net::Ipv4Addr;
 
@@ -95,34 +95,34 @@ mod tests {
     }
 
     #[test]
-    fn connect_leaves_what_follows_the_reply() {
-        let says = b"\x00\x5a\x00\x50\x00\x00\x00\x01hello";
-        let stream = connect(server(says), &destination("a.org"), b"me").expect("granted");
-        assert_eq!(stream.says, b"hello");
+    fn connect_leaves_data_after_the_reply_in_the_stream() {
+        let replies = b"\x00\x5a\x00\x50\x00\x00\x00\x01hello";
+        let stream = connect(server(replies), &destination("a.org"), b"me").expect("granted");
+        assert_eq!(stream.replies, b"hello");
         assert_eq!(
-            stream.heard,
+            stream.received,
             b"\x04\x01\x00\x50\x00\x00\x00\x01me\x00a.org\x00"
         );
     }
 
     #[test]
     fn bind_reads_two_replies() {
-        let says = b"\x00\x5a\x10\x01\x00\x00\x00\x00\x00\x5a\x00\x14\x01\x02\x03\x04data";
-        let binding = bind(server(says), &destination("1.2.3.4"), b"").expect("listening");
+        let replies = b"\x00\x5a\x10\x01\x00\x00\x00\x00\x00\x5a\x00\x14\x01\x02\x03\x04data";
+        let binding = bind(server(replies), &destination("1.2.3.4"), b"").expect("listening");
         let listening = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0x1001);
         assert_eq!(binding.address, listening);
         let (stream, peer) = binding.wait().expect("granted");
         assert_eq!(peer, SocketAddrV4::new(Ipv4Addr::new(1, 2, 3, 4), 20));
-        assert_eq!(stream.says, b"data");
+        assert_eq!(stream.replies, b"data");
     }
 
     #[test]
-    fn every_refusal_is_told_apart() {
-        let ask = |says| match connect(server(says), &destination("a.org"), b"") {
+    fn each_refusal_has_its_own_error() {
+        let error_of = |replies| match connect(server(replies), &destination("a.org"), b"") {
             Ok(_) => panic!("granted"),
             Err(error) => error.to_string(),
         };
-        for (says, told) in [
+        for (replies, expected) in [
             (
                 &b"\x00\x5b\x00\x00\x00\x00\x00\x00"[..],
                 "rejected or failed",
@@ -134,10 +134,10 @@ mod tests {
             (b"\x00\x5a\x00", "after 3 bytes"),
             (b"", "nothing came"),
         ] {
-            let error = ask(says);
-            assert!(error.contains(told), "{error}");
+            let error = error_of(replies);
+            assert!(error.contains(expected), "{error}");
         }
-        let impossible = connect(server(b""), &destination("::1"), b"");
-        assert!(matches!(impossible, Err(ClientError::NotSent(_))));
+        let outcome = connect(server(b""), &destination("::1"), b"");
+        assert!(matches!(outcome, Err(ClientError::NotSent(_))));
     }
 }

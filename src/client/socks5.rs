@@ -7,10 +7,10 @@
 //! use threadsocks::protocol::socks5::Credentials;
 //! use threadsocks::protocol::{Host, Destination};
 //!
-//! let target = Destination { host: Host::from_name(b"example.org"), port: 80 };
-//! let login = Credentials { user: b"me".to_vec(), password: b"secret".to_vec() };
+//! let destination = Destination { host: Host::from_name(b"example.org"), port: 80 };
+//! let credentials = Credentials { user: b"me".to_vec(), password: b"secret".to_vec() };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
-//! let mut remote = socks5::connect(proxy, Some(&login), &target)?;
+//! let mut remote = socks5::connect(proxy, Some(&credentials), &destination)?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
 //! let mut page = String::new();
 //! remote.read_to_string(&mut page)?;
@@ -28,8 +28,8 @@
 //! let reached = control.peer_addr()?.ip();
 //! let socket = UdpSocket::bind("127.0.0.1:0")?;
 //! let association = socks5::associate(control, None, reached, socket.local_addr()?)?;
-//! let target = Destination { host: Host::from_name(b"ntp.example.org"), port: 123 };
-//! association.send(&socket, &[0x23; 48], &target)?;
+//! let destination = Destination { host: Host::from_name(b"ntp.example.org"), port: 123 };
+//! association.send(&socket, &[0x23; 48], &destination)?;
 //! let mut buffer = vec![0; 65_536];
 //! let (from, time) = association.receive(&socket, &mut buffer)?;
 //! println!("{} bytes from {from}", time.len());
@@ -47,7 +47,7 @@ use crate::protocol::socks5::{
 };
 use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
-/// Asks the server to connect to this target. Afterwards the stream is the
+/// Asks the server to connect to this destination. Afterwards the stream is the
 /// connection to it.
 ///
 /// # Errors
@@ -55,10 +55,10 @@ use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 /// [`ClientError`]; the stream is closed then, as the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
-    login: Option<&Credentials>,
-    target: &Destination,
+    credentials: Option<&Credentials>,
+    destination: &Destination,
 ) -> Result<S, ClientError> {
-    ask(&mut stream, login, Command::Connect, target)?;
+    send_request(&mut stream, credentials, Command::Connect, destination)?;
     Ok(stream)
 }
 
@@ -71,14 +71,14 @@ pub fn connect<S: Read + Write>(
 /// [`ClientError`], if the server does not even listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
-    login: Option<&Credentials>,
-    target: &Destination,
+    credentials: Option<&Credentials>,
+    destination: &Destination,
 ) -> Result<Binding<S>, ClientError> {
-    let address = ask(&mut stream, login, Command::Bind, target)?;
+    let address = send_request(&mut stream, credentials, Command::Bind, destination)?;
     Ok(Binding {
         stream,
         address,
-        second: granted,
+        read_second_reply: read_granted_reply,
     })
 }
 
@@ -98,7 +98,7 @@ pub type Binding<S> = super::Binding<S, Destination>;
 /// [`ClientError`]; also if the server gives a name instead of an address.
 pub fn associate<S: Read + Write>(
     mut control: S,
-    login: Option<&Credentials>,
+    credentials: Option<&Credentials>,
     reached: IpAddr,
     from: SocketAddr,
 ) -> Result<Association<S>, ClientError> {
@@ -106,15 +106,15 @@ pub fn associate<S: Read + Write>(
         host: Host::Address(from.ip().to_canonical()),
         port: from.port(),
     };
-    let bound = ask(&mut control, login, Command::Associate, &from)?;
-    let Some(told) = bound.host.address().map(|it| it.to_canonical()) else {
-        let name = ProtocolError::AddressType(0x03);
-        return Err(ClientError::NoReply(name.into()));
+    let bound = send_request(&mut control, credentials, Command::Associate, &from)?;
+    let Some(bound_ip) = bound.host.address().map(|ip| ip.to_canonical()) else {
+        let error = ProtocolError::AddressType(0x03);
+        return Err(ClientError::NoReply(error.into()));
     };
-    let ip = if told.is_unspecified() {
+    let ip = if bound_ip.is_unspecified() {
         reached.to_canonical()
     } else {
-        told
+        bound_ip
     };
     let relay = SocketAddr::new(ip, bound.port);
     Ok(Association { control, relay })
@@ -139,18 +139,23 @@ impl<S> Association<S> {
         self.relay
     }
 
-    /// Sends these bytes to this target, by way of the server, which will not
+    /// Sends these bytes to this destination, by way of the server, which will not
     /// tell whether it likes them.
     ///
     /// # Errors
     ///
     /// Those of the socket, and [`ErrorKind::InvalidInput`] for a target that is
     /// no name.
-    pub fn send(&self, socket: &UdpSocket, data: &[u8], target: &Destination) -> io::Result<()> {
-        usable(target)?;
+    pub fn send(
+        &self,
+        socket: &UdpSocket,
+        data: &[u8],
+        destination: &Destination,
+    ) -> io::Result<()> {
+        check_destination(destination)?;
         let header = UdpHeader {
             fragment: 0,
-            destination: target.clone(),
+            destination: destination.clone(),
         };
         let datagram = [&header.encode(), data].concat();
         // Datagrams are sent whole or not at all.
@@ -174,13 +179,16 @@ impl<S> Association<S> {
             return Err(ReceiveError::UnknownSender(from));
         }
         // The system says nothing of what it had no room for.
-        let Some(datagram) = buffer.get(..count).filter(|it| it.len() < buffer.len()) else {
+        let Some(datagram) = buffer
+            .get(..count)
+            .filter(|datagram| datagram.len() < buffer.len())
+        else {
             return Err(ReceiveError::Truncated);
         };
         match UdpHeader::split(datagram) {
             Ok((header, data)) if header.fragment == 0 => Ok((header.destination, data)),
             Ok((header, _)) => Err(ReceiveError::Fragment(header.fragment)),
-            Err(malformed) => Err(ReceiveError::InvalidHeader(malformed)),
+            Err(error) => Err(ReceiveError::InvalidHeader(error)),
         }
     }
 }
@@ -203,11 +211,13 @@ pub enum ReceiveError {
 impl fmt::Display for ReceiveError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReceiveError::Failed(error) => write!(out, "no datagram: {error}"),
-            ReceiveError::UnknownSender(from) => write!(out, "a datagram of a stranger, {from}"),
+            ReceiveError::Failed(error) => write!(out, "no datagram was received: {error}"),
+            ReceiveError::UnknownSender(from) => {
+                write!(out, "a datagram from another sender, {from}")
+            }
             ReceiveError::Truncated => out.write_str("a datagram that fills the whole buffer"),
             ReceiveError::Fragment(number) => write!(out, "a fragment, number {number}"),
-            ReceiveError::InvalidHeader(malformed) => write!(out, "a bad datagram: {malformed}"),
+            ReceiveError::InvalidHeader(error) => write!(out, "an invalid datagram: {error}"),
         }
     }
 }
@@ -215,37 +225,40 @@ impl fmt::Display for ReceiveError {
 impl std::error::Error for ReceiveError {}
 
 /// The whole dialogue up to the first reply; its address.
-fn ask<S: Read + Write>(
+fn send_request<S: Read + Write>(
     stream: &mut S,
-    login: Option<&Credentials>,
+    credentials: Option<&Credentials>,
     command: Command,
-    target: &Destination,
+    destination: &Destination,
 ) -> Result<Destination, ClientError> {
     // What cannot be asked is known before the server is bothered.
-    usable(target).map_err(ClientError::NotSent)?;
-    log_in(stream, login)?;
+    check_destination(destination).map_err(ClientError::NotSent)?;
+    authenticate(stream, credentials)?;
     let request = Request {
         command,
-        destination: target.clone(),
+        destination: destination.clone(),
     };
-    tell(stream, &request.encode())?;
-    granted(stream)
+    send(stream, &request.encode())?;
+    read_granted_reply(stream)
 }
 
 /// Offers what we can do, and does what the server has chosen.
-fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Credentials>) -> Result<(), ClientError> {
+fn authenticate<S: Read + Write>(
+    stream: &mut S,
+    credentials: Option<&Credentials>,
+) -> Result<(), ClientError> {
     let mut methods = vec![Method::Anonymous.code()];
-    if let Some(login) = login {
-        expressible(login).map_err(ClientError::NotSent)?;
+    if let Some(credentials) = credentials {
+        check_credentials(credentials).map_err(ClientError::NotSent)?;
         methods.push(Method::Password.code());
     }
-    tell(stream, &Greeting { methods }.encode())?;
-    let MethodSelection(method) = hear(stream, |_| 2, MethodSelection::decode)?;
-    match (method, login) {
+    send(stream, &Greeting { methods }.encode())?;
+    let MethodSelection(method) = read_message(stream, |_| 2, MethodSelection::decode)?;
+    match (method, credentials) {
         (Some(Method::Anonymous), _) => Ok(()),
-        (Some(Method::Password), Some(login)) => {
-            tell(stream, &login.encode())?;
-            match hear(stream, |_| 2, AuthStatus::decode)? {
+        (Some(Method::Password), Some(credentials)) => {
+            send(stream, &credentials.encode())?;
+            match read_message(stream, |_| 2, AuthStatus::decode)? {
                 AuthStatus::Accepted => Ok(()),
                 AuthStatus::Denied => Err(ClientError::LoginDenied),
             }
@@ -254,32 +267,32 @@ fn log_in<S: Read + Write>(stream: &mut S, login: Option<&Credentials>) -> Resul
     }
 }
 
-fn granted(stream: &mut impl Read) -> Result<Destination, ClientError> {
-    let reply = hear(stream, Reply::min_length, Reply::decode)?;
+fn read_granted_reply(stream: &mut impl Read) -> Result<Destination, ClientError> {
+    let reply = read_message(stream, Reply::min_length, Reply::decode)?;
     match reply.outcome {
         Ok(()) => Ok(reply.bound),
-        Err(refusal) => Err(ClientError::Refused(refusal)),
+        Err(error) => Err(ClientError::Refused(error)),
     }
 }
 
 /// A target that is neither address nor name can be written, but not meant.
-fn usable(target: &Destination) -> io::Result<()> {
-    match &target.host {
-        Host::Invalid(bad) => Err(io::Error::new(ErrorKind::InvalidInput, bad.to_string())),
+fn check_destination(destination: &Destination) -> io::Result<()> {
+    match &destination.host {
+        Host::Invalid(name) => Err(io::Error::new(ErrorKind::InvalidInput, name.to_string())),
         Host::Address(_) | Host::Name(_) => Ok(()),
     }
 }
 
 /// What is longer would be cut, and be the login of somebody else.
-fn expressible(login: &Credentials) -> io::Result<()> {
-    if login.user.len().max(login.password.len()) <= MAX_FIELD {
+fn check_credentials(credentials: &Credentials) -> io::Result<()> {
+    if credentials.user.len().max(credentials.password.len()) <= MAX_FIELD {
         return Ok(());
     }
-    let why = "user and password have at most 255 bytes in SOCKS5";
-    Err(io::Error::new(ErrorKind::InvalidInput, why))
+    let reason = "user and password have at most 255 bytes in SOCKS5";
+    Err(io::Error::new(ErrorKind::InvalidInput, reason))
 }
 
-fn tell(stream: &mut impl Write, bytes: &[u8]) -> Result<(), ClientError> {
+fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), ClientError> {
     let sent = stream.write_all(bytes).and_then(|()| stream.flush());
     sent.map_err(ClientError::NotSent)
 }
@@ -289,26 +302,26 @@ type Decode<T> = fn(&[u8]) -> Result<Option<(T, usize)>, ProtocolError>;
 
 /// Reads one message and not a byte more: since nobody can look ahead in this
 /// stream, it asks for no more bytes than the message has at least.
-fn hear<T>(
+fn read_message<T>(
     stream: &mut impl Read,
-    least: fn(&[u8]) -> usize,
+    min_length: fn(&[u8]) -> usize,
     decode: Decode<T>,
 ) -> Result<T, ClientError> {
-    let mut seen = Vec::new();
+    let mut received = Vec::new();
     loop {
-        let message = decode(&seen).map_err(|why| ClientError::NoReply(why.into()))?;
+        let message = decode(&received).map_err(|error| ClientError::NoReply(error.into()))?;
         if let Some((message, _)) = message {
             return Ok(message);
         }
-        let missing = least(&seen).saturating_sub(seen.len());
-        let mut piece = [0; 64];
-        match stream.by_ref().take(missing as u64).read(&mut piece) {
-            Ok(0) => return Err(ClientError::NoReply(ReadError::eof(seen.len()))),
-            Ok(count) => seen.extend(piece.iter().take(count)),
+        let missing = min_length(&received).saturating_sub(received.len());
+        let mut part = [0; 64];
+        match stream.by_ref().take(missing as u64).read(&mut part) {
+            Ok(0) => return Err(ClientError::NoReply(ReadError::eof(received.len()))),
+            Ok(count) => received.extend(part.iter().take(count)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
-                let unread = ReadError::Incomplete(seen.len(), error);
-                return Err(ClientError::NoReply(unread));
+                let error = ReadError::Incomplete(received.len(), error);
+                return Err(ClientError::NoReply(error));
             }
         }
     }
@@ -317,7 +330,7 @@ fn hear<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::scripted::server;
+    use crate::client::scripted_server::server;
     use crate::protocol::ReplyError;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -326,16 +339,16 @@ mod tests {
         Destination { host, port: 80 }
     }
 
-    fn login(user: &str, password: &str) -> Credentials {
-        let [user, password] = [user, password].map(|it| it.as_bytes().to_vec());
+    fn credentials(user: &str, password: &str) -> Credentials {
+        let [user, password] = [user, password].map(|text| text.as_bytes().to_vec());
         Credentials { user, password }
     }
 
     #[test]
-    fn connect_offers_what_it_can_and_leaves_what_follows_the_reply() {
+    fn connect_offers_the_supported_methods_and_leaves_data_after_the_reply() {
         let request = b"\x05\x01\x00\x03\x05a.org\x00\x50";
-        let me = login("me", "pass");
-        for (login, says, begins) in [
+        let me = credentials("me", "pass");
+        for (credentials, replies, negotiation) in [
             (
                 None,
                 &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01hello"[..],
@@ -353,18 +366,19 @@ mod tests {
                 b"\x05\x02\x00\x02\x01\x02me\x04pass",
             ),
         ] {
-            let stream = connect(server(says), login, &destination("a.org")).expect("granted");
-            assert_eq!(stream.says, b"hello");
-            assert_eq!(stream.heard, [begins, request].concat());
+            let stream =
+                connect(server(replies), credentials, &destination("a.org")).expect("granted");
+            assert_eq!(stream.replies, b"hello");
+            assert_eq!(stream.received, [negotiation, request].concat());
         }
     }
 
     #[test]
-    fn bind_tells_both_addresses_of_any_kind() {
-        let says = b"\x05\x00\
+    fn bind_returns_both_addresses_of_any_type() {
+        let replies = b"\x05\x00\
             \x05\x00\x00\x04\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x07\x10\x01\
             \x05\x00\x00\x03\x05b.org\x00\x14data";
-        let binding = bind(server(says), None, &destination("1.2.3.4")).expect("listening");
+        let binding = bind(server(replies), None, &destination("1.2.3.4")).expect("listening");
         let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7);
         let listening = Destination {
             host: Host::Address(ip.into()),
@@ -373,18 +387,18 @@ mod tests {
         assert_eq!(binding.address, listening);
         let (stream, peer) = binding.wait().expect("granted");
         assert_eq!(peer.to_string(), "b.org:20");
-        assert_eq!(stream.says, b"data");
+        assert_eq!(stream.replies, b"data");
         let request = b"\x05\x02\x00\x01\x01\x02\x03\x04\x00\x50";
-        assert_eq!(stream.heard, [b"\x05\x01\x00", &request[..]].concat());
+        assert_eq!(stream.received, [b"\x05\x01\x00", &request[..]].concat());
     }
 
     #[test]
-    fn every_refusal_is_told_apart() {
-        let me = login("me", "");
-        for (login, says, told) in [
-            (None, &b"\x05\xff"[..], "another way to log in"),
+    fn each_refusal_has_its_own_error() {
+        let me = credentials("me", "");
+        for (credentials, replies, expected) in [
+            (None, &b"\x05\xff"[..], "none of the methods offered"),
             // It was not offered.
-            (None, b"\x05\x02", "another way to log in"),
+            (None, b"\x05\x02", "none of the methods offered"),
             (Some(&me), b"\x05\x02\x01\x01", "denied the login"),
             (Some(&me), b"\x05\x02\x05\x00", "bad version 0x05"),
             (Some(&me), b"\x05\x01", "unknown method 0x01"),
@@ -406,48 +420,48 @@ mod tests {
             (None, b"\x05", "after 1 bytes"),
             (None, b"HTTP/1.1 400", "bad version 0x48"),
         ] {
-            let Err(error) = connect(server(says), login, &destination("a.org")) else {
-                panic!("granted by {says:?}");
+            let Err(error) = connect(server(replies), credentials, &destination("a.org")) else {
+                panic!("granted by {replies:?}");
             };
             let error = error.to_string();
-            assert!(error.contains(told), "{error} for {says:?}");
+            assert!(error.contains(expected), "{error} for {replies:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_said_is_not_begun() {
+    fn a_request_that_cannot_be_encoded_is_not_sent() {
         let long = "x".repeat(256);
-        for (login, host) in [
+        for (credentials, host) in [
             (None, "a b"),
-            (Some(login(&long, "")), "a.org"),
-            (Some(login("me", &long)), "a.org"),
+            (Some(credentials(&long, "")), "a.org"),
+            (Some(credentials("me", &long)), "a.org"),
         ] {
             let mut stream = server(b"\x05\x00");
-            let asked = ask(
+            let outcome = send_request(
                 &mut stream,
-                login.as_ref(),
+                credentials.as_ref(),
                 Command::Connect,
                 &destination(host),
             );
-            let Err(ClientError::NotSent(why)) = asked else {
-                panic!("{asked:?} with {host}");
+            let Err(ClientError::NotSent(error)) = outcome else {
+                panic!("{outcome:?} with {host}");
             };
-            assert_eq!(why.kind(), ErrorKind::InvalidInput);
-            assert_eq!(stream.heard, b"");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(stream.received, b"");
         }
     }
 
     #[test]
-    fn a_relay_without_an_address_is_where_the_server_was_reached() {
+    fn an_unspecified_relay_address_means_the_address_of_the_server() {
         let reached = IpAddr::from([10, 0, 0, 9]);
         let from = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let relay = |says| {
-            let association = associate(server(says), None, reached, from)?;
+        let relay_address = |replies| {
+            let association = associate(server(replies), None, reached, from)?;
             let request = b"\x05\x01\x00\x05\x03\x00\x01\0\0\0\0\0\0";
-            assert_eq!(association.control().heard, request);
+            assert_eq!(association.control().received, request);
             Ok(association.relay().to_string())
         };
-        for (says, told) in [
+        for (replies, expected) in [
             (
                 &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01"[..],
                 "10.0.0.1:4097",
@@ -463,30 +477,30 @@ mod tests {
                 "10.0.0.9:4097",
             ),
         ] {
-            let relay: Result<String, ClientError> = relay(says);
-            assert_eq!(relay.expect("granted"), told);
+            let address: Result<String, ClientError> = relay_address(replies);
+            assert_eq!(address.expect("granted"), expected);
         }
-        let named = relay(b"\x05\x00\x05\x00\x00\x03\x05a.org\x10\x01");
-        let unknown = ProtocolError::AddressType(3);
+        let named = relay_address(b"\x05\x00\x05\x00\x00\x03\x05a.org\x10\x01");
+        let name_type = ProtocolError::AddressType(3);
         assert!(
-            matches!(named, Err(ClientError::NoReply(ReadError::Protocol(why))) if why == unknown)
+            matches!(named, Err(ClientError::NoReply(ReadError::Protocol(error))) if error == name_type)
         );
-        let refused = relay(b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0");
-        let unknown = ReplyError::CommandNotSupported;
-        assert!(matches!(refused, Err(ClientError::Refused(why)) if why == unknown));
+        let refused = relay_address(b"\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0");
+        let not_supported = ReplyError::CommandNotSupported;
+        assert!(matches!(refused, Err(ClientError::Refused(error)) if error == not_supported));
     }
 
-    /// Two sockets: ours, and one in the place of the server's.
+    /// Two sockets: socket, and one in the place of the server's.
     fn sockets() -> [UdpSocket; 2] {
         [(); 2].map(|()| {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-            let patience = std::time::Duration::from_secs(20);
-            socket.set_read_timeout(Some(patience)).expect("set");
+            let timeout = std::time::Duration::from_secs(20);
+            socket.set_read_timeout(Some(timeout)).expect("set");
             socket
         })
     }
 
-    fn associated(relay: &UdpSocket) -> Association<()> {
+    fn association_with(relay: &UdpSocket) -> Association<()> {
         let relay = relay.local_addr().expect("its address");
         let control = ();
         Association { control, relay }
@@ -494,38 +508,41 @@ mod tests {
 
     #[test]
     fn datagrams_are_wrapped_and_unwrapped() {
-        let [ours, relay] = sockets();
-        let association = associated(&relay);
+        let [socket, relay] = sockets();
+        let association = association_with(&relay);
         for (host, data) in [("a.org", &b"data"[..]), ("1.2.3.4", b"")] {
-            let target = destination(host);
-            association.send(&ours, data, &target).expect("sent");
+            let destination = destination(host);
+            association.send(&socket, data, &destination).expect("sent");
             let mut datagram = [0; 64];
             let (count, from) = relay.recv_from(&mut datagram).expect("a datagram");
             let header = UdpHeader {
                 fragment: 0,
-                destination: target.clone(),
+                destination: destination.clone(),
             };
             let whole = [&header.encode(), data].concat();
             assert_eq!(datagram[..count], whole);
             relay.send_to(&whole, from).expect("sent back");
             // There is room for it, and for one byte more.
             let mut buffer = vec![0; whole.len() + 1];
-            let received = association.receive(&ours, &mut buffer).expect("received");
-            assert_eq!(received, (target, data));
+            let received = association.receive(&socket, &mut buffer).expect("received");
+            assert_eq!(received, (destination, data));
         }
-        let unsent = association.send(&ours, b"data", &destination("a b"));
-        assert_eq!(unsent.expect_err("no name").kind(), ErrorKind::InvalidInput);
+        let unsent = association.send(&socket, b"data", &destination("a b"));
+        assert_eq!(
+            unsent.expect_err("an invalid name").kind(),
+            ErrorKind::InvalidInput
+        );
     }
 
     #[test]
-    fn what_is_no_datagram_of_the_relay_is_an_error() {
-        let [ours, relay] = sockets();
-        let [stranger, _] = sockets();
-        let association = associated(&relay);
+    fn a_datagram_from_another_sender_or_without_a_valid_header_is_an_error() {
+        let [socket, relay] = sockets();
+        let [other, _] = sockets();
+        let association = association_with(&relay);
         let whole = b"\0\0\0\x01\x01\x02\x03\x04\x00\x50";
         let fragment = b"\0\0\x07\x01\x01\x02\x03\x04\x00\x50";
-        for (from, datagram, told) in [
-            (&stranger, &whole[..], "of a stranger, 127.0.0.1:"),
+        for (from, datagram, expected) in [
+            (&other, &whole[..], "from another sender, 127.0.0.1:"),
             (&relay, fragment, "number 7"),
             (&relay, b"", "ends within its header"),
             (&relay, b"\0\0\0\x01\x01\x02\x03\x04\x00", "ends within its"),
@@ -538,16 +555,19 @@ mod tests {
             (&relay, &[0; 64], "fills the whole buffer"),
             (&relay, &[0; 65], "fills the whole buffer"),
         ] {
-            let to = ours.local_addr().expect("its address");
+            let to = socket.local_addr().expect("its address");
             from.send_to(datagram, to).expect("sent");
             let mut buffer = [0; 64];
-            let error = association.receive(&ours, &mut buffer);
-            let error = error.expect_err("no datagram").to_string();
-            assert!(error.contains(told), "{error} for {datagram:?}");
+            let error = association.receive(&socket, &mut buffer);
+            let error = error.expect_err("not a valid datagram").to_string();
+            assert!(error.contains(expected), "{error} for {datagram:?}");
         }
-        ours.set_nonblocking(true).expect("set");
+        socket.set_nonblocking(true).expect("set");
         let mut buffer = [0; 64];
-        let none = association.receive(&ours, &mut buffer);
-        assert!(matches!(none, Err(ReceiveError::Failed(_))), "{none:?}");
+        let received = association.receive(&socket, &mut buffer);
+        assert!(
+            matches!(received, Err(ReceiveError::Failed(_))),
+            "{received:?}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Longest host name in the domain name system, without the final dot
 /// (RFC 1035, section 3.1).
-const MAX_HOST_NAME: usize = 253;
+const MAX_NAME: usize = 253;
 
 /// Longest label between two dots (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
@@ -47,7 +47,7 @@ impl Host {
     /// numbers without leading zeros) is an address, a host name is a name, all
     /// else is unusable. One final dot is dropped.
     pub fn from_name(bytes: &[u8]) -> Host {
-        let unusable = |reason| {
+        let invalid = |reason| {
             Host::Invalid(InvalidHostName {
                 bytes: bytes.to_vec(),
                 reason,
@@ -55,14 +55,14 @@ impl Host {
         };
         let text = match std::str::from_utf8(bytes) {
             Ok(text) if text.is_ascii() => text,
-            _ => return unusable("it has bytes outside ASCII"),
+            _ => return invalid("it has bytes outside ASCII"),
         };
         let text = text.strip_suffix('.').unwrap_or(text);
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Host::Address(IpAddr::V4(address));
         }
-        match fault(text) {
-            Some(reason) => unusable(reason),
+        match invalid_reason(text) {
+            Some(reason) => invalid(reason),
             None => Host::Name(HostName(text.to_ascii_lowercase())),
         }
     }
@@ -73,21 +73,21 @@ impl fmt::Display for Host {
         match self {
             Host::Address(address) => address.fmt(out),
             Host::Name(name) => name.fmt(out),
-            Host::Invalid(bad) => write!(out, "\"{}\"", bad.bytes.escape_ascii()),
+            Host::Invalid(name) => write!(out, "\"{}\"", name.bytes.escape_ascii()),
         }
     }
 }
 
 /// What keeps this text from being a host name, if anything does.
-fn fault(text: &str) -> Option<&'static str> {
+fn invalid_reason(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         return Some("it is empty");
     }
-    if text.len() > MAX_HOST_NAME {
+    if text.len() > MAX_NAME {
         return Some("it is over 253 characters");
     }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if !text.bytes().all(allowed) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if !text.bytes().all(is_allowed) {
         return Some("it has characters other than letters, digits, '-', '_' and '.'");
     }
     for label in text.split('.') {
@@ -101,9 +101,9 @@ fn fault(text: &str) -> Option<&'static str> {
             return Some("it has a part that begins with '-'");
         }
     }
-    let last = text.rsplit('.').next().unwrap_or_default();
-    if is_number(last) {
-        return Some("it is a number in disguise; write an address as a.b.c.d");
+    let last_label = text.rsplit('.').next().unwrap_or_default();
+    if is_number(last_label) {
+        return Some("its last part is a number; write an IPv4 address as a.b.c.d");
     }
     None
 }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn x06_names_are_kept_in_lower_case_without_the_final_dot() {
-        for (given, kept) in [
+        for (given, normalized) in [
             ("example.org", "example.org"),
             ("Example.ORG.", "example.org"),
             ("localhost", "localhost"),
@@ -173,7 +173,7 @@ mod tests {
             ("0xg", "0xg"),
         ] {
             let host = Host::from_name(given.as_bytes());
-            assert_eq!(host, Host::Name(HostName(kept.to_owned())), "{given}");
+            assert_eq!(host, Host::Name(HostName(normalized.to_owned())), "{given}");
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn d06_x03_what_the_resolver_would_take_for_an_address_is_refused() {
+    fn d06_x03_a_name_that_the_resolver_would_read_as_an_address_is_refused() {
         for given in [
             "127.1",
             "0177.0.0.1",
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn d04_d05_x06_what_is_no_host_name_is_refused() {
+    fn d04_d05_x06_an_invalid_host_name_is_refused() {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = format!("{}.example", ["a"; 130].join("."));
         for given in [

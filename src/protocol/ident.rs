@@ -40,7 +40,7 @@ pub enum IdentError {
     /// The line does not end within [`MAX_REPLY`] bytes.
     TooLong,
     /// It is not a line of the protocol.
-    ProtocolError,
+    InvalidReply,
     /// It is about another connection.
     OtherPorts,
 }
@@ -48,9 +48,9 @@ pub enum IdentError {
 impl fmt::Display for IdentError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IdentError::TooLong => write!(out, "its answer does not end within {MAX_REPLY} bytes"),
-            IdentError::ProtocolError => out.write_str("its answer is not one of RFC 1413"),
-            IdentError::OtherPorts => out.write_str("its answer is about another connection"),
+            IdentError::TooLong => write!(out, "its reply does not end within {MAX_REPLY} bytes"),
+            IdentError::InvalidReply => out.write_str("its reply is not valid by RFC 1413"),
+            IdentError::OtherPorts => out.write_str("its reply is about another connection"),
         }
     }
 }
@@ -83,8 +83,8 @@ impl IdentQuery {
         if !has_ended {
             return Ok(None);
         }
-        let (ports, rest) = split_field(text).ok_or(IdentError::ProtocolError)?;
-        let (client_port, server_port) = parse_ports(ports).ok_or(IdentError::ProtocolError)?;
+        let (ports, rest) = split_field(text).ok_or(IdentError::InvalidReply)?;
+        let (client_port, server_port) = parse_ports(ports).ok_or(IdentError::InvalidReply)?;
         if (IdentQuery {
             client_port,
             server_port,
@@ -92,14 +92,16 @@ impl IdentQuery {
         {
             return Err(IdentError::OtherPorts);
         }
-        parse_reply(rest).map(Some).ok_or(IdentError::ProtocolError)
+        parse_after_ports(rest)
+            .map(Some)
+            .ok_or(IdentError::InvalidReply)
     }
 }
 
 /// What follows the pair of ports.
-fn parse_reply(text: &[u8]) -> Option<IdentReply> {
+fn parse_after_ports(text: &[u8]) -> Option<IdentReply> {
     let (kind, rest) = split_field(text)?;
-    let (answer, value): (fn(Vec<u8>) -> IdentReply, _) = if kind.eq_ignore_ascii_case(b"USERID") {
+    let (reply, value): (fn(Vec<u8>) -> IdentReply, _) = if kind.eq_ignore_ascii_case(b"USERID") {
         // The operating system says in which character set the user is written.
         let (_system, user) = split_field(rest)?;
         (IdentReply::User, user)
@@ -109,7 +111,7 @@ fn parse_reply(text: &[u8]) -> Option<IdentReply> {
         return None;
     };
     let value = value.trim_ascii();
-    (!value.is_empty()).then(|| answer(value.to_vec()))
+    (!value.is_empty()).then(|| reply(value.to_vec()))
 }
 
 /// The field in front of the next colon, and what is behind that.
@@ -147,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn the_query_names_the_other_hosts_port_first() {
+    fn the_query_names_the_port_of_the_client_first() {
         assert_eq!(QUERY.encode(), b"6193 , 1080\r\n");
     }
 
     #[test]
-    fn i05_the_user_is_everything_behind_the_third_colon() {
+    fn i05_the_user_is_everything_after_the_third_colon() {
         for (text, expected) in [
             ("alice", "alice"),
             (" alice", "alice"),
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn i06_errors_are_answers() {
+    fn i06_an_error_is_a_valid_reply() {
         for reason in [
             "NO-USER",
             "HIDDEN-USER",
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn i08_what_is_tolerated_and_what_is_not() {
+    fn i08_deviations_in_blanks_and_case_are_tolerated_and_others_are_not() {
         for line in [
             "6193,1080:USERID:UNIX:alice\n",
             "6193,1080:userid:unix:alice\r\n",
@@ -230,13 +232,13 @@ mod tests {
             "\u{fffd},1080:USERID:UNIX:alice",
         ] {
             let line = format!("{line}\r\n");
-            let malformed = Err(IdentError::ProtocolError);
-            assert_eq!(QUERY.parse_reply(line.as_bytes()), malformed, "{line}");
+            let invalid = Err(IdentError::InvalidReply);
+            assert_eq!(QUERY.parse_reply(line.as_bytes()), invalid, "{line}");
         }
     }
 
     #[test]
-    fn i04_i10_the_line_ends_in_time_and_what_follows_is_ignored() {
+    fn i04_i10_the_line_has_a_maximum_length_and_bytes_after_it_are_ignored() {
         let line = b"6193,1080:USERID:UNIX:alice\r\n6193,1080:USERID:UNIX:bob\r\n\xff";
         for end in 0..line.len() {
             let expected = match end {

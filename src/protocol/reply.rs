@@ -28,14 +28,14 @@ impl ReplyEncoder {
     /// The target is connected to, from this address.
     pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {
-            ReplyEncoder::Socks4(asked) => socks4_reply(Ok(()), asked),
+            ReplyEncoder::Socks4(requested) => socks4_reply(Ok(()), requested),
             ReplyEncoder::Socks5 => socks5::Reply::new(Ok(()), from).encode(),
         }
     }
 
     /// The target is awaited at this port. `here` is our address as far as we know,
     /// and `advertised` the one to connect to by IPv4, if that is another.
-    pub fn listening(self, port: u16, here: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
+    pub fn listening(self, port: u16, local: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
             // Which the client replaces by the one that it knows.
             ReplyEncoder::Socks4(_) => {
@@ -45,8 +45,8 @@ impl ReplyEncoder {
             ReplyEncoder::Socks5 => {
                 // Who is to come by IPv6 must be told where that leads.
                 let ip = match advertised {
-                    Some(advertised) if here.to_canonical().is_ipv4() => advertised.into(),
-                    _ => here,
+                    Some(advertised) if local.to_canonical().is_ipv4() => advertised.into(),
+                    _ => local,
                 };
                 socks5::Reply::new(Ok(()), SocketAddr::new(ip, port)).encode()
             }
@@ -68,10 +68,10 @@ impl ReplyEncoder {
     }
 
     /// The request is not granted.
-    pub fn refused(self, refusal: ReplyError) -> Vec<u8> {
+    pub fn refused(self, error: ReplyError) -> Vec<u8> {
         match self {
-            ReplyEncoder::Socks4(asked) => socks4_reply(Err(refusal), asked),
-            ReplyEncoder::Socks5 => socks5::Reply::refused(refusal).encode(),
+            ReplyEncoder::Socks4(requested) => socks4_reply(Err(error), requested),
+            ReplyEncoder::Socks5 => socks5::Reply::refused(error).encode(),
         }
     }
 }

@@ -37,7 +37,7 @@ pub const MAX_USER: usize = super::error::MAX_USER;
 pub const MAX_NAME: usize = super::error::MAX_NAME;
 
 /// Bytes in front of the user id.
-const FIXED: usize = 8;
+const FIXED_LENGTH: usize = 8;
 
 /// Bytes of a reply.
 pub const REPLY_LENGTH: usize = 8;
@@ -75,29 +75,29 @@ impl Request {
     ///
     /// `InvalidInput` if SOCKS4 cannot carry it: an IPv6 address, an unusable
     /// name, or a user id with a zero byte or over [`MAX_USER`] bytes.
-    pub fn new(command: Command, target: &Destination, user: &[u8]) -> io::Result<Request> {
-        let cannot = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    pub fn new(command: Command, destination: &Destination, user: &[u8]) -> io::Result<Request> {
+        let invalid = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         if command == Command::Associate {
-            return cannot("SOCKS4 has no UDP");
+            return invalid("SOCKS4 has no UDP");
         }
         if user.len() > MAX_USER || user.contains(&0) {
-            return cannot("a SOCKS4 user id has at most 512 bytes and no zero");
+            return invalid("a SOCKS4 user id has at most 512 bytes and no zero");
         }
-        let (ip, name) = match &target.host {
-            Host::Address(IpAddr::V4(ip)) if asks_by_name(*ip) => {
-                return cannot("SOCKS4 cannot carry the addresses 0.0.0.1 to 0.0.0.255");
+        let (ip, name) = match &destination.host {
+            Host::Address(IpAddr::V4(ip)) if announces_name(*ip) => {
+                return invalid("SOCKS4 cannot carry the addresses 0.0.0.1 to 0.0.0.255");
             }
             Host::Address(IpAddr::V4(ip)) => (*ip, None),
-            Host::Address(IpAddr::V6(_)) => return cannot("SOCKS4 has no IPv6 addresses"),
+            Host::Address(IpAddr::V6(_)) => return invalid("SOCKS4 has no IPv6 addresses"),
             Host::Name(name) => {
                 let name = name.as_str().as_bytes().to_vec();
                 (Ipv4Addr::new(0, 0, 0, 1), Some(name))
             }
-            Host::Invalid(bad) => return cannot(bad.reason),
+            Host::Invalid(name) => return invalid(name.reason),
         };
         Ok(Request {
             command,
-            address: SocketAddrV4::new(ip, target.port),
+            address: SocketAddrV4::new(ip, destination.port),
             user: user.to_vec(),
             name,
         })
@@ -149,7 +149,8 @@ impl Request {
             Some(&Version::SOCKS4) => {}
             Some(&other) => return Err(ProtocolError::Version(other)),
         }
-        let Some((&[_, command, p1, p0, a, b, c, d], rest)) = bytes.split_first_chunk::<FIXED>()
+        let Some((&[_, command, p1, p0, a, b, c, d], rest)) =
+            bytes.split_first_chunk::<FIXED_LENGTH>()
         else {
             return Ok(None);
         };
@@ -157,7 +158,7 @@ impl Request {
         let Some((user, rest)) = split_at_zero(rest, MAX_USER, ProtocolError::UserTooLong)? else {
             return Ok(None);
         };
-        let (name, rest) = if asks_by_name(ip) {
+        let (name, rest) = if announces_name(ip) {
             match split_at_zero(rest, MAX_NAME, ProtocolError::NameTooLong)? {
                 Some((name, rest)) => (Some(name.to_vec()), rest),
                 None => return Ok(None),
@@ -191,7 +192,7 @@ impl Request {
 }
 
 /// Does this DSTIP announce a name (SOCKS4A)? The last number is ignored.
-fn asks_by_name(ip: Ipv4Addr) -> bool {
+fn announces_name(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [0, 0, 0, 1..=255])
 }
 
@@ -200,20 +201,20 @@ type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
 /// Splits off a field that a zero byte ends; `None` while the zero has not come.
 fn split_at_zero(
     bytes: &[u8],
-    longest: usize,
+    max_length: usize,
     too_long: ProtocolError,
 ) -> Result<Option<FieldAndRest<'_>>, ProtocolError> {
     let mut parts = bytes.splitn(2, |&byte| byte == 0);
     match (parts.next(), parts.next()) {
-        (Some(field), _) if field.len() > longest => Err(too_long),
+        (Some(field), _) if field.len() > max_length => Err(too_long),
         (Some(field), Some(rest)) => Ok(Some((field, rest))),
         _ => Ok(None),
     }
 }
 
 /// The result code of a refusal: 91, 92 or 93.
-pub fn code(refusal: ReplyError) -> u8 {
-    match refusal {
+pub fn code(error: ReplyError) -> u8 {
+    match error {
         ReplyError::IdentFailed => NO_IDENT,
         ReplyError::UserMismatch => OTHER_USER,
         ReplyError::Rejected
@@ -250,7 +251,7 @@ impl Reply {
     pub fn encode(&self) -> [u8; REPLY_LENGTH] {
         let code = match self.outcome {
             Ok(()) => GRANTED,
-            Err(refusal) => code(refusal),
+            Err(error) => code(error),
         };
         let [p1, p0] = self.address.port().to_be_bytes();
         let [a, b, c, d] = self.address.ip().octets();
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn h01_h02_a_request_is_read_exactly_in_any_chunking() {
+    fn h01_h02_a_request_is_read_exactly_in_chunks_of_any_size() {
         for (bytes, request, rest) in requests() {
             for chunk in 1..=bytes.len() {
                 let mut stream = BufReader::with_capacity(chunk, bytes);
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn h04_every_proper_prefix_asks_for_more() {
+    fn h04_every_proper_prefix_is_incomplete() {
         for (bytes, _, rest) in requests() {
             for length in 0..bytes.len() - rest.len() {
                 assert_eq!(Request::decode(&bytes[..length]), Ok(None));
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn d01_the_last_number_of_a_name_announcement_is_ignored() {
+    fn d01_the_last_byte_of_an_address_that_announces_a_name_is_ignored() {
         for x in 1..=255 {
             let bytes = [4, 1, 0, 80, 0, 0, 0, x, 0, b'h', 0];
             let (request, length) = Request::decode(&bytes).unwrap().expect("complete");
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn d02_d03_what_only_looks_like_an_announcement_is_an_address() {
+    fn d02_d03_an_address_that_does_not_announce_a_name_is_an_address() {
         for address in [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1]] {
             let head = [&[4, 1, 0, 80], &address[..], &[0]].concat();
             let bytes = [&head[..], b"early\x00"].concat();
@@ -429,9 +430,9 @@ mod tests {
         for x in 0..=255 {
             let bytes = [4, 1, x, 7, 9, x, 2, 3, 0];
             let (request, _) = Request::decode(&bytes).unwrap().expect("complete");
-            let target = request.destination();
-            assert_eq!(target.port, u16::from(x) * 256 + 7);
-            assert_eq!(target.host.to_string(), format!("9.{x}.2.3"));
+            let destination = request.destination();
+            assert_eq!(destination.port, u16::from(x) * 256 + 7);
+            assert_eq!(destination.host.to_string(), format!("9.{x}.2.3"));
         }
     }
 
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn h10_h13_other_versions_are_told_by_the_first_byte_and_commands_by_the_last() {
+    fn h10_h13_another_version_is_refused_at_the_first_byte_and_an_unknown_command_at_the_last() {
         for byte in (0..=255).filter(|&byte| byte != Version::SOCKS4) {
             assert_eq!(Request::decode(&[byte]), Err(ProtocolError::Version(byte)));
         }
@@ -472,10 +473,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_made_for_a_target_as_socks4_carries_it() {
+    fn a_request_is_made_only_for_a_destination_that_socks4_can_encode() {
         let make = |host: Host, user: &[u8]| {
-            let target = Destination { host, port: 80 };
-            Request::new(Command::Connect, &target, user).map(|request| request.encode())
+            let destination = Destination { host, port: 80 };
+            Request::new(Command::Connect, &destination, user).map(|request| request.encode())
         };
         let address = Host::Address(Ipv4Addr::new(1, 2, 3, 4).into());
         let bytes = make(address.clone(), b"me").unwrap();
@@ -484,8 +485,8 @@ mod tests {
         assert_eq!(bytes, b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a.org\x00");
 
         let v6 = Host::Address(Ipv6Addr::LOCALHOST.into());
-        let announces = Host::Address(Ipv4Addr::new(0, 0, 0, 7).into());
-        for host in [v6, announces, Host::from_name(b"127.1")] {
+        let announces_name = Host::Address(Ipv4Addr::new(0, 0, 0, 7).into());
+        for host in [v6, announces_name, Host::from_name(b"127.1")] {
             assert!(make(host.clone(), b"").is_err(), "{host}");
         }
         assert!(make(address.clone(), b"a\x00b").is_err());
@@ -518,11 +519,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_told() {
-        let broken = |bytes: [u8; 8]| Reply::decode(bytes).unwrap_err();
-        assert_eq!(broken([4, 90, 0, 0, 0, 0, 0, 0]), ProtocolError::Version(4));
+    fn an_invalid_reply_is_reported() {
+        let error_of = |bytes: [u8; 8]| Reply::decode(bytes).unwrap_err();
         assert_eq!(
-            broken([0, 89, 0, 0, 0, 0, 0, 0]),
+            error_of([4, 90, 0, 0, 0, 0, 0, 0]),
+            ProtocolError::Version(4)
+        );
+        assert_eq!(
+            error_of([0, 89, 0, 0, 0, 0, 0, 0]),
             ProtocolError::ReplyCode(89)
         );
         match Reply::read(&mut &[0, 90, 1][..]) {

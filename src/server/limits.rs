@@ -24,11 +24,11 @@ pub(super) const MAX_WAITING_LOGINS: usize = 64;
 
 /// Threads of a session: one per direction. A name is looked up on a thread of
 /// its own before the second direction has one.
-const THREADS: u64 = 2;
+const THREADS_PER_SESSION: u64 = 2;
 
 /// Descriptors of a session: client and remote. An association has two sockets
 /// beside the client's.
-const DESCRIPTORS: u64 = 2;
+const DESCRIPTORS_PER_SESSION: u64 = 2;
 
 /// One session in so many may be an association, so that their third descriptors
 /// need not be kept for all.
@@ -66,7 +66,7 @@ pub struct Limits {
     /// Sessions at a time; one client more is closed at once.
     pub max_sessions: usize,
     /// What would run out first, as the end of a sentence.
-    pub because: LimitedBy,
+    pub limited_by: LimitedBy,
 }
 
 /// What a machine has too little of for one more session.
@@ -109,47 +109,49 @@ impl Limits {
     /// Raises the soft limit of open files to the hard one, then works out how
     /// many sessions, with stacks of this many bytes, the machine carries. The
     /// operator may wish for fewer, not for more.
-    pub fn of_this_machine(stack: usize, wish: Option<usize>) -> Limits {
+    pub fn of_this_machine(stack_size: usize, max_sessions: Option<usize>) -> Limits {
         raise_descriptors();
-        let per_thread = stack as u64 + OVERHEAD_PER_THREAD;
+        let per_thread = stack_size as u64 + OVERHEAD_PER_THREAD;
         let lookups = MAX_NAME_LOOKUPS as u64 * per_thread;
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
-        let permitted_addresses = [
+        let candidates = [
             soft_limit(Resource::RLIMIT_NOFILE).map(|limit| {
                 let free = limit.saturating_sub(SPARE_DESCRIPTORS);
-                let group = SESSIONS_PER_ASSOCIATION as u64;
-                let sessions = free * group / (group * DESCRIPTORS + 1);
+                let group_size = SESSIONS_PER_ASSOCIATION as u64;
+                let sessions = free * group_size / (group_size * DESCRIPTORS_PER_SESSION + 1);
                 (sessions, LimitedBy::Descriptors(limit))
             }),
-            number_in("/proc/sys/vm/max_map_count").map(|limit| {
+            read_number("/proc/sys/vm/max_map_count").map(|limit| {
                 let free = limit.saturating_sub(SPARE_MAPPINGS);
-                let sessions = free / (THREADS * MAPPINGS_PER_THREAD);
+                let sessions = free / (THREADS_PER_SESSION * MAPPINGS_PER_THREAD);
                 (sessions, LimitedBy::Mappings(limit))
             }),
             thread_limit().map(|limit| {
-                let sessions = limit.saturating_sub(SPARE_THREADS) / THREADS;
+                let sessions = limit.saturating_sub(SPARE_THREADS) / THREADS_PER_SESSION;
                 (sessions, LimitedBy::Threads(limit))
             }),
             address_space_limit().map(|limit| {
                 let free = free_address_space(limit).saturating_sub(lookups);
-                let sessions = free / (THREADS * per_thread + heap);
+                let sessions = free / (THREADS_PER_SESSION * per_thread + heap);
                 (sessions, LimitedBy::AddressSpace(limit))
             }),
             data_limit().map(|limit| {
                 let free = free_data(limit).saturating_sub(lookups);
-                let sessions = free / (THREADS * (per_thread + LARGE_BUFFER as u64) + heap);
+                let sessions =
+                    free / (THREADS_PER_SESSION * (per_thread + LARGE_BUFFER as u64) + heap);
                 (sessions, LimitedBy::Data(limit))
             }),
-            wish.map(|wish| (wish as u64, LimitedBy::MaxSessions)),
+            max_sessions.map(|max_sessions| (max_sessions as u64, LimitedBy::MaxSessions)),
         ];
-        let tightest = permitted_addresses
+        let tightest = candidates
             .into_iter()
             .flatten()
             .min_by_key(|(count, _)| *count);
-        let (sessions, because) = tightest.unwrap_or((UNKNOWN, LimitedBy::MaxSessions));
+        let (sessions, limited_by) =
+            tightest.unwrap_or((DEFAULT_MAX_SESSIONS, LimitedBy::MaxSessions));
         Limits {
             max_sessions: usize::try_from(sessions).unwrap_or(usize::MAX).max(1),
-            because,
+            limited_by,
         }
     }
 }
@@ -160,7 +162,7 @@ pub(crate) fn max_associations(max_sessions: usize) -> usize {
 }
 
 /// Where a system tells none of its limits.
-const UNKNOWN: u64 = 1000;
+const DEFAULT_MAX_SESSIONS: u64 = 1000;
 
 /// Most servers are started with a soft limit of 1024 open files, meant for
 /// programs that use select(2), and a far higher hard limit.
@@ -205,23 +207,23 @@ fn data_limit() -> Option<u64> {
 /// (`MALLOC_ARENA_MAX=1` in the environment makes it modest.)
 fn free_address_space(limit: u64) -> u64 {
     const ARENA: u64 = 64 << 20;
-    let free = limit.saturating_sub(used("VmSize:"));
-    let most_arenas = match std::env::var("MALLOC_ARENA_MAX") {
+    let free = limit.saturating_sub(used_bytes("VmSize:"));
+    let max_arenas = match std::env::var("MALLOC_ARENA_MAX") {
         Ok(count) => count.parse().unwrap_or(u64::MAX),
         Err(_) => thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64),
     };
     // The first arena is the program's own heap.
-    let arenas = most_arenas.saturating_sub(1).min(free / ARENA);
+    let arenas = max_arenas.saturating_sub(1).min(free / ARENA);
     free.saturating_sub(arenas * ARENA + SPARE_ADDRESS_SPACE)
 }
 
 /// What this limit leaves for sessions. Of the arenas only what is used counts.
 fn free_data(limit: u64) -> u64 {
-    limit.saturating_sub(used("VmData:") + SPARE_ADDRESS_SPACE)
+    limit.saturating_sub(used_bytes("VmData:") + SPARE_ADDRESS_SPACE)
 }
 
 /// Bytes that this process uses already, by their name in its status.
-fn used(name: &str) -> u64 {
+fn used_bytes(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes = status.lines().find_map(|line| {
         let kilobytes = line.strip_prefix(name)?.trim().strip_suffix(" kB")?;
@@ -235,9 +237,9 @@ fn used(name: &str) -> u64 {
 fn thread_limit() -> Option<u64> {
     let limits = [
         user_limit(),
-        number_in("/proc/sys/kernel/threads-max"),
-        number_in("/proc/sys/kernel/pid_max"),
-        number_in("/sys/fs/cgroup/pids.max"),
+        read_number("/proc/sys/kernel/threads-max"),
+        read_number("/proc/sys/kernel/pid_max"),
+        read_number("/sys/fs/cgroup/pids.max"),
         cgroup_limit(),
     ];
     limits.into_iter().flatten().min()
@@ -258,12 +260,12 @@ fn user_limit() -> Option<u64> {
 fn cgroup_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    number_in(&format!("/sys/fs/cgroup{path}/pids.max"))
+    read_number(&format!("/sys/fs/cgroup{path}/pids.max"))
 }
 
 /// The number a file of the kernel holds; none if there is no such file, or if
 /// it says "max".
-fn number_in(path: &str) -> Option<u64> {
+fn read_number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -272,12 +274,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_narrows_the_limit_but_does_not_widen_it() {
+    fn max_sessions_lowers_the_limit_but_does_not_raise_it() {
         let machine = Limits::of_this_machine(256 << 10, None);
         assert!(machine.max_sessions > 1);
         let fewer = Limits::of_this_machine(256 << 10, Some(1));
         assert_eq!(
-            (fewer.max_sessions, fewer.because),
+            (fewer.max_sessions, fewer.limited_by),
             (1, LimitedBy::MaxSessions)
         );
         let more = Limits::of_this_machine(256 << 10, Some(usize::MAX));

@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    fn destination(host: Host, port: u16) -> Destination {
+    fn destination_of(host: Host, port: u16) -> Destination {
         Destination { host, port }
     }
 
@@ -97,14 +97,17 @@ mod tests {
         vec![
             (
                 vec![IPV4, 140, 113, 1, 2, 0x12, 0x34],
-                destination(Host::Address([140, 113, 1, 2].into()), 0x1234),
+                destination_of(Host::Address([140, 113, 1, 2].into()), 0x1234),
             ),
             (
                 v6,
-                destination(Host::Address(Ipv6Addr::LOCALHOST.into()), 443),
+                destination_of(Host::Address(Ipv6Addr::LOCALHOST.into()), 443),
             ),
-            (name(b"a.org"), destination(Host::from_name(b"a.org"), 80)),
-            (name(longest), destination(Host::from_name(longest), 80)),
+            (
+                name(b"a.org"),
+                destination_of(Host::from_name(b"a.org"), 80),
+            ),
+            (name(longest), destination_of(Host::from_name(longest), 80)),
         ]
     }
 
@@ -112,20 +115,28 @@ mod tests {
     fn messages_are_read_exactly_in_any_parts() {
         for methods in [vec![], vec![0], vec![0, 2], vec![1; 255]] {
             let greeting = Greeting { methods };
-            read_exactly(&greeting.encode(), &greeting, |it| Greeting::read(it));
+            read_exactly(&greeting.encode(), &greeting, |stream| {
+                Greeting::read(stream)
+            });
         }
-        for choice in [None, Some(Method::Anonymous), Some(Method::Password)].map(MethodSelection) {
-            read_exactly(&choice.encode(), &choice, |it| MethodSelection::read(it));
+        for selection in
+            [None, Some(Method::Anonymous), Some(Method::Password)].map(MethodSelection)
+        {
+            read_exactly(&selection.encode(), &selection, |stream| {
+                MethodSelection::read(stream)
+            });
         }
         for (user, password) in [(0, 0), (1, 1), (5, 255), (255, 255), (255, 0)] {
-            let login = Credentials {
+            let credentials = Credentials {
                 user: vec![0xFF; user],
                 password: vec![0; password],
             };
-            read_exactly(&login.encode(), &login, |it| Credentials::read(it));
+            read_exactly(&credentials.encode(), &credentials, |stream| {
+                Credentials::read(stream)
+            });
         }
-        for admission in [AuthStatus::Accepted, AuthStatus::Denied] {
-            read_exactly(&admission.encode(), &admission, |it| AuthStatus::read(it));
+        for status in [AuthStatus::Accepted, AuthStatus::Denied] {
+            read_exactly(&status.encode(), &status, |stream| AuthStatus::read(stream));
         }
         for (bytes, destination) in destinations() {
             for (code, command) in [
@@ -140,7 +151,7 @@ mod tests {
                 };
                 let bytes = [&[5, code, 0], &bytes[..]].concat();
                 assert_eq!(request.encode(), bytes);
-                read_exactly(&bytes, &request, |it| Request::read(it));
+                read_exactly(&bytes, &request, |stream| Request::read(stream));
             }
             let bound = destination.clone();
             let reply = Reply {
@@ -149,7 +160,7 @@ mod tests {
             };
             let bytes = [&[5, 0, 0], &bytes[..]].concat();
             assert_eq!(reply.encode(), bytes);
-            read_exactly(&bytes, &reply, |it| Reply::read(it));
+            read_exactly(&bytes, &reply, |stream| Reply::read(stream));
             let min_length = |length| Reply::min_length(&bytes[..length]);
             assert!(
                 (0..bytes.len())
@@ -190,10 +201,10 @@ mod tests {
             ];
             Request::decode(&bytes).map(|_| ())
         };
-        for other in (0..=255).filter(|&it| it != 5) {
+        for other in (0..=255).filter(|&byte| byte != 5) {
             assert_eq!(with(other, 1, 0, NAME), Err(ProtocolError::Version(other)));
         }
-        for other in (0..=255).filter(|it| !(1..=3).contains(it)) {
+        for other in (0..=255).filter(|byte| !(1..=3).contains(byte)) {
             assert_eq!(with(5, other, 0, NAME), Err(ProtocolError::Command(other)));
             // Not before the request is complete.
             assert_eq!(Request::decode(&[5, other, 0, NAME, 1, b'a', 0]), Ok(None));
@@ -201,15 +212,15 @@ mod tests {
         for other in 1..=255 {
             assert_eq!(with(5, 1, other, NAME), Err(ProtocolError::Reserved(other)));
         }
-        for other in (0..=255).filter(|it| ![IPV4, NAME, IPV6].contains(it)) {
+        for other in (0..=255).filter(|byte| ![IPV4, NAME, IPV6].contains(byte)) {
             assert_eq!(with(5, 1, 0, other), Err(ProtocolError::AddressType(other)));
         }
-        for (bytes, why) in [
+        for (bytes, error) in [
             (&[4, 1][..], ProtocolError::Version(4)),
             (&[5, 1], ProtocolError::Method(1)),
             (&[5, 3], ProtocolError::Method(3)),
         ] {
-            assert_eq!(MethodSelection::decode(bytes), Err(why));
+            assert_eq!(MethodSelection::decode(bytes), Err(error));
         }
         assert_eq!(Greeting::decode(&[4]), Err(ProtocolError::Version(4)));
         assert_eq!(Credentials::decode(&[5]), Err(ProtocolError::Version(5)));
@@ -284,10 +295,10 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_password() {
-        let login = Credentials {
+        let credentials = Credentials {
             user: b"al\x1b".to_vec(),
             password: b"secret".to_vec(),
         };
-        assert_eq!(format!("{login:?}"), "Credentials(\"al\\x1b\")");
+        assert_eq!(format!("{credentials:?}"), "Credentials(\"al\\x1b\")");
     }
 }
