@@ -1,4 +1,4 @@
-//! The clock on the expected, by which `time=` is judged.
+//! The local weekday and time, with which the rules evaluate `time=`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use jiff::tz::TimeZone;
 
 use crate::rules::WeekTime;
 
-/// Tells the local weekday and time. Clones are cheap, and show the same.
+/// A clock of local time. Clones are cheap, and share the same source of time.
 #[derive(Clone)]
 pub struct LocalClock(Arc<dyn Fn() -> WeekTime + Send + Sync>);
 
 impl LocalClock {
-    /// That of this machine, in the time zone which the variable `TZ` or, without
-    /// it, `/etc/localtime` names now; UTC if neither can be understood.
+    /// The clock of this machine. The time zone is read once, now: from the variable `TZ`,
+    /// or else from `/etc/localtime`; UTC if neither is valid.
     ///
-    /// To be called with a stack of a megabyte or more: understanding a time zone
-    /// takes much of it, and reading the clock later little.
+    /// Call it on a thread with a stack of at least 1 MiB: parsing a time zone needs much
+    /// stack. [`now`](LocalClock::now) needs little.
     pub fn local() -> LocalClock {
         let zone = TimeZone::system();
         LocalClock::from_fn(move || week_time(SystemTime::now(), &zone))
     }
 
-    /// One that shows whatever it is told to, for tests.
+    /// A clock that returns the result of this function, for tests.
     pub fn from_fn(now: impl Fn() -> WeekTime + Send + Sync + 'static) -> LocalClock {
         LocalClock(Arc::new(now))
     }
 
-    /// What it shows now.
+    /// The weekday and time now.
     pub fn now(&self) -> WeekTime {
         (self.0)()
     }
@@ -41,14 +41,15 @@ impl fmt::Debug for LocalClock {
     }
 }
 
-/// What a clock in this zone shows at that time.
+/// The local weekday and time in this zone at that system time.
 fn week_time(time: SystemTime, zone: &TimeZone) -> WeekTime {
-    // Out of range only far from the years in which this program runs.
+    // jiff covers the years -9999 to 9999. A time out of range becomes 1970, which is
+    // better than a panic.
     let time = Timestamp::try_from(time).unwrap_or_default();
     let local = zone.to_datetime(time);
     let day = local.weekday().to_monday_zero_offset();
     let [day, hour, minute] = [day, local.hour(), local.minute()].map(i8::unsigned_abs);
-    // All three are within their bounds.
+    // All three are in range, so the default is never used.
     WeekTime::new(day, hour, minute).unwrap_or(WeekTime::MONDAY)
 }
 
@@ -56,7 +57,7 @@ fn week_time(time: SystemTime, zone: &TimeZone) -> WeekTime {
 mod tests {
     use super::*;
 
-    /// What a clock in this zone shows at a time given in UTC.
+    /// The local time in a POSIX time zone at a time given in UTC.
     fn local_time(zone: &str, utc: &str) -> String {
         let time: Timestamp = utc.parse().expect(utc);
         let zone = TimeZone::posix(zone).expect(zone);
@@ -65,19 +66,19 @@ mod tests {
 
     #[test]
     fn local_time_follows_daylight_saving_time() {
-        // Berlin: summer time from the last Sunday of March to that of October.
+        // Berlin: summer time from the last Sunday of March to the last of October.
         let berlin = "CET-1CEST,M3.5.0,M10.5.0/3";
         for (utc, expected) in [
             ("2026-01-05T07:00:00Z", "mon/08:00"),
             ("2026-07-06T06:00:00Z", "mon/08:00"),
-            // Forward over an hour that there is not.
+            // The clock skips the hour from 02:00 to 03:00.
             ("2026-03-29T00:59:59Z", "sun/01:59"),
             ("2026-03-29T01:00:00Z", "sun/03:00"),
-            // Back, through one hour twice.
+            // The clock shows the hour from 02:00 to 03:00 twice.
             ("2026-10-25T00:30:00Z", "sun/02:30"),
             ("2026-10-25T01:30:00Z", "sun/02:30"),
             ("2026-10-25T02:00:00Z", "sun/03:00"),
-            // Over midnight, which is also over the end of the week.
+            // Midnight at the end of the week.
             ("2026-07-05T21:59:59Z", "sun/23:59"),
             ("2026-07-05T22:00:00Z", "mon/00:00"),
         ] {

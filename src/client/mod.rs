@@ -1,9 +1,9 @@
-//! The other side of the same language: how to ask a SOCKS server.
+//! The client side of the protocol: requests to a SOCKS server.
 //!
-//! [`socks4`] and [`socks5`] speak one version each; both can connect and bind,
-//! and SOCKS5 can send datagrams too. You bring the stream, already connected
-//! to the server, with whatever timeouts you want; anything that reads and
-//! writes will do. Not a byte is taken from it behind the last reply.
+//! [`socks4`] and [`socks5`] implement one version each. Both have CONNECT and BIND;
+//! SOCKS5 also has UDP ASSOCIATE. The caller provides a stream that is connected to the
+//! server, and sets its timeouts; any type that implements `Read` and `Write` will do. No
+//! byte after the last reply is read from it.
 
 pub mod socks4;
 pub mod socks5;
@@ -13,44 +13,44 @@ use std::io;
 
 use crate::protocol::{ReadError, ReplyError};
 
-/// A server that listens on our behalf. `A` is what its version calls an
-/// address.
+/// A BIND request whose first reply has come: the server listens for one connection. `A`
+/// is the address type of the version.
 #[derive(Debug)]
 pub struct Binding<S, A> {
     stream: S,
-    /// Where it listens.
+    /// The address at which the server listens.
     pub address: A,
-    /// Reads the second reply.
+    /// Reads the second reply, which has the address of the peer.
     read_second_reply: fn(&mut S) -> Result<A, ClientError>,
 }
 
 impl<S, A> Binding<S, A> {
-    /// Waits for the target; the stream then is the connection from it. Also
-    /// tells the address it came from.
+    /// Waits until a peer has connected to the server. Returns the stream, which is then
+    /// relayed to that peer, and the peer's address.
     ///
     /// # Errors
     ///
-    /// [`ClientError`], if another came, or nobody within the server's limit.
+    /// [`ClientError`] if the server refuses the peer, or if no peer connects within the
+    /// server's timeout.
     pub fn wait(mut self) -> Result<(S, A), ClientError> {
         let peer = (self.read_second_reply)(&mut self.stream)?;
         Ok((self.stream, peer))
     }
 }
 
-/// Why the server does not do what it was asked for.
+/// Why a request has failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The request cannot be expressed in the server's language, or could not
-    /// be sent.
+    /// The version cannot encode the request, or sending it failed.
     NotSent(io::Error),
-    /// No reply came, or something else than a reply.
+    /// The server sent no reply, or no valid one.
     NoReply(ReadError),
-    /// The server accepts none of the methods that were offered, so most likely
-    /// wants a login (SOCKS5).
+    /// The server accepts none of the methods that were offered; most likely it requires
+    /// a login (SOCKS5).
     NoMethod,
-    /// User and password are not those of anybody (SOCKS5).
+    /// The server denied the user and password (SOCKS5).
     LoginDenied,
-    /// The server refused.
+    /// The server refused the request.
     Refused(ReplyError),
 }
 
@@ -74,8 +74,9 @@ impl std::error::Error for ClientError {}
 mod scripted_server {
     use std::io::{self, Read, Write};
 
-    /// A server that says this, and remembers what it was told.
+    /// A server that sends fixed replies and records the bytes that it receives.
     pub(super) struct ScriptedServer {
+        /// The bytes that are not read yet.
         pub(super) replies: &'static [u8],
         pub(super) received: Vec<u8>,
     }

@@ -1,4 +1,4 @@
-//! How to ask a SOCKS4 server.
+//! Requests to a SOCKS4 server.
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
@@ -22,12 +22,12 @@ use super::ClientError;
 use crate::protocol::socks4::{Reply, Request};
 use crate::protocol::{Command, Destination};
 
-/// Asks the server to connect to this destination. Afterwards the stream is the
-/// connection to it.
+/// Requests a connection to this destination. The stream that is returned is relayed to
+/// it.
 ///
 /// # Errors
 ///
-/// [`ClientError`]; the stream is closed then, as the server closes its end too.
+/// [`ClientError`]; the stream is dropped, since the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
     destination: &Destination,
@@ -37,13 +37,13 @@ pub fn connect<S: Read + Write>(
     Ok(stream)
 }
 
-/// Asks the server to wait for this target to connect to it; 0.0.0.0 stands
-/// for any. Tell the target the address of the [`Binding`], then
+/// Requests that the server accept one connection from this destination; 0.0.0.0 means
+/// from any host. Send the address of the [`Binding`] to the peer, then call
 /// [`wait`](Binding::wait).
 ///
 /// # Errors
 ///
-/// [`ClientError`], if the server does not even listen.
+/// [`ClientError`] if the server does not listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
     destination: &Destination,
@@ -57,10 +57,11 @@ pub fn bind<S: Read + Write>(
     })
 }
 
-/// What [`bind`] gives. The address 0.0.0.0 means the one at which you reached
-/// the server.
+/// The result of [`bind`]. The address 0.0.0.0 means the address at which the client has
+/// reached the server.
 pub type Binding<S> = super::Binding<S, SocketAddrV4>;
 
+/// Sends a request and returns the address of its first reply.
 fn send_request<S: Read + Write>(
     stream: &mut S,
     command: Command,
@@ -74,6 +75,7 @@ fn send_request<S: Read + Write>(
     read_granted_reply(stream)
 }
 
+/// Reads one reply; its address if it is granted.
 fn read_granted_reply(stream: &mut impl Read) -> Result<SocketAddrV4, ClientError> {
     let reply = Reply::read(stream).map_err(ClientError::NoReply)?;
     match reply.outcome {

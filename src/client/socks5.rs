@@ -1,4 +1,4 @@
-//! How to ask a SOCKS5 server.
+//! Requests to a SOCKS5 server.
 //!
 //! ```no_run
 //! use std::io::{Read, Write};
@@ -17,7 +17,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Datagrams go through a socket of your own:
+//! The caller provides the UDP socket for datagrams:
 //!
 //! ```no_run
 //! use std::net::{TcpStream, UdpSocket};
@@ -47,12 +47,12 @@ use crate::protocol::socks5::{
 };
 use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
-/// Asks the server to connect to this destination. Afterwards the stream is the
-/// connection to it.
+/// Requests a connection to this destination. The stream that is returned is relayed to
+/// it.
 ///
 /// # Errors
 ///
-/// [`ClientError`]; the stream is closed then, as the server closes its end too.
+/// [`ClientError`]; the stream is dropped, since the server closes its end too.
 pub fn connect<S: Read + Write>(
     mut stream: S,
     credentials: Option<&Credentials>,
@@ -62,13 +62,13 @@ pub fn connect<S: Read + Write>(
     Ok(stream)
 }
 
-/// Asks the server to wait for this target to connect to it; what 0.0.0.0 stands
-/// for is the server's choice, mostly anybody. Tell the target the address of
-/// the [`Binding`], then [`wait`](super::Binding::wait).
+/// Requests that the server accept one connection from this destination. RFC 1928 gives
+/// no meaning to 0.0.0.0; most servers then accept any host. Send the address of the
+/// [`Binding`] to the peer, then call [`wait`](super::Binding::wait).
 ///
 /// # Errors
 ///
-/// [`ClientError`], if the server does not even listen.
+/// [`ClientError`] if the server does not listen.
 pub fn bind<S: Read + Write>(
     mut stream: S,
     credentials: Option<&Credentials>,
@@ -82,20 +82,20 @@ pub fn bind<S: Read + Write>(
     })
 }
 
-/// What [`bind`] gives. The addresses 0.0.0.0 and :: mean the one at which you
-/// reached the server. Servers should not give names; some may.
+/// The result of [`bind`]. The addresses 0.0.0.0 and :: mean the address at which the
+/// client has reached the server. A name does not follow RFC 1928, but is accepted.
 pub type Binding<S> = super::Binding<S, Destination>;
 
-/// Asks the server to relay datagrams (RFC 1928, section 7).
+/// Requests a UDP association (RFC 1928, section 7).
 ///
-/// `reached` is the address at which you reached the server, the `peer_addr` of
-/// a stream that leads there: some servers know no better name for themselves
-/// than 0.0.0.0, and mean this one. `from` is where you will send from, as the
-/// server sees it; zeros stand for what you do not know.
+/// `reached` is the address at which the client has reached the server: the `peer_addr` of
+/// the control stream. It replaces an unspecified address in the reply. `from` is the
+/// address from which the datagrams will come, as the server sees it; an unspecified
+/// address or port 0 means that it is not known yet.
 ///
 /// # Errors
 ///
-/// [`ClientError`]; also if the server gives a name instead of an address.
+/// [`ClientError`]; also if the reply has a name instead of an address.
 pub fn associate<S: Read + Write>(
     mut control: S,
     credentials: Option<&Credentials>,
@@ -120,32 +120,34 @@ pub fn associate<S: Read + Write>(
     Ok(Association { control, relay })
 }
 
-/// A server that relays our datagrams, for as long as this lives.
+/// A UDP association. The server ends it when the control stream is closed, and thus when
+/// this value is dropped.
 #[derive(Debug)]
 pub struct Association<S> {
     control: S,
+    /// In canonical form: an IPv4-mapped IPv6 address is stored as IPv4.
     relay: SocketAddr,
 }
 
 impl<S> Association<S> {
-    /// The stream of the request. The server says nothing more there; its end is
-    /// the end of the association.
+    /// The stream of the request. The server sends nothing more on it; EOF means that the
+    /// association has ended.
     pub fn control(&self) -> &S {
         &self.control
     }
 
-    /// Where the server takes our datagrams, and sends us those of others from.
+    /// The server's address for datagrams: it receives the client's datagrams there, and
+    /// sends the remotes' datagrams from there.
     pub fn relay(&self) -> SocketAddr {
         self.relay
     }
 
-    /// Sends these bytes to this destination, by way of the server, which will not
-    /// tell whether it likes them.
+    /// Sends these bytes to this destination through the server, which drops a datagram
+    /// that it does not permit, without a reply.
     ///
     /// # Errors
     ///
-    /// Those of the socket, and [`ErrorKind::InvalidInput`] for a target that is
-    /// no name.
+    /// Those of the socket, and [`ErrorKind::InvalidInput`] for an invalid host name.
     pub fn send(
         &self,
         socket: &UdpSocket,
@@ -158,17 +160,19 @@ impl<S> Association<S> {
             destination: destination.clone(),
         };
         let datagram = [&header.encode(), data].concat();
-        // Datagrams are sent whole or not at all.
+        // The count needs no check: a datagram is sent whole or not at all.
         socket.send_to(&datagram, self.relay).map(|_| ())
     }
 
-    /// Waits for a datagram; tells who sent it to the server, and its bytes. The
-    /// buffer needs room for one byte more than the longest datagram and its
-    /// header (10 bytes with IPv4, 22 with IPv6) have; 65,536 are always enough.
+    /// Waits for a datagram, at most for the read timeout of the socket. Returns the
+    /// remote that has sent it to the server, and its data.
+    ///
+    /// The buffer must be one byte longer than the longest datagram with its header (10
+    /// bytes with IPv4, 22 with IPv6); 65,536 bytes are always enough.
     ///
     /// # Errors
     ///
-    /// [`ReceiveError`]; the next datagram may be better.
+    /// [`ReceiveError`]; the association remains usable.
     pub fn receive<'a>(
         &self,
         socket: &UdpSocket,
@@ -178,7 +182,7 @@ impl<S> Association<S> {
         if (from.ip().to_canonical(), from.port()) != (self.relay.ip(), self.relay.port()) {
             return Err(ReceiveError::UnknownSender(from));
         }
-        // The system says nothing of what it had no room for.
+        // recv(2) cuts a datagram that is longer than the buffer, without an error.
         let Some(datagram) = buffer
             .get(..count)
             .filter(|datagram| datagram.len() < buffer.len())
@@ -193,18 +197,19 @@ impl<S> Association<S> {
     }
 }
 
-/// Why what came is nothing to be used.
+/// Why no usable datagram was received.
 #[derive(Debug)]
 pub enum ReceiveError {
-    /// The socket failed, or its timeout is over.
+    /// The socket failed, or its read timeout is over.
     Failed(io::Error),
-    /// It is not from the server.
+    /// The datagram does not come from the server.
     UnknownSender(SocketAddr),
-    /// It fills the whole buffer, and its end may be lost.
+    /// The datagram fills the whole buffer; its end may be lost.
     Truncated,
-    /// It is a part of a datagram, with this FRAG. Nobody is known to send such.
+    /// A fragment with this FRAG. Reassembly is optional in RFC 1928; no server is known
+    /// to send fragments.
     Fragment(u8),
-    /// It has no whole header.
+    /// The header is incomplete or invalid.
     InvalidHeader(ProtocolError),
 }
 
@@ -224,14 +229,14 @@ impl fmt::Display for ReceiveError {
 
 impl std::error::Error for ReceiveError {}
 
-/// The whole dialogue up to the first reply; its address.
+/// Negotiates, logs in and sends a request. Returns the address of the first reply.
 fn send_request<S: Read + Write>(
     stream: &mut S,
     credentials: Option<&Credentials>,
     command: Command,
     destination: &Destination,
 ) -> Result<Destination, ClientError> {
-    // What cannot be asked is known before the server is bothered.
+    // Before the first byte is sent: the server must not wait for half a handshake.
     check_destination(destination).map_err(ClientError::NotSent)?;
     authenticate(stream, credentials)?;
     let request = Request {
@@ -242,7 +247,8 @@ fn send_request<S: Read + Write>(
     read_granted_reply(stream)
 }
 
-/// Offers what we can do, and does what the server has chosen.
+/// Negotiates the method (RFC 1928, section 3), and logs in if the server selects
+/// user and password (RFC 1929).
 fn authenticate<S: Read + Write>(
     stream: &mut S,
     credentials: Option<&Credentials>,
@@ -267,6 +273,7 @@ fn authenticate<S: Read + Write>(
     }
 }
 
+/// Reads one reply; its address if it is granted.
 fn read_granted_reply(stream: &mut impl Read) -> Result<Destination, ClientError> {
     let reply = read_message(stream, Reply::min_length, Reply::decode)?;
     match reply.outcome {
@@ -275,7 +282,7 @@ fn read_granted_reply(stream: &mut impl Read) -> Result<Destination, ClientError
     }
 }
 
-/// A target that is neither address nor name can be written, but not meant.
+/// Refuses an invalid host name. It could be encoded, but no server should resolve it.
 fn check_destination(destination: &Destination) -> io::Result<()> {
     match &destination.host {
         Host::Invalid(name) => Err(io::Error::new(ErrorKind::InvalidInput, name.to_string())),
@@ -283,7 +290,8 @@ fn check_destination(destination: &Destination) -> io::Result<()> {
     }
 }
 
-/// What is longer would be cut, and be the login of somebody else.
+/// Refuses longer fields: encoding would cut them, and the result could be valid
+/// credentials of another user.
 fn check_credentials(credentials: &Credentials) -> io::Result<()> {
     if credentials.user.len().max(credentials.password.len()) <= MAX_FIELD {
         return Ok(());
@@ -297,11 +305,11 @@ fn send(stream: &mut impl Write, bytes: &[u8]) -> Result<(), ClientError> {
     sent.map_err(ClientError::NotSent)
 }
 
-/// Takes a message off the front of what has come, as [`Reply::decode`].
+/// Decodes a message at the beginning of the bytes received, as [`Reply::decode`].
 type Decode<T> = fn(&[u8]) -> Result<Option<(T, usize)>, ProtocolError>;
 
-/// Reads one message and not a byte more: since nobody can look ahead in this
-/// stream, it asks for no more bytes than the message has at least.
+/// Reads one message and not a byte more. The stream cannot be peeked, so each read takes
+/// at most the bytes that the message needs at least.
 fn read_message<T>(
     stream: &mut impl Read,
     min_length: fn(&[u8]) -> usize,
@@ -354,7 +362,7 @@ mod tests {
                 &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01hello"[..],
                 &b"\x05\x01\x00"[..],
             ),
-            // The server may do without the login that was offered.
+            // The server may select no authentication although a login was offered.
             (
                 Some(&me),
                 b"\x05\x00\x05\x00\x00\x03\x01a\x10\x01hello",
@@ -397,7 +405,7 @@ mod tests {
         let me = credentials("me", "");
         for (credentials, replies, expected) in [
             (None, &b"\x05\xff"[..], "none of the methods offered"),
-            // It was not offered.
+            // The server selects a method that was not offered.
             (None, b"\x05\x02", "none of the methods offered"),
             (Some(&me), b"\x05\x02\x01\x01", "denied the login"),
             (Some(&me), b"\x05\x02\x05\x00", "bad version 0x05"),
@@ -471,7 +479,7 @@ mod tests {
                 b"\x05\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\x01",
                 "10.0.0.9:4097",
             ),
-            // IPv4 in IPv6's clothes.
+            // An IPv4-mapped IPv6 address.
             (
                 b"\x05\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0\0\0\x10\x01",
                 "10.0.0.9:4097",
@@ -490,7 +498,7 @@ mod tests {
         assert!(matches!(refused, Err(ClientError::Refused(error)) if error == not_supported));
     }
 
-    /// Two sockets: socket, and one in the place of the server's.
+    /// Two sockets: the client's, and one that stands for the server's.
     fn sockets() -> [UdpSocket; 2] {
         [(); 2].map(|()| {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
@@ -522,7 +530,7 @@ mod tests {
             let whole = [&header.encode(), data].concat();
             assert_eq!(datagram[..count], whole);
             relay.send_to(&whole, from).expect("sent back");
-            // There is room for it, and for one byte more.
+            // The shortest buffer that shows that the datagram was not cut.
             let mut buffer = vec![0; whole.len() + 1];
             let received = association.receive(&socket, &mut buffer).expect("received");
             assert_eq!(received, (destination, data));

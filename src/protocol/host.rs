@@ -1,33 +1,32 @@
-//! A host as a client may name it.
+//! The host of a destination: an address, a valid host name, or an invalid one.
 //!
-//! The system resolver accepts far more than host names: `127.1`,
-//! `0x7f000001` and `2130706433` all mean 127.0.0.1 to it. A firewall that
-//! judged such a name as text would be walked around, so names are allowed by
-//! a list of what they may look like, before any lookup.
+//! The system resolver accepts more than host names: it reads `127.1`, `0x7f000001` and
+//! `2130706433` as 127.0.0.1. Rules that compare the name as text would not match them.
+//! So only names of an allowed form are valid, and this is checked before any lookup.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Longest host name in the domain name system, without the final dot
-/// (RFC 1035, section 3.1).
+/// Longest host name in characters, without the final dot. RFC 1035, section 2.3.4, allows
+/// 255 bytes in the encoded form, which has two more.
 const MAX_NAME: usize = 253;
 
-/// Longest label between two dots (RFC 1035, section 2.3.4).
+/// Longest label, the part between two dots, in characters (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// The far end's host, as the client asked for it.
+/// The host in a request or a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By address.
+    /// An IPv4 or IPv6 address.
     Address(IpAddr),
-    /// By a name that may be looked up.
+    /// A valid name, which may be looked up.
     Name(HostName),
-    /// By something that is no name; the request is well formed and refused.
+    /// An invalid name. The request is well formed, and the server refuses it.
     Invalid(InvalidHostName),
 }
 
 impl Host {
-    /// The address, if it is one.
+    /// The address, if the host is one.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Host::Address(address) => Some(*address),
@@ -35,7 +34,7 @@ impl Host {
         }
     }
 
-    /// The name, if it is one.
+    /// The name, if the host is a valid one.
     pub fn name(&self) -> Option<&HostName> {
         match self {
             Host::Name(name) => Some(name),
@@ -43,9 +42,9 @@ impl Host {
         }
     }
 
-    /// Understands the name field of a request: a strict dotted quad (four
-    /// numbers without leading zeros) is an address, a host name is a name, all
-    /// else is unusable. One final dot is dropped.
+    /// Parses the name field of a request. A strict dotted quad (four numbers without
+    /// leading zeros) is an address, and everything else is a valid or an invalid name. One
+    /// final dot is dropped.
     pub fn from_name(bytes: &[u8]) -> Host {
         let invalid = |reason| {
             Host::Invalid(InvalidHostName {
@@ -78,7 +77,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// What keeps this text from being a host name, if anything does.
+/// Why this text is not a valid host name; `None` if it is valid.
 fn invalid_reason(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         return Some("it is empty");
@@ -108,8 +107,8 @@ fn invalid_reason(text: &str) -> Option<&'static str> {
     None
 }
 
-/// Would inet_aton(3), which the system resolver asks first, read this label
-/// as a number?
+/// Does inet_aton(3) read this label as a number? getaddrinfo(3) tries it before the domain
+/// name system.
 fn is_number(label: &str) -> bool {
     let hex = label.strip_prefix("0x").or(label.strip_prefix("0X"));
     match hex {
@@ -118,8 +117,8 @@ fn is_number(label: &str) -> bool {
     }
 }
 
-/// A host name that is safe to look up and to print: ASCII, lower case, no
-/// final dot.
+/// A host name that is safe to look up and to print: ASCII, lower case, without the final
+/// dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostName(String);
 
@@ -136,12 +135,12 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A name field that is no host name.
+/// A name field that is not a valid host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidHostName {
-    /// The field as it came; escape it before printing.
+    /// The bytes of the field, unchanged; escape them before printing.
     pub bytes: Vec<u8>,
-    /// What is wrong with it, as the end of a sentence.
+    /// Why it is invalid, as a clause: "it is empty".
     pub reason: &'static str,
 }
 

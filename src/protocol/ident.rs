@@ -1,47 +1,48 @@
-//! IDENT (RFC 1413): one question, whose connection it is.
+//! IDENT (RFC 1413): the query for the user of a connection, and the reply.
 //!
 //! ```text
-//!   to the client's host, port 113      6193 , 1080 CR LF
-//!   its answer          6193 , 1080 : USERID : UNIX : alice CR LF
-//!   or                  6193 , 1080 : ERROR : NO-USER CR LF
+//!   query, to port 113 of the client's host      6193 , 1080 CR LF
+//!   reply                        6193 , 1080 : USERID : UNIX : alice CR LF
+//!   or                           6193 , 1080 : ERROR : NO-USER CR LF
 //! ```
 //!
-//! Ports are written as seen from the host that is asked: its own comes first.
+//! The first port is the one at the host that receives the query: the client's.
 
 use std::fmt;
 
-/// The port on which identd listens.
+/// The TCP port on which identd listens (RFC 1413, section 2).
 pub const PORT: u16 = 113;
 
-/// Longest answer in bytes, without its end of line; RFC 1413, section 6, note 2.
+/// Longest reply in bytes, without its end of line (RFC 1413, section 6, note 2).
 pub const MAX_REPLY: usize = 1000;
 
-/// A connection that the host being asked has with us.
+/// A query for one TCP connection between a client and the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentQuery {
-    /// The port at that host: our client's.
+    /// The port of the client, at the host that receives the query.
     pub client_port: u16,
-    /// The port at server_port.
+    /// The port of the server, which sends the query.
     pub server_port: u16,
 }
 
-/// What identd says.
+/// A reply of identd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentReply {
-    /// The connection is this user's; opaque bytes, at least one.
+    /// The connection belongs to this user; any bytes, at least one.
     User(Vec<u8>),
-    /// It cannot or will not tell, for this reason: `NO-USER`, `HIDDEN-USER`.
+    /// Identd reports no user, for this reason: `NO-USER`, `HIDDEN-USER`; any bytes, at
+    /// least one.
     Error(Vec<u8>),
 }
 
-/// Why bytes are no answer to the query.
+/// Why bytes are not a valid reply to the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentError {
     /// The line does not end within [`MAX_REPLY`] bytes.
     TooLong,
-    /// It is not a line of the protocol.
+    /// The line does not follow the grammar of RFC 1413.
     InvalidReply,
-    /// It is about another connection.
+    /// The ports are not those of the query.
     OtherPorts,
 }
 
@@ -63,15 +64,15 @@ impl IdentQuery {
         format!("{} , {}\r\n", self.client_port, self.server_port).into_bytes()
     }
 
-    /// Understands what has come so far; `None` if the line has not ended yet.
-    /// What follows the line is of no interest.
+    /// Parses the bytes received so far; `None` while the line is incomplete. Bytes after
+    /// the line are ignored.
     ///
-    /// Blanks around each field are dropped, those around the user too; a line
-    /// may end without its CR, and the words in any case.
+    /// Blanks around each field are dropped, around the user too, since servers differ in
+    /// them. The line may end without CR, and its words may have any case.
     ///
     /// # Errors
     ///
-    /// [`IdentError`], as soon as no further byte can mend it.
+    /// [`IdentError`], as soon as no further byte can make the line valid.
     pub fn parse_reply(self, bytes: &[u8]) -> Result<Option<IdentReply>, IdentError> {
         let mut lines = bytes.splitn(2, |&byte| byte == b'\n');
         let line = lines.next().unwrap_or_default();
@@ -98,11 +99,12 @@ impl IdentQuery {
     }
 }
 
-/// What follows the pair of ports.
+/// Parses the part of the reply after the ports.
 fn parse_after_ports(text: &[u8]) -> Option<IdentReply> {
     let (kind, rest) = split_field(text)?;
     let (reply, value): (fn(Vec<u8>) -> IdentReply, _) = if kind.eq_ignore_ascii_case(b"USERID") {
-        // The operating system says in which character set the user is written.
+        // This field names the operating system and the character set of the user. It is
+        // not used: the user is compared as bytes.
         let (_system, user) = split_field(rest)?;
         (IdentReply::User, user)
     } else if kind.eq_ignore_ascii_case(b"ERROR") {
@@ -114,13 +116,13 @@ fn parse_after_ports(text: &[u8]) -> Option<IdentReply> {
     (!value.is_empty()).then(|| reply(value.to_vec()))
 }
 
-/// The field in front of the next colon, and what is behind that.
+/// The field before the next colon, and the bytes after the colon.
 fn split_field(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = text.splitn(2, |&byte| byte == b':');
     Some((parts.next()?.trim_ascii(), parts.next()?))
 }
 
-/// `6193 , 1080`.
+/// Parses the two ports: `6193 , 1080`.
 fn parse_ports(text: &[u8]) -> Option<(u16, u16)> {
     let (client_port, server_port) = std::str::from_utf8(text).ok()?.split_once(',')?;
     let port = |text: &str| {

@@ -1,4 +1,4 @@
-//! What a client is told, in the language it speaks.
+//! Replies in the version of the client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -6,18 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use super::error::ReplyError;
 use super::{socks4, socks5};
 
-/// The language of a request, in which it is answered.
+/// Encodes replies in the version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyEncoder {
-    /// SOCKS4 or SOCKS4A, with DSTPORT and DSTIP of the request: most replies
-    /// repeat them.
+    /// SOCKS4 or SOCKS4A, with DSTIP and DSTPORT of the request: most replies repeat them.
     Socks4(SocketAddrV4),
-    /// SOCKS5, whose replies have addresses of ours.
+    /// SOCKS5. Its replies have addresses of the server instead.
     Socks5,
 }
 
 impl ReplyEncoder {
-    /// Can it speak of addresses of IPv6?
+    /// Can a reply have an IPv6 address?
     pub fn supports_ipv6(self) -> bool {
         match self {
             ReplyEncoder::Socks4(_) => false,
@@ -25,7 +24,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// The target is connected to, from this address.
+    /// The reply to CONNECT: the server has connected from this address.
     pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {
             ReplyEncoder::Socks4(requested) => socks4_reply(Ok(()), requested),
@@ -33,17 +32,19 @@ impl ReplyEncoder {
         }
     }
 
-    /// The target is awaited at this port. `here` is our address as far as we know,
-    /// and `advertised` the one to connect to by IPv4, if that is another.
+    /// The first reply to BIND, or the reply to UDP ASSOCIATE: the server listens at this
+    /// port. `local` is the server's own address, as far as it is known. `advertised` takes
+    /// its place for IPv4, if the operator has set it.
     pub fn listening(self, port: u16, local: IpAddr, advertised: Option<Ipv4Addr>) -> Vec<u8> {
         match self {
-            // Which the client replaces by the one that it knows.
             ReplyEncoder::Socks4(_) => {
+                // The client takes 0.0.0.0 for the address at which it has reached the
+                // server (SOCKS4.protocol).
                 let ip = advertised.unwrap_or(Ipv4Addr::UNSPECIFIED);
                 socks4_reply(Ok(()), SocketAddrV4::new(ip, port))
             }
             ReplyEncoder::Socks5 => {
-                // Who is to come by IPv6 must be told where that leads.
+                // An advertised IPv4 address is of no use to a peer that connects by IPv6.
                 let ip = match advertised {
                     Some(advertised) if local.to_canonical().is_ipv4() => advertised.into(),
                     _ => local,
@@ -53,7 +54,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// The target has come, from this address.
+    /// The second reply to BIND: a peer has connected from this address.
     pub fn accepted(self, peer: SocketAddr) -> Vec<u8> {
         match self {
             ReplyEncoder::Socks4(_) => {
@@ -67,7 +68,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// The request is not granted.
+    /// The request is refused.
     pub fn refused(self, error: ReplyError) -> Vec<u8> {
         match self {
             ReplyEncoder::Socks4(requested) => socks4_reply(Err(error), requested),

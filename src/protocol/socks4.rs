@@ -1,4 +1,4 @@
-//! SOCKS4 and SOCKS4A packets, read and written.
+//! SOCKS4 and SOCKS4A: their messages as bytes and as values.
 //!
 //! A request (SOCKS4.protocol by Ying-Da Lee; the name is SOCKS4A's addition,
 //! present when the address is 0.0.0.x with x not 0):
@@ -30,16 +30,16 @@ use super::host::Host;
 use super::read::read_message;
 use super::types::{Command, Destination, Version};
 
-/// Longest user id in bytes.
+/// Longest user id in bytes. RFC 1413 allows no longer one in an IDENT reply.
 pub const MAX_USER: usize = super::error::MAX_USER;
 
-/// Longest name field in bytes.
+/// Longest name field in bytes: a domain name has at most 255 (RFC 1035).
 pub const MAX_NAME: usize = super::error::MAX_NAME;
 
-/// Bytes in front of the user id.
+/// Bytes of a request before the user id.
 const FIXED_LENGTH: usize = 8;
 
-/// Bytes of a reply.
+/// Length of a reply in bytes.
 pub const REPLY_LENGTH: usize = 8;
 
 /// The version byte of a reply is 0, not 4.
@@ -60,21 +60,22 @@ pub struct Request {
     pub command: Command,
     /// DSTIP and DSTPORT.
     pub address: SocketAddrV4,
-    /// USERID: opaque bytes without a zero; escape them before printing.
+    /// USERID: any bytes except zero; escape them before printing.
     pub user: Vec<u8>,
-    /// SOCKS4A's name: opaque bytes without a zero. SlotGuard exactly when the
-    /// address is 0.0.0.x with x not 0.
+    /// NAME, which SOCKS4A adds: any bytes except zero. Present exactly when the address is
+    /// 0.0.0.x with x not 0.
     pub name: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// A request for this target. An address travels as SOCKS4, because some
-    /// servers lack 4A; a name as SOCKS4A, to be looked up by the server.
+    /// A request for this destination. An address is sent as SOCKS4, because some servers
+    /// do not implement SOCKS4A. A name is sent as SOCKS4A, and the server looks it up.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if SOCKS4 cannot carry it: an IPv6 address, an unusable
-    /// name, or a user id with a zero byte or over [`MAX_USER`] bytes.
+    /// `InvalidInput` if SOCKS4 cannot encode the request: UDP ASSOCIATE, an IPv6 address,
+    /// an address that announces a name, an invalid name, or a user id with a zero byte or
+    /// more than [`MAX_USER`] bytes.
     pub fn new(command: Command, destination: &Destination, user: &[u8]) -> io::Result<Request> {
         let invalid = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         if command == Command::Associate {
@@ -103,7 +104,7 @@ impl Request {
         })
     }
 
-    /// The far end this request means.
+    /// The destination: the name, or else the address, with the port.
     pub fn destination(&self) -> Destination {
         let host = match &self.name {
             Some(name) => Host::from_name(name),
@@ -120,7 +121,7 @@ impl Request {
         let command = match self.command {
             Command::Connect => CONNECT,
             Command::Bind => BIND,
-            // Which every server refuses: `new` makes no such request.
+            // Unknown in SOCKS4, so that a server refuses it. `new` makes no such request.
             Command::Associate => 0x03,
         };
         let mut bytes = vec![Version::SOCKS4, command];
@@ -135,14 +136,14 @@ impl Request {
         bytes
     }
 
-    /// Takes a request off the front of these bytes: the request and how many
-    /// bytes it has, or `None` while more must come.
+    /// Decodes a request at the beginning of these bytes: the request and its length in
+    /// bytes, or `None` while more must come.
     ///
     /// # Errors
     ///
-    /// [`ProtocolError`] as soon as no further byte could make a request of it. An
-    /// unknown command is told only at the end of the request, so that the
-    /// refusal does not cross with the rest of it.
+    /// [`ProtocolError`] as soon as no further byte can make a valid request of these. An
+    /// unknown command is reported only at the end of the request, so that the reply does
+    /// not cross the rest of the request.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Request, usize)>, ProtocolError> {
         match bytes.first() {
             None => return Ok(None),
@@ -180,25 +181,27 @@ impl Request {
         Ok(Some((request, bytes.len() - rest.len())))
     }
 
-    /// Reads one request and not a byte more: what the client sent early stays
-    /// in the stream for the relay.
+    /// Reads one request and not a byte more: data that the client sends before the reply
+    /// stay in the stream for the relay.
     ///
     /// # Errors
     ///
-    /// [`ReadError`], which tells whether anything came at all.
+    /// The stream ends too early, or the bytes are not a request.
     pub fn read(stream: &mut impl BufRead) -> Result<Request, ReadError> {
         read_message(stream, Request::decode)
     }
 }
 
-/// Does this DSTIP announce a name (SOCKS4A)? The last number is ignored.
+/// Does this DSTIP announce a name (SOCKS4A)? The value of the last byte has no meaning.
 fn announces_name(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [0, 0, 0, 1..=255])
 }
 
 type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
 
-/// Splits off a field that a zero byte ends; `None` while the zero has not come.
+/// Splits off a field that ends with a zero byte; `None` while the zero has not come.
+///
+/// A field that is too long is an error before its zero: the bytes to keep stay bounded.
 fn split_at_zero(
     bytes: &[u8],
     max_length: usize,
@@ -212,7 +215,7 @@ fn split_at_zero(
     }
 }
 
-/// The result code of a refusal: 91, 92 or 93.
+/// CD of a reply with this error: 91, 92 or 93.
 pub fn code(error: ReplyError) -> u8 {
     match error {
         ReplyError::IdentFailed => NO_IDENT,
@@ -233,15 +236,14 @@ pub fn code(error: ReplyError) -> u8 {
 pub struct Reply {
     /// Granted, or why not.
     pub outcome: Result<(), ReplyError>,
-    /// DSTPORT and DSTIP. CONNECT repeats those of the request; the first reply
-    /// to BIND has our listening address (0.0.0.0: "the one you reached me by"),
-    /// the second the peer's.
+    /// DSTPORT and DSTIP. A reply to CONNECT repeats those of the request. The first reply
+    /// to BIND has the address at which the server listens; 0.0.0.0 means the address at
+    /// which the client has reached the server. The second has the address of the peer.
     pub address: SocketAddrV4,
 }
 
 impl Reply {
-    /// The refusal of something that is no request, so that no port or address
-    /// is known.
+    /// The reply to bytes that are not a valid request: no port or address is known.
     pub const REJECTED: Reply = Reply {
         outcome: Err(ReplyError::Rejected),
         address: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
@@ -258,7 +260,7 @@ impl Reply {
         [REPLY_VERSION, code, p1, p0, a, b, c, d]
     }
 
-    /// Understands the eight bytes of a reply.
+    /// Decodes the eight bytes of a reply.
     ///
     /// # Errors
     ///
@@ -283,7 +285,7 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`ReadError`], which tells whether anything came at all.
+    /// The stream ends too early, or the bytes are not a reply.
     pub fn read(stream: &mut impl Read) -> Result<Reply, ReadError> {
         let mut bytes = [0; REPLY_LENGTH];
         let mut received = 0;
@@ -305,7 +307,7 @@ mod tests {
     use std::io::BufReader;
     use std::net::Ipv6Addr;
 
-    /// Bytes, the request they hold, and what must be left unread.
+    /// Bytes, the request at their beginning, and the bytes that must stay unread.
     fn requests() -> Vec<(&'static [u8], Request, &'static [u8])> {
         let request = |command, ip: [u8; 4], port, user: &[u8], name: Option<&[u8]>| Request {
             command,
@@ -334,7 +336,7 @@ mod tests {
                 request(Command::Bind, [0, 0, 0, 255], 21, b"bob", Some(b"")),
                 b"\x00",
             ),
-            // 0.0.0.0 announces no name: what follows is data.
+            // 0.0.0.0 announces no name: the bytes after the user id are data.
             (
                 b"\x04\x02\x00\x00\x00\x00\x00\x00\x00name\x00",
                 request(Command::Bind, [0, 0, 0, 0], 0, b"", None),

@@ -53,7 +53,8 @@ mod tests {
     use std::io::{BufReader, Read};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    /// Reads from parts of every size; what follows the message must stay.
+    /// Reads the message in parts of every size. The bytes after it must stay unread, and
+    /// every proper prefix must be incomplete.
     fn read_exactly<T: Debug + PartialEq>(
         bytes: &[u8],
         expected: &T,
@@ -83,7 +84,7 @@ mod tests {
         Destination { host, port }
     }
 
-    /// Bytes from ATYP on, and the destination that they mean.
+    /// The bytes from ATYP on, and the destination that they encode.
     fn destinations() -> Vec<(Vec<u8>, Destination)> {
         let longest = [&[b'a'; 63][..], b"."].concat().repeat(4);
         let longest = &longest[..253];
@@ -206,7 +207,7 @@ mod tests {
         }
         for other in (0..=255).filter(|byte| !(1..=3).contains(byte)) {
             assert_eq!(with(5, other, 0, NAME), Err(ProtocolError::Command(other)));
-            // Not before the request is complete.
+            // The error is not reported before the request is complete.
             assert_eq!(Request::decode(&[5, other, 0, NAME, 1, b'a', 0]), Ok(None));
         }
         for other in 1..=255 {
