@@ -1,4 +1,4 @@
-//! A new password is asked for, on a terminal without showing it.
+//! Reads a new password from stdin, on a terminal without echo.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -7,16 +7,16 @@ use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 use crate::protocol::socks5::MAX_FIELD;
 
-/// What a shell reports of a program that Ctrl-C killed.
+/// Exit status after Ctrl-C: 128 + SIGINT, as shells report it.
 const INTERRUPTED: i32 = 130;
 
-/// The password that this user is to have: typed twice, if stdin is a terminal, or
-/// else the first line of it.
+/// Reads the new password of this user: typed twice if stdin is a terminal, or else the
+/// first line of stdin.
 ///
 /// # Errors
 ///
-/// A sentence: it is empty or too long, the second differs from the first, or there
-/// is nothing to read.
+/// A sentence: the password is empty or too long, the two passwords differ, or stdin cannot
+/// be read.
 pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
     if !io::stdin().is_terminal() {
         return check_length(read_line()?);
@@ -28,6 +28,7 @@ pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
     password
 }
 
+/// Prompts for the password twice, since a typing error is not visible.
 fn prompt_twice(user: &str) -> Result<Vec<u8>, String> {
     let first = check_length(prompt(&format!("Password for {user}: "))?)?;
     let second = prompt("Once more: ")?;
@@ -37,16 +38,17 @@ fn prompt_twice(user: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Asks on stderr: stdout is for the line, and may be the users file itself.
+/// Prompts on stderr and reads a line. Stdout is for the line of the users file, and may be
+/// redirected to that file.
 fn prompt(text: &str) -> Result<Vec<u8>, String> {
     let _ = write!(io::stderr(), "{text}");
     let answer = read_line();
-    // The terminal did not show that one either.
+    // Without echo, the terminal does not show the newline that was typed either.
     let _ = writeln!(io::stderr());
     answer
 }
 
-/// What a login has room for (RFC 1929).
+/// Refuses a password that a login cannot send: a field has at most 255 bytes (RFC 1929).
 fn check_length(password: Vec<u8>) -> Result<Vec<u8>, String> {
     match password.len() {
         0 => Err("an empty password is none".to_owned()),
@@ -57,10 +59,11 @@ fn check_length(password: Vec<u8>) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A line of stdin without its end, or one byte more of it than can be used.
+/// Reads a line of stdin, without its end. A line that is too long is cut after a few bytes
+/// more than a password may have.
 fn read_line() -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
-    // KeyedSemaphore for CR LF, and for a byte too many.
+    // The longest password, CR LF, and one byte more to detect a longer line.
     let mut stdin = io::stdin().lock().take(MAX_FIELD as u64 + 3);
     let read = stdin.read_until(b'\n', &mut line);
     read.map_err(|error| format!("no password can be read: {error}"))?;
@@ -70,11 +73,11 @@ fn read_line() -> Result<Vec<u8>, String> {
     Ok(line)
 }
 
-/// What is typed is not shown any more, until [`restore_echo`] or Ctrl-C. Whatever else
-/// would stop the program waits for that, so that no terminal is left in the dark.
+/// Turns the echo of the terminal off, until [`restore_echo`] or Ctrl-C. Other signals that
+/// stop the program are blocked until then: they would leave the terminal without echo.
 fn disable_echo() -> io::Result<Termios> {
     let before = termios::tcgetattr(io::stdin())?;
-    // In front of the thread of Ctrl-C, which is to take none of them either.
+    // Before the thread that handles Ctrl-C starts: it inherits the blocked signals.
     stop_signals().thread_block()?;
     ctrlc::set_handler({
         let before = before.clone();
@@ -91,14 +94,15 @@ fn disable_echo() -> io::Result<Termios> {
     Ok(before)
 }
 
-/// Fails only on what is no terminal any more.
+/// Restores the settings of the terminal. An error is ignored: tcsetattr(3) fails only if
+/// stdin is not a terminal any more.
 fn restore_echo(before: &Termios) {
     let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, before);
-    // What has come meanwhile takes its effect now.
+    // A signal that was blocked takes effect now.
     let _ = stop_signals().thread_unblock();
 }
 
-/// Signals that stop a program for good or for a while, but for Ctrl-C.
+/// Signals that terminate or suspend the program, except SIGINT (Ctrl-C).
 fn stop_signals() -> SigSet {
     [
         Signal::SIGQUIT,

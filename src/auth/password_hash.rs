@@ -1,4 +1,4 @@
-//! The hash of a password, and how much it may cost to compute it.
+//! Password hashes (Argon2id, RFC 9106), and the limits on their cost.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher, Version};
 
 use super::error::AuthError;
 
-/// Most memory in KiB that a hash may take. One login is checked at a time, so
-/// whoever costs more holds up all others, and the memory is kept.
+/// Most memory in KiB for one hash. Logins are checked one at a time, so an expensive hash
+/// delays all others, and the memory stays allocated.
 const MAX_MEMORY_KIB: u32 = 256 << 10;
 
-/// Most KiB that are filled for one hash, in all its passes together: about a
-/// second.
+/// Most KiB that all passes of one hash may fill: about one second of work.
 const MAX_WORK_KIB: u64 = 1 << 20;
 
-/// The memory that hashes are computed in, as large as the costliest so far.
+/// The memory in which hashes are computed, as large as the most expensive hash so far.
 #[derive(Default)]
 pub(super) struct HashBuffer(Vec<Block>);
 
 impl HashBuffer {
-    /// So many KiB are there when they are needed; until then they cost nothing.
+    /// Reserves this many KiB of address space, so that a hash does not run out of memory
+    /// later. Pages take memory only once they are used.
     pub(super) fn reserve(&mut self, kibibytes: usize) -> Result<(), AuthError> {
         let missing = kibibytes.saturating_sub(self.0.len());
         let reserved = self.0.try_reserve_exact(missing);
         reserved.map_err(|_| AuthError::OutOfMemory)
     }
 
-    /// So many KiB, if the machine has them.
+    /// This many KiB of the buffer, which grows if it is smaller.
     fn blocks(&mut self, kibibytes: usize) -> Result<&mut [Block], AuthError> {
         self.reserve(kibibytes)?;
         if self.0.len() < kibibytes {
@@ -38,13 +38,13 @@ impl HashBuffer {
 }
 
 impl fmt::Debug for HashBuffer {
-    /// Without what is in it.
+    /// Without the content.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "HashBuffer({} KiB)", self.0.len())
     }
 }
 
-/// What the users file has in place of a password: Argon2id (RFC 9106) of it.
+/// A hash in the users file: Argon2id (RFC 9106) of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct PasswordHash {
     params: Params,
@@ -60,14 +60,13 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Understands `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. Everything must be
-    /// there, written in the usual way: then the check can fail for no other reason
-    /// than a wrong password.
+    /// Parses `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`. All fields are required, in the
+    /// canonical form: then a check can fail only because the password is wrong.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, behind "the hash of alice"; never the hash itself, in
-    /// whose place somebody may have written the password.
+    /// The reason, as a predicate after "the hash of alice". It never repeats the text,
+    /// because an operator may have written the password in place of the hash.
     pub(super) fn parse(text: &str) -> Result<PasswordHash, String> {
         if !text.starts_with("$argon2id$") {
             return Err("does not begin with $argon2id$".to_owned());
@@ -96,17 +95,17 @@ impl PasswordHash {
         })
     }
 
-    /// The memory it takes in KiB.
+    /// The memory in KiB that computing the hash takes.
     pub(super) fn memory_kib(&self) -> usize {
         self.params.block_count()
     }
 
-    /// Is it that of this password? Takes as long for a wrong one as for the right
-    /// one: outputs are compared in constant time by their crate.
+    /// Is this the hash of this password? Takes the same time for a wrong password as for
+    /// the right one: `Output` compares in constant time.
     ///
     /// # Errors
     ///
-    /// There is no memory for it.
+    /// There is not enough memory.
     pub(super) fn verify(
         &self,
         password: &[u8],
@@ -117,13 +116,13 @@ impl PasswordHash {
         let mut output = [0; Output::MAX_LENGTH];
         let output = output.get_mut(..self.output.len()).unwrap_or_default();
         let hashed = argon2.hash_password_into_with_memory(password, &self.salt, output, blocks);
-        // No error is left that `parse` has not met.
+        // `parse` has excluded all errors.
         Ok(hashed.is_ok() && Output::new(output).is_ok_and(|output| output == self.output))
     }
 }
 
-/// The line of the users file for this user with this password: a hash with fresh
-/// salt, at the cost that OWASP recommends (19 MiB, 2 passes).
+/// The line of the users file for this user and password, with its newline. The hash has a
+/// new salt, and the cost that OWASP recommends (19 MiB, 2 passes).
 ///
 /// # Errors
 ///
@@ -139,7 +138,7 @@ pub fn line_for(user: &str, password: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    /// A hash as the file has it, without its name.
+    /// The hash of a line for the users file, without the name.
     fn new_hash(password: &[u8]) -> String {
         let line = line_for("x", password).expect("a hash");
         line.trim_end()
@@ -157,7 +156,7 @@ mod tests {
             assert_eq!(hash.verify(password, &mut buffer), Ok(true));
             let longer = [password, b"x"].concat();
             assert_eq!(hash.verify(&longer, &mut buffer), Ok(false));
-            // Another time, another salt.
+            // Each hash has its own salt.
             assert_ne!(new_hash(password), text);
         }
         assert_eq!(buffer.0.len(), 19 << 10);
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn hashes_of_other_programs_are_valid_and_altered_ones_are_not() {
-        // By the reference implementation: argon2 somesalt... -id -t 2 -m 16 -p 1.
+        // Made by the reference implementation: argon2 somesalt -id -t 2 -m 16 -p 1.
         let reference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\
                       $CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let hash = PasswordHash::parse(reference).expect("a hash");

@@ -1,4 +1,4 @@
-//! The text of the users file becomes users, or a list of what is wrong with it.
+//! The parser of the users file: its text becomes users, or a list of errors.
 //!
 //! ```text
 //! # a comment
@@ -13,40 +13,43 @@ use super::password_hash::PasswordHash;
 use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
 use crate::protocol::socks5::MAX_FIELD;
 
-/// Longest name of a user in bytes; a login has no room for more.
+/// Longest name of a user in bytes: the user field of a login has a length of one byte
+/// (RFC 1929).
 pub const MAX_USER_NAME: usize = MAX_FIELD;
 
-/// Can somebody be called this? 1 to [`MAX_USER_NAME`] visible ASCII characters,
-/// without a colon, which ends the name in the file, without a comma, which does so
-/// in rules, and without `#`, which begins a comment.
+/// Is this a valid name of a user? A name has 1 to [`MAX_USER_NAME`] visible ASCII
+/// characters, except colon, comma and `#`: a colon ends the name in the file, a comma ends
+/// it in rules, and `#` begins a comment.
 pub fn is_user_name(name: &str) -> bool {
     let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
     (1..=MAX_USER_NAME).contains(&name.len()) && name.bytes().all(is_visible)
 }
 
-/// All users of one file, with what proves their passwords.
+/// All users of one file, with the hashes of their passwords.
 #[derive(Default, PartialEq, Eq)]
 pub struct Users {
     hashes: HashMap<Vec<u8>, PasswordHash>,
-    /// That of the first user.
+    /// The hash of the first user of the file.
     dummy_hash: Option<PasswordHash>,
 }
 
-/// The users file, whose users are in force.
+/// The users file, which is reloaded when it changes.
 pub type UsersFile = WatchedFile<Users>;
 
 impl Users {
+    /// The hash of this user, if the file has the user.
     pub(super) fn hash(&self, user: &[u8]) -> Option<&PasswordHash> {
         self.hashes.get(user)
     }
 
-    /// A hash to check the passwords of nobody against, which costs what another
-    /// user's does; none if there is no user.
+    /// A hash for logins with an unknown user: checking it takes the same time as for a
+    /// known user, so the time does not reveal which users exist. `None` if the file has no
+    /// user.
     pub(super) fn dummy_hash(&self) -> Option<&PasswordHash> {
         self.dummy_hash.as_ref()
     }
 
-    /// The memory in KiB that the costliest of them takes.
+    /// The memory in KiB that the most expensive hash takes; 0 without users.
     pub(super) fn max_memory_kib(&self) -> usize {
         self.hashes
             .values()
@@ -55,24 +58,24 @@ impl Users {
             .unwrap_or(0)
     }
 
-    /// How many there are.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Is there nobody, so that no login is right?
+    /// Has the file no user? Then every login is denied.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// Is there somebody of this name?
+    /// Does the file have a user of this name?
     pub fn has(&self, name: &[u8]) -> bool {
         self.hashes.contains_key(name)
     }
 }
 
 impl fmt::Display for Users {
-    /// Writes how many there are: "1 user", "2 users".
+    /// Writes the number of users: "1 user", "2 users".
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.len() {
             1 => out.write_str("1 user"),
@@ -82,7 +85,7 @@ impl fmt::Display for Users {
 }
 
 impl fmt::Debug for Users {
-    /// How many there are, and no hash.
+    /// The number of users, without hashes.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Users({self})")
     }
@@ -91,12 +94,12 @@ impl fmt::Debug for Users {
 impl Content for Users {
     const NAME: &'static str = "users";
 
-    /// Understands the bytes of a users file. Comments, empty lines, blanks at both
-    /// ends of a line, CRLF, a byte order mark and a missing final newline are fine.
+    /// Parses the bytes of a users file. Comments, empty lines, blanks at both ends of a
+    /// line, CRLF, a byte order mark and a missing final newline are allowed.
     ///
     /// # Errors
     ///
-    /// The lines that are nobody's, the first [`MAX_ERRORS`] of them.
+    /// The first [`MAX_ERRORS`] invalid lines.
     fn parse(text: &[u8]) -> Result<Users, Vec<SyntaxError>> {
         let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
         let mut users = Users::default();
@@ -121,6 +124,7 @@ impl Content for Users {
 }
 
 impl Users {
+    /// Adds the user of this line. `lines_of` has the lines of the users before it.
     fn add<'a>(
         &mut self,
         name: &'a str,
@@ -141,9 +145,8 @@ impl Users {
     }
 }
 
-/// One line: a user, or nothing if only a comment stands on it. What is wrong is
-/// told without a word of the line but the name: the rest may be a password that
-/// somebody wrote down.
+/// Parses one line: a user and the hash, or `None` for an empty line or a comment. An error
+/// repeats only the name: the rest may be a password that was written in place of the hash.
 fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
@@ -171,7 +174,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
 mod tests {
     use super::*;
 
-    /// Cheap to check, and of nobody's password.
+    /// A valid hash of the least cost. No password is known for it.
     const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
     fn users(text: &str) -> Result<Users, Vec<SyntaxError>> {

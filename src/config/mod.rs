@@ -1,4 +1,4 @@
-//! What an operator configures: settings, and files that take effect when they change.
+//! Configuration by the operator: settings, and files that are reloaded when they change.
 
 mod settings;
 mod watched_file;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What an operator can set.
+/// The settings of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Time from accept until the request must be complete.
@@ -13,7 +13,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time for the peer of a BIND to connect.
     pub bind_timeout: Duration,
-    /// Time for the client's identd, where a rule asks it.
+    /// Time for the reply of the client's identd, if a rule requires it.
     pub ident_timeout: Duration,
     /// Idle timeout of a relay: time without a byte in either direction; `None`: never.
     pub idle_timeout: Option<Duration>,
@@ -22,7 +22,7 @@ pub struct Settings {
     /// Idle timeout of a UDP association: time without a datagram in either direction;
     /// `None`: never.
     pub udp_timeout: Option<Duration>,
-    /// Grace period: time that live sessions have when the server stops.
+    /// Grace period: time that live sessions have to end when the server stops.
     pub grace: Duration,
     /// Sessions at a time; see [`Limits`](crate::server::Limits).
     pub max_sessions: usize,
@@ -33,8 +33,8 @@ pub struct Settings {
     pub allow_anonymous: bool,
     /// Are live sessions ended when the rules no longer permit them?
     pub enforce: bool,
-    /// The address in replies to BIND and UDP ASSOCIATE; `None`: the address at which
-    /// the client has reached the server.
+    /// The address in replies to BIND and UDP ASSOCIATE; `None`: the server's own
+    /// address, as far as it is known.
     pub advertise: Option<Ipv4Addr>,
     /// Ports for BIND and for datagrams of clients; `None`: any port that the system
     /// chooses.

@@ -17,28 +17,28 @@ use nix::fcntl::OFlag;
 use crate::sync::{OrderedMutex, Rank, thread};
 
 /// Largest file in bytes: some 100,000 rules. A larger file is a mistake, and reading it
-/// would delay every request.
+/// would delay all requests.
 const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// New content counts only if it and the file's stamp are the same this much later. An
-/// editor that truncates a file and writes it again is done by then.
+/// editor that truncates a file and writes it again has finished by then.
 const SETTLE_TIME: Duration = Duration::from_millis(10);
 
-/// The same for content that is empty or ends in the middle of a line: it may be the
-/// first part of more, from a writer that is slow.
+/// The same for content that is empty or ends in the middle of a line: a slow writer may
+/// have written only the first part.
 const SETTLE_TIME_PARTIAL: Duration = Duration::from_millis(100);
 
-/// A file that was changed less than this before it was read may change again without a
-/// new time stamp: file systems count in steps of a few milliseconds.
+/// A file that changed less than this before it was read may change again without a new
+/// time stamp: file systems count time in steps of a few milliseconds.
 const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 
-/// Errors that are reported of one file: more than an operator corrects at once. A file
-/// of millions of invalid lines costs no more than one of twenty.
+/// Errors that are reported for one file: more than an operator corrects at once. The bound
+/// keeps the work for a file with millions of invalid lines small.
 pub const MAX_ERRORS: usize = 20;
 
-/// What a file may contain. Its `Display` says how much that is, such as "5 rules".
+/// The parsed content of a file. Its `Display` states the number of entries: "5 rules".
 pub trait Content: fmt::Display + Sized {
-    /// What the content is called: "rules".
+    /// The plural noun for the entries, for messages: "rules".
     const NAME: &'static str;
 
     /// Parses the bytes of a file.
@@ -54,7 +54,7 @@ pub trait Content: fmt::Display + Sized {
 pub struct SyntaxError {
     /// Counted from 1.
     pub line: usize,
-    /// A sentence that says what to write instead.
+    /// A sentence that states the error and the correct form.
     pub reason: String,
 }
 
@@ -70,9 +70,9 @@ impl std::error::Error for SyntaxError {}
 /// Why a file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// It could not be read; the reason as a sentence.
+    /// The file could not be read; the reason as a sentence.
     Unreadable(String),
-    /// It was read and has these errors, at least one.
+    /// The file was read and has these errors, at least one.
     Syntax(Vec<SyntaxError>),
 }
 
@@ -118,26 +118,26 @@ impl From<io::Error> for LoadError {
 /// What happened to a file, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadEvent {
-    /// The file has changed, and this is in force now: "5 rules".
+    /// The file has changed, and its content is in force now: "5 rules".
     Reloaded(String),
     /// The file cannot be used; its last valid content stays in force.
     Kept(LoadError),
-    /// The file is being written; its last valid content stays in force until that is
-    /// done. Reported only after a request of the operator.
+    /// The file is being written; its last valid content stays in force until the writer
+    /// has finished. Reported only when the operator requests a reload.
     BeingWritten,
 }
 
-/// A file and the content that is in force.
+/// A file, and its content that is in force.
 #[derive(Debug)]
 pub struct WatchedFile<T> {
     path: PathBuf,
-    /// Guards what was read last; a leaf in the lock order. It is held while the file is
-    /// read again, for some 10 ms: the requests that wait for it must not use content
+    /// Guards the state of the last read; a leaf in the lock order. It is held while the
+    /// file is read again, for some 10 ms: requests that wait for it must not use content
     /// that is out of date.
     state: OrderedMutex<FileState<T>>,
 }
 
-/// What was read last.
+/// The state after the last read.
 #[derive(Debug)]
 struct FileState<T> {
     /// The last valid content, which is in force.
@@ -146,7 +146,7 @@ struct FileState<T> {
     text: Vec<u8>,
     /// The file need not be read again while it has this stamp.
     settled: Option<Stamp>,
-    /// Why the file is not in force; reported once.
+    /// Why the file's content is not in force; reported once.
     error: Option<LoadError>,
 }
 
@@ -176,12 +176,12 @@ impl<T: Content> WatchedFile<T> {
         &self.path
     }
 
-    /// The content in force now, and what happened if the file has changed.
+    /// The content in force now, and the event if the file has changed.
     ///
-    /// Costs one stat(2) while the file does not change. The request that notices a
-    /// change takes some 10 ms longer, and so do the requests that come meanwhile.
+    /// Costs one stat(2) while the file does not change. The request that notices a change
+    /// takes some 10 ms longer, and so do the requests that arrive in this time.
     pub fn current(&self) -> (Arc<T>, Option<ReloadEvent>) {
-        // Before the lock is taken: requests must not wait for each other's disk access.
+        // Before the lock is taken: requests must not wait for the disk access of others.
         let seen = Stamp::of_file(&self.path);
         let mut state = self.state.lock();
         if state.is_settled(seen) {
@@ -192,8 +192,8 @@ impl<T: Content> WatchedFile<T> {
         (Arc::clone(&state.content), event)
     }
 
-    /// Looks at the file because the operator asks: what is to be reported, even if it
-    /// was reported before. `None` if the file is in force as it is.
+    /// Checks the file at the operator's request. An error is returned even if it was
+    /// reported before; `None` if the file's content is in force already.
     pub fn reload(&self) -> Option<ReloadEvent> {
         let mut state = self.state.lock();
         let event = state.check_file(&self.path);
@@ -202,7 +202,7 @@ impl<T: Content> WatchedFile<T> {
 }
 
 impl<T: Content> FileState<T> {
-    /// Looks at the file, and puts its content in force if it has changed and is valid.
+    /// Reads the file if it has changed, and puts valid content in force.
     fn check_file(&mut self, path: &Path) -> Option<ReloadEvent> {
         if self.is_settled(Stamp::of_file(path)) {
             return None;
@@ -225,7 +225,7 @@ impl<T: Content> FileState<T> {
         });
         let again = Snapshot::read(path);
         if !again.is_ok_and(|again| again.is_unchanged_from(&snapshot)) {
-            // The next request looks again.
+            // `settled` is unchanged, so the next request checks the file again.
             return Some(ReloadEvent::BeingWritten);
         }
         self.settled = snapshot.settled_stamp();
@@ -240,12 +240,12 @@ impl<T: Content> FileState<T> {
         }
     }
 
-    /// Need a file with this stamp not be read?
+    /// Is a file with this stamp known, so that it need not be read?
     fn is_settled(&self, seen: Option<Stamp>) -> bool {
         seen.is_some() && seen == self.settled
     }
 
-    /// The same error is reported only once.
+    /// Keeps the content in force, and records why. The same error is reported only once.
     fn keep_content(&mut self, error: LoadError) -> Option<ReloadEvent> {
         if self.error.as_ref() == Some(&error) {
             return None;
@@ -255,11 +255,11 @@ impl<T: Content> FileState<T> {
     }
 }
 
-/// The file at one moment.
+/// The text and the metadata of the file at one moment.
 struct Snapshot {
     text: Vec<u8>,
     stamp: Stamp,
-    /// Time since the last change; none if it lies in the future.
+    /// Time since the last change; `None` if the time stamp is in the future.
     age: Option<Duration>,
 }
 
@@ -286,7 +286,7 @@ impl Snapshot {
         })
     }
 
-    /// The stamp, if an equal stamp later on means equal content.
+    /// The stamp, if it is old enough that an equal stamp means equal content.
     fn settled_stamp(&self) -> Option<Stamp> {
         let is_old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
         is_old_enough.then_some(self.stamp)
@@ -297,7 +297,7 @@ impl Snapshot {
     }
 }
 
-/// Opens without waiting: a FIFO without a writer would block the caller for ever.
+/// Opens the file without waiting: open(2) of a FIFO without a writer blocks for ever.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -305,7 +305,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// What changes when a file changes, and can be seen without reading it.
+/// Metadata that differ after a change of the file; stat(2) returns them without a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -316,7 +316,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file now; none if there is no such file.
+    /// The stamp of the file now; `None` if there is no such file.
     fn of_file(path: &Path) -> Option<Stamp> {
         fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
     }

@@ -9,8 +9,8 @@ pub(super) const MAX_USER: usize = 512;
 /// Longest name field of SOCKS4A in bytes: a domain name has at most 255 (RFC 1035).
 pub(super) const MAX_NAME: usize = 255;
 
-/// Why a request is not granted, as far as a reply can say it. The operator learns more,
-/// from [`RequestError`](crate::events::RequestError).
+/// Why a request is not granted, as far as a reply can express it. The log has more, from
+/// [`RequestError`](crate::events::RequestError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyError {
     /// The request is rejected or has failed. SOCKS4 has no other code (91) for the

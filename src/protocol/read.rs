@@ -7,8 +7,8 @@ use super::error::{ProtocolError, ReadError};
 /// Reads one message and not a byte more: what the client sends after it stays in the
 /// stream for the relay.
 ///
-/// `decode` looks at the bytes that have come so far and returns the message and its
-/// length, or `None` while more must come.
+/// `decode` gets the bytes received so far and returns the message and its length, or
+/// `None` while more must come.
 pub(super) fn read_message<T>(
     stream: &mut impl BufRead,
     decode: impl Fn(&[u8]) -> Result<Option<(T, usize)>, ProtocolError>,

@@ -45,9 +45,11 @@ pub const REPLY_LENGTH: usize = 8;
 /// The version byte of a reply is 0, not 4.
 const REPLY_VERSION: u8 = 0x00;
 
+// CD of a request.
 const CONNECT: u8 = 0x01;
 const BIND: u8 = 0x02;
 
+// CD of a reply.
 const GRANTED: u8 = 0x5A;
 const REJECTED: u8 = 0x5B;
 const NO_IDENT: u8 = 0x5C;
@@ -197,6 +199,7 @@ fn announces_name(ip: Ipv4Addr) -> bool {
     matches!(ip.octets(), [0, 0, 0, 1..=255])
 }
 
+/// A field, and the bytes after its zero.
 type FieldAndRest<'a> = (&'a [u8], &'a [u8]);
 
 /// Splits off a field that ends with a zero byte; `None` while the zero has not come.

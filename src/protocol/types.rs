@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::host::Host;
 
-/// The version of a client, which its first byte shows.
+/// The version of a client, which the first byte determines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// `04`: SOCKS4 or SOCKS4A.
@@ -23,7 +23,7 @@ impl Version {
     /// The first byte of each SOCKS5 message except the login.
     pub(super) const SOCKS5: u8 = 0x05;
 
-    /// The version that this first byte shows.
+    /// The version with this first byte.
     pub fn of(first: u8) -> Version {
         match first {
             Version::SOCKS4 => Version::Socks4,

@@ -1,8 +1,7 @@
-//! How many sessions fit this machine.
+//! The number of sessions that this machine can serve at a time.
 //!
-//! A process that runs out of memory mappings while it starts a thread is
-//! aborted by the standard library, so the limit is worked out before the
-//! first client comes.
+//! The standard library aborts the process if memory mappings run out while a thread
+//! starts. So the limit is computed before the first client is accepted.
 
 use std::fmt;
 use std::{fs, thread};
@@ -12,64 +11,68 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::relay::{LARGE_BUFFER, MAX_PIPES};
 
 /// Lookups of names in datagrams at a time, for all associations together. Each has a
-/// thread beyond the two of its session. One more is refused, and its datagram dropped.
+/// thread beyond the two of its session. When all are in use, the datagram is dropped.
 pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 
-/// The same for one client, so that it does not take all of them.
+/// The same limit for one client, so that no client takes all lookups.
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
 
-/// Logins of one client that wait for the rate limit at most. A browser opens some thirty
-/// connections at once; of more logins hardly any could be checked in time.
+/// Logins of one client that wait for the rate limiter at a time; one more is refused. A
+/// browser opens some 30 connections at once. Of more than 64 logins, hardly any could be
+/// checked within the handshake timeout.
 pub(super) const MAX_WAITING_LOGINS: usize = 64;
 
-/// Threads of a session: one per direction. A name is looked up on a thread of
-/// its own before the second direction has one.
+/// Threads of a session: one per direction. The name of the destination is looked up on
+/// another thread, but before the thread of the second direction starts.
 const THREADS_PER_SESSION: u64 = 2;
 
-/// Descriptors of a session: client and remote. An association has two sockets
-/// beside the client's.
+/// File descriptors of a session: client and remote. An association has one more: the
+/// client's connection and two UDP sockets.
 const DESCRIPTORS_PER_SESSION: u64 = 2;
 
-/// One session in so many may be an association, so that their third descriptors
-/// need not be kept for all.
+/// One session in this many may be a UDP association. The bound makes it unnecessary to
+/// keep a third descriptor for every session.
 const SESSIONS_PER_ASSOCIATION: usize = 4;
 
-/// Memory mappings of a thread, as std makes it on Linux: the stack and the
-/// signal stack, each with a guard page.
+/// Memory mappings of a thread of the standard library on Linux: the stack and the signal
+/// stack, each with a guard page.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
-/// Address space of a thread beyond its stack: the signal stack, the guards.
+/// Address space of a thread beyond its stack, in bytes: the signal stack and the guard
+/// pages.
 const OVERHEAD_PER_THREAD: u64 = 64 << 10;
 
-/// Kept for what is no session: listener, output, rules file, resolver
-/// sockets, the third descriptor a BIND has for a moment, and the pipes of
-/// those who move bytes in bulk.
+/// File descriptors kept for other uses: listener, output, rules file, resolver sockets,
+/// the listener that a BIND has until its peer connects, and the pipes of splice(2), each
+/// with two.
 const SPARE_DESCRIPTORS: u64 = 128 + 2 * MAX_PIPES as u64;
 
-/// Kept for the program, its libraries, the allocator's arenas, and the threads that
-/// look up the names of datagrams.
+/// Memory mappings kept for the program, its libraries, the allocator's arenas, and the
+/// threads that look up names in datagrams.
 const SPARE_MAPPINGS: u64 = 1000 + MAX_NAME_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
 
-/// Kept for our own few threads, those again, and for other programs.
+/// Threads kept for the server's other threads, for lookups of names in datagrams, and for
+/// other programs.
 const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
-/// Kept for our own few threads, whose stacks std makes 2 MiB large.
+/// Address space in bytes kept for the server's other threads, which have the standard
+/// library's stack size of 2 MiB.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 
-/// What the heap may hold for an association beyond the buffers of its directions:
-/// whom it has sent something, by the longest names there are, and what waits for one.
+/// Heap in bytes of one association beyond the buffers of its directions: the peers to
+/// which it has sent, with the longest names, and the datagrams that wait for a lookup.
 const ASSOCIATION_HEAP: u64 = 1 << 20;
 
-/// How many sessions there may be at a time, and what sets the limit.
+/// The limit on sessions, and the resource that sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions at a time; one client more is closed at once.
+    /// Sessions at a time, at least 1; one client more is closed at once.
     pub max_sessions: usize,
-    /// What would run out first, as the end of a sentence.
+    /// The resource that would run out first. Its `Display` follows "limited by".
     pub limited_by: LimitedBy,
 }
 
-/// What a machine has too little of for one more session.
+/// The resource that one more session would exhaust, with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedBy {
     /// Open files (RLIMIT_NOFILE).
@@ -82,7 +85,7 @@ pub enum LimitedBy {
     AddressSpace(u64),
     /// Writable memory in bytes, used or not (RLIMIT_DATA).
     Data(u64),
-    /// The operator's wish (`--max-sessions`).
+    /// The operator's limit (`--max-sessions`).
     MaxSessions,
 }
 
@@ -106,9 +109,9 @@ impl fmt::Display for LimitedBy {
 }
 
 impl Limits {
-    /// Raises the soft limit of open files to the hard one, then works out how
-    /// many sessions, with stacks of this many bytes, the machine carries. The
-    /// operator may wish for fewer, not for more.
+    /// Raises the soft limit on open files to the hard one, then computes how many sessions
+    /// the machine can serve if each thread has a stack of `stack_size` bytes.
+    /// `max_sessions` can only lower the result.
     pub fn of_this_machine(stack_size: usize, max_sessions: Option<usize>) -> Limits {
         raise_descriptors();
         let per_thread = stack_size as u64 + OVERHEAD_PER_THREAD;
@@ -156,26 +159,26 @@ impl Limits {
     }
 }
 
-/// How many UDP associations there may be among so many sessions.
+/// UDP associations at a time, if there may be this many sessions.
 pub(crate) fn max_associations(max_sessions: usize) -> usize {
     (max_sessions / SESSIONS_PER_ASSOCIATION).max(1)
 }
 
-/// Where a system tells none of its limits.
+/// Sessions at a time if the system reports no limit at all.
 const DEFAULT_MAX_SESSIONS: u64 = 1000;
 
-/// Most servers are started with a soft limit of 1024 open files, meant for
-/// programs that use select(2), and a far higher hard limit.
+/// Raises the soft limit on open files to the hard one. The soft limit is usually 1024,
+/// for programs that use select(2), and the hard limit far higher.
 fn raise_descriptors() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // If the system refuses, the soft limit stays and is what we count on.
+        // If this fails, the computation uses the soft limit, which has not changed.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// The soft limit, if there is one.
+/// The soft limit on this resource; `None` if it is unlimited or unknown.
 fn soft_limit(resource: Resource) -> Option<u64> {
     let (soft, _) = getrlimit(resource).ok()?;
     if soft == nix::sys::resource::RLIM_INFINITY {
@@ -190,21 +193,23 @@ fn address_space_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_AS)
 }
 
-/// Elsewhere it is not request for: the formula below is glibc's.
+/// Not used on other systems: [`free_address_space`] models the allocator of glibc.
 #[cfg(not(target_os = "linux"))]
 fn address_space_limit() -> Option<u64> {
     None
 }
 
-/// On Linux stacks count as data, touched or not.
+/// The limit on data in bytes, on Linux only: there, stacks count as data even before they
+/// are used.
 fn data_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_DATA).filter(|_| cfg!(target_os = "linux"))
 }
 
-/// What this limit leaves for sessions. The C library's allocator gives each of
-/// the first threads an arena of its own, of 64 MiB of address space, as long
-/// as there is room for one, and leaves but the rest for stacks.
-/// (`MALLOC_ARENA_MAX=1` in the environment makes it modest.)
+/// The address space in bytes that this limit leaves for sessions.
+///
+/// The allocator of glibc reserves an arena of 64 MiB for each of the first threads, while
+/// address space for one is left. Only the rest is left for stacks. `MALLOC_ARENA_MAX` in
+/// the environment limits the number of arenas; the default is eight per processor.
 fn free_address_space(limit: u64) -> u64 {
     const ARENA: u64 = 64 << 20;
     let free = limit.saturating_sub(used_bytes("VmSize:"));
@@ -217,12 +222,14 @@ fn free_address_space(limit: u64) -> u64 {
     free.saturating_sub(arenas * ARENA + SPARE_ADDRESS_SPACE)
 }
 
-/// What this limit leaves for sessions. Of the arenas only what is used counts.
+/// The data in bytes that this limit leaves for sessions. Only the used part of an arena
+/// counts as data.
 fn free_data(limit: u64) -> u64 {
     limit.saturating_sub(used_bytes("VmData:") + SPARE_ADDRESS_SPACE)
 }
 
-/// Bytes that this process uses already, by their name in its status.
+/// Bytes that this process uses already, from this field of /proc/self/status; 0 if
+/// unknown.
 fn used_bytes(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes = status.lines().find_map(|line| {
@@ -232,8 +239,8 @@ fn used_bytes(name: &str) -> u64 {
     kilobytes.unwrap_or(0) << 10
 }
 
-/// The tightest of the limits on threads. Root may exceed RLIMIT_NPROC, but
-/// whoever set it for root meant something.
+/// The lowest of the limits on threads. The kernel does not enforce RLIMIT_NPROC for root,
+/// but an operator who sets it for root expects it to count.
 fn thread_limit() -> Option<u64> {
     let limits = [
         user_limit(),
@@ -245,7 +252,7 @@ fn thread_limit() -> Option<u64> {
     limits.into_iter().flatten().min()
 }
 
-/// On Linux this counts threads, elsewhere processes.
+/// RLIMIT_NPROC, on Linux only: there it counts threads, on other systems processes.
 #[cfg(target_os = "linux")]
 fn user_limit() -> Option<u64> {
     soft_limit(Resource::RLIMIT_NPROC)
@@ -263,8 +270,8 @@ fn cgroup_limit() -> Option<u64> {
     read_number(&format!("/sys/fs/cgroup{path}/pids.max"))
 }
 
-/// The number a file of the kernel holds; none if there is no such file, or if
-/// it says "max".
+/// The number in a file of the kernel; `None` if there is no such file, or if its content
+/// is "max".
 fn read_number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
