@@ -249,7 +249,7 @@ fn is_open_to_others(path: &Path) -> bool {
 /// Prints a line for the users file.
 fn new_user(name: &str) -> ExitCode {
     let password = new_user::new_password(name);
-    match password.and_then(|password| auth::line_for(name, &password)) {
+    match password.and_then(|password| auth::users_file_line(name, &password)) {
         // It is meant for a file, which may have no room.
         Ok(line) => match put(&line) {
             Ok(()) => ExitCode::SUCCESS,

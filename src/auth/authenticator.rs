@@ -195,7 +195,7 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::line_for;
+    use crate::auth::users_file_line;
     use std::fs;
     use std::sync::Barrier;
     use std::time::Instant;
@@ -212,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         let lines = [("alice", "a"), ("bob", "b")]
-            .map(|(user, password)| line_for(user, password.as_bytes()).expect("a line"));
+            .map(|(user, password)| users_file_line(user, password.as_bytes()).expect("a line"));
         fs::write(&path, lines.concat()).expect("written");
         let authenticator = Authenticator::open(&path).expect("good users");
         (folder, authenticator)
@@ -275,7 +275,7 @@ mod tests {
         let (folder, authenticator) = alice_and_bob();
         let path = folder.path().join("users");
         assert!(authenticator.accepts("alice", "a") && authenticator.accepts("bob", "b"));
-        fs::write(&path, line_for("alice", b"new").expect("a line")).expect("written");
+        fs::write(&path, users_file_line("alice", b"new").expect("a line")).expect("written");
         assert!(!authenticator.has_cached("alice", "a") && !authenticator.has_cached("bob", "b"));
         assert!(!authenticator.accepts("alice", "a") && !authenticator.accepts("bob", "b"));
         assert!(authenticator.accepts("alice", "new"));

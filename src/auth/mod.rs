@@ -1,7 +1,7 @@
 //! Authentication: the users file, password hashes, and a limit on failed logins.
 //!
 //! [`Users`] is the content of the users file, and [`UsersFile`] follows the file. The
-//! [`Authenticator`] checks a login against it. [`line_for`] makes a line of the file.
+//! [`Authenticator`] checks a login against it. [`users_file_line`] makes a line of the file.
 
 mod authenticator;
 mod error;
@@ -11,6 +11,6 @@ mod users_file;
 
 pub use authenticator::Authenticator;
 pub use error::AuthError;
-pub use password_hash::line_for;
+pub use password_hash::users_file_line;
 pub(crate) use rate_limit::LoginRateLimiter;
 pub use users_file::{MAX_USER_NAME, Users, UsersFile, is_user_name};

@@ -127,7 +127,7 @@ impl PasswordHash {
 /// # Errors
 ///
 /// A sentence: the system has no memory, or no random numbers.
-pub fn line_for(user: &str, password: &[u8]) -> Result<String, String> {
+pub fn users_file_line(user: &str, password: &[u8]) -> Result<String, String> {
     let hash: PhcString = Argon2::default()
         .hash_password(password)
         .map_err(|error| format!("the password cannot be hashed: {error}"))?;
@@ -140,7 +140,7 @@ mod tests {
 
     /// The hash of a line for the users file, without the name.
     fn new_hash(password: &[u8]) -> String {
-        let line = line_for("x", password).expect("a hash");
+        let line = users_file_line("x", password).expect("a hash");
         line.trim_end()
             .strip_prefix("x:")
             .expect("the name")

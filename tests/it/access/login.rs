@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{self, LocalFlags};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use threadsocks::auth::{AuthError, Authenticator, line_for};
+use threadsocks::auth::{AuthError, Authenticator, users_file_line};
 use threadsocks::net::{self, Deadline};
 use threadsocks::protocol::socks5::{Credentials, Greeting, Request};
 use threadsocks::protocol::{Command, Destination};
@@ -118,7 +118,7 @@ impl LoginSetup {
 
 /// The text of a users file with these users and passwords.
 fn users_text(users: &[(&str, &str)]) -> String {
-    let line = |&(user, password): &(&str, &str)| line_for(user, password.as_bytes());
+    let line = |&(user, password): &(&str, &str)| users_file_line(user, password.as_bytes());
     users.iter().map(|user| line(user).unwrap()).collect()
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use threadsocks::auth::line_for;
+use threadsocks::auth::users_file_line;
 
 use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use crate::support::dns_server::{self, NameServer};
@@ -58,7 +58,7 @@ fn curl_logs_in_with_a_password() {
     }
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users");
-    fs::write(&users, line_for("alice", b"s:cret").unwrap()).unwrap();
+    fs::write(&users, users_file_line("alice", b"s:cret").unwrap()).unwrap();
     let options = ["--users", users.to_str().unwrap()];
     let proxy = Proxy::start("permit c 127. - - - user=alice auth\n", &options);
     let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), GREETING_SITE);

@@ -32,7 +32,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 
-use threadsocks::auth::line_for;
+use threadsocks::auth::users_file_line;
 
 use crate::support::endpoints::{
     accept, dial, dial_from, read_all, read_exactly, reset, shutdown_write, write,
@@ -137,7 +137,7 @@ impl Script {
                 }
                 "user" => {
                     let (user, password) = rest.trim().split_once(' ').expect(name);
-                    let line = line_for(user, password.as_bytes()).expect("a valid user");
+                    let line = users_file_line(user, password.as_bytes()).expect("a valid user");
                     script.users.push_str(&line);
                     script.threadsocks_only = true;
                 }
