@@ -4,8 +4,8 @@ use std::io::{self, BufRead};
 
 use super::error::{ProtocolError, ReadError};
 
-/// Reads one message and not a byte more: what the client sends after it stays in the
-/// stream for the relay.
+/// Reads one message and not a byte more: data that follow it stay in the stream for the
+/// relay.
 ///
 /// `decode` gets the bytes received so far and returns the message and its length, or
 /// `None` while more must come.

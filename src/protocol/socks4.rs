@@ -58,7 +58,7 @@ const OTHER_USER: u8 = 0x5D;
 /// A request, field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// CD: what to do.
+    /// CD.
     pub command: Command,
     /// DSTIP and DSTPORT.
     pub address: SocketAddrV4,
