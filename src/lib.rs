@@ -1,9 +1,9 @@
 //! A SOCKS proxy made of plain OS threads.
 //!
-//! The modules, in the order in which to read them:
+//! The modules; the README says in which order to read them:
 //!
-//! - [`server`]: sessions from accept to end; begin with its `handler.rs`
-//! - `sync`: the concurrency toolbox: lock order, thread pool, semaphore, wait group
+//! - [`server`]: sessions from accept to end
+//! - `sync`: lock order, thread pool, semaphore, wait group
 //! - [`relay`]: two threads copy bytes, one per direction
 //! - [`events`] and [`logger`]: what happened, and the one thread that writes it
 //! - [`protocol`]: the messages of SOCKS and IDENT
@@ -32,9 +32,9 @@
 //!     verbosity: Verbosity::Normal,
 //! };
 //! let (logger, log) = logger::start(output)?;
-//! let (operator, controls) = crossbeam_channel::bounded(1);
+//! let (control_sender, controls) = crossbeam_channel::bounded(1);
 //! let server = Server::new(Settings::default(), rules_file, LocalClock::local(), log);
-//! operator.send(Control::Stop)?; // so that this example ends
+//! control_sender.send(Control::Stop)?; // so that this example ends
 //! let kind = server.run(TcpListener::bind("127.0.0.1:0")?, &controls)?;
 //! assert_eq!(kind, ShutdownKind::Drained);
 //! # drop(logger);

@@ -230,7 +230,8 @@ fn send_output(stream: &TcpStream, faults: &FaultSwitches, output: Output) -> io
     Ok(after_prompt)
 }
 
-/// Sends the prompt and, in the same segment, the bytes to send after it.
+/// Sends the prompt and the bytes after it in one segment, or in two if the fault switch
+/// says so.
 fn send_prompt(stream: &TcpStream, faults: &FaultSwitches, after_prompt: &[u8]) -> io::Result<()> {
     if faults.split_prompt {
         // Without TCP_NODELAY, Nagle's algorithm holds back the second segment

@@ -2,8 +2,8 @@
 //!
 //! Each failure costs some seconds, which pass by waiting. An address whose cost is small
 //! is admitted at once, so a user who mistypes a password notices nothing. The algorithm
-//! is called GCRA, a token bucket that stores one point in time: the time at which all
-//! failures are paid for.
+//! is called GCRA: a token bucket that stores only one time stamp for each address, the time
+//! at which all failures are paid for (in GCRA, the theoretical arrival time).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use crate::sync::{OrderedMutex, Rank};
 /// random letters withstands that for thousands of years.
 const COST_PER_FAILURE: Duration = Duration::from_secs(2);
 
-/// An address that owes no more than this is admitted at once. That allows five failures
-/// in a row, as a person makes them, or a program with an old password.
+/// An address that owes no more than this is admitted at once: it may owe for five failures
+/// and try a sixth time, as a person does, or a program with an old password.
 const BURST: Duration = Duration::from_secs(10);
 
 /// Addresses that are tracked at a time, in about a megabyte.
@@ -80,8 +80,8 @@ impl LoginRateLimiter {
     }
 }
 
-/// Makes room for one more address if the table is full: removes all that owe nothing any
-/// more, or else the one that owes least.
+/// Frees a place in a full table: removes all addresses that owe nothing, or else the one
+/// that owes least.
 fn evict(paid_at: &mut HashMap<IpAddr, Instant>, now: Instant) {
     if paid_at.len() < MAX_TRACKED {
         return;
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn v07_after_some_failures_each_attempt_waits() {
         let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
-        // The first is free, and five failures are forgiven.
+        // The sixth is admitted while five are owed for.
         for _ in 0..6 {
             assert_eq!(limiter.fail(source(1), start), Ok(()));
         }
@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(limiter.fail(source(1), now), Ok(()));
             assert_eq!(limiter.fail(source(1), now), Err(COST_PER_FAILURE));
         }
-        // When all is paid, all is forgotten.
+        // When all is paid, the address is like new.
         let now = start + 999 * COST_PER_FAILURE + BURST + COST_PER_FAILURE;
         for _ in 0..6 {
             assert_eq!(limiter.fail(source(1), now), Ok(()));
@@ -163,7 +163,7 @@ mod tests {
             assert_eq!(limiter.reuse(source(1), start), Ok(()));
         }
         assert_eq!(limiter.len(), 0);
-        // Who is right now and then still pays for what was wrong.
+        // A right login between wrong ones takes back its own charge only.
         for _ in 0..5 {
             assert_eq!(limiter.fail(source(1), start), Ok(()));
         }
@@ -185,7 +185,7 @@ mod tests {
         }
         assert_eq!(limiter.len(), MAX_TRACKED);
         assert!(limiter.fail(source(0), start).is_err());
-        // What is paid goes first, all of it.
+        // Addresses that owe nothing are evicted first, all of them.
         let later = start + COST_PER_FAILURE;
         assert_eq!(limiter.fail(source(1), later), Ok(()));
         assert_eq!(limiter.len(), 2);

@@ -42,9 +42,9 @@ impl Users {
         self.hashes.get(user)
     }
 
-    /// A hash for logins with an unknown user: checking it takes the same time as for a
-    /// known user, so the time does not reveal which users exist. `None` if the file has no
-    /// user.
+    /// A hash for logins with an unknown user: if all hashes have the same cost, its check
+    /// takes as long as for a known user, so the time does not reveal which users exist.
+    /// `None` if the file has no user.
     pub(super) fn dummy_hash(&self) -> Option<&PasswordHash> {
         self.dummy_hash.as_ref()
     }

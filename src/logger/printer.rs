@@ -11,7 +11,7 @@ use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
 use crate::events::{CloseReason, Event, RequestAnswered, SessionClosed};
 
-/// While no line is held back, the logger has no reason to wake up.
+/// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// Lines that clients could make the server write as often as they like: each topic has a
@@ -146,32 +146,32 @@ impl Printer {
         let Some(throttle) = self.throttles.get_mut(topic as usize) else {
             return;
         };
-        match throttle.pass(Instant::now()) {
+        match throttle.try_pass(Instant::now()) {
             None => {}
             Some(0) => self.print_line(line),
-            Some(held) => {
-                let line = format_args!("{line} (and {held} more since the last line)");
+            Some(suppressed) => {
+                let line = format_args!("{line} (and {suppressed} more since the last line)");
                 if !write_line(&mut self.diagnostics, &line) {
-                    throttle.hold(held);
+                    throttle.add_suppressed(suppressed);
                 }
             }
         }
     }
 
-    /// How long to wait for the next event before the lines that are held back are counted
+    /// How long to wait for the next event before the suppressed lines are counted
     /// on stderr.
     pub(super) fn timeout(&self) -> Duration {
-        match self.throttles.iter().any(Throttle::is_holding) {
+        match self.throttles.iter().any(Throttle::has_suppressed) {
             true => INTERVAL,
             false => NO_TIMEOUT,
         }
     }
 
-    /// Prints how many lines were held back, for the topics whose rate limit permits a line
+    /// Prints how many lines were suppressed, for the topics whose rate limit permits a line
     /// at this time.
-    pub(super) fn print_held(&mut self, now: Instant) {
+    pub(super) fn print_suppressed(&mut self, now: Instant) {
         for (topic, throttle) in TOPICS.iter().zip(&mut self.throttles) {
-            let count = throttle.release(now);
+            let count = throttle.take_suppressed(now);
             if count == 0 {
                 continue;
             }
@@ -183,7 +183,7 @@ impl Printer {
                 Topic::DroppedLines => "lines dropped: nobody read them fast enough",
             };
             if !write_line(&mut self.diagnostics, &format_args!("{count} {what}")) {
-                throttle.hold(count);
+                throttle.add_suppressed(count);
             }
         }
     }
@@ -196,15 +196,15 @@ impl Printer {
             (Topic::DroppedLines, lines),
         ] {
             if let Some(throttle) = self.throttles.get_mut(topic as usize) {
-                throttle.hold(count);
+                throttle.add_suppressed(count);
             }
         }
     }
 
     /// Prints at the end what was not printed yet.
     pub(super) fn close(mut self) {
-        self.throttles.iter_mut().for_each(Throttle::open);
-        self.print_held(Instant::now());
+        self.throttles.iter_mut().for_each(Throttle::reset);
+        self.print_suppressed(Instant::now());
         let lost = self.screen.take().map_or(0, MessageWriter::close);
         if lost > 0 {
             self.print_line(&lost_messages(lost));

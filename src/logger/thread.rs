@@ -11,9 +11,9 @@ use super::printer::Printer;
 use super::queue::{Log, Queue};
 use crate::sync::wait_group::{AllDone, wait_group};
 
-/// After the queue is empty the logger sleeps this long, too short for a reader to notice.
-/// A busy server need not wake it for each event then, which would cost as much as a
-/// twentieth of a short session.
+/// The logger sleeps this long after each batch, too short for a reader to notice. So a
+/// busy server wakes it once per batch and not once per event, which would cost as much as
+/// a twentieth of a short session.
 const BATCH_PAUSE: Duration = Duration::from_millis(1);
 
 /// Events that are printed before the counts of dropped events are looked at again.
@@ -35,9 +35,6 @@ impl Logger {
 }
 
 /// Starts the logger thread.
-///
-/// Returns the thread first and the handle second: a caller that binds both drops them in
-/// the safe order.
 ///
 /// # Errors
 ///
@@ -68,7 +65,7 @@ fn print_events(queue: &Queue, mut printer: Printer) {
             Err(RecvTimeoutError::Disconnected) => break,
         }
         note_dropped(queue, &mut printer);
-        printer.print_held(Instant::now());
+        printer.print_suppressed(Instant::now());
     }
     note_dropped(queue, &mut printer);
     printer.close();

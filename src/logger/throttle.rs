@@ -9,47 +9,47 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Throttle {
     last: Option<Instant>,
-    held: u64,
+    suppressed: u64,
 }
 
 impl Throttle {
     /// May no line be written, because one was written less than an interval ago?
-    fn is_closed(&self, now: Instant) -> bool {
+    fn is_limited(&self, now: Instant) -> bool {
         let is_recent = |last: Instant| now.saturating_duration_since(last) < INTERVAL;
         self.last.is_some_and(is_recent)
     }
 
-    /// May a line be written now? If so, how many were held back before it?
-    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
-        if self.is_closed(now) {
-            self.held += 1;
+    /// May a line be written now? If so, how many were suppressed before it?
+    pub(super) fn try_pass(&mut self, now: Instant) -> Option<u64> {
+        if self.is_limited(now) {
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.held))
+        Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// How many lines were held back, if a line that says so may be written now.
-    pub(super) fn release(&mut self, now: Instant) -> u64 {
-        if self.held == 0 || self.is_closed(now) {
+    /// How many lines were suppressed, if a line that says so may be written now.
+    pub(super) fn take_suppressed(&mut self, now: Instant) -> u64 {
+        if self.suppressed == 0 || self.is_limited(now) {
             return 0;
         }
         self.last = Some(now);
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.suppressed)
     }
 
-    /// Counts lines that are held back, or that could not be written.
-    pub(super) fn hold(&mut self, count: u64) {
-        self.held += count;
+    /// Counts lines that are suppressed, or that could not be written.
+    pub(super) fn add_suppressed(&mut self, count: u64) {
+        self.suppressed += count;
     }
 
-    /// Are lines held back?
-    pub(super) fn is_holding(&self) -> bool {
-        self.held > 0
+    /// Is there a count that is not reported yet?
+    pub(super) fn has_suppressed(&self) -> bool {
+        self.suppressed > 0
     }
 
     /// Lets the next line pass at once.
-    pub(super) fn open(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.last = None;
     }
 }

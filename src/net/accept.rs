@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, Backlog};
 
 use super::deadline::Deadline;
-use super::options::tune;
+use super::options::set_options;
 use super::poll::{has_given_up, wait, wait_readable};
 
 /// What ended the wait for the peer of a BIND.
@@ -52,7 +52,7 @@ pub(crate) fn wait_for_peer(
                 Ok((peer, address)) => {
                     // On systems other than Linux it inherits the listener's mode.
                     peer.set_nonblocking(false)?;
-                    tune(&peer)?;
+                    set_options(&peer)?;
                     return Ok(BindWait::Peer(peer, address));
                 }
                 // This peer is gone already; another one may come.

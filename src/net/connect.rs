@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 
 use super::deadline::Deadline;
-use super::options::tune;
+use super::options::set_options;
 use super::poll::wait;
 
 /// Why another host was not reached or did not reply.
@@ -99,7 +99,7 @@ fn connect(
         return Err(ConnectError::Failed(error));
     }
     remote.set_nonblocking(false)?;
-    tune(&remote)?;
+    set_options(&remote)?;
     Ok(remote)
 }
 

@@ -1,6 +1,7 @@
 //! Sockets: what `std::net` lacks, and names that become addresses.
 //!
-//! Every wait has a deadline, and ends early when the client has left.
+//! A session that waits for another host does so with a deadline, and its wait ends early
+//! when its client has left.
 
 mod accept;
 mod connect;
@@ -17,7 +18,7 @@ pub(crate) use accept::{
 };
 pub(crate) use connect::{ConnectError, dial, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;
-pub(crate) use options::{reset_on_close, shorten_send_timeout, tune};
+pub(crate) use options::{reset_on_close, set_options, shorten_send_timeout};
 pub use peek_reader::PeekReader;
 pub use poll::wait;
 pub(crate) use poll::{client_stays_until, wait_readable};

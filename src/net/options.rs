@@ -18,7 +18,7 @@ const SEND_TIMEOUT_MS: i64 = 500;
 /// intervals), and a write wakes up now and then (SO_SNDTIMEO).
 ///
 /// Set on a listener, all of them hold for every connection that it accepts.
-pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
+pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
     setsockopt(socket, sockopt::KeepAlive, &true)?;
     let timeout = TimeVal::milliseconds(SEND_TIMEOUT_MS);

@@ -36,15 +36,16 @@ impl RelayDirection<'_> {
         let result = copy::copy(from, to, state, direction);
         match &result {
             // It was terminated after it had read bytes and before it had written all.
-            Ok(()) if state.is_terminated() && state.is_writing(direction) => {
+            Ok(()) if state.is_terminated_at_rest() && state.is_writing(direction) => {
                 state.abort(from, to);
             }
-            Ok(()) if self.eof_hides_reset(from) => {}
+            Ok(()) if self.must_not_send_fin(from) => {}
             Ok(()) => to.shutdown_write(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                // This direction was told of no reset, and holds no bytes for `to`.
+                // `to` has closed both directions, without a reset. The bytes that this
+                // direction still holds can never be delivered: it has dealt with its write.
                 state.end_write(direction);
-                if !linger::drain_while_reverse_ends(from, state, direction) {
+                if !linger::discard_input(from, state, direction) {
                     state.abort(from, to);
                 }
             }
@@ -54,16 +55,16 @@ impl RelayDirection<'_> {
         result
     }
 
-    /// Is this EOF of `from` really a reset that the other direction was told of, or the
-    /// effect of a termination that left bytes unwritten?
+    /// Must this direction send no FIN after EOF of `from`? True if the relay was aborted,
+    /// or the other direction aborts it now.
     ///
-    /// The system reports a reset only once. If the other direction was writing to
-    /// `from`, its write failed, and the read of this direction returns EOF. So where
-    /// the EOF is doubtful, this direction waits until the other one has dealt with its
-    /// write.
-    fn eof_hides_reset<A: RelayStream>(self, from: &A) -> bool {
+    /// The system reports a reset only once. If the write of the other direction to `from`
+    /// has failed because of the reset, the read of this direction returns EOF. So if
+    /// `from` is disconnected or the relay is terminated, this direction waits until the
+    /// other one has dealt with its write.
+    fn must_not_send_fin<A: RelayStream>(self, from: &A) -> bool {
         let RelayDirection { state, direction } = self;
-        if from.is_disconnected() || state.is_terminated() {
+        if from.is_disconnected() || state.is_terminated_at_rest() {
             state.wait_until_written(direction.reverse());
         }
         state.is_aborted()

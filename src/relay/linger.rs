@@ -2,9 +2,9 @@
 //!
 //! Example: the remote sends its last bytes and closes for good. The client is still
 //! sending, so its bytes cannot be delivered (`EPIPE`). But the last bytes of the
-//! remote may still be on their way to the client, and a reset would destroy them:
-//! ours, or the one that the system sends when a socket is closed with unread bytes.
-//! So the client's bytes are read and dropped for a while, slowly.
+//! remote may still be on their way to the client, and a reset would destroy them: a
+//! reset by the relay, or by the system, which sends one when a socket is closed with
+//! unread bytes. So the client's bytes are read and discarded for a while, slowly.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use super::stream::RelayStream;
 use crate::net::Deadline;
 use crate::sync::thread;
 
-/// How long the source is read at least. Two seconds suffice for what is on its way.
+/// How long the source is read if little was moved. Two seconds suffice for what is on
+/// its way.
 const MIN_LINGER: Duration = Duration::from_secs(2);
 
 /// One second more for each of these many bytes that the opposite direction has moved:
@@ -31,9 +32,12 @@ const DRAIN_BUFFER: usize = 64 << 10;
 /// client that sends without end must not fill the network in vain.
 const DRAIN_PAUSE: Duration = Duration::from_millis(25);
 
-/// Reads and drops what `from` still sends, until the opposite direction has delivered
-/// everything and `from` ends. False if that did not happen in time.
-pub(super) fn drain_while_reverse_ends<A: RelayStream>(
+/// Reads and discards what `from` still sends, until it ends. False if it still sends
+/// after the time, or if the relay was aborted.
+///
+/// The time is tested between reads. A source that sends nothing blocks the read, like in
+/// any half-closed session: its EOF ends the wait, or a termination does.
+pub(super) fn discard_input<A: RelayStream>(
     from: &A,
     state: &RelayState,
     direction: Direction,
@@ -42,10 +46,10 @@ pub(super) fn drain_while_reverse_ends<A: RelayStream>(
     let more = Duration::from_secs(moved / LINGER_BYTES_PER_SECOND);
     let deadline = Deadline::after((MIN_LINGER + more).min(MAX_LINGER));
     let has_ended = drain(from, || deadline.is_over() || state.is_stopped());
-    has_ended || state.is_terminated()
+    has_ended || state.is_terminated_at_rest()
 }
 
-/// Reads and drops until `from` ends, then true, or until this is over.
+/// Reads and discards until `from` ends, then true, or until this is over.
 fn drain<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
     let mut buffer = vec![0; DRAIN_BUFFER];
     while !is_over() {

@@ -7,8 +7,7 @@
 //!               down: remote to client
 //! ```
 //!
-//! Each thread blocks in one system call at a time: a read of its source or a write to
-//! its destination. A destination that reads slowly blocks the write, so the source is
+//! Each thread blocks in a read of its source, or in a write to its destination. A destination that reads slowly blocks the write, so the source is
 //! not read either, and TCP slows its sender down: backpressure, without any queue here.
 //! EOF of one direction is passed on and leaves the other direction open; an error ends
 //! both.

@@ -32,9 +32,9 @@ pub(crate) const MAX_PIPES: usize = 32;
 const PIPE_CAPACITY: usize = 1 << 20;
 
 /// Bytes that one splice(2) moves out of the pipe, at first. The kernel sends a few pages
-/// at a time and waits for each of these sends as long as for a write. So one splice to
-/// a slow peer can take many send timeouts, and delays a termination. Parts grow only
-/// while the peer is fast.
+/// at a time, and each of these sends may wait for the send timeout. So one splice(2) to a
+/// slow peer can take many send timeouts (two seconds with parts of this size), and delays
+/// a termination. Parts grow only while the peer is fast.
 const MIN_PART: usize = 32 << 10;
 
 /// Larger parts save hardly any time.
@@ -47,7 +47,7 @@ const FAST: Duration = Duration::from_millis(50);
 static PIPES: LazyLock<KeyedSemaphore<()>> =
     LazyLock::new(|| KeyedSemaphore::new(MAX_PIPES, MAX_PIPES));
 
-/// A pipe, empty between two calls of [`Pipe::splice`].
+/// A pipe for one call of [`Pipe::splice`]; an error or a stop can leave bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     read_end: OwnedFd,
@@ -59,7 +59,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// Opens a pipe; none if all slots are in use or the system has no descriptors.
     pub(super) fn open() -> Option<Pipe> {
-        let slot = PIPES.acquire(()).ok()?;
+        let slot = PIPES.try_acquire(()).ok()?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
         // If the system refuses, a smaller pipe works as well.
         let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(PIPE_CAPACITY as i32));
@@ -103,7 +103,7 @@ impl Pipe {
             if !state.begin_write(direction) {
                 return Ok(SpliceStop::Stopped);
             }
-            if !self.empty(count, &mut part, to, state, direction)? {
+            if !self.write_from_pipe(count, &mut part, to, state, direction)? {
                 return Ok(SpliceStop::Stopped);
             }
             state.end_write(direction);
@@ -116,7 +116,7 @@ impl Pipe {
     /// When the connection is reset during a splice(2), the call returns what it moved
     /// and forgets the error; the next one fails with EPIPE, as if the peer had closed
     /// after its EOF. So EPIPE counts as a reset unless the peer's EOF came before.
-    fn empty(
+    fn write_from_pipe(
         &self,
         count: usize,
         part: &mut usize,
@@ -127,7 +127,7 @@ impl Pipe {
         let mut had_sent_eof = false;
         let mut left = count;
         while left > 0 {
-            // Tested before each part: a connection that is gone does not tell any more.
+            // Tested before each part: a connection that is gone reports nothing any more.
             had_sent_eof = had_sent_eof || has_sent_eof(to)?;
             let began = Instant::now();
             let moved = match splice_once(self.read_end.as_fd(), to, left.min(*part)) {

@@ -30,8 +30,8 @@ impl Direction {
 pub struct RelayState {
     up: AtomicU64,
     down: AtomicU64,
-    /// A leaf in the lock order. Each direction takes it twice for each part that it
-    /// moves, for a few instructions; beside the system calls that costs nothing.
+    /// A leaf in the lock order. A direction takes it before and after it writes what it
+    /// has read, for a few instructions each time; the system calls cost far more.
     phases: OrderedMutex<Phases>,
     /// Notified when a direction stops writing, and when the relay is aborted.
     changed: Condvar,
@@ -41,12 +41,12 @@ pub struct RelayState {
 struct Phases {
     up: Phase,
     down: Phase,
-    /// A direction met an error, or the session is terminated while bytes move: both
-    /// ends are reset.
+    /// A direction met an error, or the session is terminated while bytes move: RST to
+    /// both ends.
     aborted: bool,
-    /// The session is terminated while no byte moves: both ends get EOF, unless a
+    /// The session is terminated while no byte moves: FIN to both ends, unless a
     /// direction still holds bytes.
-    terminated: bool,
+    terminated_at_rest: bool,
     /// A thread waits on `changed`. Without this test each write would make a system call
     /// more: the standard library's condition variable makes one for every notification.
     has_waiter: bool,
@@ -79,7 +79,7 @@ impl Default for RelayState {
             up: Phase::Reading,
             down: Phase::Reading,
             aborted: false,
-            terminated: false,
+            terminated_at_rest: false,
             has_waiter: false,
         };
         RelayState {
@@ -111,7 +111,7 @@ impl RelayState {
         }
     }
 
-    /// Has this direction ended?
+    /// True after the direction has passed on its EOF or dealt with its error.
     pub fn has_ended(&self, direction: Direction) -> bool {
         *self.phases.lock().of(direction) == Phase::Ended
     }
@@ -123,7 +123,7 @@ impl RelayState {
     pub(super) fn begin_write(&self, direction: Direction) -> bool {
         let mut phases = self.phases.lock();
         *phases.of(direction) = Phase::Writing;
-        !phases.aborted && !phases.terminated
+        !phases.aborted && !phases.terminated_at_rest
     }
 
     /// All bytes of the direction are written, or its error is dealt with.
@@ -131,7 +131,7 @@ impl RelayState {
         self.set(direction, Phase::Reading);
     }
 
-    /// The direction has ended.
+    /// Says that this direction does nothing more.
     pub(super) fn end(&self, direction: Direction) {
         self.set(direction, Phase::Ended);
     }
@@ -164,12 +164,13 @@ impl RelayState {
         }
     }
 
-    /// Stops both directions from outside. Reads are interrupted; a write that waits
-    /// for its reader notices at its next send timeout, within half a second.
+    /// Stops both directions from outside. Reads are interrupted; a write that waits for
+    /// its reader returns at its send timeout of half a second. (A splice(2) may last
+    /// several of these: see `splice::MIN_PART`.)
     ///
-    /// At rest means that no byte has moved lately. Then each end gets EOF, unless a
-    /// direction still holds bytes. Otherwise both ends are reset, so that no peer
-    /// takes a termination for the end of the data.
+    /// At rest means that no byte has moved lately. If no direction holds bytes either, both
+    /// ends get FIN. Otherwise both get RST, so that no peer takes a transfer that was cut
+    /// off for a complete one.
     pub fn terminate<A: RelayStream, B: RelayStream>(
         &self,
         client: &A,
@@ -177,15 +178,15 @@ impl RelayState {
         is_at_rest: bool,
     ) {
         if is_at_rest {
-            self.phases.lock().terminated = true;
-            client.interrupt_read();
-            remote.interrupt_read();
+            self.phases.lock().terminated_at_rest = true;
+            client.interrupt();
+            remote.interrupt();
         } else {
             self.abort(client, remote);
         }
     }
 
-    /// Resets both ends, and wakes both directions. The flag is set first: a direction
+    /// Makes both ends close with RST, and wakes both directions. The flag is set first: a direction
     /// that reads EOF because of the reset then finds the reason.
     pub(super) fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
         self.phases.lock().aborted = true;
@@ -194,20 +195,20 @@ impl RelayState {
         other.reset();
     }
 
-    /// Were both ends reset?
+    /// Do both ends close with RST?
     pub(super) fn is_aborted(&self) -> bool {
         self.phases.lock().aborted
     }
 
-    /// Is the relay terminated at rest?
-    pub(super) fn is_terminated(&self) -> bool {
-        self.phases.lock().terminated
+    /// Was the relay terminated at rest? It may have been aborted since.
+    pub(super) fn is_terminated_at_rest(&self) -> bool {
+        self.phases.lock().terminated_at_rest
     }
 
-    /// Must nothing be written any more?
+    /// Was the relay aborted or terminated? Then no more bytes are written.
     pub(super) fn is_stopped(&self) -> bool {
         let phases = self.phases.lock();
-        phases.aborted || phases.terminated
+        phases.aborted || phases.terminated_at_rest
     }
 }
 

@@ -39,12 +39,12 @@ pub trait RelayStream {
     /// Sends EOF (a FIN). The peer may continue to send.
     fn shutdown_write(&self);
 
-    /// Wakes a thread that is blocked in [`read`](Self::read), and makes every later
-    /// [`write`](Self::write) return at once. Sends nothing.
-    fn interrupt_read(&self);
+    /// Makes a blocked or later [`read`](Self::read) return 0, and every later
+    /// [`write`](Self::write) return at once if it would wait. Sends nothing.
+    fn interrupt(&self);
 
-    /// Makes the close of this end send RST instead of FIN, so that the peer learns
-    /// that it did not receive everything. Wakes a blocked read; sends nothing yet.
+    /// Interrupts, and makes the close of this end send RST instead of FIN, so that the
+    /// peer learns that it did not receive everything. Sends nothing before the close.
     fn reset(&self);
 
     /// Is there no connection any more? Also true after both directions have ended
@@ -76,14 +76,14 @@ impl RelayStream for TcpStream {
         let _ = self.shutdown(Shutdown::Write);
     }
 
-    fn interrupt_read(&self) {
+    fn interrupt(&self) {
         net::shorten_send_timeout(self);
         let _ = self.shutdown(Shutdown::Read);
     }
 
     fn reset(&self) {
         net::reset_on_close(self);
-        self.interrupt_read();
+        self.interrupt();
     }
 
     fn is_disconnected(&self) -> bool {

@@ -55,7 +55,7 @@ fn start_session(
     address: SocketAddr,
     token: &Token,
 ) {
-    let slot = match SessionSlot::acquire(&context.registry, number, address.ip()) {
+    let slot = match SessionSlot::try_acquire(&context.registry, number, address.ip()) {
         Ok(slot) => slot,
         Err(limit) => {
             let settings = &context.settings;

@@ -65,12 +65,12 @@ impl ServerContext {
         }
     }
 
-    /// The rules in force now. May read the file, so no lock is held here.
+    /// The rules in force now. It may read the file: the caller must hold no lock.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         self.current(&self.rules_file)
     }
 
-    /// The users in force now. May read the file, so no lock is held here.
+    /// The users in force now. It may read the file: the caller must hold no lock.
     pub(super) fn users(&self, authenticator: &Authenticator) -> Arc<Users> {
         self.current(authenticator.users_file())
     }
@@ -83,8 +83,8 @@ impl ServerContext {
         content
     }
 
-    /// Looks at the rules, and the users if there are any, and reports the result: the
-    /// operator asks for it.
+    /// Reads the rules, and the users if there are any, again, and reports the result, also
+    /// if nothing has changed: the operator asks for it.
     pub(super) fn reload_files(&self) {
         self.reload(&self.rules_file);
         if let Some(authenticator) = self.authenticator.get() {
@@ -109,10 +109,10 @@ impl ServerContext {
         });
     }
 
-    /// Rejects a client that has sent nothing yet, without waiting for anything.
+    /// Rejects a client before its request is read, without waiting for anything.
     pub(super) fn reject(&self, client: &TcpStream, reason: Rejected) {
-        // The client's version is not known. A rejection of SOCKS4 is also not a valid
-        // method selection of SOCKS5.
+        // The client's version is not known yet. A SOCKS5 client reads a SOCKS4 rejection as
+        // an invalid method selection, and gives up as well.
         let _ = net::send_nonblocking(client, &socks4::Reply::REJECTED.encode());
         self.log.send(Event::Rejected(reason));
     }

@@ -1,4 +1,4 @@
-//! One session from accept to end: read this file first.
+//! One session from its request to its end.
 //!
 //! The state of a session is the stack of its thread. The thread reads the request, lets
 //! [`commands`](super::commands) handle it, sends the reply, and then relays from client
@@ -16,7 +16,7 @@ use crate::events::{ClientRequest, CloseReason, Event, RequestAnswered, RequestE
 use crate::net;
 use crate::protocol::Command;
 
-/// The whole session; the body of the thread `s7`.
+/// The whole session: the body of the thread `s7`, for session 7.
 pub(super) fn run_session(context: &Arc<ServerContext>, session: &Arc<Session>) {
     let _guard = TerminateOnPanic(session);
     let reason = match read_request(context, session) {
@@ -27,15 +27,15 @@ pub(super) fn run_session(context: &Arc<ServerContext>, session: &Arc<Session>) 
         Err(reason) => reason,
     };
     let has_sent_nothing = matches!(reason, CloseReason::Silent);
-    // Before the lingering close, which a stop may cut short.
+    // Before the lingering close: a termination during it must not set another reason.
     session.set_close_reason(reason);
     if !has_sent_nothing {
         net::lingering_close(&session.client);
     }
 }
 
-/// Does what the client requests, and replies. Every request gets its last reply and its
-/// screen message here, exactly once.
+/// Does what the client requests, and replies. Every request gets its screen message here,
+/// exactly once, and its last reply, unless the session was terminated before.
 fn handle_request(
     context: &Arc<ServerContext>,
     session: &Arc<Session>,

@@ -21,8 +21,8 @@ use crate::rules::RulesFile;
 use crate::sync::thread;
 use crate::sync::wait_group::wait_group;
 
-/// How long the threads of terminated sessions may take to end. Each of them wakes up
-/// within half a second, the send timeout.
+/// How long the threads of terminated sessions may take to end. A blocked write returns at
+/// its send timeout of half a second, a blocked splice(2) within two seconds.
 const TERMINATION_TIME: Duration = Duration::from_secs(3);
 
 /// A SOCKS server that is ready to run.
@@ -50,9 +50,10 @@ impl Server {
 
     /// Serves the clients of this listener until a control says stop: graceful shutdown.
     ///
-    /// When it returns, all sessions have ended and are reported to the log, and idle
-    /// threads are ending. Only a thread in a name lookup may be left, which nothing can
-    /// interrupt; no thread waits for it.
+    /// When it returns, the sessions have ended and are reported to the log, and idle
+    /// threads are ending. A session that does not end in time is left: then its sockets are
+    /// set to reset when the process ends. So may be a thread in a name lookup, which nothing
+    /// can interrupt; no thread waits for it.
     ///
     /// # Errors
     ///
@@ -65,7 +66,7 @@ impl Server {
         let context = self.context;
         listener.set_nonblocking(false)?;
         net::lengthen_backlog(&listener)?;
-        net::tune(&listener)?;
+        net::set_options(&listener)?;
         let address = listener.local_addr()?;
         let listener = Arc::new(listener);
 
@@ -95,8 +96,8 @@ impl Server {
         let kind = main_loop.drain(&all_done);
         context.registry.terminate_all();
         let _ = all_done.recv_timeout(TERMINATION_TIME);
-        // A session that is still alive has bytes to deliver: when the process ends, the
-        // system must not close its connections with FIN.
+        // A session that is still alive may hold bytes: when the process ends, the system
+        // must not close its connections with FIN.
         let sessions = context.registry.live();
         sessions.iter().for_each(|session| session.reset());
         Ok(kind)

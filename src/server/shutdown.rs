@@ -12,10 +12,10 @@ use crate::sync::wait_group::AllDone;
 /// What the operator wants of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// Look at the rules, and the users if there are any, and report the result.
+    /// Read the rules, and the users if there are any, again, and report the result.
     Reload,
     /// Graceful shutdown: accept no more clients, and end when all sessions have ended or
-    /// the grace period is over. Sent twice: end now.
+    /// the grace period is over. Sent twice: end all sessions now.
     Stop,
 }
 
@@ -28,7 +28,7 @@ pub enum ShutdownKind {
     Forced,
 }
 
-/// What the main thread waits for, beside the controls.
+/// What the main thread waits for while the server runs.
 #[derive(Debug)]
 pub(super) struct MainLoop<'a> {
     context: &'a ServerContext,
@@ -56,7 +56,7 @@ impl<'a> MainLoop<'a> {
                     Ok(Control::Stop) | Err(_) => return,
                 },
                 recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
-                recv(self.sweep) -> _ => self.close_idle(),
+                recv(self.sweep) -> _ => self.terminate_idle(),
             }
         }
     }
@@ -76,7 +76,7 @@ impl<'a> MainLoop<'a> {
                 recv(all_done) -> _ => return ShutdownKind::Drained,
                 recv(grace_over) -> _ => return ShutdownKind::Drained,
                 recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
-                recv(self.sweep) -> _ => self.close_idle(),
+                recv(self.sweep) -> _ => self.terminate_idle(),
                 recv(controls) -> control => match control {
                     Ok(Control::Stop) => return ShutdownKind::Forced,
                     Ok(Control::Reload) => self.reload(),
@@ -92,7 +92,7 @@ impl<'a> MainLoop<'a> {
         self.enforcer.check(self.context);
     }
 
-    fn close_idle(&self) {
-        self.context.registry.close_idle(&self.context.settings);
+    fn terminate_idle(&self) {
+        self.context.registry.terminate_idle(&self.context.settings);
     }
 }

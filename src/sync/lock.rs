@@ -7,8 +7,7 @@
 //! release builds do not spend time on it.
 //!
 //! A mutex is poisoned when a thread panics while holding it. These ignore the poison:
-//! the data are replaced, inserted or removed one value at a time, so a panic leaves
-//! at worst one change undone, and other sessions continue.
+//! a panic leaves at worst one change half done, and all other sessions continue.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -24,7 +23,7 @@ use super::primitives::{Condvar, Mutex, MutexGuard};
 pub(crate) enum Rank {
     /// Why and whether one session ends. Its holder stops the session's relay.
     SessionState,
-    /// The list of idle threads. Its holder sends the threads away.
+    /// The list of idle threads. Its holder tells the threads to end.
     IdleThreads,
     /// No other lock is taken while a lock of this rank is held.
     Leaf,
@@ -45,7 +44,7 @@ impl<T> OrderedMutex<T> {
     /// Takes the lock. The holder of the lock ends the wait by dropping its guard.
     #[track_caller]
     pub(crate) fn lock(&self) -> OrderedGuard<'_, T> {
-        // Before the lock is taken: a violation must not become the deadlock itself.
+        // Check first: a wrong order must panic, and not wait in a deadlock.
         let held = order::Held::new(self.rank);
         let guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
         OrderedGuard { guard, _held: held }
@@ -61,7 +60,8 @@ impl<T: fmt::Debug> fmt::Debug for OrderedMutex<T> {
 /// Holds the lock until it is dropped.
 pub(crate) struct OrderedGuard<'a, T> {
     guard: MutexGuard<'a, T>,
-    /// Only for its drop, at the end of the guard.
+    /// Its drop removes the rank again. It is the second field, so it is dropped after
+    /// the unlock.
     _held: order::Held,
 }
 
@@ -106,7 +106,7 @@ impl<T> DerefMut for OrderedGuard<'_, T> {
     }
 }
 
-/// What debug builds note about each lock.
+/// Debug builds: the ranks of the locks that each thread holds.
 #[cfg(debug_assertions)]
 mod order {
     use std::cell::RefCell;
@@ -151,7 +151,7 @@ mod order {
     }
 }
 
-/// Release builds note nothing.
+/// Release builds: no check.
 #[cfg(not(debug_assertions))]
 mod order {
     use super::Rank;
@@ -178,7 +178,7 @@ mod tests {
         let outer_guard = outer.lock();
         assert_eq!((*outer_guard, *inner.lock()), (1, 2));
         drop(outer_guard);
-        // A lock that was released does not count any more.
+        // Released locks do not count.
         drop(inner.lock());
         drop(outer.lock());
     }

@@ -1,4 +1,4 @@
-//! The concurrency toolbox: everything that threads share and wait for is made of these parts.
+//! The parts of which threads share state and wait for each other; channels are crossbeam's.
 //!
 //! - [`lock`]: a mutex with a place in the lock order
 //! - [`semaphore`]: a limit on how many of something are in use

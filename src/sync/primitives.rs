@@ -1,8 +1,8 @@
 //! The standard library's primitives that threads share or wait for.
 //!
-//! Everything in `src/` that threads share is made of these. `tests/model` exchanges
-//! this one file for shuttle's primitives, so that a scheduler decides at each lock
-//! and each atomic which thread continues.
+//! The modules that the models run take them from here. `tests/model` replaces this file
+//! by shuttle's primitives: then a scheduler decides at each lock and each atomic which
+//! thread continues.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};

@@ -1,8 +1,9 @@
 //! A counting semaphore that limits how many slots are in use, in total and per key.
 //!
-//! It never waits: a caller that gets no slot refuses its request instead, so that the
-//! limit also bounds the queue. A slot is given back when its guard is dropped, on
-//! every path, panics included (RAII).
+//! Other programs call a slot a permit; here `permit` is a word of the rules. No call
+//! waits: a caller without a slot refuses its request, so no queue of waiting callers can
+//! grow. A slot is given back when its guard is dropped, on every path, panics included
+//! (RAII).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -75,7 +76,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
     /// # Errors
     ///
     /// The limit that was reached; the total limit is tested first.
-    pub(crate) fn acquire(&self, key: K) -> Result<SlotGuard<K>, AcquireError> {
+    pub(crate) fn try_acquire(&self, key: K) -> Result<SlotGuard<K>, AcquireError> {
         let mut counts = self.in_use.lock();
         if counts.total >= self.max_total {
             return Err(AcquireError::Total);
@@ -90,7 +91,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         Ok(SlotGuard { in_use, key })
     }
 
-    /// How many slots are in use.
+    /// The number of slots that are in use, of all keys.
     pub(crate) fn in_use(&self) -> usize {
         self.in_use.lock().total
     }
@@ -116,15 +117,18 @@ mod tests {
     #[test]
     fn a_semaphore_limits_the_total_and_each_key() {
         let semaphore = KeyedSemaphore::new(5, 3);
-        let of_first: Vec<_> = (0..3).map(|_| semaphore.acquire('a')).collect();
+        let of_first: Vec<_> = (0..3).map(|_| semaphore.try_acquire('a')).collect();
         assert!(of_first.iter().all(Result::is_ok));
-        assert_eq!(semaphore.acquire('a').unwrap_err(), AcquireError::PerKey);
-        let of_second: Vec<_> = (0..2).map(|_| semaphore.acquire('b')).collect();
+        assert_eq!(
+            semaphore.try_acquire('a').unwrap_err(),
+            AcquireError::PerKey
+        );
+        let of_second: Vec<_> = (0..2).map(|_| semaphore.try_acquire('b')).collect();
         assert!(of_second.iter().all(Result::is_ok));
-        assert_eq!(semaphore.acquire('c').unwrap_err(), AcquireError::Total);
+        assert_eq!(semaphore.try_acquire('c').unwrap_err(), AcquireError::Total);
         assert_eq!(semaphore.in_use(), 5);
         drop(of_first);
-        assert!(semaphore.acquire('a').is_ok());
+        assert!(semaphore.try_acquire('a').is_ok());
         drop(of_second);
         let counts = semaphore.in_use.lock();
         assert_eq!((counts.total, counts.per_key.len()), (0, 0));

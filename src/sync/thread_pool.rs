@@ -14,26 +14,28 @@ use std::time::Duration;
 use super::lock::{OrderedMutex, Rank};
 use super::primitives::{Condvar, thread};
 
-/// Stack of a pool thread in bytes. Our own frames need a few KiB, the system resolver
+/// Stack of a pool thread in bytes. The frames of this program need a few KiB, the system resolver
 /// tens of KiB, and with some name service modules a hundred or more. Only pages that
 /// are touched take memory; the rest is address space.
 pub const STACK_SIZE: usize = 256 << 10;
 
 /// How long an idle thread waits for its next job. Clients come in bursts (a page with
-/// its pictures, a script): within a burst threads are reused, and a few seconds after
+/// its images, a script): within a burst threads are reused, and a few seconds after
 /// it their memory is free again.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Threads that run jobs. Dropping the pool sends its idle threads away; a busy or
-/// reserved thread ends after its job.
+/// Threads that run jobs. Dropping the pool ends its idle threads; a busy or reserved
+/// thread ends after its job.
 #[derive(Debug)]
 pub(crate) struct ThreadPool {
     shared: Arc<PoolShared>,
 }
 
-/// What the pool and its threads share. The mutex guards the list of idle threads.
+/// What the pool and its threads share.
 #[derive(Debug)]
-struct PoolShared(OrderedMutex<IdleThreads>);
+struct PoolShared {
+    idle: OrderedMutex<IdleThreads>,
+}
 
 /// The threads that are idle and not reserved.
 #[derive(Debug, Default)]
@@ -41,14 +43,14 @@ struct IdleThreads {
     /// A stack: the thread that became idle last is reserved first. After a burst the
     /// threads at the bottom are not reserved any more, and end. If all were used in
     /// turn, a trickle of clients would keep them all.
-    slots: Vec<Arc<Slot>>,
+    slots: Vec<Arc<JobSlot>>,
     /// The pool was dropped: no more jobs will come.
     closed: bool,
 }
 
 /// Where one thread receives its next message. The mutex is a leaf in the lock order.
 #[derive(Debug)]
-struct Slot {
+struct JobSlot {
     message: OrderedMutex<Message>,
     /// Notified after `message` is set.
     arrived: Condvar,
@@ -72,7 +74,7 @@ struct Job {
 impl Default for ThreadPool {
     fn default() -> ThreadPool {
         let idle = OrderedMutex::new(Rank::IdleThreads, IdleThreads::default());
-        let shared = Arc::new(PoolShared(idle));
+        let shared = Arc::new(PoolShared { idle });
         ThreadPool { shared }
     }
 }
@@ -98,7 +100,7 @@ impl ThreadPool {
     ///
     /// The system has no thread left.
     pub(crate) fn reserve(&self) -> io::Result<ReservedThread> {
-        let idle = self.shared.0.lock().slots.pop();
+        let idle = self.shared.idle.lock().slots.pop();
         let slot = match idle {
             Some(slot) => slot,
             None => self.shared.start_thread()?,
@@ -113,7 +115,7 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        let mut idle = self.shared.0.lock();
+        let mut idle = self.shared.idle.lock();
         idle.closed = true;
         for slot in idle.slots.drain(..) {
             slot.send(Message::End);
@@ -123,9 +125,9 @@ impl Drop for ThreadPool {
 
 impl PoolShared {
     /// Starts a thread, which is reserved for the caller.
-    fn start_thread(self: &Arc<PoolShared>) -> io::Result<Arc<Slot>> {
-        let (shared, slot) = (Arc::clone(self), Arc::new(Slot::new()));
-        // No thread joins it: the session's wait group says when its job is done.
+    fn start_thread(self: &Arc<PoolShared>) -> io::Result<Arc<JobSlot>> {
+        let (shared, slot) = (Arc::clone(self), Arc::new(JobSlot::new()));
+        // No thread joins it. A job that must be waited for holds a token of a wait group.
         let builder = thread::Builder::new().name("worker".to_owned());
         builder.stack_size(STACK_SIZE).spawn({
             let slot = Arc::clone(&slot);
@@ -143,7 +145,7 @@ impl PoolShared {
 
     /// Waits for a job. `None` says that the thread is to end: the pool was dropped, or
     /// no job came for [`KEEP_ALIVE`].
-    fn next_job(&self, slot: &Arc<Slot>) -> Option<Job> {
+    fn next_job(&self, slot: &Arc<JobSlot>) -> Option<Job> {
         loop {
             let message = slot.message.lock();
             let mut message = message.wait_timeout_while(&slot.arrived, KEEP_ALIVE, |message| {
@@ -154,9 +156,9 @@ impl PoolShared {
                 Message::End => return None,
                 Message::None => drop(message),
             }
-            // The time is over. A thread that was reserved meanwhile is not in the list
-            // any more, and waits on: its job is certain to come.
-            let slots = &mut self.0.lock().slots;
+            // The time is over. A thread that was reserved meanwhile is not in the list: it
+            // waits again, for the job or until its reservation is dropped.
+            let slots = &mut self.idle.lock().slots;
             if let Some(place) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
                 slots.remove(place);
                 return None;
@@ -166,8 +168,8 @@ impl PoolShared {
 
     /// Adds the thread of this slot to the idle threads. It has no job and is not
     /// reserved.
-    fn add_idle(&self, slot: Arc<Slot>) {
-        let mut idle = self.0.lock();
+    fn add_idle(&self, slot: Arc<JobSlot>) {
+        let mut idle = self.idle.lock();
         match idle.closed {
             true => slot.send(Message::End),
             false => idle.slots.push(slot),
@@ -175,9 +177,9 @@ impl PoolShared {
     }
 }
 
-impl Slot {
-    fn new() -> Slot {
-        Slot {
+impl JobSlot {
+    fn new() -> JobSlot {
+        JobSlot {
             message: OrderedMutex::new(Rank::Leaf, Message::None),
             arrived: Condvar::new(),
         }
@@ -195,7 +197,7 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct ReservedThread {
     shared: Arc<PoolShared>,
-    slot: Arc<Slot>,
+    slot: Arc<JobSlot>,
     has_job: bool,
 }
 
@@ -221,7 +223,7 @@ impl Job {
     /// Runs the job under its name. A panic ends this thread and no other: panic
     /// isolation. The pool starts a new thread when one is needed.
     fn run(self) {
-        // A name with a zero byte is not valid; the names of jobs have none.
+        // Fails only for a name with a zero byte, which no job has.
         name_thread(&CString::new(self.name).unwrap_or_default());
         (self.work)();
     }

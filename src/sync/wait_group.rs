@@ -1,8 +1,8 @@
 //! A wait group: one thread waits until every holder of a token has dropped it.
 //!
 //! It is a channel on which no message is ever sent. When the last sender is dropped,
-//! the channel is disconnected, which wakes the receiver. Unlike a counter with a
-//! condition variable, the receiver can take part in a `select!` and have a timeout.
+//! the channel is disconnected, which wakes the receiver. A counter with a condition
+//! variable would do the same, but only a channel can take part in a `select!`.
 
 use std::convert::Infallible;
 

@@ -277,9 +277,9 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
 }
 
 /// Called for the listener, which must not block.
-pub(crate) fn tune<S: AsFd>(socket: &S) -> io::Result<()> {
+pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    crate::real_net::tune(socket)
+    crate::real_net::set_options(socket)
 }
 
 /// Two connected sockets.

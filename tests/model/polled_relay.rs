@@ -57,8 +57,8 @@ impl RelayStream for PolledSocket<'_> {
         self.0.shutdown_write();
     }
 
-    fn interrupt_read(&self) {
-        self.0.interrupt_read();
+    fn interrupt(&self) {
+        self.0.interrupt();
     }
 
     fn reset(&self) {

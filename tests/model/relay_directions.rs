@@ -118,7 +118,7 @@ impl RelayStream for End {
         self.change(|state| state.got_fin = true);
     }
 
-    fn interrupt_read(&self) {
+    fn interrupt(&self) {
         self.change(|state| state.interrupted = true);
     }
 

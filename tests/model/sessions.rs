@@ -66,7 +66,7 @@ impl Scene {
 
     /// Starts a session as the accept loop does; returns the session and its client.
     fn start_session(&self, number: u64) -> (Arc<Session>, TcpStream) {
-        let slot = SessionSlot::acquire(&self.context.registry, number, CLIENT).unwrap();
+        let slot = SessionSlot::try_acquire(&self.context.registry, number, CLIENT).unwrap();
         let (socket, client) = net::pair();
         let log = self.context.log.clone();
         let address = SocketAddr::from((CLIENT, 1080));
@@ -149,7 +149,7 @@ pub(crate) fn a_slot_is_free_before_the_sockets_close() {
             net::read_to_end(&client);
             let is_loop = registry.is_own_connection(any_address(), any_address());
             assert!(!is_loop, "the connection counts as a loop");
-            SessionSlot::acquire(&registry, 2, CLIENT).expect("a slot");
+            SessionSlot::try_acquire(&registry, 2, CLIENT).expect("a slot");
         }
     });
     drop(session);
@@ -172,7 +172,7 @@ pub(crate) fn the_last_slot_is_given_once() {
     let acquire = |number| {
         let (registry, in_use) = (scene.context.registry.clone(), in_use.clone());
         thread::spawn(move || {
-            if let Ok(slot) = SessionSlot::acquire(&registry, number, CLIENT) {
+            if let Ok(slot) = SessionSlot::try_acquire(&registry, number, CLIENT) {
                 assert_eq!(in_use.fetch_add(1, Ordering::SeqCst), 0);
                 thread::yield_now();
                 in_use.fetch_sub(1, Ordering::SeqCst);
@@ -211,7 +211,7 @@ pub(crate) fn the_wait_group_ends_after_all_reports() {
         };
         move || {
             for _ in 0..2 {
-                registry.close_idle(&settings);
+                registry.terminate_idle(&settings);
                 registry.terminate_all();
             }
         }

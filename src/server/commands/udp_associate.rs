@@ -38,7 +38,7 @@ pub(crate) fn udp_associate(
     publish_and_recheck(pending, vec![None], request_log)?;
 
     let bindings = &context.udp_bindings;
-    let slot = bindings.acquire();
+    let slot = bindings.try_acquire();
     let slot = slot.map_err(|_| RequestError::TooManyAssociations(bindings.max()))?;
     let reached = session.client.local_addr();
     let reached = reached.map_err(|_| RequestError::ClientLeft)?;

@@ -77,7 +77,7 @@ fn check_login(
             Err(wait) => {
                 // Held while this login waits.
                 if waiting.is_none() {
-                    let slot = context.waiting_logins.acquire(source_prefix);
+                    let slot = context.waiting_logins.try_acquire(source_prefix);
                     waiting = Some(slot.map_err(|_| AuthError::RateLimited)?);
                 }
                 let next = deadline.min_after(wait.min(POLL_INTERVAL));

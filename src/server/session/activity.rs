@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A session is at rest if nothing has moved for so long, as far as the rounds of the
-/// sweep show. A peer may pause for a shorter time between two parts of a message.
+/// A session is at rest if no byte has moved since the last round of the sweep, and no
+/// round in this time has seen a byte move. A peer may pause for a shorter time between two
+/// parts of a message.
 const REST_TIME: Duration = Duration::from_secs(2);
 
 /// What changes when something moves; pairs are up and down.
@@ -45,7 +46,7 @@ impl Activity {
     }
 
     /// Have bytes moved since the last round?
-    pub(super) fn is_moving(&self, sample: ActivitySample) -> bool {
+    pub(super) fn moved_since_last_round(&self, sample: ActivitySample) -> bool {
         self.sample.bytes != sample.bytes
     }
 

@@ -14,12 +14,12 @@ pub(super) struct CloseState {
 }
 
 impl CloseState {
-    /// Notes why the session ends, unless another reason came first.
+    /// Sets why the session ends, unless another reason was set before.
     pub(super) fn set_reason(&mut self, reason: CloseReason) {
         self.reason.get_or_insert(reason);
     }
 
-    /// Notes why the session is terminated, and wakes the thread that waits for that.
+    /// Sets why the session is terminated, and wakes the thread that waits for that.
     pub(super) fn terminate(&mut self, reason: CloseReason) {
         self.set_reason(reason);
         self.not_terminated = None;
@@ -30,7 +30,8 @@ impl CloseState {
         self.reason.is_some()
     }
 
-    /// Disconnected when the session is terminated; at once if that has happened already.
+    /// A channel that is disconnected when the session is terminated; at once if that has
+    /// happened already. For one thread at a time: a later call wakes the earlier caller.
     pub(super) fn terminated(&mut self) -> AllDone {
         let (token, terminated) = wait_group();
         self.not_terminated = (!self.is_closing()).then_some(token);

@@ -32,8 +32,8 @@ pub(crate) type SessionSlot = slot::SessionSlot<Session>;
 
 /// One session.
 ///
-/// Its threads share it by `Arc`. When the last of them drops it, its sockets close and
-/// the logger is told.
+/// Its threads share it by `Arc`. When the last of them drops it, it sends its report to the
+/// logger, gives its slot back, and closes its sockets, in this order.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The first field, so it is dropped before the sockets close: a client that sees its
@@ -141,16 +141,17 @@ impl Session {
         self.is_udp_association.load(Ordering::Relaxed)
     }
 
-    /// Ends the session now, and wakes every thread that is blocked on one of its sockets.
-    /// If bytes have moved lately, both ends are reset: more was to come.
+    /// Ends the session now. Wakes threads that are blocked in a read or in poll(2) on one of
+    /// its sockets; a blocked write returns at its send timeout. If bytes have moved lately,
+    /// both ends are reset: more was to come.
     pub(crate) fn terminate(&self, reason: CloseReason) {
         let mut state = self.state.lock();
-        let is_moving = state.activity.is_moving(self.sample());
+        let moved = state.activity.moved_since_last_round(self.sample());
         let is_at_rest = match reason {
             CloseReason::Panicked => false,
             // It has been idle for its timeout, even if that is shorter than the rest time.
-            CloseReason::Idle | CloseReason::HalfClosedIdle => !is_moving,
-            _ => !is_moving && !state.activity.moved_recently(),
+            CloseReason::Idle | CloseReason::HalfClosedIdle => !moved,
+            _ => !moved && !state.activity.moved_recently(),
         };
         state.close.terminate(reason);
         match self.remote() {
@@ -177,13 +178,13 @@ impl Session {
         }
     }
 
-    /// Notes why the session ends, unless another reason came first.
+    /// Sets why the session ends, unless another reason was set before.
     pub(crate) fn set_close_reason(&self, reason: CloseReason) {
         self.state.lock().close.set_reason(reason);
     }
 
-    /// Disconnected when the session is terminated: for a thread that waits for something
-    /// other than one of the sockets.
+    /// A channel that is disconnected when the session is terminated: for the session's
+    /// first thread while it waits for something other than one of the sockets.
     pub(crate) fn terminated(&self) -> AllDone {
         self.state.lock().close.terminated()
     }
@@ -199,7 +200,7 @@ impl Session {
         self.state.lock().grant = Some(Arc::new(grant));
     }
 
-    /// What is to be judged again; none before something is granted.
+    /// What is to be judged again; `None` before a request is granted.
     pub(crate) fn grant(&self) -> Option<Arc<Grant>> {
         self.state.lock().grant.clone()
     }
@@ -241,18 +242,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         let reason = self.state.lock().close.take_reason();
         let (request, request_log) = self.request.take().unzip();
-        let confirmed = request_log
-            .as_ref()
-            .is_some_and(|request_log| request_log.confirmed);
+        let confirmed = request_log.as_ref().is_some_and(|it| it.confirmed);
         let closed = SessionClosed {
             session: self.number(),
             client: self.client_address,
             request,
-            address: request_log
-                .as_ref()
-                .and_then(|request_log| request_log.address),
+            address: request_log.as_ref().and_then(|it| it.address),
             confirmed,
-            rule: request_log.and_then(|request_log| request_log.rule),
+            rule: request_log.and_then(|it| it.rule),
             up: self.relay.bytes(Direction::Up),
             down: self.relay.bytes(Direction::Down),
             drops: self.is_udp_association().then(|| self.drops.counts()),

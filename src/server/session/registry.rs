@@ -1,7 +1,7 @@
 //! The registry: all sessions, and all connections that this server has made.
 //!
-//! The type of a session is a parameter here, so that this file needs nothing of the
-//! sessions, and the sessions can hold what is defined here.
+//! `Registry` is generic over the type of a session, so this file does not import
+//! `Session`, which holds a registry: no import circle.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -39,22 +39,26 @@ impl<S> Registry<S> {
     }
 
     /// Takes one of the slots for sessions of this client.
-    pub(super) fn acquire(&self, source_prefix: IpAddr) -> Result<SlotGuard<IpAddr>, AcquireError> {
-        self.slots.acquire(source_prefix)
+    pub(super) fn try_acquire(
+        &self,
+        source_prefix: IpAddr,
+    ) -> Result<SlotGuard<IpAddr>, AcquireError> {
+        self.slots.try_acquire(source_prefix)
     }
 
-    /// Makes a session known under its number.
+    /// Adds a session under its number.
     pub(crate) fn add(&self, number: u64, session: &Arc<S>) {
         let session = Arc::downgrade(session);
         self.sessions.lock().insert(number, session);
     }
 
-    /// Forgets the session of this number.
+    /// Removes the session of this number.
     pub(super) fn remove(&self, number: u64) {
         self.sessions.lock().remove(&number);
     }
 
-    /// How many slots are in use.
+    /// The number of slots in use. A session that has ended still counts while a thread
+    /// works for it.
     pub(crate) fn len(&self) -> usize {
         self.slots.in_use()
     }
@@ -68,12 +72,12 @@ impl<S> Registry<S> {
         sessions.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Notes a connection that this server has made.
+    /// Adds a connection that this server has made.
     pub(super) fn add_outgoing(&self, connection: Connection) {
         self.outgoing.lock().insert(connection);
     }
 
-    /// Forgets a connection that this server has made.
+    /// Removes a connection that this server has made.
     pub(super) fn remove_outgoing(&self, connection: &Connection) {
         self.outgoing.lock().remove(connection);
     }

@@ -1,4 +1,4 @@
-//! One of the sessions that there may be at a time.
+//! The slot of one session: its number, and its share of the connection limit.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,13 +27,13 @@ impl<S> SessionSlot<S> {
     /// # Errors
     ///
     /// All slots are in use, or all that this client may have.
-    pub(crate) fn acquire(
+    pub(crate) fn try_acquire(
         registry: &Arc<Registry<S>>,
         number: u64,
         client: IpAddr,
     ) -> Result<SessionSlot<S>, AcquireError> {
         let source_prefix = source_prefix(client);
-        let slot = registry.acquire(source_prefix)?;
+        let slot = registry.try_acquire(source_prefix)?;
         Ok(SessionSlot {
             registry: Arc::clone(registry),
             number,

@@ -1,4 +1,4 @@
-//! Sessions that the main thread ends: idle sessions, and all sessions at the stop.
+//! The sweep: the main thread terminates idle sessions, and at the stop all sessions.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::events::CloseReason;
 impl SessionRegistry {
     /// One round of the sweep: terminates the sessions that have exceeded their idle
     /// timeout.
-    pub(crate) fn close_idle(&self, settings: &Settings) {
+    pub(crate) fn terminate_idle(&self, settings: &Settings) {
         let now = Instant::now();
         for session in self.live() {
             if let Some(reason) = session.idle_reason(settings, now) {

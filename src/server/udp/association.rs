@@ -8,7 +8,7 @@
 //!
 //! Both last as long as the connection over which the client has requested them. A
 //! datagram that cannot be forwarded at once is dropped and counted: UDP promises no
-//! more. Nothing here waits for anything but datagrams.
+//! more. The two threads wait only for datagrams and, in turn, for the rules file.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
@@ -225,7 +225,10 @@ impl Association {
     /// must not stay open for it.
     fn start_lookup(self: &Arc<Association>, name: HostName) -> Result<(), DropReason> {
         let session = &self.session;
-        let lookup = self.context.name_lookups.acquire(session.source_prefix());
+        let lookup = self
+            .context
+            .name_lookups
+            .try_acquire(session.source_prefix());
         let lookup = lookup.map_err(|_| DropReason::Unresolved)?;
         let thread_name = format!("s{}-name", session.number());
         let started = self.context.threads.start(thread_name, {

@@ -44,8 +44,8 @@ impl UdpBindings {
     }
 
     /// Takes a slot for one association, before its socket is opened.
-    pub(crate) fn acquire(&self) -> Result<SlotGuard<()>, AcquireError> {
-        self.slots.acquire(())
+    pub(crate) fn try_acquire(&self) -> Result<SlotGuard<()>, AcquireError> {
+        self.slots.try_acquire(())
     }
 
     /// Notes the address of the association's socket.

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use super::drops::DropReason;
 use crate::protocol::HostName;
 
-/// Lookups of one association at a time, so that it does not take all the threads that
-/// there are for lookups.
+/// Lookups of names that are not cached, per association at a time, so that it does not
+/// take all threads for lookups. A repeated lookup counts only per client.
 const MAX_LOOKUPS_PER_ASSOCIATION: usize = 4;
 
 /// Bytes of one association that wait for names at most: enough for the first few
 /// datagrams of an exchange. Further datagrams are dropped.
 const MAX_QUEUED_BYTES: usize = 64 << 10;
 
-/// Names that are cached for one association. For one more, the oldest is forgotten.
+/// Names that are cached for one association. For one more, the name that expires first is
+/// removed.
 const MAX_NAMES: usize = 64;
 
 /// How long addresses are used before the name is looked up again; meanwhile they still
@@ -167,7 +168,7 @@ impl NameCache {
         queues.sum::<usize>() + cost(data) <= MAX_QUEUED_BYTES
     }
 
-    /// Makes room for one more name if the cache is full: forgets the name that expires
+    /// Frees a place if the cache is full: removes the name that expires
     /// first.
     fn evict(&mut self) {
         if self.entries.len() < MAX_NAMES {
