@@ -1,4 +1,4 @@
-//! The command line becomes options.
+//! Parses the command line into an action and its options.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::Settings;
 use crate::logger::Verbosity;
 
-/// What `--help` says.
+/// The text of `--help`. No line has more than 80 characters, the width of a terminal.
 pub const HELP: &str = "\
 threadsocks: a SOCKS4, SOCKS4A and SOCKS5 proxy made of plain OS threads
 
@@ -76,16 +76,16 @@ Try it:
   curl --socks5-hostname 127.0.0.1:1080 http://example.org/
 ";
 
-/// What the command line asks for.
+/// What the program is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Serve.
+    /// Run the server.
     Serve(Options),
-    /// Print the rules of this file, and how many users there are in that one.
+    /// Print the rules of the first file; check the users file too, if there is one.
     Check(PathBuf, Option<PathBuf>),
-    /// Explain a verdict by the rules of this file.
+    /// Explain the verdict of the rules in this file on this query.
     Explain(PathBuf, ExplainQuery),
-    /// Ask for the password of a new user, and print a line for the users file.
+    /// Read the password of a new user with this name, and print a line for the users file.
     NewUser(String),
     /// Print [`HELP`].
     Help,
@@ -93,23 +93,23 @@ pub enum Action {
     Version,
 }
 
-/// Everything a server needs to know.
+/// The options of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where clients connect.
+    /// The address and port on which the server listens for clients.
     pub address: SocketAddr,
     /// The rules file.
     pub config: PathBuf,
-    /// `--users`: who may log in.
+    /// `--users`: the users file. `None`: clients cannot log in.
     pub users: Option<PathBuf>,
-    /// Everything else the server is told; the number of sessions in it is
-    /// still to be fitted to the machine.
+    /// Timeouts and limits. Its `max_sessions` is not set yet: it also depends on the
+    /// machine.
     pub settings: Settings,
-    /// `--max-sessions`.
+    /// `--max-sessions`; `None`: only the machine limits the sessions.
     pub max_sessions: Option<usize>,
-    /// Print screen messages?
+    /// Is a message of six lines printed on stdout for each request?
     pub screen: bool,
-    /// How much to say on stderr.
+    /// How much is written to stderr.
     pub verbosity: Verbosity,
 }
 
@@ -127,7 +127,7 @@ impl Default for Options {
     }
 }
 
-/// A command line that cannot be understood; the sentence says why.
+/// An invalid command line, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(String);
 
@@ -137,87 +137,90 @@ impl fmt::Display for UsageError {
     }
 }
 
+impl std::error::Error for UsageError {}
+
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> UsageError {
         UsageError(error.to_string())
     }
 }
 
-/// Understands the arguments after the program's name.
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
 ///
-/// [`UsageError`] at the first that makes no sense.
+/// [`UsageError`] for the first invalid argument.
 pub fn parse<I>(arguments: I) -> Result<Action, UsageError>
 where
     I: IntoIterator<Item = OsString>,
     I::IntoIter: 'static,
 {
     let mut parser = Parser::from_args(arguments);
-    let mut line = Line::default();
+    let mut given = Arguments::default();
     while let Some(argument) = parser.next()? {
-        let options = &mut line.options;
+        let options = &mut given.options;
         let settings = &mut options.settings;
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Action::Help),
             Arg::Short('V') | Arg::Long("version") => return Ok(Action::Version),
             Arg::Short('c') | Arg::Long("config") => options.config = parser.value()?.into(),
-            Arg::Long("check") => line.check = true,
+            Arg::Long("check") => given.check = true,
             Arg::Long("explain") => {
-                line.inquiry = Some(value(&mut parser, "--explain", ExplainQuery::parse)?);
+                given.query = Some(value(&mut parser, "--explain", ExplainQuery::parse)?);
             }
             Arg::Short('b') | Arg::Long("bind") => {
                 options
                     .address
-                    .set_ip(value(&mut parser, "--bind", address)?);
+                    .set_ip(value(&mut parser, "--bind", parse_address)?);
             }
             Arg::Long("bind-ports") => {
-                settings.bind_ports = Some(value(&mut parser, "--bind-ports", port_range)?);
+                settings.bind_ports = Some(value(&mut parser, "--bind-ports", parse_port_range)?);
             }
             Arg::Long("advertise") => {
-                settings.advertise = Some(value(&mut parser, "--advertise", advertised)?);
+                settings.advertise = Some(value(&mut parser, "--advertise", parse_ipv4_address)?);
             }
             Arg::Long("handshake-timeout") => {
-                settings.handshake_timeout = value(&mut parser, "--handshake-timeout", time)?;
+                settings.handshake_timeout =
+                    value(&mut parser, "--handshake-timeout", parse_timeout)?;
             }
             Arg::Long("connect-timeout") => {
-                settings.connect_timeout = value(&mut parser, "--connect-timeout", time)?;
+                settings.connect_timeout = value(&mut parser, "--connect-timeout", parse_timeout)?;
             }
             Arg::Long("bind-timeout") => {
-                settings.bind_timeout = value(&mut parser, "--bind-timeout", time)?;
+                settings.bind_timeout = value(&mut parser, "--bind-timeout", parse_timeout)?;
             }
             Arg::Long("ident-timeout") => {
-                settings.ident_timeout = value(&mut parser, "--ident-timeout", time)?;
+                settings.ident_timeout = value(&mut parser, "--ident-timeout", parse_timeout)?;
             }
             Arg::Long("idle-timeout") => {
-                settings.idle_timeout = value(&mut parser, "--idle-timeout", time_or_off)?;
+                settings.idle_timeout = value(&mut parser, "--idle-timeout", parse_timeout_or_off)?;
             }
             Arg::Long("half-closed-timeout") => {
-                let limit = value(&mut parser, "--half-closed-timeout", time_or_off)?;
+                let limit = value(&mut parser, "--half-closed-timeout", parse_timeout_or_off)?;
                 settings.half_closed_timeout = limit;
             }
             Arg::Long("udp-timeout") => {
-                settings.udp_timeout = value(&mut parser, "--udp-timeout", time_or_off)?;
+                settings.udp_timeout = value(&mut parser, "--udp-timeout", parse_timeout_or_off)?;
             }
-            Arg::Long("grace") => settings.grace = value(&mut parser, "--grace", any_time)?,
+            Arg::Long("grace") => settings.grace = value(&mut parser, "--grace", parse_duration)?,
             Arg::Long("max-sessions") => {
-                options.max_sessions = Some(value(&mut parser, "--max-sessions", sessions)?);
+                options.max_sessions = Some(value(&mut parser, "--max-sessions", parse_count)?);
             }
             Arg::Long("max-per-client") => {
-                let most = value(&mut parser, "--max-per-client", sessions_or_off)?;
-                settings.max_per_client = most;
+                let limit = value(&mut parser, "--max-per-client", parse_count_or_off)?;
+                settings.max_per_client = limit;
             }
             Arg::Long("enforce") => settings.enforce = true,
             Arg::Long("users") => options.users = Some(parser.value()?.into()),
             Arg::Long("allow-anonymous") => settings.allow_anonymous = true,
             Arg::Long("new-user") => {
-                line.new_user = Some(value(&mut parser, "--new-user", user_name)?);
+                given.new_user = Some(value(&mut parser, "--new-user", parse_user_name)?);
             }
-            Arg::Long("log") => options.screen = value(&mut parser, "--log", log)?,
+            Arg::Long("log") => options.screen = value(&mut parser, "--log", parse_log)?,
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
-            Arg::Value(text) if line.port.is_none() => {
-                line.port = Some(port_number(&text.string()?)?);
+            Arg::Value(text) if given.port.is_none() => {
+                given.port = Some(parse_port(&text.string()?)?);
             }
             Arg::Value(text) => {
                 return Err(UsageError(format!(
@@ -227,65 +230,65 @@ where
             unknown => return Err(unknown.unexpected().into()),
         }
     }
-    line.task()
+    given.into_action()
 }
 
-/// What the arguments say, one by one.
+/// The arguments read so far, not yet combined to one action.
 #[derive(Default)]
-struct Line {
+struct Arguments {
     options: Options,
     port: Option<u16>,
     check: bool,
-    inquiry: Option<ExplainQuery>,
+    query: Option<ExplainQuery>,
     new_user: Option<String>,
 }
 
-impl Line {
-    /// What they say together.
-    fn task(self) -> Result<Action, UsageError> {
+impl Arguments {
+    /// The action that the arguments request together.
+    fn into_action(self) -> Result<Action, UsageError> {
         let mut options = self.options;
         if let Some(port) = self.port {
             options.address.set_port(port);
         }
         if options.settings.allow_anonymous && options.users.is_none() {
-            let why = "--allow-anonymous makes a difference only with --users";
-            return Err(UsageError(why.to_owned()));
+            let reason = "--allow-anonymous makes a difference only with --users";
+            return Err(UsageError(reason.to_owned()));
         }
-        Ok(match (self.new_user, self.inquiry) {
+        Ok(match (self.new_user, self.query) {
             (Some(name), _) => Action::NewUser(name),
-            (None, Some(inquiry)) => Action::Explain(options.config, inquiry),
+            (None, Some(query)) => Action::Explain(options.config, query),
             (None, None) if self.check => Action::Check(options.config, options.users),
             (None, None) => Action::Serve(options),
         })
     }
 }
 
-/// The value of an option, understood by `meaning`; errors name the option.
+/// Reads the value of an option and parses it. An error begins with the option's name.
 fn value<T>(
     parser: &mut Parser,
     option: &str,
-    meaning: impl Fn(&str) -> Result<T, String>,
+    parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<T, UsageError> {
     let text = parser.value()?.string()?;
-    meaning(&text).map_err(|why| UsageError(format!("{option}: {why}")))
+    parse(&text).map_err(|reason| UsageError(format!("{option}: {reason}")))
 }
 
-fn port_number(text: &str) -> Result<u16, UsageError> {
+fn parse_port(text: &str) -> Result<u16, UsageError> {
     text.parse()
         .map_err(|_| UsageError(format!("{text:?} is not a PORT from 0 to 65535")))
 }
 
-fn address(text: &str) -> Result<IpAddr, String> {
+fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address = text.parse();
     address.map_err(|_| format!("{text:?} is not an address; write one as 127.0.0.1"))
 }
 
-fn advertised(text: &str) -> Result<Ipv4Addr, String> {
+fn parse_ipv4_address(text: &str) -> Result<Ipv4Addr, String> {
     let address = text.parse();
     address.map_err(|_| format!("{text:?} is not an IPv4 address, and no other can be advertised"))
 }
 
-fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+fn parse_port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let not_a_range = || format!("{text:?} is not a range; write it as 50000-50999");
     let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
     let first: u16 = first.parse().map_err(|_| not_a_range())?;
@@ -296,42 +299,42 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(first..=last)
 }
 
-/// A time, possibly none.
-fn any_time(text: &str) -> Result<Duration, String> {
+/// A duration, possibly zero.
+fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{text:?} is not a time ({error}); write it as 30s or 2m"))
 }
 
-/// A time to wait for something, so more than none.
-fn time(text: &str) -> Result<Duration, String> {
-    match any_time(text)? {
+/// A timeout: zero would end every wait at once.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
         Duration::ZERO => Err("it must be more than zero".to_owned()),
         time => Ok(time),
     }
 }
 
-fn time_or_off(text: &str) -> Result<Option<Duration>, String> {
+fn parse_timeout_or_off(text: &str) -> Result<Option<Duration>, String> {
     match text {
         "off" => Ok(None),
-        text => time(text).map(Some),
+        text => parse_timeout(text).map(Some),
     }
 }
 
-fn sessions(text: &str) -> Result<usize, String> {
+fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
         _ => Err(format!("{text:?} is not a number of sessions, 1 or more")),
     }
 }
 
-fn sessions_or_off(text: &str) -> Result<Option<usize>, String> {
+fn parse_count_or_off(text: &str) -> Result<Option<usize>, String> {
     match text {
         "off" => Ok(None),
-        text => sessions(text).map(Some),
+        text => parse_count(text).map(Some),
     }
 }
 
-fn user_name(text: &str) -> Result<String, String> {
+fn parse_user_name(text: &str) -> Result<String, String> {
     match is_user_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
@@ -341,7 +344,8 @@ fn user_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn log(text: &str) -> Result<bool, String> {
+/// Are screen messages printed?
+fn parse_log(text: &str) -> Result<bool, String> {
     match text {
         "screen" => Ok(true),
         "none" => Ok(false),
@@ -353,7 +357,7 @@ fn log(text: &str) -> Result<bool, String> {
 mod tests {
     use super::*;
 
-    /// A command line in one string; words in quotes are not needed here.
+    /// Parses a command line whose arguments contain no spaces.
     fn parsed(line: &str) -> Result<Action, UsageError> {
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         parse(words)
@@ -416,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_of_time_has_its_option() {
+    fn every_timeout_has_its_option() {
         for (option, limit) in [
             (
                 "handshake",
@@ -437,15 +441,15 @@ mod tests {
             ("half-closed", |s| s.half_closed_timeout),
             ("udp", |s| s.udp_timeout),
         ] {
-            for (time, meaning) in [("77s", Some(Duration::from_secs(77))), ("off", None)] {
+            for (time, expected) in [("77s", Some(Duration::from_secs(77))), ("off", None)] {
                 let line = format!("--{option}-timeout {time}");
-                assert_eq!(limit(serve(&line).settings), meaning, "{line}");
+                assert_eq!(limit(serve(&line).settings), expected, "{line}");
             }
         }
     }
 
     #[test]
-    fn users_and_whether_all_must_log_in() {
+    fn users_and_allow_anonymous_are_parsed() {
         let users = serve("--users x");
         assert_eq!(users.users, Some("x".into()));
         assert!(!users.settings.allow_anonymous);
@@ -457,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tasks() {
+    fn every_other_action_is_parsed() {
         assert_eq!(parsed("-h"), Ok(Action::Help));
         assert_eq!(parsed("--version 1 2 3"), Ok(Action::Version));
         assert_eq!(parsed("--check -c x"), Ok(Action::Check("x".into(), None)));
@@ -466,13 +470,13 @@ mod tests {
         let alice = Action::NewUser("alice".to_owned());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
-        let inquiry = ExplainQuery::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
-        assert_eq!(parse(words), Ok(Action::Explain("x".into(), inquiry)));
+        let query = ExplainQuery::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
+        assert_eq!(parse(words), Ok(Action::Explain("x".into(), query)));
     }
 
     #[test]
-    fn every_mistake_is_told_in_a_sentence() {
-        for (line, told) in [
+    fn every_usage_error_states_its_reason() {
+        for (line, reason) in [
             ("65536", "not a PORT"),
             ("http", "not a PORT"),
             ("-1", "-1"),
@@ -502,20 +506,20 @@ mod tests {
             ("--explain x", "write it as"),
         ] {
             let usage = parsed(line).expect_err(line).to_string();
-            assert!(usage.contains(told), "{line}: {usage}");
+            assert!(usage.contains(reason), "{line}: {usage}");
             assert!(usage.ends_with("(see --help)"));
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn o01_an_argument_that_is_no_text_is_a_mistake_and_no_panic() {
+    fn o01_an_argument_that_is_not_utf8_is_a_usage_error_and_no_panic() {
         use std::os::unix::ffi::OsStringExt;
-        let odd = OsString::from_vec(vec![0xFF, b'8']);
-        assert!(parse([odd.clone()]).is_err());
-        assert!(parse(["--grace".into(), odd.clone()]).is_err());
-        let config = parse(["-c".into(), odd.clone()]);
-        assert!(matches!(config, Ok(Action::Serve(options)) if options.config == odd));
+        let not_utf8 = OsString::from_vec(vec![0xFF, b'8']);
+        assert!(parse([not_utf8.clone()]).is_err());
+        assert!(parse(["--grace".into(), not_utf8.clone()]).is_err());
+        let config = parse(["-c".into(), not_utf8.clone()]);
+        assert!(matches!(config, Ok(Action::Serve(options)) if options.config == not_utf8));
     }
 
     #[test]
@@ -530,7 +534,7 @@ mod tests {
             grace,
             ..
         } = Settings::default();
-        let told = |time: Option<Duration>| match time {
+        let shown = |time: Option<Duration>| match time {
             Some(time) => humantime::format_duration(time).to_string(),
             None => "off".to_owned(),
         };
@@ -542,7 +546,7 @@ mod tests {
             ("once one side has ended", half_closed_timeout),
             ("when it stops", Some(grace)),
         ] {
-            let line = format!("{words} [{}]", told(time));
+            let line = format!("{words} [{}]", shown(time));
             assert!(HELP.contains(&line), "{line}");
         }
     }

@@ -1,4 +1,4 @@
-//! Reads options, rules and users, takes the port, starts the logger, serves, leaves.
+//! The program: reads options and files, opens the port, and runs the server until it stops.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -23,51 +23,55 @@ use threadsocks::logger::{self, OutputConfig, Verbosity};
 use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::{Control, Limits, STACK_SIZE, Server, ShutdownKind};
 
-/// Could not serve.
-const FAILED: u8 = 1;
-/// The command line or the rules make no sense.
-const WRONG: u8 = 2;
-/// What a shell reports of a program that Ctrl-C killed.
-const FORCED: u8 = 130;
+/// Exit status: a failure, such as a port in use.
+const EXIT_FAILURE: u8 = 1;
+/// Exit status: the command line, the rules or the users are invalid.
+const EXIT_INVALID: u8 = 2;
+/// Exit status after a second signal: the one that shells report of a program that SIGINT
+/// ended (128 + 2).
+const EXIT_FORCED: u8 = 130;
 
-/// How long the logger may take at the end. A terminal that nobody reads must
-/// not keep the program alive.
+/// How long the logger may write when the server has stopped. A terminal or pipe that is
+/// not read would block it for ever, and must not keep the program running.
 const LOGGER_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match cli::parse(arguments) {
-        Ok(Action::Help) => print(cli::HELP),
-        Ok(Action::Version) => print(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Action::Help) => print_output(cli::HELP),
+        Ok(Action::Version) => {
+            print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
         Ok(Action::Check(config, users)) => match check(&config, users.as_deref()) {
-            Ok(told) => print(&told),
+            Ok(report) => print_output(&report),
             Err(status) => status,
         },
-        Ok(Action::Explain(config, inquiry)) => explain(&config, &inquiry),
+        Ok(Action::Explain(config, query)) => explain(&config, &query),
         Ok(Action::NewUser(name)) => new_user(&name),
         Ok(Action::Serve(options)) => match serve(options) {
             Ok(ShutdownKind::Drained) => ExitCode::SUCCESS,
-            Ok(ShutdownKind::Forced) => ExitCode::from(FORCED),
+            Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
             Err(status) => status,
         },
-        Err(usage) => complain(WRONG, &usage),
+        Err(error) => print_error(EXIT_INVALID, &error),
     }
 }
 
-/// Serves until told to stop.
+/// Runs the server until it stops.
 fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
-    // In front of the limits: what it sets aside is not there for sessions. And in
-    // front of all threads, for each of which the allocator sets aside some as well.
+    // Before the limits are computed: the memory for hashes is not available to sessions.
+    // Before any thread starts: the allocator reserves address space for each thread, which
+    // could leave too little for the hashes.
     let authenticator = options.users.as_deref().map(open_users).transpose()?;
-    let controls = take_controls()?;
+    let controls = receive_signals()?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
-    let rules_file = open(&options.config)?;
+    let rules_file = open_rules(&options.config)?;
     let clock = LocalClock::local();
     let listener = TcpListener::bind(options.address).map_err(|error| {
-        complain(
-            FAILED,
+        print_error(
+            EXIT_FAILURE,
             &format_args!(
                 "cannot listen on {}: {error}; name another PORT or --bind address",
                 options.address
@@ -75,10 +79,10 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
         )
     })?;
     if options.verbosity >= Verbosity::Normal {
-        welcome(&rules_file, authenticator.as_ref(), clock.now(), limits);
+        describe_start(&rules_file, authenticator.as_ref(), clock.now(), limits);
     } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
-        // However quiet: nobody else knows the port.
-        tell(&format_args!("listening on {address}"));
+        // Even with --quiet: the operator has no other way to learn the port.
+        print_diagnostic(&format_args!("listening on {address}"));
     }
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
         true => Some(Box::new(logger::Stdout)),
@@ -89,31 +93,40 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
         diagnostics: Box::new(io::stderr()),
         verbosity: options.verbosity,
     })
-    .map_err(|error| complain(FAILED, &format_args!("no thread for the logger: {error}")))?;
+    .map_err(|error| {
+        print_error(
+            EXIT_FAILURE,
+            &format_args!("no thread for the logger: {error}"),
+        )
+    })?;
     let mut server = Server::new(settings, rules_file, clock, log);
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
-    let stopped = server.run(listener, &controls);
+    let result = server.run(listener, &controls);
     logger.finish(LOGGER_FLUSH_TIME);
-    stopped.map_err(|error| complain(FAILED, &error))
+    result.map_err(|error| print_error(EXIT_FAILURE, &error))
 }
 
-/// Turns signals into controls: INT and TERM stop, HUP rereads the rules.
+/// Starts the two threads that turn signals into controls: INT and TERM stop the server,
+/// HUP reloads the files.
 ///
-/// TERM and HUP are blocked here, before any other thread exists, so that all
-/// threads inherit that and only the one that waits for them gets them. Neither
-/// thread holds anything that the end of the program waits for.
-fn take_controls() -> Result<Receiver<Control>, ExitCode> {
+/// TERM and HUP are blocked here, before any other thread exists: all threads inherit the
+/// mask, so that only the thread `signals`, which waits for them, receives them. The
+/// program does not join the two threads; they end with the process.
+fn receive_signals() -> Result<Receiver<Control>, ExitCode> {
+    // Any number of signals can arrive, so the channel is bounded. The server executes a
+    // control within milliseconds: 16 are rarely waiting.
     let (operator, controls) = bounded(16);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGHUP);
-    let failed =
-        |error: &dyn Display| complain(FAILED, &format_args!("cannot take signals: {error}"));
+    let failed = |error: &dyn Display| {
+        print_error(EXIT_FAILURE, &format_args!("cannot take signals: {error}"))
+    };
     signals.thread_block().map_err(|error| failed(&error))?;
-    // A file behind stdout that has reached its limit of size makes writing fail,
-    // which the logger counts, instead of killing us.
+    // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
+    // process. Blocked, it makes write(2) fail with EFBIG, and the logger counts the loss.
     let mut too_large = SigSet::empty();
     too_large.add(Signal::SIGXFSZ);
     too_large.thread_block().map_err(|error| failed(&error))?;
@@ -121,47 +134,53 @@ fn take_controls() -> Result<Receiver<Control>, ExitCode> {
         .name("signals".to_owned())
         .spawn({
             let operator = operator.clone();
-            move || pass_on(&signals, &operator)
+            move || forward_signals(&signals, &operator)
         })
         .map_err(|error| failed(&error))?;
-    ctrlc::set_handler(move || stop(&operator)).map_err(|error| failed(&error))?;
+    ctrlc::set_handler(move || request_stop(&operator)).map_err(|error| failed(&error))?;
     Ok(controls)
 }
 
-/// The body of the thread `signals`.
-fn pass_on(signals: &SigSet, operator: &Sender<Control>) {
+/// The body of the thread `signals`: sends a control for each TERM or HUP.
+fn forward_signals(signals: &SigSet, operator: &Sender<Control>) {
     loop {
         match signals.wait() {
-            // If controls are waiting already, the rules are about to be read.
+            // A full channel contains reloads or stops that the server has not executed yet;
+            // one more reload would change nothing.
             Ok(Signal::SIGHUP) => drop(operator.try_send(Control::Reload)),
-            Ok(_) => stop(operator),
-            // Only a set that cannot be waited for fails, and ours can.
+            Ok(_) => request_stop(operator),
+            // sigwait(3) fails only for an invalid set, and this one is valid.
             Err(_) => return,
         }
     }
 }
 
-/// An order to stop waits for its turn, and must not get lost. (Nobody takes it
-/// any more when the program is about to end.)
-fn stop(operator: &Sender<Control>) {
+/// Sends the control to stop. Waits for room in the channel, because the control must not
+/// get lost. Fails only if the server has ended and the channel is closed.
+fn request_stop(operator: &Sender<Control>) {
     let _ = operator.send(Control::Stop);
 }
 
-/// Tells the operator on stderr what is in force.
-fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime, limits: Limits) {
+/// Prints on stderr which rules, users and limits are in force, with warnings.
+fn describe_start(
+    rules_file: &RulesFile,
+    authenticator: Option<&Authenticator>,
+    now: WeekTime,
+    limits: Limits,
+) {
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
-    tell(&format_args!("{path}: {rules} in force"));
-    let of_logins = rules.login_warnings(keeper.is_some());
-    for remark in rules.remarks(now).into_iter().chain(of_logins) {
-        tell(&format_args!("{path}: {remark}"));
+    print_diagnostic(&format_args!("{path}: {rules} in force"));
+    let login_warnings = rules.login_warnings(authenticator.is_some());
+    for remark in rules.remarks(now).into_iter().chain(login_warnings) {
+        print_diagnostic(&format_args!("{path}: {remark}"));
     }
-    if let Some(book) = keeper.map(Authenticator::users_file) {
-        let path = book.path().display();
-        let (users, _) = book.current();
-        tell(&format_args!("{path}: {users} in force"));
-        if is_open_to_others(book.path()) {
-            tell(&format_args!(
+    if let Some(users_file) = authenticator.map(Authenticator::users_file) {
+        let path = users_file.path().display();
+        let (users, _) = users_file.current();
+        print_diagnostic(&format_args!("{path}: {users} in force"));
+        if is_accessible_to_others(users_file.path()) {
+            print_diagnostic(&format_args!(
                 "{path}: warning: others can read it, and try passwords at home; chmod 600 {path}"
             ));
         }
@@ -175,74 +194,76 @@ fn welcome(rules_file: &RulesFile, keeper: Option<&Authenticator>, now: WeekTime
     } else {
         "sessions"
     };
-    tell(&format_args!(
+    print_diagnostic(&format_args!(
         "up to {max_sessions} {sessions} at a time, limited by {limited_by}"
     ));
 }
 
+/// The report of `--check`: the rules with warnings, then the number of users.
 fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
-    let rules_file = open(config)?;
-    let keeper = users.map(open_users).transpose()?;
+    let rules_file = open_rules(config)?;
+    let authenticator = users.map(open_users).transpose()?;
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), LocalClock::local().now());
-    let mut told = check::check(&path, &rules, now);
-    for remark in rules.login_warnings(keeper.is_some()) {
-        told.push_str(&format!("{path}: {remark}\n"));
+    let mut report = check::check(&path, &rules, now);
+    for remark in rules.login_warnings(authenticator.is_some()) {
+        report.push_str(&format!("{path}: {remark}\n"));
     }
-    if let Some(book) = keeper.as_ref().map(Authenticator::users_file) {
-        let (users, _) = book.current();
-        told.push_str(&format!("{}: {users}\n", book.path().display()));
+    if let Some(users_file) = authenticator.as_ref().map(Authenticator::users_file) {
+        let (users, _) = users_file.current();
+        report.push_str(&format!("{}: {users}\n", users_file.path().display()));
     }
-    Ok(told)
+    Ok(report)
 }
 
-fn explain(config: &Path, inquiry: &ExplainQuery) -> ExitCode {
-    let rules_file = match open(config) {
+/// Prints the explanation of `--explain`.
+fn explain(config: &Path, query: &ExplainQuery) -> ExitCode {
+    let rules_file = match open_rules(config) {
         Ok(rules_file) => rules_file,
         Err(status) => return status,
     };
     let (rules, _) = rules_file.current();
     let now = LocalClock::local().now();
-    match inquiry.explain(&config.display().to_string(), &rules, now) {
-        Ok(told) => print(&told),
-        Err(why) => complain(FAILED, &why),
+    match query.explain(&config.display().to_string(), &rules, now) {
+        Ok(report) => print_output(&report),
+        Err(reason) => print_error(EXIT_FAILURE, &reason),
     }
 }
 
-/// Opens the rules, or says everything that is wrong with them.
-fn open(config: &Path) -> Result<RulesFile, ExitCode> {
+/// Opens the rules file, or prints all its errors.
+fn open_rules(config: &Path) -> Result<RulesFile, ExitCode> {
     RulesFile::open(config).map_err(|error| {
         for line in error.describe(config) {
-            tell(&line);
+            print_diagnostic(&line);
         }
         if matches!(error, LoadError::Unreadable(_)) {
-            tell(&format_args!(
+            print_diagnostic(&format_args!(
                 "looked for the rules from {}; name another file with --config, or write \
                  one, for example: permit cb 127.0.0.0/8 - - -",
-                current_folder()
+                current_directory()
             ));
         }
-        ExitCode::from(WRONG)
+        ExitCode::from(EXIT_INVALID)
     })
 }
 
-/// Opens the users file, or says everything that is wrong with it.
+/// Opens the users file, or prints all its errors.
 fn open_users(path: &Path) -> Result<Authenticator, ExitCode> {
     Authenticator::open(path).map_err(|error| {
         for line in error.describe(path) {
-            tell(&line);
+            print_diagnostic(&line);
         }
-        tell(&format_args!(
+        print_diagnostic(&format_args!(
             "a line of the users file is made by: threadsocks --new-user alice >> {}",
             path.display()
         ));
-        ExitCode::from(WRONG)
+        ExitCode::from(EXIT_INVALID)
     })
 }
 
-/// May others than its owner read this file, or write it?
-fn is_open_to_others(path: &Path) -> bool {
-    let mode = std::fs::metadata(path).map(|it| it.mode());
+/// Can accounts other than the owner read or write this file?
+fn is_accessible_to_others(path: &Path) -> bool {
+    let mode = std::fs::metadata(path).map(|metadata| metadata.mode());
     mode.is_ok_and(|mode| mode & 0o077 != 0)
 }
 
@@ -250,41 +271,46 @@ fn is_open_to_others(path: &Path) -> bool {
 fn new_user(name: &str) -> ExitCode {
     let password = new_user::new_password(name);
     match password.and_then(|password| auth::users_file_line(name, &password)) {
-        // It is meant for a file, which may have no room.
-        Ok(line) => match put(&line) {
+        // The line is usually redirected to a file, and the disk may be full.
+        Ok(line) => match write_stdout(&line) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(FAILED, &format_args!("the line is not written: {error}")),
+            Err(error) => print_error(
+                EXIT_FAILURE,
+                &format_args!("the line is not written: {error}"),
+            ),
         },
-        Err(why) => complain(FAILED, &why),
+        Err(reason) => print_error(EXIT_FAILURE, &reason),
     }
 }
 
-/// Where relative paths begin, for the operator.
-fn current_folder() -> String {
+/// The directory that relative paths start from, for a message.
+fn current_directory() -> String {
     match std::env::current_dir() {
-        Ok(folder) => folder.display().to_string(),
+        Ok(directory) => directory.display().to_string(),
         Err(error) => format!("the current folder, which cannot be told ({error})"),
     }
 }
 
-/// Prints on stdout. Whoever closed it early has seen enough.
-fn print(text: &str) -> ExitCode {
-    let _ = put(text);
+/// Prints on stdout. An error is ignored: a reader that closes a pipe early (`| head`) has
+/// read what it needs.
+fn print_output(text: &str) -> ExitCode {
+    let _ = write_stdout(text);
     ExitCode::SUCCESS
 }
 
-fn put(text: &str) -> io::Result<()> {
+fn write_stdout(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-fn complain(status: u8, what: &dyn Display) -> ExitCode {
-    tell(what);
+/// Prints an error; returns the exit status for it.
+fn print_error(status: u8, message: &dyn Display) -> ExitCode {
+    print_diagnostic(message);
     ExitCode::from(status)
 }
 
-/// A line on stderr; if that is closed, there is nobody to tell.
-fn tell(what: &dyn Display) {
-    let _ = writeln!(io::stderr(), "threadsocks: {what}");
+/// Prints a line on stderr. If stderr is closed, there is no other place to report to.
+fn print_diagnostic(line: &dyn Display) {
+    let _ = writeln!(io::stderr(), "threadsocks: {line}");
 }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use crate::rules::{Rules, WeekTime};
 
-/// The rules, a line each, then what the operator should know of them: warnings about what
-/// they do not deny, and the time if rules depend on it. `path` is the name of the file.
+/// The report on the rules of the file at `path`: a line for each rule, the number of rules,
+/// warnings about what the rules do not deny, and the time if rules depend on it.
 pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
     let mut report = String::new();
     for rule in rules.iter() {

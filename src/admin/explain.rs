@@ -1,4 +1,4 @@
-//! `--explain`: which rule decides about a connection, and why the rules before it do not.
+//! `--explain`: which rule decides about a connection, and why the rules before it do not match.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -7,35 +7,35 @@ use crate::net::resolve;
 use crate::protocol::{Command, Host};
 use crate::rules::{self, AccessQuery, Column, Rule, Rules, WeekTime};
 
-/// A connection to be explained, as the operator writes it:
-/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`, where
-/// DST is an address or a name, and who logs in has shown the password.
+/// A query for the verdict on one connection, as the operator writes it:
+/// `MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] [time=DAY/HH:MM]`. DST is an
+/// address or a name; `login=` means that the user has logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainQuery {
     command: Command,
     source: IpAddr,
-    /// If the operator gave one.
+    /// `None`: the operator has given none.
     source_port: Option<u16>,
     host: Host,
     port: u16,
-    /// If the operator named one; an empty one counts as named.
+    /// `None`: the operator has given none. Empty: the request contains no user.
     user: Option<String>,
-    /// Has that user logged in?
+    /// Has the user logged in?
     logged_in: bool,
-    /// If the operator named one; otherwise it is now.
+    /// `None`: the current time.
     time: Option<WeekTime>,
 }
 
-/// How to ask.
+/// The syntax of a query.
 const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] \
                      [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
 
 impl ExplainQuery {
-    /// Understands the operator's words.
+    /// Parses a query.
     ///
     /// # Errors
     ///
-    /// A sentence that says how to write it.
+    /// A sentence that says what to write instead.
     pub fn parse(text: &str) -> Result<ExplainQuery, String> {
         let mut user = None;
         let mut login = None;
@@ -43,7 +43,7 @@ impl ExplainQuery {
         let mut words = Vec::new();
         for word in text.split_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
-            let is_again = match key.to_ascii_lowercase().as_str() {
+            let is_repeated = match key.to_ascii_lowercase().as_str() {
                 "user" if key != word => user.replace(value.to_owned()).is_some(),
                 "login" if key != word => login.replace(parse_login(value)?).is_some(),
                 "time" if key != word => time.replace(parse_time(value)?).is_some(),
@@ -53,7 +53,7 @@ impl ExplainQuery {
                     false
                 }
             };
-            if is_again {
+            if is_repeated {
                 return Err(format!("{key}= is given twice"));
             }
         }
@@ -80,8 +80,8 @@ impl ExplainQuery {
             Ok(address) => Host::Address(address),
             Err(_) => Host::from_name(host.as_bytes()),
         };
-        if let Host::Invalid(bad) = host {
-            return Err(bad.to_string());
+        if let Host::Invalid(name) = host {
+            return Err(name.to_string());
         }
         Ok(ExplainQuery {
             command,
@@ -95,15 +95,14 @@ impl ExplainQuery {
         })
     }
 
-    /// Which line decides, for each address the destination has, and what of each
-    /// line in front of that did not match. A name is looked up, as a request's
-    /// would be.
+    /// Reports, for each address of the destination, which line decides and which columns of
+    /// the lines before it do not match. A name is looked up, as for a request.
     ///
     /// # Errors
     ///
     /// A sentence: the name has no address, or the query is not complete.
     pub fn explain(&self, path: &str, rules: &Rules, now: WeekTime) -> Result<String, String> {
-        self.is_complete(path, rules)?;
+        self.check_complete(path, rules)?;
         let query = AccessQuery {
             command: self.command,
             source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
@@ -117,33 +116,32 @@ impl ExplainQuery {
         let addresses = match &self.host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
-                // If no address could be permitted, the server does not look the
-                // name up.
-                let finding = Explanation::by_rules(path, rules, &query);
-                if !finding.permitted {
+                // If every address is denied, the server does not look the name up.
+                let explanation = Explanation::by_rules(path, rules, &query);
+                if !explanation.permitted {
                     let to = format!("{name}:{}, whatever it stands for", self.port);
-                    return Ok(self.tell(&to, rules, &query, &finding));
+                    return Ok(self.format_report(&to, rules, &query, &explanation));
                 }
                 resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
             }
-            Host::Invalid(bad) => return Err(bad.to_string()),
+            Host::Invalid(name) => return Err(name.to_string()),
         };
-        let mut told = String::new();
+        let mut report = String::new();
         if query.name.is_some() && rules.evaluate(&query).ident {
-            told.push_str("identd is asked before the name is looked up\n");
+            report.push_str("identd is asked before the name is looked up\n");
         }
         for address in addresses {
-            let finding = self.find(path, rules, query, address);
+            let explanation = self.explain_address(path, rules, query, address);
             let name = query.name;
             let name = name.map_or(String::new(), |name| format!("{name} at "));
             let to = format!("{name}{}", SocketAddr::new(address, self.port));
-            told.push_str(&self.tell(&to, rules, &query, &finding));
+            report.push_str(&self.format_report(&to, rules, &query, &explanation));
         }
-        Ok(told)
+        Ok(report)
     }
 
-    /// What the rules look at must be in the query.
-    fn is_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
+    /// Checks that the query contains all values that the rules depend on.
+    fn check_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
         if self.source_port.is_none() && rules.depend_on_source_port() {
             return Err(format!(
                 "{path} has rules about the client's port; write it behind the client's address"
@@ -158,49 +156,53 @@ impl ExplainQuery {
         Ok(())
     }
 
-    /// Would the server do it, and why? In the server's own order.
-    fn find(
+    /// The verdict for one address, with the checks in the order of the server: first whether
+    /// the address is usable, then the rules.
+    fn explain_address(
         &self,
         path: &str,
         rules: &Rules,
-        unseen: AccessQuery<'_>,
+        query: AccessQuery<'_>,
         address: IpAddr,
     ) -> Explanation {
         match (self.command, rules::unusable_reason(address, self.port)) {
-            (Command::Connect | Command::Associate, Some(why)) => {
-                Explanation::no(format!("because {why}"))
+            (Command::Connect | Command::Associate, Some(reason)) => {
+                Explanation::denied(format!("because {reason}"))
             }
-            // To any peer: each is judged when it comes.
+            // BIND for any peer: the server checks the rules for each peer that connects.
             (Command::Bind, _) if address.is_unspecified() => {
-                let anybody = AccessQuery {
+                let any_peer = AccessQuery {
                     port: None,
-                    ..unseen
+                    ..query
                 };
-                let finding = Explanation::by_rules(path, rules, &anybody);
-                let some = if finding.permitted { "some" } else { "no" };
-                let why = format!("as {some} peer may come, {}", finding.why);
-                Explanation { why, ..finding }
+                let explanation = Explanation::by_rules(path, rules, &any_peer);
+                let some = if explanation.permitted { "some" } else { "no" };
+                let reason = format!("as {some} peer may come, {}", explanation.reason);
+                Explanation {
+                    reason,
+                    ..explanation
+                }
             }
             _ => {
                 let address = Some(address);
-                Explanation::by_rules(path, rules, &AccessQuery { address, ..unseen })
+                Explanation::by_rules(path, rules, &AccessQuery { address, ..query })
             }
         }
     }
 
-    /// The answer: a line for the verdict, and those of its trace.
-    fn tell(
+    /// The report for one address: a line with the verdict, then the lines of the trace.
+    fn format_report(
         &self,
         to: &str,
         rules: &Rules,
         query: &AccessQuery<'_>,
-        finding: &Explanation,
+        explanation: &Explanation,
     ) -> String {
         let Explanation {
             permitted,
-            why,
+            reason,
             trace,
-        } = finding;
+        } = explanation;
         let action = if *permitted { "permit" } else { "deny" };
         let ExplainQuery {
             command, source, ..
@@ -216,56 +218,58 @@ impl ExplainQuery {
             true => format!(" at {}", query.time),
             false => String::new(),
         };
-        format!("{action}: {command} from {source}{user} to {to}{time}, {why}\n{trace}")
+        format!("{action}: {command} from {source}{user} to {to}{time}, {reason}\n{trace}")
     }
 }
 
-/// What the server would do.
+/// A verdict with its reason.
 struct Explanation {
     permitted: bool,
-    /// The reason, a clause.
-    why: String,
-    /// The rules that did not decide, a line each.
+    /// A clause that follows the description of the connection.
+    reason: String,
+    /// A line for each rule before the one that decides.
     trace: String,
 }
 
 impl Explanation {
-    fn no(why: String) -> Explanation {
+    fn denied(reason: String) -> Explanation {
         Explanation {
             permitted: false,
-            why,
+            reason,
             trace: String::new(),
         }
     }
 
     fn by_rules(path: &str, rules: &Rules, query: &AccessQuery<'_>) -> Explanation {
         let verdict = rules.evaluate(query);
-        let is_in_front = |rule: &&Rule| Some(rule.line()) != verdict.line;
+        let is_before_decision = |rule: &&Rule| Some(rule.line()) != verdict.line;
         let mut trace = String::new();
-        for rule in rules.iter().take_while(is_in_front) {
-            let parts: Vec<String> = rule
+        for rule in rules.iter().take_while(is_before_decision) {
+            let columns: Vec<String> = rule
                 .mismatches(query)
                 .iter()
                 .map(Column::to_string)
                 .collect();
-            let how = match parts.as_slice() {
+            let mismatch = match columns.as_slice() {
                 [] if query.port.is_none() => "matches some address and port, not all".to_owned(),
                 [] => "matches some address, not all".to_owned(),
-                parts => format!("does not match in {}", parts.join(", ")),
+                columns => format!("does not match in {}", columns.join(", ")),
             };
-            let _ = writeln!(trace, "  {path}:{} {how}: {rule}", rule.line());
+            let _ = writeln!(trace, "  {path}:{} {mismatch}: {rule}", rule.line());
         }
         let rule = rules.iter().find(|rule| Some(rule.line()) == verdict.line);
         let by = match rule {
             Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
             None => format!("because no rule of {path} matches"),
         };
-        let is_named = !query.user.is_empty();
-        // Only SOCKS5 has datagrams and IPv6, and there nobody is asked but the client.
-        let is_ipv6 = query.address.is_some_and(|it| !it.to_canonical().is_ipv4());
-        let is_for_socks5 = query.command == Command::Associate || is_ipv6;
-        let can_be_confirmed = is_named && !(verdict.auth && is_for_socks5);
-        let why = match (verdict.ident, can_be_confirmed) {
+        let has_user = !query.user.is_empty();
+        // UDP and IPv6 exist only in SOCKS5, and SOCKS5 satisfies `auth` only by a login.
+        let is_ipv6 = query
+            .address
+            .is_some_and(|address| !address.to_canonical().is_ipv4());
+        let needs_socks5 = query.command == Command::Associate || is_ipv6;
+        let can_be_confirmed = has_user && !(verdict.auth && needs_socks5);
+        let reason = match (verdict.ident, can_be_confirmed) {
             (false, _) => by,
             (true, false) if verdict.auth => format!("since nobody has logged in, {by}"),
             (true, true) => format!("if identd on the client's host confirms the user, {by}"),
@@ -273,7 +277,7 @@ impl Explanation {
         };
         Explanation {
             permitted: verdict.permitted && (can_be_confirmed || !verdict.ident),
-            why,
+            reason,
             trace,
         }
     }
@@ -310,15 +314,15 @@ mod tests {
     use crate::rules::parse;
 
     fn rules(text: &str) -> Rules {
-        parse(text.as_bytes()).expect("good rules")
+        parse(text.as_bytes()).expect("valid rules")
     }
 
     #[test]
     fn explain_names_the_line_that_decides() {
-        let course = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
+        let course_rules = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
         let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &course, WeekTime::MONDAY);
-        for (inquiry, told) in [
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &course_rules, WeekTime::MONDAY);
+        for (query, expected) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
                 "permit: CONNECT from 10.0.0.5 to 140.113.1.2:80, \
@@ -337,12 +341,13 @@ mod tests {
                  f:2 does not match in mode: permit c 10.0.0.0/8 - 140.113.0.0/16 80\n",
             ),
         ] {
-            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+            assert_eq!(explain(query).as_deref(), Ok(expected));
         }
-        let odd = rules("permit - 127. 1024-65535 - -\n");
-        let explain_odd =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &odd, WeekTime::MONDAY);
-        for (inquiry, told) in [
+        let source_port_rules = rules("permit - 127. 1024-65535 - -\n");
+        let explain_with_port = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &source_port_rules, WeekTime::MONDAY)
+        };
+        for (query, expected) in [
             ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
             ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
             ("c 127.0.0.1 2000 0.0.0.0 80", Ok("deny: ")),
@@ -352,13 +357,13 @@ mod tests {
             ("c 127.0.0.1 2000 1.1.1.1 80", Ok("permit: ")),
             ("c 127.0.0.1 1.1.1.1 80", Err("the client's port")),
         ] {
-            match (explain_odd(inquiry), told) {
-                (Ok(answer), Ok(told)) => assert!(answer.starts_with(told), "{answer}"),
-                (Err(why), Err(told)) => assert!(why.contains(told), "{why}"),
-                (answer, _) => panic!("{inquiry}: {answer:?}"),
+            match (explain_with_port(query), expected) {
+                (Ok(report), Ok(begin)) => assert!(report.starts_with(begin), "{report}"),
+                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                (result, _) => panic!("{query}: {result:?}"),
             }
         }
-        for inquiry in [
+        for query in [
             "",
             "c 1.2.3.4",
             "x 1.1.1.1 2.2.2.2 80",
@@ -371,22 +376,22 @@ mod tests {
             "c 1.1.1.1 2.2.2.2 80 user",
             "c 1.1.1.1 2.2.2.2 80 ident",
         ] {
-            assert!(explain(inquiry).is_err(), "{inquiry}");
+            assert!(explain(query).is_err(), "{query}");
         }
     }
 
     #[test]
-    fn explain_takes_logins() {
-        let people = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
+    fn explain_accepts_a_login() {
+        let user_rules = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
         let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY);
         let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
-        let told = explain(logged_in).expect("complete");
+        let report = explain(logged_in).expect("a complete query");
         assert!(
-            told.starts_with("permit: CONNECT from 10.0.0.5 as \"alice\", logged in, to "),
-            "{told}"
+            report.starts_with("permit: CONNECT from 10.0.0.5 as \"alice\", logged in, to "),
+            "{report}"
         );
-        for (inquiry, why) in [
+        for (query, reason) in [
             ("c 10.0.0.5 1.2.3.4 80 login=", "names nobody"),
             (
                 "c 10.0.0.5 1.2.3.4 80 login=a user=a",
@@ -394,17 +399,17 @@ mod tests {
             ),
             ("c 10.0.0.5 1.2.3.4 80 login=a login=a", "given twice"),
         ] {
-            assert!(explain(inquiry).expect_err(inquiry).contains(why));
+            assert!(explain(query).expect_err(query).contains(reason));
         }
-        let proven = rules("permit u - auth\n");
+        let auth_rules = rules("permit u - auth\n");
         let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &proven, WeekTime::MONDAY);
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &auth_rules, WeekTime::MONDAY);
         for (user, verdict) in [
             (
                 "login=a",
                 "permit: UDP ASSOCIATE from 10.0.0.5 as \"a\", logged in, to 1.2.3.4:53, by f:1",
             ),
-            // Identd is asked for clients of SOCKS4, and they have no datagrams.
+            // Identd can confirm only SOCKS4 clients, and SOCKS4 has no UDP ASSOCIATE.
             (
                 "user=a",
                 "deny: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, since nobody has",
@@ -414,27 +419,28 @@ mod tests {
                 "deny: UDP ASSOCIATE from 10.0.0.5 to 1.2.3.4:53, since nobody has logged in",
             ),
         ] {
-            let told = explain(&format!("u 10.0.0.5 1.2.3.4 53 {user}")).expect("complete");
-            assert!(told.starts_with(verdict), "{told}");
+            let query = format!("u 10.0.0.5 1.2.3.4 53 {user}");
+            let report = explain(&query).expect("a complete query");
+            assert!(report.starts_with(verdict), "{report}");
         }
-        let remarks = |can_log_in| proven.login_warnings(can_log_in);
-        assert!(remarks(true).is_empty());
-        assert!(remarks(false)[0].contains("line 1 wants a login, and without --users"));
-        let lax = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
-        let told = lax.login_warnings(true);
-        assert!(told[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
-        assert!(lax.login_warnings(false).is_empty());
+        let warnings = |can_log_in| auth_rules.login_warnings(can_log_in);
+        assert!(warnings(true).is_empty());
+        assert!(warnings(false)[0].contains("line 1 wants a login, and without --users"));
+        let mixed_rules = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
+        let warnings = mixed_rules.login_warnings(true);
+        assert!(warnings[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
+        assert!(mixed_rules.login_warnings(false).is_empty());
     }
 
     #[test]
-    fn explain_takes_users_and_hours() {
-        let people = rules(
+    fn explain_accepts_users_and_times() {
+        let user_rules = rules(
             "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
              permit c 10. - - - user=bob ident\n",
         );
         let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &people, WeekTime::MONDAY);
-        for (inquiry, told) in [
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY);
+        for (query, expected) in [
             (
                 "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
                 "permit: CONNECT from 10.0.0.5 as \"alice\" to 1.2.3.4:80 at fri/17:59, \
@@ -457,18 +463,19 @@ mod tests {
                  permit c - - - 80 user=alice time=mon-fri/08:00-18:00\n",
             ),
         ] {
-            assert_eq!(explain(inquiry).as_deref(), Ok(told));
+            assert_eq!(explain(query).as_deref(), Ok(expected));
         }
-        let nobody = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
-        assert!(nobody.contains("user= for none"), "{nobody}");
-        let anybody = rules("permit c - ident\n");
+        let error = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
+        assert!(error.contains("user= for none"), "{error}");
+        let ident_rules = rules("permit c - ident\n");
         let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &anybody, WeekTime::MONDAY);
-        let told = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("complete");
-        assert!(told.starts_with("deny: "), "{told}");
-        assert!(told.contains("no user for identd to confirm"), "{told}");
-        let bind = rules("permit b - - - 20 ident\npermit b 10. ident\n");
-        let explain = |text: &str| ExplainQuery::parse(text)?.explain("f", &bind, WeekTime::MONDAY);
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &ident_rules, WeekTime::MONDAY);
+        let report = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("a complete query");
+        assert!(report.starts_with("deny: "), "{report}");
+        assert!(report.contains("no user for identd to confirm"), "{report}");
+        let bind_rules = rules("permit b - - - 20 ident\npermit b 10. ident\n");
+        let explain =
+            |text: &str| ExplainQuery::parse(text)?.explain("f", &bind_rules, WeekTime::MONDAY);
         assert_eq!(
             explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
             Ok(

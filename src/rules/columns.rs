@@ -1,4 +1,4 @@
-//! The columns of a rule, from text to sets.
+//! Parses the columns of a rule into sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,10 +6,10 @@ use super::matchers::{AddressSet, CommandSet, DestinationSet, PortSet, UserSet, 
 use crate::protocol::Host;
 use crate::protocol::socks4::MAX_USER;
 
-/// Longest part of a bad word that a message repeats.
+/// Longest part in bytes of an invalid word that a message quotes: a message is one line.
 const MAX_QUOTE: usize = 60;
 
-/// The mode letters: `c` CONNECT, `b` BIND, `u` UDP, `-` all.
+/// Parses the mode: letters `c` (CONNECT), `b` (BIND) and `u` (UDP), or `-` for all.
 pub(super) fn parse_commands(word: Option<&str>) -> Result<CommandSet, String> {
     let Some(word) = word else {
         return Err("the mode is missing; write c (CONNECT), b (BIND), u (UDP), several together, or - for any".to_owned());
@@ -17,16 +17,16 @@ pub(super) fn parse_commands(word: Option<&str>) -> Result<CommandSet, String> {
     if is_any(word) {
         return Ok(CommandSet::ALL);
     }
-    let mut modes = CommandSet {
+    let mut commands = CommandSet {
         connect: false,
         bind: false,
         udp: false,
     };
     for letter in word.chars() {
         match letter.to_ascii_lowercase() {
-            'c' => modes.connect = true,
-            'b' => modes.bind = true,
-            'u' => modes.udp = true,
+            'c' => commands.connect = true,
+            'b' => commands.bind = true,
+            'u' => commands.udp = true,
             _ => {
                 return Err(format!(
                     "{} is not a mode; write c (CONNECT), b (BIND), u (UDP), \
@@ -36,10 +36,10 @@ pub(super) fn parse_commands(word: Option<&str>) -> Result<CommandSet, String> {
             }
         }
     }
-    Ok(modes)
+    Ok(commands)
 }
 
-/// `alice,bob`: what requests have as their user id.
+/// Parses a list of users, such as `alice,bob`.
 pub(super) fn parse_users(names: &str) -> Result<UserSet, String> {
     let mut users = Vec::new();
     for name in names.split(',') {
@@ -56,13 +56,15 @@ pub(super) fn parse_users(names: &str) -> Result<UserSet, String> {
         }
         users.push(name.to_owned());
     }
-    Ok(UserSet::Among(users.into()))
+    Ok(UserSet::Names(users.into()))
 }
 
+/// Does the word stand for any value?
 fn is_any(word: &str) -> bool {
     word == "-" || word == "*"
 }
 
+/// Parses a source address in any of the address forms.
 pub(super) fn parse_source(word: &str) -> Result<AddressSet, String> {
     match parse_addresses(word)? {
         Some(addresses) => Ok(addresses),
@@ -74,17 +76,18 @@ pub(super) fn parse_source(word: &str) -> Result<AddressSet, String> {
     }
 }
 
+/// Parses a destination: an address form, a host name, or `*.` with a domain.
 pub(super) fn parse_destination(word: &str) -> Result<DestinationSet, String> {
     if let Some(addresses) = parse_addresses(word)? {
-        return Ok(DestinationSet::AddressSet(addresses));
+        return Ok(DestinationSet::Addresses(addresses));
     }
-    let (domain, below) = match word.strip_prefix("*.") {
+    let (name, is_domain) = match word.strip_prefix("*.") {
         Some(domain) => (domain, true),
         None => (word, false),
     };
-    match (Host::from_name(domain.as_bytes()), below) {
+    match (Host::from_name(name.as_bytes()), is_domain) {
         (Host::Name(name), false) => Ok(DestinationSet::Name(name)),
-        (Host::Name(name), true) => Ok(DestinationSet::Below(name)),
+        (Host::Name(name), true) => Ok(DestinationSet::Subdomains(name)),
         _ => Err(format!(
             "{} is not a destination; write one address, a prefix as 140.113., a range \
              as 10.0.0.0/8, a host name, *.domain, or - for any",
@@ -93,7 +96,7 @@ pub(super) fn parse_destination(word: &str) -> Result<DestinationSet, String> {
     }
 }
 
-/// Any of the address forms; `None` if the word is not meant as an address.
+/// Parses any of the address forms; `None` if the word has none of them, but may be a name.
 fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> {
     if is_any(word) {
         return Ok(Some(AddressSet::Any));
@@ -110,17 +113,17 @@ fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> {
     Ok(parse_prefix(word))
 }
 
-/// `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
+/// Parses `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
 fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, String> {
-    let not_a_range = || {
+    let invalid = || {
         format!(
             "{} is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32",
             quote(word)
         )
     };
     let all_digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
-    let address: IpAddr = address.parse().map_err(|_| not_a_range())?;
-    let bits: u8 = bits.parse().map_err(|_| not_a_range())?;
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let bits: u8 = bits.parse().map_err(|_| invalid())?;
     let (first, range) = match address {
         IpAddr::V4(address) if bits <= 32 && all_digits => {
             let first = Ipv4Addr::from_bits(address.to_bits() & mask_v4(bits));
@@ -130,7 +133,7 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, Stri
             let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
             (IpAddr::V6(first), canonical_v6(first, bits))
         }
-        _ => return Err(not_a_range()),
+        _ => return Err(invalid()),
     };
     if first != address {
         return Err(format!(
@@ -140,8 +143,8 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, Stri
     Ok(range)
 }
 
-/// What is judged as IPv4 (`::ffff:1.2.3.4`) must be so in a rule as well, or
-/// the rule would never match.
+/// A set of IPv6 addresses; of IPv4 addresses, if all are IPv4-mapped (`::ffff:1.2.3.4`).
+/// Addresses in queries are canonical, so a rule with a mapped address would never match.
 fn canonical_v6(first: Ipv6Addr, bits: u8) -> AddressSet {
     match (first.to_ipv4_mapped(), bits.checked_sub(96)) {
         (Some(first), Some(bits)) => AddressSet::V4 { first, bits },
@@ -149,7 +152,7 @@ fn canonical_v6(first: Ipv6Addr, bits: u8) -> AddressSet {
     }
 }
 
-/// `140.113.` or `140.113.*.*`: whole numbers from the left.
+/// Parses `140.113.` or `140.113.*.*`: up to three numbers of an IPv4 address from the left.
 fn parse_prefix(word: &str) -> Option<AddressSet> {
     let mut parts: Vec<&str> = word.split('.').collect();
     if let [_, .., ""] = parts.as_slice() {
@@ -171,20 +174,20 @@ fn parse_prefix(word: &str) -> Option<AddressSet> {
     Some(AddressSet::V4 { first, bits })
 }
 
-/// `-`, `80`, `80,443`, `8000-8999`, or several of these with commas.
+/// Parses `-`, or ports and port ranges separated by commas: `80,443,8000-8999`.
 pub(super) fn parse_ports(word: &str) -> Result<PortSet, String> {
     if is_any(word) {
         return Ok(PortSet::Any);
     }
-    let not_ports = || {
+    let invalid = || {
         format!(
             "{} is not a port list; write 80, 80,443, 8000-8999, or - for any",
             quote(word)
         )
     };
     let port = |text: &str| match text.as_bytes() {
-        [b'0'..=b'9', ..] => text.parse::<u16>().map_err(|_| not_ports()),
-        _ => Err(not_ports()),
+        [b'0'..=b'9', ..] => text.parse::<u16>().map_err(|_| invalid()),
+        _ => Err(invalid()),
     };
     let mut ranges = Vec::new();
     for part in word.split(',') {
@@ -195,17 +198,19 @@ pub(super) fn parse_ports(word: &str) -> Result<PortSet, String> {
         }
         ranges.push(range);
     }
-    Ok(PortSet::Among(ranges.into()))
+    Ok(PortSet::Ranges(ranges.into()))
 }
 
-/// A word of the file, fit for a message: escaped, and cut where it is long.
+/// A word of the file as a message quotes it: escaped, and truncated to [`MAX_QUOTE`] bytes.
 pub(super) fn quote(word: &str) -> String {
     quote_bytes(word.as_bytes())
 }
 
 pub(super) fn quote_bytes(bytes: &[u8]) -> String {
     match bytes.get(..MAX_QUOTE) {
-        Some(front) if bytes.len() > MAX_QUOTE => format!("\"{}...\"", front.escape_ascii()),
+        Some(beginning) if bytes.len() > MAX_QUOTE => {
+            format!("\"{}...\"", beginning.escape_ascii())
+        }
         _ => format!("\"{}\"", bytes.escape_ascii()),
     }
 }

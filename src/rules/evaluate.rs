@@ -63,7 +63,7 @@ impl Rules {
     /// Does a rule depend on the user?
     pub fn depend_on_user(&self) -> bool {
         self.iter()
-            .any(|rule| rule.users != UserSet::Any || rule.wants_confirmation())
+            .any(|rule| rule.users != UserSet::Any || rule.requires_confirmation())
     }
 
     /// Does a rule depend on the time?
@@ -126,12 +126,12 @@ mod tests {
     /// `c 10.0.0.5 [name=]address port`: is it permitted, and by which line?
     fn evaluate(rules: &Rules, query: &str) -> (bool, Option<usize>) {
         let words: Vec<&str> = query.split_whitespace().collect();
-        let &[mode, source, target, port] = words.as_slice() else {
+        let &[mode, source, destination, port] = words.as_slice() else {
             panic!("{query}")
         };
-        let (asked, address) = match target.split_once('=') {
-            Some((asked, address)) => (Some(name(asked)), address),
-            None => (None, target),
+        let (requested, address) = match destination.split_once('=') {
+            Some((requested, address)) => (Some(name(requested)), address),
+            None => (None, destination),
         };
         let verdict = rules.evaluate(&AccessQuery {
             command: if mode == "c" {
@@ -142,7 +142,7 @@ mod tests {
             source: SocketAddr::new(source.parse().unwrap(), 50_000),
             user: b"",
             logged_in: false,
-            name: asked.as_ref(),
+            name: requested.as_ref(),
             address: Some(address.parse().unwrap()),
             port: Some(port.parse().unwrap()),
             time: time(),
@@ -236,13 +236,13 @@ mod tests {
             ("permit c *.org\n", true, false),
             ("permit - 9.9.9.9 - - -\n", false, false),
         ] {
-            let asked = name("a.org");
+            let requested = name("a.org");
             let unresolved = AccessQuery {
                 command: Command::Connect,
                 source: "1.2.3.4:5000".parse().unwrap(),
                 user: b"",
                 logged_in: false,
-                name: Some(&asked),
+                name: Some(&requested),
                 address: None,
                 port: Some(80),
                 time: time(),
@@ -317,13 +317,13 @@ mod tests {
             ("permit c 1. ident\npermit c -\n", (true, false, Some(2))),
             ("permit c - ident\npermit c -\n", (true, true, Some(1))),
         ] {
-            let asked = name("a.org");
+            let requested = name("a.org");
             let verdict = rules(text).evaluate(&AccessQuery {
                 command: Command::Connect,
                 source: "10.0.0.5:5000".parse().unwrap(),
                 user: b"",
                 logged_in: false,
-                name: Some(&asked),
+                name: Some(&requested),
                 address: None,
                 port: Some(80),
                 time: time(),
@@ -341,13 +341,13 @@ mod tests {
     #[test]
     fn a_login_satisfies_auth_and_not_ident() {
         let judged = |text: &str, logged_in| {
-            let asked = name("a.org");
+            let requested = name("a.org");
             let query = AccessQuery {
                 command: Command::Connect,
                 source: "10.0.0.5:5000".parse().unwrap(),
                 user: b"alice",
                 logged_in,
-                name: Some(&asked),
+                name: Some(&requested),
                 address: None,
                 port: Some(80),
                 time: time(),

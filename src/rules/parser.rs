@@ -1,12 +1,13 @@
-//! The text of `socks.conf` becomes rules, or a list of what is wrong with it.
+//! Parses the text of `socks.conf` into rules, or a list of syntax errors.
 //!
 //! ```text
 //! permit|deny  MODE  [SRC-IP SRC-PORT]  DST-IP  [DST-PORT]  [OPTION...]   # comment
 //! ```
 //!
-//! One column after the mode is the destination address, two are destination
-//! address and port, three source address and port with the destination
-//! address, four all of them. Options are `user=`, `time=`, `ident` and `auth`.
+//! The number of columns after the mode decides what they are. One column is the destination
+//! address. Two columns are destination address and port. Three columns are source address,
+//! source port and destination address. Four columns are all of them. Options are `user=`,
+//! `time=`, `ident` and `auth`.
 
 use super::columns::{
     parse_commands, parse_destination, parse_ports, parse_source, parse_users, quote, quote_bytes,
@@ -17,13 +18,13 @@ use super::rule::Rule;
 use super::schedule::Schedule;
 use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
 
-/// Understands the bytes of a rules file. Comments, empty lines, tabs, CRLF, a
-/// byte order mark and a missing final newline are fine.
+/// Parses the bytes of a rules file. The file may contain comments, empty lines, tabs, CRLF
+/// and a byte order mark; the final newline may be missing.
 ///
 /// # Errors
 ///
-/// The lines that are no rules, the first [`MAX_ERRORS`] of them; then no
-/// rule of the file may be used.
+/// The first [`MAX_ERRORS`] invalid lines. Then no rule of the file counts: without the
+/// invalid lines the others could permit too much.
 pub fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let mut rules = Vec::new();
@@ -48,7 +49,7 @@ pub fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
     }
 }
 
-/// The rules file, whose rules are in force.
+/// The rules file, read again after each change.
 pub type RulesFile = WatchedFile<Rules>;
 
 impl Content for Rules {
@@ -59,9 +60,9 @@ impl Content for Rules {
     }
 }
 
-/// One line: a rule, or nothing if only a comment stands on it.
+/// Parses one line: a rule, or `None` if the line is empty or a comment.
 fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
-    // The comment goes first: it may be in any encoding.
+    // The comment is removed before the check for UTF-8: it may be in any encoding.
     let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
     let Ok(code) = std::str::from_utf8(code) else {
         return Err(format!("{} is not UTF-8 text", quote_bytes(code)));
@@ -104,12 +105,13 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         ident,
         auth,
     } = parse_options(options)?;
-    if let Some(proof) = [(ident, "ident"), (auth, "auth")].iter().find(|it| it.0)
+    let confirmations = [(ident, "ident"), (auth, "auth")];
+    if let Some((_, option)) = confirmations.iter().find(|(is_set, _)| *is_set)
         && !permits
     {
         return Err(format!(
             "{} belongs to permit; to deny somebody needs no proof",
-            proof.1
+            option
         ));
     }
     Ok(Some(Rule {
@@ -127,7 +129,7 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
     }))
 }
 
-/// What may stand behind the columns, each once.
+/// The options of a rule, each at most once.
 #[derive(Default)]
 struct Options {
     users: Option<UserSet>,
@@ -136,7 +138,8 @@ struct Options {
     auth: bool,
 }
 
-/// The words reserved for options must not be mistaken for host names.
+/// Is the word an option? These words are reserved: a host name cannot contain `=`, and a
+/// host called `ident` or `auth` cannot be a destination.
 fn is_option(word: &str) -> bool {
     let is = |option: &str| word.eq_ignore_ascii_case(option);
     is("ident") || is("auth") || word.contains('=')
@@ -150,7 +153,8 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
             "user" => options.users.replace(parse_users(value)?).is_none(),
             "time" => {
                 let schedule = Schedule::parse(value);
-                let schedule = schedule.map_err(|why| format!("time={} {why}", quote(value)))?;
+                let schedule =
+                    schedule.map_err(|reason| format!("time={} {reason}", quote(value)))?;
                 options.schedule.replace(schedule).is_none()
             }
             "ident" if key == *word => !std::mem::replace(&mut options.ident, true),
@@ -182,21 +186,21 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
 mod tests {
     use super::*;
 
-    /// The line as understood, in the full form.
-    fn understood(line: &str) -> String {
+    /// The rules of a text in their long form.
+    fn long_form(line: &str) -> String {
         match parse(line.as_bytes()) {
             Ok(rules) => {
-                let shown: Vec<String> = rules.iter().map(ToString::to_string).collect();
-                shown.join("; ")
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                rules.join("; ")
             }
             Err(errors) => panic!("{line}: {errors:?}"),
         }
     }
 
     #[test]
-    fn f06_f13_every_good_form_is_understood() {
-        for (line, meaning) in [
-            // From the project sheet and the notes.
+    fn f06_f13_every_valid_form_is_parsed() {
+        for (line, expected) in [
+            // From the course for which this server was written.
             ("permit c - - - -", "permit c - - - -"),
             ("permit b - - - -", "permit b - - - -"),
             (
@@ -213,14 +217,14 @@ mod tests {
                 "deny c 10. 5 1.2.3.4 80",
                 "deny   c 10.0.0.0/8 5 1.2.3.4 80",
             ),
-            // CommandSet.
+            // Commands.
             ("permit cb -", "permit cb - - - -"),
             ("permit BC -", "permit cb - - - -"),
             ("permit u -", "permit u - - - -"),
             ("permit cbu -", "permit - - - - -"),
             ("permit * *", "permit - - - - -"),
             ("PERMIT - -", "permit - - - - -"),
-            // AddressSet.
+            // Addresses.
             ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
             ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
             ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
@@ -242,7 +246,7 @@ mod tests {
             ),
             ("permit c *.example.org 80", "permit c - - *.example.org 80"),
             ("permit c localhost", "permit c - - localhost -"),
-            // PortSet.
+            // Ports.
             (
                 "permit c - 80,443,8000-8999",
                 "permit c - - - 80,443,8000-8999",
@@ -281,24 +285,24 @@ mod tests {
                 "permit c - - 1.0.0.0/8 -; deny   b - - 2.0.0.0/8 -",
             ),
         ] {
-            assert_eq!(understood(line), meaning, "{line}");
+            assert_eq!(long_form(line), expected, "{line}");
         }
     }
 
     #[test]
-    fn a_rule_shown_in_full_is_understood_as_itself() {
+    fn the_long_form_of_a_rule_is_parsed_as_the_same_rule() {
         for line in [
             "permit c 10. 1-5 *.a.org 80,90-99",
             "deny - ::1 - 2001:db8::/32 -",
             "permit c - time=sat-mon/8:00-9:00,23:00-1:00 ident user=b,a",
         ] {
-            let shown = understood(line);
-            assert_eq!(understood(&shown), shown);
+            let shown = long_form(line);
+            assert_eq!(long_form(&shown), shown);
         }
     }
 
     #[test]
-    fn f06_every_bad_form_is_refused_with_a_reason() {
+    fn f06_every_invalid_form_is_refused_with_a_reason() {
         for (line, reason) in [
             ("allow c -", "permit or deny"),
             ("permit", "mode is missing"),
@@ -380,23 +384,23 @@ mod tests {
     }
 
     #[test]
-    fn f06_bytes_that_are_no_text_are_refused_outside_comments() {
+    fn f06_bytes_that_are_not_utf8_are_refused_outside_comments() {
         assert!(parse(b"permit c \xff\xfe").is_err());
         assert_eq!(
-            parse(b"permit c - # \xa4\xa4\xa4\xe5").map(|r| r.len()),
+            parse(b"permit c - # \xa4\xa4\xa4\xe5").map(|rules| rules.len()),
             Ok(1)
         );
         let long = [b"permit c ".as_slice(), &[b'x'; 1_000_000]].concat();
-        let errors = parse(&long).expect_err("too long a name");
+        let errors = parse(&long).expect_err("the name is too long");
         assert!(errors[0].reason.len() < 300);
     }
 
     #[test]
-    fn f06_every_mistake_is_told_with_its_line() {
-        let errors = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two bad lines");
+    fn f06_every_syntax_error_is_reported_with_its_line() {
+        let errors = parse(b"permit c -\nfoo\n\n# fine\npermit\n").expect_err("two invalid lines");
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!(lines, [2, 5]);
-        let errors = parse(&b"foo\n".repeat(1_000_000)).expect_err("bad lines");
+        let errors = parse(&b"foo\n".repeat(1_000_000)).expect_err("invalid lines");
         assert_eq!(errors.len(), MAX_ERRORS);
     }
 }

@@ -1,4 +1,4 @@
-//! What the rules are asked, and what they answer.
+//! A query to the rules, and their verdict.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +29,7 @@ pub struct AccessQuery<'a> {
 }
 
 impl AccessQuery<'_> {
-    /// Is it about any datagram of an association, to whatever address or name?
+    /// Is the query about any datagram of an association, to any address or name?
     pub(super) fn is_any_datagram(&self) -> bool {
         self.command == Command::Associate && self.address.is_none() && self.name.is_none()
     }

@@ -1,9 +1,9 @@
-//! AddressSet that can be nobody's, whatever the rules say.
+//! Addresses and ports that no server can have, whatever the rules say.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Why this address and port can be no server's, whatever the rules say.
-/// (Linux would take 0.0.0.0 for the machine itself.)
+/// Why no server can have this address and port; `None` if one can. Checked before the rules:
+/// for 0.0.0.0 Linux connects to the machine itself, past a rule that denies 127.0.0.1.
 pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
     let address = address.to_canonical();
     if port == 0 {
@@ -17,17 +17,17 @@ pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.octets() >= [240, 0, 0, 0] => {
             Some("a broadcast or reserved address cannot be connected to")
         }
-        IpAddr::V6(v6) if leads_to_ipv4(v6) => {
+        IpAddr::V6(v6) if embeds_ipv4(v6) => {
             Some("an IPv6 address that leads to one of IPv4 would go around the rules about that")
         }
         _ => None,
     }
 }
 
-/// Is an address of IPv4 hidden in it, by which a gateway or the system reaches
-/// that? NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380), and those
-/// compatible with IPv4 (RFC 4291, section 2.5.5.1).
-fn leads_to_ipv4(address: Ipv6Addr) -> bool {
+/// Does the address contain an IPv4 address that a gateway or the system connects to? NAT64
+/// (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380), and IPv4-compatible addresses (RFC 4291,
+/// section 2.5.5.1).
+fn embeds_ipv4(address: Ipv6Addr) -> bool {
     match address.segments() {
         [0x64, 0xFF9B, ..] | [0x2002, ..] | [0x2001, 0, ..] => true,
         [0, 0, 0, 0, 0, 0, ..] => address != Ipv6Addr::LOCALHOST,
@@ -40,7 +40,7 @@ mod tests {
     use super::unusable_reason;
 
     #[test]
-    fn c05_c11_what_is_nobodys_is_told_from_what_the_rules_decide() {
+    fn c05_c11_only_addresses_and_ports_that_no_server_can_have_are_unusable() {
         for (address, port, refused) in [
             ("127.0.0.1", 0, true),
             ("0.0.0.0", 80, true),
@@ -66,8 +66,8 @@ mod tests {
             ("2001:db8::1", 80, false),
             ("fe80::1", 80, false),
         ] {
-            let why = unusable_reason(address.parse().unwrap(), port);
-            assert_eq!(why.is_some(), refused, "{address}:{port}");
+            let reason = unusable_reason(address.parse().unwrap(), port);
+            assert_eq!(reason.is_some(), refused, "{address}:{port}");
         }
     }
 }

@@ -82,8 +82,8 @@ impl Rule {
     #[inline]
     fn match_column(&self, column: Column, query: &AccessQuery<'_>) -> Match {
         match column {
-            Column::Mode => self.commands.has(query.command).into(),
-            Column::Source => self.source.has(query.source.ip()).into(),
+            Column::Mode => self.commands.contains(query.command).into(),
+            Column::Source => self.source.contains(query.source.ip()).into(),
             Column::SourcePort => self.source_ports.matches(Some(query.source.port())),
             Column::Destination => match self.destination.matches(query.name, query.address) {
                 // Some datagram of the association may go to the name of this rule.
@@ -91,8 +91,8 @@ impl Rule {
                 matched => matched,
             },
             Column::DestinationPort => self.destination_ports.matches(query.port),
-            Column::User => self.users.has(query.user).into(),
-            Column::Time => self.schedule.has(query.time).into(),
+            Column::User => self.users.contains(query.user).into(),
+            Column::Time => self.schedule.contains(query.time).into(),
         }
     }
 
@@ -118,13 +118,13 @@ impl Rule {
         Column::ALL.into_iter().filter(differs).collect()
     }
 
-    /// Does the rule want the user to be confirmed, by identd or by a login?
-    pub(super) fn wants_confirmation(&self) -> bool {
+    /// Does the rule require a confirmation of the user, by identd or by a login?
+    pub(super) fn requires_confirmation(&self) -> bool {
         self.ident || self.auth
     }
 
-    /// Does the rule want a confirmation that this client has not given yet? A login is
-    /// one, except where the rule wants identd.
+    /// Does the rule require a confirmation that the query does not contain yet? A login
+    /// satisfies `auth`, but not `ident`.
     pub(super) fn lacks_confirmation(&self, query: &AccessQuery<'_>) -> bool {
         self.ident || self.auth && !query.logged_in
     }

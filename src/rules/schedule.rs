@@ -1,14 +1,14 @@
-//! The hours of the week at which a rule counts.
+//! The times of the week at which a rule applies.
 
 use std::fmt;
 
-/// Days as rules name them, and in the order in which they are counted.
+/// The names of the days in rules, from Monday (day 0).
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// Minutes of a day.
-const DAY: u16 = 24 * 60;
+/// Minutes in a day.
+const DAY_MINUTES: u16 = 24 * 60;
 
-/// A minute of the week, by the clock on the wall.
+/// A minute of the week in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeekTime {
     /// Days since Monday, 0 to 6.
@@ -21,8 +21,8 @@ impl WeekTime {
     /// Monday, 00:00.
     pub const MONDAY: WeekTime = WeekTime { day: 0, minute: 0 };
 
-    /// The moment at this hour and minute, so many days after Monday; none if
-    /// there is no such day, hour or minute.
+    /// The time at this hour (0 to 23) and minute (0 to 59) of a day (0 to 6, from Monday);
+    /// `None` if a number is out of its range.
     pub fn new(days_since_monday: u8, hour: u8, minute: u8) -> Option<WeekTime> {
         (days_since_monday < 7 && hour < 24 && minute < 60).then(|| WeekTime {
             day: days_since_monday,
@@ -30,11 +30,11 @@ impl WeekTime {
         })
     }
 
-    /// Understands `fri/09:30`.
+    /// Parses `fri/09:30`.
     pub fn parse(text: &str) -> Option<WeekTime> {
         let (day, time) = text.split_once('/')?;
         let day = day_number(day)?;
-        let minute = minute_of_day(time).filter(|&minute| minute < DAY)?;
+        let minute = minute_of_day(time).filter(|&minute| minute < DAY_MINUTES)?;
         Some(WeekTime { day, minute })
     }
 }
@@ -43,72 +43,75 @@ impl fmt::Display for WeekTime {
     /// Writes `fri/09:30`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let day = DAYS.get(usize::from(self.day)).unwrap_or(&"?");
-        write!(out, "{day}/{}", Time(self.minute))
+        write!(out, "{day}/{}", TimeOfDay(self.minute))
     }
 }
 
-/// When a rule counts.
+/// The times at which a rule applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Schedule {
     Always,
     Within(Box<[Span]>),
 }
 
-/// The same hours on some days. Those that end before they begin end on the
-/// next day.
+/// One time range on a set of days. A range that ends before it begins ends on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     days: Days,
-    /// The first minute.
+    /// The first minute of the range, 0 to 1439.
     from: u16,
-    /// The minute behind the last.
+    /// The minute after the range, 0 to 1440.
     to: u16,
 }
 
-/// What is wrong with a `time=`, to follow the word itself.
-const NO_TIME: &str =
+/// What is wrong with a `time=`: clauses that follow the quoted word.
+const INVALID_TIME: &str =
     "is not a time of the week; write mon-fri/08:00-18:00, or several with commas";
-const NO_HOURS: &str = "names days without hours; write mon,wed/08:00-18:00, or sat/00:00-24:00";
-const NOTHING: &str = "ends when it begins; write 00:00-24:00 for the whole day";
+const HOURS_MISSING: &str =
+    "names days without hours; write mon,wed/08:00-18:00, or sat/00:00-24:00";
+const EMPTY_RANGE: &str = "ends when it begins; write 00:00-24:00 for the whole day";
 
 impl Schedule {
-    /// Understands what may stand behind `time=`: hours, each with the days it
-    /// is about in front. `mon,wed/08:00-18:00` is about two days, and hours that
-    /// name none are about the same as those before them, or every day.
+    /// Parses the value of `time=`: time ranges separated by commas, each after its days, as in
+    /// `mon,wed/08:00-18:00`. A range without days applies to the days of the range before
+    /// it; the first one, to every day.
     ///
     /// # Errors
     ///
-    /// What to tell the operator, as a sentence without its subject.
+    /// What is wrong and what to write instead: a clause that follows the quoted word.
     pub(super) fn parse(text: &str) -> Result<Schedule, &'static str> {
         let mut spans = Vec::new();
         let mut days = Days::ALL;
-        let mut wants_hours = false;
+        let mut hours_missing = false;
         for item in text.split(',') {
-            let (named, hours) = match item.split_once('/') {
-                Some((named, hours)) => (Some(named), Some(hours)),
+            let (new_days, hours) = match item.split_once('/') {
+                Some((days, hours)) => (Some(days), Some(hours)),
                 None if item.contains(':') => (None, Some(item)),
                 None => (Some(item), None),
             };
-            if let Some(named) = named {
-                let named = Days::parse(named).ok_or(NO_TIME)?;
-                days = if wants_hours { days.and(named) } else { named };
-                wants_hours = true;
+            if let Some(text) = new_days {
+                let new_days = Days::parse(text).ok_or(INVALID_TIME)?;
+                days = match hours_missing {
+                    true => days.union(new_days),
+                    false => new_days,
+                };
+                hours_missing = true;
             }
             if let Some(hours) = hours {
                 spans.push(Span::parse(days, hours)?);
-                wants_hours = false;
+                hours_missing = false;
             }
         }
-        if wants_hours {
-            return Err(NO_HOURS);
+        if hours_missing {
+            return Err(HOURS_MISSING);
         }
         Ok(Schedule::Within(spans.into()))
     }
 
-    pub(super) fn has(&self, moment: WeekTime) -> bool {
+    pub(super) fn contains(&self, time: WeekTime) -> bool {
         match self {
             Schedule::Always => true,
-            Schedule::Within(spans) => spans.iter().any(|span| span.has(moment)),
+            Schedule::Within(spans) => spans.iter().any(|span| span.contains(time)),
         }
     }
 }
@@ -119,10 +122,10 @@ impl fmt::Display for Schedule {
         let Schedule::Within(spans) = self else {
             return Ok(());
         };
-        let mut before = " time=";
+        let mut separator = " time=";
         for span in spans {
-            write!(out, "{before}{span}")?;
-            before = ",";
+            write!(out, "{separator}{span}")?;
+            separator = ",";
         }
         Ok(())
     }
@@ -130,23 +133,23 @@ impl fmt::Display for Schedule {
 
 impl Span {
     fn parse(days: Days, hours: &str) -> Result<Span, &'static str> {
-        let (from, to) = hours.split_once('-').ok_or(NO_TIME)?;
-        let from = minute_of_day(from).filter(|&from| from < DAY);
-        let from = from.ok_or(NO_TIME)?;
-        let to = minute_of_day(to).ok_or(NO_TIME)?;
+        let (from, to) = hours.split_once('-').ok_or(INVALID_TIME)?;
+        let from = minute_of_day(from).filter(|&from| from < DAY_MINUTES);
+        let from = from.ok_or(INVALID_TIME)?;
+        let to = minute_of_day(to).ok_or(INVALID_TIME)?;
         if from == to {
-            return Err(NOTHING);
+            return Err(EMPTY_RANGE);
         }
         Ok(Span { days, from, to })
     }
 
-    fn has(self, WeekTime { day, minute }: WeekTime) -> bool {
+    fn contains(self, WeekTime { day, minute }: WeekTime) -> bool {
         let Span { days, from, to } = self;
         if from < to {
-            return days.has(day) && (from..to).contains(&minute);
+            return days.contains(day) && (from..to).contains(&minute);
         }
         let yesterday = (day + 6) % 7;
-        days.has(day) && minute >= from || days.has(yesterday) && minute < to
+        days.contains(day) && minute >= from || days.contains(yesterday) && minute < to
     }
 }
 
@@ -154,46 +157,46 @@ impl fmt::Display for Span {
     /// Writes `mon-fri/08:00-18:00`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Span { days, from, to } = *self;
-        write!(out, "{days}/{}-{}", Time(from), Time(to))
+        write!(out, "{days}/{}-{}", TimeOfDay(from), TimeOfDay(to))
     }
 }
 
-/// A set of days, a bit for each.
+/// A set of days. Bit 0 is Monday.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Days(u8);
 
 impl Days {
     const ALL: Days = Days(0b111_1111);
 
-    /// `mon`, or `sat-mon`: onwards from the first, over the end of the week.
+    /// Parses `mon`, or a range such as `mon-fri` or `sat-mon`, which passes the end of the week.
     fn parse(text: &str) -> Option<Days> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (mut day, last) = (day_number(first)?, day_number(last)?);
         let mut days = Days(1 << day);
         while day != last {
             day = (day + 1) % 7;
-            days = days.and(Days(1 << day));
+            days = days.union(Days(1 << day));
         }
         Some(days)
     }
 
-    fn and(self, others: Days) -> Days {
-        Days(self.0 | others.0)
+    fn union(self, other: Days) -> Days {
+        Days(self.0 | other.0)
     }
 
-    fn has(self, day: u8) -> bool {
+    fn contains(self, day: u8) -> bool {
         self.0 >> day & 1 == 1
     }
 }
 
 impl fmt::Display for Days {
-    /// Writes them in the week's order: `mon-wed,fri`.
+    /// Writes the days in the order of the week: `mon-wed,fri`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut comma = "";
         for (day, name) in (0..).zip(DAYS) {
-            let follows = day > 0 && self.has(day - 1);
-            let goes_on = self.has(day + 1);
-            match (self.has(day), follows, goes_on) {
+            let has_previous = day > 0 && self.contains(day - 1);
+            let has_next = self.contains(day + 1);
+            match (self.contains(day), has_previous, has_next) {
                 (true, false, _) => {
                     write!(out, "{comma}{name}")?;
                     comma = ",";
@@ -206,74 +209,75 @@ impl fmt::Display for Days {
     }
 }
 
-/// A minute of the day as clocks show it; the last one may be 24:00.
-struct Time(u16);
+/// Minutes since midnight, 0 to 1440, written as `08:00`; 1440 is `24:00`.
+struct TimeOfDay(u16);
 
-impl fmt::Display for Time {
+impl fmt::Display for TimeOfDay {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:02}:{:02}", self.0 / 60, self.0 % 60)
     }
 }
 
-/// `mon` is 0.
+/// The number of a day; `mon` is 0.
 fn day_number(text: &str) -> Option<u8> {
-    let place = DAYS
+    let index = DAYS
         .iter()
         .position(|name| text.eq_ignore_ascii_case(name))?;
-    u8::try_from(place).ok()
+    u8::try_from(index).ok()
 }
 
-/// `8:00`, `08:00`, and `24:00` for the end of the day.
+/// Parses `8:00`, `08:00`, and `24:00` for the end of the day, into minutes since midnight.
 fn minute_of_day(text: &str) -> Option<u16> {
     let number = |text: &str| match text.as_bytes() {
         [b'0'..=b'9'] | [b'0'..=b'9', b'0'..=b'9'] => text.parse::<u16>().ok(),
         _ => None,
     };
     let (hour, minute) = text.split_once(':')?;
-    let is_whole = minute.len() == 2;
+    let has_two_digits = minute.len() == 2;
     let (hour, minute) = (number(hour)?, number(minute)?);
     let time = hour * 60 + minute;
-    (is_whole && minute < 60 && time <= DAY).then_some(time)
+    (has_two_digits && minute < 60 && time <= DAY_MINUTES).then_some(time)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hours(text: &str) -> Schedule {
-        Schedule::parse(text).unwrap_or_else(|why| panic!("{text} {why}"))
+    fn schedule(text: &str) -> Schedule {
+        Schedule::parse(text).unwrap_or_else(|reason| panic!("{text} {reason}"))
     }
 
+    /// The schedule as rules show it, without ` time=`.
     fn shown(text: &str) -> String {
-        let shown = hours(text).to_string();
-        shown.strip_prefix(" time=").expect("hours").to_owned()
+        let shown = schedule(text).to_string();
+        shown.strip_prefix(" time=").expect("times").to_owned()
     }
 
-    /// Is it within these hours at all of the first moments, and at none of the
-    /// others?
-    fn within(text: &str, inside: &[&str], outside: &[&str]) {
-        for (moments, expected) in [(inside, true), (outside, false)] {
-            for moment in moments {
-                let at = WeekTime::parse(moment).expect(moment);
-                assert_eq!(hours(text).has(at), expected, "{moment} in {text}");
+    /// Checks that the schedule contains all times in `inside` and no time in `outside`.
+    fn check_schedule(text: &str, inside: &[&str], outside: &[&str]) {
+        for (times, expected) in [(inside, true), (outside, false)] {
+            for time in times {
+                let week_time = WeekTime::parse(time).expect(time);
+                let is_inside = schedule(text).contains(week_time);
+                assert_eq!(is_inside, expected, "{time} in {text}");
             }
         }
     }
 
     #[test]
-    fn both_ends_of_an_interval() {
-        within(
+    fn a_range_includes_its_first_time_and_excludes_its_second() {
+        check_schedule(
             "mon-fri/08:00-18:00",
             &["mon/08:00", "wed/12:34", "fri/17:59"],
             &["mon/07:59", "fri/18:00", "sat/12:00", "sun/08:00"],
         );
-        within("0:00-24:00", &["mon/00:00", "sun/23:59"], &[]);
-        within("12:00-12:01", &["tue/12:00"], &["tue/11:59", "tue/12:01"]);
+        check_schedule("0:00-24:00", &["mon/00:00", "sun/23:59"], &[]);
+        check_schedule("12:00-12:01", &["tue/12:00"], &["tue/11:59", "tue/12:01"]);
     }
 
     #[test]
-    fn over_midnight() {
-        within(
+    fn a_range_past_midnight_ends_on_the_next_day() {
+        check_schedule(
             "fri/22:00-06:00",
             &["fri/22:00", "fri/23:59", "sat/00:00", "sat/05:59"],
             &[
@@ -285,27 +289,27 @@ mod tests {
             ],
         );
         // From the last day of the week to the first.
-        within(
+        check_schedule(
             "sun/23:00-01:00",
             &["sun/23:00", "mon/00:59"],
             &["mon/01:00", "mon/23:00", "sun/00:30"],
         );
-        within("sat/22:00-00:00", &["sat/23:59"], &["sun/00:00"]);
+        check_schedule("sat/22:00-00:00", &["sat/23:59"], &["sun/00:00"]);
     }
 
     #[test]
-    fn lists_of_days_and_of_hours() {
-        within(
+    fn lists_of_days_and_ranges_are_parsed() {
+        check_schedule(
             "mon,wed/08:00-09:00",
             &["mon/08:00", "wed/08:59"],
             &["tue/08:00", "mon/12:00"],
         );
-        within(
+        check_schedule(
             "mon-tue/08:00-12:00,13:00-17:00,sat-sun/10:00-11:00",
             &["mon/11:59", "tue/13:00", "sun/10:30"],
             &["mon/12:00", "sat/08:00", "wed/13:00"],
         );
-        within(
+        check_schedule(
             "sat-mon/08:00-09:00",
             &["sat/08:00", "mon/08:00"],
             &["fri/08:00"],
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_shown_as_they_are_understood() {
+    fn a_schedule_is_displayed_in_its_long_form() {
         for (text, expected) in [
             ("mon-fri/08:00-18:00", "mon-fri/08:00-18:00"),
             ("MON/8:00-24:00", "mon/08:00-24:00"),
@@ -338,30 +342,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_told() {
-        for (text, told) in [
-            ("", NO_TIME),
-            ("mon", NO_HOURS),
-            ("mon/08:00-09:00,tue", NO_HOURS),
-            ("mon-fri", NO_HOURS),
-            ("day/08:00-09:00", NO_TIME),
-            ("monday/08:00-09:00", NO_TIME),
-            ("/08:00-09:00", NO_TIME),
-            ("mon/", NO_TIME),
-            ("mon-/08:00-09:00", NO_TIME),
-            ("mon/08:00", NO_TIME),
-            ("mon/8-18", NO_TIME),
-            ("mon/08:00-", NO_TIME),
-            ("mon/24:00-25:00", NO_TIME),
-            ("mon/08:00-24:01", NO_TIME),
-            ("mon/08:60-09:00", NO_TIME),
-            ("mon/08:0-09:00", NO_TIME),
-            ("mon/008:00-09:00", NO_TIME),
-            ("mon/+8:00-09:00", NO_TIME),
-            ("mon/08:00-09:00,", NO_TIME),
-            ("08:00-08:00", NOTHING),
+    fn an_invalid_time_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("", INVALID_TIME),
+            ("mon", HOURS_MISSING),
+            ("mon/08:00-09:00,tue", HOURS_MISSING),
+            ("mon-fri", HOURS_MISSING),
+            ("day/08:00-09:00", INVALID_TIME),
+            ("monday/08:00-09:00", INVALID_TIME),
+            ("/08:00-09:00", INVALID_TIME),
+            ("mon/", INVALID_TIME),
+            ("mon-/08:00-09:00", INVALID_TIME),
+            ("mon/08:00", INVALID_TIME),
+            ("mon/8-18", INVALID_TIME),
+            ("mon/08:00-", INVALID_TIME),
+            ("mon/24:00-25:00", INVALID_TIME),
+            ("mon/08:00-24:01", INVALID_TIME),
+            ("mon/08:60-09:00", INVALID_TIME),
+            ("mon/08:0-09:00", INVALID_TIME),
+            ("mon/008:00-09:00", INVALID_TIME),
+            ("mon/+8:00-09:00", INVALID_TIME),
+            ("mon/08:00-09:00,", INVALID_TIME),
+            ("08:00-08:00", EMPTY_RANGE),
         ] {
-            assert_eq!(Schedule::parse(text), Err(told), "{text}");
+            assert_eq!(Schedule::parse(text), Err(reason), "{text}");
         }
         for text in ["", "fri", "fri/", "fri/24:00", "fri/08:00-09:00", "8/08:00"] {
             assert_eq!(WeekTime::parse(text), None, "{text}");

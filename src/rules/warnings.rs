@@ -1,4 +1,4 @@
-//! What an operator may not have meant: warnings about rules that permit more than they seem to.
+//! Warnings about rules that permit more than an operator may expect.
 
 use super::evaluate::Rules;
 use super::matchers::{PortSet, UserSet};
@@ -7,11 +7,12 @@ use super::schedule::WeekTime;
 use crate::protocol::Command;
 
 impl Rules {
-    /// What the operator should know of these rules, a sentence each: warnings, and the time
-    /// if rules depend on it.
+    /// Remarks on these rules, a sentence each: warnings, and the time if rules depend on it.
     pub fn remarks(&self, now: WeekTime) -> Vec<String> {
         let warnings = self.warnings().into_iter();
-        let mut remarks: Vec<String> = warnings.map(|it| format!("warning: {it}")).collect();
+        let mut remarks: Vec<String> = warnings
+            .map(|warning| format!("warning: {warning}"))
+            .collect();
         if self.depend_on_time() {
             remarks.push(format!(
                 "some rules look at the clock, which shows {now} now"
@@ -35,31 +36,30 @@ impl Rules {
                 "line {line} denies a name; who asks for its address instead is not denied by it"
             ));
         }
-        warnings.extend(of_lines(
+        warnings.extend(warn_of_lines(
             &self.denials_by_user(),
             "denies users; who claims to be another is not denied by it",
         ));
-        warnings.extend(of_lines(
+        warnings.extend(warn_of_lines(
             &self.unconfirmed_users(),
             "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
         ));
-        warnings.extend(of_lines(
+        warnings.extend(warn_of_lines(
             &self.trusting_any_identd(),
             "believes the identd of any machine; name the hosts whose identd you trust",
         ));
         warnings
     }
 
-    /// What the operator may not have meant when these rules meet clients that can log in,
-    /// or cannot; a sentence each.
+    /// Warnings that depend on whether SOCKS5 clients can log in; a sentence each.
     pub fn login_warnings(&self, can_log_in: bool) -> Vec<String> {
         let warning = match can_log_in {
-            true => of_lines(
+            true => warn_of_lines(
                 &self.permitting_socks4_unconfirmed(),
                 "permits clients of SOCKS4, which cannot log in; add auth",
             ),
-            false => of_lines(
-                &self.wanting_login(),
+            false => warn_of_lines(
+                &self.requiring_login(),
                 "wants a login, and without --users no client of SOCKS5 can",
             ),
         };
@@ -72,36 +72,39 @@ impl Rules {
     pub fn open_relay(&self) -> Option<usize> {
         let is_open = |rule: &&Rule| {
             rule.permits
-                && (rule.commands.has(Command::Connect) || rule.commands.has(Command::Associate))
-                && rule.source.has_a_family()
+                && (rule.commands.contains(Command::Connect)
+                    || rule.commands.contains(Command::Associate))
+                && rule.source.contains_a_family()
                 && rule.source_ports == PortSet::Any
-                && rule.destination.has_a_family()
+                && rule.destination.contains_a_family()
                 && rule.destination_ports == PortSet::Any
                 && rule.users == UserSet::Any
-                && (!rule.auth || permits_socks4(rule))
+                && (!rule.auth || covers_socks4(rule))
         };
         self.iter().find(is_open).map(|rule| rule.line)
     }
 
     /// The lines that permit users without a confirmation: any client can claim to be one.
     fn unconfirmed_users(&self) -> Vec<usize> {
-        self.lines(|rule| rule.permits && rule.users != UserSet::Any && !rule.wants_confirmation())
+        self.lines(|rule| {
+            rule.permits && rule.users != UserSet::Any && !rule.requires_confirmation()
+        })
     }
 
     /// The lines that trust the identd of any host, whose owner decides what it replies. Also
     /// those with `auth`, since a SOCKS4 client has no other confirmation.
     fn trusting_any_identd(&self) -> Vec<usize> {
-        let asks_identd = |rule: &Rule| rule.ident || rule.auth && permits_socks4(rule);
-        self.lines(|rule| asks_identd(rule) && rule.source.has_a_family())
+        let depends_on_identd = |rule: &Rule| rule.ident || rule.auth && covers_socks4(rule);
+        self.lines(|rule| depends_on_identd(rule) && rule.source.contains_a_family())
     }
 
     /// The lines that permit SOCKS4 clients without any confirmation.
     fn permitting_socks4_unconfirmed(&self) -> Vec<usize> {
-        self.lines(|rule| rule.permits && permits_socks4(rule) && !rule.wants_confirmation())
+        self.lines(|rule| rule.permits && covers_socks4(rule) && !rule.requires_confirmation())
     }
 
-    /// The lines that want a login.
-    fn wanting_login(&self) -> Vec<usize> {
+    /// The lines that require a login.
+    fn requiring_login(&self) -> Vec<usize> {
         self.lines(|rule| rule.auth)
     }
 
@@ -122,13 +125,13 @@ impl Rules {
     }
 }
 
-/// Can a SOCKS4 client request what this rule is about?
-fn permits_socks4(rule: &Rule) -> bool {
-    rule.commands.has(Command::Connect) || rule.commands.has(Command::Bind)
+/// Does the rule cover a command that SOCKS4 has?
+fn covers_socks4(rule: &Rule) -> bool {
+    rule.commands.contains(Command::Connect) || rule.commands.contains(Command::Bind)
 }
 
-/// One sentence about these lines, if there are any: there may be thousands.
-fn of_lines(lines: &[usize], what: &str) -> Option<String> {
+/// One warning for all these lines, since there may be thousands; `None` if there are none.
+fn warn_of_lines(lines: &[usize], what: &str) -> Option<String> {
     match lines {
         [] => None,
         [line] => Some(format!("line {line} {what}")),
@@ -146,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn warnings_know_what_auth_confirms() {
+    fn warnings_take_auth_into_account() {
         let text = "permit c 10. - - - auth\npermit c - user=a auth\n\
                     permit c 10. - - - user=a\npermit c 10. - - - ident\ndeny c -\n";
         let rules = rules(text);
         assert_eq!(rules.unconfirmed_users(), [3]);
         assert_eq!(rules.trusting_any_identd(), [2]);
         assert_eq!(rules.permitting_socks4_unconfirmed(), [3]);
-        assert_eq!(rules.wanting_login(), [1, 2]);
+        assert_eq!(rules.requiring_login(), [1, 2]);
         assert!(rules.depend_on_user());
     }
 
