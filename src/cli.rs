@@ -20,58 +20,64 @@ threadsocks: a SOCKS4, SOCKS4A and SOCKS5 proxy made of plain OS threads
 
 Usage: threadsocks [OPTIONS] [PORT]
 
-  PORT    where clients connect [1080]; 0 takes a free one and prints it
+  PORT    port for clients [1080]; 0: the system chooses a free one, and the
+          server prints it
 
-Who may use it:
-  -c, --config FILE          rules [./socks.conf]; edit them while it runs
-      --check                print the rules as understood, look at the users
-                             file too, and exit
-      --explain \"QUESTION\"   print which rule decides, and exit; ask
+Access:
+  -c, --config FILE          rules file [./socks.conf]; can be edited while the
+                             server runs
+      --check                print the rules as the server understands them,
+                             check the users file too, and exit
+      --explain \"QUERY\"      print which rule decides, and exit; for example
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
-                             b BIND, u UDP), client, destination, port, and
-                             user=NAME or login=NAME, time=fri/09:30 if
-                             rules want them
-      --enforce              end sessions that changed rules, or the hour, no
-                             longer permit; without it they go on
-      --users FILE           clients of SOCKS5 must log in as one of these
-      --allow-anonymous      with --users: also those that offer no login
-      --new-user NAME        ask for a password, print a line for that file
+                             b BIND, u UDP), client, destination, port; add
+                             user=NAME or login=NAME, and time=fri/09:30, if
+                             rules depend on them
+      --enforce              end live sessions that changed rules, or the time,
+                             no longer permit; without it they continue
+      --users FILE           SOCKS5 clients must log in as a user of this file
+      --allow-anonymous      with --users: also accept SOCKS5 clients that
+                             offer no login
+      --new-user NAME        read a password, print a line for the users file,
+                             and exit
 
-Where it listens:
+Addresses and ports:
   -b, --bind ADDR            address for clients [0.0.0.0]
       --bind-ports LO-HI     ports for BIND and UDP [any free one]
-      --advertise IP         address told to clients of BIND and UDP [the one
-                             they reached us at]
+      --advertise IP         IPv4 address in replies to BIND and UDP [the one
+                             that the client has connected to]
 
-How long it waits (30s, 2m, 1h 30m; some can be off):
-      --handshake-timeout T    for the request [30s]
-      --connect-timeout T      for a CONNECT, name lookup included [2m]
-      --bind-timeout T         for the peer of a BIND [2m]
-      --ident-timeout T        for identd, where a rule asks for it [10s]
-      --idle-timeout T|off     for a byte, either way [off]
+Timeouts (30s, 2m, 1h 30m; some can be off):
+      --handshake-timeout T    until the request is complete [30s]
+      --connect-timeout T      for a CONNECT, with identd and name lookup [2m]
+      --bind-timeout T         for the peer of a BIND to connect [2m]
+      --ident-timeout T        for the reply of identd, if a rule requires it
+                               [10s]
+      --idle-timeout T|off     without a byte in either direction [off]
       --half-closed-timeout T|off
-                               the same, once one side has ended [5m]
-      --udp-timeout T|off      for a datagram, either way [5m]
-      --grace T                for live sessions, when it stops [10s]
+                               the same, after EOF in one direction [5m]
+      --udp-timeout T|off      without a datagram in either direction [5m]
+      --grace T                for live sessions, when the server stops [10s]
 
-How much:
-      --max-sessions N       clients at a time [what this machine carries]
-      --max-per-client N|off the same from one address [off]
+Limits:
+      --max-sessions N       sessions at a time [what this machine can carry]
+      --max-per-client N|off the same for one address (IPv6: one /64) [off]
 
-What it says:
+Output:
       --log screen|none      a message on stdout for every request [screen]
-  -v, --verbose              on stderr, a line for every ended session
-  -q, --quiet                on stderr, errors only
+  -v, --verbose              on stderr, a line for every session that has ended
+  -q, --quiet                on stderr, only errors (and the port if PORT is 0)
   -h, --help                 print this
   -V, --version              print the version
 
-Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace;
-twice: leave now. HUP: look at the rules and users now and say so.
+Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace
+period; twice: exit now. HUP: read changed rules and users now and report the
+result.
 
-Exit status: 0 fine, 1 could not serve, 2 wrong usage, rules or users,
+Exit status: 0 success, 1 failure, 2 usage error or invalid rules or users,
 130 stopped by a second signal.
 
-Try it:
+Example:
   threadsocks 1080
   curl --socks5-hostname 127.0.0.1:1080 http://example.org/
 ";
@@ -224,7 +230,7 @@ where
             }
             Arg::Value(text) => {
                 return Err(UsageError(format!(
-                    "one PORT is enough, and {text:?} is another"
+                    "write only one PORT; {text:?} is a second one"
                 )));
             }
             unknown => return Err(unknown.unexpected().into()),
@@ -251,7 +257,7 @@ impl Arguments {
             options.address.set_port(port);
         }
         if options.settings.allow_anonymous && options.users.is_none() {
-            let reason = "--allow-anonymous makes a difference only with --users";
+            let reason = "--allow-anonymous has an effect only with --users";
             return Err(UsageError(reason.to_owned()));
         }
         Ok(match (self.new_user, self.query) {
@@ -280,16 +286,18 @@ fn parse_port(text: &str) -> Result<u16, UsageError> {
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address = text.parse();
-    address.map_err(|_| format!("{text:?} is not an address; write one as 127.0.0.1"))
+    address.map_err(|_| format!("{text:?} is not an IP address; write one as 127.0.0.1"))
 }
 
 fn parse_ipv4_address(text: &str) -> Result<Ipv4Addr, String> {
     let address = text.parse();
-    address.map_err(|_| format!("{text:?} is not an IPv4 address, and no other can be advertised"))
+    address.map_err(|_| {
+        format!("{text:?} is not an IPv4 address; only IPv4 addresses can be advertised")
+    })
 }
 
 fn parse_port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let not_a_range = || format!("{text:?} is not a range; write it as 50000-50999");
+    let not_a_range = || format!("{text:?} is not a port range; write it as 50000-50999");
     let (first, last) = text.split_once('-').ok_or_else(not_a_range)?;
     let first: u16 = first.parse().map_err(|_| not_a_range())?;
     let last: u16 = last.parse().map_err(|_| not_a_range())?;
@@ -323,7 +331,9 @@ fn parse_timeout_or_off(text: &str) -> Result<Option<Duration>, String> {
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
-        _ => Err(format!("{text:?} is not a number of sessions, 1 or more")),
+        _ => Err(format!(
+            "{text:?} is not a number of sessions; write 1 or more"
+        )),
     }
 }
 
@@ -338,8 +348,8 @@ fn parse_user_name(text: &str) -> Result<String, String> {
     match is_user_name(text) {
         true => Ok(text.to_owned()),
         false => Err(format!(
-            "{text:?} is no name; write 1 to {MAX_USER_NAME} visible ASCII characters, none \
-             of them a colon, a comma or #"
+            "{text:?} is not a user name; write 1 to {MAX_USER_NAME} visible ASCII characters \
+             except colon, comma and #"
         )),
     }
 }
@@ -349,7 +359,9 @@ fn parse_log(text: &str) -> Result<bool, String> {
     match text {
         "screen" => Ok(true),
         "none" => Ok(false),
-        _ => Err(format!("{text:?} is neither screen nor none")),
+        _ => Err(format!(
+            "{text:?} is neither screen nor none; write one of these"
+        )),
     }
 }
 
@@ -480,14 +492,14 @@ mod tests {
             ("65536", "not a PORT"),
             ("http", "not a PORT"),
             ("-1", "-1"),
-            ("1 2", "one PORT"),
+            ("1 2", "only one PORT"),
             ("--nonsense", "--nonsense"),
             ("-b", "missing argument"),
-            ("-b localhost", "not an address"),
+            ("-b localhost", "not an IP address"),
             ("--advertise ::1", "IPv4"),
-            ("--bind-ports 5", "range"),
-            ("--bind-ports 6-5", "range"),
-            ("--bind-ports 0-5", "range"),
+            ("--bind-ports 5", "not a port range"),
+            ("--bind-ports 6-5", "not a port range"),
+            ("--bind-ports 0-5", "not a port range"),
             ("--grace 10", "not a time"),
             ("--grace off", "not a time"),
             ("--handshake-timeout 0s", "more than zero"),
@@ -498,9 +510,9 @@ mod tests {
             ("--enforce=yes", "enforce"),
             ("--allow-anonymous", "only with --users"),
             ("--users", "missing argument"),
-            ("--new-user a:b", "no name"),
-            ("--new-user #a", "no name"),
-            ("--new-user=", "no name"),
+            ("--new-user a:b", "not a user name"),
+            ("--new-user #a", "not a user name"),
+            ("--new-user=", "not a user name"),
             ("--log json", "neither"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),
@@ -531,6 +543,7 @@ mod tests {
             bind_timeout,
             idle_timeout,
             half_closed_timeout,
+            udp_timeout,
             grace,
             ..
         } = Settings::default();
@@ -539,12 +552,13 @@ mod tests {
             None => "off".to_owned(),
         };
         for (words, time) in [
-            ("for the request", Some(handshake_timeout)),
-            ("name lookup included", Some(connect_timeout)),
-            ("for the peer of a BIND", Some(bind_timeout)),
-            ("for a byte, either way", idle_timeout),
-            ("once one side has ended", half_closed_timeout),
-            ("when it stops", Some(grace)),
+            ("until the request is complete", Some(handshake_timeout)),
+            ("with identd and name lookup", Some(connect_timeout)),
+            ("for the peer of a BIND to connect", Some(bind_timeout)),
+            ("without a byte in either direction", idle_timeout),
+            ("after EOF in one direction", half_closed_timeout),
+            ("without a datagram in either direction", udp_timeout),
+            ("when the server stops", Some(grace)),
         ] {
             let line = format!("{words} [{}]", shown(time));
             assert!(HELP.contains(&line), "{line}");

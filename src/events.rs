@@ -171,13 +171,15 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CloseReason::Finished => out.write_str("finished"),
-            CloseReason::ConnectionError(error) => write!(out, "broken: {error}"),
+            CloseReason::ConnectionError(error) => write!(out, "connection error: {error}"),
             CloseReason::Idle => out.write_str("idle for too long"),
-            CloseReason::HalfClosedIdle => out.write_str("half-closed and silent for too long"),
+            CloseReason::HalfClosedIdle => out.write_str("half-closed and idle for too long"),
             CloseReason::PermitWithdrawn(verdict) => write!(out, "no longer permitted: {verdict}"),
             CloseReason::ServerStopped => out.write_str("the server stopped"),
-            CloseReason::Panicked => out.write_str("an error in the server itself"),
-            CloseReason::Silent => out.write_str("no request came"),
+            CloseReason::Panicked => {
+                out.write_str("internal error: a thread of the session panicked")
+            }
+            CloseReason::Silent => out.write_str("the client has sent no request"),
             CloseReason::HandshakeFailed(error) => error.fmt(out),
             CloseReason::Refused(error) => write!(out, "refused: {error}"),
         }
@@ -188,14 +190,14 @@ impl fmt::Display for Rejected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rejected::AtCapacity { max_sessions } => {
-                write!(out, "at capacity: all {max_sessions} sessions are taken")
+                write!(out, "at capacity: all {max_sessions} sessions are in use")
             }
             Rejected::PerClientLimit {
                 client,
                 max_per_client,
             } => write!(
                 out,
-                "{client} has {max_per_client} sessions, and may have no more"
+                "{client} has {max_per_client} sessions, the limit for one client (--max-per-client)"
             ),
             Rejected::AcceptFailed(error) => write!(out, "cannot accept a client: {error}"),
             Rejected::NoThread(error) => write!(out, "no thread for a client: {error}"),

@@ -73,7 +73,7 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
         print_error(
             EXIT_FAILURE,
             &format_args!(
-                "cannot listen on {}: {error}; name another PORT or --bind address",
+                "cannot listen on {}: {error}; choose another PORT or --bind address",
                 options.address
             ),
         )
@@ -122,7 +122,10 @@ fn receive_signals() -> Result<Receiver<Control>, ExitCode> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGHUP);
     let failed = |error: &dyn Display| {
-        print_error(EXIT_FAILURE, &format_args!("cannot take signals: {error}"))
+        print_error(
+            EXIT_FAILURE,
+            &format_args!("cannot handle signals: {error}"),
+        )
     };
     signals.thread_block().map_err(|error| failed(&error))?;
     // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
@@ -181,7 +184,8 @@ fn describe_start(
         print_diagnostic(&format_args!("{path}: {users} in force"));
         if is_accessible_to_others(users_file.path()) {
             print_diagnostic(&format_args!(
-                "{path}: warning: others can read it, and try passwords at home; chmod 600 {path}"
+                "{path}: warning: other accounts have access to this file, and can guess \
+                 passwords without limit; run: chmod 600 {path}"
             ));
         }
     }
@@ -238,8 +242,8 @@ fn open_rules(config: &Path) -> Result<RulesFile, ExitCode> {
         }
         if matches!(error, LoadError::Unreadable(_)) {
             print_diagnostic(&format_args!(
-                "looked for the rules from {}; name another file with --config, or write \
-                 one, for example: permit cb 127.0.0.0/8 - - -",
+                "current directory: {}; choose another rules file with --config, or write \
+                 one, for example with this line: permit cb 127.0.0.0/8 - - -",
                 current_directory()
             ));
         }
@@ -254,7 +258,7 @@ fn open_users(path: &Path) -> Result<Authenticator, ExitCode> {
             print_diagnostic(&line);
         }
         print_diagnostic(&format_args!(
-            "a line of the users file is made by: threadsocks --new-user alice >> {}",
+            "to add a user, run: threadsocks --new-user alice >> {}",
             path.display()
         ));
         ExitCode::from(EXIT_INVALID)
@@ -276,7 +280,7 @@ fn new_user(name: &str) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => print_error(
                 EXIT_FAILURE,
-                &format_args!("the line is not written: {error}"),
+                &format_args!("cannot write the line: {error}"),
             ),
         },
         Err(reason) => print_error(EXIT_FAILURE, &reason),
@@ -287,7 +291,7 @@ fn new_user(name: &str) -> ExitCode {
 fn current_directory() -> String {
     match std::env::current_dir() {
         Ok(directory) => directory.display().to_string(),
-        Err(error) => format!("the current folder, which cannot be told ({error})"),
+        Err(error) => format!("unknown ({error})"),
     }
 }
 

@@ -113,25 +113,35 @@ impl From<ReadError> for HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandshakeError::Read(ReadError::Incomplete(received, error)) => {
-                write!(out, "the request broke off after {received} bytes: {error}")
-            }
-            HandshakeError::Read(ReadError::Protocol(error)) => {
-                write!(out, "no SOCKS request: {error}")
-            }
+            HandshakeError::Read(error) => write_read_error(error, out),
             HandshakeError::NoMethod(offered) => write!(
                 out,
-                "none of the SOCKS5 methods it offers is accepted here: {offered:?}"
+                "the server accepts none of the SOCKS5 methods that the client offers: \
+                 {offered:?} (0: without login, 2: user and password)"
             ),
             HandshakeError::AfterLogin { user, error } => {
-                let user = user.escape_ascii();
-                write!(out, "\"{user}\" has logged in; then {error}")
+                write!(out, "after the login of \"{}\": ", user.escape_ascii())?;
+                write_read_error(error, out)
             }
             HandshakeError::LoginFailed { user, error } => {
                 let user = user.escape_ascii();
                 write!(out, "login of \"{user}\" failed: {error}")
             }
         }
+    }
+}
+
+/// Writes what is wrong with a request or with a message before it.
+fn write_read_error(error: &ReadError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        ReadError::Incomplete(0, error) => write!(out, "no request: {error}"),
+        ReadError::Incomplete(received, error) => {
+            write!(
+                out,
+                "the request is incomplete after {received} bytes: {error}"
+            )
+        }
+        ReadError::Protocol(error) => write!(out, "not a valid SOCKS request: {error}"),
     }
 }
 
@@ -143,25 +153,27 @@ impl fmt::Display for RequestError {
             RequestError::InvalidHostName(error) => error.fmt(out),
             RequestError::Denied(verdict) => verdict.fmt(out),
             RequestError::IdentFailed(error) => {
-                write!(out, "no word from the client's identd: {error}")
+                write!(out, "no usable reply from the client's identd: {error}")
             }
             RequestError::UserMismatch(instead) => {
                 write!(out, "the user is not confirmed: {instead}")
             }
-            RequestError::NotLoggedIn => out.write_str("the client has not logged in"),
-            RequestError::UnusableDestination(reason) => out.write_str(reason),
-            RequestError::Loop => {
-                out.write_str("the request came through this very server (a loop)")
+            RequestError::NotLoggedIn => {
+                out.write_str("a rule requires a login, and the client has not logged in")
             }
+            RequestError::UnusableDestination(reason) => out.write_str(reason),
+            RequestError::Loop => out.write_str("this server itself has sent the request (a loop)"),
             RequestError::NotFound(name, reason) => write!(out, "{name} was not found: {reason}"),
             RequestError::Unreachable(address, error) => write!(out, "{address}: {error}"),
-            RequestError::TimedOut => out.write_str("nothing answered within the time limit"),
-            RequestError::ClientLeft => out.write_str("the client left before the answer"),
+            RequestError::TimedOut => {
+                out.write_str("no connection was established within the time limit")
+            }
+            RequestError::ClientLeft => out.write_str("the client disconnected before the reply"),
             RequestError::UnexpectedPeer(peer) => {
-                write!(out, "{peer} came, which was not expected")
+                write!(out, "an unexpected peer has connected: {peer}")
             }
             RequestError::TooManyAssociations(max) => {
-                write!(out, "all {max} UDP associations are taken")
+                write!(out, "all {max} UDP associations are in use")
             }
             RequestError::ResourceExhausted(resource, error) => {
                 write!(out, "this machine has no {resource} left: {error}")

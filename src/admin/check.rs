@@ -13,7 +13,7 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
     }
     let _ = writeln!(
         report,
-        "{path}: {rules}; the first that matches decides, all else is denied"
+        "{path}: {rules}; the first rule that matches decides, a request without a match is denied"
     );
     for remark in rules.remarks(now) {
         let _ = writeln!(report, "{path}: {remark}");
@@ -41,22 +41,24 @@ mod tests {
             report,
             "f:2: permit c - - 140.113.0.0/16 -\n\
              f:3: deny   b - - a.org 1-9,20\n\
-             f: 2 rules; the first that matches decides, all else is denied\n\
-             f: warning: line 3 denies a name; who asks for its address instead is not denied by it\n"
+             f: 2 rules; the first rule that matches decides, a request without a match is denied\n\
+             f: warning: line 3 denies a name, but not a request for its address; deny the address too\n"
         );
         assert!(report_of("").contains("every request is denied"));
-        assert!(report_of("permit - -").contains("line 1 lets anybody"));
-        assert!(!report_of("permit - -").contains("clock"));
+        assert!(
+            report_of("permit - -").contains("line 1 permits any client to reach any destination")
+        );
+        assert!(!report_of("permit - -").contains("local time"));
         let by_user = report_of("permit c - user=a time=8:00-9:00\npermit b - user=b\n");
         let shown = "f:1: permit c - - - - user=a time=mon-sun/08:00-09:00\n";
         assert!(by_user.starts_with(shown), "{by_user}");
-        assert!(by_user.contains("line 1 (and 1 more) permits whoever claims"));
+        assert!(by_user.contains("line 1 (and 1 more) permits every client that claims"));
         let any_host = report_of("permit c 10. user=a ident\ndeny c - user=b\n");
-        assert!(any_host.contains("line 1 believes the identd of any machine"));
-        assert!(any_host.contains("line 2 denies users; who claims"));
+        assert!(any_host.contains("line 1 trusts the identd of every machine"));
+        assert!(any_host.contains("line 2 denies users, but a client can claim"));
         let one_network = report_of("permit c 10. - - - user=a ident\n");
         assert!(!one_network.contains("warning"), "{one_network}");
-        assert!(by_user.contains("the clock, which shows mon/00:00 now"));
+        assert!(by_user.contains("the local time, which is mon/00:00 now"));
     }
 
     fn report_of(text: &str) -> String {

@@ -58,7 +58,10 @@ impl ExplainQuery {
             }
         }
         if user.is_some() && login.is_some() {
-            return Err("user= and login= are given; who logs in is the user".to_owned());
+            return Err(
+                "write either user= or login=, not both; login=NAME: this user has logged in"
+                    .to_owned(),
+            );
         }
         let (mode, source, source_port, host, port) = match *words.as_slice() {
             [mode, source, host, port] => (mode, source, None, host, port),
@@ -71,11 +74,14 @@ impl ExplainQuery {
             "c" => Command::Connect,
             "b" => Command::Bind,
             "u" => Command::Associate,
-            _ => return Err("the mode is c (CONNECT), b (BIND) or u (UDP)".to_owned()),
+            _ => return Err("the mode must be c (CONNECT), b (BIND) or u (UDP)".to_owned()),
         };
-        let source: IpAddr = source
-            .parse()
-            .map_err(|_| format!("\"{}\" is not a client's address", source.escape_default()))?;
+        let source: IpAddr = source.parse().map_err(|_| {
+            format!(
+                "\"{}\" is not an address of a client; write one as 10.0.0.5",
+                source.escape_default()
+            )
+        })?;
         let host = match host.parse() {
             Ok(address) => Host::Address(address),
             Err(_) => Host::from_name(host.as_bytes()),
@@ -119,7 +125,7 @@ impl ExplainQuery {
                 // If every address is denied, the server does not look the name up.
                 let explanation = Explanation::by_rules(path, rules, &query);
                 if !explanation.permitted {
-                    let to = format!("{name}:{}, whatever it stands for", self.port);
+                    let to = format!("{name}:{} (any address)", self.port);
                     return Ok(self.format_report(&to, rules, &query, &explanation));
                 }
                 resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
@@ -128,7 +134,7 @@ impl ExplainQuery {
         };
         let mut report = String::new();
         if query.name.is_some() && rules.evaluate(&query).ident {
-            report.push_str("identd is asked before the name is looked up\n");
+            report.push_str("identd is queried before the name is looked up\n");
         }
         for address in addresses {
             let explanation = self.explain_address(path, rules, query, address);
@@ -144,12 +150,12 @@ impl ExplainQuery {
     fn check_complete(&self, path: &str, rules: &Rules) -> Result<(), String> {
         if self.source_port.is_none() && rules.depend_on_source_port() {
             return Err(format!(
-                "{path} has rules about the client's port; write it behind the client's address"
+                "rules in {path} depend on the client's port; write it after the client's address"
             ));
         }
         if self.user.is_none() && rules.depend_on_user() {
             return Err(format!(
-                "{path} has rules about the user; add user=NAME, login=NAME for one who has \
+                "rules in {path} depend on the user; add user=NAME, login=NAME if the user has \
                  logged in, or user= for none"
             ));
         }
@@ -176,8 +182,11 @@ impl ExplainQuery {
                     ..query
                 };
                 let explanation = Explanation::by_rules(path, rules, &any_peer);
-                let some = if explanation.permitted { "some" } else { "no" };
-                let reason = format!("as {some} peer may come, {}", explanation.reason);
+                let peers = match explanation.permitted {
+                    true => "for at least one peer",
+                    false => "for every peer",
+                };
+                let reason = format!("{peers}, {}", explanation.reason);
                 Explanation {
                     reason,
                     ..explanation
@@ -251,8 +260,8 @@ impl Explanation {
                 .map(Column::to_string)
                 .collect();
             let mismatch = match columns.as_slice() {
-                [] if query.port.is_none() => "matches some address and port, not all".to_owned(),
-                [] => "matches some address, not all".to_owned(),
+                [] if query.port.is_none() => "matches only some addresses and ports".to_owned(),
+                [] => "matches only some addresses".to_owned(),
                 columns => format!("does not match in {}", columns.join(", ")),
             };
             let _ = writeln!(trace, "  {path}:{} {mismatch}: {rule}", rule.line());
@@ -271,7 +280,7 @@ impl Explanation {
         let can_be_confirmed = has_user && !(verdict.auth && needs_socks5);
         let reason = match (verdict.ident, can_be_confirmed) {
             (false, _) => by,
-            (true, false) if verdict.auth => format!("since nobody has logged in, {by}"),
+            (true, false) if verdict.auth => format!("since the client has not logged in, {by}"),
             (true, true) => format!("if identd on the client's host confirms the user, {by}"),
             (true, false) => format!("since there is no user for identd to confirm, {by}"),
         };
@@ -294,7 +303,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn parse_login(name: &str) -> Result<String, String> {
     match name {
-        "" => Err("login= names nobody; leave it out".to_owned()),
+        "" => Err("login= is empty; write login=NAME, or leave it out".to_owned()),
         name => Ok(name.to_owned()),
     }
 }
@@ -392,10 +401,10 @@ mod tests {
             "{report}"
         );
         for (query, reason) in [
-            ("c 10.0.0.5 1.2.3.4 80 login=", "names nobody"),
+            ("c 10.0.0.5 1.2.3.4 80 login=", "login= is empty"),
             (
                 "c 10.0.0.5 1.2.3.4 80 login=a user=a",
-                "who logs in is the user",
+                "either user= or login=",
             ),
             ("c 10.0.0.5 1.2.3.4 80 login=a login=a", "given twice"),
         ] {
@@ -412,11 +421,11 @@ mod tests {
             // Identd can confirm only SOCKS4 clients, and SOCKS4 has no UDP ASSOCIATE.
             (
                 "user=a",
-                "deny: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, since nobody has",
+                "deny: UDP ASSOCIATE from 10.0.0.5 as \"a\" to 1.2.3.4:53, since the client has not",
             ),
             (
                 "user=",
-                "deny: UDP ASSOCIATE from 10.0.0.5 to 1.2.3.4:53, since nobody has logged in",
+                "deny: UDP ASSOCIATE from 10.0.0.5 to 1.2.3.4:53, since the client has not logged in",
             ),
         ] {
             let query = format!("u 10.0.0.5 1.2.3.4 53 {user}");
@@ -425,10 +434,14 @@ mod tests {
         }
         let warnings = |can_log_in| auth_rules.login_warnings(can_log_in);
         assert!(warnings(true).is_empty());
-        assert!(warnings(false)[0].contains("line 1 wants a login, and without --users"));
+        assert!(
+            warnings(false)[0].contains(
+                "line 1 requires a login, which SOCKS5 clients cannot do without --users"
+            )
+        );
         let mixed_rules = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
         let warnings = mixed_rules.login_warnings(true);
-        assert!(warnings[0].contains("line 1 (and 1 more) permits clients of SOCKS4"));
+        assert!(warnings[0].contains("line 1 (and 1 more) permits SOCKS4 clients"));
         assert!(mixed_rules.login_warnings(false).is_empty());
     }
 
@@ -479,7 +492,7 @@ mod tests {
         assert_eq!(
             explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
             Ok(
-                "permit: BIND from 10.0.0.5 as \"alice\" to 0.0.0.0:20, as some peer may come, \
+                "permit: BIND from 10.0.0.5 as \"alice\" to 0.0.0.0:20, for at least one peer, \
                 if identd on the client's host confirms the user, by f:1: permit b - - - 20 ident\n"
             )
         );

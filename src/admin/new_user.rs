@@ -21,8 +21,8 @@ pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
     if !io::stdin().is_terminal() {
         return check_length(read_line()?);
     }
-    let before =
-        disable_echo().map_err(|error| format!("the terminal does not stop showing: {error}"))?;
+    let before = disable_echo()
+        .map_err(|error| format!("cannot turn off the echo of the terminal: {error}"))?;
     let password = prompt_twice(user);
     restore_echo(&before);
     password
@@ -31,10 +31,10 @@ pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
 /// Prompts for the password twice, since a typing error is not visible.
 fn prompt_twice(user: &str) -> Result<Vec<u8>, String> {
     let first = check_length(prompt(&format!("Password for {user}: "))?)?;
-    let second = prompt("Once more: ")?;
+    let second = prompt("Repeat the password: ")?;
     match first == second {
         true => Ok(first),
-        false => Err("these are two passwords, and no line is made".to_owned()),
+        false => Err("the passwords differ; nothing was written".to_owned()),
     }
 }
 
@@ -51,10 +51,11 @@ fn prompt(text: &str) -> Result<Vec<u8>, String> {
 /// Refuses a password that a login cannot send: a field has at most 255 bytes (RFC 1929).
 fn check_length(password: Vec<u8>) -> Result<Vec<u8>, String> {
     match password.len() {
-        0 => Err("an empty password is none".to_owned()),
+        0 => Err("the password is empty; nothing was written".to_owned()),
         1..=MAX_FIELD => Ok(password),
         _ => Err(format!(
-            "the password has more than {MAX_FIELD} bytes, for which a login has no room"
+            "the password is longer than {MAX_FIELD} bytes, the limit of a login; nothing \
+             was written"
         )),
     }
 }
@@ -66,7 +67,7 @@ fn read_line() -> Result<Vec<u8>, String> {
     // The longest password, CR LF, and one byte more to detect a longer line.
     let mut stdin = io::stdin().lock().take(MAX_FIELD as u64 + 3);
     let read = stdin.read_until(b'\n', &mut line);
-    read.map_err(|error| format!("no password can be read: {error}"))?;
+    read.map_err(|error| format!("cannot read the password: {error}"))?;
     if line.pop_if(|last| *last == b'\n').is_some() {
         line.pop_if(|last| *last == b'\r');
     }

@@ -22,11 +22,11 @@ impl fmt::Display for AuthError {
     /// Writes the reason, a clause.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            AuthError::WrongCredentials => "user or password are wrong",
-            AuthError::RateLimited => "unheard, as too many have failed from there",
-            AuthError::TimedOut => "its turn did not come in time",
-            AuthError::ClientLeft => "the client left before its turn came",
-            AuthError::OutOfMemory => "this machine has no memory left to check it",
+            AuthError::WrongCredentials => "unknown user or wrong password",
+            AuthError::RateLimited => "not checked: too many failed logins from this address",
+            AuthError::TimedOut => "not checked within the handshake timeout",
+            AuthError::ClientLeft => "the client disconnected before the login was checked",
+            AuthError::OutOfMemory => "this machine has no memory left to check the password",
         })
     }
 }

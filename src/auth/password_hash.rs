@@ -71,7 +71,7 @@ impl PasswordHash {
         if !text.starts_with("$argon2id$") {
             return Err("does not begin with $argon2id$".to_owned());
         }
-        let invalid = || "is broken".to_owned();
+        let invalid = || "is not a valid Argon2id hash".to_owned();
         let parsed = PhcString::new(text).map_err(|_| invalid())?;
         let names: Vec<_> = parsed.params.iter().map(|(name, _)| name).collect();
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
@@ -85,7 +85,8 @@ impl PasswordHash {
         let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
         if params.m_cost() > MAX_MEMORY_KIB || work > MAX_WORK_KIB {
             return Err(format!(
-                "costs too much: m may be {MAX_MEMORY_KIB} at most, and m times t {MAX_WORK_KIB}"
+                "costs too much: m must be at most {MAX_MEMORY_KIB}, and m times t at most \
+                 {MAX_WORK_KIB}"
             ));
         }
         Ok(PasswordHash {
@@ -175,19 +176,23 @@ mod tests {
         for (from, to, expected) in [
             ("argon2id", "argon2i", "does not begin"),
             ("$argon2id", "argon2id", "does not begin"),
-            ("v=19", "v=16", "broken"),
-            ("v=19$", "", "broken"),
-            ("m=65536,t=2,p=1", "t=2,m=65536,p=1", "broken"),
-            ("m=65536,", "", "broken"),
-            ("m=65536", "m=065536", "broken"),
-            (",p=1", ",p=1,keyid=QUJD", "broken"),
-            (",p=1", ",p=0", "broken"),
-            ("m=65536", "m=7", "broken"),
-            ("c29tZXNhbHQ", "c2", "broken"),
-            ("$CTFh", "$!TFh", "broken"),
-            ("$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc", "", "broken"),
-            ("RPPc", "RPPc$", "broken"),
-            ("RPPc", "RPPc=", "broken"),
+            ("v=19", "v=16", "not a valid"),
+            ("v=19$", "", "not a valid"),
+            ("m=65536,t=2,p=1", "t=2,m=65536,p=1", "not a valid"),
+            ("m=65536,", "", "not a valid"),
+            ("m=65536", "m=065536", "not a valid"),
+            (",p=1", ",p=1,keyid=QUJD", "not a valid"),
+            (",p=1", ",p=0", "not a valid"),
+            ("m=65536", "m=7", "not a valid"),
+            ("c29tZXNhbHQ", "c2", "not a valid"),
+            ("$CTFh", "$!TFh", "not a valid"),
+            (
+                "$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+                "",
+                "not a valid",
+            ),
+            ("RPPc", "RPPc$", "not a valid"),
+            ("RPPc", "RPPc=", "not a valid"),
             ("m=65536", "m=262145", "costs too much"),
             ("m=65536,t=2", "m=262144,t=5", "costs too much"),
             ("t=2", "t=4294967295", "costs too much"),

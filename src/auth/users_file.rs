@@ -133,9 +133,11 @@ impl Users {
         lines_of: &mut HashMap<&'a str, usize>,
     ) -> Result<(), String> {
         match lines_of.entry(name) {
-            Entry::Occupied(earlier) => {
-                let before = earlier.get();
-                return Err(format!("\"{name}\" stands on line {before} already"));
+            Entry::Occupied(before) => {
+                let before = before.get();
+                return Err(format!(
+                    "\"{name}\" is already on line {before}; delete one of the two lines"
+                ));
             }
             Entry::Vacant(entry) => entry.insert(line),
         };
@@ -152,20 +154,21 @@ fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
     }
-    let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8 text".to_owned())?;
     let Some((name, hash)) = line.split_once(':') else {
-        return Err("it is no user; write NAME:HASH, which --new-user NAME prints".to_owned());
+        return Err("there is no colon; write NAME:HASH, which --new-user NAME prints".to_owned());
     };
     if !is_user_name(name) {
         return Err(format!(
-            "what stands in front of the colon is no name; write 1 to {MAX_USER_NAME} visible \
-             ASCII characters, none of them a comma or #"
+            "the name before the colon is not valid; write 1 to {MAX_USER_NAME} visible ASCII \
+             characters except comma and #"
         ));
     }
     match PasswordHash::parse(hash) {
         Ok(hash) => Ok(Some((name, hash))),
         Err(reason) => Err(format!(
-            "the hash of \"{name}\" {reason}; --new-user prints a good line (or are these two lines in one?)"
+            "the hash of \"{name}\" {reason}; write the line that --new-user prints, one user on \
+             each line"
         )),
     }
 }
@@ -209,21 +212,18 @@ mod tests {
     fn every_invalid_line_is_reported_without_repeating_its_text() {
         let too_long = format!("{}:@", "n".repeat(256));
         for (text, reason) in [
-            ("pass-word", "it is no user"),
-            (":@", "no name"),
-            ("pass word:@", "no name"),
-            ("pass\u{e9}:@", "no name"),
-            (&too_long, "no name"),
+            ("pass-word", "there is no colon"),
+            (":@", "the name before the colon is not valid"),
+            ("pass word:@", "the name before the colon is not valid"),
+            ("pass\u{e9}:@", "the name before the colon is not valid"),
+            (&too_long, "the name before the colon is not valid"),
             ("alice:pass-word", "hash of \"alice\" does not begin"),
             ("alice:", "does not begin"),
             ("alice: @", "does not begin"),
-            ("alice:@:pass", "is broken"),
-            ("alice:@ # pass", "is broken"),
-            ("alice:$argon2id$pass", "is broken"),
-            (
-                "alice:@\nbob:@\nalice:@",
-                "\"alice\" stands on line 1 already",
-            ),
+            ("alice:@:pass", "is not a valid Argon2id hash"),
+            ("alice:@ # pass", "is not a valid Argon2id hash"),
+            ("alice:$argon2id$pass", "is not a valid Argon2id hash"),
+            ("alice:@\nbob:@\nalice:@", "\"alice\" is already on line 1"),
         ] {
             let errors = users(text).expect_err(text);
             let [error] = errors.as_slice() else {

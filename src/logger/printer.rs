@@ -61,13 +61,13 @@ impl Printer {
             Event::FileReloaded { path, about, event } => self.print_file(&path, about, &event),
             Event::FileUnchanged { path } => {
                 let path = path.display();
-                self.print_line(&format_args!("{path}: read again, nothing has changed"));
+                self.print_line(&format_args!("{path}: checked, nothing has changed"));
             }
             Event::Stopping { sessions, grace } => {
                 let grace = humantime::format_duration(grace);
                 let open = counted(sessions as u64, "open session");
                 self.print_line(&format_args!(
-                    "stopping: no new clients; {open}, to be cut after {grace}"
+                    "stopping: no new clients; {open}, to be closed after {grace}"
                 ));
             }
         }
@@ -85,10 +85,10 @@ impl Printer {
                 for line in error.describe(path) {
                     self.print_line(&line);
                 }
-                self.print_line(&format_args!("the last good {about} stay in force"));
+                self.print_line(&format_args!("the last valid {about} stay in force"));
             }
             ReloadEvent::BeingWritten => self.print_line(&format_args!(
-                "{shown}: somebody is still writing it; the last good {about} stay in force"
+                "{shown}: still being written; the last valid {about} stay in force"
             )),
         }
     }
@@ -108,7 +108,7 @@ impl Printer {
             }
             WriteResult::Partial(Some(error)) | WriteResult::Lost(Some(error)) => {
                 self.print_line(&format_args!(
-                    "stdout: {error}; screen messages are lost, everything else goes on"
+                    "stdout: {error}; screen messages are lost, the server continues"
                 ));
             }
         }
@@ -176,11 +176,13 @@ impl Printer {
                 continue;
             }
             let what = match topic {
-                Topic::Refused => "refused since (-v tells each)",
-                Topic::HandshakeFailed => "more without a request (-v tells each)",
-                Topic::Rejected => "more turned away",
-                Topic::DroppedMessages => "screen messages dropped: nobody read them fast enough",
-                Topic::DroppedLines => "lines dropped: nobody read them fast enough",
+                Topic::Refused => "more refused (-v prints each)",
+                Topic::HandshakeFailed => "more without a valid request (-v prints each)",
+                Topic::Rejected => "more rejected",
+                Topic::DroppedMessages => {
+                    "screen messages dropped: stdout or stderr is read too slowly"
+                }
+                Topic::DroppedLines => "lines dropped: stdout or stderr is read too slowly",
             };
             if !write_line(&mut self.diagnostics, &format_args!("{count} {what}")) {
                 throttle.add_suppressed(count);

@@ -46,13 +46,13 @@ pub(super) fn parse_users(names: &str) -> Result<UserSet, String> {
         let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
         if name.is_empty() || name.len() > MAX_USER || !is_visible {
             return Err(format!(
-                "user={} is no list of users; write user=alice,bob, each of 1 to {MAX_USER} \
+                "user={} is not a list of users; write user=alice,bob, each of 1 to {MAX_USER} \
                  visible ASCII characters",
                 quote(names)
             ));
         }
         if is_any(name) {
-            return Err("for any user, leave user= out".to_owned());
+            return Err("to match any user, leave user= out".to_owned());
         }
         users.push(name.to_owned());
     }
@@ -137,7 +137,8 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, Stri
     };
     if first != address {
         return Err(format!(
-            "{address}/{bits} does not begin its range; write {first}/{bits} or {address} alone"
+            "{address}/{bits} is not the first address of its range; write {first}/{bits} or \
+             {address} alone"
         ));
     }
     Ok(range)
@@ -194,7 +195,10 @@ pub(super) fn parse_ports(word: &str) -> Result<PortSet, String> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let range = port(first)?..=port(last)?;
         if range.is_empty() {
-            return Err(format!("the ports {} end before they begin", quote(part)));
+            return Err(format!(
+                "the port range {} ends before it begins; write the lower port first",
+                quote(part)
+            ));
         }
         ranges.push(range);
     }

@@ -65,7 +65,10 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
     // The comment is removed before the check for UTF-8: it may be in any encoding.
     let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
     let Ok(code) = std::str::from_utf8(code) else {
-        return Err(format!("{} is not UTF-8 text", quote_bytes(code)));
+        return Err(format!(
+            "{} is not UTF-8 text; only a comment may have another encoding",
+            quote_bytes(code)
+        ));
     };
     let mut words = code.split_ascii_whitespace();
     let Some(action) = words.next() else {
@@ -110,7 +113,7 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         && !permits
     {
         return Err(format!(
-            "{} belongs to permit; to deny somebody needs no proof",
+            "{} is allowed only in permit rules; leave it out",
             option
         ));
     }
@@ -161,20 +164,20 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
             "auth" if key == *word => !std::mem::replace(&mut options.auth, true),
             _ if is_option(word) => {
                 return Err(format!(
-                    "{} is no option; there are user=, time=, ident and auth",
+                    "{} is not an option; the options are user=, time=, ident and auth",
                     quote(word)
                 ));
             }
             _ => {
                 return Err(format!(
-                    "{} stands behind an option; the columns come first",
+                    "{} is after an option; write all columns before the options",
                     quote(word)
                 ));
             }
         };
         if !is_new {
             return Err(format!(
-                "{} repeats an option; write each once",
+                "{} repeats an option; write each option once",
                 quote(word)
             ));
         }
@@ -344,22 +347,22 @@ mod tests {
             ("permit c - 80,", "not a port list"),
             ("permit c - http", "not a port list"),
             ("permit c - 1-2-3", "not a port list"),
-            ("permit c - 9-8", "end before they begin"),
-            ("deny c - auth", "auth belongs to permit"),
-            ("permit c - auth Auth", "write each once"),
-            ("permit c - auth 80", "the columns come first"),
-            ("permit c - auth=x", "no option"),
-            ("permit c - ident=yes", "no option"),
-            ("deny c - ident", "ident belongs to permit"),
-            ("permit c - ident ident", "write each once"),
-            ("permit c - user=a user=b", "write each once"),
-            ("permit c - group=wheel", "no option"),
+            ("permit c - 9-8", "ends before it begins"),
+            ("deny c - auth", "auth is allowed only in permit"),
+            ("permit c - auth Auth", "write each option once"),
+            ("permit c - auth 80", "columns before the options"),
+            ("permit c - auth=x", "not an option"),
+            ("permit c - ident=yes", "not an option"),
+            ("deny c - ident", "ident is allowed only in permit"),
+            ("permit c - ident ident", "write each option once"),
+            ("permit c - user=a user=b", "write each option once"),
+            ("permit c - group=wheel", "not an option"),
             ("permit c ident", "destination is missing"),
-            ("permit c - ident 80", "the columns come first"),
+            ("permit c - ident 80", "columns before the options"),
             ("permit c user=a -", "destination is missing"),
-            ("permit c - user=", "no list of users"),
-            ("permit c - user=a,,b", "no list of users"),
-            ("permit c - user=\u{e9}", "no list of users"),
+            ("permit c - user=", "not a list of users"),
+            ("permit c - user=a,,b", "not a list of users"),
+            ("permit c - user=\u{e9}", "not a list of users"),
             ("permit c - user=*", "leave user= out"),
             ("permit c - time=", "not a time of the week"),
             ("permit c - time=mon", "names days without hours"),

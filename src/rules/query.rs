@@ -73,11 +73,11 @@ impl fmt::Display for Verdict {
             (Some(line), false, _) => write!(out, "rule on line {line} denies it"),
             (Some(line), true, false) => write!(out, "rule on line {line} permits it"),
             (Some(line), true, true) => {
-                let who = match self.auth {
-                    true => "to who has logged in, or with SOCKS4 is confirmed by identd",
+                let condition = match self.auth {
+                    true => "if the user logs in, or with SOCKS4 if identd confirms the user",
                     false => "if identd confirms the user",
                 };
-                write!(out, "rule on line {line} permits it {who}")
+                write!(out, "rule on line {line} permits it {condition}")
             }
         }
     }

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv6Addr};
 pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
     let address = address.to_canonical();
     if port == 0 {
-        return Some("nobody listens on port 0");
+        return Some("no server can listen on port 0");
     } else if address.is_unspecified() {
-        return Some("0.0.0.0 and :: are nobody's address");
+        return Some("no host has the address 0.0.0.0 or ::");
     } else if address.is_multicast() {
         return Some("a multicast address cannot be connected to");
     }
@@ -17,9 +17,9 @@ pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.octets() >= [240, 0, 0, 0] => {
             Some("a broadcast or reserved address cannot be connected to")
         }
-        IpAddr::V6(v6) if embeds_ipv4(v6) => {
-            Some("an IPv6 address that leads to one of IPv4 would go around the rules about that")
-        }
+        IpAddr::V6(v6) if embeds_ipv4(v6) => Some(
+            "an IPv6 address that contains an IPv4 address would bypass the rules for that address",
+        ),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ impl Rules {
             .collect();
         if self.depend_on_time() {
             remarks.push(format!(
-                "some rules look at the clock, which shows {now} now"
+                "some rules depend on the local time, which is {now} now"
             ));
         }
         remarks
@@ -28,25 +28,28 @@ impl Rules {
         }
         if let Some(line) = self.open_relay() {
             warnings.push(format!(
-                "line {line} lets anybody reach anywhere: an open relay, if strangers can reach it"
+                "line {line} permits any client to reach any destination: an open relay if \
+                 strangers can reach the port; name the clients in src-ip"
             ));
         }
         for line in self.denials_by_name() {
             warnings.push(format!(
-                "line {line} denies a name; who asks for its address instead is not denied by it"
+                "line {line} denies a name, but not a request for its address; deny the address too"
             ));
         }
         warnings.extend(warn_of_lines(
             &self.denials_by_user(),
-            "denies users; who claims to be another is not denied by it",
+            "denies users, but a client can claim another user; permit users with ident or auth \
+             instead",
         ));
         warnings.extend(warn_of_lines(
             &self.unconfirmed_users(),
-            "permits whoever claims to be that user; add ident to have it confirmed, or auth for a login",
+            "permits every client that claims this user; add ident to have it confirmed, or auth \
+             for a login",
         ));
         warnings.extend(warn_of_lines(
             &self.trusting_any_identd(),
-            "believes the identd of any machine; name the hosts whose identd you trust",
+            "trusts the identd of every machine; name the hosts whose identd you trust in src-ip",
         ));
         warnings
     }
@@ -56,11 +59,11 @@ impl Rules {
         let warning = match can_log_in {
             true => warn_of_lines(
                 &self.permitting_socks4_unconfirmed(),
-                "permits clients of SOCKS4, which cannot log in; add auth",
+                "permits SOCKS4 clients, which cannot log in; add auth",
             ),
             false => warn_of_lines(
                 &self.requiring_login(),
-                "wants a login, and without --users no client of SOCKS5 can",
+                "requires a login, which SOCKS5 clients cannot do without --users",
             ),
         };
         let warning = warning.map(|warning| format!("warning: {warning}"));

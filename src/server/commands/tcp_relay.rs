@@ -159,7 +159,10 @@ mod tests {
             let error = peer.read(&mut [0]).expect_err("a reset, not EOF");
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         }
-        wait_for_output(&diagnostics, "an error in the server itself");
+        wait_for_output(
+            &diagnostics,
+            "internal error: a thread of the session panicked",
+        );
         // The other session continues.
         (&client).write_all(b"x").expect("sent");
         (&remote).read_exact(&mut [0]).expect("received");

@@ -147,7 +147,7 @@ fn rules_with_a_syntax_error_end_no_session() {
     replace_rules(&proxy, "deny - -\ndeny\n");
     for count in 1..=2 {
         proxy.signal(Signal::SIGHUP);
-        proxy.wait_for_stderr("the last good rules stay", count);
+        proxy.wait_for_stderr("the last valid rules stay", count);
     }
     assert_relays(&client);
     drop(client);

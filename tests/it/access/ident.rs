@@ -72,7 +72,7 @@ fn i01_without_an_identd_the_reply_is_92_at_once() {
         assert_eq!(read_all(&client), b"", "the server closes after its reply");
         let message = proxy.screen_message_for(client.local_addr().unwrap());
         assert_eq!(message.reply, "Reject");
-        proxy.stderr_line("no word from the client's identd: Connection refused");
+        proxy.stderr_line("no usable reply from the client's identd: Connection refused");
         proxy.finish();
     });
 }
@@ -450,7 +450,7 @@ fn a_client_reset_ends_the_wait_for_identd() {
         });
         reset_on_close(&client);
         drop(client);
-        proxy.stderr_line("ending=\"refused: the client left before the answer\"");
+        proxy.stderr_line("ending=\"refused: the client disconnected before the reply\"");
         proxy.finish();
     });
 }

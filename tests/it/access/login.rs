@@ -201,7 +201,7 @@ fn v04_only_the_right_credentials_are_accepted() {
     }
     setup
         .proxy
-        .stderr_line("login of 'bob' failed: user or password are wrong");
+        .stderr_line("login of 'bob' failed: unknown user or wrong password");
     setup.proxy.stderr_line("login of '\\x1b[2J' failed");
     setup
         .proxy
@@ -444,8 +444,10 @@ fn v07_of_sixty_simultaneous_guesses_six_are_checked() {
     }
     let limited = setup
         .proxy
-        .wait_for_stderr("failed: unheard, as too many", 1);
-    let checked = setup.proxy.wait_for_stderr("user or password are wrong", 6);
+        .wait_for_stderr("failed: not checked: too many failed logins", 1);
+    let checked = setup
+        .proxy
+        .wait_for_stderr("unknown user or wrong password", 6);
     // On a slow machine the guesses take so long that the limiter admits one or two more.
     assert!(checked <= 8, "{checked} checked, {limited} not");
     setup
@@ -469,7 +471,9 @@ fn v07_clients_that_wait_for_their_login_delay_no_shutdown() {
     for client in &waiting[..6] {
         assert_eq!(read_exactly(client, 2), [5, 2]);
     }
-    setup.proxy.wait_for_stderr("user or password are wrong", 6);
+    setup
+        .proxy
+        .wait_for_stderr("unknown user or wrong password", 6);
     let mut waiting = waiting.into_iter();
     // Twenty clients reset and ten close, most of them while their login waits.
     let resetting: Vec<TcpStream> = waiting.by_ref().take(20).collect();
@@ -477,7 +481,7 @@ fn v07_clients_that_wait_for_their_login_delay_no_shutdown() {
     waiting.by_ref().take(10).for_each(drop);
     setup
         .proxy
-        .wait_for_stderr("the client left before its turn came", 20);
+        .wait_for_stderr("the client disconnected before the login was checked", 20);
     // The shutdown terminates the others.
     let LoginSetup { mut proxy, .. } = setup;
     let began = Instant::now();
@@ -511,7 +515,7 @@ fn with_allow_anonymous_a_client_that_offers_no_login_is_accepted() {
     setup.proxy.stderr_line("login=accepted rule=1");
     setup
         .proxy
-        .stderr_line("line 3 permits clients of SOCKS4, which cannot log in");
+        .stderr_line("line 3 permits SOCKS4 clients, which cannot log in");
     setup.finish();
 }
 
@@ -532,7 +536,9 @@ fn changes_of_the_users_file_take_effect_with_the_next_login() {
     setup
         .proxy
         .stderr_line("users:1: the hash of \"alice\" does not begin");
-    setup.proxy.stderr_line("the last good users stay in force");
+    setup
+        .proxy
+        .stderr_line("the last valid users stay in force");
     fs::remove_file(setup.users_file()).unwrap();
     assert!(setup.login("alice", "new").is_some());
     setup.proxy.stderr_line("users: No such file");
@@ -542,7 +548,7 @@ fn changes_of_the_users_file_take_effect_with_the_next_login() {
     setup.proxy.stderr_line("users: 1 user in force");
     setup
         .proxy
-        .stderr_line("socks.conf: read again, nothing has changed");
+        .stderr_line("socks.conf: checked, nothing has changed");
     assert!(setup.login("bob", "b").is_none());
     assert!(setup.login("alice", "new").is_some());
     setup.finish();
@@ -580,7 +586,9 @@ fn without_a_valid_users_file_the_server_does_not_start() {
 fn a_users_file_that_others_can_read_causes_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let setup = LoginSetup::with_alice(&[]);
-    setup.proxy.stderr_line("warning: others can read it");
+    setup
+        .proxy
+        .stderr_line("warning: other accounts have access to this file");
     setup.finish();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("users");
@@ -592,7 +600,7 @@ fn a_users_file_that_others_can_read_causes_a_warning() {
         !proxy
             .stderr_lines()
             .iter()
-            .any(|line| line.contains("others can read"))
+            .any(|line| line.contains("other accounts have access"))
     );
     proxy.finish();
 }
@@ -678,7 +686,7 @@ fn a_rule_with_auth_requires_a_login() {
     assert_eq!(read_all(&client)[..4], [5, 0, 5, 2]);
     setup
         .proxy
-        .stderr_line("refused: the client has not logged in");
+        .stderr_line("refused: a rule requires a login, and the client has not logged in");
     drop((alice, bob, client));
     setup.finish();
 }
@@ -706,7 +714,7 @@ fn a_rule_with_auth_requires_identd_for_socks4() {
         drop(client);
         setup
             .proxy
-            .stderr_line("believes the identd of any machine");
+            .stderr_line("trusts the identd of every machine");
         setup.finish();
     });
 }
@@ -757,11 +765,11 @@ fn a_login_without_a_request_is_logged_with_its_user() {
     let setup = LoginSetup::with_alice(&[]);
     let wait_for_line = |words: &str| setup.proxy.stderr_line(words);
     drop(setup.login("alice", "secret").expect("accepted"));
-    wait_for_line("ending=\"'alice' has logged in; then nothing came");
+    wait_for_line("ending=\"after the login of 'alice': no request: ");
     let client = setup.login("alice", "secret").expect("accepted");
     write(&client, &[5, 9, 0, 1, 127, 0, 0, 1, 0, 80]);
     assert_eq!(read_all(&client)[..2], [5, 7]);
-    wait_for_line("ending=\"'alice' has logged in; then bad command 9");
+    wait_for_line("ending=\"after the login of 'alice': not a valid SOCKS request: bad command 9");
     drop(client);
     setup.finish();
 }
@@ -780,7 +788,7 @@ fn v07_at_most_64_logins_of_one_address_wait() {
         })
         .collect();
     // The server refuses the logins over the limit at once, before the handshake timeout.
-    let limited = "failed: unheard, as too many";
+    let limited = "failed: not checked: too many failed logins";
     assert!(setup.proxy.wait_for_stderr(limited, 1) >= 1);
     assert!(
         setup.login("alice", "secret").is_some(),
@@ -807,7 +815,7 @@ fn check_validates_the_users_file() {
     let (status, output) = check("users");
     assert_eq!(status, Some(0), "{output}");
     assert!(output.contains("users: 1 user\n"), "{output}");
-    assert!(output.contains("permits clients of SOCKS4"), "{output}");
+    assert!(output.contains("permits SOCKS4 clients"), "{output}");
     let (status, output) = check("nowhere");
     assert_eq!(status, Some(2), "{output}");
     setup.replace_users("alice:secret\n");
@@ -827,7 +835,7 @@ fn new_user_fails_if_its_line_cannot_be_written() {
     let result = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(result.stderr).unwrap();
     assert_eq!(result.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("the line is not written"), "{stderr}");
+    assert!(stderr.contains("cannot write the line: "), "{stderr}");
 }
 
 /// A pseudo-terminal: the child process has the slave end, the test has the master end.
@@ -885,7 +893,7 @@ fn new_user_asks_twice_for_the_password_with_echo_off() {
         terminal.wait_for_output("Password for alice: ");
         assert!(!terminal.echoes());
         terminal.master.write_all(b"secret\n").unwrap();
-        terminal.wait_for_output("Once more: ");
+        terminal.wait_for_output("Repeat the password: ");
         terminal
             .master
             .write_all(format!("{second}\n").as_bytes())
@@ -896,7 +904,7 @@ fn new_user_asks_twice_for_the_password_with_echo_off() {
         let line = String::from_utf8(result.stdout).unwrap();
         assert_eq!(line.starts_with("alice:$argon2id$"), status == 0, "{line}");
         if status != 0 {
-            terminal.wait_for_output("two passwords");
+            terminal.wait_for_output("the passwords differ");
         }
         assert!(!terminal.shown.contains("ecret"), "{}", terminal.shown);
     }
@@ -923,7 +931,7 @@ fn new_user_turns_the_echo_on_again_when_a_signal_ends_it() {
     kill(pid, Signal::SIGTERM).unwrap();
     assert!(!terminal.echoes() && child.try_wait().unwrap().is_none());
     terminal.master.write_all(b"secret\n").unwrap();
-    terminal.wait_for_output("Once more: ");
+    terminal.wait_for_output("Repeat the password: ");
     terminal.master.write_all(b"secret\n").unwrap();
     let signal = child.wait().unwrap().signal();
     assert_eq!(signal, Some(Signal::SIGTERM as i32));

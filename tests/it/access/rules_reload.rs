@@ -140,7 +140,7 @@ fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
     fs::write(proxy.config(), "deny c 127.0.0.1\npermit c 256.1.1.1\n").unwrap();
     assert!(is_permitted(&proxy, &origin));
     proxy.stderr_line("socks.conf:2: \"256.1.1.1\" is not a destination");
-    proxy.stderr_line("last good rules stay in force");
+    proxy.stderr_line("last valid rules stay in force");
     assert!(is_permitted(&proxy, &origin));
     let stderr_lines = proxy.stderr_lines();
     let count = stderr_lines
@@ -244,7 +244,7 @@ fn o06_sighup_rereads_the_rules_and_reports_the_result() {
     let proxy = Proxy::start(PERMIT, &[]);
     proxy.wait_for_rules_mtime();
     proxy.signal(Signal::SIGHUP);
-    proxy.stderr_line("read again, nothing has changed");
+    proxy.stderr_line("checked, nothing has changed");
     fs::write(proxy.config(), "permit c 127.\ndeny b -\n").unwrap();
     proxy.signal(Signal::SIGHUP);
     proxy.stderr_line("2 rules in force");

@@ -44,7 +44,7 @@ fn user_rules_match_the_exact_user_id() {
     ] {
         assert_eq!(is_permitted(&proxy, &origin, user), expected, "{user}");
     }
-    proxy.stderr_line("line 3 permits whoever claims to be that user");
+    proxy.stderr_line("line 3 permits every client that claims this user");
     proxy.stderr_line("user=\"mallory\" rule=1 up=0");
     proxy.stderr_line("user=\"alic\" rule=- up=0");
     proxy.finish();
@@ -155,7 +155,7 @@ fn s06_one_client_cannot_take_all_sessions() {
         (read_exactly(&client, 8)[1] == 90).then_some(())
     });
     drop(at_limit);
-    let first = proxy.stderr_line("127.0.0.2 has 3 sessions, and may have no more");
+    let first = proxy.stderr_line("127.0.0.2 has 3 sessions, the limit for one client");
     assert!(!first.contains("more since"), "{first}");
     // stderr counts every rejected client, in at most one line per second.
     let lines = until("stderr has counted 201 rejected clients", || {
@@ -178,9 +178,9 @@ fn rejected_in(line: &str) -> usize {
         let (before, _) = line.split_once(words)?;
         before.rsplit([' ', '(']).next()?.parse::<usize>().ok()
     };
-    usize::from(line.contains("and may have no more"))
+    usize::from(line.contains("the limit for one client"))
         + number_before(" more since the last line").unwrap_or(0)
-        + number_before(" more turned away").unwrap_or(0)
+        + number_before(" more rejected").unwrap_or(0)
 }
 
 #[test]

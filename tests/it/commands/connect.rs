@@ -84,7 +84,7 @@ fn c04_a_client_reset_aborts_the_connect() {
     assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
     proxy.assert_resources_released();
     assert!(began.elapsed() < Duration::from_secs(2));
-    proxy.stderr_line("the client left");
+    proxy.stderr_line("the client disconnected before the reply");
     proxy.finish();
 }
 

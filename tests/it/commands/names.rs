@@ -373,7 +373,7 @@ fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
         reset(client);
         drop(allow_answer);
         assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");
-        proxy.stderr_line("the client left");
+        proxy.stderr_line("the client disconnected before the reply");
         proxy.assert_resources_released();
         // A connection that was already made must be closed without data.
         listener.set_nonblocking(true).unwrap();

@@ -665,7 +665,7 @@ fn u11_a_quarter_of_the_sessions_may_be_associations() {
         request_association(&one_more, unspecified()).outcome,
         Err(ReplyError::Rejected)
     );
-    proxy.stderr_line("all 10 UDP associations are taken");
+    proxy.stderr_line("all 10 UDP associations are in use");
     drop(one_more);
     // The end of an association frees its slot.
     let relay = clients.remove(3).relay;
@@ -685,7 +685,7 @@ fn u11_the_limit_per_client_applies_to_associations() {
     let clients: Vec<UdpClient> = (0..3).map(|_| UdpClient::new(&proxy)).collect();
     let one_more = dial(proxy.address());
     read_all(&one_more);
-    proxy.stderr_line("127.0.0.1 has 3 sessions, and may have no more");
+    proxy.stderr_line("127.0.0.1 has 3 sessions, the limit for one client");
     let other_client = dial_from(([127, 0, 0, 2], 0).into(), proxy.address());
     let other_client = UdpClient::with_control(other_client);
     other_client.send_and_receive_at(&origin(), b"relayed");

@@ -100,7 +100,7 @@ fn r04_a_half_closed_and_silent_session_ends_at_its_limit() {
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(450), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    proxy.stderr_line("half-closed and silent");
+    proxy.stderr_line("half-closed and idle");
     proxy.finish();
 }
 
@@ -144,7 +144,7 @@ fn r05_s10_a_reset_during_writes_is_not_taken_for_eof() {
 }
 
 #[test]
-fn r05_a_reset_is_logged_as_broken_and_not_as_finished() {
+fn r05_a_reset_is_logged_as_an_error_and_not_as_finished() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     for round in 1..=20 {
         let (client, remote) = relayed_pair(proxy.address());
@@ -153,7 +153,7 @@ fn r05_a_reset_is_logged_as_broken_and_not_as_finished() {
         } else {
             reset(remote)
         }
-        proxy.wait_for_stderr("ending=\"broken: Connection reset", round);
+        proxy.wait_for_stderr("ending=\"connection error: Connection reset", round);
     }
     proxy.finish();
 }
@@ -345,7 +345,7 @@ fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     assert!(sent < 64 * MEGABYTE, "{sent}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
-    proxy.stderr_line("broken: Broken pipe");
+    proxy.stderr_line("connection error: Broken pipe");
     proxy.finish();
 }
 

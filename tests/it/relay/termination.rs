@@ -27,7 +27,7 @@ fn r26_o04_a_transfer_that_a_limit_or_a_stop_cuts_off_ends_with_a_reset() {
             "--half-closed-timeout",
             "500ms",
             true,
-            "half-closed and silent",
+            "half-closed and idle",
         ),
         ("--grace", "300ms", false, "the server stopped"),
     ] {

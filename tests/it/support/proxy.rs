@@ -149,7 +149,7 @@ impl Proxy {
         let minute_ago = SystemTime::now() - Duration::from_secs(60);
         file.and_then(|file| file.set_modified(minute_ago)).unwrap();
         self.signal(Signal::SIGHUP);
-        self.stderr_line("read again, nothing has changed");
+        self.stderr_line("checked, nothing has changed");
     }
 
     /// A folder for the test's own files.
