@@ -117,7 +117,7 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
 fn receive_signals() -> Result<Receiver<Control>, ExitCode> {
     // Any number of signals can arrive, so the channel is bounded. The server executes a
     // control within milliseconds: 16 are rarely waiting.
-    let (operator, controls) = bounded(16);
+    let (control_sender, controls) = bounded(16);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGHUP);
@@ -136,22 +136,22 @@ fn receive_signals() -> Result<Receiver<Control>, ExitCode> {
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn({
-            let operator = operator.clone();
-            move || forward_signals(&signals, &operator)
+            let control_sender = control_sender.clone();
+            move || forward_signals(&signals, &control_sender)
         })
         .map_err(|error| failed(&error))?;
-    ctrlc::set_handler(move || request_stop(&operator)).map_err(|error| failed(&error))?;
+    ctrlc::set_handler(move || request_stop(&control_sender)).map_err(|error| failed(&error))?;
     Ok(controls)
 }
 
 /// The body of the thread `signals`: sends a control for each TERM or HUP.
-fn forward_signals(signals: &SigSet, operator: &Sender<Control>) {
+fn forward_signals(signals: &SigSet, control_sender: &Sender<Control>) {
     loop {
         match signals.wait() {
             // A full channel contains reloads or stops that the server has not executed yet;
             // one more reload would change nothing.
-            Ok(Signal::SIGHUP) => drop(operator.try_send(Control::Reload)),
-            Ok(_) => request_stop(operator),
+            Ok(Signal::SIGHUP) => drop(control_sender.try_send(Control::Reload)),
+            Ok(_) => request_stop(control_sender),
             // sigwait(3) fails only for an invalid set, and this one is valid.
             Err(_) => return,
         }
@@ -160,8 +160,8 @@ fn forward_signals(signals: &SigSet, operator: &Sender<Control>) {
 
 /// Sends the control to stop. Waits for room in the channel, because the control must not
 /// get lost. Fails only if the server has ended and the channel is closed.
-fn request_stop(operator: &Sender<Control>) {
-    let _ = operator.send(Control::Stop);
+fn request_stop(control_sender: &Sender<Control>) {
+    let _ = control_sender.send(Control::Stop);
 }
 
 /// Prints on stderr which rules, users and limits are in force, with warnings.

@@ -131,10 +131,10 @@ mod tests {
             ),
             (b"\x00\x5c\x00\x00\x00\x00\x00\x00", "no identd"),
             (b"\x00\x5d\x00\x00\x00\x00\x00\x00", "another user"),
-            (b"\x00\x5e\x00\x00\x00\x00\x00\x00", "bad reply code 94"),
-            (b"HTTP/1.1 400", "bad version 0x48"),
+            (b"\x00\x5e\x00\x00\x00\x00\x00\x00", "invalid reply code 94"),
+            (b"HTTP/1.1 400", "invalid version 0x48"),
             (b"\x00\x5a\x00", "after 3 bytes"),
-            (b"", "nothing came"),
+            (b"", "nothing was received"),
         ] {
             let error = error_of(replies);
             assert!(error.contains(expected), "{error}");

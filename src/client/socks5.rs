@@ -408,7 +408,7 @@ mod tests {
             // The server selects a method that was not offered.
             (None, b"\x05\x02", "none of the methods offered"),
             (Some(&me), b"\x05\x02\x01\x01", "denied the login"),
-            (Some(&me), b"\x05\x02\x05\x00", "bad version 0x05"),
+            (Some(&me), b"\x05\x02\x05\x00", "invalid version 0x05"),
             (Some(&me), b"\x05\x01", "unknown method 0x01"),
             (
                 None,
@@ -416,17 +416,17 @@ mod tests {
                 "server's rules",
             ),
             (None, b"\x05\x00\x05\x05\x00\x01\0\0\0\0\0\0", "was refused"),
-            (None, b"\x05\x00\x05\x09\x00\x01\0\0", "bad reply code 9"),
             (
                 None,
-                b"\x05\x00\x05\x00\x00\x02\0\0",
-                "kind of address 0x02",
+                b"\x05\x00\x05\x09\x00\x01\0\0",
+                "invalid reply code 9",
             ),
+            (None, b"\x05\x00\x05\x00\x00\x02\0\0", "address type 0x02"),
             (None, b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0", "after 9 bytes"),
             (None, b"\x05\x00\x05\x00\x00\x03", "after 4 bytes"),
-            (None, b"\x05\x00", "nothing came"),
+            (None, b"\x05\x00", "nothing was received"),
             (None, b"\x05", "after 1 bytes"),
-            (None, b"HTTP/1.1 400", "bad version 0x48"),
+            (None, b"HTTP/1.1 400", "invalid version 0x48"),
         ] {
             let Err(error) = connect(server(replies), credentials, &destination("a.org")) else {
                 panic!("granted by {replies:?}");
@@ -557,9 +557,9 @@ mod tests {
             (
                 &relay,
                 b"\0\x09\0\x01\x01\x02\x03\x04\0\0",
-                "0x09 where zero",
+                "0x09 in a reserved byte",
             ),
-            (&relay, &[0; 32], "bad kind of address 0x00"),
+            (&relay, &[0; 32], "invalid address type 0x00"),
             (&relay, &[0; 64], "fills the whole buffer"),
             (&relay, &[0; 65], "fills the whole buffer"),
         ] {

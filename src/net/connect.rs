@@ -25,7 +25,7 @@ pub(crate) enum ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConnectError::ClientLeft => out.write_str("the client's connection is gone"),
+            ConnectError::ClientLeft => out.write_str("the client has disconnected"),
             ConnectError::Failed(error) => error.fmt(out),
         }
     }

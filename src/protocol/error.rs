@@ -44,8 +44,10 @@ impl fmt::Display for ReplyError {
             ReplyError::NetworkUnreachable => "the network cannot be reached",
             ReplyError::HostUnreachable => "the host cannot be reached, or is unknown",
             ReplyError::ConnectionRefused => "the connection was refused",
-            ReplyError::CommandNotSupported => "the server does not know the command",
-            ReplyError::AddressTypeNotSupported => "the server does not know this kind of address",
+            ReplyError::CommandNotSupported => "the server does not support this command",
+            ReplyError::AddressTypeNotSupported => {
+                "the server does not support this type of address"
+            }
             ReplyError::TimedOut => "nothing answered in time",
             ReplyError::IdentFailed => "request rejected: no identd answered on the client's host",
             ReplyError::UserMismatch => "request rejected: identd reports another user",
@@ -81,14 +83,16 @@ pub enum ProtocolError {
 impl fmt::Display for ProtocolError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProtocolError::Version(byte) => write!(out, "bad version 0x{byte:02x}"),
-            ProtocolError::Command(byte) => write!(out, "bad command {byte}"),
+            ProtocolError::Version(byte) => write!(out, "invalid version 0x{byte:02x}"),
+            ProtocolError::Command(byte) => write!(out, "invalid command {byte}"),
             ProtocolError::UserTooLong => write!(out, "user id over {MAX_USER} bytes"),
             ProtocolError::NameTooLong => write!(out, "host name over {MAX_NAME} bytes"),
-            ProtocolError::ReplyCode(byte) => write!(out, "bad reply code {byte}"),
+            ProtocolError::ReplyCode(byte) => write!(out, "invalid reply code {byte}"),
             ProtocolError::Method(byte) => write!(out, "unknown method 0x{byte:02x}"),
-            ProtocolError::AddressType(byte) => write!(out, "bad kind of address 0x{byte:02x}"),
-            ProtocolError::Reserved(byte) => write!(out, "0x{byte:02x} where zero belongs"),
+            ProtocolError::AddressType(byte) => write!(out, "invalid address type 0x{byte:02x}"),
+            ProtocolError::Reserved(byte) => {
+                write!(out, "0x{byte:02x} in a reserved byte, which must be zero")
+            }
             ProtocolError::Truncated => out.write_str("it ends within its header"),
         }
     }
@@ -121,9 +125,9 @@ impl From<ProtocolError> for ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Incomplete(0, error) => write!(out, "nothing came: {error}"),
+            ReadError::Incomplete(0, error) => write!(out, "nothing was received: {error}"),
             ReadError::Incomplete(received, error) => {
-                write!(out, "it broke off after {received} bytes: {error}")
+                write!(out, "it ends after {received} bytes: {error}")
             }
             ReadError::Protocol(error) => error.fmt(out),
         }

@@ -78,7 +78,10 @@ impl Server {
             move || accept_clients(&context, &listener, &token, spare)
         });
         let accepting = accepting.map_err(|error| {
-            io::Error::new(error.kind(), format!("no thread to take clients: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("cannot start the thread that accepts clients: {error}"),
+            )
         })?;
         context.log.send(Event::Listening(address));
 

@@ -117,7 +117,7 @@ impl PendingRequest<'_> {
             Ok(Ok(addresses)) => addresses,
             Ok(Err(error)) => return Err(not_found(error.to_string())),
             // The thread panicked, which dropped its end of the channel.
-            Err(_) => return Err(not_found("the lookup broke off".to_owned())),
+            Err(_) => return Err(not_found("the lookup ended without a result".to_owned())),
         };
         let encoder = self.request.encoder;
         let is_usable = |address: &IpAddr| address.is_ipv4() || encoder.supports_ipv6();

@@ -88,7 +88,7 @@ impl<'a> PendingRequest<'a> {
             return Err(RequestError::NotLoggedIn);
         }
         if request.user.is_empty() {
-            let instead = "the request names none".to_owned();
+            let instead = "the request has no user".to_owned();
             return Err(RequestError::UserMismatch(instead));
         }
         let deadline = deadline.min_after(self.context.settings.ident_timeout);
@@ -97,13 +97,16 @@ impl<'a> PendingRequest<'a> {
                 request_log.confirmed = true;
                 return Ok(());
             }
-            Ok(IdentReply::User(user)) => format!("identd says \"{}\"", user.escape_ascii()),
-            Ok(IdentReply::Error(reason)) => format!("identd says {}", reason.escape_ascii()),
+            Ok(IdentReply::User(user)) => format!("identd reports \"{}\"", user.escape_ascii()),
+            Ok(IdentReply::Error(reason)) => format!("identd reports {}", reason.escape_ascii()),
             Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
             Err(ConnectError::Failed(error))
                 if net::is_shortage(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
             {
-                return Err(RequestError::ResourceExhausted("room to ask identd", error));
+                return Err(RequestError::ResourceExhausted(
+                    "resources to query identd",
+                    error,
+                ));
             }
             Err(ConnectError::Failed(error)) => return Err(RequestError::IdentFailed(error)),
         };

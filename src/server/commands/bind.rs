@@ -100,7 +100,7 @@ pub(crate) fn bind(
         Ok(BindWait::TimedOut) => return Err(RequestError::TimedOut),
         Err(error) => {
             return Err(RequestError::ResourceExhausted(
-                "room for a connection",
+                "resources for a connection",
                 error,
             ));
         }

@@ -79,7 +79,7 @@ fn dial_each(
             Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
             Err(ConnectError::Failed(error)) if net::is_shortage(&error) => {
                 return Err(RequestError::ResourceExhausted(
-                    "room for a connection",
+                    "resources for a connection",
                     error,
                 ));
             }

@@ -237,7 +237,7 @@ fn i12_a_request_without_a_user_cannot_be_confirmed() {
         let (proxy, origin) = start_requiring_ident(&[]);
         assert_eq!(connect_as(&proxy, &origin.destination(), ""), 93);
         assert_eq!(identd.queries(), [], "without a user there is no query");
-        proxy.stderr_line("the user is not confirmed: the request names none");
+        proxy.stderr_line("the user is not confirmed: the request has no user");
         proxy.finish();
     });
 }
@@ -312,7 +312,7 @@ fn i14_an_ident_query_that_is_forwarded_to_the_server_starts_no_loop() {
         });
         assert_eq!(connect_as(&proxy, &origin.destination(), "alice"), 92);
         assert_eq!(forward.queries().len(), 1);
-        proxy.stderr_line("bad version");
+        proxy.stderr_line("invalid version");
         proxy.finish();
     });
 }
@@ -550,7 +550,7 @@ fn a_real_identd_confirms_curl_only_under_its_own_account() {
         assert_eq!(curl(&proxy, &origin, "nobody"), "hello\n");
         let output = curl(&proxy, &origin, "root");
         assert!(output.contains("(93)"), "{output}");
-        proxy.stderr_line("the user is not confirmed: identd says 'nobody'");
+        proxy.stderr_line("the user is not confirmed: identd reports 'nobody'");
         proxy.finish();
     });
 }
@@ -567,7 +567,7 @@ fn i01_a_lack_of_local_ports_is_refused_with_91_and_not_92() {
         let client = dial_from(([127, 0, 0, 1], 50_000).into(), proxy.address());
         let code = request_connect(&client, &origin.destination(), "alice");
         assert_eq!(code, 91);
-        proxy.stderr_line("this machine has no room to ask identd left");
+        proxy.stderr_line("this machine has no resources to query identd left");
         drop(taken);
         proxy.finish();
     });
@@ -602,7 +602,7 @@ fn two_hundred_ident_queries_to_one_host_need_only_fifty_ports() {
             !proxy
                 .stderr_lines()
                 .iter()
-                .any(|line| line.contains("no room") || line.contains("identd:"))
+                .any(|line| line.contains("no resources") || line.contains("identd:"))
         );
         proxy.finish();
         assert_eq!(identd.queries().len(), 200);

@@ -769,7 +769,9 @@ fn a_login_without_a_request_is_logged_with_its_user() {
     let client = setup.login("alice", "secret").expect("accepted");
     write(&client, &[5, 9, 0, 1, 127, 0, 0, 1, 0, 80]);
     assert_eq!(read_all(&client)[..2], [5, 7]);
-    wait_for_line("ending=\"after the login of 'alice': not a valid SOCKS request: bad command 9");
+    wait_for_line(
+        "ending=\"after the login of 'alice': not a valid SOCKS request: invalid command 9",
+    );
     drop(client);
     setup.finish();
 }

@@ -171,9 +171,9 @@ fn w10_every_socks_error_has_its_own_message() {
             "refused: 93 request rejected: identd reports",
         ),
         (b"\0\x5a\0\0\0\0\0", "after 7 bytes"),
-        (b"", "nothing came"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "bad version 0x48"),
-        (b"\0\x5f\0\0\0\0\0\0", "bad reply code 95"),
+        (b"", "nothing was received"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "invalid version 0x48"),
+        (b"\0\x5f\0\0\0\0\0\0", "invalid reply code 95"),
     ] {
         let socks = socks_server_with_reply(reply);
         let query = query_row(1, shell, "t1.txt", socks.address())

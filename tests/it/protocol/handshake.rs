@@ -213,7 +213,7 @@ fn h10_another_protocol_gets_eof_and_no_bytes() {
         write(&client, &[version]);
         assert_eq!(read_all(&client), b"", "version {version}");
     }
-    proxy.stderr_line("bad version 0x47");
+    proxy.stderr_line("invalid version 0x47");
     assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
@@ -292,7 +292,7 @@ fn h13_an_unknown_command_is_refused_after_the_whole_request() {
         write(&client, &[0]);
         assert_eq!(read_all(&client), REJECTED);
     }
-    proxy.stderr_line("bad command");
+    proxy.stderr_line("invalid command");
     assert_eq!(proxy.screen_messages(0), []);
     proxy.finish();
 }
