@@ -98,10 +98,10 @@ fn d07_a_name_that_does_not_exist_is_refused() {
     let proxy = Proxy::open();
     // RFC 6761, section 6.4, reserves .invalid: no such name is ever registered.
     assert_eq!(
-        refusal_of_raw_name(&proxy, b"nobody.invalid"),
+        refusal_of_raw_name(&proxy, b"unknown.invalid"),
         "-:80 CONNECT Reject"
     );
-    proxy.stderr_line("nobody.invalid was not found");
+    proxy.stderr_line("unknown.invalid was not found");
     proxy.finish();
 }
 

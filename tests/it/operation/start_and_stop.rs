@@ -202,7 +202,7 @@ fn check_and_explain_print_what_the_rules_mean() {
         ("c 127.0.0.1 localhost 80", "permit: CONNECT"),
         ("c 127.0.0.1 127.0.0.1 80", "deny: CONNECT"),
         // Denied without a lookup, as in the server.
-        ("c 127.0.0.1 nobody.invalid 80", "deny: CONNECT"),
+        ("c 127.0.0.1 unknown.invalid 80", "deny: CONNECT"),
     ] {
         let (code, stdout, _) = run(&["-c", path, "--explain", query]);
         assert_eq!(code, Some(0));
