@@ -154,15 +154,15 @@ pub(crate) const METRICS: [Metric; 36] = [
         false,
     ),
     metric("most_new", "as many as fit: a new one", "ms", false, false),
-    metric("rules_look", "rules unchanged: a look", "us", false, false),
+    metric("rules_check", "rules unchanged: check", "us", false, false),
     metric(
         "rules_addresses",
-        "10,000 addresses: a verdict",
+        "10,000 addresses: evaluation",
         "us",
         false,
         false,
     ),
-    metric("rules_names", "10,000 names: a verdict", "us", false, false),
+    metric("rules_names", "10,000 names: evaluation", "us", false, false),
 ];
 
 const fn metric(

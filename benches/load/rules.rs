@@ -50,7 +50,7 @@ pub(crate) fn measure() -> TestResult {
         mean_micros(|| black_box(&rules).evaluate(black_box(&query)))
     };
     Ok(vec![
-        ("rules_look", unchanged),
+        ("rules_check", unchanged),
         ("rules_addresses", verdict(&addresses)),
         ("rules_names", verdict(&names)),
     ])
