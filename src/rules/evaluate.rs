@@ -20,8 +20,8 @@ impl Rules {
 
     /// Judges one query: the first rule that matches decides.
     ///
-    /// While the address or port is not known, the verdict is the best that any address
-    /// could get: a permit, preferably by a rule that needs no confirmation, or a denial if
+    /// While the address or port is not known, the verdict is the best among all
+    /// addresses: a permit, preferably by a rule that needs no confirmation, or a denial if
     /// every address is denied. So a client that no rule permits does not make the server
     /// use the resolver or wait for a peer.
     pub fn evaluate(&self, query: &AccessQuery<'_>) -> Verdict {

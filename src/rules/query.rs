@@ -59,7 +59,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Is this permitted to a client whose user identd has confirmed, or has not?
+    /// Does the verdict grant the request? `confirmed`: has identd confirmed the user?
     pub fn grants(self, confirmed: bool) -> bool {
         self.permitted && (confirmed || !self.ident)
     }

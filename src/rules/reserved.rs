@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Why no server can have this address and port; `None` if one can. Checked before the rules:
-/// for 0.0.0.0 Linux connects to the machine itself, past a rule that denies 127.0.0.1.
+/// Why no server can have this address and port; `None` if one can. Checked beside the
+/// rules: for 0.0.0.0 Linux connects to the machine itself, past a rule that denies 127.0.0.1.
 pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
     let address = address.to_canonical();
     if port == 0 {
