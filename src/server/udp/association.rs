@@ -36,8 +36,8 @@ use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
 use crate::sync::{OnceLock, OrderedMutex, Rank};
 
-/// How long the rules are used before the file is looked at again. Looking for each
-/// datagram would cost a quarter of the throughput (docs/performance.md).
+/// How long the rules are used before the file is checked again. A check for each datagram
+/// would cost a quarter of the throughput (docs/performance.md).
 const RULES_TTL: Duration = Duration::from_millis(1);
 
 /// Addresses of one name that are tried at most.
@@ -61,7 +61,7 @@ pub(crate) struct Association {
     client_address: OnceLock<SocketAddr>,
     /// The peers to which the client has sent; a leaf in the lock order.
     peers: OrderedMutex<PeerFilter>,
-    /// The rules, and when they were looked at; a leaf in the lock order.
+    /// The rules, and when their file was checked; a leaf in the lock order.
     rules: OrderedMutex<Option<(Arc<Rules>, Instant)>>,
     /// A leaf in the lock order.
     names: OrderedMutex<NameCache>,
@@ -214,8 +214,10 @@ impl Association {
                     return Err(DropReason::Denied);
                 }
                 self.names.lock().begin_lookup(name.clone(), port, data)?;
-                self.start_lookup(name.clone())
-                    .inspect_err(|_| self.names.lock().cancel_lookup(&name))
+                match self.start_lookup(name.clone()) {
+                    Err(reason) if self.names.lock().cancel_lookup(&name) => Err(reason),
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -293,16 +295,25 @@ impl Association {
     }
 
     /// The rules in force, or those of a moment ago. The lock is released while the file is
-    /// looked at.
+    /// checked. If the other direction has checked it later, its rules count: the rules
+    /// never go back to an older version.
     fn rules(&self) -> Arc<Rules> {
-        if let Some((rules, seen)) = &*self.rules.lock()
-            && seen.elapsed() < RULES_TTL
+        let now = Instant::now();
+        let is_recent = |checked: Instant| now.saturating_duration_since(checked) < RULES_TTL;
+        if let Some((rules, checked)) = &*self.rules.lock()
+            && is_recent(*checked)
         {
             return Arc::clone(rules);
         }
-        let rules = self.context.rules();
-        *self.rules.lock() = Some((Arc::clone(&rules), Instant::now()));
-        rules
+        let current = self.context.rules();
+        let mut stored = self.rules.lock();
+        match &*stored {
+            Some((rules, checked)) if *checked > now => Arc::clone(rules),
+            _ => {
+                *stored = Some((Arc::clone(&current), now));
+                current
+            }
+        }
     }
 
     /// The address in the form that the remote socket takes.

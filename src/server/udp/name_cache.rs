@@ -78,8 +78,7 @@ impl NameCache {
         data: &[u8],
         now: Instant,
     ) -> NameAction {
-        let has_room = self.has_room(data);
-        match self.entries.get_mut(name) {
+        match self.entries.get(name) {
             Some(Entry::Resolved(addresses, expires))
                 if !addresses.is_empty() || *expires > now =>
             {
@@ -88,13 +87,15 @@ impl NameCache {
                     is_expired: *expires <= now,
                 }
             }
-            Some(Entry::Pending(queue)) if has_room => {
-                let data = data.to_vec();
-                queue.push(QueuedDatagram { port, data });
+            Some(Entry::Pending(_)) if self.has_room(data) => {
+                if let Some(Entry::Pending(queue)) = self.entries.get_mut(name) {
+                    let data = data.to_vec();
+                    queue.push(QueuedDatagram { port, data });
+                }
                 NameAction::Queued
             }
             Some(Entry::Pending(_)) => NameAction::Drop(DropReason::Unresolved),
-            // The second is a name that was not found some time ago.
+            // The second is an expired entry without addresses.
             None | Some(Entry::Resolved(..)) => NameAction::LookUp,
         }
     }
@@ -122,9 +123,14 @@ impl NameCache {
         Ok(())
     }
 
-    /// The lookup could not be started: forgets the name and what waits for it.
-    pub(super) fn cancel_lookup(&mut self, name: &HostName) {
-        self.entries.remove(name);
+    /// The lookup could not be started: removes the name and its queue. False if another
+    /// lookup of the name, a repeated one, has resolved it meanwhile and sent the queue.
+    pub(super) fn cancel_lookup(&mut self, name: &HostName) -> bool {
+        let is_pending = matches!(self.entries.get(name), Some(Entry::Pending(_)));
+        if is_pending {
+            self.entries.remove(name);
+        }
+        is_pending
     }
 
     /// Notes that an expired name is about to be looked up again: until that is done, its
@@ -159,7 +165,7 @@ impl NameCache {
         Vec::new()
     }
 
-    /// May these bytes wait as well?
+    /// May these bytes be queued as well?
     fn has_room(&self, data: &[u8]) -> bool {
         let queues = self.entries.values().map(|entry| match entry {
             Entry::Pending(queue) => queue.iter().map(|queued| cost(&queued.data)).sum(),
@@ -264,9 +270,15 @@ mod tests {
         let large = vec![0; MAX_QUEUED_BYTES];
         let dropped = NameAction::Drop(DropReason::Unresolved);
         assert_eq!(cache.route(&name("0.test"), 1, &large, now), dropped);
-        cache.cancel_lookup(&name("0.test"));
+        assert!(cache.cancel_lookup(&name("0.test")));
+        assert!(!cache.cancel_lookup(&name("0.test")));
         assert_eq!(cache.begin_lookup(one_more.clone(), 1, &large), too_many);
-        assert_eq!(cache.begin_lookup(one_more, 1, b""), Ok(()));
+        assert_eq!(cache.begin_lookup(one_more.clone(), 1, b""), Ok(()));
+        // Another lookup of the name was faster: its addresses stay.
+        while !cache.resolved(&one_more, &ADDRESS, now).is_empty() {}
+        assert!(!cache.cancel_lookup(&one_more));
+        let action = cache.route(&one_more, 1, b"", now);
+        assert!(matches!(action, NameAction::Send { .. }), "{action:?}");
 
         let mut cache = NameCache::default();
         for number in 0..1000 {
