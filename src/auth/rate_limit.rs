@@ -39,11 +39,11 @@ impl Default for LoginRateLimiter {
 
 impl LoginRateLimiter {
     /// Admits one login attempt. Charges one failure in advance, unless the credentials
-    /// are cached: of many attempts at the same moment no more are admitted than may
-    /// fail. [`refund`](Self::refund) takes the charge back.
+    /// are cached: so parallel attempts cannot exceed the limit. [`refund`](Self::refund)
+    /// takes the charge back.
     ///
-    /// A login with cached credentials waits like any other. Otherwise an answer that is
-    /// late would mean "wrong", and a guesser would not have to wait for it.
+    /// A login with cached credentials waits like any other. Otherwise every delayed answer
+    /// would mean "wrong", and an attacker could give up early and try the next password.
     ///
     /// # Errors
     ///
@@ -55,8 +55,7 @@ impl LoginRateLimiter {
         is_cached: bool,
     ) -> Result<(), Duration> {
         let mut paid_at = self.paid_at.lock();
-        let owed = paid_at.get(&source_prefix);
-        let owed = owed.map_or(Duration::ZERO, |time| time.saturating_duration_since(now));
+        let owed = owed(&paid_at, source_prefix, now);
         if owed > BURST {
             return Err(owed - BURST);
         }
@@ -65,6 +64,12 @@ impl LoginRateLimiter {
             paid_at.insert(source_prefix, now + owed + COST_PER_FAILURE);
         }
         Ok(())
+    }
+
+    /// How long an attempt has to wait, whether its credentials are cached or not; zero if it
+    /// may be made now. Charges nothing.
+    pub(crate) fn wait_time(&self, source_prefix: IpAddr, now: Instant) -> Duration {
+        owed(&self.paid_at.lock(), source_prefix, now).saturating_sub(BURST)
     }
 
     /// Takes the charge of one attempt back: the login did not fail.
@@ -78,6 +83,12 @@ impl LoginRateLimiter {
             }
         }
     }
+}
+
+/// How long it takes until all failures of this address are paid for.
+fn owed(paid_at: &HashMap<IpAddr, Instant>, source_prefix: IpAddr, now: Instant) -> Duration {
+    let time = paid_at.get(&source_prefix);
+    time.map_or(Duration::ZERO, |time| time.saturating_duration_since(now))
 }
 
 /// Frees a place in a full table: removes all addresses that owe nothing, or else the one
@@ -131,9 +142,11 @@ mod tests {
         for wait in [2 * SECOND, SECOND] {
             let now = start + 2 * SECOND - wait;
             assert_eq!(limiter.fail(source(1), now), Err(wait));
+            assert_eq!(limiter.wait_time(source(1), now), wait);
             // A login with cached credentials waits as well.
             assert_eq!(limiter.reuse(source(1), now), Err(wait));
             assert_eq!(limiter.reuse(source(2), now), Ok(()));
+            assert_eq!(limiter.wait_time(source(2), now), Duration::ZERO);
         }
         // From then on one every two seconds, for as long as that goes on.
         for turn in 1..1000 {

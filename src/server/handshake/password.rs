@@ -1,6 +1,7 @@
 //! The login of a SOCKS5 client with user and password (RFC 1929).
 
 use std::io::BufRead;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Authenticator};
@@ -66,13 +67,10 @@ fn check_login(
     let source_prefix = session.source_prefix();
     let mut waiting = None;
     loop {
-        let is_cached = authenticator.is_cached(&users(), credentials);
-        let admitted = context
-            .login_rate
-            .admit(source_prefix, Instant::now(), is_cached);
-        match admitted {
-            Ok(()) if is_cached => return Ok(()),
-            Ok(()) => break,
+        let is_cached = || authenticator.is_cached(&users(), credentials);
+        match admit(context, source_prefix, is_cached) {
+            Ok(true) => return Ok(()),
+            Ok(false) => break,
             Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
             Err(wait) => {
                 // Held while this login waits.
@@ -103,4 +101,25 @@ fn check_login(
         context.login_rate.refund(source_prefix, Instant::now());
     }
     checked
+}
+
+/// Admits one login attempt, or says how long it has to wait. True: its credentials are
+/// cached, so it is a right login.
+///
+/// While an address has to wait, the cache is not looked at: the time of the answer must not
+/// depend on it.
+fn admit(
+    context: &ServerContext,
+    source_prefix: IpAddr,
+    is_cached: impl FnOnce() -> bool,
+) -> Result<bool, Duration> {
+    let now = Instant::now();
+    match context.login_rate.wait_time(source_prefix, now) {
+        Duration::ZERO => {
+            let is_cached = is_cached();
+            let admitted = context.login_rate.admit(source_prefix, now, is_cached);
+            admitted.map(|()| is_cached)
+        }
+        wait => Err(wait),
+    }
 }
