@@ -33,8 +33,8 @@ Access:
                              b BIND, u UDP), client, destination, port; add
                              user=NAME or login=NAME, and time=fri/09:30, if
                              rules depend on them
-      --enforce              end live sessions that changed rules, or the time,
-                             no longer permit; without it they continue
+      --enforce              end live sessions when the rules or the time no
+                             longer permit them; without it they continue
       --users FILE           SOCKS5 clients must log in as a user of this file
       --allow-anonymous      with --users: also accept SOCKS5 clients that
                              offer no login
@@ -71,8 +71,8 @@ Output:
   -V, --version              print the version
 
 Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace
-period; twice: exit now. HUP: read changed rules and users now and report the
-result.
+period; twice: end them now. HUP: read changed rules and users now and report
+the result.
 
 Exit status: 0 success, 1 failure, 2 usage error or invalid rules or users,
 130 stopped by a second signal.

@@ -19,7 +19,8 @@ use crate::rules::Verdict;
 pub enum Event {
     /// The server accepts clients at this address.
     Listening(SocketAddr),
-    /// A request got its last reply. Sent exactly once for every request.
+    /// A request was answered, or its client has left before. Sent exactly once for every
+    /// request.
     RequestAnswered(RequestAnswered),
     /// A session has ended. Sent exactly once for every session.
     SessionClosed(Box<SessionClosed>),
@@ -41,7 +42,7 @@ pub enum Event {
     },
     /// The server accepts no more clients; live sessions have the grace period.
     Stopping {
-        /// How many sessions are open.
+        /// How many sessions are open, or have ended in a name lookup that still runs.
         sessions: usize,
         /// The grace period.
         grace: Duration,

@@ -36,7 +36,7 @@
 //! let server = Server::new(Settings::default(), rules_file, LocalClock::local(), log);
 //! control_sender.send(Control::Stop)?; // so that this example ends
 //! let kind = server.run(TcpListener::bind("127.0.0.1:0")?, &controls)?;
-//! assert_eq!(kind, ShutdownKind::Drained);
+//! assert_eq!(kind, ShutdownKind::Graceful);
 //! # drop(logger);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Ok(Action::Explain(config, query)) => explain(&config, &query),
         Ok(Action::NewUser(name)) => new_user(&name),
         Ok(Action::Serve(options)) => match serve(options) {
-            Ok(ShutdownKind::Drained) => ExitCode::SUCCESS,
+            Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
             Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
             Err(status) => status,
         },

@@ -162,7 +162,13 @@ pub(crate) const METRICS: [Metric; 36] = [
         false,
         false,
     ),
-    metric("rules_names", "10,000 names: evaluation", "us", false, false),
+    metric(
+        "rules_names",
+        "10,000 names: evaluation",
+        "us",
+        false,
+        false,
+    ),
 ];
 
 const fn metric(

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Time from accept until the request must be complete.
     pub handshake_timeout: Duration,
-    /// Time for a CONNECT, name lookup and all addresses included.
+    /// Time for a CONNECT, with identd, name lookup and all addresses; for a BIND or UDP
+    /// ASSOCIATE, time for identd and the name lookup.
     pub connect_timeout: Duration,
     /// Time for the peer of a BIND to connect.
     pub bind_timeout: Duration,

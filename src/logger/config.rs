@@ -5,7 +5,7 @@ use std::io::Write;
 /// How much is written to stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Only what keeps the server from working.
+    /// Only rejected clients, and faults of files and outputs.
     Errors,
     /// Also start and stop, and why requests are refused (at most one line a second for
     /// each topic).

@@ -9,7 +9,7 @@ use super::config::Verbosity;
 use crate::events::{CloseReason, Event};
 use crate::sync::AtomicU64;
 
-/// Events that may wait to be printed: nearly one second's worth at 10,000 requests per
+/// Events that may wait to be printed: those of nearly one second at 10,000 requests per
 /// second, and at most a few MB.
 const CAPACITY: usize = 8192;
 
@@ -51,7 +51,8 @@ impl Log {
     }
 
     /// Reports an event. Never waits: if the queue is full, the event is dropped and
-    /// counted. Half of the queue is reserved for screen messages, the main output.
+    /// counted. For events other than screen messages, the main output, it is full at half
+    /// its capacity.
     pub fn send(&self, event: Event) {
         if !self.is_printed(&event) {
             return;

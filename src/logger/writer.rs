@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use nix::unistd;
 
-/// Writes messages one after the other, each completely or not at all.
+/// Writes messages one after the other. A message of which a part was written is completed
+/// before the next one.
 pub(super) struct MessageWriter {
     output: Box<dyn Write + Send>,
-    /// The rest of a message of which a part was written. It is written before the next
-    /// message, so that the output never contains half a message.
+    /// The rest of a message of which a part was written. Only the end of the program can
+    /// leave it unwritten.
     rest: Vec<u8>,
     /// While the output fails: how many messages were lost.
     lost: Option<u64>,

@@ -20,7 +20,8 @@ pub(crate) const LARGE_BUFFER: usize = 64 << 10;
 ///
 /// # Errors
 ///
-/// The first read or write that failed. Then the direction still counts as writing.
+/// The first read or write that failed. After a failed write the direction still counts as
+/// writing.
 pub(super) fn copy<A: RelayStream, B: RelayStream>(
     from: &A,
     to: &B,

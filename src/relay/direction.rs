@@ -39,7 +39,7 @@ impl RelayDirection<'_> {
             Ok(()) if state.is_terminated_at_rest() && state.is_writing(direction) => {
                 state.abort(from, to);
             }
-            Ok(()) if self.must_not_send_fin(from) => {}
+            Ok(()) if self.was_aborted(from) => {}
             Ok(()) => to.shutdown_write(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // `to` has closed both directions, without a reset. The bytes that this
@@ -55,14 +55,14 @@ impl RelayDirection<'_> {
         result
     }
 
-    /// Must this direction send no FIN after EOF of `from`? True if the relay was aborted,
-    /// or the other direction aborts it now.
+    /// Is the EOF of `from` the effect of an abort? Then both ends close with RST, and this
+    /// direction sends no FIN.
     ///
     /// The system reports a reset only once. If the write of the other direction to `from`
     /// has failed because of the reset, the read of this direction returns EOF. So if
-    /// `from` is disconnected or the relay is terminated, this direction waits until the
-    /// other one has dealt with its write.
-    fn must_not_send_fin<A: RelayStream>(self, from: &A) -> bool {
+    /// `from` is disconnected or the relay is terminated, this direction waits first until
+    /// the other one has finished its write, or has aborted the relay because of its error.
+    fn was_aborted<A: RelayStream>(self, from: &A) -> bool {
         let RelayDirection { state, direction } = self;
         if from.is_disconnected() || state.is_terminated_at_rest() {
             state.wait_until_written(direction.reverse());

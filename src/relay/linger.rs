@@ -18,7 +18,7 @@ use crate::sync::thread;
 /// its way.
 const MIN_LINGER: Duration = Duration::from_secs(2);
 
-/// One second more for each of these many bytes that the opposite direction has moved:
+/// One second more for every 64 KiB that the opposite direction has moved:
 /// more than the buffers hold for a client that reads at 1 Mbit/s.
 const LINGER_BYTES_PER_SECOND: u64 = 64 << 10;
 
@@ -26,14 +26,14 @@ const LINGER_BYTES_PER_SECOND: u64 = 64 << 10;
 const MAX_LINGER: Duration = Duration::from_secs(60);
 
 /// Bytes that are read at once. A larger buffer saves hardly any system call.
-const DRAIN_BUFFER: usize = 64 << 10;
+const DISCARD_BUFFER: usize = 64 << 10;
 
 /// Pause after each full buffer, shorter after less: a rate limit of some 2.6 MB/s. A
 /// client that sends without end must not fill the network in vain.
-const DRAIN_PAUSE: Duration = Duration::from_millis(25);
+const DISCARD_PAUSE: Duration = Duration::from_millis(25);
 
 /// Reads and discards what `from` still sends, until it ends. False if it still sends
-/// after the time, or if the relay was aborted.
+/// after the time.
 ///
 /// The time is tested between reads. A source that sends nothing blocks the read, like in
 /// any half-closed session: its EOF ends the wait, or a termination does.
@@ -45,19 +45,19 @@ pub(super) fn discard_input<A: RelayStream>(
     let moved = state.bytes(direction.reverse());
     let more = Duration::from_secs(moved / LINGER_BYTES_PER_SECOND);
     let deadline = Deadline::after((MIN_LINGER + more).min(MAX_LINGER));
-    let has_ended = drain(from, || deadline.is_over() || state.is_stopped());
+    let has_ended = discard(from, || deadline.is_over() || state.is_stopped());
     has_ended || state.is_terminated_at_rest()
 }
 
 /// Reads and discards until `from` ends, then true, or until this is over.
-fn drain<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
-    let mut buffer = vec![0; DRAIN_BUFFER];
+fn discard<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
+    let mut buffer = vec![0; DISCARD_BUFFER];
     while !is_over() {
         match from.read(&mut buffer) {
             Ok(0) => return true,
             Ok(count) => {
-                let share = count as f64 / DRAIN_BUFFER as f64;
-                thread::sleep(DRAIN_PAUSE.mul_f64(share));
+                let share = count as f64 / DISCARD_BUFFER as f64;
+                thread::sleep(DISCARD_PAUSE.mul_f64(share));
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return true,

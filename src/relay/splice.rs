@@ -113,9 +113,10 @@ impl Pipe {
     /// Moves `count` bytes from the pipe to the socket, in parts whose size follows the
     /// speed of the peer. False if the relay was stopped before all were moved.
     ///
-    /// When the connection is reset during a splice(2), the call returns what it moved
-    /// and forgets the error; the next one fails with EPIPE, as if the peer had closed
-    /// after its EOF. So EPIPE counts as a reset unless the peer's EOF came before.
+    /// If a reset comes during a splice(2), the call returns the count and not the error.
+    /// The next call fails with EPIPE, which can also mean that the peer has closed both
+    /// directions without a reset. So EPIPE counts as a reset if no EOF of the peer came
+    /// before it.
     fn write_from_pipe(
         &self,
         count: usize,

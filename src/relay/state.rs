@@ -57,8 +57,8 @@ struct Phases {
 enum Phase {
     /// It waits for bytes and holds none.
     Reading,
-    /// It holds bytes that it has not written yet, or has met an error that it has not
-    /// dealt with yet.
+    /// It holds bytes that it has not written yet, or its write has failed and it has not
+    /// dealt with the error yet.
     Writing,
     /// It has ended.
     Ended,
@@ -116,17 +116,16 @@ impl RelayState {
         *self.phases.lock().of(direction) == Phase::Ended
     }
 
-    /// A direction has read bytes and is about to write them; false if it must not,
-    /// because the relay was stopped. Test and change happen under one lock: a thread
-    /// that stops the relay and then finds a direction not writing knows that this
-    /// direction writes nothing more.
+    /// Marks the direction as writing: it has read bytes. False if the relay was stopped;
+    /// then it must not write them. Mark and test are under one lock, so no write begins
+    /// after a stop.
     pub(super) fn begin_write(&self, direction: Direction) -> bool {
         let mut phases = self.phases.lock();
         *phases.of(direction) = Phase::Writing;
         !phases.aborted && !phases.terminated_at_rest
     }
 
-    /// All bytes of the direction are written, or its error is dealt with.
+    /// All bytes of the direction are written, or the error of its write is dealt with.
     pub(super) fn end_write(&self, direction: Direction) {
         self.set(direction, Phase::Reading);
     }
@@ -186,7 +185,8 @@ impl RelayState {
         }
     }
 
-    /// Makes both ends close with RST, and wakes both directions. The flag is set first: a direction
+    /// Makes both ends close with RST, and interrupts both directions: reads return, and a
+    /// blocked write returns at its send timeout. The flag is set first: a direction
     /// that reads EOF because of the reset then finds the reason.
     pub(super) fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
         self.phases.lock().aborted = true;

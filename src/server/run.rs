@@ -51,8 +51,8 @@ impl Server {
     /// Serves the clients of this listener until a control says stop: graceful shutdown.
     ///
     /// When it returns, the sessions have ended and are reported to the log, and idle
-    /// threads are ending. A session that does not end in time is left: then its sockets are
-    /// set to reset when the process ends. So may be a thread in a name lookup, which nothing
+    /// threads are ending. A relay that does not end in time is left: then the end of the
+    /// process resets its connections. So may be a thread in a name lookup, which nothing
     /// can interrupt; no thread waits for it.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub enum Control {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownKind {
     /// All sessions have ended, or were terminated at the end of the grace period.
-    Drained,
+    Graceful,
     /// A second [`Control::Stop`] ended the grace period.
     Forced,
 }
@@ -73,8 +73,8 @@ impl<'a> MainLoop<'a> {
         let mut controls = self.controls;
         loop {
             select! {
-                recv(all_done) -> _ => return ShutdownKind::Drained,
-                recv(grace_over) -> _ => return ShutdownKind::Drained,
+                recv(all_done) -> _ => return ShutdownKind::Graceful,
+                recv(grace_over) -> _ => return ShutdownKind::Graceful,
                 recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
                 recv(self.sweep) -> _ => self.terminate_idle(),
                 recv(controls) -> control => match control {

@@ -68,7 +68,10 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
         pause();
     });
     let kind = server.run(listener, &received).unwrap();
-    assert!(matches!(kind, ShutdownKind::Forced | ShutdownKind::Drained));
+    assert!(matches!(
+        kind,
+        ShutdownKind::Forced | ShutdownKind::Graceful
+    ));
     Run { queue, clients }
 }
 

@@ -17,8 +17,8 @@ use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
 use crate::server::udp::Association;
 
-/// Opens what a UDP association needs. It is granted if the rules could permit any
-/// datagram to this client; each datagram is judged when it comes.
+/// Opens what a UDP association needs. It is granted if the rules permit at least one
+/// destination; each datagram is judged when it arrives.
 ///
 /// The address of the request is the one from which the client thinks that it will send.
 /// Only its port counts, if it is not 0: the address must be the one of the client's

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 /// A session is at rest if no byte has moved since the last round of the sweep, and no
-/// round in this time has seen a byte move. A peer may pause for a shorter time between two
-/// parts of a message.
+/// round of the last two seconds has seen a byte move: a peer may pause for a shorter time
+/// between two parts of a message. Rounds are at most 30 s apart.
 const REST_TIME: Duration = Duration::from_secs(2);
 
 /// What changes when something moves; pairs are up and down.

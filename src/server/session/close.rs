@@ -9,7 +9,8 @@ use crate::sync::wait_group::{AllDone, Token, wait_group};
 pub(super) struct CloseState {
     /// The first reason counts.
     reason: Option<CloseReason>,
-    /// Dropped when the session is terminated, which wakes the thread that waits for that.
+    /// A cancellation token: dropped when the session is terminated, which wakes the thread
+    /// that waits for that.
     not_terminated: Option<Token>,
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Session {
     pub(crate) relay: RelayState,
     remote: OnceLock<TcpStream>,
     request: OnceLock<(ClientRequest, RequestLog)>,
-    /// Held by a thread that terminates the session, which takes the relay's lock then.
+    /// `terminate` also takes the relay's lock while it holds this one.
     state: OrderedMutex<SessionState>,
     is_udp_association: AtomicBool,
     pub(crate) drops: DropCounter,
@@ -157,7 +157,8 @@ impl Session {
         match self.remote() {
             Some(remote) => self.relay.terminate(&self.client, remote, is_at_rest),
             None => {
-                // The client of a BIND still waits for its second reply.
+                // With `--enforce` the client of a BIND gets its second reply. Otherwise EOF
+                // tells it that no peer will connect.
                 if let Some(grant) = &state.grant
                     && !self.is_udp_association()
                 {
@@ -170,7 +171,8 @@ impl Session {
         }
     }
 
-    /// Resets both ends of a session that does not end in time.
+    /// Makes both ends of a relay that does not end in time close with RST. Without a
+    /// remote, `terminate` has closed the connection already.
     pub(crate) fn reset(&self) {
         if let Some(remote) = self.remote() {
             let is_at_rest = false;
@@ -200,7 +202,8 @@ impl Session {
         self.state.lock().grant = Some(Arc::new(grant));
     }
 
-    /// What is to be judged again; `None` before a request is granted.
+    /// What is to be judged again; `None` before a request is granted, and always without
+    /// `--enforce`.
     pub(crate) fn grant(&self) -> Option<Arc<Grant>> {
         self.state.lock().grant.clone()
     }

@@ -358,6 +358,6 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
     control.send(Control::Stop).expect("the server runs");
     assert_eq!(
         server_thread.join().expect("no panic").expect("no error"),
-        ShutdownKind::Drained
+        ShutdownKind::Graceful
     );
 }
