@@ -176,9 +176,9 @@ impl Printer {
                 continue;
             }
             let what = match topic {
-                Topic::Refused => "more refused (-v prints each)",
-                Topic::HandshakeFailed => "more without a valid request (-v prints each)",
-                Topic::Rejected => "more rejected",
+                Topic::Refused => "more requests refused (-v prints each)",
+                Topic::HandshakeFailed => "more clients without a valid request (-v prints each)",
+                Topic::Rejected => "more clients rejected",
                 Topic::DroppedMessages => {
                     "screen messages dropped: stdout or stderr is read too slowly"
                 }
@@ -217,7 +217,7 @@ impl Printer {
 }
 
 fn lost_messages(count: u64) -> String {
-    format!("stdout: {count} screen messages were lost")
+    format!("stdout: {} lost", counted(count, "screen message"))
 }
 
 /// Writes one line to stderr; false if it is lost. The next line that is not lost begins
@@ -225,7 +225,7 @@ fn lost_messages(count: u64) -> String {
 fn write_line(diagnostics: &mut MessageWriter, line: &dyn fmt::Display) -> bool {
     let notice = match diagnostics.lost() {
         0 => String::new(),
-        lost => format!("threadsocks: stderr: {lost} lines were lost here\n"),
+        lost => format!("threadsocks: stderr: {} lost here\n", counted(lost, "line")),
     };
     match diagnostics.write(&format!("{notice}threadsocks: {line}\n")) {
         WriteResult::Written(_) => true,
@@ -306,7 +306,7 @@ mod tests {
             printer.print(event);
         }
         assert_eq!(disk.content(), expected);
-        assert!(stderr.content().contains("2 screen messages were lost"));
+        assert!(stderr.content().contains("2 screen messages lost"));
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(
             stderr.content(),
             "threadsocks: listening on 127.0.0.1:1\n\
-             threadsocks: stderr: 2 lines were lost here\n\
+             threadsocks: stderr: 2 lines lost here\n\
              threadsocks: listening on 127.0.0.1:4\n"
         );
     }
@@ -355,8 +355,7 @@ mod tests {
                     "threadsocks:",
                     "stderr:",
                     count,
-                    "lines",
-                    "were",
+                    "line" | "lines",
                     "lost",
                     "here",
                 ] => {

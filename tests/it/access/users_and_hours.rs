@@ -180,7 +180,7 @@ fn rejected_in(line: &str) -> usize {
     };
     usize::from(line.contains("the limit for one client"))
         + number_before(" more since the last line").unwrap_or(0)
-        + number_before(" more rejected").unwrap_or(0)
+        + number_before(" more clients rejected").unwrap_or(0)
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn refusals_are_explained_at_most_once_a_second_and_counted() {
         send_refused_request(proxy.address());
     }
     proxy.screen_messages(300);
-    proxy.stderr_line(" more refused (");
+    proxy.stderr_line(" more requests refused (");
     let took = began.elapsed();
     let lines = proxy.stderr_lines();
     let explained = lines.iter().filter(|line| line.contains("refused")).count();
