@@ -14,7 +14,7 @@ use std::io::IoSlice;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::socket::{MsgFlags, sendmsg};
 
@@ -23,22 +23,19 @@ use super::drops::DropReason;
 use super::name_cache::{NameAction, NameCache};
 use super::peer_filter::PeerFilter;
 use super::receiver::DatagramReceiver;
+use super::recent_rules::RecentRules;
 use crate::events::ClientRequest;
 use crate::net::resolve;
 use crate::protocol::socks5::{UdpHeader, udp_header_length};
 use crate::protocol::{Destination, Host, HostName, canonical};
 use crate::relay::Direction;
-use crate::rules::{AccessQuery, Rules, unusable_reason};
+use crate::rules::{AccessQuery, unusable_reason};
 use crate::server::access::permit::access_query;
 use crate::server::context::ServerContext;
 use crate::server::pending_request::PendingRequest;
 use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
 use crate::sync::{OnceLock, OrderedMutex, Rank};
-
-/// How long the rules are used before the file is checked again. A check for each datagram
-/// would cost a quarter of the throughput (docs/performance.md).
-const RULES_TTL: Duration = Duration::from_millis(1);
 
 /// Addresses of one name that are tried at most.
 const MAX_ADDRESSES: usize = 8;
@@ -61,8 +58,7 @@ pub(crate) struct Association {
     client_address: OnceLock<SocketAddr>,
     /// The peers to which the client has sent; a leaf in the lock order.
     peers: OrderedMutex<PeerFilter>,
-    /// The rules, and when their file was checked; a leaf in the lock order.
-    rules: OrderedMutex<Option<(Arc<Rules>, Instant)>>,
+    rules: RecentRules,
     /// A leaf in the lock order.
     names: OrderedMutex<NameCache>,
 }
@@ -89,7 +85,7 @@ impl Association {
             confirmed,
             client_address: OnceLock::new(),
             peers: OrderedMutex::new(Rank::Leaf, PeerFilter::default()),
-            rules: OrderedMutex::new(Rank::Leaf, None),
+            rules: RecentRules::default(),
             names: OrderedMutex::new(Rank::Leaf, NameCache::default()),
         }
     }
@@ -285,35 +281,16 @@ impl Association {
     fn permits(&self, name: Option<&HostName>, address: Option<IpAddr>, port: u16) -> bool {
         let client = self.session.client_address;
         let query = access_query(&self.request, client, self.context.clock.now());
-        let verdict = self.rules().evaluate(&AccessQuery {
-            name,
-            address,
-            port: Some(port),
-            ..query
-        });
+        let verdict = self
+            .rules
+            .get(|| self.context.rules())
+            .evaluate(&AccessQuery {
+                name,
+                address,
+                port: Some(port),
+                ..query
+            });
         verdict.grants(self.confirmed)
-    }
-
-    /// The rules in force, or those of a moment ago. The lock is released while the file is
-    /// checked. If the other direction has checked it later, its rules count: the rules
-    /// never go back to an older version.
-    fn rules(&self) -> Arc<Rules> {
-        let now = Instant::now();
-        let is_recent = |checked: Instant| now.saturating_duration_since(checked) < RULES_TTL;
-        if let Some((rules, checked)) = &*self.rules.lock()
-            && is_recent(*checked)
-        {
-            return Arc::clone(rules);
-        }
-        let current = self.context.rules();
-        let mut stored = self.rules.lock();
-        match &*stored {
-            Some((rules, checked)) if *checked > now => Arc::clone(rules),
-            _ => {
-                *stored = Some((Arc::clone(&current), now));
-                current
-            }
-        }
     }
 
     /// The address in the form that the remote socket takes.

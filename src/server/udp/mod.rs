@@ -6,5 +6,6 @@ pub(crate) mod drops;
 mod name_cache;
 mod peer_filter;
 mod receiver;
+mod recent_rules;
 
 pub(crate) use association::Association;
