@@ -66,7 +66,8 @@ Limits:
 Output:
       --log screen|none      a message on stdout for every request [screen]
   -v, --verbose              on stderr, a line for every session that has ended
-  -q, --quiet                on stderr, only errors (and the port if PORT is 0)
+  -q, --quiet                on stderr, only errors, rejected clients, and the
+                             port if PORT is 0
   -h, --help                 print this
   -V, --version              print the version
 

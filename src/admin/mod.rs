@@ -1,4 +1,4 @@
-//! What an operator asks of the program beside serving: `--check`, `--explain` and `--new-user`.
+//! The tasks of the program beside the server: `--check`, `--explain` and `--new-user`.
 
 pub mod check;
 pub mod explain;

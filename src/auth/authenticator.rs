@@ -159,7 +159,7 @@ impl Authenticator {
         }
     }
 
-    /// Caches these credentials, and forgets all that the file does not have any more.
+    /// Caches these credentials, and removes all that the file does not have any more.
     fn remember(&self, users: &Users, credentials: &Credentials, hash: &PasswordHash) {
         let Some(mac) = self.mac(&credentials.password) else {
             return;
@@ -171,7 +171,7 @@ impl Authenticator {
         cache.insert(credentials.user.clone(), CachedCredential { hash, tag });
     }
 
-    /// `None` only for a key that is longer than ours.
+    /// `None` only for a key that is too long, which this one is not.
     fn mac(&self, password: &[u8]) -> Option<Blake2bMac512> {
         let mac = Blake2bMac512::new_from_slice(&self.key).ok()?;
         Some(mac.chain_update(password))

@@ -1,6 +1,6 @@
 //! A file that is read again after each change; its last valid content stays in force.
 //!
-//! Every request looks at the file, and the request that notices a change already uses
+//! Every request checks the file, and the request that notices a change already uses
 //! the new content. A file that cannot be read, has errors, or is being written changes
 //! nothing.
 
@@ -132,7 +132,7 @@ pub enum ReloadEvent {
 pub struct WatchedFile<T> {
     path: PathBuf,
     /// Guards the state of the last read; a leaf in the lock order. It is held while the
-    /// file is read again, for some 10 ms: requests that wait for it must not use content
+    /// file is read again, for 10 to 100 ms: requests that wait for it must not use content
     /// that is out of date.
     state: OrderedMutex<FileState<T>>,
 }
@@ -179,7 +179,7 @@ impl<T: Content> WatchedFile<T> {
     /// The content in force now, and the event if the file has changed.
     ///
     /// Costs one stat(2) while the file does not change. The request that notices a change
-    /// takes some 10 ms longer, and so do the requests that arrive in this time.
+    /// takes 10 to 100 ms longer, and so do the requests that arrive in this time.
     pub fn current(&self) -> (Arc<T>, Option<ReloadEvent>) {
         // Before the lock is taken: requests must not wait for the disk access of others.
         let seen = Stamp::of_file(&self.path);

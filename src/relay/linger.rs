@@ -1,7 +1,7 @@
 //! How a direction ends whose destination has closed while its source still sends.
 //!
-//! Example: the remote sends its last bytes and closes for good. The client is still
-//! sending, so its bytes cannot be delivered (`EPIPE`). But the last bytes of the
+//! Example: the remote sends its last bytes and closes both directions. The client is
+//! still sending, so its bytes cannot be delivered (`EPIPE`). But the last bytes of the
 //! remote may still be on their way to the client, and a reset would destroy them: a
 //! reset by the relay, or by the system, which sends one when a socket is closed with
 //! unread bytes. So the client's bytes are read and discarded for a while, slowly.
@@ -29,7 +29,7 @@ const MAX_LINGER: Duration = Duration::from_secs(60);
 const DISCARD_BUFFER: usize = 64 << 10;
 
 /// Pause after each full buffer, shorter after less: a rate limit of some 2.6 MB/s. A
-/// client that sends without end must not fill the network in vain.
+/// client that sends without end must not load the network with bytes that are discarded.
 const DISCARD_PAUSE: Duration = Duration::from_millis(25);
 
 /// Reads and discards what `from` still sends, until it ends. False if it still sends

@@ -42,7 +42,7 @@ struct PoolShared {
 struct IdleThreads {
     /// A stack: the thread that became idle last is reserved first. After a burst the
     /// threads at the bottom are not reserved any more, and end. If all were used in
-    /// turn, a trickle of clients would keep them all.
+    /// turn, a few clients would keep them all.
     slots: Vec<Arc<JobSlot>>,
     /// The pool was dropped: no more jobs will come.
     closed: bool,

@@ -318,7 +318,7 @@ pub(crate) fn an_error_ends_both_directions() {
     scene.end();
 }
 
-/// The remote sends its last data and closes for good, while the client continues to send
+/// The remote sends its last data and closes both directions, while the client continues to send
 /// and takes slowly: the client gets everything, if no timeout runs out.
 pub(crate) fn the_last_data_are_delivered() {
     let scene = Scene::new(false);

@@ -14,7 +14,7 @@ use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
 use crate::server::session::{Grant, Session};
 
-/// Time between two looks at the rules, so that a change takes effect within a second even
+/// Time between two checks of the rules, so that a change takes effect within a second even
 /// while no client sends a request.
 const ENFORCE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -34,7 +34,7 @@ impl ExpectedPeer {
         }
     }
 
-    /// Our address towards the expected peer, if there is one: the address from which the
+    /// The server's address towards the expected peer, if there is one: the address from which the
     /// system would send to it. The client may have reached the server at another one.
     fn local_address(&self) -> Option<IpAddr> {
         let ExpectedPeer::Addresses(permitted) = self else {

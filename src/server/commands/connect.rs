@@ -57,7 +57,7 @@ pub(crate) fn connect(
 }
 
 /// Tries the addresses in turn, each with its share of the remaining time. Returns the
-/// first connection, and our address in it.
+/// first connection, and the server's address in it.
 fn dial_each(
     session: &Session,
     addresses: &[PermittedAddress],

@@ -106,7 +106,7 @@ fn check_login(
 /// Admits one login attempt, or says how long it has to wait. True: its credentials are
 /// cached, so it is a right login.
 ///
-/// While an address has to wait, the cache is not looked at: the time of the answer must not
+/// While an address has to wait, the cache is not read: the time of the answer must not
 /// depend on it.
 fn admit(
     context: &ServerContext,

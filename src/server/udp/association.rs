@@ -197,7 +197,7 @@ impl Association {
             } => {
                 if is_expired && self.permits(Some(&name), None, port) {
                     self.names.lock().begin_refresh(&name, now);
-                    // If no lookup can be started, the old addresses serve on.
+                    // If no lookup can be started, the old addresses are still used.
                     let _ = self.start_lookup(name.clone());
                 }
                 self.send_to_first(&name, &addresses, port, data)

@@ -152,7 +152,7 @@ impl NameCache {
     ) -> Vec<QueuedDatagram> {
         match self.entries.get_mut(name) {
             Some(Entry::Pending(queue)) if !queue.is_empty() => return std::mem::take(queue),
-            // The old addresses serve on if there are no new ones.
+            // The old addresses are still used if there are no new ones.
             Some(Entry::Resolved(..)) if addresses.is_empty() => return Vec::new(),
             _ => {}
         }

@@ -10,10 +10,10 @@ use crate::protocol::HostName;
 /// client takes at most 700 kB.
 const GENERATION_SIZE: usize = 1024;
 
-/// The peers to which one client has sent datagrams, the oldest forgotten first.
+/// The peers to which one client has sent datagrams, the oldest removed first.
 ///
 /// When the young generation is full, it replaces the old one. That is cheaper than
-/// keeping all entries in order, and forgets hardly more.
+/// keeping all entries in order, and removes hardly more.
 #[derive(Debug, Default)]
 pub(super) struct PeerFilter {
     young: Generation,

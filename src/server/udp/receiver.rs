@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use crate::net::{self, Deadline};
 use crate::relay::IDLE_RELEASE;
 
-/// Datagrams that are received in a row before the client's connection is looked at: a
+/// Datagrams that are received in a row before the client's connection is polled: a
 /// poll(2) costs as much as receiving one.
 const DATAGRAMS_PER_POLL: u32 = 64;
 
