@@ -38,12 +38,14 @@ impl Default for LoginRateLimiter {
 }
 
 impl LoginRateLimiter {
-    /// Admits one login attempt. Charges one failure in advance, unless the credentials
-    /// are cached: so parallel attempts cannot exceed the limit. [`refund`](Self::refund)
-    /// takes the charge back.
+    /// Admits one login attempt, and returns whether its credentials are cached. Charges one
+    /// failure in advance, unless they are: so parallel attempts cannot exceed the limit.
+    /// [`refund`](Self::refund) takes the charge back.
     ///
     /// A login with cached credentials waits like any other. Otherwise every delayed answer
-    /// would mean "wrong", and an attacker could give up early and try the next password.
+    /// would mean "wrong", and an attacker could give up early and try the next password. For
+    /// the same reason `is_cached` is not called while the address has to wait. It is called
+    /// without the lock.
     ///
     /// # Errors
     ///
@@ -52,24 +54,19 @@ impl LoginRateLimiter {
         &self,
         source_prefix: IpAddr,
         now: Instant,
-        is_cached: bool,
-    ) -> Result<(), Duration> {
+        is_cached: impl FnOnce() -> bool,
+    ) -> Result<bool, Duration> {
+        check_owed(owed(&self.paid_at.lock(), source_prefix, now))?;
+        let is_cached = is_cached();
         let mut paid_at = self.paid_at.lock();
+        // Again: another attempt may have been charged meanwhile.
         let owed = owed(&paid_at, source_prefix, now);
-        if owed > BURST {
-            return Err(owed - BURST);
-        }
+        check_owed(owed)?;
         if !is_cached {
             evict(&mut paid_at, now);
             paid_at.insert(source_prefix, now + owed + COST_PER_FAILURE);
         }
-        Ok(())
-    }
-
-    /// How long an attempt has to wait, whether its credentials are cached or not; zero if it
-    /// may be made now. Charges nothing.
-    pub(crate) fn wait_time(&self, source_prefix: IpAddr, now: Instant) -> Duration {
-        owed(&self.paid_at.lock(), source_prefix, now).saturating_sub(BURST)
+        Ok(is_cached)
     }
 
     /// Takes the charge of one attempt back: the login did not fail.
@@ -89,6 +86,14 @@ impl LoginRateLimiter {
 fn owed(paid_at: &HashMap<IpAddr, Instant>, source_prefix: IpAddr, now: Instant) -> Duration {
     let time = paid_at.get(&source_prefix);
     time.map_or(Duration::ZERO, |time| time.saturating_duration_since(now))
+}
+
+/// Admits an address that owes this much, or says how long it has to wait.
+fn check_owed(owed: Duration) -> Result<(), Duration> {
+    match owed.saturating_sub(BURST) {
+        Duration::ZERO => Ok(()),
+        wait => Err(wait),
+    }
 }
 
 /// Frees a place in a full table: removes all addresses that owe nothing, or else the one
@@ -119,12 +124,12 @@ mod tests {
     impl LoginRateLimiter {
         /// One attempt with wrong credentials.
         fn fail(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
-            self.admit(source_prefix, now, false)
+            self.admit(source_prefix, now, || false).map(drop)
         }
 
         /// One attempt with cached credentials.
         fn reuse(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
-            self.admit(source_prefix, now, true)
+            self.admit(source_prefix, now, || true).map(drop)
         }
 
         fn len(&self) -> usize {
@@ -142,11 +147,11 @@ mod tests {
         for wait in [2 * SECOND, SECOND] {
             let now = start + 2 * SECOND - wait;
             assert_eq!(limiter.fail(source(1), now), Err(wait));
-            assert_eq!(limiter.wait_time(source(1), now), wait);
+            let unread = || panic!("the cache is read");
+            assert_eq!(limiter.admit(source(1), now, unread), Err(wait));
             // A login with cached credentials waits as well.
             assert_eq!(limiter.reuse(source(1), now), Err(wait));
             assert_eq!(limiter.reuse(source(2), now), Ok(()));
-            assert_eq!(limiter.wait_time(source(2), now), Duration::ZERO);
         }
         // From then on one every two seconds, for as long as that goes on.
         for turn in 1..1000 {

@@ -1,7 +1,6 @@
 //! The login of a SOCKS5 client with user and password (RFC 1929).
 
 use std::io::BufRead;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Authenticator};
@@ -68,7 +67,8 @@ fn check_login(
     let mut waiting = None;
     loop {
         let is_cached = || authenticator.is_cached(&users(), credentials);
-        match admit(context, source_prefix, is_cached) {
+        let limiter = &context.login_rate;
+        match limiter.admit(source_prefix, Instant::now(), is_cached) {
             Ok(true) => return Ok(()),
             Ok(false) => break,
             Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
@@ -101,25 +101,4 @@ fn check_login(
         context.login_rate.refund(source_prefix, Instant::now());
     }
     checked
-}
-
-/// Admits one login attempt, or says how long it has to wait. True: its credentials are
-/// cached, so it is a right login.
-///
-/// While an address has to wait, the cache is not read: the time of the answer must not
-/// depend on it.
-fn admit(
-    context: &ServerContext,
-    source_prefix: IpAddr,
-    is_cached: impl FnOnce() -> bool,
-) -> Result<bool, Duration> {
-    let now = Instant::now();
-    match context.login_rate.wait_time(source_prefix, now) {
-        Duration::ZERO => {
-            let is_cached = is_cached();
-            let admitted = context.login_rate.admit(source_prefix, now, is_cached);
-            admitted.map(|()| is_cached)
-        }
-        wait => Err(wait),
-    }
 }
