@@ -109,8 +109,8 @@ pub struct Options {
     pub config: PathBuf,
     /// `--users`: the users file. `None`: clients cannot log in.
     pub users: Option<PathBuf>,
-    /// Timeouts and limits. Its `max_sessions` is not set yet: it also depends on the
-    /// machine.
+    /// Timeouts and limits. Its `max_sessions` and `max_associations` are not set yet: they
+    /// also depend on the machine.
     pub settings: Settings,
     /// `--max-sessions`; `None`: only the machine limits the sessions.
     pub max_sessions: Option<usize>,

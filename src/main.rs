@@ -67,6 +67,7 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
+    settings.max_associations = limits.max_associations;
     let rules_file = open_rules(&options.config)?;
     let clock = LocalClock::local();
     let listener = TcpListener::bind(options.address).map_err(|error| {
@@ -192,6 +193,7 @@ fn describe_start(
     let Limits {
         max_sessions,
         limited_by,
+        ..
     } = limits;
     let sessions = if max_sessions == 1 {
         "session"

@@ -27,6 +27,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Sessions at a time; see [`Limits`](crate::server::Limits).
     pub max_sessions: usize,
+    /// UDP associations at a time; see [`Limits`](crate::server::Limits).
+    pub max_associations: usize,
     /// Sessions at a time of one client; `None`: no limit of its own. An IPv4 address
     /// counts as one client, and so do the first 64 bits of an IPv6 address.
     pub max_per_client: Option<usize>,
@@ -58,6 +60,7 @@ impl Default for Settings {
             udp_timeout: Some(Duration::from_secs(300)),
             grace: Duration::from_secs(10),
             max_sessions: 1000,
+            max_associations: 250,
             max_per_client: None,
             allow_anonymous: false,
             enforce: false,

@@ -26,11 +26,13 @@ mod stream;
 pub(crate) use copy::LARGE_BUFFER;
 pub use direction::RelayDirection;
 #[cfg(target_os = "linux")]
-pub(crate) use splice::MAX_PIPES;
+pub(crate) use splice::max_pipes;
 pub use state::{Direction, RelayState};
 pub(crate) use stream::IDLE_RELEASE;
 pub use stream::RelayStream;
 
 /// Only Linux has splice(2) and needs pipes for it.
 #[cfg(not(target_os = "linux"))]
-pub(crate) const MAX_PIPES: usize = 0;
+pub(crate) fn max_pipes(_descriptors: u64) -> usize {
+    0
+}

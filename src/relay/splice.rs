@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{SockaddrStorage, getpeername};
 use nix::unistd::pipe2;
 
@@ -24,7 +25,16 @@ use crate::sync::semaphore::{KeyedSemaphore, SlotGuard};
 /// Pipes in the whole process at a time, each with two descriptors. Further directions
 /// with bulk data copy: with 32 of them the processors are busy anyway. The limit on
 /// sessions leaves room for these descriptors.
-pub(crate) const MAX_PIPES: usize = 32;
+const MAX_PIPES: usize = 32;
+
+/// At most an eighth of all descriptors is for pipes, which have two each.
+const DESCRIPTORS_PER_PIPE: u64 = 16;
+
+/// Pipes in the whole process at a time, if it may have this many descriptors.
+pub(crate) fn max_pipes(descriptors: u64) -> usize {
+    let count = usize::try_from(descriptors / DESCRIPTORS_PER_PIPE);
+    count.unwrap_or(usize::MAX).min(MAX_PIPES)
+}
 
 /// Bytes that a pipe may hold. The default of sixteen pages is less than a socket has
 /// ready. All pipes together stay below what the system grants a user without privilege
@@ -44,8 +54,12 @@ const MAX_PART: usize = 256 << 10;
 const FAST: Duration = Duration::from_millis(50);
 
 /// The pipes that exist now; the key has no meaning.
-static PIPES: LazyLock<KeyedSemaphore<()>> =
-    LazyLock::new(|| KeyedSemaphore::new(MAX_PIPES, MAX_PIPES));
+static PIPES: LazyLock<KeyedSemaphore<()>> = LazyLock::new(|| {
+    // The first pipe opens long after the start, which raises the soft limit.
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let max = max_pipes(descriptors);
+    KeyedSemaphore::new(max, max)
+});
 
 /// A pipe for one call of [`Pipe::splice`]; an error or a stop can leave bytes in it.
 #[derive(Debug)]

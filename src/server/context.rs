@@ -58,7 +58,7 @@ impl ServerContext {
             threads: ThreadPool::default(),
             name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
             waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS),
-            udp_bindings: UdpBindings::new(settings.max_sessions),
+            udp_bindings: UdpBindings::new(settings.max_associations),
             ports: PortRange::new(settings.bind_ports.clone()),
             stopping: AtomicBool::new(false),
             settings,

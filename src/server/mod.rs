@@ -24,7 +24,7 @@ pub(crate) mod session;
 mod shutdown;
 mod udp;
 
-pub use limits::{LimitedBy, Limits};
+pub use limits::{LimitedBy, Limits, MemorySource};
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::net;
 use crate::real_relay;
 use crate::real_relay::RelayStream;
-pub(crate) use crate::real_relay::{Direction, IDLE_RELEASE, LARGE_BUFFER, MAX_PIPES};
+pub(crate) use crate::real_relay::{Direction, IDLE_RELEASE, LARGE_BUFFER, max_pipes};
 
 /// The program's relay state, whose directions take plain sockets.
 #[derive(Debug, Default)]

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::protocol::canonical;
-use crate::server::limits::max_associations;
 use crate::sync::semaphore::{AcquireError, KeyedSemaphore, SlotGuard};
 use crate::sync::{OrderedMutex, Rank};
 
@@ -29,8 +28,7 @@ pub(crate) struct UdpBinding {
 }
 
 impl UdpBindings {
-    pub(crate) fn new(max_sessions: usize) -> UdpBindings {
-        let max = max_associations(max_sessions);
+    pub(crate) fn new(max: usize) -> UdpBindings {
         UdpBindings {
             max,
             slots: KeyedSemaphore::new(max, max),

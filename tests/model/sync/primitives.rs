@@ -138,7 +138,7 @@ pub(crate) mod thread {
 
     use crate::control::{count_thread, one_in, times_out, uncount_thread};
     pub(crate) use shuttle::thread::{JoinHandle, spawn, yield_now};
-    pub(crate) use std::thread::{panicking, scope};
+    pub(crate) use std::thread::{available_parallelism, panicking, scope};
 
     pub(crate) fn sleep(_: Duration) {
         yield_now();

@@ -1,0 +1,203 @@
+//! What the system grants this process: descriptors, threads, mappings and memory.
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
+use super::kernel_files::{KernelFiles, Share};
+
+/// The limits of the system that sessions can reach. `None`: there is no such limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Machine {
+    /// Open files (RLIMIT_NOFILE).
+    pub(super) descriptors: Option<u64>,
+    pub(super) mappings: Option<Mappings>,
+    /// The tightest of the limits on threads.
+    pub(super) threads: Option<Share>,
+    /// The tightest of the limits on memory, in bytes.
+    pub(super) memory: Option<(Share, MemorySource)>,
+    /// Address space in bytes (RLIMIT_AS).
+    pub(super) address_space: Option<Share>,
+    /// Writable memory in bytes, used or not (RLIMIT_DATA).
+    pub(super) data: Option<Share>,
+}
+
+/// The limit on memory mappings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mappings {
+    pub(super) limit: u64,
+    /// vm.max_map_count cannot be read, so `limit` is the kernel's default.
+    pub(super) is_default: bool,
+}
+
+/// What says how much memory there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemorySource {
+    /// A control group of this process, or one above it.
+    ControlGroup,
+    /// MemAvailable in /proc/meminfo: without swapping, this much can be used.
+    Available,
+    /// The free memory according to sysinfo(2), if /proc/meminfo cannot be read. It does not
+    /// include the file pages that the kernel could drop.
+    Free,
+}
+
+impl Machine {
+    /// Raises the soft limit on open files to the hard one, then reads all limits.
+    pub(super) fn read() -> Machine {
+        raise_descriptors();
+        Machine::from_files(&KernelFiles::of_this_system())
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn from_files(files: &KernelFiles) -> Machine {
+        Machine {
+            descriptors: soft_limit(Resource::RLIMIT_NOFILE),
+            mappings: Some(mappings(files)),
+            threads: threads(files),
+            memory: memory(files),
+            address_space: soft_limit(Resource::RLIMIT_AS).map(|limit| Share {
+                limit,
+                used: used_bytes(files, "VmSize:"),
+            }),
+            data: soft_limit(Resource::RLIMIT_DATA).map(|limit| Share {
+                limit,
+                used: used_bytes(files, "VmData:"),
+            }),
+        }
+    }
+
+    /// On other systems only the descriptors are known. There RLIMIT_NPROC counts processes
+    /// and RLIMIT_DATA no stacks, and the limits in files are those of Linux.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn from_files(_: &KernelFiles) -> Machine {
+        Machine {
+            descriptors: soft_limit(Resource::RLIMIT_NOFILE),
+            mappings: None,
+            threads: None,
+            memory: None,
+            address_space: None,
+            data: None,
+        }
+    }
+}
+
+/// Raises the soft limit on open files to the hard one. The soft limit is usually 1024,
+/// for programs that use select(2), and the hard limit far higher.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // If this fails, the computation uses the soft limit, which has not changed.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The soft limit on this resource; `None` if it is unlimited or unknown.
+fn soft_limit(resource: Resource) -> Option<u64> {
+    let (soft, _) = getrlimit(resource).ok()?;
+    if soft == RLIM_INFINITY {
+        return None;
+    }
+    #[allow(clippy::useless_conversion, reason = "signed on other systems")]
+    u64::try_from(soft).ok()
+}
+
+#[cfg(target_os = "linux")]
+use linux::{mappings, memory, threads, used_bytes};
+
+/// The limits that only Linux has. A file that cannot be read (a chroot without `/proc`,
+/// `ProcSubset=pid` of systemd) does not mean that there is no limit.
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::{Mappings, MemorySource, Resource, soft_limit};
+    use crate::server::limits::control_group;
+    use crate::server::limits::kernel_files::{KernelFiles, Share};
+
+    /// The kernel's default of vm.max_map_count (DEFAULT_MAX_MAP_COUNT).
+    const DEFAULT_MAPPINGS: u64 = 65_530;
+
+    /// The kernel's lowest default of kernel.pid_max (PID_MAX_DEFAULT). Machines with more
+    /// than 32 processors have more.
+    const DEFAULT_THREADS: u64 = 32_768;
+
+    pub(super) fn mappings(files: &KernelFiles) -> Mappings {
+        let limit = files.number("/proc/sys/vm/max_map_count");
+        Mappings {
+            limit: limit.unwrap_or(DEFAULT_MAPPINGS),
+            is_default: limit.is_none(),
+        }
+    }
+
+    /// The kernel does not enforce RLIMIT_NPROC for root, but an operator who sets it for
+    /// root expects it to count.
+    pub(super) fn threads(files: &KernelFiles) -> Option<Share> {
+        let pid_max = files.number("/proc/sys/kernel/pid_max");
+        let limits = [
+            soft_limit(Resource::RLIMIT_NPROC),
+            files.number("/proc/sys/kernel/threads-max"),
+            Some(pid_max.unwrap_or(DEFAULT_THREADS)),
+        ];
+        let shares = limits.into_iter().flatten();
+        let shares = shares.map(|limit| Share { limit, used: 0 });
+        let groups = control_group::threads(files);
+        shares.chain(groups).min_by_key(|share| share.free())
+    }
+
+    pub(super) fn memory(files: &KernelFiles) -> Option<(Share, MemorySource)> {
+        let groups = control_group::memory(files).into_iter();
+        let groups = groups.map(|share| (share, MemorySource::ControlGroup));
+        let system = files.kilobytes("/proc/meminfo", "MemAvailable:");
+        let system = system.map(|bytes| (bytes, MemorySource::Available));
+        let system = system.or_else(|| {
+            let free = nix::sys::sysinfo::sysinfo().ok()?.ram_unused();
+            Some((free, MemorySource::Free))
+        });
+        let system = system.map(|(limit, source)| (Share { limit, used: 0 }, source));
+        groups.chain(system).min_by_key(|(share, _)| share.free())
+    }
+
+    /// Bytes that this process uses already, from this field of /proc/self/status; 0 if
+    /// unknown.
+    pub(super) fn used_bytes(files: &KernelFiles, field: &str) -> u64 {
+        let used = files.kilobytes("/proc/self/status", field);
+        used.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use crate::server::limits::kernel_files::tests::FakeFiles;
+
+    const FILES: [(&str, &str); 4] = [
+        ("/proc/sys/vm/max_map_count", "262144\n"),
+        ("/proc/sys/kernel/threads-max", "3000\n"),
+        ("/proc/sys/kernel/pid_max", "4000\n"),
+        ("/proc/meminfo", "MemFree: 1 kB\nMemAvailable:    2048 kB\n"),
+    ];
+
+    #[test]
+    fn s16_a_limit_that_cannot_be_read_has_its_default() {
+        let fake = FakeFiles::new(&FILES);
+        let read = Machine::from_files(&fake.files());
+        let mappings = |limit, is_default| Some(Mappings { limit, is_default });
+        assert_eq!(read.mappings, mappings(262_144, false));
+        assert_eq!(read.threads.map(|it| it.limit), Some(3000));
+        let memory = read.memory.map(|(share, source)| (share.limit, source));
+        assert_eq!(memory, Some((2 << 20, MemorySource::Available)));
+
+        fake.remove("/proc/sys/vm/max_map_count");
+        fake.remove("/proc/sys/kernel/threads-max");
+        let read = Machine::from_files(&fake.files());
+        assert_eq!(read.mappings, mappings(65_530, true));
+        assert_eq!(read.threads.map(|it| it.limit), Some(4000));
+
+        fake.remove("/proc/sys/kernel/pid_max");
+        fake.remove("/proc/meminfo");
+        let read = Machine::from_files(&fake.files());
+        assert!(read.threads.is_some_and(|it| it.limit <= 32_768));
+        let (share, source) = read.memory.expect("a limit on memory");
+        assert_eq!(source, MemorySource::Free);
+        assert!(share.limit > 0);
+    }
+}

@@ -1,0 +1,472 @@
+//! The number of sessions that this machine can serve at a time.
+//!
+//! The standard library aborts the process if memory mappings run out while a thread
+//! starts, and the kernel kills a process that needs more memory than there is. So the limit
+//! is computed before the first client is accepted.
+
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only Linux has control groups")
+)]
+mod control_group;
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "the files are those of Linux")
+)]
+mod kernel_files;
+mod machine;
+
+use std::fmt;
+
+pub use machine::MemorySource;
+
+use crate::relay::{LARGE_BUFFER, max_pipes};
+use crate::sync::thread;
+use kernel_files::Share;
+use machine::Machine;
+
+/// Lookups of names in datagrams at a time, for all associations together. Each has a
+/// thread beyond the two of its session. When all are in use, the datagram is dropped.
+pub(super) const MAX_NAME_LOOKUPS: usize = 32;
+
+/// The same limit for one client, so that no client takes all lookups.
+pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
+
+/// Logins of one client that wait for the rate limiter at a time; one more is refused. A
+/// browser opens some 30 connections at once. Of more than 64 logins, hardly any could be
+/// checked within the handshake timeout.
+pub(super) const MAX_WAITING_LOGINS: usize = 64;
+
+/// Threads of a session: one per direction. The name of the destination is looked up on
+/// another thread, but before the thread of the second direction starts.
+const THREADS_PER_SESSION: u64 = 2;
+
+/// File descriptors of a session: client and remote. An association has one more: the
+/// client's connection and two UDP sockets.
+const DESCRIPTORS_PER_SESSION: u64 = 2;
+
+/// One session in this many may be a UDP association. The bound makes it unnecessary to
+/// keep a third descriptor for every session.
+const SESSIONS_PER_ASSOCIATION: usize = 4;
+
+/// Memory mappings of a thread of the standard library on Linux: the stack and the signal
+/// stack, each with a guard page.
+const MAPPINGS_PER_THREAD: u64 = 4;
+
+/// Address space of a thread beyond its stack, in bytes: the signal stack and the guard
+/// pages.
+const OVERHEAD_PER_THREAD: u64 = 64 << 10;
+
+/// Memory in bytes of an idle session: 31 kB in this process and 53 kB in the kernel, which
+/// counts it in the same control group (two threads and two sockets, measured on Linux 6).
+const IDLE_SESSION_MEMORY: u64 = 88 << 10;
+
+/// Memory in bytes of a session in the worst case: its peers have stopped reading while
+/// both directions hold a large buffer.
+const SESSION_MEMORY: u64 = IDLE_SESSION_MEMORY + 2 * LARGE_BUFFER as u64;
+
+/// Heap in bytes of one association beyond the buffers of its directions: the peers to
+/// which it has sent, with the longest names, and the datagrams that wait for a lookup.
+const ASSOCIATION_HEAP: u64 = 1 << 20;
+
+/// Memory in bytes of one association beyond that of a session: its heap, and the receive
+/// buffers of its two sockets (net.core.rmem_default).
+const ASSOCIATION_MEMORY: u64 = ASSOCIATION_HEAP + 2 * 212_992;
+
+/// Associations may use at most this part of the memory for sessions: an eighth.
+const ASSOCIATION_PART: u64 = 8;
+
+/// A reserve takes at most this part of what there is: a quarter. On a small machine the
+/// full reserve would leave nothing for sessions.
+const RESERVE_PART: u64 = 4;
+
+/// File descriptors kept for other uses than the pipes of splice(2): listener, output, rules
+/// file, resolver sockets, and the listener that a BIND has until its peer connects.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// File descriptors without which the server does not work: standard streams, listener,
+/// spare descriptor, signals, rules file and a resolver socket.
+const OWN_DESCRIPTORS: u64 = 16;
+
+/// Threads kept for the server's other threads, for lookups of names in datagrams, and for
+/// other programs.
+const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
+
+/// Threads without which the server does not work: main, accept, logger and two for
+/// signals, and one that looks up a name.
+const OWN_THREADS: u64 = 6;
+
+/// Memory mappings kept for the program, its libraries, the allocator's arenas, and the
+/// threads that look up names in datagrams.
+const SPARE_MAPPINGS: u64 = 1000 + MAX_NAME_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
+
+/// Memory mappings of the program without sessions: some 60 at the start, more with the
+/// allocator's arenas and with lookups. This reserve does not shrink, since the process
+/// aborts without it.
+const OWN_MAPPINGS: u64 = 300;
+
+/// Address space in bytes kept for the server's other threads, which have the standard
+/// library's stack size of 2 MiB.
+const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
+
+/// Memory in bytes kept for what is not a session: changed rules, lookups, pipes, the log
+/// queue, and other programs.
+const SPARE_MEMORY: u64 = 64 << 20;
+
+/// The limit on sessions, and the resource that sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at a time, at least 1; one client more is closed at once.
+    pub max_sessions: usize,
+    /// UDP associations at a time, at least 1; they are sessions as well.
+    pub max_associations: usize,
+    /// The resource that would run out first. Its `Display` follows "limited by".
+    pub limited_by: LimitedBy,
+}
+
+/// The resource that one more session would exhaust, with its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitedBy {
+    /// Open files (RLIMIT_NOFILE).
+    Descriptors(u64),
+    /// Memory mappings (vm.max_map_count).
+    Mappings(u64),
+    /// The kernel's default for memory mappings: vm.max_map_count cannot be read.
+    DefaultMappings(u64),
+    /// Threads (RLIMIT_NPROC, kernel.threads-max, kernel.pid_max, pids.max).
+    Threads(u64),
+    /// Memory in bytes.
+    Memory(u64, MemorySource),
+    /// Address space in bytes (RLIMIT_AS).
+    AddressSpace(u64),
+    /// Writable memory in bytes, used or not (RLIMIT_DATA).
+    Data(u64),
+    /// The operator's limit (`--max-sessions`).
+    MaxSessions,
+}
+
+impl fmt::Display for LimitedBy {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitedBy::Descriptors(limit) => write!(out, "{limit} open files (ulimit -n)"),
+            LimitedBy::Mappings(limit) => write!(out, "{limit} memory mappings (vm.max_map_count)"),
+            LimitedBy::DefaultMappings(limit) => write!(
+                out,
+                "{limit} memory mappings (the default: vm.max_map_count cannot be read)"
+            ),
+            LimitedBy::Threads(limit) => write!(
+                out,
+                "{limit} threads (ulimit -u, kernel.threads-max, kernel.pid_max, pids.max)"
+            ),
+            LimitedBy::Memory(limit, source) => {
+                let megabytes = limit >> 20;
+                let source = match source {
+                    MemorySource::ControlGroup => "of its control group",
+                    MemorySource::Available => "that is available",
+                    MemorySource::Free => "that is free: /proc/meminfo cannot be read",
+                };
+                write!(out, "{megabytes} MiB of memory ({source})")
+            }
+            LimitedBy::AddressSpace(limit) => write!(
+                out,
+                "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
+            ),
+            LimitedBy::Data(limit) => write!(out, "{limit} bytes of data (ulimit -d)"),
+            LimitedBy::MaxSessions => out.write_str("--max-sessions"),
+        }
+    }
+}
+
+impl Limits {
+    /// Raises the soft limit on open files to the hard one, then computes how many sessions
+    /// the machine can serve if each thread has a stack of `stack_size` bytes.
+    ///
+    /// `max_sessions` lowers the result. It also raises it where the reserve for other
+    /// programs, or the worst case of a session, would allow fewer; never above what the
+    /// machine has.
+    pub fn of_this_machine(stack_size: usize, max_sessions: Option<usize>) -> Limits {
+        Limits::of(Machine::read(), stack_size, max_sessions)
+    }
+
+    fn of(machine: Machine, stack_size: usize, max_sessions: Option<usize>) -> Limits {
+        let demand = Demand {
+            per_thread: stack_size as u64 + OVERHEAD_PER_THREAD,
+            is_explicit: max_sessions.is_some(),
+        };
+        let candidates = [
+            machine.descriptors.map(|it| demand.by_descriptors(it)),
+            machine.mappings.map(|mappings| {
+                let limited_by = match mappings.is_default {
+                    true => LimitedBy::DefaultMappings,
+                    false => LimitedBy::Mappings,
+                };
+                let sessions = by_mappings(mappings.limit);
+                (sessions, limited_by(mappings.limit))
+            }),
+            machine.threads.map(|it| demand.by_threads(it)),
+            machine.memory.map(|(share, source)| {
+                let sessions = demand.by_memory(share);
+                (sessions, LimitedBy::Memory(share.limit, source))
+            }),
+            machine.address_space.map(|it| demand.by_address_space(it)),
+            machine.data.map(|it| demand.by_data(it)),
+            max_sessions.map(|max_sessions| (max_sessions as u64, LimitedBy::MaxSessions)),
+        ];
+        let tightest = candidates
+            .into_iter()
+            .flatten()
+            .min_by_key(|(count, _)| *count);
+        let (sessions, limited_by) =
+            tightest.unwrap_or((DEFAULT_MAX_SESSIONS, LimitedBy::MaxSessions));
+        let max_sessions = usize::try_from(sessions).unwrap_or(usize::MAX).max(1);
+        Limits {
+            max_sessions,
+            max_associations: max_associations(max_sessions, machine),
+            limited_by,
+        }
+    }
+}
+
+/// UDP associations at a time: one session in four, and no more than their part of the
+/// memory can hold.
+fn max_associations(max_sessions: usize, machine: Machine) -> usize {
+    let by_memory = machine.memory.map_or(u64::MAX, |(share, _)| {
+        memory_for_sessions(share) / ASSOCIATION_PART / ASSOCIATION_MEMORY
+    });
+    let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
+    (max_sessions / SESSIONS_PER_ASSOCIATION)
+        .min(by_memory)
+        .max(1)
+}
+
+/// Sessions at a time if the system reports no limit at all.
+const DEFAULT_MAX_SESSIONS: u64 = 1000;
+
+/// The reserve of a resource: `full`, on a small machine a quarter of what there is.
+fn reserve(available: u64, full: u64) -> u64 {
+    full.min(available / RESERVE_PART)
+}
+
+fn by_mappings(limit: u64) -> u64 {
+    let spare = reserve(limit, SPARE_MAPPINGS).max(OWN_MAPPINGS);
+    limit.saturating_sub(spare) / (THREADS_PER_SESSION * MAPPINGS_PER_THREAD)
+}
+
+fn memory_for_sessions(share: Share) -> u64 {
+    let free = share.free();
+    free - reserve(free, SPARE_MEMORY)
+}
+
+/// What sessions need of each resource.
+#[derive(Clone, Copy)]
+struct Demand {
+    /// Address space of a thread in bytes.
+    per_thread: u64,
+    /// The operator has set the number of sessions. Then the reserves for other programs
+    /// and for the worst case do not count against it.
+    is_explicit: bool,
+}
+
+impl Demand {
+    fn by_descriptors(self, limit: u64) -> (u64, LimitedBy) {
+        let pipes = 2 * max_pipes(limit) as u64;
+        let spare = match self.is_explicit {
+            true => OWN_DESCRIPTORS,
+            false => reserve(limit, SPARE_DESCRIPTORS + pipes).max(OWN_DESCRIPTORS),
+        };
+        let group_size = SESSIONS_PER_ASSOCIATION as u64;
+        let free = limit.saturating_sub(spare);
+        let sessions = free.saturating_mul(group_size) / (group_size * DESCRIPTORS_PER_SESSION + 1);
+        (sessions, LimitedBy::Descriptors(limit))
+    }
+
+    fn by_threads(self, share: Share) -> (u64, LimitedBy) {
+        let free = share.free();
+        let spare = match self.is_explicit {
+            true => OWN_THREADS,
+            false => reserve(free, SPARE_THREADS).max(OWN_THREADS),
+        };
+        let sessions = free.saturating_sub(spare) / THREADS_PER_SESSION;
+        (sessions, LimitedBy::Threads(share.limit))
+    }
+
+    fn by_memory(self, share: Share) -> u64 {
+        let free = memory_for_sessions(share);
+        let free = free - free / ASSOCIATION_PART;
+        free / match self.is_explicit {
+            true => IDLE_SESSION_MEMORY,
+            false => SESSION_MEMORY,
+        }
+    }
+
+    /// Address space: the allocator of glibc reserves an arena of 64 MiB for each of the
+    /// first threads, while address space for one is left. Only the rest is left for
+    /// stacks. `MALLOC_ARENA_MAX` in the environment limits the number of arenas; the
+    /// default is eight per processor.
+    fn by_address_space(self, share: Share) -> (u64, LimitedBy) {
+        const ARENA: u64 = 64 << 20;
+        let max_arenas = match std::env::var("MALLOC_ARENA_MAX") {
+            Ok(count) => count.parse().unwrap_or(u64::MAX),
+            Err(_) => {
+                thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64)
+            }
+        };
+        let free = share.free();
+        // The first arena is the program's own heap.
+        let arenas = max_arenas.saturating_sub(1).min(free / ARENA);
+        let sessions = self.by_stacks(free - arenas * ARENA, 0);
+        (sessions, LimitedBy::AddressSpace(share.limit))
+    }
+
+    /// Data: stacks count before they are used, and only the used part of an arena.
+    fn by_data(self, share: Share) -> (u64, LimitedBy) {
+        let sessions = self.by_stacks(share.free(), LARGE_BUFFER as u64);
+        (sessions, LimitedBy::Data(share.limit))
+    }
+
+    /// Sessions whose stacks and heap fit in this many bytes of address space or data, if
+    /// each direction also needs `buffer` bytes.
+    fn by_stacks(self, free: u64, buffer: u64) -> u64 {
+        let lookups = MAX_NAME_LOOKUPS as u64 * self.per_thread;
+        let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
+        let free = free.saturating_sub(SPARE_ADDRESS_SPACE + lookups);
+        free / (THREADS_PER_SESSION * (self.per_thread + buffer) + heap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::machine::Mappings;
+    use super::*;
+
+    const STACK_SIZE: usize = 256 << 10;
+
+    /// A machine that limits nothing but its mappings.
+    const LARGE: Machine = Machine {
+        descriptors: None,
+        mappings: Some(Mappings {
+            limit: 65_530,
+            is_default: false,
+        }),
+        threads: None,
+        memory: None,
+        address_space: None,
+        data: None,
+    };
+
+    fn limits(machine: Machine, max_sessions: Option<usize>) -> (usize, LimitedBy) {
+        let limits = Limits::of(machine, STACK_SIZE, max_sessions);
+        (limits.max_sessions, limits.limited_by)
+    }
+
+    fn threads(limit: u64) -> Machine {
+        let threads = Some(Share { limit, used: 0 });
+        Machine { threads, ..LARGE }
+    }
+
+    fn memory(limit: u64) -> Machine {
+        let share = Share { limit, used: 0 };
+        let memory = Some((share, MemorySource::ControlGroup));
+        Machine { memory, ..LARGE }
+    }
+
+    fn descriptors(limit: u64) -> Machine {
+        let descriptors = Some(limit);
+        Machine {
+            descriptors,
+            ..LARGE
+        }
+    }
+
+    #[test]
+    fn max_sessions_lowers_the_limit_but_does_not_raise_it_above_the_machine() {
+        let machine = Limits::of_this_machine(STACK_SIZE, None);
+        assert!(machine.max_sessions > 1);
+        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1));
+        assert_eq!(
+            (fewer.max_sessions, fewer.limited_by),
+            (1, LimitedBy::MaxSessions)
+        );
+        let mappings = LimitedBy::Mappings(65_530);
+        assert_eq!(limits(LARGE, None), (8050, mappings));
+        assert_eq!(limits(LARGE, Some(usize::MAX)), (8050, mappings));
+        let nothing = Machine {
+            mappings: None,
+            ..LARGE
+        };
+        assert_eq!(limits(nothing, None), (1000, LimitedBy::MaxSessions));
+    }
+
+    #[test]
+    fn s18_reserves_are_in_proportion_on_a_small_machine() {
+        for (machine, sessions, limited_by) in [
+            (threads(100), 37, LimitedBy::Threads(100)),
+            (threads(200), 75, LimitedBy::Threads(200)),
+            (threads(10_000), 4884, LimitedBy::Threads(10_000)),
+            (descriptors(192), 64, LimitedBy::Descriptors(192)),
+            (descriptors(1024), 369, LimitedBy::Descriptors(1024)),
+            (threads(7), 1, LimitedBy::Threads(7)),
+            (descriptors(10), 1, LimitedBy::Descriptors(10)),
+        ] {
+            assert_eq!(limits(machine, None), (sessions, limited_by));
+        }
+    }
+
+    #[test]
+    fn s18_max_sessions_is_honoured_up_to_what_the_machine_has() {
+        for (machine, honoured, max, limited_by) in [
+            (threads(100), 45, 47, LimitedBy::Threads(100)),
+            (descriptors(192), 78, 78, LimitedBy::Descriptors(192)),
+        ] {
+            let explicit = limits(machine, Some(honoured - 1));
+            assert_eq!(explicit, (honoured - 1, LimitedBy::MaxSessions));
+            assert_eq!(limits(machine, Some(1000)), (max, limited_by));
+        }
+        // Without a reserve the process would abort for lack of mappings.
+        let few = Some(Mappings {
+            limit: 2000,
+            is_default: true,
+        });
+        let machine = Machine {
+            mappings: few,
+            ..LARGE
+        };
+        let limited_by = LimitedBy::DefaultMappings(2000);
+        assert_eq!(limits(machine, None), (187, limited_by));
+        assert_eq!(limits(machine, Some(1000)), (187, limited_by));
+    }
+
+    #[test]
+    fn s17_sessions_and_associations_fit_into_the_memory() {
+        let (sessions, limited_by) = limits(memory(96 << 20), None);
+        assert_eq!(
+            limited_by.to_string(),
+            "96 MiB of memory (of its control group)"
+        );
+        let associations = Limits::of(memory(96 << 20), STACK_SIZE, None).max_associations;
+        let worst_case =
+            sessions as u64 * SESSION_MEMORY + associations as u64 * ASSOCIATION_MEMORY;
+        // Three quarters of it, as nearly as whole sessions and associations allow.
+        let for_sessions = 72 << 20;
+        assert!(worst_case <= for_sessions, "{worst_case}");
+        assert!(worst_case + SESSION_MEMORY + ASSOCIATION_MEMORY > for_sessions);
+        // An operator who knows that most sessions are idle may set more.
+        let (more, limited_by) = limits(memory(96 << 20), Some(2 * sessions));
+        assert_eq!((more, limited_by), (2 * sessions, LimitedBy::MaxSessions));
+        let (most, _) = limits(memory(96 << 20), Some(usize::MAX));
+        assert!(most as u64 * IDLE_SESSION_MEMORY < 72 << 20);
+        // The group is full already.
+        let full = Share {
+            limit: 1 << 20,
+            used: 2 << 20,
+        };
+        let full = Machine {
+            memory: Some((full, MemorySource::ControlGroup)),
+            ..LARGE
+        };
+        assert_eq!(limits(full, None).0, 1);
+        assert_eq!(limits(memory(64 << 30), None).0, 8050);
+        let large = Limits::of(memory(64 << 30), STACK_SIZE, None);
+        assert_eq!(large.max_associations, 2012);
+    }
+}

@@ -1,0 +1,179 @@
+//! The number of sessions follows from what the system grants the process.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use threadsocks::client;
+
+use crate::support::endpoints::{Origin, by_name, dial, dial_from, read_exactly, write};
+use crate::support::netns::in_own_network;
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::tools::skip;
+use crate::support::wait::until;
+
+/// Covers a folder or a file of the kernel, so that its content cannot be read.
+fn hide(path: &str) {
+    let (source, kind, flags) = match Path::new(path).is_dir() {
+        true => ("tmpfs", Some("tmpfs"), MsFlags::empty()),
+        false => ("/dev/null", None, MsFlags::MS_BIND),
+    };
+    mount(Some(source), path, kind, flags, None::<&str>).expect(path);
+}
+
+/// Starts a server and returns the line about its limit.
+fn limit_line(options: &[&str]) -> String {
+    let proxy = Proxy::start(PERMIT_ALL, options);
+    let line = proxy.stderr_line("at a time, limited by");
+    let origin = Origin::echo();
+    let client = client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
+    drop(client.expect("granted"));
+    proxy.finish();
+    line
+}
+
+/// The number in the line about the limit.
+fn sessions(line: &str) -> usize {
+    let words = line.split("up to ").nth(1).expect(line);
+    words.split(' ').next().unwrap().parse().expect(line)
+}
+
+#[test]
+fn s16_files_that_cannot_be_read_mean_default_limits() {
+    in_own_network(|_| {
+        hide("/sys/fs/cgroup");
+        for path in ["/proc/sys/vm", "/proc/sys", "/proc/meminfo"] {
+            hide(path);
+            // More than the default of the kernel would abort the process.
+            let line = limit_line(&["--max-sessions", "20000"]);
+            let is_named = line.contains("the default: vm.max_map_count cannot be read");
+            let promised = sessions(&line);
+            // On this machine another limit may be tighter.
+            assert!(promised < 8050 || (promised == 8050 && is_named), "{line}");
+        }
+    });
+}
+
+#[test]
+fn s18_few_threads_or_descriptors_leave_most_for_sessions() {
+    for (limit, words) in [
+        ("--nproc=100", "100 threads"),
+        ("--nproc=200", "200 threads"),
+        ("--nofile=192", "192 open files"),
+    ] {
+        let proxy = Proxy::with(Setup {
+            wrapper: &["prlimit", limit],
+            ..Setup::default()
+        });
+        let line = proxy.stderr_line("at a time, limited by");
+        assert!(line.contains(words), "{line}");
+        let promised = sessions(&line);
+        assert!(promised >= 20, "{line}");
+        let origin = Origin::echo();
+        let connect = || client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
+        let held: Vec<_> = (0..promised).map(|_| connect().expect("granted")).collect();
+        for client in &held {
+            write(client, b"x");
+            assert_eq!(read_exactly(client, 1), b"x");
+        }
+        connect().expect_err("one too many");
+        drop(held);
+        proxy.finish();
+    }
+}
+
+/// A control group of this test with a limit on memory.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// `None` if this system has no writable tree of control groups for memory.
+    fn with_limit(bytes: u64) -> Option<MemoryGroup> {
+        let name = format!("threadsocks-test-{}", std::process::id());
+        let trees = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        for (tree, limit) in trees {
+            let group = MemoryGroup(Path::new(tree).join(&name));
+            if Path::new(tree).join("cgroup.procs").exists()
+                && fs::create_dir(&group.0).is_ok()
+                && fs::write(group.0.join(limit), bytes.to_string()).is_ok()
+            {
+                return Some(group);
+            }
+        }
+        skip("no control group for memory can be made (not root?)");
+        None
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // The kernel removes a process from its group some time after its end.
+        if !std::thread::panicking() {
+            until("an empty group", || fs::remove_dir(&self.0).ok());
+        }
+    }
+}
+
+#[test]
+fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
+    let Some(group) = MemoryGroup::with_limit(64 << 20) else {
+        return;
+    };
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"",
+        group.0.display()
+    );
+    let proxy = Proxy::with(Setup {
+        rules: PERMIT_ALL,
+        wrapper: &["sh", "-c", &script],
+        ..Setup::default()
+    });
+    let line = proxy.stderr_line("64 MiB of memory (of its control group)");
+    let promised = sessions(&line);
+    assert!((100..700).contains(&promised), "{line}");
+    let origin = Origin::echo();
+    // Associations first: each may use more memory than a session without datagrams.
+    let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());
+    let associate = |number| {
+        let reached = proxy.address().ip();
+        let unknown = ([0, 0, 0, 0], 0).into();
+        client::socks5::associate(from(number), None, reached, unknown).ok()
+    };
+    let associations: Vec<_> = (1..200).map_while(associate).collect();
+    assert!((2..50).contains(&associations.len()));
+    let destinations = [origin.destination(), by_name("localhost", origin.port())];
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for destination in destinations.iter().cycle() {
+        match client::socks4::connect(dial(proxy.address()), destination, b"") {
+            Ok(client) => held.push(client),
+            Err(_) => refused += 1,
+        }
+        if refused == 20 {
+            break;
+        }
+    }
+    assert_eq!(held.len() + associations.len(), promised);
+    // Every session holds a large buffer in both directions once.
+    let bulk = vec![7; 200_000];
+    for client in &held {
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(client, &bulk));
+            assert!(read_exactly(client, bulk.len()) == bulk);
+        });
+    }
+    proxy.stderr_line("at capacity");
+    let mut rest = Vec::new();
+    drop((held, associations));
+    proxy.assert_resources_released();
+    let client = client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
+    let client = client.expect("granted again");
+    write(&client, b"x");
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    (&client).read_to_end(&mut rest).expect("EOF");
+    assert_eq!(rest, b"x");
+    proxy.finish();
+}
