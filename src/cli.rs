@@ -61,7 +61,8 @@ Timeouts (30s, 2m, 1h 30m; some can be off):
 
 Limits:
       --max-sessions N       sessions at a time [what this machine can carry]
-      --max-per-client N|off the same for one address (IPv6: one /64) [off]
+      --max-per-client N|off the same for one address; of IPv6 N for a /64, 4 N
+                             for a /56, 16 N for a /48 [off]
 
 Output:
       --log screen|none      a message on stdout for every request [screen]

@@ -149,11 +149,11 @@ pub enum Rejected {
         /// How many there may be.
         max_sessions: usize,
     },
-    /// This client has as many sessions as one client may have.
+    /// This client, or its IPv6 network, has as many sessions as it may have.
     PerClientLimit {
         /// Its address.
         client: IpAddr,
-        /// How many that is.
+        /// How many one client may have.
         max_per_client: usize,
     },
     /// The system gave no socket for the client.
@@ -196,9 +196,17 @@ impl fmt::Display for Rejected {
             Rejected::PerClientLimit {
                 client,
                 max_per_client,
-            } => write!(
+            } if client.is_ipv4() => write!(
                 out,
                 "{client} has {max_per_client} sessions, the limit for one client (--max-per-client)"
+            ),
+            Rejected::PerClientLimit {
+                client,
+                max_per_client,
+            } => write!(
+                out,
+                "the network of {client} has the sessions that --max-per-client {max_per_client} \
+                 permits to a /64, a /56 or a /48"
             ),
             Rejected::AcceptFailed(error) => write!(out, "cannot accept a client: {error}"),
             Rejected::NoThread(error) => write!(out, "no thread for a client: {error}"),

@@ -55,4 +55,5 @@ pub mod relay;
 mod request_error;
 pub mod rules;
 pub mod server;
+mod source_prefix;
 mod sync;

@@ -30,7 +30,9 @@ pub struct Settings {
     /// UDP associations at a time; see [`Limits`](crate::server::Limits).
     pub max_associations: usize,
     /// Sessions at a time of one client; `None`: no limit of its own. An IPv4 address
-    /// counts as one client, and so do the first 64 bits of an IPv6 address.
+    /// counts as one client, and so do the first 64 bits of an IPv6 address. All clients of
+    /// an IPv6 /56 have 4 times as many together, those of a /48 16 times; but no more than
+    /// half of `max_sessions`, if that is more than the limit of one client.
     pub max_per_client: Option<usize>,
     /// With users: may SOCKS5 clients that offer no login use the server as well?
     pub allow_anonymous: bool,

@@ -53,7 +53,7 @@ const MAX_PART: usize = 256 << 10;
 /// A peer that takes a part in less time is fast.
 const FAST: Duration = Duration::from_millis(50);
 
-/// The pipes that exist now; the key has no meaning.
+/// The pipes that exist now; without keys.
 static PIPES: LazyLock<KeyedSemaphore<()>> = LazyLock::new(|| {
     // The first pipe opens long after the start, which raises the soft limit.
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
@@ -73,7 +73,7 @@ pub(super) struct Pipe {
 impl Pipe {
     /// Opens a pipe; none if all slots are in use or the system has no descriptors.
     pub(super) fn open() -> Option<Pipe> {
-        let slot = PIPES.try_acquire(()).ok()?;
+        let slot = PIPES.try_acquire([]).ok()?;
         let (read_end, write_end) = pipe2(OFlag::O_CLOEXEC).ok()?;
         // If the system refuses, a smaller pipe works as well.
         let _ = fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(PIPE_CAPACITY as i32));

@@ -1,6 +1,6 @@
 //! What all sessions share.
 
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::limits::{MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS};
@@ -14,6 +14,7 @@ use crate::logger::Log;
 use crate::net::{self, PortRange};
 use crate::protocol::socks4;
 use crate::rules::{Rules, RulesFile};
+use crate::source_prefix::SourcePrefix;
 use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{AtomicBool, OnceLock};
@@ -31,9 +32,9 @@ pub(crate) struct ServerContext {
     pub(crate) registry: Arc<SessionRegistry>,
     pub(super) threads: ThreadPool,
     /// Lookups of names in datagrams that are going on, per source prefix.
-    pub(super) name_lookups: KeyedSemaphore<IpAddr>,
+    pub(super) name_lookups: KeyedSemaphore<SourcePrefix>,
     /// Clients that wait for the rate limit of their next login, per source prefix.
-    pub(super) waiting_logins: KeyedSemaphore<IpAddr>,
+    pub(super) waiting_logins: KeyedSemaphore<SourcePrefix>,
     pub(super) udp_bindings: UdpBindings,
     pub(super) ports: PortRange,
     /// Set before the listener is shut down: the accept loop, whose accept(2) fails then,

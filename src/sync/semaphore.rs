@@ -14,6 +14,10 @@ use std::sync::Arc;
 use super::lock::{OrderedMutex, Rank};
 
 /// At most N slots in total, and at most M for one key.
+///
+/// A slot may count under several keys, for groups within larger groups. Each key has a
+/// factor: the number by which its limit is multiplied. A limit that is multiplied is at
+/// most half of the total, so that no group of callers takes all slots.
 #[derive(Debug)]
 pub(crate) struct KeyedSemaphore<K> {
     max_total: usize,
@@ -33,7 +37,7 @@ struct Counts<K> {
 #[derive(Debug)]
 pub(crate) struct SlotGuard<K: Copy + Eq + Hash> {
     in_use: Arc<OrderedMutex<Counts<K>>>,
-    key: K,
+    keys: Vec<K>,
 }
 
 /// Which of the two limits was reached.
@@ -70,25 +74,44 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         }
     }
 
-    /// Takes a slot, without waiting. Test and increment happen under one lock, so
-    /// that two callers cannot both get the last slot.
+    /// Takes a slot that counts under these keys, each with its factor, without waiting. All
+    /// keys must differ; without a key, only the total counts. Tests and increments happen
+    /// under one lock, so that two callers cannot both get the last slot.
     ///
     /// # Errors
     ///
-    /// The limit that was reached; the total limit is tested first.
-    pub(crate) fn try_acquire(&self, key: K) -> Result<SlotGuard<K>, AcquireError> {
+    /// The limit that was reached, and nothing is counted then; the total limit is tested
+    /// first.
+    pub(crate) fn try_acquire(
+        &self,
+        keys: impl IntoIterator<Item = (K, usize)>,
+    ) -> Result<SlotGuard<K>, AcquireError> {
         let mut counts = self.in_use.lock();
         if counts.total >= self.max_total {
             return Err(AcquireError::Total);
         }
-        let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
-        if of_key >= self.max_per_key {
-            return Err(AcquireError::PerKey);
+        let mut counted = Vec::new();
+        for (key, factor) in keys {
+            let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
+            if of_key >= self.limit(factor) {
+                return Err(AcquireError::PerKey);
+            }
+            counted.push(key);
         }
         counts.total += 1;
-        counts.per_key.insert(key, of_key + 1);
-        let in_use = Arc::clone(&self.in_use);
-        Ok(SlotGuard { in_use, key })
+        for key in &counted {
+            *counts.per_key.entry(*key).or_default() += 1;
+        }
+        Ok(SlotGuard {
+            in_use: Arc::clone(&self.in_use),
+            keys: counted,
+        })
+    }
+
+    /// The limit of a key with this factor.
+    fn limit(&self, factor: usize) -> usize {
+        let multiplied = self.max_per_key.saturating_mul(factor);
+        multiplied.min(self.max_total / 2).max(self.max_per_key)
     }
 
     /// The number of slots that are in use, of all keys.
@@ -100,12 +123,14 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
 impl<K: Copy + Eq + Hash> Drop for SlotGuard<K> {
     fn drop(&mut self) {
         let mut counts = self.in_use.lock();
-        if let Entry::Occupied(mut of_key) = counts.per_key.entry(self.key) {
-            *of_key.get_mut() -= 1;
-            if *of_key.get() == 0 {
-                of_key.remove();
+        counts.total -= 1;
+        for key in &self.keys {
+            if let Entry::Occupied(mut of_key) = counts.per_key.entry(*key) {
+                *of_key.get_mut() -= 1;
+                if *of_key.get() == 0 {
+                    of_key.remove();
+                }
             }
-            counts.total -= 1;
         }
     }
 }
@@ -117,20 +142,66 @@ mod tests {
     #[test]
     fn a_semaphore_limits_the_total_and_each_key() {
         let semaphore = KeyedSemaphore::new(5, 3);
-        let of_first: Vec<_> = (0..3).map(|_| semaphore.try_acquire('a')).collect();
+        let acquire = |key: char| semaphore.try_acquire([(key, 1)]);
+        let of_first: Vec<_> = (0..3).map(|_| acquire('a')).collect();
         assert!(of_first.iter().all(Result::is_ok));
-        assert_eq!(
-            semaphore.try_acquire('a').unwrap_err(),
-            AcquireError::PerKey
-        );
-        let of_second: Vec<_> = (0..2).map(|_| semaphore.try_acquire('b')).collect();
+        assert_eq!(acquire('a').unwrap_err(), AcquireError::PerKey);
+        let of_second: Vec<_> = (0..2).map(|_| acquire('b')).collect();
         assert!(of_second.iter().all(Result::is_ok));
-        assert_eq!(semaphore.try_acquire('c').unwrap_err(), AcquireError::Total);
+        assert_eq!(acquire('c').unwrap_err(), AcquireError::Total);
         assert_eq!(semaphore.in_use(), 5);
         drop(of_first);
-        assert!(semaphore.try_acquire('a').is_ok());
+        assert!(acquire('a').is_ok());
         drop(of_second);
         let counts = semaphore.in_use.lock();
         assert_eq!((counts.total, counts.per_key.len()), (0, 0));
+    }
+
+    #[test]
+    fn s23_a_slot_counts_under_all_its_keys_or_not_at_all() {
+        // Group 'x' has the factor 2: at most 4 of 100 slots.
+        let semaphore = KeyedSemaphore::new(100, 2);
+        let acquire = |key: char| semaphore.try_acquire([(key, 1), ('x', 2)]);
+        let held: Vec<_> = "aabb".chars().map(acquire).collect();
+        assert!(held.iter().all(Result::is_ok));
+        // The group is full. Nothing is counted for a key that is not.
+        assert_eq!(acquire('c').unwrap_err(), AcquireError::PerKey);
+        assert_eq!(semaphore.in_use.lock().per_key.get(&'c'), None);
+        assert!(semaphore.try_acquire([('c', 1)]).is_ok());
+        assert_eq!(semaphore.in_use(), 4);
+        drop(held);
+        assert_eq!(semaphore.in_use.lock().per_key.len(), 0);
+        // The group has room, and its member has not.
+        let held: Vec<_> = "aa".chars().map(acquire).collect();
+        assert_eq!(acquire('a').unwrap_err(), AcquireError::PerKey);
+        assert_eq!(semaphore.in_use.lock().per_key.get(&'x'), Some(&2));
+        drop(held);
+    }
+
+    #[test]
+    fn s23_a_group_gets_at_most_half_of_the_total() {
+        for (total, per_key, factor, expected) in [
+            (32, 8, 1, 8),
+            (32, 8, 4, 16),
+            (32, 8, 16, 16),
+            (1000, 10, 4, 40),
+            (1000, 10, 16, 160),
+            // No group has less than one of its members.
+            (10, 8, 4, 8),
+            (1, 1, 4, 1),
+            (usize::MAX, 64, 16, 1024),
+            (1000, usize::MAX, 16, usize::MAX),
+        ] {
+            let semaphore = KeyedSemaphore::<()>::new(total, per_key);
+            assert_eq!(semaphore.limit(factor), expected);
+        }
+    }
+
+    #[test]
+    fn without_a_key_only_the_total_counts() {
+        let semaphore = KeyedSemaphore::<()>::new(2, 1);
+        let held: Vec<_> = (0..2).map(|_| semaphore.try_acquire([])).collect();
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(semaphore.try_acquire([]).unwrap_err(), AcquireError::Total);
     }
 }

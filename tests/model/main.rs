@@ -104,6 +104,8 @@ mod request_error;
 mod rules;
 #[path = "../../src/server/mod.rs"]
 mod server;
+#[path = "../../src/source_prefix.rs"]
+mod source_prefix;
 
 mod channel;
 mod control;

@@ -63,7 +63,8 @@ fn check_login(
     deadline: Deadline,
 ) -> Result<(), AuthError> {
     let users = || context.users(authenticator);
-    let source_prefix = session.source_prefix();
+    let source_prefixes = session.source_prefixes();
+    let source_prefix = source_prefixes.smallest();
     let mut waiting = None;
     loop {
         let is_cached = || authenticator.is_cached(&users(), credentials);
@@ -75,7 +76,9 @@ fn check_login(
             Err(wait) => {
                 // Held while this login waits.
                 if waiting.is_none() {
-                    let slot = context.waiting_logins.try_acquire(source_prefix);
+                    let slot = context
+                        .waiting_logins
+                        .try_acquire(source_prefixes.with_factors());
                     waiting = Some(slot.map_err(|_| AuthError::RateLimited)?);
                 }
                 let next = deadline.min_after(wait.min(POLL_INTERVAL));

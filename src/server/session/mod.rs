@@ -7,7 +7,7 @@ mod registry;
 mod slot;
 mod sweep;
 
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -24,6 +24,7 @@ use crate::protocol::ReplyError;
 use crate::relay::{Direction, RelayState};
 use crate::server::request_log::RequestLog;
 use crate::server::udp::drops::DropCounter;
+use crate::source_prefix::SourcePrefixes;
 use crate::sync::wait_group::{AllDone, Token};
 use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank, thread};
 
@@ -99,8 +100,8 @@ impl Session {
     }
 
     /// What counts as the same client.
-    pub(crate) fn source_prefix(&self) -> IpAddr {
-        self.slot.source_prefix()
+    pub(crate) fn source_prefixes(&self) -> SourcePrefixes {
+        self.slot.source_prefixes()
     }
 
     /// The session's slot, for work that may outlast the session.

@@ -4,11 +4,12 @@
 //! `Session`, which holds a registry: no import circle.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use crate::config::Settings;
 use crate::protocol::canonical;
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::semaphore::{AcquireError, KeyedSemaphore, SlotGuard};
 use crate::sync::{OrderedMutex, Rank};
 
@@ -16,7 +17,7 @@ use crate::sync::{OrderedMutex, Rank};
 #[derive(Debug)]
 pub(crate) struct Registry<S> {
     /// Limits the sessions in total and per client.
-    slots: KeyedSemaphore<IpAddr>,
+    slots: KeyedSemaphore<SourcePrefix>,
     /// The sessions by number. Weak: the registry does not keep a session alive. A leaf in
     /// the lock order.
     sessions: OrderedMutex<HashMap<u64, Weak<S>>>,
@@ -41,9 +42,9 @@ impl<S> Registry<S> {
     /// Takes one of the slots for sessions of this client.
     pub(super) fn try_acquire(
         &self,
-        source_prefix: IpAddr,
-    ) -> Result<SlotGuard<IpAddr>, AcquireError> {
-        self.slots.try_acquire(source_prefix)
+        client: SourcePrefixes,
+    ) -> Result<SlotGuard<SourcePrefix>, AcquireError> {
+        self.slots.try_acquire(client.with_factors())
     }
 
     /// Adds a session under its number.

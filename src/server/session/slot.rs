@@ -1,10 +1,11 @@
 //! The slot of one session: its number, and its share of the connection limit.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::registry::Registry;
 use crate::protocol::canonical;
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::OnceLock;
 use crate::sync::semaphore::{AcquireError, SlotGuard};
 
@@ -15,10 +16,10 @@ use crate::sync::semaphore::{AcquireError, SlotGuard};
 pub(crate) struct SessionSlot<S> {
     registry: Arc<Registry<S>>,
     number: u64,
-    source_prefix: IpAddr,
+    source_prefixes: SourcePrefixes,
     /// The connection to the remote, once this server has made it.
     outgoing: OnceLock<(SocketAddr, SocketAddr)>,
-    _slot: SlotGuard<IpAddr>,
+    _slot: SlotGuard<SourcePrefix>,
 }
 
 impl<S> SessionSlot<S> {
@@ -32,12 +33,12 @@ impl<S> SessionSlot<S> {
         number: u64,
         client: IpAddr,
     ) -> Result<SessionSlot<S>, AcquireError> {
-        let source_prefix = source_prefix(client);
-        let slot = registry.try_acquire(source_prefix)?;
+        let source_prefixes = SourcePrefixes::of(client);
+        let slot = registry.try_acquire(source_prefixes)?;
         Ok(SessionSlot {
             registry: Arc::clone(registry),
             number,
-            source_prefix,
+            source_prefixes,
             outgoing: OnceLock::new(),
             _slot: slot,
         })
@@ -49,8 +50,8 @@ impl<S> SessionSlot<S> {
     }
 
     /// What counts as the same client.
-    pub(crate) fn source_prefix(&self) -> IpAddr {
-        self.source_prefix
+    pub(crate) fn source_prefixes(&self) -> SourcePrefixes {
+        self.source_prefixes
     }
 
     /// Notes that this server itself has made the connection between these addresses.
@@ -67,35 +68,6 @@ impl<S> Drop for SessionSlot<S> {
         self.registry.remove(self.number);
         if let Some(connection) = self.outgoing.get() {
             self.registry.remove_outgoing(connection);
-        }
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the first 64 bits of an IPv6 address,
-/// since a host usually has all addresses that begin with them.
-fn source_prefix(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s06_a_client_is_an_ipv4_address_or_an_ipv6_prefix_of_64_bits() {
-        for (client, counted) in [
-            ("127.0.0.2", "127.0.0.2"),
-            ("::ffff:127.0.0.2", "127.0.0.2"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-            ("2001:db8:1:2::", "2001:db8:1:2::"),
-            ("::1", "::"),
-        ] {
-            let [client, counted]: [IpAddr; 2] =
-                [client, counted].map(|address| address.parse().unwrap());
-            assert_eq!(source_prefix(client), counted);
         }
     }
 }

@@ -223,10 +223,8 @@ impl Association {
     /// must not stay open for it.
     fn start_lookup(self: &Arc<Association>, name: HostName) -> Result<(), DropReason> {
         let session = &self.session;
-        let lookup = self
-            .context
-            .name_lookups
-            .try_acquire(session.source_prefix());
+        let prefixes = session.source_prefixes().with_factors();
+        let lookup = self.context.name_lookups.try_acquire(prefixes);
         let lookup = lookup.map_err(|_| DropReason::Unresolved)?;
         let thread_name = format!("s{}-name", session.number());
         let started = self.context.threads.start(thread_name, {

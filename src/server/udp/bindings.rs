@@ -12,7 +12,7 @@ use crate::sync::{OrderedMutex, Rank};
 #[derive(Debug)]
 pub(crate) struct UdpBindings {
     max: usize,
-    /// Limits the associations; the key has no meaning.
+    /// Limits the associations; without keys.
     slots: KeyedSemaphore<()>,
     /// The addresses in use; a leaf in the lock order.
     addresses: Arc<OrderedMutex<HashSet<SocketAddr>>>,
@@ -43,7 +43,7 @@ impl UdpBindings {
 
     /// Takes a slot for one association, before its socket is opened.
     pub(crate) fn try_acquire(&self) -> Result<SlotGuard<()>, AcquireError> {
-        self.slots.try_acquire(())
+        self.slots.try_acquire([])
     }
 
     /// Notes the address of the association's socket.

@@ -1,7 +1,9 @@
 //! Rules with `user=` and `time=`, and `--max-per-client`.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::{Instant, SystemTime};
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::ops::Range;
+use std::time::{Duration, Instant, SystemTime};
 
 use threadsocks::client::{self, ClientError};
 use threadsocks::protocol::{Command, ReplyError};
@@ -9,6 +11,7 @@ use threadsocks::protocol::{Command, ReplyError};
 use crate::support::endpoints::{
     Origin, by_address, connect_through, dial, dial_from, read_all, read_exactly, request, write,
 };
+use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::wait::until;
 
@@ -170,6 +173,65 @@ fn s06_one_client_cannot_take_all_sessions() {
         "{lines} lines"
     );
     proxy.finish();
+}
+
+/// Whether the server takes a session of this client: it closes a rejected one at once.
+fn is_accepted(client: &TcpStream) -> bool {
+    // The first byte of a request that is not complete.
+    write(client, &[4]);
+    client
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    match { client }.read(&mut [0; 8]) {
+        Ok(count) => {
+            assert_eq!(count, 8, "a refusal of SOCKS4");
+            false
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A customer may have 65,536 networks of 64 bits, and use another for each connection.
+#[test]
+fn s23_a_client_with_many_ipv6_networks_cannot_take_all_sessions() {
+    in_own_network(|network| {
+        network.own_documentation_prefix();
+        let options = [
+            "--bind",
+            "::",
+            "--max-per-client",
+            "2",
+            "--max-sessions",
+            "80",
+        ];
+        let proxy = Proxy::start(PERMIT_ALL, &options);
+        let server = SocketAddr::from((Ipv6Addr::LOCALHOST, proxy.port()));
+        let accepted_from = |site, networks: Range<u16>| -> Vec<TcpStream> {
+            let client = |network| {
+                let address = Ipv6Addr::new(0x2001, 0xdb8, site, network, 0, 0, 0, 1);
+                dial_from((address, 0).into(), server)
+            };
+            networks.map(client).filter(is_accepted).collect()
+        };
+        // One /64 has 2 sessions, a /56 has 8, a /48 has 32.
+        let of_one: Vec<_> = (0..4).flat_map(|_| accepted_from(7, 0..1)).collect();
+        assert_eq!(of_one.len(), 2);
+        let of_customer = accepted_from(7, 0..16);
+        assert_eq!(of_one.len() + of_customer.len(), 8);
+        let of_site = accepted_from(7, 0..0x200);
+        assert_eq!(of_one.len() + of_customer.len() + of_site.len(), 16);
+        let of_other_customers = (2..8).flat_map(|it| accepted_from(7, it << 8..(it << 8) + 9));
+        let of_other_customers: Vec<_> = of_other_customers.collect();
+        assert_eq!(of_other_customers.len(), 16);
+        assert_eq!(accepted_from(8, 0..2).len(), 2);
+        proxy.stderr_line("--max-per-client 2 permits to a /64, a /56 or a /48");
+        drop((of_one, of_customer, of_site, of_other_customers));
+        until("the client is accepted again", || {
+            (accepted_from(7, 0..1).len() == 1).then_some(())
+        });
+        proxy.finish();
+    });
 }
 
 /// The number of rejected clients that this line on stderr reports.

@@ -109,10 +109,13 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
     with_timeout(TcpStream::connect(address).expect("a connection"))
 }
 
-/// Connects from this local IPv4 address; port 0: the system chooses the port.
+/// Connects from this local address; port 0: the system chooses the port.
 pub(crate) fn dial_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
-    let (inet, stream) = (AddressFamily::Inet, SockType::Stream);
-    let socket = socket::socket(inet, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let family = match from {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).expect("a connection");
     with_timeout(TcpStream::from(socket))

@@ -105,6 +105,13 @@ impl Network {
         fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect(name);
     }
 
+    /// Makes all addresses of 2001:db8::/32 (RFC 3849) the machine's own, so that a client
+    /// may have any of them.
+    pub(crate) fn own_documentation_prefix(&self) {
+        self.ip("-6 route add local 2001:db8::/32 dev lo");
+        fs::write("/proc/sys/net/ipv6/ip_nonlocal_bind", "1").expect("set");
+    }
+
     /// Limits the local ports that the system gives out to 40000 to 40003.
     pub(crate) fn limit_to_four_ports(&self) {
         self.set("ip_local_port_range", "40000 40003");
