@@ -17,6 +17,13 @@ use crate::rules::Verdict;
 /// One thing that happened in the server.
 #[derive(Debug)]
 pub enum Event {
+    /// A line about the start of the program.
+    StartMessage {
+        /// What is in force, a warning, or why the program cannot start.
+        line: String,
+        /// Is it printed with `--quiet` too?
+        even_if_quiet: bool,
+    },
     /// The server accepts clients at this address.
     Listening(SocketAddr),
     /// A request was answered, or its client has left before. Sent exactly once for every

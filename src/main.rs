@@ -1,7 +1,8 @@
 //! The program: reads options and files, opens the port, and runs the server until it stops.
 
+use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +19,9 @@ use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
 use threadsocks::config::LoadError;
+use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
-use threadsocks::logger::{self, OutputConfig, Verbosity};
+use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
 use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::{Control, Limits, STACK_SIZE, Server, ShutdownKind};
 
@@ -35,35 +37,106 @@ const EXIT_FORCED: u8 = 130;
 /// not read would block it for ever, and must not keep the program running.
 const LOGGER_FLUSH_TIME: Duration = Duration::from_secs(1);
 
-fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    match cli::parse(arguments) {
-        Ok(Action::Help) => print_output(cli::HELP),
-        Ok(Action::Version) => {
-            print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n"))
-        }
-        Ok(Action::Check(config, users)) => match check(&config, users.as_deref()) {
-            Ok(report) => print_output(&report),
-            Err(status) => status,
-        },
-        Ok(Action::Explain(config, query)) => explain(&config, &query),
-        Ok(Action::NewUser(name)) => new_user(&name),
-        Ok(Action::Serve(options)) => match serve(options) {
-            Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
-            Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
-            Err(status) => status,
-        },
-        Err(error) => print_error(EXIT_INVALID, &error),
+/// Why the program fails: its exit status, and the lines for stderr.
+#[derive(Debug)]
+struct ProgramError {
+    status: u8,
+    lines: Vec<String>,
+}
+
+impl ProgramError {
+    fn new(status: u8, line: impl Display) -> ProgramError {
+        let lines = vec![line.to_string()];
+        ProgramError { status, lines }
     }
 }
 
-/// Runs the server until it stops.
-fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
+impl Display for ProgramError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.lines.join("\n"))
+    }
+}
+
+impl Error for ProgramError {}
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let action = cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
+    let result = action.and_then(|action| match action {
+        Action::Serve(options) => serve(options),
+        Action::Help => print_output(cli::HELP),
+        Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::Check(config, users) => print_output(&check(&config, users.as_deref())?),
+        Action::Explain(config, query) => print_output(&explain(&config, &query)?),
+        Action::NewUser(name) => new_user(&name),
+    });
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            // If stderr is closed, there is no other place to report to.
+            for line in &error.lines {
+                let _ = Stderr.write_all(format!("threadsocks: {line}\n").as_bytes());
+            }
+            ExitCode::from(error.status)
+        }
+    }
+}
+
+/// Runs the server until it stops. Starts the logger first: from then on only the logger
+/// thread writes, so a stderr that is not read delays neither the start nor a signal.
+///
+/// # Errors
+///
+/// Only that there is no logger. Everything else is reported through it.
+fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     // Before the limits are computed: the memory for hashes is not available to sessions.
     // Before any thread starts: the allocator reserves address space for each thread, which
     // could leave too little for the hashes.
-    let authenticator = options.users.as_deref().map(open_users).transpose()?;
-    let controls = receive_signals()?;
+    let authenticator = options.users.as_deref().map(open_users).transpose();
+    // Before any thread starts, too: all threads inherit the mask.
+    let signals = block_signals();
+    let screen: Option<Box<dyn Write + Send>> = match options.screen {
+        true => Some(Box::new(Stdout)),
+        false => None,
+    };
+    let (logger, log) = logger::start(OutputConfig {
+        screen,
+        diagnostics: Box::new(Stderr),
+        verbosity: options.verbosity,
+    })
+    .map_err(|error| {
+        let line = format!("no thread for the logger: {error}");
+        ProgramError::new(EXIT_FAILURE, line)
+    })?;
+    let result = signals.and_then(|signals| run(options, authenticator?, signals, &log));
+    let status = match result {
+        Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
+        Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
+        Err(error) => {
+            for line in error.lines {
+                let even_if_quiet = true;
+                log.send(Event::StartMessage {
+                    line,
+                    even_if_quiet,
+                });
+            }
+            ExitCode::from(error.status)
+        }
+    };
+    // The logger thread ends after the last handle is dropped.
+    drop(log);
+    logger.finish(LOGGER_FLUSH_TIME);
+    Ok(status)
+}
+
+/// Opens the rules and the port, and serves clients until a signal.
+fn run(
+    options: Options,
+    authenticator: Option<Authenticator>,
+    signals: SigSet,
+    log: &Log,
+) -> Result<ShutdownKind, ProgramError> {
+    let controls = receive_signals(signals)?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
@@ -71,77 +144,67 @@ fn serve(options: Options) -> Result<ShutdownKind, ExitCode> {
     let rules_file = open_rules(&options.config)?;
     let clock = LocalClock::local();
     let listener = TcpListener::bind(options.address).map_err(|error| {
-        print_error(
-            EXIT_FAILURE,
-            &format_args!(
-                "cannot listen on {}: {error}; choose another PORT or --bind address",
-                options.address
-            ),
-        )
+        let address = options.address;
+        let line =
+            format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
+        ProgramError::new(EXIT_FAILURE, line)
     })?;
-    if options.verbosity >= Verbosity::Normal {
-        describe_start(&rules_file, authenticator.as_ref(), clock.now(), limits);
-    } else if let (0, Ok(address)) = (options.address.port(), listener.local_addr()) {
-        // Even with --quiet: the operator has no other way to learn the port.
-        print_diagnostic(&format_args!("listening on {address}"));
+    for line in start_messages(&rules_file, authenticator.as_ref(), clock.now(), limits) {
+        let even_if_quiet = false;
+        log.send(Event::StartMessage {
+            line,
+            even_if_quiet,
+        });
     }
-    let screen: Option<Box<dyn Write + Send>> = match options.screen {
-        true => Some(Box::new(logger::Stdout)),
-        false => None,
-    };
-    let (logger, log) = logger::start(OutputConfig {
-        screen,
-        diagnostics: Box::new(io::stderr()),
-        verbosity: options.verbosity,
-    })
-    .map_err(|error| {
-        print_error(
-            EXIT_FAILURE,
-            &format_args!("no thread for the logger: {error}"),
-        )
-    })?;
-    let mut server = Server::new(settings, rules_file, clock, log);
+    if let (Verbosity::Errors, 0, Ok(address)) = (
+        options.verbosity,
+        options.address.port(),
+        listener.local_addr(),
+    ) {
+        // Even with --quiet: the operator has no other way to learn the port.
+        log.send(Event::StartMessage {
+            line: format!("listening on {address}"),
+            even_if_quiet: true,
+        });
+    }
+    let mut server = Server::new(settings, rules_file, clock, log.clone());
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
     let result = server.run(listener, &controls);
-    logger.finish(LOGGER_FLUSH_TIME);
-    result.map_err(|error| print_error(EXIT_FAILURE, &error))
+    result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
+}
+
+/// Blocks TERM and HUP, so that only the thread `signals`, which waits for them, receives
+/// them. Returns both.
+fn block_signals() -> Result<SigSet, ProgramError> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(no_signals)?;
+    // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
+    // process. Blocked, it makes write(2) fail with EFBIG, and the logger counts the loss.
+    let too_large: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    too_large.thread_block().map_err(no_signals)?;
+    Ok(signals)
+}
+
+fn no_signals(error: impl Display) -> ProgramError {
+    ProgramError::new(EXIT_FAILURE, format!("cannot handle signals: {error}"))
 }
 
 /// Starts the two threads that turn signals into controls: INT and TERM stop the server,
-/// HUP reloads the files.
-///
-/// TERM and HUP are blocked here, before any other thread exists: all threads inherit the
-/// mask, so that only the thread `signals`, which waits for them, receives them. The
-/// program does not join the two threads; they end with the process.
-fn receive_signals() -> Result<Receiver<Control>, ExitCode> {
+/// HUP reloads the files. The program does not join them; they end with the process.
+fn receive_signals(signals: SigSet) -> Result<Receiver<Control>, ProgramError> {
     // Any number of signals can arrive, so the channel is bounded. The server executes a
     // control within milliseconds: 16 are rarely waiting.
     let (control_sender, controls) = bounded(16);
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGHUP);
-    let failed = |error: &dyn Display| {
-        print_error(
-            EXIT_FAILURE,
-            &format_args!("cannot handle signals: {error}"),
-        )
-    };
-    signals.thread_block().map_err(|error| failed(&error))?;
-    // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
-    // process. Blocked, it makes write(2) fail with EFBIG, and the logger counts the loss.
-    let mut too_large = SigSet::empty();
-    too_large.add(Signal::SIGXFSZ);
-    too_large.thread_block().map_err(|error| failed(&error))?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn({
             let control_sender = control_sender.clone();
             move || forward_signals(&signals, &control_sender)
         })
-        .map_err(|error| failed(&error))?;
-    ctrlc::set_handler(move || request_stop(&control_sender)).map_err(|error| failed(&error))?;
+        .map_err(no_signals)?;
+    ctrlc::set_handler(move || request_stop(&control_sender)).map_err(no_signals)?;
     Ok(controls)
 }
 
@@ -165,26 +228,25 @@ fn request_stop(control_sender: &Sender<Control>) {
     let _ = control_sender.send(Control::Stop);
 }
 
-/// Prints on stderr which rules, users and limits are in force, with warnings.
-fn describe_start(
+/// Which rules, users and limits are in force, with warnings: a line each.
+fn start_messages(
     rules_file: &RulesFile,
     authenticator: Option<&Authenticator>,
     now: WeekTime,
     limits: Limits,
-) {
+) -> Vec<String> {
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
-    print_diagnostic(&format_args!("{path}: {rules} in force"));
+    let mut lines = vec![format!("{path}: {rules} in force")];
     let login_warnings = rules.login_warnings(authenticator.is_some());
-    for remark in rules.remarks(now).into_iter().chain(login_warnings) {
-        print_diagnostic(&format_args!("{path}: {remark}"));
-    }
+    let remarks = rules.remarks(now).into_iter().chain(login_warnings);
+    lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
     if let Some(users_file) = authenticator.map(Authenticator::users_file) {
         let path = users_file.path().display();
         let (users, _) = users_file.current();
-        print_diagnostic(&format_args!("{path}: {users} in force"));
+        lines.push(format!("{path}: {users} in force"));
         if is_accessible_to_others(users_file.path()) {
-            print_diagnostic(&format_args!(
+            lines.push(format!(
                 "{path}: warning: other accounts have access to this file, and can guess \
                  passwords without limit; run: chmod 600 {path}"
             ));
@@ -200,13 +262,14 @@ fn describe_start(
     } else {
         "sessions"
     };
-    print_diagnostic(&format_args!(
+    lines.push(format!(
         "up to {max_sessions} {sessions} at a time, limited by {limited_by}"
     ));
+    lines
 }
 
 /// The report of `--check`: the rules with warnings, then the number of users.
-fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
+fn check(config: &Path, users: Option<&Path>) -> Result<String, ProgramError> {
     let rules_file = open_rules(config)?;
     let authenticator = users.map(open_users).transpose()?;
     let (rules, _) = rules_file.current();
@@ -222,48 +285,41 @@ fn check(config: &Path, users: Option<&Path>) -> Result<String, ExitCode> {
     Ok(report)
 }
 
-/// Prints the explanation of `--explain`.
-fn explain(config: &Path, query: &ExplainQuery) -> ExitCode {
-    let rules_file = match open_rules(config) {
-        Ok(rules_file) => rules_file,
-        Err(status) => return status,
-    };
+/// The explanation of `--explain`.
+fn explain(config: &Path, query: &ExplainQuery) -> Result<String, ProgramError> {
+    let rules_file = open_rules(config)?;
     let (rules, _) = rules_file.current();
     let now = LocalClock::local().now();
-    match query.explain(&config.display().to_string(), &rules, now) {
-        Ok(report) => print_output(&report),
-        Err(reason) => print_error(EXIT_FAILURE, &reason),
-    }
+    let report = query.explain(&config.display().to_string(), &rules, now);
+    report.map_err(|reason| ProgramError::new(EXIT_FAILURE, reason))
 }
 
-/// Opens the rules file, or prints all its errors.
-fn open_rules(config: &Path) -> Result<RulesFile, ExitCode> {
+/// Opens the rules file. The error has all its errors.
+fn open_rules(config: &Path) -> Result<RulesFile, ProgramError> {
     RulesFile::open(config).map_err(|error| {
-        for line in error.describe(config) {
-            print_diagnostic(&line);
-        }
+        let mut lines = error.describe(config);
         if matches!(error, LoadError::Unreadable(_)) {
-            print_diagnostic(&format_args!(
+            lines.push(format!(
                 "current directory: {}; choose another rules file with --config, or write \
                  one, for example with this line: permit cb 127.0.0.0/8 - - -",
                 current_directory()
             ));
         }
-        ExitCode::from(EXIT_INVALID)
+        let status = EXIT_INVALID;
+        ProgramError { status, lines }
     })
 }
 
-/// Opens the users file, or prints all its errors.
-fn open_users(path: &Path) -> Result<Authenticator, ExitCode> {
+/// Opens the users file. The error has all its errors.
+fn open_users(path: &Path) -> Result<Authenticator, ProgramError> {
     Authenticator::open(path).map_err(|error| {
-        for line in error.describe(path) {
-            print_diagnostic(&line);
-        }
-        print_diagnostic(&format_args!(
+        let mut lines = error.describe(path);
+        lines.push(format!(
             "to add a user, run: threadsocks --new-user alice >> {}",
             path.display()
         ));
-        ExitCode::from(EXIT_INVALID)
+        let status = EXIT_INVALID;
+        ProgramError { status, lines }
     })
 }
 
@@ -274,19 +330,18 @@ fn is_accessible_to_others(path: &Path) -> bool {
 }
 
 /// Prints a line for the users file.
-fn new_user(name: &str) -> ExitCode {
+fn new_user(name: &str) -> Result<ExitCode, ProgramError> {
     let password = new_user::new_password(name);
-    match password.and_then(|password| auth::users_file_line(name, &password)) {
-        // The line is usually redirected to a file, and the disk may be full.
-        Ok(line) => match write_stdout(&line) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => print_error(
-                EXIT_FAILURE,
-                &format_args!("cannot write the line: {error}"),
-            ),
-        },
-        Err(reason) => print_error(EXIT_FAILURE, &reason),
-    }
+    let line = password
+        .and_then(|password| auth::users_file_line(name, &password))
+        .map_err(|reason| ProgramError::new(EXIT_FAILURE, reason))?;
+    // The line is usually redirected to a file, and the disk may be full.
+    let written = Stdout.write_all(line.as_bytes());
+    written.map_err(|error| {
+        let line = format!("cannot write the line: {error}");
+        ProgramError::new(EXIT_FAILURE, line)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The directory that relative paths start from, for a message.
@@ -297,26 +352,13 @@ fn current_directory() -> String {
     }
 }
 
-/// Prints on stdout. An error is ignored: a reader that closes a pipe early (`| head`) has
-/// read what it needs.
-fn print_output(text: &str) -> ExitCode {
-    let _ = write_stdout(text);
-    ExitCode::SUCCESS
-}
-
-fn write_stdout(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
-}
-
-/// Prints an error; returns the exit status for it.
-fn print_error(status: u8, message: &dyn Display) -> ExitCode {
-    print_diagnostic(message);
-    ExitCode::from(status)
-}
-
-/// Prints a line on stderr. If stderr is closed, there is no other place to report to.
-fn print_diagnostic(line: &dyn Display) {
-    let _ = writeln!(io::stderr(), "threadsocks: {line}");
+/// Prints on stdout. A reader that closes a pipe early (`| head`) has read what it needs.
+fn print_output(text: &str) -> Result<ExitCode, ProgramError> {
+    match Stdout.write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let line = format!("cannot write the output: {error}");
+            Err(ProgramError::new(EXIT_FAILURE, line))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -14,7 +14,6 @@ mod printer;
 mod queue;
 mod thread;
 mod throttle;
-
 mod writer;
 
 pub use config::{OutputConfig, Verbosity};
@@ -22,4 +21,4 @@ pub use queue::Log;
 #[allow(unused_imports, reason = "tests/model reads the queue")]
 pub(crate) use queue::Queue;
 pub use thread::{Logger, start};
-pub use writer::Stdout;
+pub use writer::{Stderr, Stdout};

@@ -54,6 +54,7 @@ impl Printer {
     /// Prints one event.
     pub(super) fn print(&mut self, event: Event) {
         match event {
+            Event::StartMessage { line, .. } => self.print_line(&line),
             Event::RequestAnswered(answered) => self.print_screen_message(&answered),
             Event::SessionClosed(closed) => self.print_closed(&closed),
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),

@@ -70,6 +70,9 @@ impl Log {
     /// Would the logger print this event?
     fn is_printed(&self, event: &Event) -> bool {
         match event {
+            Event::StartMessage { even_if_quiet, .. } => {
+                *even_if_quiet || self.verbosity >= Verbosity::Normal
+            }
             Event::RequestAnswered(_) => self.has_screen,
             Event::Rejected(_) | Event::FileReloaded { .. } => true,
             Event::SessionClosed(closed) => match closed.reason {

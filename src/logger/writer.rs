@@ -1,7 +1,12 @@
 //! Writing whole messages to an output that may fail for a while.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
 /// Writes messages one after the other. A message of which a part was written is completed
@@ -90,17 +95,149 @@ impl MessageWriter {
     }
 }
 
+/// Pause before the next attempt, if poll(2) has reported room and write(2) has found none: a
+/// terminal with one free byte takes no line end, and another process can take the room.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
 /// stdout without the buffer of the standard library: after a failure the logger must
 /// know how many bytes of a message were written.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdout;
 
+/// stderr, which waits like [`Stdout`] if it does not block.
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr;
+
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(unistd::write(io::stdout(), bytes)?)
+        write_when_ready(&io::stdout(), bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_when_ready(&io::stderr(), bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// write(2) that waits for room, whether the output blocks or not. O_NONBLOCK belongs to the
+/// open file description: any process that shares it can set the flag at any time.
+///
+/// # Errors
+///
+/// As write(2), except EAGAIN and EINTR.
+fn write_when_ready(output: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let mut has_waited = false;
+    loop {
+        match unistd::write(output, bytes) {
+            Err(Errno::EAGAIN) if has_waited => thread::sleep(RETRY_PAUSE),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+        // An error of poll(2), such as EINTR, needs no treatment: write(2) follows.
+        let room = PollFd::new(output.as_fd(), PollFlags::POLLOUT);
+        let _ = poll(&mut [room], PollTimeout::NONE);
+        has_waited = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{PipeReader, PipeWriter, Read};
+    use std::os::unix::net::UnixStream;
+
+    use crossbeam_channel::RecvTimeoutError;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    struct Output<T>(T);
+
+    impl<T: AsFd> Write for Output<T> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            write_when_ready(&self.0, bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A pipe that is full, and how many bytes it holds.
+    fn full_pipe() -> (PipeReader, PipeWriter, usize) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("set");
+        let mut held = 0;
+        while let Ok(count) = unistd::write(&writer, b"x") {
+            held += count;
+        }
+        (reader, writer, held)
+    }
+
+    /// Writes these messages from another thread, and then lets `read` read them: only when
+    /// the writer waits, since a writer that does not wait ends at once.
+    fn write_while_reading(
+        output: impl AsFd + Send + 'static,
+        messages: &[String],
+        read: impl FnOnce(),
+    ) {
+        let (ended, has_ended) = crossbeam_channel::bounded::<()>(1);
+        thread::scope(|scope| {
+            let mut output = MessageWriter::new(Box::new(Output(output)));
+            scope.spawn(move || {
+                let _ended = ended;
+                for message in messages {
+                    let result = output.write(message);
+                    assert!(matches!(result, WriteResult::Written(0)), "{result:?}");
+                }
+            });
+            let result = has_ended.recv_timeout(Duration::from_millis(50));
+            assert_eq!(result, Err(RecvTimeoutError::Timeout), "the writer waits");
+            read();
+        });
+    }
+
+    #[test]
+    fn l11_a_full_pipe_that_does_not_block_is_waited_for() {
+        let (mut reader, writer, held) = full_pipe();
+        let messages: Vec<String> = (0..200).map(|it| format!("message {it}\n")).collect();
+        let mut text = String::new();
+        write_while_reading(writer, &messages, || {
+            let mut read = vec![0; held];
+            reader.read_exact(&mut read).expect("the first bytes");
+            reader.read_to_string(&mut text).expect("the messages");
+        });
+        assert_eq!(text, messages.concat());
+    }
+
+    /// A socket takes parts of a message, a pipe takes short messages as a whole.
+    #[test]
+    fn l11_partial_writes_to_a_socket_that_does_not_block_are_continued() {
+        let (mut reader, writer) = UnixStream::pair().expect("a pair");
+        writer.set_nonblocking(true).expect("set");
+        let message = "0123456789".repeat(100_000);
+        let mut text = String::new();
+        write_while_reading(writer, std::slice::from_ref(&message), || {
+            reader.read_to_string(&mut text).expect("the message");
+        });
+        assert!(text == message, "{} bytes", text.len());
+    }
+
+    #[test]
+    fn l11_a_reader_that_closes_ends_the_wait() {
+        let (reader, writer, _) = full_pipe();
+        thread::scope(|scope| {
+            let writing = scope.spawn(move || Output(writer).write(b"lost"));
+            drop(reader);
+            let error = writing.join().expect("no panic").expect_err("no reader");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        });
     }
 }

@@ -32,11 +32,10 @@ impl Rules {
                  strangers can reach the port; name the clients in src-ip"
             ));
         }
-        for line in self.denials_by_name() {
-            warnings.push(format!(
-                "line {line} denies a name, but not a request for its address; deny the address too"
-            ));
-        }
+        warnings.extend(warn_of_lines(
+            &self.denials_by_name(),
+            "denies a name, but not a request for its address; deny the address too",
+        ));
         warnings.extend(warn_of_lines(
             &self.denials_by_user(),
             "denies users, but a client can claim another user; permit users with ident or auth \
@@ -161,6 +160,18 @@ mod tests {
         assert_eq!(rules.permitting_socks4_unconfirmed(), [3]);
         assert_eq!(rules.requiring_login(), [1, 2]);
         assert!(rules.depend_on_user());
+    }
+
+    #[test]
+    fn l14_denials_by_name_are_one_warning() {
+        let text: String = (0..1500)
+            .map(|it| format!("deny - ads{it}.example\n"))
+            .collect();
+        let remarks = rules(&text).remarks(WeekTime::MONDAY);
+        let [warning] = remarks.as_slice() else {
+            panic!("{remarks:#?}");
+        };
+        assert!(warning.starts_with("warning: line 1 (and 1499 more) denies a name"));
     }
 
     #[test]

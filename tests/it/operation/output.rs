@@ -1,21 +1,26 @@
 //! Output: messages on stdout, lines on stderr, and a server that never waits for either.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{self, Pid};
 use threadsocks::client;
 
 use crate::support::endpoints::{
-    CLOSED, Origin, by_address, connect_through, dial, read_all, read_exactly, shutdown_write,
-    write,
+    CLOSED, Origin, by_address, connect_through, dial, free_ports, read_all, read_exactly,
+    shutdown_write, write,
 };
-use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::server_output::parse_screen;
 use crate::support::tools::is_installed;
+use crate::support::wait::until;
 
 /// Sends a request that is refused at once: port 0 is no destination.
 fn send_refused_request(proxy: SocketAddr) {
@@ -264,4 +269,213 @@ fn l09_relayed_data_is_never_printed() {
     }
     // finish() checks that stdout has nothing but messages.
     proxy.finish();
+}
+
+/// Sets or clears O_NONBLOCK of the open file description, which all processes share that
+/// have inherited it.
+fn set_blocking(output: &impl AsFd, blocks: bool) {
+    let flag = if blocks {
+        OFlag::empty()
+    } else {
+        OFlag::O_NONBLOCK
+    };
+    fcntl(output, FcntlArg::F_SETFL(flag)).expect("set");
+}
+
+#[test]
+fn l11_no_message_is_lost_on_an_output_that_does_not_block() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let proxy = Proxy::with(Setup {
+        stdout: Some(Stdio::from(writer.try_clone().unwrap())),
+        ..Setup::default()
+    });
+    // More than the pipe (some 600 messages) holds, less than the queue (8192).
+    let requests = 3000;
+    for number in 0..requests {
+        if number % 100 == 0 {
+            // Another process may set the flag at any time, and clear it.
+            set_blocking(&writer, number % 500 == 400);
+        }
+        send_refused_request(proxy.address());
+    }
+    set_blocking(&writer, false);
+    drop(writer);
+    let reading = thread::spawn(move || {
+        BufReader::new(reader)
+            .lines()
+            .map_while(Result::ok)
+            .collect()
+    });
+    let lines = proxy.stderr_lines();
+    proxy.finish();
+    let screen: Vec<String> = reading.join().unwrap();
+    assert_eq!(parse_screen(&screen).len(), requests, "{lines:#?}");
+}
+
+/// A server on a port of its own, whose stderr the test reads later or never.
+struct UnreadServer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl UnreadServer {
+    fn start(stderr: PipeWriter, rules: &str, options: &[&str]) -> UnreadServer {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("socks.conf");
+        std::fs::write(&config, rules).unwrap();
+        let port = free_ports(1);
+        let child = binary()
+            .args(["-b", "127.0.0.1", "-c"])
+            .arg(config)
+            .args(options)
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let server = UnreadServer { child, address };
+        until("the server", || TcpStream::connect(address).ok());
+        server
+    }
+
+    /// Sends SIGTERM, and waits for the exit.
+    fn terminate(mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+        until("the exit of the server", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for UnreadServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn l11_no_line_is_lost_on_a_stderr_that_does_not_block() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    set_blocking(&writer, false);
+    let server = UnreadServer::start(writer, PERMIT_ALL, &["-v"]);
+    // More lines than the pipe holds (some 400), fewer than the queue (4096).
+    let requests = 1500;
+    for _ in 0..requests {
+        send_refused_request(server.address);
+    }
+    let reading = thread::spawn(move || {
+        let lines = BufReader::new(reader).lines().map_while(Result::ok);
+        lines.collect::<Vec<String>>()
+    });
+    assert!(server.terminate().success());
+    let lines = reading.join().unwrap();
+    let sessions = lines
+        .iter()
+        .filter(|line| line.contains("ending=\"refused"));
+    assert_eq!(sessions.count(), requests, "{:#?}", lines.last());
+}
+
+/// A pipe without room.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    set_blocking(&writer, false);
+    while unistd::write(&writer, b"x").is_ok() {}
+    (reader, writer)
+}
+
+#[test]
+fn l12_a_stderr_that_is_never_read_delays_neither_the_start_nor_a_signal() {
+    let denials: String = (0..1500)
+        .map(|it| format!("deny - ads{it}.example\n"))
+        .collect();
+    let rules = format!("{denials}{PERMIT_ALL}");
+    for blocks in [true, false] {
+        let (_reader, writer) = full_pipe();
+        set_blocking(&writer, blocks);
+        let server = UnreadServer::start(writer, &rules, &[]);
+        let destination = Origin::echo().destination();
+        drop(connect_through(server.address, &destination));
+        let began = Instant::now();
+        assert!(server.terminate().success());
+        // The logger gets a second.
+        assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+    }
+}
+
+#[test]
+fn l12_a_failed_start_ends_although_stderr_is_never_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("socks.conf");
+    std::fs::write(&config, "nonsense\n".repeat(1000)).unwrap();
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = in_use.local_addr().unwrap().port().to_string();
+    let valid = folder.path().join("valid");
+    std::fs::write(&valid, PERMIT_ALL).unwrap();
+    for (config, users, status) in [
+        (&config, None, 2),
+        (&valid, Some(&config), 2),
+        (&valid, None, 1),
+    ] {
+        let (_reader, writer) = full_pipe();
+        set_blocking(&writer, true);
+        let mut command = binary();
+        command
+            .args(["-b", "127.0.0.1", "-c"])
+            .arg(config)
+            .arg(&port);
+        if let Some(users) = users {
+            command.arg("--users").arg(users);
+        }
+        let mut server = command.stderr(writer).spawn().unwrap();
+        let ended = until("the exit", || server.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(status));
+    }
+}
+
+#[test]
+fn l13_check_writes_all_of_a_long_report_to_a_slow_pipe_that_does_not_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("socks.conf");
+    std::fs::write(&config, "permit c 10. - - 80\n".repeat(20_000)).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    set_blocking(&writer, false);
+    let mut command = binary();
+    command.arg("--check").arg("-c").arg(&config).stdout(writer);
+    let mut check = command.spawn().unwrap();
+    drop(command);
+    let lines = BufReader::new(reader).lines().map_while(Result::ok).count();
+    // A line for each rule, and the number of rules.
+    assert_eq!(lines, 20_001);
+    assert!(check.wait().unwrap().success());
+}
+
+#[test]
+fn l13_a_reader_that_has_read_enough_is_no_error_and_a_full_disk_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("socks.conf");
+    std::fs::write(&config, "permit c 10. - - 80\n".repeat(20_000)).unwrap();
+    let config = config.to_str().unwrap();
+    let actions = [
+        &["--check", "-c", config][..],
+        &["--explain", "c 10.0.0.1 10.0.0.2 81", "-c", config],
+        &["--help"],
+        &["--version"],
+    ];
+    let run =
+        |action: &[&str], stdout: Stdio| Command::output(binary().args(action).stdout(stdout));
+    for action in actions {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(action, Stdio::from(writer)).unwrap();
+        assert!(output.status.success(), "{action:?} {output:?}");
+        assert_eq!(output.stderr, b"", "{action:?}");
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = run(action, Stdio::from(full)).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{action:?} {stderr}");
+        assert!(
+            stderr.contains("cannot write the output: No space left"),
+            "{stderr}"
+        );
+    }
 }
