@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::auth::AuthError;
-use crate::protocol::{HostName, InvalidHostName, ReadError, ReplyError};
+use crate::protocol::{HostName, InvalidHostName, OtherProtocol, ReadError, ReplyError};
 use crate::rules::Verdict;
 
 /// Why the handshake led to no request.
@@ -13,6 +13,8 @@ use crate::rules::Verdict;
 pub enum HandshakeError {
     /// A message ended too early, or is not valid.
     Read(ReadError),
+    /// The client speaks another protocol.
+    OtherProtocol(OtherProtocol),
     /// SOCKS5: the client offers only methods that are not enabled; their numbers.
     NoMethod(Vec<u8>),
     /// SOCKS5: the client has logged in, and then sent no valid request.
@@ -114,6 +116,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandshakeError::Read(error) => write_read_error(error, out),
+            HandshakeError::OtherProtocol(protocol) => write!(out, "the client speaks {protocol}"),
             HandshakeError::NoMethod(offered) => write!(
                 out,
                 "the server accepts none of the SOCKS5 methods that the client offers: \

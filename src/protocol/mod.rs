@@ -7,6 +7,7 @@
 mod error;
 mod host;
 pub mod ident;
+mod other_protocol;
 mod read;
 mod reply;
 pub mod socks4;
@@ -15,6 +16,7 @@ mod types;
 
 pub use error::{ProtocolError, ReadError, ReplyError};
 pub use host::{Host, HostName, InvalidHostName};
+pub use other_protocol::{OtherProtocol, http_reply};
 pub use reply::ReplyEncoder;
 pub(crate) use types::canonical;
 pub use types::{Command, Destination, Version};

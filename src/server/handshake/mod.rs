@@ -10,7 +10,8 @@ use super::session::Session;
 use crate::events::{ClientRequest, CloseReason, HandshakeError};
 use crate::net::{Deadline, PeekReader};
 use crate::protocol::{
-    ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, socks4, socks5,
+    OtherProtocol, ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, http_reply, socks4,
+    socks5,
 };
 use negotiate::negotiate;
 
@@ -34,8 +35,7 @@ pub(super) fn read_request(
     let request = match Version::of(first) {
         Version::Socks4 => read_socks4_request(session, &mut stream),
         Version::Socks5 => read_socks5_request(context, session, &mut stream, deadline),
-        // The client does not use SOCKS, and would not understand any reply.
-        Version::Unknown(byte) => Err(ReadError::Protocol(ProtocolError::Version(byte)).into()),
+        Version::Unknown(first) => Err(read_other_protocol(session, &mut stream, first)),
     };
     request.map_err(CloseReason::HandshakeFailed)
 }
@@ -81,6 +81,18 @@ fn read_socks5_request(
         logged_in: user.is_some(),
         user: user.unwrap_or_default(),
     })
+}
+
+/// Recognizes the protocol of a client that does not speak SOCKS, for the log. Only HTTP has
+/// a reply: the client of another protocol would not understand any.
+fn read_other_protocol(session: &Session, stream: &mut impl BufRead, first: u8) -> HandshakeError {
+    let Ok(protocol) = OtherProtocol::read(stream) else {
+        return ReadError::Protocol(ProtocolError::Version(first)).into();
+    };
+    if protocol == OtherProtocol::Http {
+        session.send_reply(&http_reply("socks5h", 5));
+    }
+    HandshakeError::OtherProtocol(protocol)
 }
 
 /// The reply to a SOCKS5 request that is not valid (RFC 1928, section 6).

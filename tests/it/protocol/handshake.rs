@@ -199,22 +199,105 @@ fn h10_another_protocol_gets_eof_and_no_bytes() {
         &random_bytes(3, 500),
     ]
     .concat();
-    for message in [
-        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
-        &tls_hello,
-        &[0xFF],
+    for (message, named) in [
+        (&tls_hello[..], "the client speaks TLS, not SOCKS"),
+        (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            "the client speaks SSH, not SOCKS",
+        ),
+        (
+            b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n\x05\x01\0",
+            "the client speaks the PROXY protocol, not SOCKS",
+        ),
+        (
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+            "the client speaks the PROXY protocol, not SOCKS",
+        ),
+        (b"HELO example.org\r\n", "invalid version 0x48"),
+        (&[0xFF], "invalid version 0xff"),
     ] {
         let client = dial(proxy.address());
         write(&client, message);
         assert_eq!(read_all(&client), b"", "EOF, not a reset");
+        let own = format!("client={} ", client.local_addr().unwrap());
+        // The line comes when the lingering close ends.
+        drop(client);
+        let line = proxy.stderr_line(&own);
+        assert!(line.contains(named), "{line}");
     }
     for version in (0..=255).filter(|version| ![4, 5].contains(version)) {
         let client = dial(proxy.address());
         write(&client, &[version]);
+        // The other bytes are refused at once; these begin a protocol that is recognized.
+        if b"CDGHLMOPRSTU\x16\r".contains(&version) {
+            shutdown_write(&client);
+        }
         assert_eq!(read_all(&client), b"", "version {version}");
     }
-    proxy.stderr_line("invalid version 0x47");
     assert_eq!(proxy.screen_messages(0), []);
+    proxy.finish();
+}
+
+/// The whole reply to HTTP: a status line, a header, and a short text.
+fn assert_is_http_refusal(reply: &[u8], proxy: &str) {
+    let reply = std::str::from_utf8(reply).expect("text");
+    let status = "HTTP/1.0 501 This is a SOCKS proxy, not an HTTP proxy\r\n";
+    assert!(reply.starts_with(status), "{reply:?}");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a header");
+    let length = format!("\r\nContent-Length: {}\r\n", body.len());
+    assert!(head.contains(&length), "{reply}");
+    assert!(head.ends_with("\r\nConnection: close"), "{reply}");
+    assert!(body.contains(proxy), "{reply}");
+}
+
+#[test]
+fn h21_an_http_request_gets_an_http_reply_that_says_what_the_port_is() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let large = [
+        &b"POST http://example.org/secret HTTP/1.1\r\nContent-Length: 60000\r\n\r\n"[..],
+        &random_bytes(5, 60_000),
+    ]
+    .concat();
+    for request in [
+        &b"GET /secret HTTP/1.1\r\nHost: example.org\r\n\r\n"[..],
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n",
+        b"PROPFIND /secret HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &large,
+    ] {
+        let client = dial(proxy.address());
+        write(&client, request);
+        let reply = read_all(&client);
+        assert_is_http_refusal(&reply, "socks5h://HOST:PORT");
+        assert!(!reply.windows(6).any(|part| part == b"secret"));
+        let own = format!("client={} ", client.local_addr().unwrap());
+        // The line comes when the lingering close ends.
+        drop(client);
+        let line = proxy.stderr_line(&own);
+        assert!(line.contains("the client speaks HTTP, not SOCKS"), "{line}");
+        assert!(!line.contains("secret"), "{line}");
+    }
+    assert_eq!(proxy.screen_messages(0), []);
+    proxy.finish();
+}
+
+#[test]
+fn h21_an_http_request_is_recognized_in_any_pieces_until_the_timeout() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let request = b"CONNECT example.org:443 HTTP/1.1\r\n\r\n";
+    for split in 1..12 {
+        let client = dial(proxy.address());
+        write(&client, &request[..split]);
+        thread::yield_now();
+        write(&client, &request[split..]);
+        assert_is_http_refusal(&read_all(&client), "socks5h://HOST:PORT");
+    }
+    let began = Instant::now();
+    let client = dial(proxy.address());
+    write(&client, b"CONNECT");
+    assert_eq!(read_all(&client), b"");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    proxy.stderr_line("invalid version 0x43");
     proxy.finish();
 }
 
