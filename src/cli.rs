@@ -33,6 +33,8 @@ Access:
                              b BIND, u UDP), client, destination, port; add
                              user=NAME or login=NAME, and time=fri/09:30, if
                              rules depend on them
+      --socks 4|5|4,5        versions that clients may use [4,5]; 4 includes
+                             SOCKS4A; requests of the other are refused
       --enforce              end live sessions when the rules or the time no
                              longer permit them; without it they continue
       --users FILE           SOCKS5 clients must log in as a user of this file
@@ -89,8 +91,9 @@ Example:
 pub enum Action {
     /// Run the server.
     Serve(Options),
-    /// Print the rules of the first file; check the users file too, if there is one.
-    Check(PathBuf, Option<PathBuf>),
+    /// Print the rules that a server with these options has; check the users file too, if
+    /// there is one.
+    Check(Options),
     /// Explain the verdict of the rules in this file on this query.
     Explain(PathBuf, ExplainQuery),
     /// Read the password of a new user with this name, and print a line for the users file.
@@ -218,6 +221,10 @@ where
                 let limit = value(&mut parser, "--max-per-client", parse_count_or_off)?;
                 settings.max_per_client = limit;
             }
+            Arg::Long("socks") => {
+                let versions = value(&mut parser, "--socks", parse_versions)?;
+                (settings.socks4, settings.socks5) = versions;
+            }
             Arg::Long("enforce") => settings.enforce = true,
             Arg::Long("users") => options.users = Some(parser.value()?.into()),
             Arg::Long("allow-anonymous") => settings.allow_anonymous = true,
@@ -262,10 +269,14 @@ impl Arguments {
             let reason = "--allow-anonymous has an effect only with --users";
             return Err(UsageError(reason.to_owned()));
         }
+        if !options.settings.socks5 && options.users.is_some() {
+            let reason = "--users has no effect with --socks 4: SOCKS4 has no login";
+            return Err(UsageError(reason.to_owned()));
+        }
         Ok(match (self.new_user, self.query) {
             (Some(name), _) => Action::NewUser(name),
             (None, Some(query)) => Action::Explain(options.config, query),
-            (None, None) if self.check => Action::Check(options.config, options.users),
+            (None, None) if self.check => Action::Check(options),
             (None, None) => Action::Serve(options),
         })
     }
@@ -346,6 +357,19 @@ fn parse_count_or_off(text: &str) -> Result<Option<usize>, String> {
     }
 }
 
+/// Are SOCKS4 and SOCKS5 served?
+fn parse_versions(text: &str) -> Result<(bool, bool), String> {
+    let (mut socks4, mut socks5) = (false, false);
+    for version in text.split(',') {
+        match version {
+            "4" => socks4 = true,
+            "5" => socks5 = true,
+            _ => return Err(format!("{text:?} names no versions; write 4, 5 or 4,5")),
+        }
+    }
+    Ok((socks4, socks5))
+}
+
 fn parse_user_name(text: &str) -> Result<String, String> {
     match is_user_name(text) {
         true => Ok(text.to_owned()),
@@ -406,6 +430,10 @@ mod tests {
             ("-c /etc/x", set(|o| o.config = "/etc/x".into())),
             ("--config x", set(|o| o.config = "x".into())),
             ("--enforce", set(|o| o.settings.enforce = true)),
+            ("--socks 4", set(|o| o.settings.socks5 = false)),
+            ("--socks 5", set(|o| o.settings.socks4 = false)),
+            ("--socks 4,5", set(|_| {})),
+            ("--socks=5,4", set(|_| {})),
             (
                 "--max-per-client 5",
                 set(|o| o.settings.max_per_client = Some(5)),
@@ -478,9 +506,13 @@ mod tests {
     fn every_other_action_is_parsed() {
         assert_eq!(parsed("-h"), Ok(Action::Help));
         assert_eq!(parsed("--version 1 2 3"), Ok(Action::Version));
-        assert_eq!(parsed("--check -c x"), Ok(Action::Check("x".into(), None)));
-        let with_users = Action::Check("x".into(), Some("y".into()));
-        assert_eq!(parsed("--check -c x --users y"), Ok(with_users));
+        let with_users = Options {
+            config: "x".into(),
+            users: Some("y".into()),
+            ..Options::default()
+        };
+        let check = parsed("--check -c x --users y");
+        assert_eq!(check, Ok(Action::Check(with_users)));
         let alice = Action::NewUser("alice".to_owned());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
@@ -512,6 +544,10 @@ mod tests {
             ("--enforce=yes", "enforce"),
             ("--allow-anonymous", "only with --users"),
             ("--users", "missing argument"),
+            ("--socks 6", "write 4, 5 or 4,5"),
+            ("--socks 4a", "write 4, 5 or 4,5"),
+            ("--socks=", "write 4, 5 or 4,5"),
+            ("--socks 4 --users x", "SOCKS4 has no login"),
             ("--new-user a:b", "not a user name"),
             ("--new-user #a", "not a user name"),
             ("--new-user=", "not a user name"),

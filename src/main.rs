@@ -18,7 +18,7 @@ use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
-use threadsocks::config::LoadError;
+use threadsocks::config::{ClientKinds, LoadError};
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Action::Serve(options) => serve(options),
         Action::Help => print_output(cli::HELP),
         Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
-        Action::Check(config, users) => print_output(&check(&config, users.as_deref())?),
+        Action::Check(options) => print_output(&check(&options)?),
         Action::Explain(config, query) => print_output(&explain(&config, &query)?),
         Action::NewUser(name) => new_user(&name),
     });
@@ -143,13 +143,20 @@ fn run(
     settings.max_associations = limits.max_associations;
     let rules_file = open_rules(&options.config)?;
     let clock = LocalClock::local();
+    let clients = settings.client_kinds(authenticator.is_some());
     let listener = TcpListener::bind(options.address).map_err(|error| {
         let address = options.address;
         let line =
             format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
         ProgramError::new(EXIT_FAILURE, line)
     })?;
-    for line in start_messages(&rules_file, authenticator.as_ref(), clock.now(), limits) {
+    for line in start_messages(
+        &rules_file,
+        authenticator.as_ref(),
+        clients,
+        clock.now(),
+        limits,
+    ) {
         let even_if_quiet = false;
         log.send(Event::StartMessage {
             line,
@@ -232,14 +239,18 @@ fn request_stop(control_sender: &Sender<Control>) {
 fn start_messages(
     rules_file: &RulesFile,
     authenticator: Option<&Authenticator>,
+    clients: ClientKinds,
     now: WeekTime,
     limits: Limits,
 ) -> Vec<String> {
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
     let mut lines = vec![format!("{path}: {rules} in force")];
-    let login_warnings = rules.login_warnings(authenticator.is_some());
-    let remarks = rules.remarks(now).into_iter().chain(login_warnings);
+    let login_warnings = rules.login_warnings(clients);
+    let remarks = rules
+        .remarks(now, clients)
+        .into_iter()
+        .chain(login_warnings);
     lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
     if let Some(users_file) = authenticator.map(Authenticator::users_file) {
         let path = users_file.path().display();
@@ -269,13 +280,15 @@ fn start_messages(
 }
 
 /// The report of `--check`: the rules with warnings, then the number of users.
-fn check(config: &Path, users: Option<&Path>) -> Result<String, ProgramError> {
+fn check(options: &Options) -> Result<String, ProgramError> {
+    let config = &options.config;
     let rules_file = open_rules(config)?;
-    let authenticator = users.map(open_users).transpose()?;
+    let authenticator = options.users.as_deref().map(open_users).transpose()?;
+    let clients = options.settings.client_kinds(authenticator.is_some());
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), LocalClock::local().now());
-    let mut report = check::check(&path, &rules, now);
-    for remark in rules.login_warnings(authenticator.is_some()) {
+    let mut report = check::check(&path, &rules, now, clients);
+    for remark in rules.login_warnings(clients) {
         report.push_str(&format!("{path}: {remark}\n"));
     }
     if let Some(users_file) = authenticator.as_ref().map(Authenticator::users_file) {

@@ -15,6 +15,8 @@ pub enum HandshakeError {
     Read(ReadError),
     /// The client speaks another protocol.
     OtherProtocol(OtherProtocol),
+    /// SOCKS5 is turned off (`--socks 4`).
+    Socks5Off,
     /// SOCKS5: the client offers only methods that are not enabled; their numbers.
     NoMethod(Vec<u8>),
     /// SOCKS5: the client has logged in, and then sent no valid request.
@@ -37,6 +39,8 @@ pub enum HandshakeError {
 /// [`RequestError::reply`].
 #[derive(Debug)]
 pub enum RequestError {
+    /// SOCKS4 is turned off (`--socks 5`).
+    Socks4Off,
     /// The name of the destination is not a valid host name.
     InvalidHostName(InvalidHostName),
     /// A rule denies it, or no rule permits it.
@@ -81,7 +85,8 @@ impl RequestError {
             }
             RequestError::Unreachable(_, error) => reply_to_connect_error(error),
             RequestError::TimedOut => ReplyError::TimedOut,
-            RequestError::UnusableDestination(_)
+            RequestError::Socks4Off
+            | RequestError::UnusableDestination(_)
             | RequestError::Loop
             | RequestError::ClientLeft
             | RequestError::TooManyAssociations(_)
@@ -117,6 +122,7 @@ impl fmt::Display for HandshakeError {
         match self {
             HandshakeError::Read(error) => write_read_error(error, out),
             HandshakeError::OtherProtocol(protocol) => write!(out, "the client speaks {protocol}"),
+            HandshakeError::Socks5Off => out.write_str("SOCKS5 is turned off (--socks 4)"),
             HandshakeError::NoMethod(offered) => write!(
                 out,
                 "the server accepts none of the SOCKS5 methods that the client offers: \
@@ -153,6 +159,7 @@ impl std::error::Error for HandshakeError {}
 impl fmt::Display for RequestError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RequestError::Socks4Off => out.write_str("SOCKS4 is turned off (--socks 5)"),
             RequestError::InvalidHostName(error) => error.fmt(out),
             RequestError::Denied(verdict) => verdict.fmt(out),
             RequestError::IdentFailed(error) => {

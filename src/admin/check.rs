@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::config::ClientKinds;
 use crate::rules::{Rules, WeekTime};
 
 /// The report on the rules of the file at `path`: a line for each rule, the number of rules,
 /// warnings about what the rules do not deny, and the time if rules depend on it.
-pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
+pub fn check(path: &str, rules: &Rules, now: WeekTime, clients: ClientKinds) -> String {
     let mut report = String::new();
     for rule in rules.iter() {
         let _ = writeln!(report, "{path}:{}: {rule}", rule.line());
@@ -15,7 +16,7 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
         report,
         "{path}: {rules}; the first rule that matches decides, a request without a match is denied"
     );
-    for remark in rules.remarks(now) {
+    for remark in rules.remarks(now, clients) {
         let _ = writeln!(report, "{path}: {remark}");
     }
     report
@@ -24,6 +25,7 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
     use crate::rules::parse;
 
     fn rules(text: &str) -> Rules {
@@ -36,6 +38,7 @@ mod tests {
             "f",
             &rules("# comment\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
             WeekTime::MONDAY,
+            Settings::default().client_kinds(false),
         );
         assert_eq!(
             report,
@@ -62,6 +65,7 @@ mod tests {
     }
 
     fn report_of(text: &str) -> String {
-        check("f", &rules(text), WeekTime::MONDAY)
+        let clients = Settings::default().client_kinds(false);
+        check("f", &rules(text), WeekTime::MONDAY, clients)
     }
 }

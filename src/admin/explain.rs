@@ -320,6 +320,7 @@ fn parse_time(text: &str) -> Result<WeekTime, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
     use crate::rules::parse;
 
     fn rules(text: &str) -> Rules {
@@ -432,7 +433,8 @@ mod tests {
             let report = explain(&query).expect("a complete query");
             assert!(report.starts_with(verdict), "{report}");
         }
-        let warnings = |can_log_in| auth_rules.login_warnings(can_log_in);
+        let clients = |has_users| Settings::default().client_kinds(has_users);
+        let warnings = |has_users| auth_rules.login_warnings(clients(has_users));
         assert!(warnings(true).is_empty());
         assert!(
             warnings(false)[0].contains(
@@ -440,9 +442,9 @@ mod tests {
             )
         );
         let mixed_rules = rules("permit c 1.\npermit c 2. ident\npermit c 3.\n");
-        let warnings = mixed_rules.login_warnings(true);
+        let warnings = mixed_rules.login_warnings(clients(true));
         assert!(warnings[0].contains("line 1 (and 1 more) permits SOCKS4 clients"));
-        assert!(mixed_rules.login_warnings(false).is_empty());
+        assert!(mixed_rules.login_warnings(clients(false)).is_empty());
     }
 
     #[test]

@@ -3,5 +3,5 @@
 mod settings;
 mod watched_file;
 
-pub use settings::Settings;
+pub use settings::{ClientKinds, Settings};
 pub use watched_file::{Content, LoadError, MAX_ERRORS, ReloadEvent, SyntaxError, WatchedFile};

@@ -34,6 +34,10 @@ pub struct Settings {
     /// an IPv6 /56 have 4 times as many together, those of a /48 16 times; but no more than
     /// half of `max_sessions`, if that is more than the limit of one client.
     pub max_per_client: Option<usize>,
+    /// `--socks`: may SOCKS4 and SOCKS4A clients use the server?
+    pub socks4: bool,
+    /// `--socks`: may SOCKS5 clients use the server?
+    pub socks5: bool,
     /// With users: may SOCKS5 clients that offer no login use the server as well?
     pub allow_anonymous: bool,
     /// Are live sessions ended when the rules no longer permit them?
@@ -64,6 +68,8 @@ impl Default for Settings {
             max_sessions: 1000,
             max_associations: 250,
             max_per_client: None,
+            socks4: true,
+            socks5: true,
             allow_anonymous: false,
             enforce: false,
             advertise: None,
@@ -72,11 +78,31 @@ impl Default for Settings {
     }
 }
 
+/// Which kinds of clients the server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKinds {
+    /// SOCKS4 and SOCKS4A: the client chooses its user id.
+    pub socks4: bool,
+    /// SOCKS5 with a login.
+    pub logged_in: bool,
+    /// SOCKS5 without a login.
+    pub anonymous: bool,
+}
+
 /// The sweep looks at every session, so its rounds must not follow each other at once.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Settings {
+    /// Which kinds of clients the server serves, with users or without.
+    pub fn client_kinds(&self, has_users: bool) -> ClientKinds {
+        ClientKinds {
+            socks4: self.socks4,
+            logged_in: self.socks5 && has_users,
+            anonymous: self.socks5 && (!has_users || self.allow_anonymous),
+        }
+    }
+
     /// Time between two rounds of the sweep that ends idle sessions: a tenth of the
     /// shortest idle timeout, so that no session exceeds its timeout by more than that.
     pub(crate) fn sweep_interval(&self) -> Duration {

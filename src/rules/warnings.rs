@@ -4,12 +4,13 @@ use super::evaluate::Rules;
 use super::matchers::{PortSet, UserSet};
 use super::rule::Rule;
 use super::schedule::WeekTime;
+use crate::config::ClientKinds;
 use crate::protocol::Command;
 
 impl Rules {
     /// Remarks on these rules, a sentence each: warnings, and the time if rules depend on it.
-    pub fn remarks(&self, now: WeekTime) -> Vec<String> {
-        let warnings = self.warnings().into_iter();
+    pub fn remarks(&self, now: WeekTime, clients: ClientKinds) -> Vec<String> {
+        let warnings = self.warnings(clients).into_iter();
         let mut remarks: Vec<String> = warnings
             .map(|warning| format!("warning: {warning}"))
             .collect();
@@ -21,12 +22,12 @@ impl Rules {
         remarks
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, clients: ClientKinds) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.is_empty() {
             warnings.push("there is no rule, so every request is denied".to_owned());
         }
-        if let Some(line) = self.open_relay() {
+        if let Some(line) = self.open_relay(clients) {
             warnings.push(format!(
                 "line {line} permits any client to reach any destination: an open relay if \
                  strangers can reach the port; name the clients in src-ip"
@@ -37,33 +38,37 @@ impl Rules {
             "denies a name, but not a request for its address; deny the address too",
         ));
         warnings.extend(warn_of_lines(
-            &self.denials_by_user(),
+            &self.denials_by_user(clients),
             "denies users, but a client can claim another user; permit users with ident or auth \
              instead",
         ));
         warnings.extend(warn_of_lines(
-            &self.unconfirmed_users(),
+            &self.unconfirmed_users(clients),
             "permits every client that claims this user; add ident to have it confirmed, or auth \
              for a login",
         ));
         warnings.extend(warn_of_lines(
-            &self.trusting_any_identd(),
+            &self.trusting_any_identd(clients),
             "trusts the identd of every machine; name the hosts whose identd you trust in src-ip",
         ));
         warnings
     }
 
     /// Warnings that depend on whether SOCKS5 clients can log in; a sentence each.
-    pub fn login_warnings(&self, can_log_in: bool) -> Vec<String> {
-        let warning = match can_log_in {
-            true => warn_of_lines(
+    pub fn login_warnings(&self, clients: ClientKinds) -> Vec<String> {
+        let warning = if clients.logged_in && clients.socks4 {
+            warn_of_lines(
                 &self.permitting_socks4_unconfirmed(),
-                "permits SOCKS4 clients, which cannot log in; add auth",
-            ),
-            false => warn_of_lines(
+                "permits SOCKS4 clients, which cannot log in; add auth, or turn SOCKS4 off with \
+                 --socks 5",
+            )
+        } else if clients.anonymous && !clients.logged_in {
+            warn_of_lines(
                 &self.requiring_login(),
                 "requires a login, which SOCKS5 clients cannot do without --users",
-            ),
+            )
+        } else {
+            None
         };
         let warning = warning.map(|warning| format!("warning: {warning}"));
         warning.into_iter().collect()
@@ -71,7 +76,7 @@ impl Rules {
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
     /// host: with it the server is an open relay.
-    pub fn open_relay(&self) -> Option<usize> {
+    pub fn open_relay(&self, clients: ClientKinds) -> Option<usize> {
         let is_open = |rule: &&Rule| {
             rule.permits
                 && (rule.commands.contains(Command::Connect)
@@ -81,22 +86,27 @@ impl Rules {
                 && rule.destination.contains_a_family()
                 && rule.destination_ports == PortSet::Any
                 && rule.users == UserSet::Any
-                && (!rule.auth || covers_socks4(rule))
+                && (!rule.auth || clients.socks4 && covers_socks4(rule))
         };
         self.iter().find(is_open).map(|rule| rule.line)
     }
 
-    /// The lines that permit users without a confirmation: any client can claim to be one.
-    fn unconfirmed_users(&self) -> Vec<usize> {
+    /// The lines that permit users without a confirmation: any SOCKS4 client can claim to be
+    /// one.
+    fn unconfirmed_users(&self, clients: ClientKinds) -> Vec<usize> {
         self.lines(|rule| {
-            rule.permits && rule.users != UserSet::Any && !rule.requires_confirmation()
+            clients.socks4
+                && rule.permits
+                && rule.users != UserSet::Any
+                && !rule.requires_confirmation()
         })
     }
 
     /// The lines that trust the identd of any host, whose owner decides what it replies. Also
     /// those with `auth`, since a SOCKS4 client has no other confirmation.
-    fn trusting_any_identd(&self) -> Vec<usize> {
-        let depends_on_identd = |rule: &Rule| rule.ident || rule.auth && covers_socks4(rule);
+    fn trusting_any_identd(&self, clients: ClientKinds) -> Vec<usize> {
+        let depends_on_identd =
+            |rule: &Rule| rule.ident || rule.auth && clients.socks4 && covers_socks4(rule);
         self.lines(|rule| depends_on_identd(rule) && rule.source.contains_a_family())
     }
 
@@ -116,9 +126,11 @@ impl Rules {
         self.lines(|rule| !rule.permits && rule.destination.is_name())
     }
 
-    /// The lines that deny users. A client that claims to be another avoids them.
-    fn denials_by_user(&self) -> Vec<usize> {
-        self.lines(|rule| !rule.permits && rule.users != UserSet::Any)
+    /// The lines that deny users. A client that claims to be another, or does not log in,
+    /// avoids them.
+    fn denials_by_user(&self, clients: ClientKinds) -> Vec<usize> {
+        let can_avoid = clients.socks4 || clients.anonymous;
+        self.lines(|rule| can_avoid && !rule.permits && rule.users != UserSet::Any)
     }
 
     fn lines(&self, condition: impl Fn(&Rule) -> bool) -> Vec<usize> {
@@ -146,6 +158,13 @@ mod tests {
     use super::*;
     use crate::rules::parse;
 
+    /// Clients of every kind.
+    const ALL: ClientKinds = ClientKinds {
+        socks4: true,
+        logged_in: true,
+        anonymous: true,
+    };
+
     fn rules(text: &str) -> Rules {
         parse(text.as_bytes()).expect("valid rules")
     }
@@ -155,11 +174,34 @@ mod tests {
         let text = "permit c 10. - - - auth\npermit c - user=a auth\n\
                     permit c 10. - - - user=a\npermit c 10. - - - ident\ndeny c -\n";
         let rules = rules(text);
-        assert_eq!(rules.unconfirmed_users(), [3]);
-        assert_eq!(rules.trusting_any_identd(), [2]);
+        assert_eq!(rules.unconfirmed_users(ALL), [3]);
+        assert_eq!(rules.trusting_any_identd(ALL), [2]);
         assert_eq!(rules.permitting_socks4_unconfirmed(), [3]);
         assert_eq!(rules.requiring_login(), [1, 2]);
         assert!(rules.depend_on_user());
+    }
+
+    #[test]
+    fn h23_no_warning_is_about_clients_of_a_version_that_is_off() {
+        let only_logins = ClientKinds {
+            socks4: false,
+            anonymous: false,
+            ..ALL
+        };
+        let text = "permit c - - - - auth\npermit c - user=a\ndeny c - user=a\npermit c 10.\n";
+        let rules = rules(text);
+        let all = rules.remarks(WeekTime::MONDAY, ALL);
+        assert_eq!(all.len(), 4, "{all:#?}");
+        assert_eq!(rules.login_warnings(ALL).len(), 1);
+        assert_eq!(rules.remarks(WeekTime::MONDAY, only_logins), [""; 0]);
+        assert_eq!(rules.login_warnings(only_logins), [""; 0]);
+        let only_socks4 = ClientKinds {
+            logged_in: false,
+            anonymous: false,
+            ..ALL
+        };
+        assert_eq!(rules.remarks(WeekTime::MONDAY, only_socks4), all);
+        assert_eq!(rules.login_warnings(only_socks4), [""; 0]);
     }
 
     #[test]
@@ -167,7 +209,7 @@ mod tests {
         let text: String = (0..1500)
             .map(|it| format!("deny - ads{it}.example\n"))
             .collect();
-        let remarks = rules(&text).remarks(WeekTime::MONDAY);
+        let remarks = rules(&text).remarks(WeekTime::MONDAY, ALL);
         let [warning] = remarks.as_slice() else {
             panic!("{remarks:#?}");
         };
@@ -177,22 +219,22 @@ mod tests {
     #[test]
     fn x05_warnings_find_the_open_relay_and_the_denial_by_name() {
         let open = rules("permit c 10.0.0.0/8 - - -\npermit c *.*.*.*\n");
-        assert_eq!(open.open_relay(), Some(2));
-        assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(), None);
-        assert_eq!(rules("permit u -\n").open_relay(), Some(1));
+        assert_eq!(open.open_relay(ALL), Some(2));
+        assert_eq!(rules("permit b -\npermit c - 80\n").open_relay(ALL), None);
+        assert_eq!(rules("permit u -\n").open_relay(ALL), Some(1));
         let logins = rules("permit u - - - - auth\npermit u - - - -\npermit cu - - - - auth\n");
-        assert_eq!(logins.trusting_any_identd(), [3]);
+        assert_eq!(logins.trusting_any_identd(ALL), [3]);
         assert_eq!(logins.permitting_socks4_unconfirmed(), [0; 0]);
-        assert_eq!(rules("permit u - - - - auth\n").open_relay(), None);
-        assert_eq!(rules("permit c - - - - auth\n").open_relay(), Some(1));
-        assert_eq!(rules("permit c ::/0 - ::/0\n").open_relay(), Some(1));
+        assert_eq!(rules("permit u - - - - auth\n").open_relay(ALL), None);
+        assert_eq!(rules("permit c - - - - auth\n").open_relay(ALL), Some(1));
+        assert_eq!(rules("permit c ::/0 - ::/0\n").open_relay(ALL), Some(1));
         let by_user = "permit c - user=a\npermit c - user=a ident\n\
                       permit c 10. - - - user=a ident\ndeny c - user=a\npermit c 10. - - - ident\n";
-        assert_eq!(rules(by_user).unconfirmed_users(), [1]);
-        assert_eq!(rules(by_user).trusting_any_identd(), [2]);
-        assert_eq!(rules(by_user).denials_by_user(), [4]);
-        assert_eq!(rules(by_user).open_relay(), None);
-        assert_eq!(rules("permit c - ident\n").open_relay(), Some(1));
+        assert_eq!(rules(by_user).unconfirmed_users(ALL), [1]);
+        assert_eq!(rules(by_user).trusting_any_identd(ALL), [2]);
+        assert_eq!(rules(by_user).denials_by_user(ALL), [4]);
+        assert_eq!(rules(by_user).open_relay(ALL), None);
+        assert_eq!(rules("permit c - ident\n").open_relay(ALL), Some(1));
         let by_name = rules("permit c a.org\ndeny c b.org\ndeny c *.c.org\n");
         assert_eq!(by_name.denials_by_name(), [2, 3]);
     }

@@ -14,7 +14,7 @@ use super::request_log::RequestLog;
 use super::session::{Session, TerminateOnPanic};
 use crate::events::{ClientRequest, CloseReason, Event, RequestAnswered, RequestError};
 use crate::net;
-use crate::protocol::Command;
+use crate::protocol::{Command, ReplyEncoder};
 
 /// The whole session: the body of the thread `s7`, for session 7.
 pub(super) fn run_session(context: &Arc<ServerContext>, session: &Arc<Session>) {
@@ -48,6 +48,8 @@ fn handle_request(
         request: &request,
     };
     let granted = match request.command {
+        // Before identd, the rules and the resolver are asked.
+        _ if is_socks4(&request) && !context.settings.socks4 => Err(RequestError::Socks4Off),
         _ if is_loop(context, session) => Err(RequestError::Loop),
         Command::Connect => commands::connect(pending, &mut request_log),
         Command::Bind => commands::bind(pending, &mut request_log),
@@ -72,6 +74,10 @@ fn handle_request(
     }));
     session.record_request(request, request_log);
     result
+}
+
+fn is_socks4(request: &ClientRequest) -> bool {
+    matches!(request.encoder, ReplyEncoder::Socks4(_))
 }
 
 /// Has the client connected over a connection that this server has made?

@@ -6,7 +6,7 @@ mod queries;
 
 use std::net::SocketAddr;
 
-use threadsocks::config::{MAX_ERRORS, SyntaxError};
+use threadsocks::config::{MAX_ERRORS, Settings, SyntaxError};
 use threadsocks::protocol::Command;
 use threadsocks::rules::{AccessQuery, Rules, Verdict, parse};
 
@@ -195,7 +195,8 @@ fn check_verdicts(bytes: &[u8], rules: &Rules) {
             }
             assert!(!matches, "{rule} matches {owned:?}");
         }
-        if rules.open_relay().is_none() && rules.len() == 1 {
+        let clients = Settings::default().client_kinds(false);
+        if rules.open_relay(clients).is_none() && rules.len() == 1 {
             assert!(
                 !verdict.permitted || !permits_every_connect(&text),
                 "{text} is open"

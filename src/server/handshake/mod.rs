@@ -35,7 +35,7 @@ pub(super) fn read_request(
     let request = match Version::of(first) {
         Version::Socks4 => read_socks4_request(session, &mut stream),
         Version::Socks5 => read_socks5_request(context, session, &mut stream, deadline),
-        Version::Unknown(first) => Err(read_other_protocol(session, &mut stream, first)),
+        Version::Unknown(first) => Err(read_other_protocol(context, session, &mut stream, first)),
     };
     request.map_err(CloseReason::HandshakeFailed)
 }
@@ -85,12 +85,21 @@ fn read_socks5_request(
 
 /// Recognizes the protocol of a client that does not speak SOCKS, for the log. Only HTTP has
 /// a reply: the client of another protocol would not understand any.
-fn read_other_protocol(session: &Session, stream: &mut impl BufRead, first: u8) -> HandshakeError {
+fn read_other_protocol(
+    context: &ServerContext,
+    session: &Session,
+    stream: &mut impl BufRead,
+    first: u8,
+) -> HandshakeError {
     let Ok(protocol) = OtherProtocol::read(stream) else {
         return ReadError::Protocol(ProtocolError::Version(first)).into();
     };
     if protocol == OtherProtocol::Http {
-        session.send_reply(&http_reply("socks5h", 5));
+        let (scheme, version) = match context.settings.socks5 {
+            true => ("socks5h", 5),
+            false => ("socks4a", 4),
+        };
+        session.send_reply(&http_reply(scheme, version));
     }
     HandshakeError::OtherProtocol(protocol)
 }

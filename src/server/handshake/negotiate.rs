@@ -3,6 +3,7 @@
 use std::io::BufRead;
 
 use super::password;
+use crate::config::ClientKinds;
 use crate::events::HandshakeError;
 use crate::net::Deadline;
 use crate::protocol::socks5::{Greeting, Method, MethodSelection};
@@ -25,10 +26,8 @@ pub(super) fn negotiate(
         // The client reads this when it has completed its greeting.
         session.send_reply(&MethodSelection(None).encode());
     })?;
-    let enabled = enabled_methods(
-        context.authenticator.get().is_some(),
-        context.settings.allow_anonymous,
-    );
+    let has_users = context.authenticator.get().is_some();
+    let enabled = enabled_methods(context.settings.client_kinds(has_users));
     let selected = select(&greeting.methods, enabled);
     session.send_reply(&MethodSelection(selected).encode());
     match selected {
@@ -36,15 +35,17 @@ pub(super) fn negotiate(
         Some(Method::Password) => {
             password::authenticate(context, session, stream, deadline).map(Some)
         }
+        None if !context.settings.socks5 => Err(HandshakeError::Socks5Off),
         None => Err(HandshakeError::NoMethod(greeting.methods)),
     }
 }
 
 /// The methods that the server accepts, in the order of preference: a client that can log
 /// in is to do so, even where it need not.
-fn enabled_methods(has_users: bool, allow_anonymous: bool) -> &'static [Method] {
-    match (has_users, allow_anonymous) {
-        (false, _) => &[Method::Anonymous],
+fn enabled_methods(clients: ClientKinds) -> &'static [Method] {
+    match (clients.logged_in, clients.anonymous) {
+        (false, false) => &[],
+        (false, true) => &[Method::Anonymous],
         (true, false) => &[Method::Password],
         (true, true) => &[Method::Password, Method::Anonymous],
     }
@@ -59,18 +60,31 @@ fn select(offered: &[u8], enabled: &[Method]) -> Option<Method> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
 
     /// Every set of these methods, in both orders, against every configuration.
     #[test]
     fn v03_the_preferred_method_that_is_offered_is_selected() {
         const NUMBERS: [u8; 5] = [0x00, 0x01, 0x02, 0x80, 0xFF];
         use Method::{Anonymous, Password};
-        let real = [(false, false), (false, true), (true, false), (true, true)]
-            .map(|(has_users, allow_anonymous)| enabled_methods(has_users, allow_anonymous));
+        let real = [(false, false), (false, true), (true, false), (true, true)].map(
+            |(users, anonymous)| {
+                let settings = Settings {
+                    allow_anonymous: anonymous,
+                    ..Settings::default()
+                };
+                enabled_methods(settings.client_kinds(users))
+            },
+        );
         assert_eq!(real[0], [Anonymous], "there are no users");
         assert_eq!(real[1], [Anonymous]);
         assert_eq!(real[2], [Password], "every client must log in");
         assert_eq!(real[3], [Password, Anonymous], "every client can log in");
+        let socks4_only = Settings {
+            socks5: false,
+            ..Settings::default()
+        };
+        assert_eq!(enabled_methods(socks4_only.client_kinds(false)), []);
         let others = [&[][..], &[Anonymous, Password]];
         for enabled in real.into_iter().chain(others) {
             for set in 0..1 << NUMBERS.len() {

@@ -939,3 +939,29 @@ fn new_user_turns_the_echo_on_again_when_a_signal_ends_it() {
     assert_eq!(signal, Some(Signal::SIGTERM as i32));
     assert!(terminal.echoes());
 }
+
+#[test]
+fn h23_no_warning_of_a_server_for_logins_only_is_about_socks4() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, users) = (folder.path().join("rules"), folder.path().join("users"));
+    fs::write(&rules, "permit c 10.\npermit c 11. - - - user=alice\n").unwrap();
+    fs::write(&users, users_file_line("alice", b"secret").unwrap()).unwrap();
+    let check = |versions: &str| {
+        let mut command = binary();
+        command.args(["--check", "--socks", versions, "--config"]);
+        let output = command.arg(&rules).arg("--users").arg(&users).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let both = check("4,5");
+    assert!(both.contains("turn SOCKS4 off with --socks 5"), "{both}");
+    assert!(
+        both.contains("line 2 permits every client that claims"),
+        "{both}"
+    );
+    let logins = check("5");
+    assert!(
+        logins.contains("2 rules") && logins.contains("1 user"),
+        "{logins}"
+    );
+    assert!(!logins.contains("warning"), "{logins}");
+}

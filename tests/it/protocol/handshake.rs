@@ -297,7 +297,74 @@ fn h21_an_http_request_is_recognized_in_any_pieces_until_the_timeout() {
     write(&client, b"CONNECT");
     assert_eq!(read_all(&client), b"");
     assert!(began.elapsed() < Duration::from_secs(5));
+    drop(client);
     proxy.stderr_line("invalid version 0x43");
+    proxy.finish();
+}
+
+#[test]
+fn h22_socks4_that_is_off_is_refused_after_its_request_with_a_message() {
+    // The rule would ask identd, and the name would be looked up.
+    let rules = "permit - - - - - ident\n";
+    let proxy = Proxy::start(rules, &["-v", "--socks", "5"]);
+    let origin = Origin::echo();
+    for (destination, shown) in [
+        (origin.destination(), "127.0.0.1"),
+        (by_name("name.example", origin.port()), "-"),
+    ] {
+        for command in [Command::Connect, Command::Bind] {
+            let message = request(command, &destination, b"me");
+            for split in [1, message.len() - 1] {
+                let client = dial(proxy.address());
+                let own = client.local_addr().unwrap();
+                write(&client, &message[..split]);
+                thread::yield_now();
+                write(&client, &message[split..]);
+                let reply = read_all(&client);
+                assert_eq!(reply[..2], [0, 91]);
+                assert_eq!(reply[2..4], origin.port().to_be_bytes());
+                assert_eq!(reply.len(), 8);
+                let summary = format!("{shown}:{} {command} Reject", origin.port());
+                assert_eq!(proxy.screen_message_for(own).summary(), summary);
+                drop(client);
+                let line = proxy.stderr_line(&format!("client={own} "));
+                assert!(line.contains(" user=\"me\" rule=- "), "{line}");
+                assert!(line.contains("SOCKS4 is turned off (--socks 5)"), "{line}");
+            }
+        }
+    }
+    // SOCKS5 is served: the rule decides.
+    let client = dial(proxy.address());
+    write(&client, &[5, 1, 0]);
+    assert_eq!(read_exactly(&client, 2), [5, 0]);
+    drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn h22_socks5_that_is_off_is_refused_after_its_greeting() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--socks", "4"]);
+    let origin = Origin::echo();
+    for greeting in [&[5, 1, 0][..], &[5, 1, 2], &[5, 3, 0, 1, 2], &[5, 0]] {
+        let client = dial(proxy.address());
+        let own = client.local_addr().unwrap();
+        write(&client, &greeting[..1]);
+        thread::yield_now();
+        write(&client, &greeting[1..]);
+        assert_eq!(read_all(&client), [5, 0xFF]);
+        drop(client);
+        let line = proxy.stderr_line(&format!("client={own} "));
+        assert!(line.contains("SOCKS5 is turned off (--socks 4)"), "{line}");
+    }
+    let client = dial(proxy.address());
+    write(&client, b"GET / HTTP/1.1\r\n\r\n");
+    assert_is_http_refusal(&read_all(&client), "socks4a://HOST:PORT");
+    drop(client);
+    assert_eq!(proxy.screen_messages(0), []);
+    drop(endpoints::connect_through(
+        proxy.address(),
+        &origin.destination(),
+    ));
     proxy.finish();
 }
 
