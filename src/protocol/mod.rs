@@ -20,3 +20,32 @@ pub use other_protocol::{OtherProtocol, http_reply};
 pub use reply::ReplyEncoder;
 pub(crate) use types::canonical;
 pub use types::{Command, Destination, Version};
+
+#[cfg(test)]
+mod tests {
+    use super::{socks4, socks5};
+
+    /// A field of 255 bytes, after its length.
+    fn longest_field() -> Vec<u8> {
+        vec![255; 256]
+    }
+
+    #[test]
+    fn h24_the_longest_messages_have_the_documented_lengths() {
+        let head = [4, 1, 0, 80, 0, 0, 0, 1];
+        let socks4 = [&head[..], &[b'u'; 512], &[0], &[b'n'; 255], &[0]].concat();
+        let (_, length) = socks4::Request::decode(&socks4)
+            .expect("valid")
+            .expect("all");
+        assert_eq!(length, 777);
+        let greeting = [&[5][..], &longest_field()].concat();
+        let decoded = socks5::Greeting::decode(&greeting);
+        assert_eq!(decoded.expect("valid").expect("all").1, 257);
+        let login = [&[1][..], &longest_field(), &longest_field()].concat();
+        let decoded = socks5::Credentials::decode(&login);
+        assert_eq!(decoded.expect("valid").expect("all").1, 513);
+        let request = [&[5, 1, 0, 3][..], &longest_field(), &[0, 80]].concat();
+        let decoded = socks5::Request::decode(&request);
+        assert_eq!(decoded.expect("valid").expect("all").1, 262);
+    }
+}

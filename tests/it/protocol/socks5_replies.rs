@@ -345,3 +345,20 @@ fn b16_the_first_reply_has_the_address_the_peer_can_reach() {
         proxy.finish();
     });
 }
+
+#[test]
+fn x10_socks4_hides_whether_a_rule_or_a_closed_port_refuses_and_socks5_tells() {
+    let proxy = Proxy::start("deny - - 9\npermit - -\n", &[]);
+    for (port, code) in [(9, 2), (CLOSED.port(), 5)] {
+        let [p1, p0] = port.to_be_bytes();
+        let client = dial(proxy.address());
+        write(&client, &[4, 1, p1, p0, 127, 0, 0, 1, 0]);
+        assert_eq!(read_all(&client), [0, 91, p1, p0, 127, 0, 0, 1]);
+        let client = dial(proxy.address());
+        write(&client, &[5, 1, 0]);
+        assert_eq!(read_exactly(&client, 2), [5, 0]);
+        write(&client, &[5, 1, 0, 1, 127, 0, 0, 1, p1, p0]);
+        assert_eq!(read_all(&client)[..2], [5, code]);
+    }
+    proxy.finish();
+}
