@@ -1,5 +1,7 @@
 //! The program: reads options and files, opens the port, and runs the server until it stops.
 
+mod signals;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -10,8 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
 use threadsocks::admin::check;
 use threadsocks::admin::explain::ExplainQuery;
@@ -23,7 +24,7 @@ use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
 use threadsocks::rules::{RulesFile, WeekTime};
-use threadsocks::server::{Control, Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
 
 /// Exit status: a failure, such as a port in use.
 const EXIT_FAILURE: u8 = 1;
@@ -94,7 +95,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     // could leave too little for the hashes.
     let authenticator = options.users.as_deref().map(open_users).transpose();
     // Before any thread starts, too: all threads inherit the mask.
-    let signals = block_signals();
+    let signals = signals::block().map_err(no_signals);
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
         true => Some(Box::new(Stdout)),
         false => None,
@@ -136,7 +137,7 @@ fn run(
     signals: SigSet,
     log: &Log,
 ) -> Result<ShutdownKind, ProgramError> {
-    let controls = receive_signals(signals)?;
+    let controls = signals::receive(signals).map_err(no_signals)?;
     let mut settings = options.settings;
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
@@ -182,57 +183,8 @@ fn run(
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
 }
 
-/// Blocks TERM and HUP, so that only the thread `signals`, which waits for them, receives
-/// them. Returns both.
-fn block_signals() -> Result<SigSet, ProgramError> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(no_signals)?;
-    // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
-    // process. Blocked, it makes write(2) fail with EFBIG, and the logger counts the loss.
-    let too_large: SigSet = [Signal::SIGXFSZ].into_iter().collect();
-    too_large.thread_block().map_err(no_signals)?;
-    Ok(signals)
-}
-
 fn no_signals(error: impl Display) -> ProgramError {
     ProgramError::new(EXIT_FAILURE, format!("cannot handle signals: {error}"))
-}
-
-/// Starts the two threads that turn signals into controls: INT and TERM stop the server,
-/// HUP reloads the files. The program does not join them; they end with the process.
-fn receive_signals(signals: SigSet) -> Result<Receiver<Control>, ProgramError> {
-    // Any number of signals can arrive, so the channel is bounded. The server executes a
-    // control within milliseconds: 16 are rarely waiting.
-    let (control_sender, controls) = bounded(16);
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn({
-            let control_sender = control_sender.clone();
-            move || forward_signals(&signals, &control_sender)
-        })
-        .map_err(no_signals)?;
-    ctrlc::set_handler(move || request_stop(&control_sender)).map_err(no_signals)?;
-    Ok(controls)
-}
-
-/// The body of the thread `signals`: sends a control for each TERM or HUP.
-fn forward_signals(signals: &SigSet, control_sender: &Sender<Control>) {
-    loop {
-        match signals.wait() {
-            // A full channel contains reloads or stops that the server has not executed yet;
-            // one more reload would change nothing.
-            Ok(Signal::SIGHUP) => drop(control_sender.try_send(Control::Reload)),
-            Ok(_) => request_stop(control_sender),
-            // sigwait(3) fails only for an invalid set, and this one is valid.
-            Err(_) => return,
-        }
-    }
-}
-
-/// Sends the control to stop. Waits for room in the channel, because the control must not
-/// get lost. Fails only if the server has ended and the channel is closed.
-fn request_stop(control_sender: &Sender<Control>) {
-    let _ = control_sender.send(Control::Stop);
 }
 
 /// Which rules, users and limits are in force, with warnings: a line each.
