@@ -9,7 +9,6 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, Backlog};
 
 use super::deadline::Deadline;
-use super::options::set_options;
 use super::poll::{has_given_up, wait, wait_readable};
 
 /// What ended the wait for the peer of a BIND.
@@ -52,7 +51,6 @@ pub(crate) fn wait_for_peer(
                 Ok((peer, address)) => {
                     // On systems other than Linux it inherits the listener's mode.
                     peer.set_nonblocking(false)?;
-                    set_options(&peer)?;
                     return Ok(BindWait::Peer(peer, address));
                 }
                 // This peer is gone already; another one may come.

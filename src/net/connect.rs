@@ -83,13 +83,15 @@ pub(crate) fn dial_from(
     connect(remote, address, deadline, client)
 }
 
-/// Starts a non-blocking connect(2), waits for its result, and makes the socket blocking.
+/// Sets the options, starts a non-blocking connect(2), waits for its result, and makes the
+/// socket blocking.
 fn connect(
     remote: TcpStream,
     address: SocketAddr,
     deadline: Deadline,
     client: &TcpStream,
 ) -> Result<TcpStream, ConnectError> {
+    set_options(&remote)?;
     match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
@@ -99,7 +101,6 @@ fn connect(
         return Err(ConnectError::Failed(error));
     }
     remote.set_nonblocking(false)?;
-    set_options(&remote)?;
     Ok(remote)
 }
 

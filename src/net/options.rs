@@ -13,16 +13,53 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// write without sending FIN to the peer.
 const SEND_TIMEOUT_MS: i64 = 500;
 
+/// Seconds without a byte before the first keepalive probe (TCP_KEEPIDLE). The default of
+/// Linux is two hours. Long enough to cost nothing, shorter than most NATs remember a
+/// connection.
+const KEEPALIVE_IDLE_SECONDS: u32 = 120;
+
+/// Seconds between two probes that are not answered (TCP_KEEPINTVL).
+const KEEPALIVE_INTERVAL_SECONDS: u32 = 30;
+
+/// Probes that are not answered before the connection counts as gone (TCP_KEEPCNT): a peer
+/// that has vanished is noticed after five minutes, and one that is out of reach for less
+/// than three is not given up.
+const KEEPALIVE_PROBES: u32 = 6;
+
 /// Sets the options of a relayed connection: small writes are sent at once
-/// (TCP_NODELAY), a peer that has vanished is noticed (SO_KEEPALIVE, at the system's
-/// intervals), and a write wakes up now and then (SO_SNDTIMEO).
+/// (TCP_NODELAY), a peer that has vanished is noticed, a write wakes up now and then
+/// (SO_SNDTIMEO), and an urgent byte stays in its place in the stream (SO_OOBINLINE).
 ///
-/// Set on a listener, all of them hold for every connection that it accepts.
+/// Set before connect(2), or on a listener, from which every connection that it accepts
+/// inherits all of them: an urgent byte can come with the first segment.
+///
+/// TCP_USER_TIMEOUT is not set. It would also end the connection of a peer that answers
+/// and only reads nothing for a while, which RFC 1122, section 4.2.2.17, keeps open. Data
+/// that a vanished peer does not acknowledge are given up by the system (tcp_retries2,
+/// some 15 minutes), or by the idle timeout.
 pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
-    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    set_keepalive(socket)?;
     let timeout = TimeVal::milliseconds(SEND_TIMEOUT_MS);
     setsockopt(socket, sockopt::SendTimeout, &timeout)?;
+    setsockopt(socket, sockopt::OobInline, &true)?;
+    Ok(())
+}
+
+/// Makes the system probe a silent peer, and give it up if it does not answer.
+fn set_keepalive<S: AsFd>(socket: &S) -> io::Result<()> {
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    #[cfg(not(target_vendor = "apple"))]
+    setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
+    // The same option by another name.
+    #[cfg(target_vendor = "apple")]
+    setsockopt(socket, sockopt::TcpKeepAlive, &KEEPALIVE_IDLE_SECONDS)?;
+    setsockopt(
+        socket,
+        sockopt::TcpKeepInterval,
+        &KEEPALIVE_INTERVAL_SECONDS,
+    )?;
+    setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
     Ok(())
 }
 
@@ -42,4 +79,39 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
     };
     // Fails only for a socket whose connection is gone.
     let _ = setsockopt(stream, sockopt::Linger, &linger);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use nix::sys::socket::getsockopt;
+
+    #[test]
+    fn r31_r32_accepted_connections_inherit_the_options_of_their_listener() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        set_options(&listener).unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(getsockopt(&accepted, sockopt::TcpNoDelay).unwrap());
+        assert!(getsockopt(&accepted, sockopt::OobInline).unwrap());
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
+        let probes = [
+            getsockopt(&accepted, sockopt::TcpKeepInterval).unwrap(),
+            getsockopt(&accepted, sockopt::TcpKeepCount).unwrap(),
+        ];
+        assert_eq!(probes, [KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES]);
+        let timeout = getsockopt(&accepted, sockopt::SendTimeout).unwrap();
+        assert_eq!(timeout.num_milliseconds(), SEND_TIMEOUT_MS);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn r31_a_peer_that_reads_nothing_for_a_while_is_not_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        set_options(&listener).unwrap();
+        let none = getsockopt(&listener, sockopt::TcpUserTimeout).unwrap();
+        assert_eq!(none, 0);
+    }
 }

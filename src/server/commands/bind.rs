@@ -145,6 +145,8 @@ fn listen(ports: &PortRange, address: IpAddr) -> io::Result<(TcpListener, u16)> 
     ports.open(|port| {
         let listener = TcpListener::bind((address, port))?;
         let port = listener.local_addr()?.port();
+        // The peer's connection inherits them.
+        net::set_options(&listener)?;
         Ok((listener, port))
     })
 }

@@ -1,17 +1,19 @@
 //! Missing routes, exhausted local ports, and peers that become unreachable.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use threadsocks::client;
+use threadsocks::protocol::Command;
 
 use crate::support::endpoints::{
-    Origin, accept, by_address, by_name, connect_through, dial_from, random_bytes, read_exactly,
-    reset, write,
+    Origin, accept, by_address, by_name, connect_through, dial, dial_from, random_bytes,
+    read_exactly, read_until_reset, relayed_pair, request, reset, write,
 };
 use crate::support::netns::{Network, SecondHost, in_own_network};
 use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::tcp_table::TcpRow;
 use crate::support::wait::until;
 
 #[test]
@@ -164,25 +166,63 @@ fn relay_to_second_host(network: &Network, proxy: &Proxy) -> (TcpStream, SecondH
     (client, second_host, accept(&listener))
 }
 
+/// The first probe comes after two minutes, and then six of them without an answer, one
+/// every thirty seconds, end the connection.
 #[test]
-fn r10_keepalive_detects_an_unreachable_peer() {
+#[ignore = "takes five minutes"]
+fn r10_r31_keepalive_detects_an_unreachable_peer() {
     in_own_network(|network| {
-        for (limit, value) in [("time", "1"), ("intvl", "1"), ("probes", "2")] {
-            network.set(&format!("tcp_keepalive_{limit}"), value);
-        }
         let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
         let (client, second_host, remote) = relay_to_second_host(network, &proxy);
         write(&client, b"hello");
         assert_eq!(read_exactly(&remote, 5), b"hello");
         second_host.disconnect();
         let disconnected = Instant::now();
-        let error = (&client).read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(disconnected.elapsed() < Duration::from_secs(15));
+        client
+            .set_read_timeout(Some(Duration::from_secs(400)))
+            .unwrap();
+        assert_eq!(read_until_reset(&client), b"");
+        let took = disconnected.elapsed();
+        assert!((280..320).contains(&took.as_secs()), "{took:?}");
         proxy.stderr_line("Connection timed out");
         drop(client);
         proxy.finish();
     });
+}
+
+/// Does the server probe this client or remote within two minutes?
+fn assert_is_probed(peer: &TcpStream) {
+    const KEEPALIVE: &str = "02";
+    // Before it the retransmission timer runs, until the peer has acknowledged all bytes.
+    let row = until("the keepalive timer", || {
+        let row = TcpRow::of_peer(peer);
+        (row.timer == KEEPALIVE).then_some(row)
+    });
+    assert!((11_000..=12_000).contains(&row.expires), "{row:?}");
+}
+
+#[test]
+fn r31_every_connection_that_can_stay_silent_is_probed_after_two_minutes() {
+    let proxy = Proxy::open();
+    let silent = dial(proxy.address());
+    let (client, remote) = relayed_pair(proxy.address());
+    let expected = by_address(SocketAddr::from((Ipv4Addr::LOCALHOST, 21)));
+    let binding = client::socks4::bind(dial(proxy.address()), &expected, b"").expect("listening");
+    let peer = dial_from(
+        (Ipv4Addr::LOCALHOST, 0).into(),
+        (Ipv4Addr::LOCALHOST, binding.address.port()).into(),
+    );
+    let (bound, _) = binding.wait().expect("granted");
+    let waiting = dial(proxy.address());
+    write(&waiting, &request(Command::Bind, &expected, b""));
+    read_exactly(&waiting, 8);
+    let control = dial(proxy.address());
+    write(&control, &[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(read_exactly(&control, 12)[..4], [5, 0, 5, 0]);
+    let all = [silent, client, remote, bound, peer, waiting, control];
+    all.iter().for_each(assert_is_probed);
+    drop(all);
+    proxy.finish();
 }
 
 #[test]

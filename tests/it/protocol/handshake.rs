@@ -486,16 +486,22 @@ fn h16_a_client_that_never_reads_delays_no_reply() {
 }
 
 #[test]
-fn h17_urgent_data_does_not_hang_the_server() {
+fn h17_an_urgent_byte_of_the_request_belongs_to_it() {
     use std::os::fd::AsRawFd;
-    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
-    let client = dial(proxy.address());
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let bytes = request(Command::Connect, &origin.destination(), b"user");
     let urgent = nix::sys::socket::MsgFlags::MSG_OOB;
-    nix::sys::socket::send(client.as_raw_fd(), &[4, 1, 0, 80], urgent).unwrap();
-    // The urgent byte, the last one here, is not part of the stream: the request
-    // stays incomplete until the timeout.
-    assert_eq!(read_all(&client), REJECTED);
-    drop(client);
+    // The last byte of the first part is urgent.
+    for length in 1..=bytes.len() {
+        let client = dial(proxy.address());
+        let (first, second) = bytes.split_at(length);
+        nix::sys::socket::send(client.as_raw_fd(), first, urgent).unwrap();
+        write(&client, second);
+        assert_eq!(read_exactly(&client, 8)[1], 90, "{length}");
+        write(&client, b"data");
+        assert_eq!(read_exactly(&client, 4), b"data");
+    }
     proxy.finish();
 }
 

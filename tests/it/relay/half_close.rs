@@ -1,13 +1,10 @@
 //! Both directions of a session until they end, by half-close, reset or timeout.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use nix::sys::socket::{MsgFlags, send};
 
 use crate::support::endpoints::{
     Origin, connect_through, random_bytes, read_all, read_exactly, relayed_pair, reset,
@@ -15,6 +12,7 @@ use crate::support::endpoints::{
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::syscall_faults::SyscallFaults;
+use crate::support::tcp_table::{FIN_WAIT2, TcpRow};
 use crate::support::wait::until;
 
 const MEGABYTE: usize = 1 << 20;
@@ -264,7 +262,7 @@ fn r17_the_last_bytes_of_a_remote_that_has_closed_reach_the_client() {
         shutdown_write(&remote);
         // All bytes and the FIN have arrived at the proxy.
         until("the acknowledgement of the remote's FIN", || {
-            (state(&remote) == FIN_WAIT2).then_some(())
+            (TcpRow::of(&remote).state == FIN_WAIT2).then_some(())
         });
         drop(remote);
         // The remote's socket is closed: its system answers further uploads with RST.
@@ -290,7 +288,7 @@ fn r17_the_last_bytes_reach_a_slow_reader_that_continues_to_upload() {
             write(&remote, &answer);
             shutdown_write(&remote);
             until("the acknowledgement of the remote's FIN", || {
-                (state(&remote) == FIN_WAIT2).then_some(())
+                (TcpRow::of(&remote).state == FIN_WAIT2).then_some(())
             });
         }
     });
@@ -347,28 +345,6 @@ fn r17_a_remote_that_sends_without_end_is_drained_slowly_and_not_for_long() {
     assert!(took < Duration::from_secs(8), "{took:?}");
     proxy.stderr_line("connection error: Broken pipe");
     proxy.finish();
-}
-
-/// State FIN-WAIT-2 in /proc/net/tcp: our FIN is acknowledged, and no FIN has come.
-const FIN_WAIT2: &str = "05";
-
-/// The TCP state of this connection, from /proc/net/tcp.
-fn state(stream: &TcpStream) -> String {
-    let (SocketAddr::V4(own), SocketAddr::V4(other)) =
-        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
-    else {
-        panic!("IPv4 only");
-    };
-    // Addresses there are 32-bit numbers in the machine's byte order.
-    let column = |address: SocketAddrV4| {
-        let ip = u32::from_ne_bytes(address.ip().octets());
-        format!("{ip:08X}:{:04X}", address.port())
-    };
-    let row = format!("{} {}", column(own), column(other));
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let found = table.lines().find_map(|line| line.split_once(&row));
-    let (_, rest) = found.expect("a row for the connection");
-    rest.split_whitespace().next().unwrap().to_owned()
 }
 
 /// The clients move two megabytes each way at once. Afterwards the server holds no
@@ -431,27 +407,6 @@ fn r21_bulk_data_takes_a_pipe_and_gives_it_back() {
     shutdown_write(&client);
     assert!(receiver.join().unwrap() == data);
     drop(client);
-    proxy.finish();
-}
-
-/// An urgent byte (MSG_OOB) is not relayed, because the server reads only normal data.
-/// The bytes before and after it are.
-#[test]
-fn r15_r25_an_urgent_byte_amid_bulk_data_does_not_end_the_session() {
-    let proxy = Proxy::open();
-    let (client, remote) = relayed_pair(proxy.address());
-    let data = random_bytes(8, 20 * MEGABYTE);
-    let (before, after) = data.split_at(8 * MEGABYTE);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            write(&client, before);
-            send(client.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("sent");
-            write(&client, after);
-            shutdown_write(&client);
-        });
-        assert!(read_all(&remote) == data);
-    });
-    drop((client, remote));
     proxy.finish();
 }
 

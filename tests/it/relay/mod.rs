@@ -1,5 +1,6 @@
-//! Both directions of a session: half-close, reset, termination, bulk data.
+//! Both directions of a session: half-close, reset, termination, bulk data, urgent bytes.
 
 mod bulk;
 mod half_close;
 mod termination;
+mod urgent;

@@ -1,6 +1,6 @@
 //! Endpoints of connections: origin servers, clients, and what tests do with their sockets.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -142,6 +142,16 @@ pub(crate) fn relayed_pair(proxy: SocketAddr) -> (TcpStream, TcpStream) {
 pub(crate) fn read_all(mut stream: &TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("EOF");
+    bytes
+}
+
+/// Reads to a reset and returns the bytes before it. Fails at EOF.
+pub(crate) fn read_until_reset(mut stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let error = stream
+        .read_to_end(&mut bytes)
+        .expect_err("a reset, not EOF");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     bytes
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod scripted_shell;
 pub(crate) mod server_output;
 pub(crate) mod socksify;
 pub(crate) mod syscall_faults;
+pub(crate) mod tcp_table;
 pub(crate) mod tools;
 pub(crate) mod wait;
 pub(crate) mod web_site;
