@@ -18,7 +18,7 @@ pub(crate) use accept::{
 };
 pub(crate) use connect::{ConnectError, dial, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;
-pub(crate) use options::{reset_on_close, set_options, shorten_send_timeout};
+pub(crate) use options::{reset_on_close, send_fin, set_options, shorten_send_timeout};
 pub use peek_reader::PeekReader;
 pub use poll::wait;
 pub(crate) use poll::{client_stays_until, wait_readable};

@@ -1,7 +1,7 @@
 //! Socket options of relayed connections.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
 use nix::libc;
@@ -71,10 +71,27 @@ pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
 }
 
 /// Makes the close of this connection send RST instead of FIN (SO_LINGER with zero): the
-/// peer learns that it did not receive everything.
+/// peer learns that it did not receive everything. The system closes the connections of a
+/// process that dies in the same way, whatever has ended it.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
+    set_linger(stream, 1);
+}
+
+/// Sends FIN after all bytes, and takes [`reset_on_close`] back: otherwise the close would
+/// destroy the bytes that are still in the send buffer.
+///
+/// # Errors
+///
+/// As shutdown(2): the connection is gone.
+pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
+    // Before the FIN: if the process dies between the two calls, the system sends the FIN.
+    set_linger(stream, 0);
+    stream.shutdown(Shutdown::Write)
+}
+
+fn set_linger(stream: &TcpStream, is_on: libc::c_int) {
     let linger = libc::linger {
-        l_onoff: 1,
+        l_onoff: is_on,
         l_linger: 0,
     };
     // Fails only for a socket whose connection is gone.

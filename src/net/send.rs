@@ -1,13 +1,14 @@
 //! Replies: sending a short message, and closing so that it arrives.
 
 use std::io::{self, BufRead};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{self, MsgFlags};
 
 use super::deadline::Deadline;
+use super::options::send_fin;
 use super::peek_reader::PeekReader;
 
 /// How long a lingering close waits for the peer.
@@ -35,7 +36,7 @@ pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result
 /// A socket that is closed with unread bytes sends RST, which can overtake the reply
 /// that was sent before it (RFC 1122, section 4.2.2.13).
 pub(crate) fn lingering_close(stream: &TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_err() {
+    if send_fin(stream).is_err() {
         return;
     }
     let mut rest = PeekReader::new(stream, Deadline::after(LINGER_TIME));

@@ -16,7 +16,7 @@ const SMALL_BUFFER: usize = 2 << 10;
 /// any system call.
 pub(crate) const LARGE_BUFFER: usize = 64 << 10;
 
-/// Copies until EOF of `from`, or until the relay is stopped.
+/// Copies until EOF of `from`, or until the relay is aborted.
 ///
 /// # Errors
 ///
@@ -57,7 +57,7 @@ pub(super) fn copy<A: RelayStream, B: RelayStream>(
             large = vec![0; LARGE_BUFFER];
         } else if count == LARGE_BUFFER && may_splice {
             match splice(from, to, state, direction)? {
-                SpliceStop::Stopped => return Ok(()),
+                SpliceStop::Aborted => return Ok(()),
                 SpliceStop::Idle => large = Vec::new(),
                 SpliceStop::NoPipe => {}
                 SpliceStop::Unsupported => may_splice = false,
@@ -67,7 +67,7 @@ pub(super) fn copy<A: RelayStream, B: RelayStream>(
 }
 
 /// Writes all bytes, and counts each part after it is written. False if the relay was
-/// stopped before the peer had taken all of them.
+/// aborted before the peer had taken all of them.
 fn write_all<B: RelayStream>(
     to: &B,
     mut bytes: &[u8],
@@ -87,7 +87,7 @@ fn write_all<B: RelayStream>(
             Err(error) => return Err(error),
         }
         // Also after a part was written: a slow peer must not delay a termination.
-        if !bytes.is_empty() && state.is_stopped() {
+        if !bytes.is_empty() && state.is_aborted() {
             return Ok(false);
         }
     }

@@ -35,10 +35,6 @@ impl RelayDirection<'_> {
         let RelayDirection { state, direction } = self;
         let result = copy::copy(from, to, state, direction);
         match &result {
-            // It was terminated after it had read bytes and before it had written all.
-            Ok(()) if state.is_terminated_at_rest() && state.is_writing(direction) => {
-                state.abort(from, to);
-            }
             Ok(()) if self.was_aborted(from) => {}
             Ok(()) => to.shutdown_write(),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -55,16 +51,16 @@ impl RelayDirection<'_> {
         result
     }
 
-    /// Is the EOF of `from` the effect of an abort? Then both ends close with RST, and this
-    /// direction sends no FIN.
+    /// Is the EOF of `from` the effect of an abort? Then this direction sends no FIN, and
+    /// `to` closes with RST.
     ///
     /// The system reports a reset only once. If the write of the other direction to `from`
     /// has failed because of the reset, the read of this direction returns EOF. So if
-    /// `from` is disconnected or the relay is terminated, this direction waits first until
-    /// the other one has finished its write, or has aborted the relay because of its error.
+    /// `from` is disconnected, this direction waits first until the other one has finished
+    /// its write, or has aborted the relay because of its error.
     fn was_aborted<A: RelayStream>(self, from: &A) -> bool {
         let RelayDirection { state, direction } = self;
-        if from.is_disconnected() || state.is_terminated_at_rest() {
+        if from.is_disconnected() {
             state.wait_until_written(direction.reverse());
         }
         state.is_aborted()

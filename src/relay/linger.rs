@@ -45,8 +45,7 @@ pub(super) fn discard_input<A: RelayStream>(
     let moved = state.bytes(direction.reverse());
     let more = Duration::from_secs(moved / LINGER_BYTES_PER_SECOND);
     let deadline = Deadline::after((MIN_LINGER + more).min(MAX_LINGER));
-    let has_ended = discard(from, || deadline.is_over() || state.is_stopped());
-    has_ended || state.is_terminated_at_rest()
+    discard(from, || deadline.is_over() || state.is_aborted())
 }
 
 /// Reads and discards until `from` ends, then true, or until this is over.

@@ -115,17 +115,17 @@ impl Pipe {
             };
             is_first = false;
             if !state.begin_write(direction) {
-                return Ok(SpliceStop::Stopped);
+                return Ok(SpliceStop::Aborted);
             }
             if !self.write_from_pipe(count, &mut part, to, state, direction)? {
-                return Ok(SpliceStop::Stopped);
+                return Ok(SpliceStop::Aborted);
             }
             state.end_write(direction);
         }
     }
 
     /// Moves `count` bytes from the pipe to the socket, in parts whose size follows the
-    /// speed of the peer. False if the relay was stopped before all were moved.
+    /// speed of the peer. False if the relay was aborted before all were moved.
     ///
     /// If a reset comes during a splice(2), the call returns the count and not the error.
     /// The next call fails with EPIPE, which can also mean that the peer has closed both
@@ -161,7 +161,7 @@ impl Pipe {
             };
             state.add(direction, moved);
             left = left.saturating_sub(moved);
-            if left > 0 && state.is_stopped() {
+            if left > 0 && state.is_aborted() {
                 return Ok(false);
             }
         }

@@ -41,12 +41,9 @@ pub struct RelayState {
 struct Phases {
     up: Phase,
     down: Phase,
-    /// A direction met an error, or the session is terminated while bytes move: RST to
-    /// both ends.
+    /// A direction met an error, or the session was terminated: a direction that has not
+    /// ended yet sends no FIN.
     aborted: bool,
-    /// The session is terminated while no byte moves: FIN to both ends, unless a
-    /// direction still holds bytes.
-    terminated_at_rest: bool,
     /// A thread waits on `changed`. Without this test each write would make a system call
     /// more: the standard library's condition variable makes one for every notification.
     has_waiter: bool,
@@ -79,7 +76,6 @@ impl Default for RelayState {
             up: Phase::Reading,
             down: Phase::Reading,
             aborted: false,
-            terminated_at_rest: false,
             has_waiter: false,
         };
         RelayState {
@@ -116,13 +112,13 @@ impl RelayState {
         *self.phases.lock().of(direction) == Phase::Ended
     }
 
-    /// Marks the direction as writing: it has read bytes. False if the relay was stopped;
+    /// Marks the direction as writing: it has read bytes. False if the relay was aborted;
     /// then it must not write them. Mark and test are under one lock, so no write begins
-    /// after a stop.
+    /// after an abort.
     pub(super) fn begin_write(&self, direction: Direction) -> bool {
         let mut phases = self.phases.lock();
         *phases.of(direction) = Phase::Writing;
-        !phases.aborted && !phases.terminated_at_rest
+        !phases.aborted
     }
 
     /// All bytes of the direction are written, or the error of its write is dealt with.
@@ -143,16 +139,10 @@ impl RelayState {
         }
     }
 
-    /// Does the direction hold bytes that are not written?
-    pub(super) fn is_writing(&self, direction: Direction) -> bool {
-        *self.phases.lock().of(direction) == Phase::Writing
-    }
-
     /// Waits until the direction holds no bytes any more, or the relay is aborted.
     ///
     /// The caller makes sure that the wait ends: the direction writes to an end that has
-    /// no connection, so its write fails at once; or the relay is terminated, so its
-    /// write returns at the next send timeout. A direction that panics aborts the relay.
+    /// no connection, so its write fails at once. A direction that panics aborts the relay.
     pub(super) fn wait_until_written(&self, direction: Direction) {
         let is_writing =
             |phases: &mut Phases| *phases.of(direction) == Phase::Writing && !phases.aborted;
@@ -163,52 +153,24 @@ impl RelayState {
         }
     }
 
-    /// Stops both directions from outside. Reads are interrupted; a write that waits for
-    /// its reader returns at its send timeout of half a second. (A splice(2) may last
-    /// several of these: see `splice::MIN_PART`.)
+    /// Stops both directions: because one of them met an error, or from outside. Reads are
+    /// interrupted; a write that waits for its reader returns at its send timeout of half a
+    /// second. (A splice(2) may last several of these: see `splice::MIN_PART`.)
     ///
-    /// At rest means that no byte has moved lately. If no direction holds bytes either, both
-    /// ends get FIN. Otherwise both get RST, so that no peer takes a transfer that was cut
-    /// off for a complete one.
-    pub fn terminate<A: RelayStream, B: RelayStream>(
-        &self,
-        client: &A,
-        remote: &B,
-        is_at_rest: bool,
-    ) {
-        if is_at_rest {
-            self.phases.lock().terminated_at_rest = true;
-            client.interrupt();
-            remote.interrupt();
-        } else {
-            self.abort(client, remote);
-        }
-    }
-
-    /// Makes both ends close with RST, and interrupts both directions: reads return, and a
-    /// blocked write returns at its send timeout. The flag is set first: a direction
-    /// that reads EOF because of the reset then finds the reason.
-    pub(super) fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
+    /// A direction that has not ended sends no FIN after that, so the end to which it writes
+    /// closes with RST: no peer takes a transfer that was cut off for a complete one. A
+    /// direction that has ended stays ended. The flag is set first: a direction whose read
+    /// returns EOF because of the interruption then finds the reason.
+    pub fn abort<A: RelayStream, B: RelayStream>(&self, one: &A, other: &B) {
         self.phases.lock().aborted = true;
         self.changed.notify_all();
-        one.reset();
-        other.reset();
+        one.interrupt();
+        other.interrupt();
     }
 
-    /// Do both ends close with RST?
+    /// Was the relay aborted? Then no more bytes are written, and no more FIN is sent.
     pub(super) fn is_aborted(&self) -> bool {
         self.phases.lock().aborted
-    }
-
-    /// Was the relay terminated at rest? It may have been aborted since.
-    pub(super) fn is_terminated_at_rest(&self) -> bool {
-        self.phases.lock().terminated_at_rest
-    }
-
-    /// Was the relay aborted or terminated? Then no more bytes are written.
-    pub(super) fn is_stopped(&self) -> bool {
-        let phases = self.phases.lock();
-        phases.aborted || phases.terminated_at_rest
     }
 }
 
@@ -219,8 +181,8 @@ impl RelayState {
     expect(dead_code, reason = "only Linux has splice(2)")
 )]
 pub(super) enum SpliceStop {
-    /// The relay was stopped: the bytes in the pipe must not be written.
-    Stopped,
+    /// The relay was aborted: the bytes in the pipe must not be written.
+    Aborted,
     /// No byte came for a while, or only read(2) can tell what comes next.
     Idle,
     /// All pipes are in use; nothing was moved.

@@ -13,6 +13,10 @@ pub(crate) const IDLE_RELEASE: Duration = Duration::from_millis(100);
 
 /// One end of a relayed connection. Both directions use it at the same time, each from
 /// a thread of its own: one reads, the other writes.
+///
+/// Before the relay begins, its owner has made sure that the close of this end sends RST
+/// (SO_LINGER with zero), also if the process dies. Only
+/// [`shutdown_write`](Self::shutdown_write) takes that back.
 pub trait RelayStream {
     /// Waits for bytes; 0 means EOF.
     ///
@@ -36,16 +40,14 @@ pub trait RelayStream {
     /// As write(2); `WouldBlock` at each send timeout while the peer reads nothing.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Sends EOF (a FIN). The peer may continue to send.
+    /// Sends EOF (a FIN): all bytes were written. From now on the close of this end sends
+    /// no RST, which would destroy what its send buffer still holds. The peer may continue
+    /// to send.
     fn shutdown_write(&self);
 
     /// Makes a blocked or later [`read`](Self::read) return 0, and every later
     /// [`write`](Self::write) return at once if it would wait. Sends nothing.
     fn interrupt(&self);
-
-    /// Interrupts, and makes the close of this end send RST instead of FIN, so that the
-    /// peer learns that it did not receive everything. Sends nothing before the close.
-    fn reset(&self);
 
     /// Is there no connection any more? Also true after both directions have ended
     /// with FIN.
@@ -69,21 +71,16 @@ impl RelayStream for TcpStream {
         io::Write::write(&mut { self }, bytes)
     }
 
-    // The three calls below fail with "not connected" if the connection is already
-    // gone. Then nothing is left to end.
+    // The calls below fail with "not connected" if the connection is already gone. Then
+    // nothing is left to end.
 
     fn shutdown_write(&self) {
-        let _ = self.shutdown(Shutdown::Write);
+        let _ = net::send_fin(self);
     }
 
     fn interrupt(&self) {
         net::shorten_send_timeout(self);
         let _ = self.shutdown(Shutdown::Read);
-    }
-
-    fn reset(&self) {
-        net::reset_on_close(self);
-        self.interrupt();
     }
 
     fn is_disconnected(&self) -> bool {
@@ -110,7 +107,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert!(accepted.is_disconnected());
         accepted.shutdown_write();
-        accepted.reset();
+        accepted.interrupt();
         assert_eq!(RelayStream::read(&accepted, &mut [0]).expect("EOF"), 0);
     }
 }

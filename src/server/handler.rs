@@ -56,8 +56,11 @@ fn handle_request(
         Command::Associate => commands::udp_associate(pending, &mut request_log),
     };
     let was_sent = match &granted {
-        Ok(granted) => session.send_reply(&granted.reply),
-        Err(error) => session.send_reply(&request.encoder.refused(error.reply())),
+        Ok(granted) => {
+            session.reset_on_close();
+            session.send_last_reply(&granted.reply)
+        }
+        Err(error) => session.send_last_reply(&request.encoder.refused(error.reply())),
     };
     // A request whose reply could not be sent was not granted.
     let result = match (granted, was_sent) {

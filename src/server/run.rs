@@ -99,10 +99,6 @@ impl Server {
         let kind = main_loop.drain(&all_done);
         context.registry.terminate_all();
         let _ = all_done.recv_timeout(TERMINATION_TIME);
-        // A session that is still alive may hold bytes: when the process ends, the system
-        // must not close its connections with FIN.
-        let sessions = context.registry.live();
-        sessions.iter().for_each(|session| session.reset());
         Ok(kind)
     }
 }

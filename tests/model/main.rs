@@ -148,7 +148,7 @@ const MODELS: &[Model] = &[
     model!(500, sessions::no_session_outlives_its_permit),
     model!(3000, relay_directions::no_fin_is_invented),
     model!(4000, relay_directions::an_error_ends_both_directions),
-    model!(3000, relay_directions::a_termination_sends_fin_only_at_rest),
+    model!(3000, relay_directions::a_termination_sends_no_fin),
     model!(300, relay_directions::the_last_data_are_delivered),
     model!(600, whole_server::it_stops),
     model!(600, whole_server::it_stops_with_timeouts),

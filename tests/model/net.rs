@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::control::{any, one_in, pause, times_out};
 pub(crate) use crate::real_net::{
-    BindWait, ConnectError, PortRange, is_shortage, lengthen_backlog, reset_on_close,
+    BindWait, ConnectError, PortRange, is_shortage, lengthen_backlog, reset_on_close, send_fin,
     send_nonblocking, shorten_send_timeout, stop_listening,
 };
 use crate::sync::thread;
@@ -153,7 +153,7 @@ impl Read for PeekReader<'_> {
 }
 
 pub(crate) fn lingering_close(stream: &TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_ok() {
+    if send_fin(stream).is_ok() {
         let _ = io::copy(&mut PeekReader::new(stream, Deadline), &mut io::sink());
     }
 }

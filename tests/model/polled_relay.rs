@@ -61,10 +61,6 @@ impl RelayStream for PolledSocket<'_> {
         self.0.interrupt();
     }
 
-    fn reset(&self) {
-        self.0.reset();
-    }
-
     fn is_disconnected(&self) -> bool {
         self.0.is_disconnected()
     }

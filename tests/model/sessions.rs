@@ -88,7 +88,7 @@ pub(crate) fn closed_sessions(queue: &Queue) -> Vec<u64> {
     closed
 }
 
-/// The remote of a terminated session is shut down, or was never attached, whatever the
+/// The remote of a terminated session is closed, or was never attached, whatever the
 /// session's own thread is about to do.
 pub(crate) fn a_termination_misses_no_remote() {
     let scene = Scene::new(settings(usize::MAX));
@@ -116,6 +116,7 @@ pub(crate) fn a_termination_misses_no_remote() {
         relay.direction(up).run(&session.client, remote).unwrap();
         relay.direction(down).run(remote, &session.client).unwrap();
     }
+    drop(session);
     assert!(net::has_ended(&peer), "the remote is open");
     assert!(net::has_ended(&client), "the client is open");
 }

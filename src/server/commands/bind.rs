@@ -89,6 +89,7 @@ pub(crate) fn bind(
     let local = expected.local_address().unwrap_or(reached);
     let advertise = context.settings.advertise;
     let first_reply = request.encoder.listening(port, local, advertise);
+    session.begin_bind(request.encoder);
     if !session.send_reply(&first_reply) {
         return Err(RequestError::ClientLeft);
     }
@@ -144,9 +145,9 @@ fn expected_peer(
 fn listen(ports: &PortRange, address: IpAddr) -> io::Result<(TcpListener, u16)> {
     ports.open(|port| {
         let listener = TcpListener::bind((address, port))?;
-        let port = listener.local_addr()?.port();
         // The peer's connection inherits them.
         net::set_options(&listener)?;
+        let port = listener.local_addr()?.port();
         Ok((listener, port))
     })
 }

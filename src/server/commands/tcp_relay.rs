@@ -107,7 +107,7 @@ mod tests {
         Server::new(Settings::default(), rules_file, LocalClock::local(), log).context
     }
 
-    /// A session with client and remote, and the peers of both.
+    /// A session whose request is granted, with client and remote, and the peers of both.
     fn session(context: &Arc<ServerContext>, token: &Token) -> (Arc<Session>, [TcpStream; 2]) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let connect = || {
@@ -123,6 +123,7 @@ mod tests {
         let log = context.log.clone();
         let session = Session::new(slot, log, client, address, token.clone());
         assert!(session.attach(remote));
+        session.reset_on_close();
         (Arc::new(session), [client_peer, remote_peer])
     }
 

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::events::{ClientRequest, CloseReason, Event, SessionClosed};
 use crate::logger::Log;
 use crate::net;
-use crate::protocol::ReplyError;
+use crate::protocol::{ReplyEncoder, ReplyError};
 use crate::relay::{Direction, RelayState};
 use crate::server::request_log::RequestLog;
 use crate::server::udp::drops::DropCounter;
@@ -60,6 +60,8 @@ pub(crate) struct Session {
 struct SessionState {
     close: CloseState,
     activity: Activity,
+    /// The encoder of a BIND whose first reply is sent, and not its second.
+    bind: Option<ReplyEncoder>,
     /// What is to be judged again when the rules change.
     grant: Option<Arc<Grant>>,
 }
@@ -76,6 +78,7 @@ impl Session {
         let state = SessionState {
             close: CloseState::default(),
             activity: Activity::new(now),
+            bind: None,
             grant: None,
         };
         Session {
@@ -114,6 +117,14 @@ impl Session {
         net::send_nonblocking(&self.client, message).is_ok()
     }
 
+    /// Sends the last reply to the client; false if its connection is gone. Under the same
+    /// lock as [`terminate`](Self::terminate), so that a BIND gets no third reply.
+    pub(crate) fn send_last_reply(&self, message: &[u8]) -> bool {
+        let mut state = self.state.lock();
+        state.bind = None;
+        self.send_reply(message)
+    }
+
     /// The remote, after [`attach`](Self::attach).
     pub(crate) fn remote(&self) -> Option<&TcpStream> {
         self.remote.get()
@@ -142,42 +153,55 @@ impl Session {
         self.is_udp_association.load(Ordering::Relaxed)
     }
 
-    /// Ends the session now. Wakes threads that are blocked in a read or in poll(2) on one of
-    /// its sockets; a blocked write returns at its send timeout. If bytes have moved lately,
-    /// both ends are reset: more was to come.
-    pub(crate) fn terminate(&self, reason: CloseReason) {
-        let mut state = self.state.lock();
-        let moved = state.activity.moved_since_last_round(self.sample());
-        let is_at_rest = match reason {
-            CloseReason::Panicked => false,
-            // It has been idle for its timeout, even if that is shorter than the rest time.
-            CloseReason::Idle | CloseReason::HalfClosedIdle => !moved,
-            _ => !moved && !state.activity.moved_recently(),
-        };
-        state.close.terminate(reason);
-        match self.remote() {
-            Some(remote) => self.relay.terminate(&self.client, remote, is_at_rest),
-            None => {
-                // With `--enforce` the client of a BIND gets its second reply. Otherwise EOF
-                // tells it that no peer will connect.
-                if let Some(grant) = &state.grant
-                    && !self.is_udp_association()
-                {
-                    let encoder = grant.request.encoder;
-                    self.send_reply(&encoder.refused(ReplyError::NotAllowed));
-                }
-                // Fails only if the connection is gone already.
-                let _ = self.client.shutdown(Shutdown::Both);
-            }
+    /// Makes the close of both connections send RST, before the reply says that the request
+    /// is granted. From now on only the proper end of a direction sends FIN, so a process
+    /// that is killed cuts off no transfer without notice.
+    pub(crate) fn reset_on_close(&self) {
+        net::reset_on_close(&self.client);
+        if let Some(remote) = self.remote() {
+            net::reset_on_close(remote);
         }
     }
 
-    /// Makes both ends of a relay that does not end in time close with RST. Without a
-    /// remote, `terminate` has closed the connection already.
-    pub(crate) fn reset(&self) {
-        if let Some(remote) = self.remote() {
-            let is_at_rest = false;
-            self.relay.terminate(&self.client, remote, is_at_rest);
+    /// As [`reset_on_close`](Self::reset_on_close), before the first reply of a BIND. A
+    /// session that is terminated before the second one refuses it with this encoder.
+    pub(crate) fn begin_bind(&self, encoder: ReplyEncoder) {
+        self.state.lock().bind = Some(encoder);
+        self.reset_on_close();
+    }
+
+    /// Ends the connection of a UDP association whose client has closed it: FIN, unless the
+    /// session was terminated.
+    pub(crate) fn end_association(&self) {
+        if !self.state.lock().close.is_closing() {
+            // Fails only if the connection is gone already.
+            let _ = net::send_fin(&self.client);
+        }
+    }
+
+    /// Ends the session now. Wakes threads that are blocked in a read or in poll(2) on one of
+    /// its sockets; a blocked write returns at its send timeout. What was granted ends with
+    /// RST: more was to come.
+    pub(crate) fn terminate(&self, reason: CloseReason) {
+        let error = match reason {
+            CloseReason::PermitWithdrawn(_) => ReplyError::NotAllowed,
+            _ => ReplyError::Rejected,
+        };
+        let mut state = self.state.lock();
+        state.close.terminate(reason);
+        // The calls fail only if the connection is gone already.
+        match self.remote() {
+            Some(remote) => self.relay.abort(&self.client, remote),
+            None if self.is_udp_association() => {
+                let _ = self.client.shutdown(Shutdown::Read);
+            }
+            None => {
+                if let Some(encoder) = state.bind {
+                    self.send_reply(&encoder.refused(error));
+                }
+                let _ = net::send_fin(&self.client);
+                let _ = self.client.shutdown(Shutdown::Both);
+            }
         }
     }
 

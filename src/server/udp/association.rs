@@ -11,7 +11,7 @@
 //! more. The two threads wait only for datagrams and, in turn, for the rules file.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -101,13 +101,12 @@ impl Association {
             }
         });
         self.client_loop();
-        // Ends the other direction. Fails only if the connection is gone already.
-        let _ = self.session.client.shutdown(Shutdown::Both);
+        self.session.end_association();
     }
 
     fn client_loop(self: &Arc<Association>) {
         let client = &self.session.client;
-        let mut receiver = DatagramReceiver::watching_client(&self.client_socket, client);
+        let mut receiver = DatagramReceiver::new(&self.client_socket, client);
         while let Some((datagram, from)) = receiver.next() {
             if let Err(reason) = self.forward_to_remote(datagram, from) {
                 self.session.drops.count(reason);
@@ -303,7 +302,7 @@ impl Association {
 
     fn remote_loop(&self) {
         let client = &self.session.client;
-        let mut receiver = DatagramReceiver::until_shutdown(&self.remote_socket, client);
+        let mut receiver = DatagramReceiver::new(&self.remote_socket, client);
         while let Some((data, from)) = receiver.next() {
             match self.forward_to_client(data, canonical(from)) {
                 Ok(count) => self.session.relay.add(Direction::Down, count),

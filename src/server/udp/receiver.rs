@@ -26,36 +26,18 @@ pub(super) struct DatagramReceiver<'a> {
     buffer: Vec<u8>,
     /// The connection over which the client has requested the association.
     client: &'a TcpStream,
-    /// Which events of that connection wake this thread, beside its end.
-    watched: PollFlags,
     received: u32,
 }
 
 impl<'a> DatagramReceiver<'a> {
-    /// Also reads and drops what the client sends on its connection, to see its EOF.
-    pub(super) fn watching_client(
-        socket: &'a UdpSocket,
-        client: &'a TcpStream,
-    ) -> DatagramReceiver<'a> {
+    /// Receives until the client's connection ends or is interrupted.
+    pub(super) fn new(socket: &'a UdpSocket, client: &'a TcpStream) -> DatagramReceiver<'a> {
         DatagramReceiver {
             socket,
             buffer: Vec::new(),
             client,
-            watched: PollFlags::POLLIN,
             // So that it polls first, without a buffer.
             received: DATAGRAMS_PER_POLL,
-        }
-    }
-
-    /// Ends when the connection is shut down. The other direction does that, after it has
-    /// seen the client's EOF.
-    pub(super) fn until_shutdown(
-        socket: &'a UdpSocket,
-        client: &'a TcpStream,
-    ) -> DatagramReceiver<'a> {
-        DatagramReceiver {
-            watched: PollFlags::empty(),
-            ..DatagramReceiver::watching_client(socket, client)
         }
     }
 
@@ -84,7 +66,7 @@ impl<'a> DatagramReceiver<'a> {
     fn wait(&mut self) -> bool {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.client.as_fd(), self.watched),
+            PollFd::new(self.client.as_fd(), PollFlags::POLLIN),
         ];
         let waited = net::wait(&mut fds, Deadline::after(IDLE_RELEASE)).and_then(|is_ready| {
             if is_ready {
@@ -101,7 +83,8 @@ impl<'a> DatagramReceiver<'a> {
         }
     }
 
-    /// Reads and drops bytes of the connection; false at its EOF.
+    /// Reads and drops bytes of the connection; false at its EOF. Both directions do it:
+    /// the one that comes second finds nothing.
     fn drop_client_bytes(&mut self) -> bool {
         self.buffer.resize(MAX_DATAGRAM, 0);
         let dropped = &mut self.buffer;

@@ -1,6 +1,6 @@
 //! `--enforce`: the server ends sessions that the rules no longer permit.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use threadsocks::server::{Control, Server, ShutdownKind};
 
 use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, by_address, by_name, connect_through, dial, dial_from, read_all, read_exactly,
+    Origin, by_address, by_name, connect_through, dial, dial_from, read_exactly, read_until_reset,
     relayed_pair, request, write,
 };
 use crate::support::ident_server::Identd;
@@ -43,16 +43,6 @@ fn connect_to_echo(proxy: &Proxy, host: u8, user: &[u8]) -> TcpStream {
         let _ = io::copy(&mut &stream, &mut &stream);
     });
     client::socks4::connect(dial(proxy.address()), &destination, user).expect("granted")
-}
-
-/// Asserts that the server has closed the session: with FIN, or with RST if bytes moved
-/// shortly before.
-fn assert_closed(mut client: &TcpStream) {
-    match client.read(&mut [0]) {
-        Ok(0) => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Replaces the rules file atomically, by rename(2).
@@ -90,7 +80,7 @@ fn changed_rules_end_exactly_the_sessions_that_they_deny() {
     );
     // The server has to notice the change by itself: no request and no signal arrives.
     for client in [&denied, &denied_by_user, &denied_by_name] {
-        assert_eq!(read_all(client), b"");
+        assert_eq!(read_until_reset(client), b"");
     }
     assert_relays(&permitted);
     assert_relays(&permitted_by_user);
@@ -113,7 +103,7 @@ fn changed_rules_end_exactly_the_sessions_that_they_deny() {
     // next check.
     replace_rules(&proxy, "permit c 127.0.0.3\n");
     proxy.signal(Signal::SIGHUP);
-    assert_closed(&permitted);
+    assert_eq!(read_until_reset(&permitted), b"");
     assert_relays(&permitted_by_user);
     assert!(
         wait_for_session_ends(&proxy, 4)
@@ -162,19 +152,9 @@ fn a_session_ended_during_a_transfer_is_reset() {
         let bytes = [7; 64 << 10];
         while (&remote).write_all(&bytes).is_ok() {}
     });
-    let mut buffer = vec![0; 64 << 10];
-    (&client)
-        .read_exact(&mut buffer)
-        .expect("bytes are relayed");
+    read_exactly(&client, 64 << 10);
     replace_rules(&proxy, "");
-    let error = loop {
-        match (&client).read(&mut buffer) {
-            Ok(0) => panic!("the client reads EOF in a transfer that was cut off"),
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    read_until_reset(&client);
     sender.join().expect("the sender does not panic");
     wait_for_session_ends(&proxy, 1);
     proxy.finish();
@@ -199,8 +179,8 @@ fn a_denied_bind_ends_while_it_waits_and_while_it_relays() {
     });
     replace_rules(&proxy, "permit b 127.0.0.3\n");
     for (client, peer) in &relays {
-        assert_eq!(read_all(client), b"");
-        assert_eq!(read_all(peer), b"");
+        assert_eq!(read_until_reset(client), b"");
+        assert_eq!(read_until_reset(peer), b"");
     }
     let port = denied_while_waiting.address.port();
     match denied_while_waiting.wait() {
@@ -238,7 +218,7 @@ fn an_unconfirmed_session_is_ended_when_the_rules_now_require_ident() {
         let confirmed = connect_to_echo(&proxy, 1, b"alice");
         let unconfirmed = connect_to_echo(&proxy, 2, b"alice");
         replace_rules(&proxy, "permit c - user=alice ident\n");
-        assert_eq!(read_all(&unconfirmed), b"");
+        assert_eq!(read_until_reset(&unconfirmed), b"");
         assert_relays(&confirmed);
         let lines = wait_for_session_ends(&proxy, 1);
         assert!(
@@ -346,7 +326,7 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
     let (at_night, _remote) = connect(1).expect("permitted within the hours");
     let (at_any_time, remote) = connect(2).expect("permitted at any time");
     hours_are_over.store(true, Ordering::SeqCst);
-    assert_eq!(read_all(&at_night), b"");
+    assert_eq!(read_until_reset(&at_night), b"");
     assert!(connect(1).is_err(), "the hours are over");
     write(&at_any_time, b"x");
     assert_eq!(read_exactly(&remote, 1), b"x");

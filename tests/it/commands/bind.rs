@@ -2,8 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, send};
 use threadsocks::client::socks4::Binding;
 use threadsocks::client::{self, ClientError};
 use threadsocks::protocol::socks4::Reply;
@@ -11,7 +14,7 @@ use threadsocks::protocol::{Command, Destination, ReplyError};
 
 use crate::support::endpoints::{
     by_address, by_name, connect_through, dial, dial_from, free_ports, random_bytes, read_all,
-    read_exactly, request, reset, shutdown_write, with_timeout, write,
+    read_exactly, read_until_reset, request, reset, shutdown_write, with_timeout, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::wait::until;
@@ -355,9 +358,79 @@ fn b14_the_idle_timeout_applies_to_bind() {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     let began = Instant::now();
-    assert_eq!(read_all(&peer), b"");
-    assert_eq!(read_all(&client), b"");
+    assert_eq!(read_until_reset(&peer), b"");
+    assert_eq!(read_until_reset(&client), b"");
     assert!(began.elapsed() >= Duration::from_millis(300));
+    proxy.finish();
+}
+
+/// The client of a BIND whose first reply it has read.
+fn waiting_client(proxy: &Proxy) -> (TcpStream, SocketAddr) {
+    let client = dial(proxy.address());
+    write(&client, &request(Command::Bind, &peer_at(LOCALHOST), b""));
+    let reply = Reply::read(&mut &client).expect("listening");
+    (client, (LOCALHOST, reply.address.port()).into())
+}
+
+#[test]
+fn b17_a_killed_process_resets_a_client_that_waits_for_its_peer() {
+    for early in [&b""[..], b"early"] {
+        let mut proxy = Proxy::open();
+        let (client, _) = waiting_client(&proxy);
+        write(&client, early);
+        proxy.signal(Signal::SIGKILL);
+        proxy.wait();
+        assert_eq!(read_until_reset(&client), b"");
+    }
+}
+
+/// Whatever refuses a BIND after its first reply, the second one arrives, and then EOF.
+#[test]
+fn b18_a_refusal_after_the_first_reply_ends_with_eof() {
+    let proxy = Proxy::start(PERMIT_ALL, &["--bind-timeout", "300ms"]);
+    for unexpected_peer in [true, false] {
+        for early in [&b""[..], b"early"] {
+            let (client, address) = waiting_client(&proxy);
+            write(&client, early);
+            if unexpected_peer {
+                let peer = dial_from((OTHER_HOST, 0).into(), address);
+                assert_eq!(read_all(&peer), b"");
+            }
+            assert_eq!(read_all(&client)[..2], [0, 91]);
+        }
+    }
+    proxy.finish();
+}
+
+#[test]
+fn b19_a_stop_sends_the_second_reply_to_a_client_that_waits() {
+    for (options, signals) in [(["--grace", "100ms"], 1), (["--grace", "1m"], 2)] {
+        let mut proxy = Proxy::start(PERMIT_ALL, &options);
+        let (client, _) = waiting_client(&proxy);
+        for _ in 0..signals {
+            proxy.signal(Signal::SIGTERM);
+            proxy.stderr_line("stopping");
+        }
+        let second = read_all(&client);
+        assert_eq!((second.len(), &second[..2]), (8, &[0, 91][..]));
+        proxy.wait();
+    }
+}
+
+#[test]
+fn b20_an_urgent_byte_of_the_peer_stays_in_its_place() {
+    let proxy = Proxy::open();
+    for _ in 0..20 {
+        let (client, address) = waiting_client(&proxy);
+        let peer = dial(address);
+        for _ in 0..2 {
+            let sent = send(peer.as_raw_fd(), b"hello!", MsgFlags::MSG_OOB);
+            assert_eq!(sent, Ok(6));
+        }
+        assert_eq!(read_exactly(&client, 8)[..2], [0, 90]);
+        shutdown_write(&peer);
+        assert_eq!(read_all(&client), b"hello!hello!");
+    }
     proxy.finish();
 }
 

@@ -17,8 +17,8 @@ use threadsocks::protocol::{Command, Destination, Host, ReplyError};
 
 use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, by_address, by_name, dial, dial_from, free_ports, read_all, read_exactly, reset,
-    shutdown_write, write,
+    Origin, by_address, by_name, dial, dial_from, free_ports, read_all, read_exactly,
+    read_until_reset, reset, shutdown_write, write,
 };
 use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
@@ -517,7 +517,7 @@ fn u07_the_idle_timeout_ends_the_association() {
         origin.send_to(b"", outer_address).unwrap();
         client.receive();
     }
-    assert_eq!(read_all(&client.control), b"");
+    assert_eq!(read_until_reset(&client.control), b"");
     assert_association_ends(&proxy, client.relay);
     let line = close_and_read_log(&proxy, client);
     assert!(line.contains("ending=\"idle for too long\""), "{line}");
@@ -714,8 +714,8 @@ fn u12_termination_wakes_up_the_threads_that_wait_for_datagrams() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v", "--enforce"]);
     let client = UdpClient::new(&proxy);
     std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
-    // EOF without bytes: a second reply is not part of the protocol.
-    assert_eq!(read_all(&client.control), b"");
+    // No bytes: a second reply is not part of the protocol.
+    assert_eq!(read_until_reset(&client.control), b"");
     assert_association_ends(&proxy, client.relay);
     let line = close_and_read_log(&proxy, client);
     assert!(
@@ -729,7 +729,35 @@ fn u12_termination_wakes_up_the_threads_that_wait_for_datagrams() {
     client.send_and_receive_at(&origin(), b"still relayed");
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.wait().success());
-    assert_eq!(read_all(&client.control), b"");
+    assert_eq!(read_until_reset(&client.control), b"");
+}
+
+#[test]
+fn r28_a_killed_process_resets_the_connection_of_an_association() {
+    for has_relayed in [false, true] {
+        let mut proxy = Proxy::open();
+        let client = UdpClient::new(&proxy);
+        if has_relayed {
+            client.send_and_receive_at(&origin(), b"a datagram");
+        }
+        proxy.signal(Signal::SIGKILL);
+        proxy.wait();
+        assert_eq!(read_until_reset(&client.control), b"");
+    }
+}
+
+/// A client that ends the association is answered with EOF, whatever it sent before.
+#[test]
+fn r28_an_association_that_its_client_ends_is_not_reset() {
+    let proxy = Proxy::open();
+    for bytes in [&b""[..], b"not part of the protocol"] {
+        let client = UdpClient::new(&proxy);
+        client.send_and_receive_at(&origin(), b"a datagram");
+        write(&client.control, bytes);
+        shutdown_write(&client.control);
+        assert_eq!(read_all(&client.control), b"");
+    }
+    proxy.finish();
 }
 
 /// A link-local address is valid only with its zone (the interface index), which

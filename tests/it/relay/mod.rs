@@ -2,5 +2,6 @@
 
 mod bulk;
 mod half_close;
+mod killed;
 mod termination;
 mod urgent;

@@ -1,4 +1,4 @@
-//! Terminated sessions: a FIN if they are at rest, a reset amid a transfer.
+//! Terminated sessions: a reset of each direction that has not ended, and of no other.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -11,10 +11,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use threadsocks::client;
 
 use crate::support::endpoints::{
-    Origin, read_all, read_exactly, relayed_pair, shutdown_write, with_timeout, write,
+    Origin, random_bytes, read_all, read_exactly, read_until_reset, relayed_pair, shutdown_write,
+    with_timeout, write,
 };
 use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::tcp_table::{FIN_WAIT1, FIN_WAIT2, TcpRow};
 use crate::support::wait::until;
 
 /// The reset tells the client that it has not received everything.
@@ -48,10 +50,7 @@ fn r26_o04_a_transfer_that_a_limit_or_a_stop_cuts_off_ends_with_a_reset() {
         }
         let line = proxy.stderr_line("ending=");
         assert!(line.contains(ending), "{line}");
-        let mut received = Vec::new();
-        let result = (&client).read_to_end(&mut received);
-        let error = result.expect_err("a reset");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let received = read_until_reset(&client);
         assert!(received.len() < ALL);
         sender.join().unwrap();
         proxy.signal(Signal::SIGTERM);
@@ -77,9 +76,7 @@ fn r26_o04_a_steady_transfer_that_a_stop_cuts_off_ends_with_a_reset() {
             proxy.signal(Signal::SIGTERM);
             proxy.stderr_line("stopping");
         }
-        let result = (&client).read_to_end(&mut Vec::new());
-        let error = result.expect_err("a reset");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        read_until_reset(&client);
         sender.join().unwrap();
         proxy.wait();
     }
@@ -179,63 +176,111 @@ fn dial_with_small_buffer(address: SocketAddr) -> TcpStream {
     with_timeout(client)
 }
 
-/// A pause of 80 ms between two messages does not put a session at rest, even if the
-/// server checks the session during the pause.
-#[test]
-fn r26_a_session_with_short_pauses_is_not_at_rest() {
-    // The server checks all sessions every 100 ms, about as often as a message comes.
-    let options = ["--half-closed-timeout", "1s", "--grace", "300ms"];
-    let mut proxy = Proxy::start(PERMIT_ALL, &options);
-    let clients: Vec<_> = (0..20)
-        .map(|number| {
-            let (client, remote) = relayed_pair(proxy.address());
-            thread::spawn(move || {
-                while (&remote).write_all(b"a line now and then\n").is_ok() {
-                    thread::park_timeout(Duration::from_millis(80 + number));
-                }
-            });
-            read_exactly(&client, 40);
-            client
-        })
-        .collect();
-    proxy.signal(Signal::SIGTERM);
-    for client in &clients {
-        let result = { client }.read_to_end(&mut Vec::new());
-        let error = result.expect_err("a reset");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    }
-    assert!(proxy.wait().success());
+/// What can terminate a session.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Idle,
+    HalfClosed,
+    GracePeriod,
+    SecondSignal,
+    Enforce,
 }
 
-/// A session is at rest after two seconds without a byte. Whatever terminates it then,
-/// both sides read EOF.
-#[test]
-fn r26_a_session_at_rest_ends_with_a_fin() {
-    for (option, limit, signals) in [
-        ("--idle-timeout", "300ms", 0),
-        ("--grace", "300ms", 1),
-        ("--grace", "1m", 2),
-    ] {
-        // With this half-closed timeout the server checks all sessions every 100 ms.
-        let interval = ["--half-closed-timeout", "1s"];
-        let options = [&interval[..], &[option, limit, "-v"]].concat();
-        let mut proxy = Proxy::start(PERMIT_ALL, &options);
-        let (client, remote) = relayed_pair(proxy.address());
-        write(&client, b"all of it");
-        write(&remote, b"and back");
-        assert_eq!(read_exactly(&remote, 9), b"all of it");
-        assert_eq!(read_exactly(&client, 8), b"and back");
-        // Longer than the two seconds after which a session is at rest.
-        thread::park_timeout(Duration::from_millis(2500));
-        for _ in 0..signals {
-            proxy.signal(Signal::SIGTERM);
-            proxy.stderr_line("stopping");
+impl Limit {
+    const ALL: [Limit; 5] = [
+        Limit::Idle,
+        Limit::HalfClosed,
+        Limit::GracePeriod,
+        Limit::SecondSignal,
+        Limit::Enforce,
+    ];
+
+    /// A server with this limit.
+    fn start_proxy(self) -> Proxy {
+        let options: &[&str] = match self {
+            Limit::Idle => &["--idle-timeout", "500ms"],
+            Limit::HalfClosed => &["--half-closed-timeout", "500ms"],
+            Limit::GracePeriod => &["--grace", "100ms"],
+            Limit::SecondSignal => &["--grace", "1m"],
+            Limit::Enforce => &["--enforce"],
+        };
+        Proxy::start(PERMIT_ALL, &[options, &["-v"]].concat())
+    }
+
+    /// Terminates the only session, and waits until that is done.
+    fn terminate(self, proxy: &Proxy) {
+        match self {
+            Limit::Idle | Limit::HalfClosed => {}
+            Limit::GracePeriod => proxy.signal(Signal::SIGTERM),
+            Limit::SecondSignal => {
+                proxy.signal(Signal::SIGTERM);
+                proxy.stderr_line("stopping");
+                proxy.signal(Signal::SIGTERM);
+            }
+            Limit::Enforce => {
+                fs::write(proxy.config(), "deny - -\n").unwrap();
+                proxy.signal(Signal::SIGHUP);
+            }
         }
-        assert_eq!(read_all(&client), b"");
-        assert_eq!(read_all(&remote), b"");
-        if signals == 0 {
+        proxy.stderr_line("ending=");
+    }
+
+    fn stop(self, mut proxy: Proxy) {
+        if !matches!(self, Limit::GracePeriod | Limit::SecondSignal) {
             proxy.signal(Signal::SIGTERM);
         }
         proxy.wait();
+    }
+}
+
+/// No byte moves, and still more might have come.
+#[test]
+fn r26_r29_a_silent_session_that_is_terminated_ends_with_a_reset() {
+    for limit in Limit::ALL {
+        if matches!(limit, Limit::HalfClosed) {
+            continue;
+        }
+        let proxy = limit.start_proxy();
+        let (client, remote) = relayed_pair(proxy.address());
+        write(&client, b"a part of it");
+        assert_eq!(read_exactly(&remote, 12), b"a part of it");
+        limit.terminate(&proxy);
+        assert_eq!(read_until_reset(&client), b"", "{limit:?}");
+        assert_eq!(read_until_reset(&remote), b"", "{limit:?}");
+        limit.stop(proxy);
+    }
+}
+
+/// The open direction is reset. The other one has ended, and its last bytes still arrive
+/// after the termination, or after the death of the process.
+#[test]
+fn r29_r30_a_direction_that_has_ended_stays_ended_and_loses_no_byte() {
+    let bytes = random_bytes(30, 300_000);
+    for limit in Limit::ALL.map(Some).into_iter().chain([None]) {
+        for up_has_ended in [true, false] {
+            let mut proxy = limit.unwrap_or(Limit::SecondSignal).start_proxy();
+            let (client, remote) = relayed_pair(proxy.address());
+            let (ended, open) = match up_has_ended {
+                true => (&remote, &client),
+                false => (&client, &remote),
+            };
+            // As much as the socket buffers hold: nobody reads it yet.
+            write(open, &bytes);
+            shutdown_write(open);
+            until("the FIN of the server", || {
+                let state = TcpRow::of_peer(ended).state;
+                [FIN_WAIT1, FIN_WAIT2].contains(&&state[..]).then_some(())
+            });
+            match limit {
+                Some(limit) => limit.terminate(&proxy),
+                None => proxy.signal(Signal::SIGKILL),
+            }
+            assert_eq!(read_until_reset(open), b"", "{limit:?}");
+            assert!(read_all(ended) == bytes, "{limit:?}");
+            match limit {
+                Some(limit) => limit.stop(proxy),
+                None => drop(proxy.wait()),
+            }
+        }
     }
 }

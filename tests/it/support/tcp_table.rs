@@ -3,6 +3,9 @@
 use std::fs;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 
+/// State FIN-WAIT-1: a FIN is to be sent, and it or bytes before it are not acknowledged.
+pub(crate) const FIN_WAIT1: &str = "04";
+
 /// State FIN-WAIT-2: our FIN is acknowledged, and no FIN has come.
 pub(crate) const FIN_WAIT2: &str = "05";
 
