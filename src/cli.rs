@@ -59,7 +59,7 @@ Timeouts (30s, 2m, 1h 30m; some can be off):
       --half-closed-timeout T|off
                                the same, after EOF in one direction [5m]
       --udp-timeout T|off      without a datagram in either direction [5m]
-      --grace T                for live sessions, when the server stops [10s]
+      --grace T                for live sessions, when the server stops [8s]
 
 Limits:
       --max-sessions N       sessions at a time [what this machine can carry]

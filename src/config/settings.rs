@@ -64,7 +64,7 @@ impl Default for Settings {
             // RFC 4787, requirement 5, recommends this to address translators, which
             // forget in the same way which host sends to which.
             udp_timeout: Some(Duration::from_secs(300)),
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(8),
             max_sessions: 1000,
             max_associations: 250,
             max_per_client: None,

@@ -338,6 +338,23 @@ fn o04_l07_the_grace_period_ends_and_every_message_is_printed() {
     assert_eq!(lines, 50);
 }
 
+/// Docker and many service managers kill a server ten seconds after SIGTERM. This test waits
+/// for the default of eight.
+#[test]
+fn o12_the_default_grace_period_is_over_before_ten_seconds() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let client = connect_through(proxy.address(), &Origin::echo().destination());
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    proxy.stderr_line("ending=\"the server stopped\"");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(7), "{took:?}");
+    assert_eq!(proxy.wait().code(), Some(0));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(read_until_reset(&client), b"");
+}
+
 #[test]
 fn o04_a_second_signal_terminates_all_sessions_at_once() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "1m"]);
