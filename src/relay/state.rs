@@ -113,8 +113,7 @@ impl RelayState {
     }
 
     /// Marks the direction as writing: it has read bytes. False if the relay was aborted;
-    /// then it must not write them. Mark and test are under one lock, so no write begins
-    /// after an abort.
+    /// then it must not write them, since a peer that goes on sending would keep it busy.
     pub(super) fn begin_write(&self, direction: Direction) -> bool {
         let mut phases = self.phases.lock();
         *phases.of(direction) = Phase::Writing;

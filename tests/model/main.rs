@@ -49,18 +49,15 @@
 //! | `run` shuts the listener down before it sets `stopping` | `whole_server` | 90 |
 //! | `run` does not join `accept` | `whole_server` | 10 |
 //! | `run` terminates all sessions before it joins `accept` | `whole_server` | 22 |
-//! | `abort` resets the ends before it sets the flag | `relay_directions` | 2601 |
-//! | `abort` resets one end only | `relay_directions` | 9 |
-//! | `begin_write` tests before it sets the phase, under two locks | `relay_directions` | 1 |
-//! | `set` does not notify | `relay_directions` | 2 |
-//! | after a failed write the direction does not count as writing | `relay_directions` | 227 |
-//! | `write_all` never tests whether the relay is stopped | `relay_directions` | 1 |
-//! | `write_all` takes a stop for success | `relay_directions` | 113 |
-//! | `eof_hides_reset` does not wait | `relay_directions` | 476 |
+//! | `abort` interrupts one end only | `sessions` | 1 |
+//! | `abort` interrupts the ends before it sets the flag | `relay_directions` | 819 |
+//! | `set` does not notify | `relay_directions` | 36 |
+//! | after a failed write the direction does not count as writing | `relay_directions` | 237 |
+//! | `write_all` never tests whether the relay is aborted | `relay_directions` | 1 |
+//! | `was_aborted` does not wait | `relay_directions` | 1021 |
+//! | `was_aborted` is always false | `relay_directions` | 5 |
 //! | a broken pipe ends the relay at once | `relay_directions` | 1 |
 //! | after a broken pipe the direction still counts as writing | `relay_directions` | 1 |
-//! | a termination sends FIN although bytes are held | `relay_directions` | 1 |
-//! | a termination during a transfer is taken for one at rest | `relay_directions` | 14 |
 #![allow(
     dead_code,
     unreachable_code,

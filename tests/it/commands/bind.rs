@@ -384,10 +384,12 @@ fn b17_a_killed_process_resets_a_client_that_waits_for_its_peer() {
     }
 }
 
-/// Whatever refuses a BIND after its first reply, the second one arrives, and then EOF.
+/// Whatever refuses a BIND after its first reply, the second one arrives, and then EOF: also
+/// at a client that reads both after the server has closed (which takes two seconds).
 #[test]
 fn b18_a_refusal_after_the_first_reply_ends_with_eof() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind-timeout", "300ms"]);
+    let mut clients = Vec::new();
     for unexpected_peer in [true, false] {
         for early in [&b""[..], b"early"] {
             let (client, address) = waiting_client(&proxy);
@@ -396,8 +398,12 @@ fn b18_a_refusal_after_the_first_reply_ends_with_eof() {
                 let peer = dial_from((OTHER_HOST, 0).into(), address);
                 assert_eq!(read_all(&peer), b"");
             }
-            assert_eq!(read_all(&client)[..2], [0, 91]);
+            clients.push(client);
         }
+    }
+    proxy.assert_resources_released();
+    for client in &clients {
+        assert_eq!(read_all(client)[..2], [0, 91]);
     }
     proxy.finish();
 }
