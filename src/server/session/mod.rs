@@ -181,7 +181,7 @@ impl Session {
 
     /// Ends the session now. Wakes threads that are blocked in a read or in poll(2) on one of
     /// its sockets; a blocked write returns at its send timeout. What was granted ends with
-    /// RST: more was to come.
+    /// RST, since more was to come; a BIND that waits ends with its second reply.
     pub(crate) fn terminate(&self, reason: CloseReason) {
         let error = match reason {
             CloseReason::PermitWithdrawn(_) => ReplyError::NotAllowed,

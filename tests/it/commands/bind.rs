@@ -403,6 +403,7 @@ fn b18_a_refusal_after_the_first_reply_ends_with_eof() {
     }
     proxy.assert_resources_released();
     for client in &clients {
+        assert!(client.peer_addr().is_ok(), "reset by the close");
         assert_eq!(read_all(client)[..2], [0, 91]);
     }
     proxy.finish();
