@@ -1,112 +1,257 @@
-//! A rate limit on failed logins, per source address.
+//! A rate limit on failed logins: per source address and user, and per source address.
 //!
-//! Each failure costs some seconds, which pass by waiting. An address whose cost is small
+//! Each failure costs some time, which passes by waiting. A login whose user name owes little
 //! is admitted at once, so a user who mistypes a password notices nothing. The algorithm
-//! is called GCRA: a token bucket that stores only one time stamp for each address, the time
+//! is called GCRA: a token bucket that stores only one time stamp for each key, the time
 //! at which all failures are paid for (in GCRA, the theoretical arrival time).
+//!
+//! The limit of a user name stops a guesser, and does not delay other users at the same
+//! address (behind the same NAT). The larger limit of the address stops a guesser who tries
+//! one password with many names. Every name has a limit, whether the user exists or not.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::{OrderedMutex, Rank};
 
-/// What one failure costs: 1,800 attempts an hour from one address. A password of eight
-/// random letters withstands that for thousands of years.
-const COST_PER_FAILURE: Duration = Duration::from_secs(2);
+/// What one failure costs the user name at its address: 1,800 attempts an hour. A password
+/// of eight random letters withstands that for thousands of years.
+const COST_OF_USER: Duration = Duration::from_secs(2);
 
-/// An address that owes no more than this is admitted at once: it may owe for five failures
+/// A user name that owes no more than this is admitted at once: it may owe for five failures
 /// and try a sixth time, as a person does, or a program with an old password.
-const BURST: Duration = Duration::from_secs(10);
+const BURST_OF_USER: Duration = Duration::from_secs(10);
 
-/// Addresses that are tracked at a time, in about a megabyte.
-const MAX_TRACKED: usize = 10_000;
+/// What one failure costs the address, whatever the user name is: four failures a second,
+/// as many as eight programs with an old password cause.
+const COST_OF_SOURCE: Duration = Duration::from_millis(250);
 
-/// For each source prefix the time at which its failures are paid for.
+/// An address that owes no more than this is admitted at once: twenty failures. More at once
+/// would delay the hashes of other addresses.
+const BURST_OF_SOURCE: Duration = Duration::from_secs(5);
+
+/// Keys that are tracked at a time, in about two megabytes.
+const MAX_TRACKED: usize = 20_000;
+
+/// What one limit counts: the failures from a source prefix, with one user name or with all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LoginKey {
+    prefix: SourcePrefix,
+    /// A keyed hash of the user name: a name can have 255 bytes, and an attacker cannot
+    /// find two names with the same hash. `None`: all names.
+    user: Option<u64>,
+}
+
+/// The keys under which one login is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoginKeys {
+    source: SourcePrefixes,
+    user: u64,
+}
+
+/// For each key the time at which its failures are paid for.
 #[derive(Debug)]
 pub(crate) struct LoginRateLimiter {
     /// A leaf in the lock order.
-    paid_at: OrderedMutex<HashMap<IpAddr, Instant>>,
+    paid_at: OrderedMutex<HashMap<LoginKey, Instant>>,
+    /// The key of the hash of user names: random, never shown.
+    hasher: RandomState,
+}
+
+impl LoginKey {
+    /// What a failure costs this key. A prefix for several clients may have more failures.
+    fn cost(self) -> Duration {
+        let cost = match self.user {
+            Some(_) => COST_OF_USER,
+            None => COST_OF_SOURCE,
+        };
+        // The factor is a small number.
+        cost / self.prefix.factor() as u32
+    }
+
+    /// The key has to wait while it owes more than this.
+    fn burst(self) -> Duration {
+        match self.user {
+            Some(_) => BURST_OF_USER,
+            None => BURST_OF_SOURCE,
+        }
+    }
+}
+
+impl LoginKeys {
+    /// The keys of the user name at its address.
+    fn of_user(self) -> impl Iterator<Item = LoginKey> {
+        let user = Some(self.user);
+        self.source
+            .iter()
+            .map(move |prefix| LoginKey { prefix, user })
+    }
+
+    /// The keys of the address alone.
+    fn of_source(self) -> impl Iterator<Item = LoginKey> {
+        let user = None;
+        self.source
+            .iter()
+            .map(move |prefix| LoginKey { prefix, user })
+    }
+
+    /// All keys with their factors, for a semaphore that limits the waiting logins of a user
+    /// name, and to four times as many those of an address.
+    pub(crate) fn with_factors(self) -> impl Iterator<Item = (LoginKey, usize)> {
+        let of_user = self.of_user().map(|key| (key, key.prefix.factor()));
+        let of_source = self.of_source().map(|key| (key, 4 * key.prefix.factor()));
+        of_user.chain(of_source)
+    }
 }
 
 impl Default for LoginRateLimiter {
     fn default() -> LoginRateLimiter {
         LoginRateLimiter {
             paid_at: OrderedMutex::new(Rank::Leaf, HashMap::new()),
+            hasher: RandomState::new(),
         }
     }
 }
 
 impl LoginRateLimiter {
-    /// Admits one login attempt, and returns whether its credentials are cached. Charges one
-    /// failure in advance, unless they are: so parallel attempts cannot exceed the limit.
-    /// [`refund`](Self::refund) takes the charge back.
+    /// The keys of a login from this address with this user name, which may be any bytes.
+    pub(crate) fn keys(&self, client: IpAddr, user: &[u8]) -> LoginKeys {
+        LoginKeys {
+            source: SourcePrefixes::of(client),
+            user: self.hasher.hash_one(user),
+        }
+    }
+
+    /// Admits one attempt of a user name at its address, and returns whether its credentials
+    /// are cached. If they are not, charges one failure in advance, so parallel attempts
+    /// cannot exceed the limit. [`refund`](Self::refund) takes the charge back.
     ///
-    /// A login with cached credentials waits like any other. Otherwise every delayed answer
-    /// would mean "wrong", and an attacker could give up early and try the next password. For
-    /// the same reason `is_cached` is not called while the address has to wait. It is called
-    /// without the lock.
+    /// While the user name has to wait, `is_cached` is not called, so right credentials wait
+    /// like wrong ones. Otherwise every delayed answer would mean "wrong", and an attacker
+    /// could give up early and try the next password. It is called without the lock.
     ///
     /// # Errors
     ///
     /// How long to wait before the next attempt; then nothing was charged.
-    pub(crate) fn admit(
+    pub(crate) fn admit_user(
         &self,
-        source_prefix: IpAddr,
+        login: LoginKeys,
         now: Instant,
         is_cached: impl FnOnce() -> bool,
     ) -> Result<bool, Duration> {
-        check_owed(owed(&self.paid_at.lock(), source_prefix, now))?;
+        check_wait(&self.paid_at.lock(), login.of_user(), now)?;
         let is_cached = is_cached();
         let mut paid_at = self.paid_at.lock();
         // Again: another attempt may have been charged meanwhile.
-        let owed = owed(&paid_at, source_prefix, now);
-        check_owed(owed)?;
+        check_wait(&paid_at, login.of_user(), now)?;
         if !is_cached {
-            evict(&mut paid_at, now);
-            paid_at.insert(source_prefix, now + owed + COST_PER_FAILURE);
+            charge(&mut paid_at, login.of_user(), now);
         }
         Ok(is_cached)
     }
 
-    /// Takes the charge of one attempt back: the login did not fail.
-    pub(crate) fn refund(&self, source_prefix: IpAddr, now: Instant) {
+    /// Charges one failure to the address of a login whose credentials are not cached, and
+    /// returns how long this login has to wait for its turn. Logins get their turns in the
+    /// order of their calls.
+    ///
+    /// The attempt has been charged to its user name before. So a guesser who takes the delay
+    /// for a "wrong" and leaves has saved nothing.
+    ///
+    /// # Errors
+    ///
+    /// The wait would be longer than `patience`; then the address is not charged.
+    pub(crate) fn reserve_turn(
+        &self,
+        login: LoginKeys,
+        now: Instant,
+        patience: Duration,
+    ) -> Result<Duration, Duration> {
         let mut paid_at = self.paid_at.lock();
-        if let Some(time) = paid_at.get_mut(&source_prefix) {
-            let earlier = time.checked_sub(COST_PER_FAILURE).unwrap_or(now);
-            *time = earlier;
-            if earlier <= now {
-                paid_at.remove(&source_prefix);
+        let wait = wait_of(&paid_at, login.of_source(), now);
+        if wait > patience {
+            return Err(wait);
+        }
+        charge(&mut paid_at, login.of_source(), now);
+        Ok(wait)
+    }
+
+    /// Takes the charges of one attempt back: the login did not fail.
+    pub(crate) fn refund(&self, login: LoginKeys, now: Instant) {
+        let mut paid_at = self.paid_at.lock();
+        for key in login.of_user().chain(login.of_source()) {
+            if let Some(time) = paid_at.get_mut(&key) {
+                let earlier = time.checked_sub(key.cost()).unwrap_or(now);
+                *time = earlier;
+                if earlier <= now {
+                    paid_at.remove(&key);
+                }
             }
         }
     }
 }
 
-/// How long it takes until all failures of this address are paid for.
-fn owed(paid_at: &HashMap<IpAddr, Instant>, source_prefix: IpAddr, now: Instant) -> Duration {
-    let time = paid_at.get(&source_prefix);
+/// How long it takes until all failures of this key are paid for.
+fn owed(paid_at: &HashMap<LoginKey, Instant>, key: LoginKey, now: Instant) -> Duration {
+    let time = paid_at.get(&key);
     time.map_or(Duration::ZERO, |time| time.saturating_duration_since(now))
 }
 
-/// Admits an address that owes this much, or says how long it has to wait.
-fn check_owed(owed: Duration) -> Result<(), Duration> {
-    match owed.saturating_sub(BURST) {
+/// How long these keys have to wait until none of them owes more than its burst.
+fn wait_of(
+    paid_at: &HashMap<LoginKey, Instant>,
+    keys: impl Iterator<Item = LoginKey>,
+    now: Instant,
+) -> Duration {
+    let waits = keys.map(|key| owed(paid_at, key, now).saturating_sub(key.burst()));
+    waits.max().unwrap_or_default()
+}
+
+fn check_wait(
+    paid_at: &HashMap<LoginKey, Instant>,
+    keys: impl Iterator<Item = LoginKey>,
+    now: Instant,
+) -> Result<(), Duration> {
+    match wait_of(paid_at, keys, now) {
         Duration::ZERO => Ok(()),
         wait => Err(wait),
     }
 }
 
-/// Frees a place in a full table: removes all addresses that owe nothing, or else the one
-/// that owes least.
-fn evict(paid_at: &mut HashMap<IpAddr, Instant>, now: Instant) {
+fn charge(
+    paid_at: &mut HashMap<LoginKey, Instant>,
+    keys: impl Iterator<Item = LoginKey>,
+    now: Instant,
+) {
+    for key in keys {
+        if !paid_at.contains_key(&key) {
+            evict(paid_at, now);
+        }
+        let owed = owed(paid_at, key, now);
+        paid_at.insert(key, now + owed + key.cost());
+    }
+}
+
+/// Frees a place in a full table: removes all keys that owe nothing, or else the one that owes
+/// for the fewest failures. So a guesser cannot make the server forget the failures of an
+/// address before those of thousands of others, and a full table locks no user out.
+fn evict(paid_at: &mut HashMap<LoginKey, Instant>, now: Instant) {
     if paid_at.len() < MAX_TRACKED {
         return;
     }
     paid_at.retain(|_, time| *time > now);
     if paid_at.len() >= MAX_TRACKED {
-        let first = paid_at.iter().min_by_key(|(_, time)| **time);
-        let first = first.map(|(source_prefix, _)| *source_prefix);
-        first.and_then(|source_prefix| paid_at.remove(&source_prefix));
+        let failures = |key: LoginKey, time: Instant| {
+            time.saturating_duration_since(now).as_nanos() / key.cost().as_nanos()
+        };
+        let least = paid_at
+            .iter()
+            .min_by_key(|(key, time)| (failures(**key, **time), **time));
+        let least = least.map(|(key, _)| *key);
+        least.and_then(|key| paid_at.remove(&key));
     }
 }
 
@@ -116,20 +261,24 @@ mod tests {
     use std::net::Ipv4Addr;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NO_PATIENCE: Duration = Duration::ZERO;
 
-    fn source(number: u32) -> IpAddr {
+    fn address(number: u32) -> IpAddr {
         Ipv4Addr::from_bits(number).into()
     }
 
     impl LoginRateLimiter {
-        /// One attempt with wrong credentials.
-        fn fail(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
-            self.admit(source_prefix, now, || false).map(drop)
+        /// One attempt with wrong credentials, which waits for nothing.
+        fn fail(&self, client: IpAddr, user: &str, now: Instant) -> Result<(), Duration> {
+            let login = self.keys(client, user.as_bytes());
+            assert!(!self.admit_user(login, now, || false)?);
+            self.reserve_turn(login, now, NO_PATIENCE).map(drop)
         }
 
         /// One attempt with cached credentials.
-        fn reuse(&self, source_prefix: IpAddr, now: Instant) -> Result<(), Duration> {
-            self.admit(source_prefix, now, || true).map(drop)
+        fn reuse(&self, client: IpAddr, user: &str, now: Instant) -> Result<(), Duration> {
+            let login = self.keys(client, user.as_bytes());
+            self.admit_user(login, now, || true).map(drop)
         }
 
         fn len(&self) -> usize {
@@ -138,74 +287,160 @@ mod tests {
     }
 
     #[test]
-    fn v07_after_some_failures_each_attempt_waits() {
+    fn v07_after_some_failures_each_attempt_of_the_user_waits() {
         let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
         // The sixth is admitted while five are owed for.
         for _ in 0..6 {
-            assert_eq!(limiter.fail(source(1), start), Ok(()));
+            assert_eq!(limiter.fail(address(1), "a", start), Ok(()));
         }
         for wait in [2 * SECOND, SECOND] {
             let now = start + 2 * SECOND - wait;
-            assert_eq!(limiter.fail(source(1), now), Err(wait));
+            assert_eq!(limiter.fail(address(1), "a", now), Err(wait));
             let unread = || panic!("the cache is read");
-            assert_eq!(limiter.admit(source(1), now, unread), Err(wait));
+            let login = limiter.keys(address(1), b"a");
+            assert_eq!(limiter.admit_user(login, now, unread), Err(wait));
             // A login with cached credentials waits as well.
-            assert_eq!(limiter.reuse(source(1), now), Err(wait));
-            assert_eq!(limiter.reuse(source(2), now), Ok(()));
+            assert_eq!(limiter.reuse(address(1), "a", now), Err(wait));
+            assert_eq!(limiter.reuse(address(2), "a", now), Ok(()));
         }
         // From then on one every two seconds, for as long as that goes on.
         for turn in 1..1000 {
-            let now = start + turn * COST_PER_FAILURE;
-            assert_eq!(limiter.reuse(source(1), now), Ok(()));
-            assert_eq!(limiter.fail(source(1), now), Ok(()));
-            assert_eq!(limiter.fail(source(1), now), Err(COST_PER_FAILURE));
+            let now = start + turn * COST_OF_USER;
+            assert_eq!(limiter.reuse(address(1), "a", now), Ok(()));
+            assert_eq!(limiter.fail(address(1), "a", now), Ok(()));
+            assert_eq!(limiter.fail(address(1), "a", now), Err(COST_OF_USER));
         }
-        // When all is paid, the address is like new.
-        let now = start + 999 * COST_PER_FAILURE + BURST + COST_PER_FAILURE;
+        // When all is paid, the user name is like new.
+        let now = start + 999 * COST_OF_USER + BURST_OF_USER + COST_OF_USER;
         for _ in 0..6 {
-            assert_eq!(limiter.fail(source(1), now), Ok(()));
+            assert_eq!(limiter.fail(address(1), "a", now), Ok(()));
         }
-        assert_eq!(limiter.fail(source(1), now), Err(COST_PER_FAILURE));
-        assert_eq!(limiter.len(), 1);
+        assert_eq!(limiter.fail(address(1), "a", now), Err(COST_OF_USER));
+    }
+
+    #[test]
+    fn v13_failures_of_one_user_delay_no_other_user_of_the_address() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
+        // Eight programs with an old password try all the time, for an hour.
+        for tick in 0..3600 * 2 {
+            let now = start + tick * SECOND / 2;
+            for program in 0..8 {
+                // An attempt that its own limit delays costs the address nothing.
+                let _ = limiter.fail(address(1), &program.to_string(), now);
+            }
+            assert_eq!(limiter.reuse(address(1), "bob", now), Ok(()));
+            let newcomer = limiter.keys(address(1), b"new");
+            assert_eq!(limiter.admit_user(newcomer, now, || false), Ok(false));
+            let wait = limiter.reserve_turn(newcomer, now, 10 * SECOND);
+            assert!(
+                wait.is_ok_and(|wait| wait <= 8 * COST_OF_SOURCE),
+                "{wait:?}"
+            );
+            limiter.refund(newcomer, now);
+        }
+    }
+
+    #[test]
+    fn v14_an_address_that_tries_many_names_waits() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
+        let name = |number: u32| number.to_string();
+        // The 21st is admitted while twenty are owed for.
+        for number in 0..21 {
+            assert_eq!(limiter.fail(address(1), &name(number), start), Ok(()));
+        }
+        let next = limiter.fail(address(1), &name(21), start);
+        assert_eq!(next, Err(COST_OF_SOURCE));
+        // The attempt is charged to its user name all the same: who takes the delay for a
+        // "wrong" has not saved an attempt.
+        for _ in 1..6 {
+            let again = limiter.fail(address(1), &name(21), start);
+            assert_eq!(again, Err(COST_OF_SOURCE));
+        }
+        let again = limiter.fail(address(1), &name(21), start);
+        assert_eq!(again, Err(COST_OF_USER));
+        // Cached credentials do not wait for the failures of others, nor does another address.
+        assert_eq!(limiter.reuse(address(1), "known", start), Ok(()));
+        assert_eq!(limiter.fail(address(2), &name(21), start), Ok(()));
+        // Turns are given in order.
+        for turn in 1..=4 {
+            let login = limiter.keys(address(1), name(100 + turn).as_bytes());
+            let wait = limiter.reserve_turn(login, start, SECOND);
+            assert_eq!(wait, Ok(turn * COST_OF_SOURCE));
+        }
+        let login = limiter.keys(address(1), b"late");
+        let too_long = limiter.reserve_turn(login, start, SECOND);
+        assert_eq!(too_long, Err(5 * COST_OF_SOURCE));
+    }
+
+    #[test]
+    fn v15_ipv6_networks_of_several_clients_have_larger_limits() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
+        let client = |network: u16| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, 1]);
+        let count = |mut attempt: Box<dyn FnMut(u16) -> bool + '_>| {
+            (0..2000).take_while(|number| attempt(*number)).count()
+        };
+        // One name, each time from another /64 of the same /56: 5 x 4 owed for, and one.
+        let one_name = |number| limiter.fail(client(number % 256), "a", start).is_ok();
+        assert_eq!(count(Box::new(one_name)), 21);
+        // From all /56 of the /48: four times as many, those before included.
+        let network = |number: u16| client((1 + number % 255) << 8);
+        let one_name = |number| limiter.fail(network(number), "a", start).is_ok();
+        assert_eq!(count(Box::new(one_name)), 81 - 21);
+        // Many names.
+        let many = LoginRateLimiter::default();
+        let fail = |number: u16| many.fail(client(number), &number.to_string(), start);
+        assert_eq!(count(Box::new(|number| fail(number % 256).is_ok())), 81);
+        let other = many.fail(IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, 1]), "a", start);
+        assert_eq!(other, Ok(()));
     }
 
     #[test]
     fn v07_a_login_that_does_not_fail_costs_nothing() {
         let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
+        let login = limiter.keys(address(1), b"a");
         for _ in 0..100 {
-            assert_eq!(limiter.fail(source(1), start), Ok(()));
-            limiter.refund(source(1), start);
+            assert_eq!(limiter.fail(address(1), "a", start), Ok(()));
+            limiter.refund(login, start);
         }
         assert_eq!(limiter.len(), 0);
         for _ in 0..100 {
-            assert_eq!(limiter.reuse(source(1), start), Ok(()));
+            assert_eq!(limiter.reuse(address(1), "a", start), Ok(()));
         }
         assert_eq!(limiter.len(), 0);
         // A right login between wrong ones takes back its own charge only.
         for _ in 0..5 {
-            assert_eq!(limiter.fail(source(1), start), Ok(()));
+            assert_eq!(limiter.fail(address(1), "a", start), Ok(()));
         }
-        assert_eq!(limiter.fail(source(1), start), Ok(()));
-        limiter.refund(source(1), start);
-        assert_eq!(limiter.fail(source(1), start), Ok(()));
-        assert_eq!(limiter.fail(source(1), start), Err(COST_PER_FAILURE));
-        limiter.refund(source(7), start);
+        assert_eq!(limiter.fail(address(1), "a", start), Ok(()));
+        limiter.refund(login, start);
+        assert_eq!(limiter.fail(address(1), "a", start), Ok(()));
+        assert_eq!(limiter.fail(address(1), "a", start), Err(COST_OF_USER));
+        limiter.refund(limiter.keys(address(7), b"a"), start);
     }
 
     #[test]
-    fn v07_of_too_many_addresses_the_one_that_owes_least_is_evicted() {
+    fn v16_of_too_many_keys_the_one_with_the_fewest_failures_is_evicted() {
         let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
         for _ in 0..6 {
-            assert_eq!(limiter.fail(source(0), start), Ok(()));
+            assert_eq!(limiter.fail(address(0), "a", start), Ok(()));
         }
         for number in 1..=10_100 {
-            assert_eq!(limiter.fail(source(number), start), Ok(()));
+            assert_eq!(limiter.fail(address(number), "a", start), Ok(()));
         }
         assert_eq!(limiter.len(), MAX_TRACKED);
-        assert!(limiter.fail(source(0), start).is_err());
-        // Addresses that owe nothing are evicted first, all of them.
-        let later = start + COST_PER_FAILURE;
-        assert_eq!(limiter.fail(source(1), later), Ok(()));
+        assert_eq!(limiter.fail(address(0), "a", start), Err(COST_OF_USER));
+        // The failures of the address are remembered as well: fifteen more are admitted.
+        let more = (0..100).take_while(|number: &u32| {
+            let name = number.to_string();
+            limiter.fail(address(0), &name, start).is_ok()
+        });
+        assert_eq!(more.count(), 15);
+        // A table that is full locks no user out.
+        assert_eq!(limiter.fail(address(20_000), "a", start), Ok(()));
+        assert_eq!(limiter.len(), MAX_TRACKED);
+        // Keys that owe nothing are evicted first, all of them.
+        let later = start + BURST_OF_USER + 2 * COST_OF_USER;
+        assert_eq!(limiter.fail(address(1), "b", later), Ok(()));
         assert_eq!(limiter.len(), 2);
     }
 }

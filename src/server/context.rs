@@ -3,10 +3,10 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::limits::{MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS};
+use super::limits::{MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS_PER_USER};
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
-use crate::auth::{Authenticator, LoginRateLimiter, Users};
+use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
 use crate::config::{Content, ReloadEvent, Settings, WatchedFile};
 use crate::events::{Event, Rejected};
 use crate::local_time::LocalClock;
@@ -33,8 +33,8 @@ pub(crate) struct ServerContext {
     pub(super) threads: ThreadPool,
     /// Lookups of names in datagrams that are going on, per source prefix.
     pub(super) name_lookups: KeyedSemaphore<SourcePrefix>,
-    /// Clients that wait for the rate limit of their next login, per source prefix.
-    pub(super) waiting_logins: KeyedSemaphore<SourcePrefix>,
+    /// Logins that wait for the rate limiter, per source prefix and user name.
+    pub(super) waiting_logins: KeyedSemaphore<LoginKey>,
     pub(super) udp_bindings: UdpBindings,
     pub(super) ports: PortRange,
     /// Set before the listener is shut down: the accept loop, whose accept(2) fails then,
@@ -58,7 +58,7 @@ impl ServerContext {
             registry: Arc::new(SessionRegistry::new(&settings)),
             threads: ThreadPool::default(),
             name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
-            waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS),
+            waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),
             ports: PortRange::new(settings.bind_ports.clone()),
             stopping: AtomicBool::new(false),

@@ -3,13 +3,14 @@
 use std::io::BufRead;
 use std::time::{Duration, Instant};
 
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::{AuthError, Authenticator, LoginKey, LoginKeys};
 use crate::events::HandshakeError;
 use crate::net::{self, Deadline};
 use crate::protocol::ReadError;
 use crate::protocol::socks5::{AuthStatus, Credentials};
 use crate::server::context::ServerContext;
 use crate::server::session::Session;
+use crate::sync::semaphore::SlotGuard;
 
 /// Polling interval while the rate limit delays a login; a refund can shorten the wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -54,7 +55,8 @@ pub(super) fn authenticate(
 ///
 /// Credentials that are not cached are charged as a failure in advance, until the check
 /// shows that they are right. Otherwise a client could try a thousand passwords at the
-/// same moment.
+/// same moment. An attempt that the server gives up before its check stays charged: a
+/// client could take the delay for a "wrong" and leave.
 fn check_login(
     context: &ServerContext,
     session: &Session,
@@ -63,31 +65,29 @@ fn check_login(
     deadline: Deadline,
 ) -> Result<(), AuthError> {
     let users = || context.users(authenticator);
-    let source_prefixes = session.source_prefixes();
-    let source_prefix = source_prefixes.smallest();
-    let mut waiting = None;
+    let limiter = &context.login_rate;
+    let login = limiter.keys(session.client_address.ip(), &credentials.user);
+    let mut waiting = WaitingLogin {
+        context,
+        session,
+        login,
+        slot: None,
+    };
     loop {
         let is_cached = || authenticator.is_cached(&users(), credentials);
-        let limiter = &context.login_rate;
-        match limiter.admit(source_prefix, Instant::now(), is_cached) {
+        match limiter.admit_user(login, Instant::now(), is_cached) {
             Ok(true) => return Ok(()),
             Ok(false) => break,
             Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
-            Err(wait) => {
-                // Held while this login waits.
-                if waiting.is_none() {
-                    let slot = context
-                        .waiting_logins
-                        .try_acquire(source_prefixes.with_factors());
-                    waiting = Some(slot.map_err(|_| AuthError::RateLimited)?);
-                }
-                let next = deadline.min_after(wait.min(POLL_INTERVAL));
-                if !net::client_stays_until(&session.client, next) {
-                    return Err(AuthError::ClientLeft);
-                }
-            }
+            Err(wait) => waiting.wait_until(deadline.min_after(wait.min(POLL_INTERVAL)))?,
         }
     }
+    let turn = limiter.reserve_turn(login, Instant::now(), deadline.remaining());
+    match turn.map_err(|_| AuthError::RateLimited)? {
+        Duration::ZERO => {}
+        wait => waiting.wait_until(deadline.min_after(wait))?,
+    }
+    drop(waiting);
     let still_wanted = || {
         if deadline.is_over() {
             return Err(AuthError::TimedOut);
@@ -99,9 +99,36 @@ fn check_login(
         }
     };
     let checked = authenticator.check(users, credentials, still_wanted);
-    // Only wrong credentials count as a failure.
-    if checked != Err(AuthError::WrongCredentials) {
-        context.login_rate.refund(source_prefix, Instant::now());
+    if matches!(checked, Ok(()) | Err(AuthError::OutOfMemory)) {
+        limiter.refund(login, Instant::now());
     }
     checked
+}
+
+/// A login that may have to wait for the rate limiter.
+struct WaitingLogin<'a> {
+    context: &'a ServerContext,
+    session: &'a Session,
+    login: LoginKeys,
+    /// Held from the first wait on.
+    slot: Option<SlotGuard<LoginKey>>,
+}
+
+impl WaitingLogin<'_> {
+    /// Waits until this time. The end of the client also ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// Too many logins wait already, or the client has left.
+    fn wait_until(&mut self, time: Deadline) -> Result<(), AuthError> {
+        if self.slot.is_none() {
+            let slots = &self.context.waiting_logins;
+            let slot = slots.try_acquire(self.login.with_factors());
+            self.slot = Some(slot.map_err(|_| AuthError::RateLimited)?);
+        }
+        match net::client_stays_until(&self.session.client, time) {
+            true => Ok(()),
+            false => Err(AuthError::ClientLeft),
+        }
+    }
 }

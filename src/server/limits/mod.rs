@@ -33,11 +33,10 @@ pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 /// several clients get at most half of all.
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
 
-/// Logins of one client that wait for the rate limiter at a time; one more is refused.
-/// All clients of an IPv6 /56 have 4 times as many, those of a /48 16 times. A
-/// browser opens some 30 connections at once. Of more than 64 logins, hardly any could be
-/// checked within the handshake timeout.
-pub(super) const MAX_WAITING_LOGINS: usize = 64;
+/// Logins of one user name at one address that wait for the rate limiter at a time; one
+/// more is refused. A browser opens some 30 connections at once. The address may have 4
+/// times as many, so one name cannot take all of them.
+pub(super) const MAX_WAITING_LOGINS_PER_USER: usize = 32;
 
 /// Threads of a session: one per direction. The name of the destination is looked up on
 /// another thread, but before the thread of the second direction starts.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
@@ -776,22 +777,31 @@ fn a_login_without_a_request_is_logged_with_its_user() {
     setup.finish();
 }
 
-/// At most 64 logins of one address wait. Of more, hardly any would be checked before the
-/// handshake timeout.
+/// Sends a login from this address, and leaves the reply unread.
+fn begin_login(setup: &LoginSetup, from: Ipv4Addr, user: &str, password: &str) -> TcpStream {
+    let client = dial_from((from, 0).into(), setup.proxy.address());
+    write(&client, &[greeting(&[2]), login(user, password)].concat());
+    client
+}
+
+/// One user name takes at most 32 of the places to wait in. Of more logins, hardly any would
+/// be checked before the handshake timeout.
 #[test]
-fn v07_at_most_64_logins_of_one_address_wait() {
-    let setup = LoginSetup::with_alice(&["--grace", "0s"]);
-    let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 8), 0));
-    let guesses: Vec<TcpStream> = (0..6 + 64 + 20)
-        .map(|_| {
-            let client = dial_from(from, setup.proxy.address());
-            write(&client, &[greeting(&[2]), login("alice", "guess")].concat());
-            client
-        })
-        .collect();
+fn v17_at_most_32_logins_of_one_user_wait() {
+    let users = [("alice", "secret"), ("bob", "right")];
+    let setup = LoginSetup::with(PERMIT_ALL, &users, &["--grace", "0s"]);
+    let from = Ipv4Addr::new(127, 0, 0, 8);
+    let guess = |user| begin_login(&setup, from, user, "guess");
+    let guesses: Vec<TcpStream> = (0..6 + 32 + 20).map(|_| guess("alice")).collect();
     // The server refuses the logins over the limit at once, before the handshake timeout.
     let limited = "failed: not checked: too many failed logins";
     assert!(setup.proxy.wait_for_stderr(limited, 1) >= 1);
+    // Another name can wait: the seventh login waits for two seconds, and is checked.
+    let began = Instant::now();
+    for client in (0..7).map(|_| guess("carol")) {
+        assert_eq!(read_all(&client), [5, 2, 1, 1]);
+    }
+    assert!(began.elapsed() >= Duration::from_secs(1));
     assert!(
         setup.login("alice", "secret").is_some(),
         "another address logs in at once"
@@ -799,7 +809,130 @@ fn v07_at_most_64_logins_of_one_address_wait() {
     drop(guesses);
     setup
         .proxy
-        .wait_for_stderr("login of 'alice' failed", 6 + 64 + 20);
+        .wait_for_stderr("login of 'alice' failed", 6 + 32 + 20);
+    setup.finish();
+}
+
+#[test]
+fn v13_a_guesser_delays_no_other_user_of_the_same_address() {
+    let users = [("alice", "secret"), ("bob", "right"), ("carol", "right")];
+    let setup = LoginSetup::with(PERMIT_ALL, &users, &["--grace", "0s"]);
+    let from = Ipv4Addr::new(127, 0, 0, 9);
+    let log_in = |user, password| {
+        let began = Instant::now();
+        let client = dial_from((from, 0).into(), setup.proxy.address());
+        let accepted = LoginSetup::login_over(client, user, password).is_some();
+        (accepted, began.elapsed())
+    };
+    assert!(log_in("bob", "right").0);
+    // A program with an old password, on 75 connections.
+    let guesses: Vec<TcpStream> = (0..75)
+        .map(|_| begin_login(&setup, from, "alice", "old"))
+        .collect();
+    setup
+        .proxy
+        .wait_for_stderr("failed: not checked: too many failed logins", 1);
+    for _ in 0..20 {
+        let (accepted, time) = log_in("bob", "right");
+        assert!(accepted && time < Duration::from_secs(1), "{time:?}");
+    }
+    // Carol logs in for the first time. A few hashes may be computed before hers.
+    let (accepted, time) = log_in("carol", "right");
+    assert!(accepted && time < Duration::from_secs(5), "{time:?}");
+    drop(guesses);
+    setup.proxy.wait_for_stderr("login of 'alice' failed", 75);
+    setup.finish();
+}
+
+#[test]
+fn v14_one_address_cannot_try_many_names_quickly() {
+    const NAMES: usize = 60;
+    let timeout = ["--handshake-timeout", "3s", "--grace", "0s"];
+    let setup = LoginSetup::with(PERMIT_ALL, &[("known", "right")], &timeout);
+    let from = Ipv4Addr::new(127, 0, 0, 10);
+    let log_in = || {
+        let client = dial_from((from, 0).into(), setup.proxy.address());
+        LoginSetup::login_over(client, "known", "right")
+    };
+    assert!(log_in().is_some());
+    let guesses: Vec<TcpStream> = (0..NAMES)
+        .map(|number| begin_login(&setup, from, &number.to_string(), "guess"))
+        .collect();
+    // Credentials that were right before wait for nobody.
+    let began = Instant::now();
+    assert!(log_in().is_some());
+    assert!(began.elapsed() < Duration::from_secs(1));
+    for client in &guesses {
+        assert_eq!(read_all(client), [5, 2, 1, 1]);
+    }
+    setup.proxy.wait_for_stderr("failed: ", NAMES);
+    let checked = setup
+        .proxy
+        .wait_for_stderr("unknown user or wrong password", 21);
+    // Twenty-one at once, and four a second for three seconds.
+    assert!(checked <= 21 + 13, "{checked}");
+    setup.finish();
+}
+
+/// The reply and its time reveal neither whether a user exists, nor whether the user has
+/// logged in before, nor whether a password is right while the user name has to wait.
+#[test]
+fn v18_replies_and_their_times_reveal_nothing() {
+    const ROUNDS: u8 = 15;
+    let text = [cheap_line("known", "right"), cheap_line("new", "right")].concat();
+    let setup = LoginSetup::with(PERMIT_ALL, &[("none", "none")], &[]);
+    setup.replace_users(&text);
+    let time_of = |from: [u8; 2], user: &str, password: &str, reply: u8| {
+        let from = Ipv4Addr::new(127, 3, from[0], from[1]);
+        let client = dial_from((from, 0).into(), setup.proxy.address());
+        write(&client, &greeting(&[2]));
+        assert_eq!(read_exactly(&client, 2), [5, 2]);
+        let began = Instant::now();
+        write(&client, &login(user, password));
+        assert_eq!(read_exactly(&client, 2), [1, reply]);
+        began.elapsed()
+    };
+    time_of([0, 1], "known", "right", 0);
+    let kinds = [("known", "wrong"), ("new", "wrong"), ("absent", "wrong")];
+    let mut compare = |round: u8| {
+        let mut times = [const { Vec::new() }; 3];
+        for turn in 0..ROUNDS {
+            for (kind, times) in times.iter_mut().enumerate() {
+                let (user, password) = kinds[kind];
+                let from = [10 * round + kind as u8 + 1, turn + 1];
+                times.push(time_of(from, user, password, 1));
+            }
+        }
+        let medians = times.map(|times| percentile(times, 50));
+        let (least, most) = (
+            *medians.iter().min().unwrap(),
+            *medians.iter().max().unwrap(),
+        );
+        (most < least * 3 / 2, medians)
+    };
+    // A real difference appears in every round, noise does not.
+    let rounds: Vec<_> = (0..4).map(&mut compare).collect();
+    assert!(rounds.iter().any(|(is_alike, _)| *is_alike), "{rounds:?}");
+    // After six failures each of these waits for some two seconds, the right password too.
+    thread::scope(|scope| {
+        for (number, user, password, reply) in [
+            (1, "known", "right", 0),
+            (2, "known", "wrong", 1),
+            (3, "new", "right", 0),
+            (4, "absent", "wrong", 1),
+        ] {
+            scope.spawn(move || {
+                for _ in 0..6 {
+                    time_of([200, number], user, "guess", 1);
+                }
+                let time = time_of([200, number], user, password, reply);
+                assert!(
+                    time >= Duration::from_secs(1),
+                    "{user} {password}: {time:?}"
+                );
+            });
+        }
+    });
     setup.finish();
 }
 
