@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// A group of addresses that share a limit: one IPv4 address, or the IPv6 addresses that
 /// begin with the same 64, 56 or 48 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourcePrefix {
     /// The first address of the group; IPv4 in its own form.
     first: IpAddr,

@@ -7,8 +7,8 @@ use std::fmt;
 pub enum AuthError {
     /// There is no such user, or the password is wrong.
     WrongCredentials,
-    /// Too many logins from the same address have failed lately: this one was not
-    /// checked.
+    /// Too many logins from the same address, or of the same user name there, have failed
+    /// lately: this one was not checked.
     RateLimited,
     /// The time for the request was over before the login could be checked.
     TimedOut,

@@ -5,9 +5,10 @@
 //! is called GCRA: a token bucket that stores only one time stamp for each key, the time
 //! at which all failures are paid for (in GCRA, the theoretical arrival time).
 //!
-//! The limit of a user name stops a guesser, and does not delay other users at the same
-//! address (behind the same NAT). The larger limit of the address stops a guesser who tries
-//! one password with many names. Every name has a limit, whether the user exists or not.
+//! The limit of a user name delays a guesser, and no other user at the same address (with
+//! NAT, many users have the same one). The larger limit of the address delays a guesser who
+//! tries one password with many names. Every name has a limit, whether the user exists or
+//! not.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -158,8 +159,8 @@ impl LoginRateLimiter {
     /// returns how long this login has to wait for its turn. Logins get their turns in the
     /// order of their calls.
     ///
-    /// The attempt has been charged to its user name before. So a guesser who takes the delay
-    /// for a "wrong" and leaves has saved nothing.
+    /// The attempt was charged to its user name before. So a guesser who disconnects because
+    /// of the delay saves nothing.
     ///
     /// # Errors
     ///
@@ -236,8 +237,8 @@ fn charge(
 }
 
 /// Frees a place in a full table: removes all keys that owe nothing, or else the one that owes
-/// for the fewest failures. So a guesser cannot make the server forget the failures of an
-/// address before those of thousands of others, and a full table locks no user out.
+/// for the fewest failures. So a key with many failures is removed only after all keys with
+/// fewer, and a full table locks no user out.
 fn evict(paid_at: &mut HashMap<LoginKey, Instant>, now: Instant) {
     if paid_at.len() < MAX_TRACKED {
         return;
@@ -350,8 +351,8 @@ mod tests {
         }
         let next = limiter.fail(address(1), &name(21), start);
         assert_eq!(next, Err(COST_OF_SOURCE));
-        // The attempt is charged to its user name all the same: who takes the delay for a
-        // "wrong" has not saved an attempt.
+        // The attempt is charged to its user name all the same: a guesser who disconnects
+        // because of the delay saves nothing.
         for _ in 1..6 {
             let again = limiter.fail(address(1), &name(21), start);
             assert_eq!(again, Err(COST_OF_SOURCE));
@@ -429,7 +430,7 @@ mod tests {
         }
         assert_eq!(limiter.len(), MAX_TRACKED);
         assert_eq!(limiter.fail(address(0), "a", start), Err(COST_OF_USER));
-        // The failures of the address are remembered as well: fifteen more are admitted.
+        // The failures of the address are in the table as well: fifteen more are admitted.
         let more = (0..100).take_while(|number: &u32| {
             let name = number.to_string();
             limiter.fail(address(0), &name, start).is_ok()

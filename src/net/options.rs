@@ -14,8 +14,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 const SEND_TIMEOUT_MS: i64 = 500;
 
 /// Seconds without a byte before the first keepalive probe (TCP_KEEPIDLE). The default of
-/// Linux is two hours. Long enough to cost nothing, shorter than most NATs remember a
-/// connection.
+/// Linux is two hours. With two minutes the probes cost nothing, and come before a NAT drops
+/// its entry for a silent connection (RFC 5382, requirement 5: not before two hours and four
+/// minutes, but many drop it after some minutes).
 const KEEPALIVE_IDLE_SECONDS: u32 = 120;
 
 /// Seconds between two probes that are not answered (TCP_KEEPINTVL).
@@ -72,7 +73,7 @@ pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
 
 /// Makes the close of this connection send RST instead of FIN (SO_LINGER with zero): the
 /// peer learns that it did not receive everything. The system closes the connections of a
-/// process that dies in the same way, whatever has ended it.
+/// process that is killed in the same way.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     set_linger(stream, 1);
 }
@@ -84,7 +85,7 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 ///
 /// As shutdown(2): the connection is gone.
 pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
-    // Before the FIN: if the process dies between the two calls, the system sends the FIN.
+    // Before the FIN: if the process is killed between the two calls, the system sends the FIN.
     set_linger(stream, 0);
     stream.shutdown(Shutdown::Write)
 }

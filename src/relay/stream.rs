@@ -15,7 +15,7 @@ pub(crate) const IDLE_RELEASE: Duration = Duration::from_millis(100);
 /// a thread of its own: one reads, the other writes.
 ///
 /// Before the relay begins, its owner has made sure that the close of this end sends RST
-/// (SO_LINGER with zero), also if the process dies. Only
+/// (SO_LINGER with zero), also if the process is killed. Only
 /// [`shutdown_write`](Self::shutdown_write) takes that back.
 pub trait RelayStream {
     /// Waits for bytes; 0 means EOF.

@@ -55,8 +55,8 @@ pub(super) fn authenticate(
 ///
 /// Credentials that are not cached are charged as a failure in advance, until the check
 /// shows that they are right. Otherwise a client could try a thousand passwords at the
-/// same moment. An attempt that the server gives up before its check stays charged: a
-/// client could take the delay for a "wrong" and leave.
+/// same moment. An attempt that ends before its check stays charged: otherwise a client
+/// could disconnect because of a delay, and try the next password without a cost.
 fn check_login(
     context: &ServerContext,
     session: &Session,

@@ -39,7 +39,7 @@ pub(super) fn memory(files: &KernelFiles) -> Vec<Share> {
     ];
     let v1 = [Hierarchy::v1("/sys/fs/cgroup/memory", "memory")];
     let mut shares = collect(files, &v2, |group| {
-        // At memory.high the kernel slows the process down until it hardly moves.
+        // Above memory.high the kernel delays the process, by seconds at a time.
         let limits = ["memory.max", "memory.high"];
         let limits = limits.map(|name| files.number(&format!("{group}/{name}")));
         Some(Share {

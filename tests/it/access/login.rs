@@ -858,7 +858,7 @@ fn v14_one_address_cannot_try_many_names_quickly() {
     let guesses: Vec<TcpStream> = (0..NAMES)
         .map(|number| begin_login(&setup, from, &number.to_string(), "guess"))
         .collect();
-    // Credentials that were right before wait for nobody.
+    // Cached credentials do not wait for failures of other user names.
     let began = Instant::now();
     assert!(log_in().is_some());
     assert!(began.elapsed() < Duration::from_secs(1));

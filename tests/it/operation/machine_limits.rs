@@ -1,13 +1,15 @@
 //! The number of sessions follows from what the system grants the process.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
+use nix::unistd::geteuid;
 use threadsocks::client;
 
-use crate::support::endpoints::{Origin, by_name, dial, dial_from, read_exactly, write};
+use crate::support::endpoints::{
+    Origin, by_name, dial, dial_from, read_all, read_exactly, shutdown_write, write,
+};
 use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
 use crate::support::tools::skip;
@@ -62,6 +64,10 @@ fn s18_few_threads_or_descriptors_leave_most_for_sessions() {
         ("--nproc=200", "200 threads"),
         ("--nofile=192", "192 open files"),
     ] {
+        if limit.starts_with("--nproc") && !geteuid().is_root() {
+            skip("the limit would also count the other threads of this account (not root)");
+            continue;
+        }
         let proxy = Proxy::with(Setup {
             wrapper: &["prlimit", limit],
             ..Setup::default()
@@ -166,14 +172,12 @@ fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
         });
     }
     proxy.stderr_line("at capacity");
-    let mut rest = Vec::new();
     drop((held, associations));
     proxy.assert_resources_released();
     let client = client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
     let client = client.expect("granted again");
     write(&client, b"x");
-    client.shutdown(std::net::Shutdown::Write).unwrap();
-    (&client).read_to_end(&mut rest).expect("EOF");
-    assert_eq!(rest, b"x");
+    shutdown_write(&client);
+    assert_eq!(read_all(&client), b"x");
     proxy.finish();
 }

@@ -1,4 +1,4 @@
-//! A server process that dies: no peer reads an EOF that is not one.
+//! A server process that is killed: no peer reads an EOF that is not one.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 use crate::support::syscall_faults::SyscallFaults;
 use crate::support::wait::until;
 
-/// What the session does when the process dies.
+/// What the session does when the process is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Traffic {
     /// No byte has moved in the open directions.

@@ -252,7 +252,7 @@ fn r26_r29_a_silent_session_that_is_terminated_ends_with_a_reset() {
 }
 
 /// The open direction is reset. The other one has ended, and its last bytes still arrive
-/// after the termination, or after the death of the process.
+/// after the termination, or after the process was killed.
 #[test]
 fn r29_r30_a_direction_that_has_ended_stays_ended_and_loses_no_byte() {
     let bytes = random_bytes(30, 300_000);
@@ -264,7 +264,7 @@ fn r29_r30_a_direction_that_has_ended_stays_ended_and_loses_no_byte() {
                 true => (&remote, &client),
                 false => (&client, &remote),
             };
-            // As much as the socket buffers hold: nobody reads it yet.
+            // As much as the socket buffers hold: the receiver does not read yet.
             write(open, &bytes);
             shutdown_write(open);
             until("the FIN of the server", || {
