@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::matchers::{AddressSet, CommandSet, DestinationSet, PortSet, UserSet, mask_v4, mask_v6};
+use super::networks::NetworkGroup;
 use crate::protocol::Host;
 use crate::protocol::socks4::MAX_USER;
 
@@ -106,6 +107,9 @@ fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> {
             IpAddr::V4(first) => AddressSet::V4 { first, bits: 32 },
             IpAddr::V6(first) => canonical_v6(first, 128),
         }));
+    }
+    if let Some(group) = NetworkGroup::parse(word) {
+        return Ok(Some(AddressSet::Group(group)));
     }
     if let Some((address, bits)) = word.split_once('/') {
         return parse_range(word, address, bits).map(Some);

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use super::networks::NetworkGroup;
 use crate::protocol::{Command, HostName};
 
 /// The result of a comparison with a rule or with one of its columns.
@@ -84,6 +85,8 @@ pub(super) enum AddressSet {
     V4 { first: Ipv4Addr, bits: u8 },
     /// The IPv6 addresses whose first `bits` bits are those of `first`.
     V6 { first: Ipv6Addr, bits: u8 },
+    /// The networks of this group, of both families.
+    Group(NetworkGroup),
 }
 
 impl AddressSet {
@@ -97,6 +100,7 @@ impl AddressSet {
             (AddressSet::V6 { first, bits }, IpAddr::V6(address)) => {
                 (first.to_bits() ^ address.to_bits()) & mask_v6(bits) == 0
             }
+            (AddressSet::Group(group), address) => group.contains(address),
             _ => false,
         }
     }
@@ -130,6 +134,7 @@ impl fmt::Display for AddressSet {
             AddressSet::V4 { first, bits } => write!(out, "{first}/{bits}"),
             AddressSet::V6 { first, bits: 128 } => first.fmt(out),
             AddressSet::V6 { first, bits } => write!(out, "{first}/{bits}"),
+            AddressSet::Group(group) => group.fmt(out),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod columns;
 mod evaluate;
 mod matchers;
+mod networks;
 mod parser;
 mod query;
 mod reserved;
