@@ -204,12 +204,33 @@ mod tests {
     }
 
     #[test]
+    fn f14_octets_are_compared_where_the_rule_has_numbers() {
+        let rules = rules("permit c *.*.99.0\npermit c 1.*.3.*\npermit c 10.*.0.1 - 9.9.9.9\n");
+        for (query, line) in [
+            ("c 2.2.2.2 140.113.99.0 80", Some(1)),
+            ("c 2.2.2.2 0.255.99.0 80", Some(1)),
+            ("c 2.2.2.2 140.113.99.1 80", None),
+            ("c 2.2.2.2 140.113.98.0 80", None),
+            ("c 2.2.2.2 1.255.3.255 80", Some(2)),
+            ("c 2.2.2.2 1.0.2.0 80", None),
+            ("c 2.2.2.2 2.0.3.0 80", None),
+            ("c 10.7.0.1 9.9.9.9 80", Some(3)),
+            ("c 10.7.1.1 9.9.9.9 80", None),
+            ("c ::ffff:10.7.0.1 ::ffff:9.9.9.9 80", Some(3)),
+            ("c 2.2.2.2 2001:db8::6300 80", None),
+        ] {
+            assert_eq!(evaluate(&rules, query), (line.is_some(), line), "{query}");
+        }
+    }
+
+    #[test]
     fn f10_every_prefix_length_covers_its_addresses() {
         for bits in 0..=32_u32 {
-            let first = 0xAAAA_AAAA_u32 & mask_v4(bits as u8);
+            let mask = mask_v4(bits as u8).to_bits();
+            let first = 0xAAAA_AAAA_u32 & mask;
             let text = format!("permit c {}/{bits}\n", Ipv4Addr::from_bits(first));
             let rules = rules(&text);
-            for address in [first, first | !mask_v4(bits as u8), 0xAAAA_AAAA] {
+            for address in [first, first | !mask, 0xAAAA_AAAA] {
                 let query = format!("c 1.1.1.1 {} 80", Ipv4Addr::from_bits(address));
                 assert!(evaluate(&rules, &query).0, "{text}{query}");
             }

@@ -3,12 +3,14 @@
 //! [`parse`] reads a rules file, [`Rules::evaluate`] answers an [`AccessQuery`], and the
 //! [`RulesFile`] follows the file without a restart.
 
+mod addresses;
 mod columns;
 mod evaluate;
 mod matchers;
 mod networks;
 mod parser;
 mod query;
+mod quote;
 mod reserved;
 mod rule;
 mod schedule;

@@ -9,11 +9,10 @@
 //! source port and destination address. Four columns are all of them. Options are `user=`,
 //! `time=`, `ident` and `auth`.
 
-use super::columns::{
-    parse_commands, parse_destination, parse_ports, parse_source, parse_users, quote, quote_bytes,
-};
+use super::columns::{parse_commands, parse_destination, parse_ports, parse_source, parse_users};
 use super::evaluate::Rules;
 use super::matchers::UserSet;
+use super::quote::{quote, quote_bytes};
 use super::rule::Rule;
 use super::schedule::Schedule;
 use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
@@ -227,21 +226,6 @@ mod tests {
             ("permit cbu -", "permit - - - - -"),
             ("permit * *", "permit - - - - -"),
             ("PERMIT - -", "permit - - - - -"),
-            // Addresses.
-            ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
-            ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
-            ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
-            ("permit c 1.*.*.*", "permit c - - 1.0.0.0/8 -"),
-            ("permit c 10.0.0.0/8", "permit c - - 10.0.0.0/8 -"),
-            ("permit c 1.2.3.4/32", "permit c - - 1.2.3.4 -"),
-            ("permit c 0.0.0.0/0", "permit c - - 0.0.0.0/0 -"),
-            ("permit c ::1", "permit c - - ::1 -"),
-            ("permit c ::/0", "permit c - - ::/0 -"),
-            ("permit c 2001:db8::/32", "permit c - - 2001:db8::/32 -"),
-            ("permit c ::ffff:1.2.3.4", "permit c - - 1.2.3.4 -"),
-            ("deny c ::ffff:a00:0/104", "deny   c - - 10.0.0.0/8 -"),
-            ("deny c ::ffff:0:0/96", "deny   c - - 0.0.0.0/0 -"),
-            ("permit c ::fffe:0:0/95", "permit c - - ::fffe:0:0/95 -"),
             // Names.
             (
                 "permit c WWW.Example.org.",
@@ -293,6 +277,48 @@ mod tests {
     }
 
     #[test]
+    fn f06_every_form_of_an_address_is_parsed() {
+        for (line, expected) in [
+            ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 1.2.3.", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.2.3.*", "permit c - - 1.2.3.0/24 -"),
+            ("permit c 1.*.*.*", "permit c - - 1.0.0.0/8 -"),
+            ("permit c 10.0.0.0/8", "permit c - - 10.0.0.0/8 -"),
+            ("permit c 1.2.3.4/32", "permit c - - 1.2.3.4 -"),
+            ("permit c 0.0.0.0/0", "permit c - - 0.0.0.0/0 -"),
+            ("permit c ::1", "permit c - - ::1 -"),
+            ("permit c ::/0", "permit c - - ::/0 -"),
+            ("permit c 2001:db8::/32", "permit c - - 2001:db8::/32 -"),
+            ("permit c ::ffff:1.2.3.4", "permit c - - 1.2.3.4 -"),
+            ("deny c ::ffff:a00:0/104", "deny   c - - 10.0.0.0/8 -"),
+            ("deny c ::ffff:0:0/96", "deny   c - - 0.0.0.0/0 -"),
+            ("permit c ::fffe:0:0/95", "permit c - - ::fffe:0:0/95 -"),
+            ("permit b *.*.99.0", "permit b - - *.*.99.0 -"),
+            (
+                "permit - - - 140.113.-.- -",
+                "permit - - - 140.113.0.0/16 -",
+            ),
+            (
+                "permit c 140.113.* - 140.*",
+                "permit c 140.113.0.0/16 - 140.0.0.0/8 -",
+            ),
+            ("permit c ::1/128", "permit c - - ::1 -"),
+            ("deny c 1.2.3.0/32", "deny   c - - 1.2.3.0/32 -"),
+            ("deny c 1.2.3.0", "deny   c - - 1.2.3.0 -"),
+            ("deny c 2001:db8::/128", "deny   c - - 2001:db8::/128 -"),
+            ("deny c 2001:db8::", "deny   c - - 2001:db8:: -"),
+            ("deny - LOOPBACK", "deny   - - - loopback -"),
+            (
+                "permit c private - linkLocal 1-9",
+                "permit c private - linklocal 1-9",
+            ),
+            ("deny c *.metadata", "deny   c - - *.metadata -"),
+        ] {
+            assert_eq!(long_form(line), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn the_long_form_of_a_rule_is_parsed_as_the_same_rule() {
         for line in [
             "permit c 10. 1-5 *.a.org 80,90-99",
@@ -314,32 +340,6 @@ mod tests {
             ("permit c- -", "not a mode"),
             ("permit 140.113.", "not a mode"),
             ("permit c - - - - -", "too many"),
-            ("permit c 256.1.1.1", "not a destination"),
-            ("permit c 1.2.3", "not a destination"),
-            ("permit c 140.113", "not a destination"),
-            ("permit c 01.2.3.4", "not a destination"),
-            ("permit c -1.2.3.4", "not a destination"),
-            ("permit c 1*.2.3.4", "not a destination"),
-            ("permit c 14?.1.1.1", "not a destination"),
-            ("permit c *.*", "not a destination"),
-            ("permit c 1.*.3.*", "not a destination"),
-            ("permit c *.1.2.3", "not a destination"),
-            ("permit c 1.2.3.4.", "not a destination"),
-            ("permit c .", "not a destination"),
-            ("permit c ..", "not a destination"),
-            ("permit c a..b", "not a destination"),
-            ("permit c *.", "not a destination"),
-            ("permit c a.*.org", "not a destination"),
-            ("permit c http://a.org", "not an address range"),
-            ("permit c 1.2.3.4/33", "not an address range"),
-            ("permit c 1.2.3.4/", "not an address range"),
-            ("permit c 1.2.3.4/+8", "not an address range"),
-            ("permit c ::/129", "not an address range"),
-            ("permit c 10./8", "not an address range"),
-            ("permit c 10.0.0.5/8", "write 10.0.0.0/8"),
-            ("permit c 2001:db8::1/32", "write 2001:db8::/32"),
-            ("permit c a.org - -", "not a source"),
-            ("permit c *.org - -", "not a source"),
             ("permit c - 65536", "not a port list"),
             ("permit c - -5", "not a port list"),
             ("permit c - 5-", "not a port list"),
@@ -371,19 +371,64 @@ mod tests {
             ("permit c \u{0}", "\\x00"),
             ("permit c \u{1b}[2J", "\\x1b"),
         ] {
-            let errors = parse(line.as_bytes()).expect_err(line);
-            let [error] = errors.as_slice() else {
-                panic!("{line}: {errors:?}")
-            };
-            assert_eq!(error.line, 1);
-            assert!(error.reason.contains(reason), "{line}: {error}");
-            assert!(
-                error
-                    .reason
-                    .bytes()
-                    .all(|byte| (0x20..0x7F).contains(&byte))
-            );
+            check_refused(line, reason);
         }
+    }
+
+    #[test]
+    fn f06_every_invalid_address_is_refused_with_a_reason() {
+        for (line, reason) in [
+            ("permit c 256.1.1.1", "is not an address"),
+            ("permit c 1.2.3", "is not an address"),
+            ("permit c 140.113", "is not an address"),
+            ("permit c 01.2.3.4", "is not an address"),
+            ("permit c -1.2.3.4", "is not an address"),
+            ("permit c 1*.2.3.4", "is not an address"),
+            ("permit c 14?.1.1.1", "is not an address"),
+            ("permit c 1.2.3.4.", "is not an address"),
+            ("permit c .", "not a destination"),
+            ("permit c ..", "not a destination"),
+            ("permit c a..b", "not a destination"),
+            ("permit c *.", "not a destination"),
+            ("permit c a.*.org", "not a destination"),
+            ("permit c http://a.org", "write the host alone"),
+            ("permit c 1.2.3.4/33", "not an address range"),
+            ("permit c 1.2.3.4/", "not an address range"),
+            ("permit c 1.2.3.4/+8", "not an address range"),
+            ("permit c ::/129", "not an address range"),
+            ("permit c 10./8", "not an address range"),
+            ("permit c 10.0.0.5/8", "write 10.0.0.0/8"),
+            ("permit c 2001:db8::1/32", "write 2001:db8::/32"),
+            ("permit c a.org - -", "not a source"),
+            ("permit c 10.0.0.1-5 - -", "write a range as"),
+            ("permit c localhost - -", "loopback"),
+            ("deny c any", "write - for any address"),
+            ("deny c ALL.", "write - for any address"),
+            ("deny c link-local", "write linklocal"),
+            ("deny c Loopback.", "a word for networks"),
+            ("deny c metadata.", "a word for networks"),
+            ("permit c ident.", "it is an option"),
+            ("permit c auth.", "it is an option"),
+            ("permit c *.org - -", "not a source"),
+        ] {
+            check_refused(line, reason);
+        }
+    }
+
+    /// Checks that the line is an error with this reason, in printable ASCII.
+    fn check_refused(line: &str, reason: &str) {
+        let errors = parse(line.as_bytes()).expect_err(line);
+        let [error] = errors.as_slice() else {
+            panic!("{line}: {errors:?}")
+        };
+        assert_eq!(error.line, 1);
+        assert!(error.reason.contains(reason), "{line}: {error}");
+        assert!(
+            error
+                .reason
+                .bytes()
+                .all(|byte| (0x20..0x7F).contains(&byte))
+        );
     }
 
     #[test]

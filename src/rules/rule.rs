@@ -1,6 +1,7 @@
 //! One line of `socks.conf`, and how it matches a query.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use super::matchers::{AddressSet, CommandSet, DestinationSet, Match, PortSet, UserSet};
 use super::query::AccessQuery;
@@ -78,7 +79,8 @@ impl Rule {
 
     /// Does one column match the query? The one place where a rule is compared. The query
     /// is [canonical](AccessQuery::canonical).
-    #[inline]
+    // Always: it has two callers, and out of line it doubles the time of a verdict.
+    #[inline(always)]
     fn match_column(&self, column: Column, query: &AccessQuery<'_>) -> Match {
         match column {
             Column::Mode => self.commands.contains(query.command).into(),
@@ -116,6 +118,12 @@ impl Rule {
         let query = query.canonical();
         let differs = |column: &Column| self.match_column(*column, &query) == Match::No;
         Column::ALL.into_iter().filter(differs).collect()
+    }
+
+    /// The first address of the rule that may be meant as a network, and that network.
+    pub(super) fn likely_network(&self) -> Option<(IpAddr, String)> {
+        let in_source = self.source.likely_network();
+        in_source.or_else(|| self.destination.addresses()?.likely_network())
     }
 
     /// Does the rule require a confirmation of the user, by identd or by a login?

@@ -51,7 +51,22 @@ impl Rules {
             &self.trusting_any_identd(clients),
             "trusts the identd of every machine; name the hosts whose identd you trust in src-ip",
         ));
+        warnings.extend(self.zeros_at_the_end());
         warnings
+    }
+
+    /// A warning of addresses that end with zeros and have no mask: `140.113.0.0` is one
+    /// address, where `140.113.0.0/16` may be meant. Such an address with `/32`, or `/128`,
+    /// is deliberate.
+    fn zeros_at_the_end(&self) -> Option<String> {
+        let lines = self.lines(|rule| rule.likely_network().is_some());
+        let (address, network) = self.iter().find_map(Rule::likely_network)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let what = format!(
+            "has {address}, which is one address; did you mean {network}? If not, write \
+             {address}/{bits}"
+        );
+        warn_of_lines(&lines, &what)
     }
 
     /// Warnings that depend on whether SOCKS5 clients can log in; a sentence each.
@@ -214,6 +229,52 @@ mod tests {
             panic!("{remarks:#?}");
         };
         assert!(warning.starts_with("warning: line 1 (and 1499 more) denies a name"));
+    }
+
+    #[test]
+    fn f15_an_address_that_ends_with_zeros_is_reported_with_its_network() {
+        for (rule, network) in [
+            ("permit c 140.113.0.0", Some("140.113.*.*")),
+            ("permit c 140.113.9.0", Some("140.113.9.*")),
+            ("permit c 10.0.0.0 - a.org", Some("10.*.*.*")),
+            ("permit b 0.0.0.0", Some("-")),
+            ("permit b ::", Some("-")),
+            ("deny c 2001:db8::", Some("2001:db8::/32")),
+            ("deny c 2001:db8:0:1::", Some("2001:db8:0:1::/64")),
+            ("deny c ::ffff:10.0.0.0", Some("10.*.*.*")),
+            ("permit c 140.113.0.0/32", None),
+            ("permit c 140.113.0.0/16", None),
+            ("permit c *.*.99.0", None),
+            ("permit c 140.113.0.1", None),
+            ("permit c 2001:db8::1", None),
+            ("permit c 2001:db8::/128", None),
+            ("deny c loopback - private", None),
+            ("permit c a.org", None),
+        ] {
+            let expected = network.map(|network| format!("did you mean {network}? If not, write "));
+            let warning = rules(rule).zeros_at_the_end();
+            match (&warning, expected) {
+                (Some(warning), Some(expected)) => {
+                    assert!(warning.contains(&expected), "{warning}")
+                }
+                (None, None) => {}
+                _ => panic!("{rule}: {warning:?}"),
+            }
+        }
+        let several = rules("permit c 1.2.3.4\ndeny c 10.0.0.0\ndeny c 2.0.0.0 - -\n");
+        assert_eq!(
+            several.zeros_at_the_end().as_deref(),
+            Some(
+                "line 2 (and 1 more) has 10.0.0.0, which is one address; did you mean \
+                 10.*.*.*? If not, write 10.0.0.0/32"
+            )
+        );
+        let remarks = several.remarks(WeekTime::MONDAY, ALL);
+        assert!(
+            remarks
+                .iter()
+                .any(|remark| remark.starts_with("warning: line 2"))
+        );
     }
 
     #[test]

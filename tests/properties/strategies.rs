@@ -188,16 +188,41 @@ fn address() -> BoxedStrategy<String> {
         let kept = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
         format!("{}/{bits}", std::net::Ipv6Addr::from_bits(ip & kept))
     });
+    let octet = prop_oneof![2 => any::<u8>().prop_map(|it| it.to_string()), 1 => Just("*".to_owned()), 1 => Just("-".to_owned())];
+    let patterns = vec(octet, 2..5).prop_map(|octets| octets.join("."));
     prop_oneof![
-        6 => select(&["-", "*", "-", "10.0.0.0/8", "10.0.0.1", "140.113.", "140.113.*.*", "::1", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"][..])
-            .prop_map(str::to_owned),
+        6 => select(ADDRESSES).prop_map(str::to_owned),
         1 => v4.clone().prop_map(|ip| ip.join(".")),
         1 => (v4, 1..4_usize).prop_map(|(ip, parts)| format!("{}.", ip[..parts].join("."))),
+        2 => patterns,
         1 => ranges,
         1 => ranges6,
     ]
     .boxed()
 }
+
+/// Words that stand for addresses.
+const ADDRESSES: Words = &[
+    "-",
+    "*",
+    "-",
+    "10.0.0.0/8",
+    "10.0.0.1",
+    "10.0.0.0",
+    "10.0.0.0/32",
+    "140.113.",
+    "140.113.*.*",
+    "140.-",
+    "*.*.99.0",
+    "::1",
+    "::",
+    "::ffff:10.0.0.1",
+    "::ffff:10.0.0.0/104",
+    "loopback",
+    "LinkLocal",
+    "private",
+    "metadata",
+];
 
 fn port_list() -> BoxedStrategy<String> {
     let range = any::<(u16, u16)>().prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b)));
@@ -248,7 +273,10 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "A.ORG.",
         "localhost",
         "*.x",
-        "1_2",
+        "1x",
+        "4chan.org",
+        "10.example",
+        "*.metadata",
     ];
     let to = prop_oneof![2 => address(), 1 => select(names).prop_map(str::to_owned)].boxed();
     let columns = prop_oneof![
@@ -273,6 +301,10 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "allow c -",
         "permit x -",
         "deny c 1.2.3",
+        "deny c 10.0.0.1-5",
+        "deny c 1_2",
+        "deny c loopback.",
+        "deny c any",
         "permit c - ident=",
         "deny c - ident",
         "deny c - auth",

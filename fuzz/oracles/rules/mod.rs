@@ -2,6 +2,7 @@
 
 mod lines;
 mod model;
+mod networks;
 mod queries;
 
 use std::net::SocketAddr;

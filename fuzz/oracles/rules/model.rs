@@ -9,6 +9,7 @@ use threadsocks::protocol::{Command, HostName};
 use threadsocks::rules::{Verdict, WeekTime};
 
 use super::lines::rule_lines;
+use super::networks::networks_of;
 use super::queries::OwnedQuery;
 
 /// The verdict if no rule matches.
@@ -84,7 +85,10 @@ fn matches_address(word: &str, address: IpAddr) -> bool {
         let reaches = length >= 96 || address.is_ipv6();
         return reaches && bits(first)[..length] == bits(address)[..length];
     }
-    let is_pattern = |char: char| char.is_ascii_digit() || ".*".contains(char);
+    if let Some(networks) = networks_of(word) {
+        return networks.iter().any(|it| matches_address(it, address));
+    }
+    let is_pattern = |char: char| char.is_ascii_digit() || ".*-".contains(char);
     if !word.chars().all(is_pattern) || address.is_ipv6() {
         return false;
     }
@@ -92,11 +96,11 @@ fn matches_address(word: &str, address: IpAddr) -> bool {
     let text = address.to_string();
     pattern
         .zip(text.split('.'))
-        .all(|(part, octet)| part == "*" || part == octet)
+        .all(|(part, octet)| is_wildcard(part) || part == octet)
 }
 
 fn matches_name(word: &str, name: Option<&HostName>) -> bool {
-    let Some(name) = name else {
+    let Some(name) = name.filter(|_| networks_of(word).is_none()) else {
         return false;
     };
     let word = word.to_ascii_lowercase();

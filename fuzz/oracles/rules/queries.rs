@@ -6,6 +6,7 @@ use threadsocks::protocol::{Command, Host, HostName};
 use threadsocks::rules::{AccessQuery, WeekTime};
 
 use super::lines::rule_lines;
+use super::networks::networks_of;
 
 /// Lines of a file that queries are derived from; a bound on the time per input.
 const MAX_LINES: usize = 12;
@@ -74,28 +75,39 @@ pub fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
     queries
 }
 
-/// Addresses at and next to the edges of the range that this word denotes.
+/// Addresses at and next to the edges of the ranges that this word denotes.
 fn edge_addresses(word: &str) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    let (first, length) = word.split_once('/').unwrap_or((word, ""));
-    let parts: Vec<&str> = word
-        .split('.')
-        .filter(|it| it.parse::<u8>().is_ok())
-        .collect();
-    let filled = |with: &'static str| {
-        let all = parts.iter().copied().chain([with; 4]).take(4);
-        all.collect::<Vec<_>>().join(".").parse().ok()
+    let mut found = match networks_of(word) {
+        // The last network first, so that every network is tried among a few queries.
+        Some(networks) => networks.iter().rev().flat_map(|it| edges(it)).collect(),
+        None => edges(word),
     };
-    found.extend(first.parse::<IpAddr>().ok().or_else(|| filled("0")));
-    found.extend(filled("255"));
-    if let (Some(&first), Ok(length)) = (found.first(), length.parse::<u32>()) {
-        found.push(last_in_range(first, length));
-    }
     for address in found.clone() {
         found.extend([offset_by(address, 1), offset_by(address, u128::MAX)]);
     }
     found
         .extend(["10.0.0.1", "140.113.1.2", "2001:db8::1"].map(|it| it.parse::<IpAddr>().unwrap()));
+    found
+}
+
+/// The first and the last address of a range, and of a pattern one between them.
+fn edges(word: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    let (first, length) = word.split_once('/').unwrap_or((word, ""));
+    let octets: Vec<&str> = word.split('.').collect();
+    let filled = |with: &'static str| {
+        let octet = |at: usize| match octets.get(at) {
+            Some(octet) if octet.parse::<u8>().is_ok() => *octet,
+            _ => with,
+        };
+        let all: Vec<&str> = (0..4).map(octet).collect();
+        all.join(".").parse().ok()
+    };
+    found.extend(first.parse::<IpAddr>().ok().or_else(|| filled("0")));
+    found.extend(["255", "99"].into_iter().filter_map(filled));
+    if let (Some(&first), Ok(length)) = (found.first(), length.parse::<u32>()) {
+        found.push(last_in_range(first, length));
+    }
     found
 }
 

@@ -3,5 +3,6 @@
 mod enforce;
 mod ident;
 mod login;
+mod rule_words;
 mod rules_reload;
 mod users_and_hours;

@@ -139,7 +139,7 @@ fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
     let origin = Origin::echo();
     fs::write(proxy.config(), "deny c 127.0.0.1\npermit c 256.1.1.1\n").unwrap();
     assert!(is_permitted(&proxy, &origin));
-    proxy.stderr_line("socks.conf:2: \"256.1.1.1\" is not a destination");
+    proxy.stderr_line("socks.conf:2: \"256.1.1.1\" is not an address");
     proxy.stderr_line("last valid rules stay in force");
     assert!(is_permitted(&proxy, &origin));
     let stderr_lines = proxy.stderr_lines();
