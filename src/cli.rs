@@ -11,7 +11,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::admin::explain::ExplainQuery;
 use crate::auth::{MAX_USER_NAME, is_user_name};
-use crate::config::Settings;
+use crate::config::{QuotedName, Settings};
 use crate::logger::Verbosity;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
@@ -97,7 +97,7 @@ pub enum Action {
     /// Explain the verdict of the rules in this file on this query.
     Explain(PathBuf, ExplainQuery),
     /// Read the password of a new user with this name, and print a line for the users file.
-    NewUser(String),
+    NewUser(Vec<u8>),
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -229,7 +229,7 @@ where
             Arg::Long("users") => options.users = Some(parser.value()?.into()),
             Arg::Long("allow-anonymous") => settings.allow_anonymous = true,
             Arg::Long("new-user") => {
-                given.new_user = Some(value(&mut parser, "--new-user", parse_user_name)?);
+                given.new_user = Some(parse_user_name(parser.value()?.into_encoded_bytes())?);
             }
             Arg::Long("log") => options.screen = value(&mut parser, "--log", parse_log)?,
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
@@ -255,7 +255,7 @@ struct Arguments {
     port: Option<u16>,
     check: bool,
     query: Option<ExplainQuery>,
-    new_user: Option<String>,
+    new_user: Option<Vec<u8>>,
 }
 
 impl Arguments {
@@ -370,13 +370,14 @@ fn parse_versions(text: &str) -> Result<(bool, bool), String> {
     Ok((socks4, socks5))
 }
 
-fn parse_user_name(text: &str) -> Result<String, String> {
-    match is_user_name(text) {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{text:?} is not a user name; write 1 to {MAX_USER_NAME} visible ASCII characters \
-             except colon, comma and #"
-        )),
+fn parse_user_name(name: Vec<u8>) -> Result<Vec<u8>, UsageError> {
+    match is_user_name(&name) {
+        true => Ok(name),
+        false => Err(UsageError(format!(
+            "--new-user: {} is not a user name; write 1 to {MAX_USER_NAME} bytes without colon \
+             and line ends",
+            QuotedName(&name)
+        ))),
     }
 }
 
@@ -513,7 +514,7 @@ mod tests {
         };
         let check = parsed("--check -c x --users y");
         assert_eq!(check, Ok(Action::Check(with_users)));
-        let alice = Action::NewUser("alice".to_owned());
+        let alice = Action::NewUser(b"alice".to_vec());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
         let query = ExplainQuery::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
@@ -549,7 +550,6 @@ mod tests {
             ("--socks=", "write 4, 5 or 4,5"),
             ("--socks 4 --users x", "SOCKS4 has no login"),
             ("--new-user a:b", "not a user name"),
-            ("--new-user #a", "not a user name"),
             ("--new-user=", "not a user name"),
             ("--log json", "neither"),
             ("--check=yes", "check"),

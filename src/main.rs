@@ -295,7 +295,7 @@ fn is_accessible_to_others(path: &Path) -> bool {
 }
 
 /// Prints a line for the users file.
-fn new_user(name: &str) -> Result<ExitCode, ProgramError> {
+fn new_user(name: &[u8]) -> Result<ExitCode, ProgramError> {
     let password = new_user::new_password(name);
     let line = password
         .and_then(|password| auth::users_file_line(name, &password))

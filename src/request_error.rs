@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::auth::AuthError;
+use crate::config::QuotedName;
 use crate::protocol::{HostName, InvalidHostName, OtherProtocol, ReadError, ReplyError};
 use crate::rules::Verdict;
 
@@ -129,12 +130,11 @@ impl fmt::Display for HandshakeError {
                  {offered:?} (0: without login, 2: user and password)"
             ),
             HandshakeError::AfterLogin { user, error } => {
-                write!(out, "after the login of \"{}\": ", user.escape_ascii())?;
+                write!(out, "after the login of {}: ", QuotedName(user))?;
                 write_read_error(error, out)
             }
             HandshakeError::LoginFailed { user, error } => {
-                let user = user.escape_ascii();
-                write!(out, "login of \"{user}\" failed: {error}")
+                write!(out, "login of {} failed: {error}", QuotedName(user))
             }
         }
     }

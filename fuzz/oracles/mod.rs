@@ -11,6 +11,8 @@ pub(crate) mod console;
 
 /// The same bytes, split into chunks in many ways.
 mod chunks;
+/// User names in quotes.
+mod quotes;
 /// A server with a fixed output, for the client library.
 mod scripted_server;
 

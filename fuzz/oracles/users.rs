@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::quotes::unquoted;
+
 use threadsocks::auth::{MAX_USER_NAME, Users, is_user_name};
 use threadsocks::config::{Content, MAX_ERRORS, SyntaxError};
 
@@ -27,7 +29,7 @@ fn check_errors(bytes: &[u8], errors: &[SyntaxError]) {
     for SyntaxError { line, reason } in errors {
         assert!(previous < *line && *line <= lines.len(), "{line}: {reason}");
         previous = *line;
-        assert!(reason.len() < 200 + MAX_USER_NAME, "{reason}");
+        assert!(reason.len() < 200 + 4 * MAX_USER_NAME, "{reason}");
         let is_shown = |byte: u8| (0x20..0x7f).contains(&byte);
         assert!(reason.bytes().all(is_shown), "{reason}");
         let text = String::from_utf8_lossy(lines[line - 1]);
@@ -73,11 +75,23 @@ fn check_names(bytes: &[u8], users: &Users) {
         if line.is_empty() || line[0] == b'#' {
             continue;
         }
-        let end = line.iter().position(|&byte| byte == b':');
-        let (name, hash) = line.split_at(end.expect("a colon"));
+        let (name, hash) = match line[0] {
+            b'"' => {
+                let (name, length) = unquoted(line);
+                (name, &line[length..])
+            }
+            _ => {
+                let end = line.iter().position(|&byte| byte == b':');
+                let (name, hash) = line.split_at(end.expect("a colon"));
+                let text = std::str::from_utf8(name).expect("UTF-8");
+                assert_eq!(text, text.trim());
+                assert!(!text.chars().any(char::is_control));
+                (name.to_vec(), hash)
+            }
+        };
         assert!((1..=255).contains(&name.len()));
-        assert!(name.iter().all(|byte| (b'!'..=b'~').contains(byte)));
-        assert!(is_user_name(std::str::from_utf8(name).expect("ASCII")));
+        assert!(!name.iter().any(|byte| b"\0\r\n:".contains(byte)));
+        assert!(is_user_name(&name));
         assert!(hash.starts_with(b":$argon2id$v=19$m="));
         assert!(names.insert(name), "a name occurs twice");
     }

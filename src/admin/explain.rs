@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::{QuotedName, unquote};
 use crate::net::resolve;
 use crate::protocol::{Command, Host};
 use crate::rules::{self, AccessQuery, Column, Rule, Rules, WeekTime};
@@ -19,7 +20,7 @@ pub struct ExplainQuery {
     host: Host,
     port: u16,
     /// `None`: the operator has given none. Empty: the request contains no user.
-    user: Option<String>,
+    user: Option<Vec<u8>>,
     /// Has the user logged in?
     logged_in: bool,
     /// `None`: the current time.
@@ -41,10 +42,10 @@ impl ExplainQuery {
         let mut login = None;
         let mut time = None;
         let mut words = Vec::new();
-        for word in text.split_whitespace() {
+        for word in rules::split_words(text).map_err(|error| error.to_string())? {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let is_repeated = match key.to_ascii_lowercase().as_str() {
-                "user" if key != word => user.replace(value.to_owned()).is_some(),
+                "user" if key != word => user.replace(parse_user(value)?).is_some(),
                 "login" if key != word => login.replace(parse_login(value)?).is_some(),
                 "time" if key != word => time.replace(parse_time(value)?).is_some(),
                 _ if key != word => return Err(USAGE.to_owned()),
@@ -112,7 +113,7 @@ impl ExplainQuery {
         let query = AccessQuery {
             command: self.command,
             source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
-            user: self.user.as_deref().unwrap_or_default().as_bytes(),
+            user: self.user.as_deref().unwrap_or_default(),
             logged_in: self.logged_in,
             name: self.host.name(),
             address: None,
@@ -217,11 +218,9 @@ impl ExplainQuery {
             command, source, ..
         } = self;
         let user = match self.user.as_deref() {
-            None | Some("") => String::new(),
-            Some(user) if self.logged_in => {
-                format!(" as \"{}\", logged in,", user.escape_default())
-            }
-            Some(user) => format!(" as \"{}\"", user.escape_default()),
+            None | Some(b"") => String::new(),
+            Some(user) if self.logged_in => format!(" as {}, logged in,", QuotedName(user)),
+            Some(user) => format!(" as {}", QuotedName(user)),
         };
         let time = match rules.depend_on_time() {
             true => format!(" at {}", query.time),
@@ -301,10 +300,23 @@ fn parse_port(text: &str) -> Result<u16, String> {
     })
 }
 
-fn parse_login(name: &str) -> Result<String, String> {
-    match name {
-        "" => Err("login= is empty; write login=NAME, or leave it out".to_owned()),
-        name => Ok(name.to_owned()),
+/// Parses one name, with or without quotes.
+fn parse_user(name: &str) -> Result<Vec<u8>, String> {
+    match unquote(name.as_bytes()) {
+        Ok(None) if name.contains('"') => Err("write quotes around the whole name".to_owned()),
+        Ok(None) => Ok(name.as_bytes().to_vec()),
+        Ok(Some(name)) if name.rest.is_empty() => Ok(name.bytes),
+        Ok(Some(_)) => Err("write only one name, which ends with the second quote".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_login(name: &str) -> Result<Vec<u8>, String> {
+    match parse_user(name)? {
+        name if name.is_empty() => {
+            Err("login= is empty; write login=NAME, or leave it out".to_owned())
+        }
+        name => Ok(name),
     }
 }
 

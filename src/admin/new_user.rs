@@ -17,7 +17,7 @@ const INTERRUPTED: i32 = 130;
 ///
 /// A sentence: the password is empty or too long, the two passwords differ, or stdin cannot
 /// be read.
-pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
+pub fn new_password(user: &[u8]) -> Result<Vec<u8>, String> {
     if !io::stdin().is_terminal() {
         return check_length(read_line()?);
     }
@@ -29,8 +29,8 @@ pub fn new_password(user: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Prompts for the password twice, since a typing error is not visible.
-fn prompt_twice(user: &str) -> Result<Vec<u8>, String> {
-    let first = check_length(prompt(&format!("Password for {user}: "))?)?;
+fn prompt_twice(user: &[u8]) -> Result<Vec<u8>, String> {
+    let first = check_length(prompt(&format!("Password for {}: ", user.escape_ascii()))?)?;
     let second = prompt("Repeat the password: ")?;
     match first == second {
         true => Ok(first),

@@ -11,6 +11,5 @@ mod users_file;
 
 pub use authenticator::Authenticator;
 pub use error::AuthError;
-pub use password_hash::users_file_line;
 pub(crate) use rate_limit::{LoginKey, LoginKeys, LoginRateLimiter};
-pub use users_file::{MAX_USER_NAME, Users, UsersFile, is_user_name};
+pub use users_file::{MAX_USER_NAME, Users, UsersFile, is_user_name, users_file_line};

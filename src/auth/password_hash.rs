@@ -122,43 +122,34 @@ impl PasswordHash {
     }
 }
 
-/// The line of the users file for this user and password, with its newline. The hash has a
-/// new salt, and the cost that OWASP recommends (19 MiB, 2 passes).
+/// The hash of a new password as text, with a new salt, and the cost that OWASP recommends
+/// (19 MiB, 2 passes).
 ///
 /// # Errors
 ///
 /// A sentence: the system has no memory, or no random numbers.
-pub fn users_file_line(user: &str, password: &[u8]) -> Result<String, String> {
+pub(super) fn hash_password(password: &[u8]) -> Result<String, String> {
     let hash: PhcString = Argon2::default()
         .hash_password(password)
         .map_err(|error| format!("the password cannot be hashed: {error}"))?;
-    Ok(format!("{user}:{hash}\n"))
+    Ok(hash.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The hash of a line for the users file, without the name.
-    fn new_hash(password: &[u8]) -> String {
-        let line = users_file_line("x", password).expect("a hash");
-        line.trim_end()
-            .strip_prefix("x:")
-            .expect("the name")
-            .to_owned()
-    }
-
     #[test]
     fn a_hash_matches_exactly_one_password() {
         let mut buffer = HashBuffer::default();
         for password in [&b"secret"[..], b"", b"\0\xFF", &[b'x'; 255]] {
-            let text = new_hash(password);
+            let text = hash_password(password).expect("a hash");
             let hash = PasswordHash::parse(&text).expect(&text);
             assert_eq!(hash.verify(password, &mut buffer), Ok(true));
             let longer = [password, b"x"].concat();
             assert_eq!(hash.verify(&longer, &mut buffer), Ok(false));
             // Each hash has its own salt.
-            assert_ne!(new_hash(password), text);
+            assert_ne!(hash_password(password).expect("a hash"), text);
         }
         assert_eq!(buffer.0.len(), 19 << 10);
     }
@@ -208,7 +199,7 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_hash() {
-        let hash = PasswordHash::parse(&new_hash(b"secret")).expect("a hash");
+        let hash = PasswordHash::parse(&hash_password(b"secret").expect("a hash")).expect("a hash");
         let buffer = HashBuffer::default();
         assert_eq!(
             format!("{hash:?} {buffer:?}"),

@@ -9,20 +9,51 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use super::password_hash::PasswordHash;
-use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
+use super::password_hash::{PasswordHash, hash_password};
+use crate::config::{Content, MAX_ERRORS, QuotedName, SyntaxError, Unquoted, WatchedFile, unquote};
 use crate::protocol::socks5::MAX_FIELD;
 
 /// Longest name of a user in bytes: the user field of a login has a length of one byte
 /// (RFC 1929).
 pub const MAX_USER_NAME: usize = MAX_FIELD;
 
-/// Is this a valid name of a user? A name has 1 to [`MAX_USER_NAME`] visible ASCII
-/// characters, except colon, comma and `#`: a colon ends the name in the file, a comma ends
-/// it in rules, and `#` begins a comment.
-pub fn is_user_name(name: &str) -> bool {
-    let is_visible = |byte: u8| byte.is_ascii_graphic() && !b":,#".contains(&byte);
-    (1..=MAX_USER_NAME).contains(&name.len()) && name.bytes().all(is_visible)
+/// Is this a valid name of a user? A name has 1 to [`MAX_USER_NAME`] bytes, except colon, line
+/// ends and NUL: many clients, such as curl, separate name and password by a colon.
+pub fn is_user_name(name: &[u8]) -> bool {
+    let is_excluded = |byte: &u8| b":\r\n\0".contains(byte);
+    (1..=MAX_USER_NAME).contains(&name.len()) && !name.iter().any(is_excluded)
+}
+
+/// The line of the users file for this user and password, with its newline.
+///
+/// # Errors
+///
+/// A sentence: the name is not valid, or the system has no memory, or no random numbers.
+pub fn users_file_line(user: impl AsRef<[u8]>, password: &[u8]) -> Result<String, String> {
+    let user = user.as_ref();
+    match is_user_name(user) {
+        true => Ok(format!(
+            "{}:{}\n",
+            name_in_file(user),
+            hash_password(password)?
+        )),
+        false => Err(format!("{} is not a user name", QuotedName(user))),
+    }
+}
+
+/// The name as the file has it: in quotes, if without them the file would be read otherwise,
+/// or a byte of the name is not visible.
+fn name_in_file(name: &[u8]) -> String {
+    match std::str::from_utf8(name) {
+        Ok(text) if is_plain(text) && !text.starts_with(['"', '#', '\u{FEFF}']) => text.to_owned(),
+        _ => QuotedName(name).to_string(),
+    }
+}
+
+/// Can the name be written without quotes? A blank at an end, and a control character, cannot
+/// be seen.
+fn is_plain(name: &str) -> bool {
+    name.trim() == name && !name.contains(char::is_control)
 }
 
 /// All users of one file, with the hashes of their passwords.
@@ -125,51 +156,72 @@ impl Content for Users {
 
 impl Users {
     /// Adds the user of this line. `lines_of` has the lines of the users before it.
-    fn add<'a>(
+    fn add(
         &mut self,
-        name: &'a str,
+        name: Vec<u8>,
         hash: PasswordHash,
         line: usize,
-        lines_of: &mut HashMap<&'a str, usize>,
+        lines_of: &mut HashMap<Vec<u8>, usize>,
     ) -> Result<(), String> {
-        match lines_of.entry(name) {
+        match lines_of.entry(name.clone()) {
             Entry::Occupied(before) => {
-                let before = before.get();
+                let (name, before) = (QuotedName(&name), before.get());
                 return Err(format!(
-                    "\"{name}\" is already on line {before}; delete one of the two lines"
+                    "{name} is already on line {before}; delete one of the two lines"
                 ));
             }
             Entry::Vacant(entry) => entry.insert(line),
         };
         self.dummy_hash.get_or_insert_with(|| hash.clone());
-        self.hashes.insert(name.as_bytes().to_vec(), hash);
+        self.hashes.insert(name, hash);
         Ok(())
     }
 }
 
 /// Parses one line: a user and the hash, or `None` for an empty line or a comment. An error
 /// repeats only the name: the rest may be a password that was written in place of the hash.
-fn parse_line(line: &[u8]) -> Result<Option<(&str, PasswordHash)>, String> {
+fn parse_line(line: &[u8]) -> Result<Option<(Vec<u8>, PasswordHash)>, String> {
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
     }
-    let line = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8 text".to_owned())?;
-    let Some((name, hash)) = line.split_once(':') else {
-        return Err("there is no colon; write NAME:HASH, which --new-user NAME prints".to_owned());
-    };
-    if !is_user_name(name) {
+    let line = std::str::from_utf8(line).map_err(|_| {
+        "the line is not UTF-8 text; write other bytes of a name in quotes, as \\xHH".to_owned()
+    })?;
+    let (name, hash) = split_name(line)?;
+    if !is_user_name(&name) {
         return Err(format!(
-            "the name before the colon is not valid; write 1 to {MAX_USER_NAME} visible ASCII \
-             characters except comma and #"
+            "the name before the colon is not valid; write 1 to {MAX_USER_NAME} bytes without \
+             colon, line ends and NUL"
         ));
     }
     match PasswordHash::parse(hash) {
         Ok(hash) => Ok(Some((name, hash))),
         Err(reason) => Err(format!(
-            "the hash of \"{name}\" {reason}; write the line that --new-user prints, one user on \
-             each line"
+            "the hash of {} {reason}; write the line that --new-user prints, one user on \
+             each line",
+            QuotedName(&name)
         )),
+    }
+}
+
+/// Splits a line into the name and the hash.
+fn split_name(line: &str) -> Result<(Vec<u8>, &str), String> {
+    const NO_COLON: &str = "there is no colon; write NAME:HASH, which --new-user NAME prints";
+    let quoted = unquote(line.as_bytes()).map_err(|error| error.to_string())?;
+    if let Some(Unquoted { bytes: name, rest }) = quoted {
+        let hash = rest.strip_prefix(b":").ok_or(NO_COLON)?;
+        // The rest of UTF-8 text after a colon is UTF-8 text.
+        return Ok((name, std::str::from_utf8(hash).unwrap_or_default()));
+    }
+    let (name, hash) = line.split_once(':').ok_or(NO_COLON)?;
+    match is_plain(name) {
+        true => Ok((name.as_bytes().to_vec(), hash)),
+        false => Err(
+            "the name before the colon is not valid; if it ends with a blank, or has control \
+             characters, write it in quotes"
+                .to_owned(),
+        ),
     }
 }
 
@@ -195,6 +247,12 @@ mod tests {
             ("\u{FEFF}alice:@\n", &["alice"]),
             ("  alice:@\t\n", &["alice"]),
             ("ab-c=$_*\":@", &["ab-c=$_*\""]),
+            ("Jane Doe:@", &["Jane Doe"]),
+            ("CORP\\tom:@", &["CORP\\tom"]),
+            ("j\u{fc}rgen:@\na,b:@", &["j\u{fc}rgen", "a,b"]),
+            ("o'neil#1:@", &["o'neil#1"]),
+            ("\"# \\\"q\\\" \":@", &["# \"q\" "]),
+            ("\"j\\xc3\\xbcrgen\":@", &["j\u{fc}rgen"]),
             (&longest, &[&longest[..255]]),
         ] {
             let users = users(text).expect(text);
@@ -214,8 +272,15 @@ mod tests {
         for (text, reason) in [
             ("pass-word", "there is no colon"),
             (":@", "the name before the colon is not valid"),
-            ("pass word:@", "the name before the colon is not valid"),
-            ("pass\u{e9}:@", "the name before the colon is not valid"),
+            ("pass :@", "write it in quotes"),
+            ("pass\u{1}:@", "write it in quotes"),
+            ("\"pass:@", "a quote is not closed"),
+            ("\"pass\"", "there is no colon"),
+            ("\"pass\" :@", "there is no colon"),
+            ("\"pass\\word\":@", "in quotes a backslash is written as"),
+            ("\"pass:word\":@", "the name before the colon is not valid"),
+            ("\"pass\\x00\":@", "the name before the colon is not valid"),
+            ("\"\":@", "the name before the colon is not valid"),
             (&too_long, "the name before the colon is not valid"),
             ("alice:pass-word", "hash of \"alice\" does not begin"),
             ("alice:", "does not begin"),
@@ -224,6 +289,11 @@ mod tests {
             ("alice:@ # pass", "is not a valid Argon2id hash"),
             ("alice:$argon2id$pass", "is not a valid Argon2id hash"),
             ("alice:@\nbob:@\nalice:@", "\"alice\" is already on line 1"),
+            ("alice:@\n\"\\x61lice\":@", "\"alice\" is already on line 1"),
+            (
+                "j\u{fc}:@\nj\u{fc}:@",
+                "\"j\\xc3\\xbc\" is already on line 1",
+            ),
         ] {
             let errors = users(text).expect_err(text);
             let [error] = errors.as_slice() else {
@@ -236,6 +306,45 @@ mod tests {
         assert!(Users::parse(b"alice\xff:x").is_err());
         let many = users(&"x\n".repeat(1000)).expect_err("invalid lines");
         assert_eq!(many.len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn f20_every_valid_name_is_read_from_the_line_that_is_written_for_it() {
+        let every_byte: Vec<u8> = (1..=u8::MAX)
+            .filter(|byte| !b":\r\n".contains(byte))
+            .collect();
+        for (name, written) in [
+            (&b"alice"[..], "alice"),
+            (b"Jane Doe", "Jane Doe"),
+            (b"CORP\\user1", "CORP\\user1"),
+            (b"a,b", "a,b"),
+            (b"o'neil \"x\"", "o'neil \"x\""),
+            ("j\u{fc}rgen".as_bytes(), "j\u{fc}rgen"),
+            (b"#1", "\"#1\""),
+            (b"\"x\"", r#""\"x\"""#),
+            (b" x", "\" x\""),
+            (b"x\t", "\"x\\x09\""),
+            (b"\xfc", "\"\\xfc\""),
+            ("\u{FEFF}x".as_bytes(), "\"\\xef\\xbb\\xbfx\""),
+            ("x\u{2003}".as_bytes(), "\"x\\xe2\\x80\\x83\""),
+            (
+                &every_byte[..128],
+                &QuotedName(&every_byte[..128]).to_string(),
+            ),
+            (
+                &every_byte[128..],
+                &QuotedName(&every_byte[128..]).to_string(),
+            ),
+        ] {
+            assert!(is_user_name(name));
+            assert_eq!(name_in_file(name), written);
+            let line = format!("{written}:{HASH}\n");
+            let users = Users::parse(line.as_bytes()).expect(written);
+            assert!(users.has(name) && users.len() == 1, "{written}");
+        }
+        for name in [&b""[..], b"a:b", b"a\nb", b"a\rb", b"a\0b", &[b'x'; 256]] {
+            assert!(!is_user_name(name), "{name:?}");
+        }
     }
 
     #[test]

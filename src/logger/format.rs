@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::QuotedName;
 use crate::events::{ClientRequest, Drops, RequestAnswered, SessionClosed};
 
 /// The screen message: six lines and an empty one.
@@ -75,7 +76,7 @@ impl fmt::Display for SessionLine<'_> {
                 write!(out, " address={address}")?;
             }
             if !request.user.is_empty() {
-                write!(out, " user=\"{}\"", request.user.escape_ascii())?;
+                write!(out, " user={}", QuotedName(&request.user))?;
             }
             if request.logged_in {
                 out.write_str(" login=accepted")?;

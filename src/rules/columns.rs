@@ -4,6 +4,7 @@ use super::addresses::{is_any, parse_addresses};
 use super::matchers::{AddressSet, CommandSet, DestinationSet, PortSet, UserSet};
 use super::networks::NetworkGroup;
 use super::quote::quote;
+use crate::config::{Unquoted, unquote};
 use crate::protocol::socks4::MAX_USER;
 use crate::protocol::{Host, HostName};
 
@@ -37,24 +38,47 @@ pub(super) fn parse_commands(word: Option<&str>) -> Result<CommandSet, String> {
     Ok(commands)
 }
 
-/// Parses a list of users, such as `alice,bob`.
+/// Parses a list of users, such as `alice,"bob smith"`.
 pub(super) fn parse_users(names: &str) -> Result<UserSet, String> {
+    let invalid = |reason: &str| {
+        let option = format!("user={names}");
+        format!("{} is not a list of users; {reason}", quote(&option))
+    };
     let mut users = Vec::new();
-    for name in names.split(',') {
-        let is_visible = name.bytes().all(|byte| byte.is_ascii_graphic());
-        if name.is_empty() || name.len() > MAX_USER || !is_visible {
-            return Err(format!(
-                "user={} is not a list of users; write user=alice,bob, each of 1 to {MAX_USER} \
-                 visible ASCII characters",
-                quote(names)
-            ));
+    let mut rest = Some(names.as_bytes());
+    while let Some(text) = rest {
+        let (name, after) = parse_user(text).map_err(|reason| invalid(&reason))?;
+        if !(1..=MAX_USER).contains(&name.len()) || name.iter().any(|byte| b"\0\r\n".contains(byte))
+        {
+            return Err(invalid(&format!(
+                "a name has 1 to {MAX_USER} bytes, without NUL and line ends; write \
+                 user=alice,\"bob smith\""
+            )));
         }
-        if is_any(name) {
-            return Err("to match any user, leave user= out".to_owned());
-        }
-        users.push(name.to_owned());
+        users.push(name);
+        rest = match after {
+            [] => None,
+            [b',', after @ ..] => Some(after),
+            _ => return Err(invalid("write a comma between two names")),
+        };
     }
     Ok(UserSet::Names(users.into()))
+}
+
+/// Parses the first name of a list: the name, and the text after it.
+fn parse_user(text: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
+    if let Some(Unquoted { bytes, rest }) = unquote(text).map_err(|error| error.to_string())? {
+        return Ok((bytes, rest));
+    }
+    let end = text.iter().position(|byte| *byte == b',');
+    let (name, after) = text.split_at(end.unwrap_or(text.len()));
+    let is_odd = |byte: &u8| *byte == b'"' || byte.is_ascii_control();
+    match name {
+        b"-" | b"*" => Err("to match any user, leave user= out".to_owned()),
+        [b'\'', ..] => Err("write double quotes around a name".to_owned()),
+        _ if name.iter().any(is_odd) => Err("write quotes around the whole name".to_owned()),
+        _ => Ok((name.to_vec(), after)),
+    }
 }
 
 /// Parses a source address in any of the address forms.

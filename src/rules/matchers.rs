@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::networks::NetworkGroup;
+use crate::config::QuotedName;
 use crate::protocol::{Command, HostName};
 
 /// The result of a comparison with a rule or with one of its columns.
@@ -334,7 +335,7 @@ impl fmt::Display for PortSet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum UserSet {
     Any,
-    Names(Box<[String]>),
+    Names(Box<[Vec<u8>]>),
 }
 
 impl UserSet {
@@ -342,17 +343,31 @@ impl UserSet {
     pub(super) fn contains(&self, user: &[u8]) -> bool {
         match self {
             UserSet::Any => true,
-            UserSet::Names(names) => names.iter().any(|name| name.as_bytes() == user),
+            UserSet::Names(names) => names.iter().any(|name| name == user),
         }
     }
 }
 
 impl fmt::Display for UserSet {
-    /// Writes ` user=alice,bob`, or nothing.
+    /// Writes ` user=alice,"bob smith"`, or nothing.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UserSet::Any => Ok(()),
-            UserSet::Names(names) => write!(out, " user={}", names.join(",")),
+        let UserSet::Names(names) = self else {
+            return Ok(());
+        };
+        let mut separator = " user=";
+        for name in names {
+            match needs_quotes(name) {
+                true => write!(out, "{separator}{}", QuotedName(name))?,
+                false => write!(out, "{separator}{}", String::from_utf8_lossy(name))?,
+            }
+            separator = ",";
         }
+        Ok(())
     }
+}
+
+/// Is the name another one without quotes, or not printable ASCII?
+fn needs_quotes(name: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b",#\"".contains(byte);
+    matches!(name, b"-" | b"*" | [b'\'', ..]) || !name.iter().all(is_plain)
 }

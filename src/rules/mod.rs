@@ -15,6 +15,7 @@ mod reserved;
 mod rule;
 mod schedule;
 mod warnings;
+mod words;
 
 pub use evaluate::Rules;
 pub use parser::{RulesFile, parse};
@@ -22,3 +23,4 @@ pub use query::{AccessQuery, Verdict};
 pub use reserved::unusable_reason;
 pub use rule::{Column, Rule};
 pub use schedule::WeekTime;
+pub use words::split_words;

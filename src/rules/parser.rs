@@ -15,6 +15,7 @@ use super::matchers::UserSet;
 use super::quote::{quote, quote_bytes};
 use super::rule::Rule;
 use super::schedule::Schedule;
+use super::words::{split_words, without_comment};
 use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
 
 /// Parses the bytes of a rules file. The file may contain comments, empty lines, tabs, CRLF
@@ -62,14 +63,15 @@ impl Content for Rules {
 /// Parses one line: a rule, or `None` if the line is empty or a comment.
 fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
     // The comment is removed before the check for UTF-8: it may be in any encoding.
-    let code = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+    let code = without_comment(line);
     let Ok(code) = std::str::from_utf8(code) else {
         return Err(format!(
             "{} is not UTF-8 text; only a comment may have another encoding",
             quote_bytes(code)
         ));
     };
-    let mut words = code.split_ascii_whitespace();
+    let words = split_words(code).map_err(|error| error.to_string())?;
+    let mut words = words.into_iter();
     let Some(action) = words.next() else {
         return Ok(None);
     };
@@ -277,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn f19_names_of_users_are_parsed_with_quotes_and_without() {
+        for (line, expected) in [
+            (
+                "permit c - user=\"bob smith\" # x",
+                "permit c - - - - user=\"bob smith\"",
+            ),
+            (
+                "permit c - user=\"Jane Doe\",bob,\"#1\" auth",
+                "permit c - - - - user=\"Jane Doe\",bob,\"#1\" auth",
+            ),
+            (
+                "permit c - user=\"bob\",j\u{fc}rgen,\"j\u{fc}\"",
+                "permit c - - - - user=bob,\"j\\xc3\\xbcrgen\",\"j\\xc3\\xbc\"",
+            ),
+            (
+                "deny c - user=CORP\\tom,o'neil,\"'x\",\"*\",\"-\",\"a,b\"",
+                "deny   c - - - - user=CORP\\tom,o'neil,\"'x\",\"*\",\"-\",\"a,b\"",
+            ),
+            (
+                "deny c - USER=\"a \\\"b\\\" \\\\ \\xFF\"",
+                "deny   c - - - - user=\"a \\\"b\\\" \\\\ \\xff\"",
+            ),
+        ] {
+            assert_eq!(long_form(line), expected, "{line}");
+            assert_eq!(long_form(expected), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn f06_every_form_of_an_address_is_parsed() {
         for (line, expected) in [
             ("permit c 1.", "permit c - - 1.0.0.0/8 -"),
@@ -362,7 +393,18 @@ mod tests {
             ("permit c user=a -", "destination is missing"),
             ("permit c - user=", "not a list of users"),
             ("permit c - user=a,,b", "not a list of users"),
-            ("permit c - user=\u{e9}", "not a list of users"),
+            ("permit c - user=a\u{7f}", "quotes around the whole name"),
+            ("permit c - user=a\"b\"", "quotes around the whole name"),
+            ("permit c - user=\"a\"b", "a comma between two names"),
+            ("permit c - user=\"a\" \"b\"", "after an option"),
+            ("permit c - user=\"\"", "not a list of users"),
+            ("permit c - user=\"a\",", "not a list of users"),
+            ("permit c - user=\"CORP\\tom\"", "a backslash is written as"),
+            ("permit c - user=\"a\\x00\"", "without NUL"),
+            ("permit c - user=\"a\\x0a\"", "line ends"),
+            ("permit c - user='bob'", "write double quotes"),
+            ("permit c \"a.org\"", "not a destination"),
+            ("permit c - \"user\"=a", "not an option"),
             ("permit c - user=*", "leave user= out"),
             ("permit c - time=", "not a time of the week"),
             ("permit c - time=mon", "names days without hours"),
@@ -441,6 +483,15 @@ mod tests {
         let long = [b"permit c ".as_slice(), &[b'x'; 1_000_000]].concat();
         let errors = parse(&long).expect_err("the name is too long");
         assert!(errors[0].reason.len() < 300);
+    }
+
+    #[test]
+    fn f21_an_unclosed_quote_is_an_error_of_its_line_only() {
+        let text = "permit c - user=\"bob smith\npermit b - # \"\n\ndeny c - user=\"a\\\"\n";
+        let errors = parse(text.as_bytes()).expect_err("two quotes are not closed");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [1, 4]);
+        assert!(errors[0].reason.contains("a quote is not closed"));
     }
 
     #[test]

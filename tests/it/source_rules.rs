@@ -128,7 +128,7 @@ fn modules_import_only_what_they_may() {
         ("rules/", &["config", "protocol"]),
         ("auth/", &["config", "protocol", "sync"]),
         ("local_time.rs", &["rules"]),
-        ("request_error.rs", &["auth", "protocol", "rules"]),
+        ("request_error.rs", &["auth", "config", "protocol", "rules"]),
         (
             "events.rs",
             &["config", "protocol", "request_error", "rules"],

@@ -233,7 +233,16 @@ fn port_list() -> BoxedStrategy<String> {
 
 /// Options of a rule, in two orders.
 fn options() -> BoxedStrategy<String> {
-    let users: Words = &["", "", " user=alice", " USER=Bob,alice", " user=a,b,c"];
+    let users: Words = &[
+        "",
+        "",
+        " user=alice",
+        " USER=Bob,alice",
+        " user=a,b,c",
+        " user=\"Jane Doe\",bob",
+        " User=\"# \\\" \\\\\",\"\\xfc,\"",
+        " user=j\u{fc}rgen,o'neil,A\\B",
+    ];
     let times: Words = &[
         "",
         "",
@@ -309,6 +318,9 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "deny c - ident",
         "deny c - auth",
         "permit c - user=",
+        "permit c - user=\"a b",
+        "permit c - user=\"a\\b\"",
+        "permit c - user=a\"b\"",
         "permit c - time=mon",
         "permit c - ident -",
         "\u{e4}",
@@ -333,7 +345,22 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
 
 /// Lines of a users file, with an occasional invalid line.
 pub(crate) fn users() -> BoxedStrategy<Vec<u8>> {
-    let name = word(&["alice", "bob", "a#b", "-"], "[!-~]{1,20}");
+    let name = word(
+        &[
+            "alice",
+            "bob",
+            "a#b",
+            "-",
+            "Jane Doe",
+            "j\u{fc}rgen",
+            "\"# x\"",
+            "\"\\xfc\"",
+            "CORP\\tom",
+            "\"a",
+            "b ",
+        ],
+        "[!-~]{1,20}",
+    );
     let name = prop_oneof![8 => name, 1 => (250..260_usize).prop_map(|count| "n".repeat(count))];
     let params: Words = &[
         "m=8,t=1,p=1",

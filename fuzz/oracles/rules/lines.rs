@@ -1,5 +1,7 @@
 //! The lines of a rules file as text: the columns and options of each rule.
 
+use super::super::quotes::closing_quote;
+
 /// One line of the file: the four columns of the long form, and the options.
 pub struct Line<'a> {
     pub number: usize,
@@ -23,12 +25,29 @@ impl<'a> Line<'a> {
     }
 }
 
+/// The words of a line without its comment. Blanks and `#` in quotes belong to a word.
+fn words(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    let bytes = line.as_bytes();
+    while at < bytes.len() && bytes[at] != b'#' {
+        if bytes[at].is_ascii_whitespace() {
+            words.push(&line[begin..at]);
+            begin = at + 1;
+        }
+        let quoted = (bytes[at] == b'"').then(|| closing_quote(&bytes[at..]));
+        at += quoted.flatten().unwrap_or(0) + 1;
+    }
+    words.push(&line[begin..at]);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 /// The rules of a valid file, without empty lines and comments.
 pub fn rule_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.split('\n').enumerate().filter_map(|(index, line)| {
-        let code = line.split_once('#').map_or(line, |(code, _)| code);
-        let words: Vec<&str> = code.split_ascii_whitespace().collect();
+        let words = words(line);
         let is_option = |word: &&str| {
             let word = word.to_ascii_lowercase();
             word.contains('=') || ["ident", "auth"].contains(&word.as_str())

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use threadsocks::protocol::{Command, HostName};
 use threadsocks::rules::{Verdict, WeekTime};
 
+use super::super::quotes::names;
 use super::lines::rule_lines;
 use super::networks::networks_of;
 use super::queries::OwnedQuery;
@@ -120,8 +121,8 @@ fn matches_port(word: &str, port: u16) -> bool {
         })
 }
 
-fn matches_user(names: &str, user: &str) -> bool {
-    names.split(',').any(|name| name == user)
+fn matches_user(list: &str, user: &[u8]) -> bool {
+    names(list).iter().any(|name| name == user)
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];

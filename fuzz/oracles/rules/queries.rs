@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use threadsocks::protocol::{Command, Host, HostName};
 use threadsocks::rules::{AccessQuery, WeekTime};
 
+use super::super::quotes::names;
 use super::lines::rule_lines;
 use super::networks::networks_of;
 
@@ -22,7 +23,7 @@ pub struct OwnedQuery {
     pub name: Option<HostName>,
     pub address: IpAddr,
     pub port: u16,
-    pub user: String,
+    pub user: Vec<u8>,
     pub logged_in: bool,
     pub time: WeekTime,
 }
@@ -32,7 +33,7 @@ impl OwnedQuery {
         AccessQuery {
             command: self.command,
             source: self.source,
-            user: self.user.as_bytes(),
+            user: &self.user,
             logged_in: self.logged_in,
             name: self.name.as_ref(),
             address: Some(self.address),
@@ -151,10 +152,14 @@ fn similar_names(word: &str) -> Vec<Option<HostName>> {
     names
 }
 
-fn similar_users(names: &str) -> Vec<String> {
-    let like = names.split(',').take(3);
-    let like = like.flat_map(|name| [name.to_owned(), format!("{name}x"), name.to_uppercase()]);
-    like.chain([String::new()]).collect()
+fn similar_users(list: &str) -> Vec<Vec<u8>> {
+    let like = names(list).into_iter().take(3);
+    let like = like.flat_map(|name| {
+        let longer = [&name[..], b"x"].concat();
+        let upper = name.to_ascii_uppercase();
+        [name, longer, upper]
+    });
+    like.chain([Vec::new()]).collect()
 }
 
 /// The times of this list and their neighbouring minutes, on different days.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::identd;
+use crate::config::QuotedName;
 use crate::events::{ClientRequest, RequestError};
 use crate::net::{self, ConnectError, Deadline};
 use crate::protocol::ident::IdentReply;
@@ -97,7 +98,7 @@ impl<'a> PendingRequest<'a> {
                 request_log.confirmed = true;
                 return Ok(());
             }
-            Ok(IdentReply::User(user)) => format!("identd reports \"{}\"", user.escape_ascii()),
+            Ok(IdentReply::User(user)) => format!("identd reports {}", QuotedName(&user)),
             Ok(IdentReply::Error(reason)) => format!("identd reports {}", reason.escape_ascii()),
             Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
             Err(ConnectError::Failed(error))

@@ -645,7 +645,7 @@ fn a_user_from_new_user_can_log_in() {
         ("alice", "\r\n", 1),
         ("alice", &too_long, 1),
         ("a:b", "secret\n", 2),
-        ("a,b", "secret\n", 2),
+        ("a\nb", "secret\n", 2),
         ("", "secret\n", 2),
     ] {
         let (status, line) = new_user(name, stdin.as_bytes());

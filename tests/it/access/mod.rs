@@ -5,4 +5,5 @@ mod ident;
 mod login;
 mod rule_words;
 mod rules_reload;
+mod user_names;
 mod users_and_hours;
