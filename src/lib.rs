@@ -33,7 +33,7 @@
 //! };
 //! let (logger, log) = logger::start(output)?;
 //! let (control_sender, controls) = crossbeam_channel::bounded(1);
-//! let server = Server::new(Settings::default(), rules_file, LocalClock::local(), log);
+//! let server = Server::new(Settings::default(), rules_file, LocalClock::local()?, log);
 //! control_sender.send(Control::Stop)?; // so that this example ends
 //! let kind = server.run(TcpListener::bind("127.0.0.1:0")?, &controls)?;
 //! assert_eq!(kind, ShutdownKind::Graceful);

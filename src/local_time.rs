@@ -1,6 +1,10 @@
 //! The local weekday and time, with which the rules evaluate `time=`.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,18 +13,60 @@ use jiff::tz::TimeZone;
 
 use crate::rules::WeekTime;
 
+/// The folder of the files of time zones, unless the variable `TZDIR` names another.
+const ZONE_FOLDER: &str = "/usr/share/zoneinfo";
+
+/// The file of the zone that counts if `TZ` is not set.
+const LOCAL_ZONE: &str = "/etc/localtime";
+
+/// The daylight saving time of a zone that has a name for it and no rule (`CET-1CEST`): that
+/// of the USA, which the C library takes then.
+const DEFAULT_RULE: &str = ",M3.2.0,M11.1.0";
+
+/// Why the time zone is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeZoneError {
+    /// The setting: `TZ="..."`, or the name of a file.
+    setting: String,
+    /// A clause.
+    reason: &'static str,
+}
+
+impl fmt::Display for TimeZoneError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.setting, self.reason)
+    }
+}
+
+impl std::error::Error for TimeZoneError {}
+
 /// A clock of local time. Clones are cheap, and share the same source of time.
 #[derive(Clone)]
 pub struct LocalClock(Arc<dyn Fn() -> WeekTime + Send + Sync>);
 
 impl LocalClock {
     /// The clock of this machine. The time zone is read once, now: from the variable `TZ`,
-    /// or else from `/etc/localtime`; UTC if neither is valid.
+    /// or else from `/etc/localtime`, as tzset(3) does.
     ///
     /// Call it on a thread with a stack of at least 1 MiB: parsing a time zone needs much
     /// stack. [`now`](LocalClock::now) needs little.
-    pub fn local() -> LocalClock {
-        let zone = TimeZone::system();
+    ///
+    /// # Errors
+    ///
+    /// [`TimeZoneError`] where tzset(3) would silently take UTC, and for a zone that counts
+    /// leap seconds.
+    pub fn local() -> Result<LocalClock, TimeZoneError> {
+        let folder = std::env::var_os("TZDIR").unwrap_or_else(|| ZONE_FOLDER.into());
+        let zone = find_zone(std::env::var_os("TZ").as_deref(), Path::new(&folder))?;
+        Ok(LocalClock::in_zone(zone))
+    }
+
+    /// A clock of UTC, for rules without `time=`.
+    pub fn utc() -> LocalClock {
+        LocalClock::in_zone(TimeZone::UTC)
+    }
+
+    fn in_zone(zone: TimeZone) -> LocalClock {
         LocalClock::from_fn(move || week_time(SystemTime::now(), &zone))
     }
 
@@ -39,6 +85,76 @@ impl fmt::Debug for LocalClock {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "LocalClock({})", self.now())
     }
+}
+
+/// The zone for this value of the variable `TZ`, as in tzset(3): a file in the folder, or of
+/// an absolute path; otherwise the notation of POSIX. An empty value is UTC. Without a value
+/// [`LOCAL_ZONE`] counts.
+fn find_zone(tz: Option<&OsStr>, folder: &Path) -> Result<TimeZone, TimeZoneError> {
+    let Some(tz) = tz.map(OsStr::as_encoded_bytes) else {
+        return local_zone();
+    };
+    let failed = |reason| TimeZoneError {
+        setting: format!("TZ=\"{}\"", tz.escape_ascii()),
+        reason,
+    };
+    let name = tz.strip_prefix(b":").unwrap_or(tz);
+    let name = std::str::from_utf8(name).map_err(|_| failed("is not UTF-8 text"))?;
+    match name {
+        "" => return Ok(TimeZone::UTC),
+        LOCAL_ZONE => return local_zone(),
+        _ => {}
+    }
+    match read_zone(&folder.join(name)).map_err(failed)? {
+        Some(zone) => Ok(zone),
+        None => posix_zone(name).ok_or_else(|| {
+            failed(
+                "is neither a file of the zoneinfo folder nor a zone as CET-1CEST,M3.5.0,M10.5.0",
+            )
+        }),
+    }
+}
+
+/// The zone of [`LOCAL_ZONE`]; UTC if there is no such file.
+fn local_zone() -> Result<TimeZone, TimeZoneError> {
+    let zone = read_zone(Path::new(LOCAL_ZONE)).map_err(|reason| TimeZoneError {
+        setting: LOCAL_ZONE.to_owned(),
+        reason,
+    })?;
+    Ok(zone.unwrap_or(TimeZone::UTC))
+}
+
+/// Parses the notation of POSIX.
+fn posix_zone(text: &str) -> Option<TimeZone> {
+    let zone = TimeZone::posix(text);
+    let zone = zone.or_else(|_| TimeZone::posix(&format!("{text}{DEFAULT_RULE}")));
+    zone.ok()
+}
+
+/// Reads a file of a time zone (TZif, RFC 9636); `None` if there is no regular file.
+fn read_zone(path: &Path) -> Result<Option<TimeZone>, &'static str> {
+    // Before it is opened: open(2) of a FIFO without a writer would block.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err("cannot be read");
+        }
+        Err(_) => return Ok(None),
+    }
+    let data = fs::read(path).map_err(|_| "cannot be read")?;
+    if counts_leap_seconds(&data) {
+        return Err("counts leap seconds, which the server does not; choose it without right/");
+    }
+    let zone = TimeZone::tzif("", &data).map_err(|_| "is not the file of a time zone")?;
+    Ok(Some(zone))
+}
+
+/// Does the file have leap seconds? Its last header tells how many (RFC 9636, section 3.1).
+fn counts_leap_seconds(data: &[u8]) -> bool {
+    let header = data.windows(4).rposition(|bytes| bytes == b"TZif");
+    let count = header.and_then(|at| data.get(at + 28..at + 32));
+    count.is_some_and(|count| count != [0; 4])
 }
 
 /// The local weekday and time in this zone at that system time.
@@ -84,6 +200,100 @@ mod tests {
         ] {
             assert_eq!(local_time(berlin, utc), expected, "{utc}");
         }
+    }
+
+    /// The local time by this value of `TZ` at a time given in UTC; the reason if there is none.
+    fn time_by(tz: &str, utc: &str) -> Result<String, String> {
+        let time: Timestamp = utc.parse().expect(utc);
+        let zone = find_zone(Some(OsStr::new(tz)), Path::new(ZONE_FOLDER));
+        let zone = zone.map_err(|error| error.to_string())?;
+        Ok(week_time(time.into(), &zone).to_string())
+    }
+
+    #[test]
+    fn f22_a_zone_without_a_rule_has_the_rule_of_the_c_library() {
+        for (tz, utc, expected) in [
+            ("CET-1", "2026-07-06T06:00:00Z", "mon/07:00"),
+            ("CET-1CEST", "2026-07-06T06:00:00Z", "mon/08:00"),
+            // The second Sunday of March, and the first one of November, at two o'clock.
+            ("CET-1CEST", "2026-03-08T00:59:59Z", "sun/01:59"),
+            ("CET-1CEST", "2026-03-08T01:00:00Z", "sun/03:00"),
+            ("CET-1CEST", "2026-10-31T23:59:59Z", "sun/01:59"),
+            ("CET-1CEST", "2026-11-01T01:00:00Z", "sun/02:00"),
+            ("NZST-12NZDT", "2026-07-06T06:00:00Z", "mon/19:00"),
+            ("CET-1CEST-3", "2026-07-06T06:00:00Z", "mon/09:00"),
+            ("<+0545>-5:45", "2026-07-06T06:00:00Z", "mon/11:45"),
+            ("", "2026-07-06T06:00:00Z", "mon/06:00"),
+            (":", "2026-07-06T06:00:00Z", "mon/06:00"),
+        ] {
+            assert_eq!(time_by(tz, utc).as_deref(), Ok(expected), "{tz} {utc}");
+        }
+    }
+
+    #[test]
+    fn f22_a_value_that_the_c_library_would_take_for_utc_is_an_error() {
+        for tz in [
+            "Europe/Nowhere",
+            "FOO",
+            "CET",
+            "UTC+",
+            "A-1",
+            "CET-1CEST,M3",
+            "CET-1CEST,,",
+            " ",
+            "/",
+            "/dev/null",
+            "..",
+            "\u{1b}",
+        ] {
+            if Path::new(ZONE_FOLDER).join(tz).is_file() {
+                continue;
+            }
+            let error = time_by(tz, "2026-07-06T06:00:00Z").expect_err(tz);
+            assert!(error.starts_with("TZ=\""), "{error}");
+            assert!(error.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+        }
+    }
+
+    #[test]
+    fn f22_files_are_read_and_leap_seconds_are_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Two headers, one type of local time (one hour east), the designation "XXX", and a
+        // footer. The second header tells of leap seconds.
+        let header = |leap_seconds: u8| {
+            let mut header = [0; 44];
+            header[..5].copy_from_slice(b"TZif2");
+            (header[31], header[39], header[43]) = (leap_seconds, 1, 4);
+            header
+        };
+        let types = *b"\0\0\x0e\x10\0\0XXX\0";
+        let leap_second = [0, 0, 0, 0, 4, 0xB2, 0x58, 0, 0, 0, 0, 1];
+        let file = |leap_seconds: u8| {
+            let seconds = &leap_second[..12 * usize::from(leap_seconds)];
+            let first = [&header(0)[..], &types].concat();
+            [
+                &first,
+                &header(leap_seconds)[..],
+                &types,
+                seconds,
+                b"\nXXX-1\n",
+            ]
+            .concat()
+        };
+        fs::write(folder.path().join("Plain"), file(0)).expect("written");
+        fs::write(folder.path().join("Leap"), file(1)).expect("written");
+        fs::write(folder.path().join("Text"), "CET-1").expect("written");
+        let zone = |tz: &str| find_zone(Some(OsStr::new(tz)), folder.path());
+        let absolute = folder.path().join("Plain");
+        for tz in ["Plain", ":Plain", absolute.to_str().expect("UTF-8")] {
+            let time = week_time(SystemTime::UNIX_EPOCH, &zone(tz).expect(tz));
+            assert_eq!(time.to_string(), "thu/01:00", "{tz}");
+        }
+        let reason = |tz: &str| zone(tz).expect_err(tz).to_string();
+        assert!(reason("Leap").contains("counts leap seconds"));
+        assert!(reason("Text").contains("is not the file of a time zone"));
+        // The C library distinguishes upper and lower case.
+        assert!(reason("plain").contains("neither"));
     }
 
     #[test]

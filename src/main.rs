@@ -19,11 +19,11 @@ use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
-use threadsocks::config::{ClientKinds, LoadError};
+use threadsocks::config::{ClientKinds, LoadError, SyntaxError};
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
-use threadsocks::rules::{RulesFile, WeekTime};
+use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
 
 /// Exit status: a failure, such as a port in use.
@@ -142,8 +142,7 @@ fn run(
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
-    let rules_file = open_rules(&options.config)?;
-    let clock = LocalClock::local();
+    let (rules_file, clock) = open_rules(&options.config)?;
     let clients = settings.client_kinds(authenticator.is_some());
     let listener = TcpListener::bind(options.address).map_err(|error| {
         let address = options.address;
@@ -234,11 +233,11 @@ fn start_messages(
 /// The report of `--check`: the rules with warnings, then the number of users.
 fn check(options: &Options) -> Result<String, ProgramError> {
     let config = &options.config;
-    let rules_file = open_rules(config)?;
+    let (rules_file, clock) = open_rules(config)?;
     let authenticator = options.users.as_deref().map(open_users).transpose()?;
     let clients = options.settings.client_kinds(authenticator.is_some());
     let (rules, _) = rules_file.current();
-    let (path, now) = (config.display().to_string(), LocalClock::local().now());
+    let (path, now) = (config.display().to_string(), clock.now());
     let mut report = check::check(&path, &rules, now, clients);
     for remark in rules.login_warnings(clients) {
         report.push_str(&format!("{path}: {remark}\n"));
@@ -252,16 +251,25 @@ fn check(options: &Options) -> Result<String, ProgramError> {
 
 /// The explanation of `--explain`.
 fn explain(config: &Path, query: &ExplainQuery) -> Result<String, ProgramError> {
-    let rules_file = open_rules(config)?;
+    let (rules_file, clock) = open_rules(config)?;
     let (rules, _) = rules_file.current();
-    let now = LocalClock::local().now();
-    let report = query.explain(&config.display().to_string(), &rules, now);
+    let report = query.explain(&config.display().to_string(), &rules, clock.now());
     report.map_err(|reason| ProgramError::new(EXIT_FAILURE, reason))
 }
 
-/// Opens the rules file. The error has all its errors.
-fn open_rules(config: &Path) -> Result<RulesFile, ProgramError> {
-    RulesFile::open(config).map_err(|error| {
+/// Opens the rules file. The error has all its errors. If the time zone is not known, a rule
+/// with `time=` is an error, now and in a changed file; other rules do not ask the clock.
+fn open_rules(config: &Path) -> Result<(RulesFile, LocalClock), ProgramError> {
+    let clock = LocalClock::local();
+    let zone_error = clock.as_ref().err().cloned();
+    let check_times = move |rules: &Rules| match (&zone_error, rules.first_with_time()) {
+        (Some(error), Some(line)) => Err(SyntaxError {
+            line,
+            reason: format!("time= needs the local time, but {error}"),
+        }),
+        _ => Ok(()),
+    };
+    let rules_file = RulesFile::open_with(config, check_times).map_err(|error| {
         let mut lines = error.describe(config);
         if matches!(error, LoadError::Unreadable(_)) {
             lines.push(format!(
@@ -272,7 +280,8 @@ fn open_rules(config: &Path) -> Result<RulesFile, ProgramError> {
         }
         let status = EXIT_INVALID;
         ProgramError { status, lines }
-    })
+    })?;
+    Ok((rules_file, clock.unwrap_or_else(|_| LocalClock::utc())))
 }
 
 /// Opens the users file. The error has all its errors.

@@ -127,10 +127,13 @@ pub enum ReloadEvent {
     BeingWritten,
 }
 
+/// A further check of valid content, which depends on more than the file.
+type Check<T> = Box<dyn Fn(&T) -> Result<(), SyntaxError> + Send + Sync>;
+
 /// A file, and its content that is in force.
-#[derive(Debug)]
 pub struct WatchedFile<T> {
     path: PathBuf,
+    check: Check<T>,
     /// Guards the state of the last read; a leaf in the lock order. It is held while the
     /// file is read again, for 10 to 100 ms: requests that wait for it must not use content
     /// that is out of date.
@@ -157,8 +160,21 @@ impl<T: Content> WatchedFile<T> {
     ///
     /// The file cannot be read or has errors.
     pub fn open(path: &Path) -> Result<WatchedFile<T>, LoadError> {
+        WatchedFile::open_with(path, |_| Ok(()))
+    }
+
+    /// The same, with a further check of the content, now and after each change of the file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or has errors, or the check fails.
+    pub fn open_with(
+        path: &Path,
+        check: impl Fn(&T) -> Result<(), SyntaxError> + Send + Sync + 'static,
+    ) -> Result<WatchedFile<T>, LoadError> {
+        let check: Check<T> = Box::new(check);
         let snapshot = Snapshot::read(path)?;
-        let content = T::parse(&snapshot.text).map_err(LoadError::Syntax)?;
+        let content = parse(&snapshot.text, &check).map_err(LoadError::Syntax)?;
         let state = FileState {
             content: Arc::new(content),
             settled: snapshot.settled_stamp(),
@@ -167,6 +183,7 @@ impl<T: Content> WatchedFile<T> {
         };
         Ok(WatchedFile {
             path: path.to_owned(),
+            check,
             state: OrderedMutex::new(Rank::Leaf, state),
         })
     }
@@ -187,7 +204,7 @@ impl<T: Content> WatchedFile<T> {
         if state.is_settled(seen) {
             return (Arc::clone(&state.content), None);
         }
-        let event = state.check_file(&self.path);
+        let event = state.check_file(&self.path, &self.check);
         let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
         (Arc::clone(&state.content), event)
     }
@@ -196,14 +213,30 @@ impl<T: Content> WatchedFile<T> {
     /// reported before; `None` if the file's content is in force already.
     pub fn reload(&self) -> Option<ReloadEvent> {
         let mut state = self.state.lock();
-        let event = state.check_file(&self.path);
+        let event = state.check_file(&self.path, &self.check);
         event.or_else(|| state.error.clone().map(ReloadEvent::Kept))
     }
 }
 
+impl<T: fmt::Debug> fmt::Debug for WatchedFile<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("WatchedFile")
+            .field("path", &self.path)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parses the text, and checks its content.
+fn parse<T: Content>(text: &[u8], check: &Check<T>) -> Result<T, Vec<SyntaxError>> {
+    let content = T::parse(text)?;
+    check(&content).map_err(|error| vec![error])?;
+    Ok(content)
+}
+
 impl<T: Content> FileState<T> {
     /// Reads the file if it has changed, and puts valid content in force.
-    fn check_file(&mut self, path: &Path) -> Option<ReloadEvent> {
+    fn check_file(&mut self, path: &Path, check: &Check<T>) -> Option<ReloadEvent> {
         if self.is_settled(Stamp::of_file(path)) {
             return None;
         }
@@ -230,7 +263,7 @@ impl<T: Content> FileState<T> {
         }
         self.settled = snapshot.settled_stamp();
         self.text = snapshot.text;
-        match T::parse(&self.text) {
+        match parse(&self.text, check) {
             Ok(content) => {
                 self.error = None;
                 self.content = Arc::new(content);

@@ -68,7 +68,14 @@ impl Rules {
 
     /// Does a rule depend on the time?
     pub fn depend_on_time(&self) -> bool {
-        self.iter().any(|rule| rule.schedule != Schedule::Always)
+        self.first_with_time().is_some()
+    }
+
+    /// The line of the first rule that depends on the time.
+    pub fn first_with_time(&self) -> Option<usize> {
+        let mut rules = self.iter();
+        let first = rules.find(|rule| rule.schedule != Schedule::Always);
+        first.map(Rule::line)
     }
 
     /// The rules in the order in which they are tested.

@@ -104,7 +104,7 @@ mod tests {
         };
         let (_logger, log) = logger::start(output).expect("a thread");
         let rules_file = RulesFile::open(&rules).expect("valid rules");
-        Server::new(Settings::default(), rules_file, LocalClock::local(), log).context
+        Server::new(Settings::default(), rules_file, LocalClock::utc(), log).context
     }
 
     /// A session whose request is granted, with client and remote, and the peers of both.

@@ -5,5 +5,6 @@ mod ident;
 mod login;
 mod rule_words;
 mod rules_reload;
+mod time_zones;
 mod user_names;
 mod users_and_hours;
