@@ -10,8 +10,8 @@ use std::fmt;
 pub enum QuoteError {
     /// There is no second quote.
     Unclosed,
-    /// A backslash is followed by another character than those above. Not taken literally:
-    /// `"CORP\xavier"` and `"CORP\tom"` must not be different kinds of names.
+    /// A backslash is followed by another character than those above. It does not stand for
+    /// itself: in `"CORP\tom"` it would, in `"CORP\xadam"` it would not.
     Escape,
 }
 
