@@ -34,6 +34,7 @@ pub(crate) fn wait_for_peer(
 ) -> io::Result<BindWait> {
     listener.set_nonblocking(true)?;
     let mut watched = PollFlags::POLLIN;
+    let mut errors = AcceptErrors::new();
     loop {
         let mut fds = [
             PollFd::new(listener.as_fd(), PollFlags::POLLIN),
@@ -54,7 +55,7 @@ pub(crate) fn wait_for_peer(
                     return Ok(BindWait::Peer(peer, address));
                 }
                 // This peer is gone already; another one may come.
-                Err(error) if is_transient(&error) => {}
+                Err(error) if errors.is_transient(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -67,9 +68,30 @@ pub(crate) fn wait_acceptable(listener: &TcpListener) {
     let _ = wait_readable(listener, Deadline::NEVER);
 }
 
-/// Does this error of accept(2) concern only one connection that is gone, and not the
-/// listener or this machine?
-pub(crate) fn is_transient(error: &io::Error) -> bool {
+/// How many errors of accept(2) in a row can concern only one connection each. After that
+/// the cause is taken for a lasting one, such as a filter that forbids accept(2).
+const MAX_TRANSIENT: u32 = 16;
+
+/// Counts the errors of accept(2) since the last accepted connection.
+#[derive(Debug)]
+pub(crate) struct AcceptErrors {
+    count: u32,
+}
+
+impl AcceptErrors {
+    pub(crate) fn new() -> AcceptErrors {
+        AcceptErrors { count: 0 }
+    }
+
+    /// Does this error concern only one connection that is gone, and not the listener or
+    /// this machine? After [`MAX_TRANSIENT`] errors the answer is always no.
+    pub(crate) fn is_transient(&mut self, error: &io::Error) -> bool {
+        self.count = self.count.saturating_add(1);
+        self.count <= MAX_TRANSIENT && concerns_one_connection(error)
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock

@@ -14,7 +14,7 @@ pub mod resolve;
 mod send;
 
 pub(crate) use accept::{
-    BindWait, is_transient, lengthen_backlog, stop_listening, wait_acceptable, wait_for_peer,
+    AcceptErrors, BindWait, lengthen_backlog, stop_listening, wait_acceptable, wait_for_peer,
 };
 pub(crate) use connect::{ConnectError, dial, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;

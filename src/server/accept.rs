@@ -12,7 +12,7 @@ use super::context::ServerContext;
 use super::handler::run_session;
 use super::session::{Session, SessionSlot};
 use crate::events::{Event, Rejected};
-use crate::net;
+use crate::net::{self, AcceptErrors};
 use crate::sync::semaphore::AcquireError;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
@@ -25,11 +25,12 @@ pub(super) fn accept_clients(
     mut spare: SpareFd,
 ) {
     for number in 1.. {
+        let mut errors = AcceptErrors::new();
         let (client, address) = loop {
             match listener.accept() {
                 Ok(accepted) => break accepted,
                 Err(_) if context.stopping.load(Ordering::SeqCst) => return,
-                Err(error) if net::is_transient(&error) => {}
+                Err(error) if errors.is_transient(&error) => {}
                 Err(error) => {
                     if let Some(accepted) = spare.retry(listener) {
                         break accepted;

@@ -270,10 +270,18 @@ pub(crate) fn wait_acceptable(_: &TcpListener) {
     thread::yield_now();
 }
 
-/// "Would block" is a transient error here.
-pub(crate) fn is_transient(error: &io::Error) -> bool {
-    thread::yield_now();
-    crate::real_net::is_transient(error)
+/// The listener of the models does not block: each "would block" is transient.
+pub(crate) struct AcceptErrors;
+
+impl AcceptErrors {
+    pub(crate) fn new() -> AcceptErrors {
+        AcceptErrors
+    }
+
+    pub(crate) fn is_transient(&mut self, error: &io::Error) -> bool {
+        thread::yield_now();
+        error.kind() == io::ErrorKind::WouldBlock
+    }
 }
 
 /// Called for the listener, which must not block.

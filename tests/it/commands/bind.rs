@@ -17,6 +17,7 @@ use crate::support::endpoints::{
     read_exactly, read_until_reset, request, reset, shutdown_write, with_timeout, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::syscall_faults::SyscallFaults;
 use crate::support::wait::until;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -470,6 +471,19 @@ fn b05_five_hundred_pending_binds_are_released() {
 
 /// The peer connects through the same server. That is not a loop, because the
 /// rules permit the destination.
+#[test]
+fn s20_a_bind_whose_accept_always_fails_is_refused() {
+    let proxy = Proxy::open();
+    let binding = bind(&proxy, &peer_at(LOCALHOST));
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "accept4:error=EPERM") else {
+        return proxy.finish();
+    };
+    let _peer = dial(bound_address(&binding));
+    assert_refused(binding.wait());
+    drop(syscall_faults);
+    proxy.finish();
+}
+
 #[test]
 fn b15_the_peer_may_connect_through_the_server_itself() {
     let proxy = Proxy::open();

@@ -654,6 +654,35 @@ fn s02_errors_of_accept_do_not_stop_the_server() {
 }
 
 #[test]
+fn s19_an_accept_that_always_fails_is_reported_and_costs_no_cpu_time() {
+    thread::scope(|scope| {
+        for error in ["EPERM", "EPROTO", "ECONNABORTED"] {
+            scope.spawn(move || check_accept_that_always_fails(error));
+        }
+    });
+}
+
+fn check_accept_that_always_fails(error: &str) {
+    let proxy = Proxy::open();
+    let origin = Origin::echo();
+    let injection = format!("accept4:error={error}");
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, &injection) else {
+        return proxy.finish();
+    };
+    // The first one may still reach an accept(2) that began before the faults.
+    let clients = [dial(proxy.address()), dial(proxy.address())];
+    proxy.wait_for_stderr("cannot accept a client", 1);
+    let (began, ticks) = (Instant::now(), cpu_ticks(&proxy.pid().to_string()));
+    proxy.wait_for_stderr("cannot accept a client", 3);
+    // Without pauses it is all the time; a tick is 10 ms.
+    let used = Duration::from_millis(10) * (cpu_ticks(&proxy.pid().to_string()) - ticks) as u32;
+    assert!(used < began.elapsed() / 5, "{used:?}");
+    drop((syscall_faults, clients));
+    drop(connect_through(proxy.address(), &origin.destination()));
+    proxy.finish();
+}
+
+#[test]
 fn r11_interrupted_system_calls_are_repeated() {
     let proxy = Proxy::open();
     let origin = Origin::echo();
