@@ -283,7 +283,7 @@ fn h21_an_http_request_gets_an_http_reply_that_says_what_the_port_is() {
 
 #[test]
 fn h21_an_http_request_is_recognized_in_any_pieces_until_the_timeout() {
-    let proxy = Proxy::start(PERMIT_ALL, &["--handshake-timeout", "1s"]);
+    let proxy = Proxy::start(PERMIT_ALL, &["-v", "--handshake-timeout", "1s"]);
     let request = b"CONNECT example.org:443 HTTP/1.1\r\n\r\n";
     for split in 1..12 {
         let client = dial(proxy.address());
