@@ -19,6 +19,9 @@ const ZONE_FOLDER: &str = "/usr/share/zoneinfo";
 /// The file of the zone that counts if `TZ` is not set.
 const LOCAL_ZONE: &str = "/etc/localtime";
 
+/// The names that stand for UTC, also on a machine without the files of time zones.
+const NAMES_OF_UTC: [&str; 6] = ["UTC", "UCT", "GMT", "Zulu", "Etc/UTC", "Etc/GMT"];
+
 /// The daylight saving time of a zone that has a name for it and no rule (`CET-1CEST`): that
 /// of the USA, which the C library takes then.
 const DEFAULT_RULE: &str = ",M3.2.0,M11.1.0";
@@ -92,7 +95,7 @@ impl fmt::Debug for LocalClock {
 /// [`LOCAL_ZONE`] counts.
 fn find_zone(tz: Option<&OsStr>, folder: &Path) -> Result<TimeZone, TimeZoneError> {
     let Some(tz) = tz.map(OsStr::as_encoded_bytes) else {
-        return local_zone();
+        return local_zone(Path::new(LOCAL_ZONE));
     };
     let failed = |reason| TimeZoneError {
         setting: format!("TZ=\"{}\"", tz.escape_ascii()),
@@ -102,11 +105,12 @@ fn find_zone(tz: Option<&OsStr>, folder: &Path) -> Result<TimeZone, TimeZoneErro
     let name = std::str::from_utf8(name).map_err(|_| failed("is not UTF-8 text"))?;
     match name {
         "" => return Ok(TimeZone::UTC),
-        LOCAL_ZONE => return local_zone(),
+        LOCAL_ZONE => return local_zone(Path::new(LOCAL_ZONE)),
         _ => {}
     }
     match read_zone(&folder.join(name)).map_err(failed)? {
         Some(zone) => Ok(zone),
+        None if NAMES_OF_UTC.contains(&name) => Ok(TimeZone::UTC),
         None => posix_zone(name).ok_or_else(|| {
             failed(
                 "is neither a file of the zoneinfo folder nor a zone as CET-1CEST,M3.5.0,M10.5.0",
@@ -115,13 +119,19 @@ fn find_zone(tz: Option<&OsStr>, folder: &Path) -> Result<TimeZone, TimeZoneErro
     }
 }
 
-/// The zone of [`LOCAL_ZONE`]; UTC if there is no such file.
-fn local_zone() -> Result<TimeZone, TimeZoneError> {
-    let zone = read_zone(Path::new(LOCAL_ZONE)).map_err(|reason| TimeZoneError {
-        setting: LOCAL_ZONE.to_owned(),
+/// The zone of [`LOCAL_ZONE`]; UTC if there is nothing of that name. A link without a file is an
+/// error: it names a zone that is not installed.
+fn local_zone(path: &Path) -> Result<TimeZone, TimeZoneError> {
+    if let Err(error) = fs::symlink_metadata(path)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Ok(TimeZone::UTC);
+    }
+    let zone = read_zone(path).and_then(|zone| zone.ok_or("is not a file, or links to none"));
+    zone.map_err(|reason| TimeZoneError {
+        setting: path.display().to_string(),
         reason,
-    })?;
-    Ok(zone.unwrap_or(TimeZone::UTC))
+    })
 }
 
 /// Parses the notation of POSIX.
@@ -227,6 +237,27 @@ mod tests {
             (":", "2026-07-06T06:00:00Z", "mon/06:00"),
         ] {
             assert_eq!(time_by(tz, utc).as_deref(), Ok(expected), "{tz} {utc}");
+        }
+    }
+
+    #[test]
+    fn f22_utc_needs_no_file_and_a_local_zone_that_is_not_readable_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in NAMES_OF_UTC {
+            let zone = find_zone(Some(OsStr::new(name)), folder.path());
+            assert_eq!(zone, Ok(TimeZone::UTC), "{name}");
+        }
+        let path = folder.path().join("localtime");
+        assert_eq!(local_zone(&path), Ok(TimeZone::UTC), "nothing is there");
+        let loops = folder.path().join("loop");
+        std::os::unix::fs::symlink("loop", &loops).expect("a link");
+        std::os::unix::fs::symlink("nowhere", &path).expect("a link");
+        for path in [&path, &loops, &folder.path().to_owned()] {
+            let error = local_zone(path).expect_err("no file").to_string();
+            assert!(
+                error.ends_with("is not a file, or links to none"),
+                "{error}"
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
+use crate::net::{self, Deadline};
 use crate::protocol::socks5::MAX_FIELD;
 
 /// Exit status after Ctrl-C: 128 + SIGINT, as shells report it.
@@ -66,8 +67,16 @@ fn read_line() -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     // The longest password, CR LF, and one byte more to detect a longer line.
     let mut stdin = io::stdin().lock().take(MAX_FIELD as u64 + 3);
-    let read = stdin.read_until(b'\n', &mut line);
-    read.map_err(|error| format!("cannot read the password: {error}"))?;
+    loop {
+        match stdin.read_until(b'\n', &mut line) {
+            Ok(_) => break,
+            // Another process that shares stdin has set O_NONBLOCK.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = net::wait_readable(&io::stdin(), Deadline::NEVER);
+            }
+            Err(error) => return Err(format!("cannot read the password: {error}")),
+        }
+    }
     if line.pop_if(|last| *last == b'\n').is_some() {
         line.pop_if(|last| *last == b'\r');
     }

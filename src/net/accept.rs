@@ -91,7 +91,8 @@ impl AcceptErrors {
     }
 }
 
-fn concerns_one_connection(error: &io::Error) -> bool {
+/// Does this error of accept(2) usually concern one connection?
+pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock

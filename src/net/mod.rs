@@ -14,7 +14,8 @@ pub mod resolve;
 mod send;
 
 pub(crate) use accept::{
-    AcceptErrors, BindWait, lengthen_backlog, stop_listening, wait_acceptable, wait_for_peer,
+    AcceptErrors, BindWait, concerns_one_connection, lengthen_backlog, stop_listening,
+    wait_acceptable, wait_for_peer,
 };
 pub(crate) use connect::{ConnectError, dial, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;

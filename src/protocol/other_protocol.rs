@@ -19,30 +19,11 @@ pub enum OtherProtocol {
     ProxyHeader,
 }
 
-/// What each protocol begins with. No beginning is the beginning of another one.
+/// What each protocol begins with. No beginning is the beginning of another one. Most HTTP
+/// requests have a form instead: see [`http_request`].
 const BEGINNINGS: &[(&[u8], OtherProtocol)] = &[
-    // The methods of RFC 9110, section 9, and of RFC 5789.
-    (b"GET ", OtherProtocol::Http),
-    (b"HEAD ", OtherProtocol::Http),
-    (b"POST ", OtherProtocol::Http),
-    (b"PUT ", OtherProtocol::Http),
-    (b"DELETE ", OtherProtocol::Http),
+    // The one method whose target does not begin with a slash, a star or "http".
     (b"CONNECT ", OtherProtocol::Http),
-    (b"OPTIONS ", OtherProtocol::Http),
-    (b"TRACE ", OtherProtocol::Http),
-    (b"PATCH ", OtherProtocol::Http),
-    // WebDAV (RFC 4918, 3253 and 5323).
-    (b"PROPFIND ", OtherProtocol::Http),
-    (b"PROPPATCH ", OtherProtocol::Http),
-    (b"MKCOL ", OtherProtocol::Http),
-    (b"COPY ", OtherProtocol::Http),
-    (b"MOVE ", OtherProtocol::Http),
-    (b"LOCK ", OtherProtocol::Http),
-    (b"UNLOCK ", OtherProtocol::Http),
-    (b"REPORT ", OtherProtocol::Http),
-    (b"SEARCH ", OtherProtocol::Http),
-    // The connection preface of HTTP/2 (RFC 9113, section 3.4).
-    (b"PRI ", OtherProtocol::Http),
     // A handshake record of SSL 3.0 or TLS (RFC 8446, section 5.1).
     (b"\x16\x03", OtherProtocol::Tls),
     // RFC 4253, section 4.2.
@@ -51,6 +32,26 @@ const BEGINNINGS: &[(&[u8], OtherProtocol)] = &[
     (b"PROXY ", OtherProtocol::ProxyHeader),
     (b"\r\n\r\n\0\r\nQUIT\n", OtherProtocol::ProxyHeader),
 ];
+
+/// Longest method in bytes that counts as HTTP. The longest registered one,
+/// UPDATEREDIRECTREF, has 17.
+const MAX_METHOD: usize = 20;
+
+/// How many bytes show an HTTP request (RFC 9112): at most one empty line, a method in capital
+/// letters and hyphens, a blank, and the first byte of a path, of `*` or of `http:`. `None`
+/// if the bytes cannot be HTTP, `Some(None)` while more must come.
+fn http_request(bytes: &[u8]) -> Option<Option<usize>> {
+    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let is_in_method = |byte: &&u8| byte.is_ascii_uppercase() || **byte == b'-';
+    let method = line.iter().take_while(is_in_method).count();
+    let begins_with_letter = line.first().is_none_or(u8::is_ascii_uppercase);
+    match line.get(method..).unwrap_or_default() {
+        _ if method > MAX_METHOD || !begins_with_letter => None,
+        [] | [b' '] => Some(None),
+        [b' ', b'/' | b'*' | b'h' | b'H', ..] => Some(Some(bytes.len() - line.len() + method + 2)),
+        _ => None,
+    }
+}
 
 impl OtherProtocol {
     /// Recognizes the protocol by these first bytes: the protocol and how many bytes show
@@ -71,10 +72,13 @@ impl OtherProtocol {
                 return Ok(None);
             }
         }
-        Err(ProtocolError::Version(first))
+        match http_request(bytes) {
+            Some(count) => Ok(count.map(|count| (OtherProtocol::Http, count))),
+            None => Err(ProtocolError::Version(first)),
+        }
     }
 
-    /// Reads as many bytes as show the protocol: at most 12.
+    /// Reads as many bytes as show the protocol: at most 24.
     ///
     /// # Errors
     ///
@@ -89,16 +93,16 @@ impl fmt::Display for OtherProtocol {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             OtherProtocol::Http => {
-                "HTTP, not SOCKS; set this server as its SOCKS proxy (socks5h://HOST:PORT), not \
-                 as its HTTP proxy"
+                "HTTP, not SOCKS; set this server as its SOCKS proxy (socks5h://HOST:PORT or \
+                 socks4a://HOST:PORT), not as its HTTP proxy"
             }
             OtherProtocol::Tls => {
-                "TLS, not SOCKS; set this server as its SOCKS proxy (socks5h://HOST:PORT), not as \
-                 its HTTPS proxy"
+                "TLS, not SOCKS; set this server as its SOCKS proxy (socks5h://HOST:PORT or \
+                 socks4a://HOST:PORT), not as its HTTPS proxy"
             }
             OtherProtocol::Ssh => {
                 "SSH, not SOCKS; set the option ProxyCommand in it, for example: \
-                 nc -X 5 -x HOST:PORT %h %p"
+                 nc -X 5 -x HOST:PORT %h %p (-X 4 for SOCKS4)"
             }
             OtherProtocol::ProxyHeader => {
                 "the PROXY protocol, not SOCKS; turn that protocol off in the load balancer"
@@ -132,24 +136,50 @@ mod tests {
     use super::*;
     use std::io::{BufReader, Read};
 
+    /// Streams of every protocol, and how many of their bytes show it.
+    fn streams() -> Vec<(Vec<u8>, usize, OtherProtocol)> {
+        let of_http = |start: &str| {
+            let stream = format!("{start} and more").into_bytes();
+            (stream, start.len(), OtherProtocol::Http)
+        };
+        let of_other = |&(start, protocol): &(&[u8], OtherProtocol)| {
+            ([start, b" and more"].concat(), start.len(), protocol)
+        };
+        let requests = [
+            "GET /",
+            "GET h",
+            "QUERY /",
+            "PURGE /",
+            "MKCALENDAR /",
+            "VERSION-CONTROL /",
+            "UPDATEREDIRECTREF H",
+            "PRI *",
+            "OPTIONS *",
+            "\r\nPOST /",
+            "A /",
+        ];
+        let requests = requests.into_iter().map(of_http);
+        requests.chain(BEGINNINGS.iter().map(of_other)).collect()
+    }
+
     #[test]
     fn h20_each_protocol_is_known_by_its_first_bytes_in_any_pieces() {
-        for &(beginning, protocol) in BEGINNINGS {
-            let stream = [beginning, b"/ and more".as_slice()].concat();
+        for (stream, count, protocol) in streams() {
             for capacity in 1..=stream.len() {
                 let mut reader = BufReader::with_capacity(capacity, stream.as_slice());
                 let read = OtherProtocol::read(&mut reader).expect("known");
                 assert_eq!(read, protocol);
                 let mut rest = Vec::new();
                 reader.read_to_end(&mut rest).expect("the rest");
-                assert_eq!(rest, b"/ and more", "no byte more is taken");
+                assert_eq!(rest, b" and more", "no byte more is taken");
             }
-            for length in 0..beginning.len() {
-                assert_eq!(OtherProtocol::decode(&beginning[..length]), Ok(None));
+            for length in 0..count {
+                assert_eq!(OtherProtocol::decode(&stream[..length]), Ok(None));
             }
         }
-        let longest = BEGINNINGS.iter().map(|(beginning, _)| beginning.len());
-        assert_eq!(longest.max(), Some(12));
+        let longest = [b"\r\n".as_slice(), &[b'A'; MAX_METHOD], b" /"].concat();
+        let known = Ok(Some((OtherProtocol::Http, 24)));
+        assert_eq!(OtherProtocol::decode(&longest), known);
     }
 
     #[test]
@@ -158,8 +188,15 @@ mod tests {
         for (before, byte) in [
             (&b""[..], b'g'),
             (b"", 0xFF),
-            (b"GET", b'X'),
-            (b"H", b'T'),
+            (b"", b'-'),
+            (b"", b' '),
+            (b"GET", b'/'),
+            (b"HELO ", b'e'),
+            (b"USER ", b'a'),
+            (b"PING", b'\r'),
+            (b"\r\nGET ", b' '),
+            (b"\r\n\r", b'G'),
+            (&[b'A'; MAX_METHOD], b'A'),
             (b"\x16", 2),
             (b"SSH", b'_'),
             (b"PROXY", b'\t'),
@@ -170,8 +207,8 @@ mod tests {
             let error = Err(ProtocolError::Version(bytes[0]));
             assert_eq!(OtherProtocol::decode(&bytes), error, "{bytes:?}");
         }
-        for byte in 0..=255 {
-            let starts = BEGINNINGS.iter().any(|(beginning, _)| beginning[0] == byte);
+        for byte in 0..=u8::MAX {
+            let starts = byte.is_ascii_uppercase() || byte == 0x16 || byte == b'\r';
             assert_eq!(OtherProtocol::decode(&[byte]).is_ok(), starts, "{byte}");
         }
     }

@@ -172,6 +172,7 @@ fn correction_v6(word: &str) -> &'static str {
 /// 1123, section 2.1). Parts before the last can be numbers: `1.0.0.127.example`. So a word is
 /// no name if its last part is a number, also a hexadecimal one, or has digits and no
 /// letter; or if all of several parts begin with a digit, or are one letter, as in `10.0.0.x`.
+/// Where there are four parts, `xxx`, `any` and `all` count as one letter.
 fn looks_like_ipv4(word: &str) -> bool {
     let name = word.strip_suffix('.').unwrap_or(word);
     let parts: Vec<&str> = name.split('.').collect();
@@ -185,8 +186,18 @@ fn looks_like_ipv4(word: &str) -> bool {
     if is_hexadecimal || last.contains(char::is_numeric) && !has_letter(last) {
         return true;
     }
+    let is_repeated = |part: &str| part.chars().all(|letter| part.starts_with(letter));
+    let is_placeholder = |part: &str| match parts.len() {
+        4 => {
+            is_repeated(part)
+                || ["any", "all"]
+                    .iter()
+                    .any(|any| part.eq_ignore_ascii_case(any))
+        }
+        _ => part.chars().count() == 1,
+    };
     let is_like_octet =
-        |part: &&str| begins_with_digit(part) || !has_letter(part) || part.chars().count() == 1;
+        |part: &&str| begins_with_digit(part) || !has_letter(part) || is_placeholder(part);
     parts.len() > 1 && parts.iter().any(begins_with_digit) && parts.iter().all(is_like_octet)
 }
 
@@ -253,6 +264,10 @@ mod tests {
             ("10.0.0.1a", four),
             ("10.0.0.O", four),
             ("10.0.0.x", four),
+            ("10.0.0.xxx", four),
+            ("10.XX.xx.nn", four),
+            ("192.168.1.any", four),
+            ("192.168.All.*", four),
             ("140.113.X.X", four),
             ("10.0.0.1%eth0", four),
             ("10.0.0.1/33.", "not an address range"),
@@ -308,6 +323,8 @@ mod tests {
             "1.xn--p1ai",
             "localhost",
             "a_b-c.x1",
+            "10.aaa",
+            "10.0.www.org",
         ] {
             assert_eq!(parsed(word), Ok(None), "{word}");
         }

@@ -127,10 +127,17 @@ fn meaning_in_rules(name: &HostName) -> Option<&'static str> {
     match name {
         "any" | "all" => Some("write - for any address"),
         "link-local" | "link_local" => Some("write linklocal for link-local addresses"),
+        "rfc1918" | "rfc4193" => Some("write private for private networks"),
+        "ipv4" => Some("write 0.0.0.0/0 for any IPv4 address"),
+        "ipv6" => Some("write ::/0 for any IPv6 address"),
         "ident" | "auth" => Some("it is an option, without a dot"),
         _ if NetworkGroup::parse(name).is_some() => {
             Some("it is a word for networks, without a dot")
         }
+        _ if NetworkGroup::is_misspelled(name) => Some(
+            "the words for networks are loopback, linklocal, private and metadata; write a host \
+             as its full name with a domain",
+        ),
         _ => None,
     }
 }

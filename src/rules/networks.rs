@@ -95,6 +95,15 @@ impl NetworkGroup {
         groups.find(|group| word.eq_ignore_ascii_case(group.word()))
     }
 
+    /// Has the name one letter more or less at its end than a word for a group?
+    pub(super) fn is_misspelled(name: &str) -> bool {
+        let mut words = NetworkGroup::ALL.into_iter().map(NetworkGroup::word);
+        words.any(|word| match name.len().checked_sub(word.len()) {
+            Some(more) => more == 1 && name.starts_with(word),
+            None => word.len() - name.len() == 1 && word.starts_with(name),
+        })
+    }
+
     /// The word in rules.
     pub(super) fn word(self) -> &'static str {
         match self {

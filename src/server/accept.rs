@@ -127,7 +127,10 @@ impl SpareFd {
             self.file = File::open("/dev/null").ok();
         } else {
             thread::sleep(self.backoff);
-            self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);
+            // A connection that is gone must not delay the next one for long.
+            if !net::concerns_one_connection(&error) {
+                self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);
+            }
         }
         None
     }

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -31,7 +32,7 @@ use crate::support::ident_server::Identd;
 use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
 use crate::support::random::Rng;
-use crate::support::wait::TIMEOUT;
+use crate::support::wait::{TIMEOUT, until};
 
 /// A server with a users file, and an echoing origin.
 struct LoginSetup {
@@ -620,6 +621,29 @@ fn new_user(name: &str, stdin: &[u8]) -> (Option<i32>, String) {
     let result = child.wait_with_output().expect("an exit status");
     let stdout = String::from_utf8(result.stdout).unwrap();
     (result.status.code(), stdout)
+}
+
+#[test]
+fn l15_a_password_is_read_from_a_pipe_that_does_not_block() {
+    let (stdin, mut writer) = std::io::pipe().unwrap();
+    fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let child = binary()
+        .args(["--new-user", "alice"])
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("threadsocks starts");
+    let stat = format!("/proc/{}/stat", child.id());
+    for part in ["sec", "ret\n"] {
+        until("the program to wait", || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            (stat.contains(" S ") || stat.contains(" Z ")).then_some(())
+        });
+        let _ = writer.write_all(part.as_bytes());
+    }
+    let output = child.wait_with_output().expect("an exit status");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout.starts_with(b"alice:$argon2id$"));
 }
 
 #[test]
