@@ -1,9 +1,12 @@
 //! Configuration by the operator: settings, and files that are reloaded when they change.
 
+mod error;
 mod quoting;
 mod settings;
+mod snapshot;
 mod watched_file;
 
+pub use error::{LoadError, MAX_ERRORS, SyntaxError};
 pub use quoting::{QuoteError, QuotedName, Unquoted, unquote};
 pub use settings::{ClientKinds, Settings};
-pub use watched_file::{Content, LoadError, MAX_ERRORS, ReloadEvent, SyntaxError, WatchedFile};
+pub use watched_file::{Content, ReloadEvent, WatchedFile};

@@ -68,16 +68,26 @@ impl ServerContext {
 
     /// The rules in force now. It may read the file: the caller must hold no lock.
     pub(crate) fn rules(&self) -> Arc<Rules> {
-        self.current(&self.rules_file)
+        self.log_event(&self.rules_file, self.rules_file.current())
+    }
+
+    /// The same, after a check of the file that a session has begun: for the main thread,
+    /// which must miss no change.
+    pub(super) fn rules_after_check(&self) -> Arc<Rules> {
+        self.log_event(&self.rules_file, self.rules_file.current_after_check())
     }
 
     /// The users in force now. It may read the file: the caller must hold no lock.
     pub(super) fn users(&self, authenticator: &Authenticator) -> Arc<Users> {
-        self.current(authenticator.users_file())
+        let users_file = authenticator.users_file();
+        self.log_event(users_file, users_file.current())
     }
 
-    fn current<T: Content>(&self, file: &WatchedFile<T>) -> Arc<T> {
-        let (content, event) = file.current();
+    fn log_event<T: Content>(
+        &self,
+        file: &WatchedFile<T>,
+        (content, event): (Arc<T>, Option<ReloadEvent>),
+    ) -> Arc<T> {
         if let Some(event) = event {
             self.log_reload(file, event);
         }

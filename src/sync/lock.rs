@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::primitives::{Condvar, Mutex, MutexGuard};
@@ -21,6 +21,9 @@ use super::primitives::{Condvar, Mutex, MutexGuard};
 /// ARCHITECTURE.md lists every lock with what it guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// What the last check of a watched file has found. Its holder reads the file, so no
+    /// other lock may be held; a session only tries to take it.
+    FileCheck,
     /// Why and whether one session ends. Its holder stops the session's relay.
     SessionState,
     /// The list of idle threads. Its holder tells the threads to end.
@@ -48,6 +51,18 @@ impl<T> OrderedMutex<T> {
         let held = order::Held::new(self.rank);
         let guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
         OrderedGuard { guard, _held: held }
+    }
+
+    /// Takes the lock if no thread holds it; `None` if one does. Never waits.
+    #[track_caller]
+    pub(crate) fn try_lock(&self) -> Option<OrderedGuard<'_, T>> {
+        let held = order::Held::new(self.rank);
+        let guard = match self.mutex.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(OrderedGuard { guard, _held: held })
     }
 }
 
@@ -199,7 +214,12 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_taken_against_the_order_is_reported() {
-        let ranks = [Rank::SessionState, Rank::IdleThreads, Rank::Leaf];
+        let ranks = [
+            Rank::FileCheck,
+            Rank::SessionState,
+            Rank::IdleThreads,
+            Rank::Leaf,
+        ];
         for (place, first) in ranks.into_iter().enumerate() {
             for (other_place, second) in ranks.into_iter().enumerate() {
                 let expected = cfg!(debug_assertions) && other_place <= place;
@@ -215,6 +235,19 @@ mod tests {
             let _guard = mutex.lock();
             panic!("on purpose");
         }));
+        assert_eq!(mutex.try_lock().as_deref(), Some(&7));
         assert_eq!(*mutex.lock(), 7);
+    }
+
+    #[test]
+    fn a_lock_that_another_thread_holds_is_not_taken() {
+        let mutex = OrderedMutex::new(Rank::Leaf, 7);
+        let guard = mutex.lock();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| mutex.try_lock().is_none());
+            assert!(other.join().expect("no panic"));
+        });
+        drop(guard);
+        assert_eq!(mutex.try_lock().as_deref(), Some(&7));
     }
 }

@@ -12,5 +12,5 @@ pub(crate) mod semaphore;
 pub(crate) mod thread_pool;
 pub(crate) mod wait_group;
 
-pub(crate) use lock::{OrderedMutex, Rank};
+pub(crate) use lock::{OrderedGuard, OrderedMutex, Rank};
 pub(crate) use primitives::{AtomicBool, AtomicU16, AtomicU64, Condvar, OnceLock, thread};

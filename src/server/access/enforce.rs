@@ -45,7 +45,7 @@ impl Enforcer {
         if !context.settings.enforce {
             return;
         }
-        let (rules, now) = (context.rules(), context.clock.now());
+        let (rules, now) = (context.rules_after_check(), context.clock.now());
         let is_unchanged = self.last.as_ref().is_some_and(|(last, then)| {
             Arc::ptr_eq(last, &rules) && (now == *then || !rules.depend_on_time())
         });

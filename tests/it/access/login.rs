@@ -547,10 +547,11 @@ fn changes_of_the_users_file_take_effect_with_the_next_login() {
     // The file returns without bob, and SIGHUP makes the server read it.
     setup.replace_users(&users_text(&[("alice", "new")]));
     setup.proxy.signal(Signal::SIGHUP);
-    setup.proxy.stderr_line("users: 1 user in force");
     setup
         .proxy
         .stderr_line("socks.conf: checked, nothing has changed");
+    // The first of these lines is from the start. Logins before the second use the old users.
+    setup.proxy.wait_for_stderr("users: 1 user in force", 2);
     assert!(setup.login("bob", "b").is_none());
     assert!(setup.login("alice", "new").is_some());
     setup.finish();

@@ -133,6 +133,42 @@ fn f05_a_half_written_file_is_never_used() {
     proxy.finish();
 }
 
+/// While the file is written, and ends within a line, a check takes 100 ms. If each request
+/// made its own check after the one before it, the last would wait for six seconds.
+#[test]
+fn f25_while_one_request_checks_the_file_others_use_the_rules_in_force() {
+    const REQUESTS: usize = 60;
+    let proxy = Proxy::start(PERMIT, &[]);
+    let origin = Origin::echo();
+    let stop = AtomicBool::new(false);
+    let slowest = thread::scope(|scope| {
+        scope.spawn(|| {
+            // Relaxed: the flag publishes no other data.
+            for text in ["deny", "deny c"].iter().cycle() {
+                fs::write(proxy.config(), text).unwrap();
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let request = || {
+            let began = Instant::now();
+            assert!(is_permitted(&proxy, &origin));
+            began.elapsed()
+        };
+        let requests: Vec<_> = (0..REQUESTS).map(|_| scope.spawn(request)).collect();
+        let times = requests.into_iter().map(|thread| thread.join());
+        let slowest = times.map(Result::unwrap).max();
+        stop.store(true, Ordering::Relaxed);
+        slowest.unwrap()
+    });
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    // The request that notices the end of the writing uses the new rules.
+    fs::write(proxy.config(), DENY).unwrap();
+    assert!(!is_permitted(&proxy, &origin));
+    proxy.finish();
+}
+
 #[test]
 fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
     let proxy = Proxy::start(PERMIT, &[]);

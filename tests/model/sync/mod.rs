@@ -10,5 +10,5 @@ pub(crate) mod thread_pool;
 #[path = "../../../src/sync/wait_group.rs"]
 pub(crate) mod wait_group;
 
-pub(crate) use lock::{OrderedMutex, Rank};
+pub(crate) use lock::{OrderedGuard, OrderedMutex, Rank};
 pub(crate) use primitives::{AtomicBool, AtomicU16, AtomicU64, Condvar, OnceLock, thread};

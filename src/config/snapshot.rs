@@ -1,0 +1,96 @@
+//! A file at one moment: its text, and the metadata that show a later change.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::OFlag;
+
+use super::error::LoadError;
+
+/// Largest file in bytes: some 100,000 rules. A larger file is a mistake, and reading it
+/// would delay all requests.
+const MAX_FILE_SIZE: u64 = 4 << 20;
+
+/// A file that changed less than this before it was read may change again without a new
+/// time stamp: file systems count time in steps of a few milliseconds.
+const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
+
+/// The text and the metadata of the file at one moment.
+pub(super) struct Snapshot {
+    pub(super) text: Vec<u8>,
+    stamp: Stamp,
+    /// Time since the last change; `None` if the time stamp is in the future.
+    age: Option<Duration>,
+}
+
+impl Snapshot {
+    pub(super) fn read(path: &Path) -> Result<Snapshot, LoadError> {
+        let now = SystemTime::now();
+        let file = open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(LoadError::Unreadable("it is not a regular file".to_owned()));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_FILE_SIZE {
+            return Err(LoadError::Unreadable(format!(
+                "it is larger than {MAX_FILE_SIZE} bytes"
+            )));
+        }
+        let modified = metadata.modified().ok();
+        Ok(Snapshot {
+            text,
+            stamp: Stamp::of(&metadata),
+            age: modified.and_then(|modified| now.duration_since(modified).ok()),
+        })
+    }
+
+    /// The stamp, if it is old enough that an equal stamp means equal content.
+    pub(super) fn settled_stamp(&self) -> Option<Stamp> {
+        let is_old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
+        is_old_enough.then_some(self.stamp)
+    }
+
+    pub(super) fn is_unchanged_from(&self, before: &Snapshot) -> bool {
+        self.stamp == before.stamp && self.text == before.text
+    }
+}
+
+/// Opens the file without waiting: open(2) of a FIFO without a writer blocks for ever.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+}
+
+/// Metadata that differ after a change of the file; stat(2) returns them without a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file now; `None` if there is no such file.
+    pub(super) fn of_file(path: &Path) -> Option<Stamp> {
+        fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
+    fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
