@@ -13,6 +13,7 @@ use crate::admin::explain::ExplainQuery;
 use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
 use crate::logger::Verbosity;
+use crate::protocol::Nat64Prefix;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
 pub const HELP: &str = "\
@@ -48,6 +49,8 @@ Addresses and ports:
       --bind-ports LO-HI     ports for BIND and UDP [any free one]
       --advertise IP         IPv4 address in replies to BIND and UDP [the one
                              that the client has connected to]
+      --nat64 PREFIX         NAT64 prefix of this network, as 2001:db8:64::/96,
+                             beside 64:ff9b::/96; can be given several times
 
 Timeouts (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    until the request is complete [30s]
@@ -94,8 +97,8 @@ pub enum Action {
     /// Print the rules that a server with these options has; check the users file too, if
     /// there is one.
     Check(Options),
-    /// Explain the verdict of the rules in this file on this query.
-    Explain(PathBuf, ExplainQuery),
+    /// Explain the verdict on this query in a server with these options.
+    Explain(Options, ExplainQuery),
     /// Read the password of a new user with this name, and print a line for the users file.
     NewUser(Vec<u8>),
     /// Print [`HELP`].
@@ -161,6 +164,7 @@ impl From<lexopt::Error> for UsageError {
 /// # Errors
 ///
 /// [`UsageError`] for the first invalid argument.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each option")]
 pub fn parse<I>(arguments: I) -> Result<Action, UsageError>
 where
     I: IntoIterator<Item = OsString>,
@@ -189,6 +193,10 @@ where
             }
             Arg::Long("advertise") => {
                 settings.advertise = Some(value(&mut parser, "--advertise", parse_ipv4_address)?);
+            }
+            Arg::Long("nat64") => {
+                let prefix = value(&mut parser, "--nat64", Nat64Prefix::parse)?;
+                settings.nat64.push(prefix);
             }
             Arg::Long("handshake-timeout") => {
                 settings.handshake_timeout =
@@ -275,7 +283,7 @@ impl Arguments {
         }
         Ok(match (self.new_user, self.query) {
             (Some(name), _) => Action::NewUser(name),
-            (None, Some(query)) => Action::Explain(options.config, query),
+            (None, Some(query)) => Action::Explain(options, query),
             (None, None) if self.check => Action::Check(options),
             (None, None) => Action::Serve(options),
         })
@@ -453,6 +461,14 @@ mod tests {
                 "--bind-ports 5000-5009",
                 set(|o| o.settings.bind_ports = Some(5000..=5009)),
             ),
+            (
+                "--nat64 2001:db8:64::/96 --nat64 64:ff9b:1::/48",
+                set(|o| {
+                    let prefixes = ["2001:db8:64::/96", "64:ff9b:1::/48"];
+                    let parse = |text| Nat64Prefix::parse(text).unwrap();
+                    o.settings.nat64 = prefixes.map(parse).to_vec();
+                }),
+            ),
             ("--log none", set(|o| o.screen = false)),
             ("--log screen", set(|_| {})),
             ("-v", set(|o| o.verbosity = Verbosity::Sessions)),
@@ -518,7 +534,11 @@ mod tests {
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
         let query = ExplainQuery::parse("c 1.1.1.1 2.2.2.2 80").unwrap();
-        assert_eq!(parse(words), Ok(Action::Explain("x".into(), query)));
+        let options = Options {
+            config: "x".into(),
+            ..Options::default()
+        };
+        assert_eq!(parse(words), Ok(Action::Explain(options, query)));
     }
 
     #[test]
@@ -535,6 +555,8 @@ mod tests {
             ("--bind-ports 5", "not a port range"),
             ("--bind-ports 6-5", "not a port range"),
             ("--bind-ports 0-5", "not a port range"),
+            ("--nat64 64:ff9b::", "not a NAT64 prefix"),
+            ("--nat64 ::/96", "is reserved"),
             ("--grace 10", "not a time"),
             ("--grace off", "not a time"),
             ("--handshake-timeout 0s", "more than zero"),

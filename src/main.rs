@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Action::Help => print_output(cli::HELP),
         Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
         Action::Check(options) => print_output(&check(&options)?),
-        Action::Explain(config, query) => print_output(&explain(&config, &query)?),
+        Action::Explain(options, query) => print_output(&explain(&options, &query)?),
         Action::NewUser(name) => new_user(&name),
     });
     match result {
@@ -250,10 +250,11 @@ fn check(options: &Options) -> Result<String, ProgramError> {
 }
 
 /// The explanation of `--explain`.
-fn explain(config: &Path, query: &ExplainQuery) -> Result<String, ProgramError> {
-    let (rules_file, clock) = open_rules(config)?;
+fn explain(options: &Options, query: &ExplainQuery) -> Result<String, ProgramError> {
+    let (rules_file, clock) = open_rules(&options.config)?;
     let (rules, _) = rules_file.current();
-    let report = query.explain(&config.display().to_string(), &rules, clock.now());
+    let path = options.config.display().to_string();
+    let report = query.explain(&path, &rules, clock.now(), &options.settings.nat64);
     report.map_err(|reason| ProgramError::new(EXIT_FAILURE, reason))
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn measure() -> TestResult {
             address: Some(IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1))),
             port: Some(80),
             time: WeekTime::MONDAY,
+            nat64: &[],
         };
         let verdict = rules.evaluate(&query);
         assert!(verdict.permitted && verdict.line == Some(RULE_COUNT));

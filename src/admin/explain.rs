@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{QuotedName, unquote};
 use crate::net::resolve;
-use crate::protocol::{Command, Host};
+use crate::protocol::{Command, Host, Nat64Prefix, judged_address};
 use crate::rules::{self, AccessQuery, Column, Rule, Rules, WeekTime};
 
 /// A query for the verdict on one connection, as the operator writes it:
@@ -108,7 +108,13 @@ impl ExplainQuery {
     /// # Errors
     ///
     /// A sentence: the name has no address, or the query is not complete.
-    pub fn explain(&self, path: &str, rules: &Rules, now: WeekTime) -> Result<String, String> {
+    pub fn explain(
+        &self,
+        path: &str,
+        rules: &Rules,
+        now: WeekTime,
+        nat64: &[Nat64Prefix],
+    ) -> Result<String, String> {
         self.check_complete(path, rules)?;
         let query = AccessQuery {
             command: self.command,
@@ -119,6 +125,7 @@ impl ExplainQuery {
             address: None,
             port: Some(self.port),
             time: self.time.unwrap_or(now),
+            nat64,
         };
         let addresses = match &self.host {
             Host::Address(address) => vec![*address],
@@ -141,7 +148,11 @@ impl ExplainQuery {
             let explanation = self.explain_address(path, rules, query, address);
             let name = query.name;
             let name = name.map_or(String::new(), |name| format!("{name} at "));
-            let to = format!("{name}{}", SocketAddr::new(address, self.port));
+            let judged = match judged_address(address, nat64) {
+                judged if judged == address => String::new(),
+                judged => format!(" (judged as {judged})"),
+            };
+            let to = format!("{name}{}{judged}", SocketAddr::new(address, self.port));
             report.push_str(&self.format_report(&to, rules, &query, &explanation));
         }
         Ok(report)
@@ -172,10 +183,13 @@ impl ExplainQuery {
         query: AccessQuery<'_>,
         address: IpAddr,
     ) -> Explanation {
-        match (self.command, rules::unusable_reason(address, self.port)) {
-            (Command::Connect | Command::Associate, Some(reason)) => {
-                Explanation::denied(format!("because {reason}"))
+        let unusable = match self.command {
+            Command::Bind => rules::unusable_address(address, query.nat64),
+            Command::Connect | Command::Associate => {
+                rules::unusable_reason(address, self.port, query.nat64)
             }
+        };
+        match (self.command, unusable) {
             // BIND for any peer: the server checks the rules for each peer that connects.
             (Command::Bind, _) if address.is_unspecified() => {
                 let any_peer = AccessQuery {
@@ -193,7 +207,8 @@ impl ExplainQuery {
                     ..explanation
                 }
             }
-            _ => {
+            (_, Some(reason)) => Explanation::denied(format!("because {reason}")),
+            (_, None) => {
                 let address = Some(address);
                 Explanation::by_rules(path, rules, &AccessQuery { address, ..query })
             }
@@ -342,8 +357,9 @@ mod tests {
     #[test]
     fn explain_names_the_line_that_decides() {
         let course_rules = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &course_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &course_rules, WeekTime::MONDAY, &[])
+        };
         for (query, expected) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
@@ -367,7 +383,7 @@ mod tests {
         }
         let source_port_rules = rules("permit - 127. 1024-65535 - -\n");
         let explain_with_port = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &source_port_rules, WeekTime::MONDAY)
+            ExplainQuery::parse(text)?.explain("f", &source_port_rules, WeekTime::MONDAY, &[])
         };
         for (query, expected) in [
             ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
@@ -405,8 +421,9 @@ mod tests {
     #[test]
     fn explain_accepts_a_login() {
         let user_rules = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY, &[])
+        };
         let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
         let report = explain(logged_in).expect("a complete query");
         assert!(
@@ -424,8 +441,9 @@ mod tests {
             assert!(explain(query).expect_err(query).contains(reason));
         }
         let auth_rules = rules("permit u - auth\n");
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &auth_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &auth_rules, WeekTime::MONDAY, &[])
+        };
         for (user, verdict) in [
             (
                 "login=a",
@@ -465,8 +483,9 @@ mod tests {
             "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
              permit c 10. - - - user=bob ident\n",
         );
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY, &[])
+        };
         for (query, expected) in [
             (
                 "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
@@ -495,14 +514,16 @@ mod tests {
         let error = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
         assert!(error.contains("user= for none"), "{error}");
         let ident_rules = rules("permit c - ident\n");
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &ident_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &ident_rules, WeekTime::MONDAY, &[])
+        };
         let report = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("a complete query");
         assert!(report.starts_with("deny: "), "{report}");
         assert!(report.contains("no user for identd to confirm"), "{report}");
         let bind_rules = rules("permit b - - - 20 ident\npermit b 10. ident\n");
-        let explain =
-            |text: &str| ExplainQuery::parse(text)?.explain("f", &bind_rules, WeekTime::MONDAY);
+        let explain = |text: &str| {
+            ExplainQuery::parse(text)?.explain("f", &bind_rules, WeekTime::MONDAY, &[])
+        };
         assert_eq!(
             explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
             Ok(

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::protocol::Nat64Prefix;
+
 /// The settings of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -45,6 +47,8 @@ pub struct Settings {
     /// The address in replies to BIND and UDP ASSOCIATE; `None`: the server's own
     /// address, as far as it is known.
     pub advertise: Option<Ipv4Addr>,
+    /// `--nat64`: the prefixes of NAT64 gateways, beside the well-known one.
+    pub nat64: Vec<Nat64Prefix>,
     /// Ports for BIND and for datagrams of clients; `None`: any port that the system
     /// chooses.
     pub bind_ports: Option<RangeInclusive<u16>>,
@@ -73,6 +77,7 @@ impl Default for Settings {
             allow_anonymous: false,
             enforce: false,
             advertise: None,
+            nat64: Vec::new(),
             bind_ports: None,
         }
     }

@@ -7,6 +7,7 @@
 mod error;
 mod host;
 pub mod ident;
+mod nat64;
 mod other_protocol;
 mod read;
 mod reply;
@@ -16,6 +17,7 @@ mod types;
 
 pub use error::{ProtocolError, ReadError, ReplyError};
 pub use host::{Host, HostName, InvalidHostName};
+pub use nat64::{Nat64Prefix, judged_address};
 pub use other_protocol::{OtherProtocol, http_reply};
 pub use reply::ReplyEncoder;
 pub(crate) use types::canonical;

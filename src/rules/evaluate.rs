@@ -153,6 +153,7 @@ mod tests {
             address: Some(address.parse().unwrap()),
             port: Some(port.parse().unwrap()),
             time: time(),
+            nat64: &[],
         });
         (verdict.permitted, verdict.line)
     }
@@ -274,6 +275,7 @@ mod tests {
                 address: None,
                 port: Some(80),
                 time: time(),
+                nat64: &[],
             };
             let connect = rules(text).evaluate(&unresolved);
             let bind = rules(text).evaluate(&AccessQuery {
@@ -299,6 +301,7 @@ mod tests {
             address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
             port: Some(80),
             time: WeekTime::parse(at).expect(at),
+            nat64: &[],
         });
         (verdict.permitted, verdict.ident, verdict.line)
     }
@@ -355,6 +358,7 @@ mod tests {
                 address: None,
                 port: Some(80),
                 time: time(),
+                nat64: &[],
             });
             let Verdict {
                 permitted,
@@ -379,6 +383,7 @@ mod tests {
                 address: None,
                 port: Some(80),
                 time: time(),
+                nat64: &[],
             };
             let verdict = rules(text).evaluate(&query);
             assert!(verdict.permitted);

@@ -20,7 +20,7 @@ mod words;
 pub use evaluate::Rules;
 pub use parser::{RulesFile, parse};
 pub use query::{AccessQuery, Verdict};
-pub use reserved::unusable_reason;
+pub use reserved::{unusable_address, unusable_reason};
 pub use rule::{Column, Rule};
 pub use schedule::WeekTime;
 pub use words::split_words;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::schedule::WeekTime;
-use crate::protocol::{Command, HostName, canonical};
+use crate::protocol::{Command, HostName, Nat64Prefix, canonical, judged_address};
 
 /// May this connection be made? Exactly the address that would be dialled or awaited.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,9 @@ pub struct AccessQuery<'a> {
     pub port: Option<u16>,
     /// The local time.
     pub time: WeekTime,
+    /// The network's own NAT64 prefixes. An address with one of them, or with the well-known
+    /// one, is judged as the IPv4 address in it.
+    pub nat64: &'a [Nat64Prefix],
 }
 
 impl AccessQuery<'_> {
@@ -34,12 +37,15 @@ impl AccessQuery<'_> {
         self.command == Command::Associate && self.address.is_none() && self.name.is_none()
     }
 
-    /// The same query, with IPv4-mapped IPv6 addresses as IPv4: so that a client cannot
-    /// avoid a rule by another form of the same address.
+    /// The same query, with IPv4-mapped and NAT64 addresses as IPv4: so that a client cannot
+    /// avoid a rule by another form of the same address. The client's own address stays as it
+    /// is if it has a NAT64 prefix: 64:ff9b::7f00:1 as a source is not this machine.
     pub(super) fn canonical(&self) -> Self {
         AccessQuery {
             source: canonical(self.source),
-            address: self.address.map(|address| address.to_canonical()),
+            address: self
+                .address
+                .map(|address| judged_address(address, self.nat64)),
             ..*self
         }
     }

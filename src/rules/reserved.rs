@@ -2,13 +2,22 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Why no server can have this address and port; `None` if one can. Checked beside the
-/// rules: for 0.0.0.0 Linux connects to the machine itself, past a rule that denies 127.0.0.1.
-pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
-    let address = address.to_canonical();
-    if port == 0 {
-        return Some("no server can listen on port 0");
-    } else if address.is_unspecified() {
+use crate::protocol::{Nat64Prefix, judged_address};
+
+/// Why no server can have this address and port; `None` if one can.
+pub fn unusable_reason(address: IpAddr, port: u16, nat64: &[Nat64Prefix]) -> Option<&'static str> {
+    match port {
+        0 => Some("no server can listen on port 0"),
+        _ => unusable_address(address, nat64),
+    }
+}
+
+/// Why no host can have this address; `None` if one can. Checked beside the rules: for
+/// 0.0.0.0 Linux connects to the machine itself, past a rule that denies 127.0.0.1. `nat64`
+/// has the network's own prefixes.
+pub fn unusable_address(address: IpAddr, nat64: &[Nat64Prefix]) -> Option<&'static str> {
+    let address = judged_address(address, nat64);
+    if address.is_unspecified() {
         return Some("no host has the address 0.0.0.0 or ::");
     } else if address.is_multicast() {
         return Some("a multicast address cannot be connected to");
@@ -25,22 +34,26 @@ pub fn unusable_reason(address: IpAddr, port: u16) -> Option<&'static str> {
 }
 
 /// Does the address contain an IPv4 address that a gateway or the system connects to? NAT64
-/// (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380), and IPv4-compatible addresses (RFC 4291,
-/// section 2.5.5.1).
+/// with a prefix that is neither well-known nor this network's (RFC 6052, RFC 8215), 6to4
+/// (RFC 3056), Teredo (RFC 4380), IPv4-compatible addresses (RFC 4291, section 2.5.5.1),
+/// IPv4-translated addresses of SIIT (RFC 2765), and ISATAP (RFC 5214, section 6.1).
 fn embeds_ipv4(address: Ipv6Addr) -> bool {
     match address.segments() {
         [0x64, 0xFF9B, ..] | [0x2002, ..] | [0x2001, 0, ..] => true,
         [0, 0, 0, 0, 0, 0, ..] => address != Ipv6Addr::LOCALHOST,
+        [0, 0, 0, 0, 0xFFFF, 0, ..] => true,
+        // The bit that differs says whether the IPv4 address is unique worldwide.
+        [_, _, _, _, 0 | 0x0200, 0x5EFE, ..] => true,
         _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::unusable_reason;
+    use super::*;
 
     #[test]
-    fn c05_c11_only_addresses_and_ports_that_no_server_can_have_are_unusable() {
+    fn c05_c11_x13_only_addresses_and_ports_that_no_server_can_have_are_unusable() {
         for (address, port, refused) in [
             ("127.0.0.1", 0, true),
             ("0.0.0.0", 80, true),
@@ -59,14 +72,32 @@ mod tests {
             ("::ffff:127.0.0.1", 80, false),
             ("::ffff:0.0.0.0", 80, true),
             ("::127.0.0.1", 80, true),
-            ("64:ff9b::7f00:1", 80, true),
+            ("64:ff9b::7f00:1", 80, false),
+            ("64:ff9b::7f00:1", 0, true),
+            ("64:ff9b::", 80, true),
+            ("64:ff9b::e000:1", 80, true),
+            ("64:ff9b::f000:1", 80, true),
+            ("64:ff9b:0:0:1::7f00:1", 80, true),
             ("64:ff9b:1::7f00:1", 80, true),
+            ("64:ff9b:ffff::7f00:1", 80, true),
+            ("2001:db8:64::7f00:1", 80, false),
+            ("2001:db8:64::e000:1", 80, true),
+            ("2001:db8:64::", 80, true),
+            ("::ffff:0:127.0.0.1", 80, true),
+            ("::ffff:0:0:1", 80, true),
+            ("fe80::5efe:127.0.0.1", 80, true),
+            ("fe80::200:5efe:127.0.0.1", 80, true),
+            ("2001:db8::5efe:10.0.0.1", 80, true),
+            ("2001:db8::200:5efe:10.0.0.1", 80, true),
+            ("2001:db8::100:5efe:10.0.0.1", 80, false),
+            ("2001:db8::5eff:10.0.0.1", 80, false),
             ("2002:7f00:1::", 80, true),
             ("2001:0:7f00:1::", 80, true),
             ("2001:db8::1", 80, false),
             ("fe80::1", 80, false),
         ] {
-            let reason = unusable_reason(address.parse().unwrap(), port);
+            let own = [Nat64Prefix::parse("2001:db8:64::/96").unwrap()];
+            let reason = unusable_reason(address.parse().unwrap(), port, &own);
             assert_eq!(reason.is_some(), refused, "{address}:{port}");
         }
     }

@@ -175,6 +175,7 @@ mod tests {
             address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
             port: Some(80),
             time: WeekTime::parse("mon/09:00").expect("a time"),
+            nat64: &[],
         };
         let rules = parse(text.as_bytes()).expect("valid rules");
         let reported: Vec<_> = rules.iter().map(|rule| rule.mismatches(&query)).collect();

@@ -39,6 +39,7 @@ impl OwnedQuery {
             address: Some(self.address),
             port: Some(self.port),
             time: self.time,
+            nat64: &[],
         }
     }
 }

@@ -18,6 +18,23 @@ pub(crate) struct PermittedAddress {
     pub(crate) rule: Option<usize>,
 }
 
+/// Keeps the addresses that are usable: those for which there is no reason against it.
+///
+/// # Errors
+///
+/// No address is usable; why the first is not.
+pub(crate) fn retain_usable(
+    addresses: &mut Vec<PermittedAddress>,
+    unusable: impl Fn(&PermittedAddress) -> Option<&'static str>,
+) -> Result<(), RequestError> {
+    let first = addresses.first().and_then(&unusable);
+    addresses.retain(|address| unusable(address).is_none());
+    match first {
+        Some(reason) if addresses.is_empty() => Err(RequestError::UnusableDestination(reason)),
+        _ => Ok(()),
+    }
+}
+
 impl PendingRequest<'_> {
     /// The addresses of the requested host that the rules permit, in the resolver's order:
     /// at least one. A name is resolved once, and only if the rules could permit some

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, never, tick};
 
 use super::permit::access_query;
 use crate::events::{CloseReason, RequestError};
+use crate::protocol::Nat64Prefix;
 use crate::rules::{AccessQuery, Rules, Verdict, WeekTime};
 use crate::server::context::ServerContext;
 use crate::server::pending_request::PendingRequest;
@@ -52,8 +53,9 @@ impl Enforcer {
         if is_unchanged {
             return;
         }
+        let nat64 = &context.settings.nat64;
         for session in context.registry.live() {
-            if let Err(verdict) = recheck(&session, &rules, now) {
+            if let Err(verdict) = recheck(&session, &rules, now, nat64) {
                 session.terminate(CloseReason::PermitWithdrawn(verdict));
             }
         }
@@ -86,16 +88,23 @@ pub(crate) fn publish_and_recheck(
         addresses,
         confirmed: request_log.confirmed,
     });
-    recheck(session, &context.rules(), context.clock.now()).map_err(RequestError::Denied)
+    let nat64 = &context.settings.nat64;
+    let rechecked = recheck(session, &context.rules(), context.clock.now(), nat64);
+    rechecked.map_err(RequestError::Denied)
 }
 
 /// Is what the session was granted still permitted? identd is not asked again: a user who
 /// was not confirmed at the start is not confirmed.
-fn recheck(session: &Session, rules: &Rules, now: WeekTime) -> Result<(), Verdict> {
+fn recheck(
+    session: &Session,
+    rules: &Rules,
+    now: WeekTime,
+    nat64: &[Nat64Prefix],
+) -> Result<(), Verdict> {
     let Some(grant) = session.grant() else {
         return Ok(());
     };
-    let query = access_query(&grant.request, session.client_address, now);
+    let query = access_query(&grant.request, session.client_address, now, nat64);
     let mut denied = Ok(());
     for &address in &grant.addresses {
         let verdict = rules.evaluate(&AccessQuery {

@@ -8,7 +8,7 @@ use crate::config::QuotedName;
 use crate::events::{ClientRequest, RequestError};
 use crate::net::{self, ConnectError, Deadline};
 use crate::protocol::ident::IdentReply;
-use crate::protocol::{Command, ReplyEncoder};
+use crate::protocol::{Command, Nat64Prefix, ReplyEncoder};
 use crate::rules::{AccessQuery, Verdict, WeekTime};
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
@@ -21,6 +21,7 @@ pub(crate) fn access_query<'a>(
     request: &'a ClientRequest,
     client: SocketAddr,
     now: WeekTime,
+    nat64: &'a [Nat64Prefix],
 ) -> AccessQuery<'a> {
     let (name, port) = match request.command {
         Command::Associate => (None, None),
@@ -38,14 +39,16 @@ pub(crate) fn access_query<'a>(
         address: None,
         port,
         time: now,
+        nat64,
     }
 }
 
 impl<'a> PendingRequest<'a> {
     /// What the rules may test of this request now, except the address.
     pub(crate) fn access_query(&self) -> AccessQuery<'a> {
-        let client = self.session.client_address;
-        access_query(self.request, client, self.context.clock.now())
+        let (client, context) = (self.session.client_address, self.context);
+        let nat64 = &context.settings.nat64;
+        access_query(self.request, client, context.clock.now(), nat64)
     }
 
     /// Continues if this verdict permits the request, and identd confirms the user where

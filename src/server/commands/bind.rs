@@ -7,8 +7,8 @@ use super::granted::{Granted, RelayKind};
 use super::tcp_relay::ReverseDirection;
 use crate::events::RequestError;
 use crate::net::{self, BindWait, Deadline, PortRange};
-use crate::rules::AccessQuery;
-use crate::server::access::destination::PermittedAddress;
+use crate::rules::{AccessQuery, unusable_address};
+use crate::server::access::destination::{PermittedAddress, retain_usable};
 use crate::server::access::enforce::publish_and_recheck;
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
@@ -128,7 +128,9 @@ fn expected_peer(
     let deadline = Deadline::after(pending.context.settings.connect_timeout);
     let address = pending.request.destination.host.address();
     let Some(unspecified) = address.filter(IpAddr::is_unspecified) else {
-        let permitted = pending.permitted_addresses(deadline, request_log)?;
+        let mut permitted = pending.permitted_addresses(deadline, request_log)?;
+        let nat64 = &pending.context.settings.nat64;
+        retain_usable(&mut permitted, |it| unusable_address(it.address, nat64))?;
         return Ok(ExpectedPeer::Addresses(permitted));
     };
     let any_port = AccessQuery {
@@ -169,6 +171,10 @@ fn check_peer(
             Ok(())
         }
         ExpectedPeer::Any(_) => {
+            let nat64 = &pending.context.settings.nat64;
+            if let Some(reason) = unusable_address(peer.ip(), nat64) {
+                return Err(RequestError::UnusableDestination(reason));
+            }
             let verdict = pending.context.rules().evaluate(&AccessQuery {
                 address: Some(peer.ip()),
                 ..pending.access_query()

@@ -10,7 +10,7 @@ use super::tcp_relay::ReverseDirection;
 use crate::events::RequestError;
 use crate::net::{self, ConnectError, Deadline};
 use crate::rules::unusable_reason;
-use crate::server::access::destination::PermittedAddress;
+use crate::server::access::destination::{PermittedAddress, retain_usable};
 use crate::server::access::enforce::publish_and_recheck;
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
@@ -36,14 +36,11 @@ pub(crate) fn connect(
     let deadline = Deadline::after(context.settings.connect_timeout);
     let port = request.destination.port;
     let mut addresses = pending.permitted_addresses(deadline, request_log)?;
-    let unusable = addresses
-        .first()
-        .and_then(|first| unusable_reason(first.address, port));
-    addresses.retain(|permitted| unusable_reason(permitted.address, port).is_none());
+    let nat64 = &context.settings.nat64;
+    retain_usable(&mut addresses, |it| {
+        unusable_reason(it.address, port, nat64)
+    })?;
     addresses.truncate(MAX_ADDRESSES);
-    if let (true, Some(reason)) = (addresses.is_empty(), unusable) {
-        return Err(RequestError::UnusableDestination(reason));
-    }
     let (remote, local) = dial_each(session, &addresses, port, deadline, request_log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);

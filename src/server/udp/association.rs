@@ -164,7 +164,8 @@ impl Association {
     ) -> Result<(), DropReason> {
         let address = canonical(address);
         let is_own = self.context.udp_bindings.contains(address);
-        if is_own || unusable_reason(address.ip(), address.port()).is_some() {
+        let nat64 = &self.context.settings.nat64;
+        if is_own || unusable_reason(address.ip(), address.port(), nat64).is_some() {
             return Err(DropReason::UnusableDestination);
         }
         if !self.permits(name, Some(address.ip()), address.port()) {
@@ -277,7 +278,8 @@ impl Association {
     /// Do the rules permit the client to send to this address, if it is known, and port?
     fn permits(&self, name: Option<&HostName>, address: Option<IpAddr>, port: u16) -> bool {
         let client = self.session.client_address;
-        let query = access_query(&self.request, client, self.context.clock.now());
+        let nat64 = &self.context.settings.nat64;
+        let query = access_query(&self.request, client, self.context.clock.now(), nat64);
         let verdict = self
             .rules
             .get(|| self.context.rules())

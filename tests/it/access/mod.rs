@@ -3,6 +3,7 @@
 mod enforce;
 mod ident;
 mod login;
+mod nat64;
 mod rule_words;
 mod rules_reload;
 mod time_zones;

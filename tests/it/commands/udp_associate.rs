@@ -486,7 +486,7 @@ fn u07_datagrams_to_multicast_unusable_and_own_addresses_are_dropped() {
         "127.0.0.1:0",
         "240.0.0.1:9",
         "[2002:7f00:1::]:9",
-        "[64:ff9b::7f00:1]:9",
+        "[64:ff9b:1::7f00:1]:9",
     ];
     for address in unusable {
         client.send(&by_address(address.parse().unwrap()), b"x");

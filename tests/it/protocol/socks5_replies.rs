@@ -301,14 +301,16 @@ fn x04_ipv6_forms_of_ipv4_are_judged_as_ipv4_or_refused() {
     let client_address = client.local_addr().unwrap();
     let shown = proxy.screen_message_for(client_address).summary();
     assert_eq!(shown, format!("127.0.0.1:{port} CONNECT Accept"));
-    assert_eq!(
-        connect_error(&proxy, &at_port("::ffff:127.0.0.2")),
-        ReplyError::NotAllowed
-    );
+    for denied in ["::ffff:127.0.0.2", "64:ff9b::127.0.0.2"] {
+        let error = connect_error(&proxy, &at_port(denied));
+        assert_eq!(error, ReplyError::NotAllowed, "{denied}");
+    }
     for literal in [
         "::127.0.0.1",
         "::ffff:0.0.0.0",
-        "64:ff9b::127.0.0.1",
+        "64:ff9b::0.0.0.0",
+        "::ffff:0:127.0.0.1",
+        "fe80::5efe:127.0.0.1",
         "64:ff9b:1::127.0.0.1",
         "2002:7f00:1::",
         "2001:0:7f00:1::1",

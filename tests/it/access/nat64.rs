@@ -1,0 +1,227 @@
+//! IPv6 addresses that contain an IPv4 address: the rules judge the one of a NAT64 address, and refuse other forms.
+//!
+//! In place of a gateway, the addresses themselves are on loopback.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use threadsocks::client::ClientError;
+use threadsocks::client::socks5::{self, Association};
+use threadsocks::protocol::{Destination, ReplyError};
+
+use crate::support::dns_server::{NameServer, addresses};
+use crate::support::endpoints::{
+    Origin, by_address, by_name, dial, dial_from, read_all, read_until_reset,
+};
+use crate::support::netns::{Network, in_own_network};
+use crate::support::proxy::Proxy;
+use crate::support::wait::TIMEOUT;
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Denies this machine and one IPv4 network; permits all other destinations.
+const RULES: &str = "deny - 127.0.0.0/8\ndeny - 10.1.0.0/16\npermit - -\n";
+
+/// An origin at this address, which the machine gets for it.
+fn origin_at(network: &Network, address: &str) -> Origin {
+    network.ip(&format!("addr add {address}/128 dev lo nodad"));
+    let address: Ipv6Addr = address.parse().expect("an address");
+    Origin::start_at(address.into(), drop)
+}
+
+/// The outcome of a CONNECT, and the address that the screen message shows.
+fn connect(proxy: &Proxy, destination: &Destination) -> (Result<(), ReplyError>, String) {
+    let client = dial(proxy.address());
+    let own = client.local_addr().unwrap();
+    let outcome = match socks5::connect(client, None, destination) {
+        Ok(_) => Ok(()),
+        Err(ClientError::Refused(error)) => Err(error),
+        Err(error) => panic!("{error}"),
+    };
+    (outcome, proxy.screen_message_for(own).destination)
+}
+
+#[test]
+fn x11_a_nat64_address_is_judged_as_ipv4_and_dialled_as_it_is() {
+    in_own_network(|network| {
+        let [public, denied, loopback] =
+            ["64:ff9b::a09:909", "64:ff9b::a01:203", "64:ff9b::7f00:1"];
+        let [to_public, to_denied, to_loopback] =
+            [public, denied, loopback].map(|address| origin_at(network, address).destination());
+        // What DNS64 gives for names without an IPv6 address (RFC 6147).
+        let _names = NameServer::start(move |query| match query.name.as_str() {
+            "public.test" => addresses(&[public]),
+            "denied.test" => addresses(&[denied]),
+            _ => addresses(&[loopback]),
+        });
+        let proxy = Proxy::start(RULES, &[]);
+        for (destination, outcome, shown) in [
+            (to_public.clone(), Ok(()), public),
+            (to_denied, Err(ReplyError::NotAllowed), denied),
+            (to_loopback, Err(ReplyError::NotAllowed), loopback),
+            (by_name("public.test", to_public.port), Ok(()), public),
+            (
+                by_name("denied.test", 80),
+                Err(ReplyError::NotAllowed),
+                denied,
+            ),
+            (
+                by_name("loopback.test", 80),
+                Err(ReplyError::NotAllowed),
+                loopback,
+            ),
+        ] {
+            let expected = (outcome, shown.to_owned());
+            assert_eq!(connect(&proxy, &destination), expected, "{destination}");
+        }
+        proxy.finish();
+    });
+}
+
+#[test]
+fn x12_a_networks_own_nat64_prefix_is_judged_as_ipv4_too() {
+    in_own_network(|network| {
+        let denied = origin_at(network, "2001:db8:64::a01:203").destination();
+        let local = origin_at(network, "64:ff9b:1::a01:203").destination();
+        let refused = |error| Err(error);
+        for (options, own, of_rfc_8215) in [
+            (
+                &["--nat64", "2001:db8:64::/96", "--nat64", "64:ff9b:1::/96"][..],
+                refused(ReplyError::NotAllowed),
+                refused(ReplyError::NotAllowed),
+            ),
+            // Without the option the first is any address, and the second is refused.
+            (&[], Ok(()), refused(ReplyError::Rejected)),
+        ] {
+            let proxy = Proxy::start(RULES, options);
+            assert_eq!(connect(&proxy, &denied).0, own);
+            assert_eq!(connect(&proxy, &local).0, of_rfc_8215);
+            proxy.finish();
+        }
+    });
+}
+
+#[test]
+fn x13_other_ipv6_forms_of_ipv4_are_refused() {
+    in_own_network(|network| {
+        let forms = [
+            "::ffff:0:a09:909",
+            "fe80::5efe:a09:909",
+            "2001:db8::200:5efe:a09:909",
+            "2002:a09:909::1",
+        ];
+        let proxy = Proxy::start("permit - -\n", &["--bind", "::"]);
+        for form in forms {
+            // An address of the machine, so that a connection would not fail.
+            network.ip(&format!("addr add {form}/128 dev lo nodad"));
+            let address: Ipv6Addr = form.parse().unwrap();
+            let destination = by_address((address, 80).into());
+            let refused = Err(ReplyError::Rejected);
+            assert_eq!(connect(&proxy, &destination).0, refused, "{form}");
+            let client = dial((LOCALHOST, proxy.port()).into());
+            let bind = socks5::bind(client, None, &destination).map(|_| ());
+            assert!(matches!(bind, Err(ClientError::Refused(_))), "{bind:?}");
+        }
+        // A peer that comes from such an address is not accepted either.
+        let any_peer = by_address((Ipv6Addr::UNSPECIFIED, 0).into());
+        let binding = socks5::bind(dial((LOCALHOST, proxy.port()).into()), None, &any_peer);
+        let binding = binding.expect("listening");
+        let from: Ipv6Addr = forms[2].parse().unwrap();
+        let peer = dial_from((from, 0).into(), (from, binding.address.port).into());
+        let refused = binding.wait().map(|_| ());
+        assert!(
+            matches!(refused, Err(ClientError::Refused(_))),
+            "{refused:?}"
+        );
+        assert_eq!(read_all(&peer), b"");
+        proxy.finish();
+    });
+}
+
+#[test]
+fn x11_a_bind_peer_with_a_nat64_address_is_judged_as_ipv4() {
+    in_own_network(|network| {
+        for address in ["64:ff9b::a09:909", "64:ff9b::a01:203"] {
+            network.ip(&format!("addr add {address}/128 dev lo nodad"));
+        }
+        let proxy = Proxy::start(RULES, &["--bind", "::"]);
+        for (from, is_accepted) in [("64:ff9b::a09:909", true), ("64:ff9b::a01:203", false)] {
+            let any_peer = by_address((Ipv6Addr::UNSPECIFIED, 0).into());
+            let client = dial((LOCALHOST, proxy.port()).into());
+            let binding = socks5::bind(client, None, &any_peer).expect("listening");
+            let from: Ipv6Addr = from.parse().unwrap();
+            let _peer = dial_from((from, 0).into(), (from, binding.address.port).into());
+            assert_eq!(binding.wait().is_ok(), is_accepted, "{from}");
+        }
+        proxy.finish();
+    });
+}
+
+/// A UDP socket at this address, which the machine gets for it.
+fn udp_origin_at(network: &Network, address: &str) -> UdpSocket {
+    network.ip(&format!("addr add {address}/128 dev lo nodad"));
+    let address: Ipv6Addr = address.parse().expect("an address");
+    let socket = UdpSocket::bind((address, 0)).expect("a port");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    socket
+}
+
+#[test]
+fn x11_datagrams_to_nat64_addresses_are_judged_as_ipv4() {
+    in_own_network(|network| {
+        let public = udp_origin_at(network, "64:ff9b::a09:909");
+        let denied = udp_origin_at(network, "64:ff9b::a01:203");
+        let translated = udp_origin_at(network, "::ffff:0:a09:909");
+        let proxy = Proxy::start(RULES, &["-v"]);
+        let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let from = socket.local_addr().unwrap();
+        let control = dial(proxy.address());
+        let association: Association<_> =
+            socks5::associate(control, None, LOCALHOST.into(), from).expect("granted");
+        let address_of = |origin: &UdpSocket| by_address(origin.local_addr().unwrap());
+        for origin in [&denied, &translated, &public] {
+            association
+                .send(&socket, b"question", &address_of(origin))
+                .unwrap();
+        }
+        // UDP on loopback keeps the order: the first two were dropped before.
+        let mut buffer = [0; 100];
+        let (count, server): (usize, SocketAddr) = public.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..count], b"question");
+        public.send_to(b"answer", server).unwrap();
+        let received = association.receive(&socket, &mut buffer);
+        // The client learns the address to which it has sent.
+        assert_eq!(received.unwrap(), (address_of(&public), &b"answer"[..]));
+        drop(association);
+        proxy.stderr_line("denied=1 dropped=1");
+        proxy.finish();
+    });
+}
+
+#[test]
+fn x11_enforce_and_explain_judge_nat64_addresses_as_ipv4() {
+    in_own_network(|network| {
+        network.ip("addr add 64:ff9b::a09:909/128 dev lo nodad");
+        let address: Ipv6Addr = "64:ff9b::a09:909".parse().unwrap();
+        let origin = Origin::start_at(address.into(), |stream| {
+            drop(read_until_reset(&stream));
+        });
+        let proxy = Proxy::start(RULES, &["--enforce"]);
+        let client = socks5::connect(dial(proxy.address()), None, &origin.destination());
+        let client = client.expect("granted");
+        std::fs::write(proxy.config(), "deny - 10.9.9.9\npermit - -\n").unwrap();
+        assert_eq!(read_until_reset(&client), b"");
+        proxy.stderr_line("no longer permitted: rule on line 1 denies it");
+        let config = proxy.config();
+        let explained = crate::support::proxy::binary()
+            .args(["--explain", "c 127.0.0.1 64:ff9b::10.9.9.9 80", "--config"])
+            .arg(&config)
+            .output()
+            .expect("the program starts");
+        let explained = String::from_utf8(explained.stdout).unwrap();
+        let expected = "deny: CONNECT from 127.0.0.1 to [64:ff9b::a09:909]:80 \
+                        (judged as 10.9.9.9), by ";
+        assert!(explained.starts_with(expected), "{explained}");
+        proxy.finish();
+    });
+}
