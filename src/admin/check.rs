@@ -16,7 +16,8 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime, clients: ClientKinds) -> 
         report,
         "{path}: {rules}; the first rule that matches decides, a request without a match is denied"
     );
-    for remark in rules.remarks(now, clients) {
+    let remarks = rules.remarks(now, clients).into_iter();
+    for remark in remarks.chain(rules.private_networks_by_name()) {
         let _ = writeln!(report, "{path}: {remark}");
     }
     report

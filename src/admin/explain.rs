@@ -268,15 +268,16 @@ impl Explanation {
         let is_before_decision = |rule: &&Rule| Some(rule.line()) != verdict.line;
         let mut trace = String::new();
         for rule in rules.iter().take_while(is_before_decision) {
-            let columns: Vec<String> = rule
-                .mismatches(query)
-                .iter()
-                .map(Column::to_string)
-                .collect();
+            let mismatches = rule.mismatches(query);
+            let columns: Vec<String> = mismatches.iter().map(Column::to_string).collect();
+            let why = match mismatches.contains(&Column::Local) {
+                true => " (a name permits a local address only with this option)",
+                false => "",
+            };
             let mismatch = match columns.as_slice() {
                 [] if query.port.is_none() => "matches only some addresses and ports".to_owned(),
                 [] => "matches only some addresses".to_owned(),
-                columns => format!("does not match in {}", columns.join(", ")),
+                columns => format!("does not match in {}{why}", columns.join(", ")),
             };
             let _ = writeln!(trace, "  {path}:{} {mismatch}: {rule}", rule.line());
         }

@@ -130,7 +130,7 @@ fn meaning_in_rules(name: &HostName) -> Option<&'static str> {
         "rfc1918" | "rfc4193" => Some("write private for private networks"),
         "ipv4" => Some("write 0.0.0.0/0 for any IPv4 address"),
         "ipv6" => Some("write ::/0 for any IPv6 address"),
-        "ident" | "auth" => Some("it is an option, without a dot"),
+        "ident" | "auth" | "local" => Some("it is an option, without a dot"),
         _ if NetworkGroup::parse(name).is_some() => {
             Some("it is a word for networks, without a dot")
         }

@@ -96,6 +96,9 @@ pub(super) enum AddressSet {
 }
 
 impl AddressSet {
+    /// The word `private`.
+    pub(super) const PRIVATE: AddressSet = AddressSet::Group(NetworkGroup::Private);
+
     /// The set of this address alone.
     pub(super) fn one(address: IpAddr) -> AddressSet {
         let set = match address {
@@ -277,6 +280,17 @@ impl DestinationSet {
             DestinationSet::Addresses(addresses) => Some(*addresses),
             DestinationSet::Name(_) | DestinationSet::Subdomains(_) => None,
         }
+    }
+
+    /// Is the set one of names whose addresses the owner of a zone chooses? The addresses of
+    /// `localhost` and of names below it are those of this machine (RFC 6761, section 6.3).
+    pub(super) fn is_of_a_zone(&self) -> bool {
+        let (DestinationSet::Name(name) | DestinationSet::Subdomains(name)) = self else {
+            return false;
+        };
+        let name = name.as_str().trim_end_matches('.');
+        let below = name.strip_suffix("localhost");
+        !below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
     }
 
     pub(super) fn is_name(&self) -> bool {

@@ -80,6 +80,17 @@ const METADATA_V6: Networks<Ipv6Addr> = &[
     (Ipv6Addr::new(0xFD00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
 ];
 
+/// Is this an address to which nobody but the operator should lead clients by a name: of this
+/// machine, of its link, or of a metadata service?
+pub(super) fn is_local(address: IpAddr) -> bool {
+    let groups = [
+        NetworkGroup::Loopback,
+        NetworkGroup::LinkLocal,
+        NetworkGroup::Metadata,
+    ];
+    address.is_unspecified() || groups.iter().any(|group| group.contains(address))
+}
+
 impl NetworkGroup {
     /// All groups.
     pub(super) const ALL: [NetworkGroup; 4] = [

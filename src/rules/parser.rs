@@ -7,7 +7,7 @@
 //! The number of columns after the mode decides what they are. One column is the destination
 //! address. Two columns are destination address and port. Three columns are source address,
 //! source port and destination address. Four columns are all of them. Options are `user=`,
-//! `time=`, `ident` and `auth`.
+//! `time=`, `ident`, `auth` and `local`.
 
 use super::columns::{parse_commands, parse_destination, parse_ports, parse_source, parse_users};
 use super::evaluate::Rules;
@@ -108,9 +108,10 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
         schedule,
         ident,
         auth,
+        local,
     } = parse_options(options)?;
-    let confirmations = [(ident, "ident"), (auth, "auth")];
-    if let Some((_, option)) = confirmations.iter().find(|(is_set, _)| *is_set)
+    let of_permits = [(ident, "ident"), (auth, "auth"), (local, "local")];
+    if let Some((_, option)) = of_permits.iter().find(|(is_set, _)| *is_set)
         && !permits
     {
         return Err(format!(
@@ -118,18 +119,27 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
             option
         ));
     }
+    let destination = parse_destination(destination)?;
+    if local && !destination.is_name() {
+        return Err(
+            "local is allowed only if the destination is a name: a rule with addresses permits \
+             local ones anyway; leave it out"
+                .to_owned(),
+        );
+    }
     Ok(Some(Rule {
         line: line_number,
         permits,
         commands,
         source: parse_source(source)?,
         source_ports: parse_ports(source_ports)?,
-        destination: parse_destination(destination)?,
+        destination,
         destination_ports: parse_ports(destination_ports)?,
         users: users.unwrap_or(UserSet::Any),
         schedule: schedule.unwrap_or(Schedule::Always),
         ident,
         auth,
+        local,
     }))
 }
 
@@ -140,13 +150,14 @@ struct Options {
     schedule: Option<Schedule>,
     ident: bool,
     auth: bool,
+    local: bool,
 }
 
 /// Is the word an option? These words are reserved: a host name cannot contain `=`, and a
-/// host called `ident` or `auth` cannot be a destination.
+/// host called `ident`, `auth` or `local` cannot be a destination.
 fn is_option(word: &str) -> bool {
     let is = |option: &str| word.eq_ignore_ascii_case(option);
-    is("ident") || is("auth") || word.contains('=')
+    is("ident") || is("auth") || is("local") || word.contains('=')
 }
 
 fn parse_options(words: &[&str]) -> Result<Options, String> {
@@ -163,9 +174,10 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
             }
             "ident" if key == *word => !std::mem::replace(&mut options.ident, true),
             "auth" if key == *word => !std::mem::replace(&mut options.auth, true),
+            "local" if key == *word => !std::mem::replace(&mut options.local, true),
             _ if is_option(word) => {
                 return Err(format!(
-                    "{} is not an option; the options are user=, time=, ident and auth",
+                    "{} is not an option; the options are user=, time=, ident, auth and local",
                     quote(word)
                 ));
             }
@@ -262,6 +274,12 @@ mod tests {
                 "permit c 10.0.0.0/8 - a.org 80 user=u time=mon-sun/22:00-06:00 ident",
             ),
             ("deny - - user==", "deny   - - - - - user=="),
+            (
+                "permit c *.a.org 80 Local auth",
+                "permit c - - *.a.org 80 auth local",
+            ),
+            ("permit c localhost local", "permit c - - localhost - local"),
+            ("permit c *.local", "permit c - - *.local -"),
             // Layout.
             ("", ""),
             ("# permit c -", ""),
@@ -456,6 +474,17 @@ mod tests {
             ("deny c metadata.", "a word for networks"),
             ("permit c ident.", "it is an option"),
             ("permit c auth.", "it is an option"),
+            ("permit c local.", "it is an option"),
+            ("permit c local", "destination is missing"),
+            ("permit c - local", "only if the destination is a name"),
+            ("permit c 10. local", "only if the destination is a name"),
+            (
+                "permit c loopback local",
+                "only if the destination is a name",
+            ),
+            ("deny c a.org local", "local is allowed only in permit"),
+            ("permit c a.org local=yes", "not an option"),
+            ("permit c a.org local LOCAL", "write each option once"),
             ("permit c *.org - -", "not a source"),
         ] {
             check_refused(line, reason);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::matchers::{AddressSet, CommandSet, DestinationSet, Match, PortSet, UserSet};
+use super::networks::is_local;
 use super::query::AccessQuery;
 use super::schedule::Schedule;
 
@@ -21,6 +22,8 @@ pub struct Rule {
     pub(super) schedule: Schedule,
     pub(super) ident: bool,
     pub(super) auth: bool,
+    /// The option `local`.
+    pub(super) local: bool,
 }
 
 /// A column of a rule.
@@ -40,12 +43,14 @@ pub enum Column {
     User,
     /// The time.
     Time,
+    /// Whether a rule with a name may match this address.
+    Local,
 }
 
 impl Column {
     /// All columns, in the order of `socks.conf`. It is also a good order for matching: most
     /// rules differ in one of the first columns, so a match mostly ends there.
-    const ALL: [Column; 7] = [
+    const ALL: [Column; 8] = [
         Column::Mode,
         Column::Source,
         Column::SourcePort,
@@ -53,6 +58,7 @@ impl Column {
         Column::DestinationPort,
         Column::User,
         Column::Time,
+        Column::Local,
     ];
 }
 
@@ -67,6 +73,7 @@ impl fmt::Display for Column {
             Column::DestinationPort => "dst-port",
             Column::User => "user",
             Column::Time => "time",
+            Column::Local => "local",
         })
     }
 }
@@ -94,7 +101,26 @@ impl Rule {
             Column::DestinationPort => self.destination_ports.matches(query.port),
             Column::User => self.users.contains(query.user).into(),
             Column::Time => self.schedule.contains(query.time).into(),
+            Column::Local => self.match_local(query),
         }
+    }
+
+    /// Does the query's address match the option `local`? A rule that permits by a name, and
+    /// does not have it, matches no local address: the owner of the name's zone would choose
+    /// what the rule permits.
+    fn match_local(&self, query: &AccessQuery<'_>) -> Match {
+        if !self.permits || self.local || !self.destination.is_of_a_zone() {
+            return Match::Yes;
+        }
+        match query.address {
+            Some(address) => Match::from(!is_local(address)),
+            None => Match::Unknown,
+        }
+    }
+
+    /// Does the rule trust the owner of a name's zone with local addresses?
+    pub(super) fn trusts_a_zone(&self) -> bool {
+        self.local && self.destination.is_of_a_zone()
     }
 
     /// Does the rule match the query? `Unknown` if that depends on the address or port,
@@ -110,6 +136,7 @@ impl Rule {
             .and(|| column(Column::DestinationPort))
             .and(|| column(Column::User))
             .and(|| column(Column::Time))
+            .and(|| column(Column::Local))
     }
 
     /// The columns that do not match the query; none if the rule matches, or may match when
@@ -149,7 +176,8 @@ impl fmt::Display for Rule {
         )?;
         write!(out, "{}{}", self.users, self.schedule)?;
         out.write_str(if self.ident { " ident" } else { "" })?;
-        out.write_str(if self.auth { " auth" } else { "" })
+        out.write_str(if self.auth { " auth" } else { "" })?;
+        out.write_str(if self.local { " local" } else { "" })
     }
 }
 
@@ -164,7 +192,7 @@ mod tests {
     #[test]
     fn a_rule_reports_the_columns_that_do_not_match() {
         let text = "permit b 11. 1-2 a.org 443 user=bob time=tue/08:00-09:00\n\
-                    permit c 10. 5000 1. 80\n\
+                    permit c 10. 5000 127. 80\n\
                     permit c - 443 user=alice\n";
         let query = AccessQuery {
             command: Command::Connect,
@@ -172,7 +200,7 @@ mod tests {
             user: b"alice",
             logged_in: false,
             name: None,
-            address: Some(Ipv4Addr::new(1, 2, 3, 4).into()),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
             port: Some(80),
             time: WeekTime::parse("mon/09:00").expect("a time"),
             nat64: &[],

@@ -1,7 +1,7 @@
 //! Warnings about rules that permit more than an operator may expect.
 
 use super::evaluate::Rules;
-use super::matchers::{PortSet, UserSet};
+use super::matchers::{AddressSet, PortSet, UserSet};
 use super::rule::Rule;
 use super::schedule::WeekTime;
 use crate::config::ClientKinds;
@@ -51,6 +51,11 @@ impl Rules {
             &self.trusting_any_identd(clients),
             "trusts the identd of every machine; name the hosts whose identd you trust in src-ip",
         ));
+        warnings.extend(warn_of_lines(
+            &self.lines(Rule::trusts_a_zone),
+            "has local: the owner of the name's zone can lead clients to this machine, its link and \
+             metadata services; write local only for names in zones of your own",
+        ));
         warnings.extend(self.zeros_at_the_end());
         warnings
     }
@@ -67,6 +72,26 @@ impl Rules {
              {address}/{bits}"
         );
         warn_of_lines(&lines, &what)
+    }
+
+    /// A warning for `--check` of names whose addresses may be in private networks. Many
+    /// rules are for names of inner hosts, so the server does not print it.
+    pub fn private_networks_by_name(&self) -> Option<String> {
+        let denies_private = |rule: &&Rule| {
+            !rule.permits && rule.destination.addresses() == Some(AddressSet::PRIVATE)
+        };
+        let first_denial = self.iter().find(denies_private).map(|rule| rule.line);
+        let is_exposed = |rule: &Rule| {
+            rule.permits
+                && rule.destination.is_of_a_zone()
+                && first_denial.is_none_or(|denial| rule.line < denial)
+        };
+        let warning = warn_of_lines(
+            &self.lines(is_exposed),
+            "permits a name, also if the owner of its zone leads it to a private network; if you \
+             do not want that, deny private before",
+        );
+        warning.map(|warning| format!("warning: {warning}"))
     }
 
     /// Warnings that depend on whether SOCKS5 clients can log in; a sentence each.

@@ -286,6 +286,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "4chan.org",
         "10.example",
         "*.metadata",
+        "*.localhost",
     ];
     let to = prop_oneof![2 => address(), 1 => select(names).prop_map(str::to_owned)].boxed();
     let columns = prop_oneof![
@@ -295,7 +296,9 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         (address(), port_list(), to, port_list())
             .prop_map(|(a, b, c, d)| format!("{a} {b} {c} {d}")),
     ];
-    let rule = (action, mode, columns, options()).prop_map(|(a, b, c, options)| match a {
+    let has_name = |columns: &str| columns.split_whitespace().any(|word| names.contains(&word));
+    let rule = (action, mode, columns, options(), any::<bool>());
+    let rule = rule.prop_map(move |(a, b, c, options, is_local)| match a {
         "deny" | "Deny" => format!(
             "{a} {b} {c}{}",
             options
@@ -303,6 +306,7 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
                 .replace(" ident", "")
                 .replace(" auth", "")
         ),
+        _ if is_local && has_name(&c) => format!("{a} {b} {c} Local{options}"),
         _ => format!("{a} {b} {c}{options}"),
     });
     let invalid: Words = &[
@@ -317,6 +321,8 @@ pub(crate) fn rules() -> BoxedStrategy<Vec<u8>> {
         "permit c - ident=",
         "deny c - ident",
         "deny c - auth",
+        "deny c a.org local",
+        "permit c - local",
         "permit c - user=",
         "permit c - user=\"a b",
         "permit c - user=\"a\\b\"",

@@ -50,7 +50,7 @@ pub fn rule_lines(text: &str) -> impl Iterator<Item = Line<'_>> {
         let words = words(line);
         let is_option = |word: &&str| {
             let word = word.to_ascii_lowercase();
-            word.contains('=') || ["ident", "auth"].contains(&word.as_str())
+            word.contains('=') || ["ident", "auth", "local"].contains(&word.as_str())
         };
         let (columns, options): (Vec<&str>, Vec<&str>) =
             words.get(2..)?.iter().partition(|it| !is_option(it));

@@ -9,7 +9,7 @@ use threadsocks::protocol::{Command, HostName};
 use threadsocks::rules::{Verdict, WeekTime};
 
 use super::super::quotes::names;
-use super::lines::rule_lines;
+use super::lines::{Line, rule_lines};
 use super::networks::networks_of;
 use super::queries::OwnedQuery;
 
@@ -33,7 +33,8 @@ pub fn expected_verdict(text: &str, owned: &OwnedQuery) -> Verdict {
         (is_wildcard(line.modes) || line.modes.to_lowercase().contains(letter))
             && matches_address(from, owned.source.ip())
             && matches_port(from_port, owned.source.port())
-            && (matches_address(to, owned.address) || matches_name(to, owned.name.as_ref()))
+            && (matches_address(to, owned.address)
+                || matches_name(to, owned.name.as_ref()) && may_be_named(line, owned.address))
             && matches_port(port, owned.port)
             && line
                 .option("user")
@@ -48,6 +49,16 @@ pub fn expected_verdict(text: &str, owned: &OwnedQuery) -> Verdict {
         auth: !line.has_flag("ident") && line.has_flag("auth") && !owned.logged_in,
         line: Some(line.number),
     })
+}
+
+/// May a rule with a name match a request for it that leads to this address?
+fn may_be_named(line: &Line<'_>, address: IpAddr) -> bool {
+    let name = format!(".{}", line.columns[2].to_lowercase());
+    let is_local_name = name.trim_end_matches('.').ends_with(".localhost");
+    let is_denial = line.action.to_lowercase() == "deny";
+    let words = ["loopback", "linklocal", "metadata"];
+    let is_local = words.iter().any(|word| matches_address(word, address));
+    is_denial || is_local_name || line.has_flag("local") || !(is_local || address.is_unspecified())
 }
 
 fn is_wildcard(word: &str) -> bool {

@@ -51,7 +51,10 @@ pub fn queries(bytes: &[u8]) -> Vec<OwnedQuery> {
     for line in rule_lines(&text).take(MAX_LINES) {
         let [from, from_port, to, port] = line.columns;
         let sources = edge_addresses(from);
-        let destinations = edge_addresses(to);
+        let destinations = match similar_names(to).first() {
+            Some(Some(_)) if networks_of(to).is_none() => addresses_of_a_name(),
+            _ => edge_addresses(to),
+        };
         let (source_ports, ports) = (edge_ports(from_port), edge_ports(port));
         let names = similar_names(to);
         let users = similar_users(line.option("user").unwrap_or_default());
@@ -90,6 +93,24 @@ fn edge_addresses(word: &str) -> Vec<IpAddr> {
     found
         .extend(["10.0.0.1", "140.113.1.2", "2001:db8::1"].map(|it| it.parse::<IpAddr>().unwrap()));
     found
+}
+
+/// Addresses to which the owner of a zone can lead a name.
+fn addresses_of_a_name() -> Vec<IpAddr> {
+    let addresses = [
+        "192.0.2.1",
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+        "169.254.1.1",
+        "168.63.129.16",
+        "fe80::1",
+        "fd00:ec2::254",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+        "2001:db8::1",
+    ];
+    addresses.map(|it| it.parse().unwrap()).to_vec()
 }
 
 /// The first and the last address of a range, and of a pattern one between them.

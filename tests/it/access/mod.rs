@@ -2,6 +2,7 @@
 
 mod enforce;
 mod ident;
+mod local_addresses;
 mod login;
 mod nat64;
 mod rule_words;
