@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::networks::is_local;
 use super::schedule::WeekTime;
-use crate::protocol::{Command, HostName, Nat64Prefix, canonical, judged_address};
+use crate::protocol::{Command, HostName, Nat64Prefix, judged_address};
 
 /// May this connection be made? Exactly the address that would be dialled or awaited.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +39,25 @@ impl AccessQuery<'_> {
     }
 
     /// The same query, with IPv4-mapped and NAT64 addresses as IPv4: so that a client cannot
-    /// avoid a rule by another form of the same address. The client's own address stays as it
-    /// is if it has a NAT64 prefix: 64:ff9b::7f00:1 as a source is not this machine.
+    /// avoid a rule by another form of the same address.
     pub(super) fn canonical(&self) -> Self {
         AccessQuery {
-            source: canonical(self.source),
+            source: SocketAddr::new(self.judged_source(), self.source.port()),
             address: self
                 .address
                 .map(|address| judged_address(address, self.nat64)),
             ..*self
+        }
+    }
+
+    /// The client's address as IPv4, if a gateway has translated it (RFC 7755). A NAT64
+    /// address with a local address in it stays as it is: no gateway translates that address,
+    /// and the sender is not this machine.
+    fn judged_source(&self) -> IpAddr {
+        let source = self.source.ip().to_canonical();
+        match judged_address(source, self.nat64) {
+            judged if source.is_ipv6() && is_local(judged) => source,
+            judged => judged,
         }
     }
 }

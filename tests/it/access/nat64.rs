@@ -225,3 +225,42 @@ fn x11_enforce_and_explain_judge_nat64_addresses_as_ipv4() {
         proxy.finish();
     });
 }
+
+#[test]
+fn x11_x12_the_address_of_a_client_is_judged_as_ipv4_unless_it_is_local() {
+    in_own_network(|network| {
+        network.ip("-6 route add local 64:ff9b::/96 dev lo");
+        network.ip("-6 route add local 2001:db8:64::/96 dev lo");
+        network.set("../ipv6/ip_nonlocal_bind", "1");
+        let options = ["--bind", "::", "--nat64", "2001:db8:64::/96"];
+        let proxy = Proxy::start("deny - 203.0.113.5 - - -\npermit - - - - -\n", &options);
+        let origin = Origin::echo().destination();
+        let connect_from = |proxy: &Proxy, from: &str| {
+            let from: Ipv6Addr = from.parse().unwrap();
+            let client = dial_from((from, 0).into(), (from, proxy.port()).into());
+            socks5::connect(client, None, &origin).is_ok()
+        };
+        for (from, is_permitted) in [
+            ("64:ff9b::203.0.113.5", false),
+            ("2001:db8:64::203.0.113.5", false),
+            ("64:ff9b::203.0.113.6", true),
+            ("2001:db8:64::203.0.113.6", true),
+        ] {
+            assert_eq!(connect_from(&proxy, from), is_permitted, "{from}");
+        }
+        proxy.finish();
+        let rules = "permit - 203.0.113.6 - - -\npermit - loopback - - -\n\
+                     permit - metadata - - -\npermit - linklocal - - -\n";
+        let proxy = Proxy::start(rules, &options);
+        for (from, is_permitted) in [
+            ("64:ff9b::203.0.113.6", true),
+            ("2001:db8:64::203.0.113.6", true),
+            ("64:ff9b::127.0.0.1", false),
+            ("2001:db8:64::127.0.0.1", false),
+            ("64:ff9b::169.254.169.254", false),
+        ] {
+            assert_eq!(connect_from(&proxy, from), is_permitted, "{from}");
+        }
+        proxy.finish();
+    });
+}
