@@ -41,11 +41,15 @@ pub enum Event {
         about: &'static str,
         /// What happened.
         event: ReloadEvent,
+        /// Remarks on the new content, a sentence each; none if the old content stays.
+        remarks: Vec<String>,
     },
     /// The operator has requested a reload, and the file has not changed.
     FileUnchanged {
         /// The file.
         path: PathBuf,
+        /// Remarks on its content, a sentence each.
+        remarks: Vec<String>,
     },
     /// The server accepts no more clients; live sessions have the grace period.
     Stopping {

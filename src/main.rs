@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -197,22 +196,14 @@ fn start_messages(
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
     let mut lines = vec![format!("{path}: {rules} in force")];
-    let login_warnings = rules.login_warnings(clients);
-    let remarks = rules
-        .remarks(now, clients)
-        .into_iter()
-        .chain(login_warnings);
+    let remarks = rules.remarks(now, clients).into_iter();
     lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
     if let Some(users_file) = authenticator.map(Authenticator::users_file) {
         let path = users_file.path().display();
         let (users, _) = users_file.current();
         lines.push(format!("{path}: {users} in force"));
-        if is_accessible_to_others(users_file.path()) {
-            lines.push(format!(
-                "{path}: warning: other accounts have access to this file, and can guess \
-                 passwords without limit; run: chmod 600 {path}"
-            ));
-        }
+        let remarks = users_file.remarks().into_iter();
+        lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
     }
     let Limits {
         max_sessions,
@@ -239,12 +230,13 @@ fn check(options: &Options) -> Result<String, ProgramError> {
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), clock.now());
     let mut report = check::check(&path, &rules, now, clients);
-    for remark in rules.login_warnings(clients) {
-        report.push_str(&format!("{path}: {remark}\n"));
-    }
     if let Some(users_file) = authenticator.as_ref().map(Authenticator::users_file) {
         let (users, _) = users_file.current();
-        report.push_str(&format!("{}: {users}\n", users_file.path().display()));
+        let path = users_file.path().display();
+        report.push_str(&format!("{path}: {users}\n"));
+        for remark in users_file.remarks() {
+            report.push_str(&format!("{path}: {remark}\n"));
+        }
     }
     Ok(report)
 }
@@ -296,12 +288,6 @@ fn open_users(path: &Path) -> Result<Authenticator, ProgramError> {
         let status = EXIT_INVALID;
         ProgramError { status, lines }
     })
-}
-
-/// Can accounts other than the owner read or write this file?
-fn is_accessible_to_others(path: &Path) -> bool {
-    let mode = std::fs::metadata(path).map(|metadata| metadata.mode());
-    mode.is_ok_and(|mode| mode & 0o077 != 0)
 }
 
 /// Prints a line for the users file.

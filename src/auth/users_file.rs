@@ -67,6 +67,20 @@ pub struct Users {
 /// The users file, which is reloaded when it changes.
 pub type UsersFile = WatchedFile<Users>;
 
+impl UsersFile {
+    /// Remarks on the file, a sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        let warning = self.is_accessible_to_others().then(|| {
+            format!(
+                "warning: other accounts have access to this file, and can guess passwords \
+                 without limit; run: chmod 600 {}",
+                self.path().display()
+            )
+        });
+        warning.into_iter().collect()
+    }
+}
+
 impl Users {
     /// The hash of this user, if the file has the user.
     pub(super) fn hash(&self, user: &[u8]) -> Option<&PasswordHash> {

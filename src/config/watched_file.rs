@@ -6,6 +6,8 @@
 //! changes nothing.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +124,17 @@ impl<T: Content> WatchedFile<T> {
         &self.path
     }
 
+    /// Can accounts other than the owner read or write the file?
+    pub fn is_accessible_to_others(&self) -> bool {
+        let mode = fs::metadata(&self.path).map(|metadata| metadata.mode());
+        mode.is_ok_and(|mode| mode & 0o077 != 0)
+    }
+
+    /// The content in force, without a check of the file.
+    pub fn content(&self) -> Arc<T> {
+        Arc::clone(&self.in_force.lock().content)
+    }
+
     /// The content in force now, and the event if the file has changed.
     ///
     /// Costs one stat(2) while the file does not change. The request that notices a change
@@ -148,7 +161,7 @@ impl<T: Content> WatchedFile<T> {
         }
         let event = begin().and_then(|mut last_check| self.check_file(&mut last_check));
         let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
-        (Arc::clone(&self.in_force.lock().content), event)
+        (self.content(), event)
     }
 
     /// Checks the file at the operator's request, after a check that another thread has

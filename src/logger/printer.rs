@@ -59,10 +59,19 @@ impl Printer {
             Event::SessionClosed(closed) => self.print_closed(&closed),
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
             Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
-            Event::FileReloaded { path, about, event } => self.print_file(&path, about, &event),
-            Event::FileUnchanged { path } => {
-                let path = path.display();
-                self.print_line(&format_args!("{path}: checked, nothing has changed"));
+            Event::FileReloaded {
+                path,
+                about,
+                event,
+                remarks,
+            } => {
+                self.print_file(&path, about, &event);
+                self.print_remarks(&path, &remarks);
+            }
+            Event::FileUnchanged { path, remarks } => {
+                let shown = path.display();
+                self.print_line(&format_args!("{shown}: checked, nothing has changed"));
+                self.print_remarks(&path, &remarks);
             }
             Event::Stopping { sessions, grace } => {
                 let grace = humantime::format_duration(grace);
@@ -91,6 +100,17 @@ impl Printer {
             ReloadEvent::BeingWritten => self.print_line(&format_args!(
                 "{shown}: still being written; the last valid {about} stay in force"
             )),
+        }
+    }
+
+    /// Remarks on the content of a file.
+    fn print_remarks(&mut self, path: &Path, remarks: &[String]) {
+        if self.verbosity < Verbosity::Normal {
+            return;
+        }
+        let path = path.display();
+        for remark in remarks {
+            self.print_line(&format_args!("{path}: {remark}"));
         }
     }
 
@@ -308,6 +328,32 @@ mod tests {
         }
         assert_eq!(disk.content(), expected);
         assert!(stderr.content().contains("2 screen messages lost"));
+    }
+
+    #[test]
+    fn f26_quiet_hides_the_remarks_of_a_reload() {
+        for (verbosity, expected) in [
+            (Verbosity::Errors, ""),
+            (
+                Verbosity::Normal,
+                "threadsocks: f: 1 rule in force\nthreadsocks: f: warning: open\n",
+            ),
+        ] {
+            let stderr = Disk::default();
+            stderr.set_free(usize::MAX);
+            let mut printer = Printer::new(OutputConfig {
+                screen: None,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity,
+            });
+            printer.print(Event::FileReloaded {
+                path: "f".into(),
+                about: "rules",
+                event: ReloadEvent::Reloaded("1 rule".to_owned()),
+                remarks: vec!["warning: open".to_owned()],
+            });
+            assert_eq!(stderr.content(), expected);
+        }
     }
 
     #[test]

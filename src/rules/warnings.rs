@@ -9,8 +9,10 @@ use crate::protocol::Command;
 
 impl Rules {
     /// Remarks on these rules, a sentence each: warnings, and the time if rules depend on it.
+    /// However many rules there are, a remark for each kind of warning.
     pub fn remarks(&self, now: WeekTime, clients: ClientKinds) -> Vec<String> {
         let warnings = self.warnings(clients).into_iter();
+        let warnings = warnings.chain(self.login_warning(clients));
         let mut remarks: Vec<String> = warnings
             .map(|warning| format!("warning: {warning}"))
             .collect();
@@ -94,9 +96,9 @@ impl Rules {
         warning.map(|warning| format!("warning: {warning}"))
     }
 
-    /// Warnings that depend on whether SOCKS5 clients can log in; a sentence each.
-    pub fn login_warnings(&self, clients: ClientKinds) -> Vec<String> {
-        let warning = if clients.logged_in && clients.socks4 {
+    /// A warning that depends on whether SOCKS5 clients can log in.
+    fn login_warning(&self, clients: ClientKinds) -> Option<String> {
+        if clients.logged_in && clients.socks4 {
             warn_of_lines(
                 &self.permitting_socks4_unconfirmed(),
                 "permits SOCKS4 clients, which cannot log in; add auth, or turn SOCKS4 off with \
@@ -109,9 +111,7 @@ impl Rules {
             )
         } else {
             None
-        };
-        let warning = warning.map(|warning| format!("warning: {warning}"));
-        warning.into_iter().collect()
+        }
     }
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
@@ -231,17 +231,15 @@ mod tests {
         let text = "permit c - - - - auth\npermit c - user=a\ndeny c - user=a\npermit c 10.\n";
         let rules = rules(text);
         let all = rules.remarks(WeekTime::MONDAY, ALL);
-        assert_eq!(all.len(), 4, "{all:#?}");
-        assert_eq!(rules.login_warnings(ALL).len(), 1);
+        assert_eq!(all.len(), 5, "{all:#?}");
         assert_eq!(rules.remarks(WeekTime::MONDAY, only_logins), [""; 0]);
-        assert_eq!(rules.login_warnings(only_logins), [""; 0]);
         let only_socks4 = ClientKinds {
             logged_in: false,
             anonymous: false,
             ..ALL
         };
-        assert_eq!(rules.remarks(WeekTime::MONDAY, only_socks4), all);
-        assert_eq!(rules.login_warnings(only_socks4), [""; 0]);
+        // Only clients of SOCKS5 can log in.
+        assert_eq!(rules.remarks(WeekTime::MONDAY, only_socks4), all[..4]);
     }
 
     #[test]

@@ -68,56 +68,77 @@ impl ServerContext {
 
     /// The rules in force now. It may read the file: the caller must hold no lock.
     pub(crate) fn rules(&self) -> Arc<Rules> {
-        self.log_event(&self.rules_file, self.rules_file.current())
+        let (rules, event) = self.rules_file.current();
+        self.log_reload(&self.rules_file, event, || self.remarks_on(&rules));
+        rules
     }
 
     /// The same, after a check of the file that a session has begun: for the main thread,
     /// which must miss no change.
     pub(super) fn rules_after_check(&self) -> Arc<Rules> {
-        self.log_event(&self.rules_file, self.rules_file.current_after_check())
+        let (rules, event) = self.rules_file.current_after_check();
+        self.log_reload(&self.rules_file, event, || self.remarks_on(&rules));
+        rules
     }
 
     /// The users in force now. It may read the file: the caller must hold no lock.
     pub(super) fn users(&self, authenticator: &Authenticator) -> Arc<Users> {
         let users_file = authenticator.users_file();
-        self.log_event(users_file, users_file.current())
-    }
-
-    fn log_event<T: Content>(
-        &self,
-        file: &WatchedFile<T>,
-        (content, event): (Arc<T>, Option<ReloadEvent>),
-    ) -> Arc<T> {
-        if let Some(event) = event {
-            self.log_reload(file, event);
-        }
-        content
+        let (users, event) = users_file.current();
+        self.log_reload(users_file, event, || users_file.remarks());
+        users
     }
 
     /// Reads the rules, and the users if there are any, again, and reports the result, also
     /// if nothing has changed: the operator asks for it.
     pub(super) fn reload_files(&self) {
-        self.reload(&self.rules_file);
+        self.reload(&self.rules_file, || {
+            self.remarks_on(&self.rules_file.content())
+        });
         if let Some(authenticator) = self.authenticator.get() {
-            self.reload(authenticator.users_file());
+            let users_file = authenticator.users_file();
+            self.reload(users_file, || users_file.remarks());
         }
     }
 
-    fn reload<T: Content>(&self, file: &WatchedFile<T>) {
+    fn reload<T: Content>(&self, file: &WatchedFile<T>, remarks: impl FnOnce() -> Vec<String>) {
         match file.reload() {
-            Some(event) => self.log_reload(file, event),
+            Some(event) => self.log_reload(file, Some(event), remarks),
             None => self.log.send(Event::FileUnchanged {
                 path: file.path().to_owned(),
+                remarks: remarks(),
             }),
         }
     }
 
-    fn log_reload<T: Content>(&self, file: &WatchedFile<T>, event: ReloadEvent) {
+    /// Reports the event, and with new content the remarks on it. They take some milliseconds
+    /// if there are many rules, and no lock is held then: only this session waits.
+    fn log_reload<T: Content>(
+        &self,
+        file: &WatchedFile<T>,
+        event: Option<ReloadEvent>,
+        remarks: impl FnOnce() -> Vec<String>,
+    ) {
+        let Some(event) = event else {
+            return;
+        };
+        let remarks = match event {
+            ReloadEvent::Reloaded(_) => remarks(),
+            ReloadEvent::Kept(_) | ReloadEvent::BeingWritten => Vec::new(),
+        };
         self.log.send(Event::FileReloaded {
             path: file.path().to_owned(),
             about: T::NAME,
             event,
+            remarks,
         });
+    }
+
+    fn remarks_on(&self, rules: &Rules) -> Vec<String> {
+        let clients = self
+            .settings
+            .client_kinds(self.authenticator.get().is_some());
+        rules.remarks(self.clock.now(), clients)
     }
 
     /// Rejects a client before its request is read, without waiting for anything.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -587,7 +588,6 @@ fn without_a_valid_users_file_the_server_does_not_start() {
 
 #[test]
 fn a_users_file_that_others_can_read_causes_a_warning() {
-    use std::os::unix::fs::PermissionsExt;
     let setup = LoginSetup::with_alice(&[]);
     setup
         .proxy
@@ -1104,6 +1104,7 @@ fn h23_no_warning_of_a_server_for_logins_only_is_about_socks4() {
     let (rules, users) = (folder.path().join("rules"), folder.path().join("users"));
     fs::write(&rules, "permit c 10.\npermit c 11. - - - user=alice\n").unwrap();
     fs::write(&users, users_file_line("alice", b"secret").unwrap()).unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap();
     let check = |versions: &str| {
         let mut command = binary();
         command.args(["--check", "--socks", versions, "--config"]);
