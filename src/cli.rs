@@ -29,6 +29,8 @@ Access:
                              server runs
       --check                print the rules as the server understands them,
                              check the users file too, and exit
+      --strict               with --check: refuse a file whose last line has no
+                             newline, since it may be cut off
       --explain \"QUERY\"      print which rule decides, and exit; for example
                              \"c 10.0.0.5 140.113.1.2 80\": mode (c CONNECT,
                              b BIND, u UDP), client, destination, port; add
@@ -96,7 +98,12 @@ pub enum Action {
     Serve(Options),
     /// Print the rules that a server with these options has; check the users file too, if
     /// there is one.
-    Check(Options),
+    Check {
+        /// The options of the server.
+        options: Options,
+        /// Is a last line without a newline an error?
+        strict: bool,
+    },
     /// Explain the verdict on this query in a server with these options.
     Explain(Options, ExplainQuery),
     /// Read the password of a new user with this name, and print a line for the users file.
@@ -180,6 +187,7 @@ where
             Arg::Short('V') | Arg::Long("version") => return Ok(Action::Version),
             Arg::Short('c') | Arg::Long("config") => options.config = parser.value()?.into(),
             Arg::Long("check") => given.check = true,
+            Arg::Long("strict") => given.strict = true,
             Arg::Long("explain") => {
                 given.query = Some(value(&mut parser, "--explain", ExplainQuery::parse)?);
             }
@@ -262,6 +270,7 @@ struct Arguments {
     options: Options,
     port: Option<u16>,
     check: bool,
+    strict: bool,
     query: Option<ExplainQuery>,
     new_user: Option<Vec<u8>>,
 }
@@ -281,10 +290,15 @@ impl Arguments {
             let reason = "--users has no effect with --socks 4: SOCKS4 has no login";
             return Err(UsageError(reason.to_owned()));
         }
+        if self.strict && !self.check {
+            let reason = "--strict has an effect only with --check";
+            return Err(UsageError(reason.to_owned()));
+        }
+        let strict = self.strict;
         Ok(match (self.new_user, self.query) {
             (Some(name), _) => Action::NewUser(name),
             (None, Some(query)) => Action::Explain(options, query),
-            (None, None) if self.check => Action::Check(options),
+            (None, None) if self.check => Action::Check { options, strict },
             (None, None) => Action::Serve(options),
         })
     }
@@ -528,8 +542,12 @@ mod tests {
             users: Some("y".into()),
             ..Options::default()
         };
-        let check = parsed("--check -c x --users y");
-        assert_eq!(check, Ok(Action::Check(with_users)));
+        for strict in [false, true] {
+            let options = with_users.clone();
+            let option = if strict { " --strict" } else { "" };
+            let check = parsed(&format!("--check -c x --users y{option}"));
+            assert_eq!(check, Ok(Action::Check { options, strict }));
+        }
         let alice = Action::NewUser(b"alice".to_vec());
         assert_eq!(parsed("--new-user alice"), Ok(alice));
         let words = ["--explain", "c 1.1.1.1 2.2.2.2 80", "-c", "x"].map(OsString::from);
@@ -566,6 +584,7 @@ mod tests {
             ("--ident-timeout off", "not a time"),
             ("--enforce=yes", "enforce"),
             ("--allow-anonymous", "only with --users"),
+            ("--strict", "only with --check"),
             ("--users", "missing argument"),
             ("--socks 6", "write 4, 5 or 4,5"),
             ("--socks 4a", "write 4, 5 or 4,5"),

@@ -18,7 +18,7 @@ use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator};
 use threadsocks::cli::{self, Action, Options};
-use threadsocks::config::{ClientKinds, LoadError, SyntaxError};
+use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedFile};
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Action::Serve(options) => serve(options),
         Action::Help => print_output(cli::HELP),
         Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
-        Action::Check(options) => print_output(&check(&options)?),
+        Action::Check { options, strict } => print_output(&check(&options, strict)?),
         Action::Explain(options, query) => print_output(&explain(&options, &query)?),
         Action::NewUser(name) => new_user(&name),
     });
@@ -196,7 +196,7 @@ fn start_messages(
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
     let mut lines = vec![format!("{path}: {rules} in force")];
-    let remarks = rules.remarks(now, clients).into_iter();
+    let remarks = rules_file.remarks(now, clients).into_iter();
     lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
     if let Some(users_file) = authenticator.map(Authenticator::users_file) {
         let path = users_file.path().display();
@@ -221,15 +221,22 @@ fn start_messages(
     lines
 }
 
-/// The report of `--check`: the rules with warnings, then the number of users.
-fn check(options: &Options) -> Result<String, ProgramError> {
+/// The report of `--check`: the rules with warnings, then the number of users. With
+/// `--strict` a file whose last line has no newline is an error.
+fn check(options: &Options, strict: bool) -> Result<String, ProgramError> {
     let config = &options.config;
     let (rules_file, clock) = open_rules(config)?;
     let authenticator = options.users.as_deref().map(open_users).transpose()?;
+    if strict {
+        require_newline(&rules_file)?;
+        if let Some(authenticator) = &authenticator {
+            require_newline(authenticator.users_file())?;
+        }
+    }
     let clients = options.settings.client_kinds(authenticator.is_some());
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), clock.now());
-    let mut report = check::check(&path, &rules, now, clients);
+    let mut report = check::check(&path, &rules, rules_file.remarks(now, clients));
     if let Some(users_file) = authenticator.as_ref().map(Authenticator::users_file) {
         let (users, _) = users_file.current();
         let path = users_file.path().display();
@@ -239,6 +246,16 @@ fn check(options: &Options) -> Result<String, ProgramError> {
         }
     }
     Ok(report)
+}
+
+/// Requires that the last line of the file has a newline at its end.
+fn require_newline<T: Content>(file: &WatchedFile<T>) -> Result<(), ProgramError> {
+    let Some(line) = file.unterminated_line() else {
+        return Ok(());
+    };
+    let path = file.path().display();
+    let error = format!("{path}:{line}: there is no newline at the end; is the file complete?");
+    Err(ProgramError::new(EXIT_INVALID, error))
 }
 
 /// The explanation of `--explain`.

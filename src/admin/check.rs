@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::config::ClientKinds;
-use crate::rules::{Rules, WeekTime};
+use crate::rules::Rules;
 
 /// The report on the rules of the file at `path`: a line for each rule, the number of rules,
-/// warnings about what the rules do not deny, and the time if rules depend on it.
-pub fn check(path: &str, rules: &Rules, now: WeekTime, clients: ClientKinds) -> String {
+/// and these remarks on them.
+pub fn check(path: &str, rules: &Rules, remarks: Vec<String>) -> String {
     let mut report = String::new();
     for rule in rules.iter() {
         let _ = writeln!(report, "{path}:{}: {rule}", rule.line());
@@ -16,8 +15,7 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime, clients: ClientKinds) -> 
         report,
         "{path}: {rules}; the first rule that matches decides, a request without a match is denied"
     );
-    let remarks = rules.remarks(now, clients).into_iter();
-    for remark in remarks.chain(rules.private_networks_by_name()) {
+    for remark in remarks.into_iter().chain(rules.private_networks_by_name()) {
         let _ = writeln!(report, "{path}: {remark}");
     }
     report
@@ -27,7 +25,7 @@ pub fn check(path: &str, rules: &Rules, now: WeekTime, clients: ClientKinds) -> 
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::rules::parse;
+    use crate::rules::{WeekTime, parse};
 
     fn rules(text: &str) -> Rules {
         parse(text.as_bytes()).expect("valid rules")
@@ -35,12 +33,7 @@ mod tests {
 
     #[test]
     fn check_prints_the_rules_with_warnings() {
-        let report = check(
-            "f",
-            &rules("# comment\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n"),
-            WeekTime::MONDAY,
-            Settings::default().client_kinds(false),
-        );
+        let report = report_of("# comment\npermit c 140.113. # NCTU\ndeny b a.org 1-9,20\n");
         assert_eq!(
             report,
             "f:2: permit c - - 140.113.0.0/16 -\n\
@@ -66,7 +59,7 @@ mod tests {
     }
 
     fn report_of(text: &str) -> String {
-        let clients = Settings::default().client_kinds(false);
-        check("f", &rules(text), WeekTime::MONDAY, clients)
+        let (rules, clients) = (rules(text), Settings::default().client_kinds(false));
+        check("f", &rules, rules.remarks(WeekTime::MONDAY, clients))
     }
 }

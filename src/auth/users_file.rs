@@ -70,14 +70,25 @@ pub type UsersFile = WatchedFile<Users>;
 impl UsersFile {
     /// Remarks on the file, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
-        let warning = self.is_accessible_to_others().then(|| {
+        let accessible = self.is_accessible_to_others().then(|| {
             format!(
-                "warning: other accounts have access to this file, and can guess passwords \
-                 without limit; run: chmod 600 {}",
+                "other accounts have access to this file, and can guess passwords without \
+                 limit; run: chmod 600 {}",
                 self.path().display()
             )
         });
-        warning.into_iter().collect()
+        // A line that is cut off permits no other password: Argon2 has another output for
+        // each length.
+        let cut_off = self.unterminated_line().map(|line| {
+            format!(
+                "line {line} has no newline at its end; if it is cut off, users are missing, or \
+                 cannot log in"
+            )
+        });
+        let warnings = accessible.into_iter().chain(cut_off);
+        warnings
+            .map(|warning| format!("warning: {warning}"))
+            .collect()
     }
 }
 

@@ -68,6 +68,8 @@ pub struct WatchedFile<T> {
 struct InForce<T> {
     /// The last valid content.
     content: Arc<T>,
+    /// The number of its last line, if that has no newline at its end.
+    unterminated_line: Option<usize>,
     /// The file need not be read again while it has this stamp.
     settled: Option<Stamp>,
 }
@@ -105,6 +107,7 @@ impl<T: Content> WatchedFile<T> {
         let content = parse(&snapshot.text, &check).map_err(LoadError::Syntax)?;
         let in_force = InForce {
             content: Arc::new(content),
+            unterminated_line: unterminated_line(&snapshot.text),
             settled: snapshot.settled_stamp(),
         };
         let last_check = LastCheck {
@@ -133,6 +136,13 @@ impl<T: Content> WatchedFile<T> {
     /// The content in force, without a check of the file.
     pub fn content(&self) -> Arc<T> {
         Arc::clone(&self.in_force.lock().content)
+    }
+
+    /// The number of the last line, from 1, if the content in force has no newline at its end:
+    /// the file may have been cut off in this line, by a full disk for example. A blank line
+    /// does not count.
+    pub fn unterminated_line(&self) -> Option<usize> {
+        self.in_force.lock().unterminated_line
     }
 
     /// The content in force now, and the event if the file has changed.
@@ -206,8 +216,11 @@ impl<T: Content> WatchedFile<T> {
             Ok(content) => {
                 last_check.error = None;
                 let event = ReloadEvent::Reloaded(content.to_string());
-                let content = Arc::new(content);
-                let after = InForce { content, settled };
+                let after = InForce {
+                    content: Arc::new(content),
+                    unterminated_line: unterminated_line(&last_check.text),
+                    settled,
+                };
                 let before = std::mem::replace(&mut *self.in_force.lock(), after);
                 // After the lock is released: many rules take a while.
                 drop(before);
@@ -219,6 +232,12 @@ impl<T: Content> WatchedFile<T> {
             }
         }
     }
+}
+
+fn unterminated_line(text: &[u8]) -> Option<usize> {
+    let lines = text.split(|&byte| byte == b'\n').enumerate();
+    let (index, last) = lines.last()?;
+    (!last.trim_ascii().is_empty()).then_some(index + 1)
 }
 
 /// Parses the text, and checks its content.

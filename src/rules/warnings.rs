@@ -1,5 +1,6 @@
 //! Warnings about rules that permit more than an operator may expect.
 
+use super::RulesFile;
 use super::evaluate::Rules;
 use super::matchers::{AddressSet, PortSet, UserSet};
 use super::rule::Rule;
@@ -7,7 +8,30 @@ use super::schedule::WeekTime;
 use crate::config::ClientKinds;
 use crate::protocol::Command;
 
+impl RulesFile {
+    /// Remarks on the rules in force, a sentence each.
+    pub fn remarks(&self, now: WeekTime, clients: ClientKinds) -> Vec<String> {
+        let rules = self.content();
+        let cut_off = self.unterminated_line().map(|line| rules.cut_off(line));
+        let remarks = rules.remarks(now, clients).into_iter();
+        remarks
+            .chain(cut_off.map(|warning| format!("warning: {warning}")))
+            .collect()
+    }
+}
+
 impl Rules {
+    /// A warning of the last line, which has no newline at its end. A rule that permits may
+    /// have lost a part of a column or an option; without the lines after it, and with a
+    /// shorter denial as the last rule, a file permits no more.
+    fn cut_off(&self, line: usize) -> String {
+        let effect = match self.iter().last() {
+            Some(last) if last.permits && last.line == line => "it may permit more than meant",
+            _ => "rules are missing",
+        };
+        format!("line {line} has no newline at its end; if it is cut off, {effect}")
+    }
+
     /// Remarks on these rules, a sentence each: warnings, and the time if rules depend on it.
     /// However many rules there are, a remark for each kind of warning.
     pub fn remarks(&self, now: WeekTime, clients: ClientKinds) -> Vec<String> {

@@ -69,7 +69,7 @@ impl ServerContext {
     /// The rules in force now. It may read the file: the caller must hold no lock.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         let (rules, event) = self.rules_file.current();
-        self.log_reload(&self.rules_file, event, || self.remarks_on(&rules));
+        self.log_reload(&self.rules_file, event, || self.rules_remarks());
         rules
     }
 
@@ -77,7 +77,7 @@ impl ServerContext {
     /// which must miss no change.
     pub(super) fn rules_after_check(&self) -> Arc<Rules> {
         let (rules, event) = self.rules_file.current_after_check();
-        self.log_reload(&self.rules_file, event, || self.remarks_on(&rules));
+        self.log_reload(&self.rules_file, event, || self.rules_remarks());
         rules
     }
 
@@ -92,9 +92,7 @@ impl ServerContext {
     /// Reads the rules, and the users if there are any, again, and reports the result, also
     /// if nothing has changed: the operator asks for it.
     pub(super) fn reload_files(&self) {
-        self.reload(&self.rules_file, || {
-            self.remarks_on(&self.rules_file.content())
-        });
+        self.reload(&self.rules_file, || self.rules_remarks());
         if let Some(authenticator) = self.authenticator.get() {
             let users_file = authenticator.users_file();
             self.reload(users_file, || users_file.remarks());
@@ -134,11 +132,11 @@ impl ServerContext {
         });
     }
 
-    fn remarks_on(&self, rules: &Rules) -> Vec<String> {
+    fn rules_remarks(&self) -> Vec<String> {
         let clients = self
             .settings
             .client_kinds(self.authenticator.get().is_some());
-        rules.remarks(self.clock.now(), clients)
+        self.rules_file.remarks(self.clock.now(), clients)
     }
 
     /// Rejects a client before its request is read, without waiting for anything.

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use threadsocks::auth::users_file_line;
 use threadsocks::client::socks5;
 
 use crate::support::endpoints::{Origin, dial};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, binary};
 
 /// Rules without a remark.
 const QUIET: &str = "permit c 127.0.0.1 - 127.0.0.1 - auth\n";
@@ -109,4 +110,118 @@ fn f26_a_file_that_is_not_in_force_has_no_remarks() {
     let found = remarks(&proxy, &proxy.config());
     assert_eq!(found.len(), 1, "{found:#?}");
     proxy.finish();
+}
+
+/// Runs `--check` on these files, with these options. Returns the exit status, and the output
+/// on stdout and stderr.
+fn check(rules: &Path, users: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let output = binary()
+        .args(["--check", "-c"])
+        .arg(rules)
+        .arg("--users")
+        .arg(users)
+        .args(options)
+        .output()
+        .expect("the program starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn f27_a_permit_without_a_newline_is_reported_with_its_line() {
+    let whole = "# rules\npermit c 127. - 127. - user=alice auth\n";
+    let cut_off = whole.trim_end_matches(" auth\n");
+    let warning = "socks.conf: warning: line 2 has no newline at its end; if it is cut off, it may \
+                   permit more than meant";
+    let started = Proxy::start(cut_off, &[]);
+    started.stderr_line(warning);
+    // While the file stays so, and when it is complete again.
+    started.signal(Signal::SIGHUP);
+    started.wait_for_stderr(warning, 2);
+    fs::write(started.config(), whole).unwrap();
+    started.signal(Signal::SIGHUP);
+    started.wait_for_stderr("1 rule in force", 2);
+    started.stderr_line("line 2 requires a login");
+    assert_eq!(started.wait_for_stderr(warning, 2), 2);
+    started.finish();
+    let proxy = Proxy::start(whole, &[]);
+    fs::write(proxy.config(), cut_off).unwrap();
+    request(&proxy);
+    proxy.stderr_line(warning);
+    proxy.finish();
+}
+
+#[test]
+fn f27_f28_check_warns_of_a_missing_newline_and_strict_refuses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));
+    fs::write(&users, "# nobody\n").unwrap();
+    fs::set_permissions(&users, Permissions::from_mode(0o600)).unwrap();
+    let permits_more = "it may permit more than meant";
+    for (text, line, effect) in [
+        ("", None, ""),
+        ("# comment\n", None, ""),
+        ("permit c 10. - 10. - auth\n", None, ""),
+        ("permit c 10. - 10. - auth\r\n \t", None, ""),
+        ("permit c 10. - 10. - auth", Some(1), permits_more),
+        ("permit c 10. - 10. - auth\r", Some(1), permits_more),
+        ("\n\npermit c 10. - 10. - auth # x", Some(3), permits_more),
+        (
+            "permit c 10. - 10. - auth\n# x",
+            Some(2),
+            "rules are missing",
+        ),
+        (
+            "permit c 10. - 10. - auth\ndeny c -",
+            Some(2),
+            "rules are missing",
+        ),
+    ] {
+        fs::write(&rules, text).unwrap();
+        let (status, report) = check(&rules, &users, &[]);
+        assert_eq!(status, Some(0), "{report}");
+        let (status, refusal) = check(&rules, &users, &["--strict"]);
+        match line {
+            None => {
+                assert!(!report.contains("newline"), "{text:?}: {report}");
+                assert_eq!(status, Some(0), "{text:?}: {refusal}");
+            }
+            Some(line) => {
+                let warning = format!(
+                    "rules: warning: line {line} has no newline at its end; if it is cut off, \
+                     {effect}\n"
+                );
+                assert!(report.contains(&warning), "{text:?}: {report}");
+                assert_eq!(status, Some(2), "{text:?}");
+                let reason = format!("rules:{line}: there is no newline at the end");
+                assert!(refusal.contains(&reason), "{text:?}: {refusal}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f29_users_without_a_newline_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));
+    fs::write(&rules, QUIET).unwrap();
+    let line = users_file_line("alice", b"secret").unwrap();
+    fs::write(&users, &line).unwrap();
+    fs::set_permissions(&users, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(check(&rules, &users, &["--strict"]).0, Some(0));
+    let proxy = Proxy::start(QUIET, &["--users", users.to_str().unwrap()]);
+    // 20 of the 32 bytes of the hash are still a valid hash.
+    let cut_off = line.rsplit_once('$').unwrap().0.to_owned() + "$AAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    fs::write(&users, &cut_off).unwrap();
+    proxy.signal(Signal::SIGHUP);
+    let warning = "users: warning: line 1 has no newline at its end; if it is cut off, users are \
+                   missing, or cannot log in";
+    proxy.stderr_line(warning);
+    proxy.finish();
+    let (status, report) = check(&rules, &users, &[]);
+    assert_eq!(status, Some(0));
+    assert!(report.contains(warning), "{report}");
+    let (status, refusal) = check(&rules, &users, &["--strict"]);
+    assert_eq!(status, Some(2));
+    assert!(refusal.contains("users:1: there is no newline at the end"));
 }
