@@ -143,9 +143,31 @@ impl AddressSet {
     /// Does the set contain all IPv4 addresses, or all IPv6 addresses?
     pub(super) fn contains_a_family(&self) -> bool {
         match self {
-            AddressSet::Any | AddressSet::V6 { bits: 0, .. } => true,
             AddressSet::V4 { mask, .. } => mask.is_unspecified(),
-            _ => false,
+            _ => self.contains_all_ipv6(),
+        }
+    }
+
+    /// Does the set contain all IPv6 addresses?
+    pub(super) fn contains_all_ipv6(&self) -> bool {
+        matches!(self, AddressSet::Any | AddressSet::V6 { bits: 0, .. })
+    }
+
+    /// The value and the mask of a set of IPv4 addresses alone.
+    pub(super) fn as_ipv4(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        match *self {
+            AddressSet::V4 { value, mask } => Some((value, mask)),
+            AddressSet::Unmasked(IpAddr::V4(value)) => Some((value, Ipv4Addr::BROADCAST)),
+            _ => None,
+        }
+    }
+
+    /// The first address of a range of IPv6 addresses, and how many of its bits are fixed.
+    pub(super) fn as_ipv6(&self) -> Option<(Ipv6Addr, u8)> {
+        match *self {
+            AddressSet::V6 { first, bits } => Some((first, bits)),
+            AddressSet::Unmasked(IpAddr::V6(first)) => Some((first, 128)),
+            _ => None,
         }
     }
 

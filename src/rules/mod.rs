@@ -6,6 +6,7 @@
 mod addresses;
 mod columns;
 mod evaluate;
+mod families;
 mod matchers;
 mod networks;
 mod parser;

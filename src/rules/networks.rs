@@ -138,6 +138,31 @@ impl NetworkGroup {
         }
     }
 
+    /// Does an IPv4 network of the group contain all addresses that have the bits of `value`
+    /// where `mask` has ones?
+    pub(super) fn contains_ipv4(self, value: Ipv4Addr, mask: Ipv4Addr) -> bool {
+        self.v4().iter().any(|(first, bits)| {
+            let equal_bits = (first.to_bits() ^ value.to_bits()).leading_zeros();
+            equal_bits.min(mask.to_bits().leading_ones()) >= *bits
+        })
+    }
+
+    /// Are all addresses of an IPv4 network of the group among these?
+    pub(super) fn is_within_ipv4(self, value: Ipv4Addr, mask: Ipv4Addr) -> bool {
+        let is_within = |(first, bits): &(Ipv4Addr, u32)| {
+            32 - mask.to_bits().trailing_zeros() <= *bits && *first & mask == value
+        };
+        self.v4().iter().any(is_within)
+    }
+
+    /// Does an IPv6 network of the group have an address in this range?
+    pub(super) fn meets_ipv6(self, first: Ipv6Addr, bits: u8) -> bool {
+        self.v6().iter().any(|(network, network_bits)| {
+            let equal_bits = (network.to_bits() ^ first.to_bits()).leading_zeros();
+            equal_bits >= u32::from(bits).min(*network_bits)
+        })
+    }
+
     fn v4(self) -> Networks<Ipv4Addr> {
         match self {
             NetworkGroup::Loopback => LOOPBACK_V4,

@@ -64,6 +64,11 @@ impl Rules {
             "denies a name, but not a request for its address; deny the address too",
         ));
         warnings.extend(warn_of_lines(
+            &self.denials_of_ipv4_only(),
+            "denies IPv4 addresses only, and a later line permits any address, also of IPv6; deny \
+             IPv6 addresses too (the words loopback, linklocal, private and metadata stand for both)",
+        ));
+        warnings.extend(warn_of_lines(
             &self.denials_by_user(clients),
             "denies users, but a client can claim another user; permit users with ident or auth \
              instead",

@@ -15,7 +15,8 @@ use crate::support::proxy::{Proxy, binary};
 const QUIET: &str = "permit c 127.0.0.1 - 127.0.0.1 - auth\n";
 
 /// Rules with a remark of each kind.
-const REMARKABLE: &str = "permit cbu - - - -\n\
+const REMARKABLE: &str = "deny c 127.0.0.0/8\n\
+    permit cbu - - - -\n\
     deny c a.test\n\
     deny c - user=bob\n\
     permit c - user=carol\n\
@@ -51,7 +52,7 @@ fn f26_a_reload_prints_the_remarks_of_the_start() {
     let started = Proxy::start(REMARKABLE, &[]);
     started.stderr_line("up to ");
     let expected = remarks(&started, &started.config());
-    assert_eq!(expected.len(), 8, "{expected:#?}");
+    assert_eq!(expected.len(), 9, "{expected:#?}");
     started.finish();
     let proxy = Proxy::start(QUIET.trim_end_matches(" auth\n"), &[]);
     for (round, by_signal) in [(1, false), (2, true)] {
@@ -62,7 +63,7 @@ fn f26_a_reload_prints_the_remarks_of_the_start() {
             true => proxy.signal(Signal::SIGHUP),
             false => request(&proxy),
         }
-        proxy.wait_for_stderr("8 rules in force", round);
+        proxy.wait_for_stderr("9 rules in force", round);
         proxy.wait_for_stderr(expected.last().unwrap(), round);
         let found = remarks(&proxy, &proxy.config());
         let found: Vec<_> = found
@@ -224,4 +225,29 @@ fn f29_users_without_a_newline_are_reported() {
     let (status, refusal) = check(&rules, &users, &["--strict"]);
     assert_eq!(status, Some(2));
     assert!(refusal.contains("users:1: there is no newline at the end"));
+}
+
+#[test]
+fn f30_check_and_the_start_warn_of_denials_of_ipv4_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));
+    fs::write(&users, "").unwrap();
+    let warning = "warning: line 1 (and 1 more) denies IPv4 addresses only, and a later line \
+                   permits any address, also of IPv6";
+    for (text, is_warned_of) in [
+        ("deny - 127.\ndeny - 10.\npermit c 127. - - 80\n", true),
+        (
+            "deny - loopback\ndeny - private\npermit c 127. - - 80\n",
+            false,
+        ),
+    ] {
+        fs::write(&rules, text).unwrap();
+        let (_, report) = check(&rules, &users, &[]);
+        assert_eq!(report.contains(warning), is_warned_of, "{report}");
+        let proxy = Proxy::start(text, &[]);
+        let found = remarks(&proxy, &proxy.config());
+        let found = found.iter().any(|remark| remark.starts_with(warning));
+        assert_eq!(found, is_warned_of);
+        proxy.finish();
+    }
 }
