@@ -22,6 +22,7 @@ use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedF
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
+use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
 
@@ -141,7 +142,7 @@ fn run(
     let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
-    let (rules_file, clock) = open_rules(&options.config)?;
+    let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
     let clients = settings.client_kinds(authenticator.is_some());
     let listener = TcpListener::bind(options.address).map_err(|error| {
         let address = options.address;
@@ -225,7 +226,7 @@ fn start_messages(
 /// `--strict` a file whose last line has no newline is an error.
 fn check(options: &Options, strict: bool) -> Result<String, ProgramError> {
     let config = &options.config;
-    let (rules_file, clock) = open_rules(config)?;
+    let (rules_file, clock) = open_rules(config, &options.settings.nat64)?;
     let authenticator = options.users.as_deref().map(open_users).transpose()?;
     if strict {
         require_newline(&rules_file)?;
@@ -260,26 +261,31 @@ fn require_newline<T: Content>(file: &WatchedFile<T>) -> Result<(), ProgramError
 
 /// The explanation of `--explain`.
 fn explain(options: &Options, query: &ExplainQuery) -> Result<String, ProgramError> {
-    let (rules_file, clock) = open_rules(&options.config)?;
+    let (rules_file, clock) = open_rules(&options.config, &options.settings.nat64)?;
     let (rules, _) = rules_file.current();
     let path = options.config.display().to_string();
     let report = query.explain(&path, &rules, clock.now(), &options.settings.nat64);
     report.map_err(|reason| ProgramError::new(EXIT_FAILURE, reason))
 }
 
-/// Opens the rules file. The error has all its errors. If the time zone is not known, a rule
-/// with `time=` is an error, now and in a changed file; other rules do not ask the clock.
-fn open_rules(config: &Path) -> Result<(RulesFile, LocalClock), ProgramError> {
+/// Opens the rules file. The error has all its errors. Now and in a changed file, two more
+/// things are errors: `time=` if the time zone is not known (other rules do not ask the
+/// clock), and addresses with one of these NAT64 prefixes.
+fn open_rules(
+    config: &Path,
+    nat64: &[Nat64Prefix],
+) -> Result<(RulesFile, LocalClock), ProgramError> {
     let clock = LocalClock::local();
     let zone_error = clock.as_ref().err().cloned();
-    let check_times = move |rules: &Rules| match (&zone_error, rules.first_with_time()) {
+    let nat64 = nat64.to_vec();
+    let check = move |rules: &Rules| match (&zone_error, rules.first_with_time()) {
         (Some(error), Some(line)) => Err(SyntaxError {
             line,
             reason: format!("time= needs the local time, but {error}"),
         }),
-        _ => Ok(()),
+        _ => rules.check_nat64(&nat64),
     };
-    let rules_file = RulesFile::open_with(config, check_times).map_err(|error| {
+    let rules_file = RulesFile::open_with(config, check).map_err(|error| {
         let mut lines = error.describe(config);
         if matches!(error, LoadError::Unreadable(_)) {
             lines.push(format!(

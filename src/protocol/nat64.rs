@@ -60,6 +60,11 @@ impl Nat64Prefix {
         Ok(prefix)
     }
 
+    /// Do all addresses whose first `bits` bits are those of `first` begin with the prefix?
+    pub fn contains_range(self, first: Ipv6Addr, bits: u8) -> bool {
+        bits >= self.length && self.embedded(first).is_some()
+    }
+
     /// The IPv4 address in this address; `None` if it does not begin with the prefix. The bits
     /// after the IPv4 address may have any value: a gateway ignores them.
     fn embedded(self, address: Ipv6Addr) -> Option<Ipv4Addr> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::matchers::{AddressSet, mask_v4, mask_v6};
 use super::networks::NetworkGroup;
 use super::quote::quote;
+use crate::protocol::judged_address;
 
 /// Does the word stand for any value?
 pub(super) fn is_any(word: &str) -> bool {
@@ -21,8 +22,7 @@ pub(super) fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> 
         return Ok(Some(AddressSet::Any));
     }
     if let Ok(address) = word.parse::<IpAddr>() {
-        // Addresses in queries are canonical, so a rule with `::ffff:1.2.3.4` would never match.
-        return Ok(Some(AddressSet::one(address.to_canonical())));
+        return Ok(Some(AddressSet::one(judged_address(address, &[]))));
     }
     if let Some(group) = NetworkGroup::parse(word) {
         return Ok(Some(AddressSet::Group(group)));
@@ -70,11 +70,12 @@ fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, Stri
     Ok(range)
 }
 
-/// A range of IPv6 addresses; of IPv4 addresses, if all are IPv4-mapped (`::ffff:1.2.3.4`).
-/// Addresses in queries are canonical, so a rule with mapped addresses would never match.
+/// A range of IPv6 addresses; of IPv4 addresses, if all are IPv4-mapped (`::ffff:1.2.3.4`) or
+/// NAT64 addresses (`64:ff9b::1.2.3.4`). Queries have the IPv4 addresses of these, so a rule
+/// with them would never match.
 fn canonical_v6(first: Ipv6Addr, bits: u8) -> AddressSet {
-    match (first.to_ipv4_mapped(), bits.checked_sub(96)) {
-        (Some(value), Some(bits)) => {
+    match (judged_address(first.into(), &[]), bits.checked_sub(96)) {
+        (IpAddr::V4(value), Some(bits)) => {
             let mask = mask_v4(bits);
             AddressSet::V4 { value, mask }
         }

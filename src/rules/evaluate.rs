@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use super::matchers::{Match, PortSet, UserSet};
+use super::matchers::{AddressSet, Match, PortSet, UserSet};
 use super::query::{AccessQuery, Verdict};
 use super::rule::Rule;
 use super::schedule::Schedule;
+use crate::config::SyntaxError;
+use crate::protocol::Nat64Prefix;
 
 /// All rules of one file, in its order. Where no rule matches, the answer is no.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,29 @@ impl Rules {
         let mut rules = self.iter();
         let first = rules.find(|rule| rule.schedule != Schedule::Always);
         first.map(Rule::line)
+    }
+
+    /// Requires that no rule has only addresses with one of these NAT64 prefixes: queries have
+    /// the IPv4 addresses in them, so the rule would never match.
+    ///
+    /// # Errors
+    ///
+    /// The first such rule.
+    pub fn check_nat64(&self, prefixes: &[Nat64Prefix]) -> Result<(), SyntaxError> {
+        let never_matches = |rule: &&Rule| {
+            let columns = [Some(rule.source), rule.destination.addresses()];
+            let mut ranges = columns.iter().flatten().filter_map(AddressSet::as_ipv6);
+            ranges.any(|(first, bits)| prefixes.iter().any(|it| it.contains_range(first, bits)))
+        };
+        match self.iter().find(never_matches) {
+            None => Ok(()),
+            Some(rule) => Err(SyntaxError {
+                line: rule.line,
+                reason: "addresses with a prefix of --nat64 are judged as the IPv4 addresses in \
+                         them; write the IPv4 addresses"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// The rules in the order in which they are tested.

@@ -31,10 +31,11 @@ pub fn expected_verdict(text: &str, owned: &OwnedQuery) -> Verdict {
     let found = rule_lines(text).find(|line| {
         let [from, from_port, to, port] = line.columns;
         (is_wildcard(line.modes) || line.modes.to_lowercase().contains(letter))
-            && matches_address(from, owned.source.ip())
+            && matches_address(from, judged_source(owned.source.ip()))
             && matches_port(from_port, owned.source.port())
-            && (matches_address(to, owned.address)
-                || matches_name(to, owned.name.as_ref()) && may_be_named(line, owned.address))
+            && (matches_address(to, judged(owned.address))
+                || matches_name(to, owned.name.as_ref())
+                    && may_be_named(line, judged(owned.address)))
             && matches_port(port, owned.port)
             && line
                 .option("user")
@@ -81,21 +82,48 @@ fn bits(address: IpAddr) -> String {
     octets.iter().map(|octet| format!("{octet:08b}")).collect()
 }
 
+/// The IPv4 address in an IPv4-mapped or NAT64 address; any other address as it is.
+fn judged(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xFF9B, 0, 0, 0, 0] => {
+            IpAddr::V4((v6.to_bits() as u32).into())
+        }
+        address => address,
+    }
+}
+
+/// The address of a client: a NAT64 address stays, if the IPv4 address in it is a local one.
+fn judged_source(address: IpAddr) -> IpAddr {
+    let v4 = judged(address);
+    if v4 == address {
+        return address;
+    }
+    let words = ["loopback", "linklocal", "metadata"];
+    let is_local = v4.is_unspecified() || words.iter().any(|word| matches_address(word, v4));
+    match address {
+        IpAddr::V6(v6) if is_local && v6.to_ipv4_mapped().is_none() => address,
+        _ => v4,
+    }
+}
+
+/// `address` is judged already.
 fn matches_address(word: &str, address: IpAddr) -> bool {
-    let address = address.to_canonical();
     if is_wildcard(word) {
         return true;
     }
     if let Ok(same) = word.parse::<IpAddr>() {
-        return bits(same) == bits(address);
+        return bits(judged(same)) == bits(address);
     }
     if let Some((first, length)) = word.split_once('/')
         && let (Ok(first), Ok(length)) = (first.parse::<IpAddr>(), length.parse::<usize>())
     {
-        // An IPv6 range larger than the IPv4-mapped range (/96) does not contain IPv4.
+        // An IPv6 range larger than the IPv4-mapped and the NAT64 range (/96) does not contain
+        // IPv4.
         let length = if first.is_ipv4() { 96 + length } else { length };
-        let reaches = length >= 96 || address.is_ipv6();
-        return reaches && bits(first)[..length] == bits(address)[..length];
+        return match length >= 96 {
+            true => bits(judged(first))[..length] == bits(address)[..length],
+            false => address.is_ipv6() && bits(first)[..length] == bits(address)[..length],
+        };
     }
     if let Some(networks) = networks_of(word) {
         return networks.iter().any(|it| matches_address(it, address));

@@ -13,7 +13,7 @@ use crate::support::endpoints::{
     Origin, by_address, by_name, dial, dial_from, read_all, read_until_reset,
 };
 use crate::support::netns::{Network, in_own_network};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, binary};
 use crate::support::wait::TIMEOUT;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -213,7 +213,7 @@ fn x11_enforce_and_explain_judge_nat64_addresses_as_ipv4() {
         assert_eq!(read_until_reset(&client), b"");
         proxy.stderr_line("no longer permitted: rule on line 1 denies it");
         let config = proxy.config();
-        let explained = crate::support::proxy::binary()
+        let explained = binary()
             .args(["--explain", "c 127.0.0.1 64:ff9b::10.9.9.9 80", "--config"])
             .arg(&config)
             .output()
@@ -263,4 +263,47 @@ fn x11_x12_the_address_of_a_client_is_judged_as_ipv4_unless_it_is_local() {
         }
         proxy.finish();
     });
+}
+
+#[test]
+fn x11_x12_rules_with_nat64_addresses_are_for_the_ipv4_addresses_in_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules");
+    let check = |text: &str, options: &[&str]| {
+        std::fs::write(&rules, text).unwrap();
+        let mut command = binary();
+        let command = command.args(["--check", "-c"]).arg(&rules).args(options);
+        let output = command.output().expect("the program starts");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let text = "permit c 64:ff9b::a00:5 - 64:ff9b::10.1.0.0/112 -\n\
+                permit c 2001:db8:64::10.0.0.5\npermit c 2001:db8::/32\n";
+    let report = check(text, &[]);
+    assert!(
+        report.contains("1: permit c 10.0.0.5 - 10.1.0.0/16 -\n"),
+        "{report}"
+    );
+    assert!(
+        report.contains("2: permit c - - 2001:db8:64::a00:5 -\n"),
+        "{report}"
+    );
+    let own = ["--nat64", "2001:db8:64::/96"];
+    let report = check(text, &own);
+    let error = "rules:2: addresses with a prefix of --nat64 are judged as the IPv4 addresses in";
+    assert!(report.contains(error), "{report}");
+    for (column, is_refused) in [
+        ("2001:db8:64::/96 - -", true),
+        ("- - 2001:db8:64::/112", true),
+        ("- - 2001:db8:64::/95", false),
+        ("- - 2001:db8:65::/96", false),
+    ] {
+        let report = check(&format!("permit c {column}\n"), &own);
+        assert_eq!(report.contains("--nat64"), is_refused, "{report}");
+    }
+    // A changed file is refused as well.
+    let proxy = Proxy::start("permit c 127.\n", &own);
+    std::fs::write(proxy.config(), text).unwrap();
+    proxy.signal(nix::sys::signal::Signal::SIGHUP);
+    proxy.stderr_line("socks.conf:2: addresses with a prefix of --nat64");
+    proxy.finish();
 }
