@@ -144,18 +144,20 @@ impl Rules {
     }
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
-    /// host: with it the server is an open relay.
+    /// host: with it the server is an open relay. A client that must log in is not any client.
     pub fn open_relay(&self, clients: ClientKinds) -> Option<usize> {
+        let connects = |rule: &Rule| rule.commands.contains(Command::Connect);
+        let is_for_anonymous = |rule: &Rule| {
+            !rule.auth && (connects(rule) || rule.commands.contains(Command::Associate))
+        };
         let is_open = |rule: &&Rule| {
             rule.permits
-                && (rule.commands.contains(Command::Connect)
-                    || rule.commands.contains(Command::Associate))
                 && rule.source.contains_a_family()
                 && rule.source_ports == PortSet::Any
                 && rule.destination.contains_a_family()
                 && rule.destination_ports == PortSet::Any
                 && rule.users == UserSet::Any
-                && (!rule.auth || clients.socks4 && covers_socks4(rule))
+                && (clients.anonymous && is_for_anonymous(rule) || clients.socks4 && connects(rule))
         };
         self.iter().find(is_open).map(|rule| rule.line)
     }
@@ -269,6 +271,11 @@ mod tests {
         };
         // Only clients of SOCKS5 can log in.
         assert_eq!(rules.remarks(WeekTime::MONDAY, only_socks4), all[..4]);
+        // SOCKS4 has no datagrams, and strangers cannot log in.
+        let open = |text: &str, clients| parse(text.as_bytes()).unwrap().open_relay(clients);
+        assert_eq!(open("permit u -", only_socks4), None);
+        assert_eq!(open("permit c -", only_socks4), Some(1));
+        assert_eq!(open("permit cu -", only_logins), None);
     }
 
     #[test]
