@@ -1,5 +1,6 @@
 //! Start, stop, output, and real client programs.
 
+mod listen_address;
 mod machine_limits;
 mod output;
 mod real_clients;
