@@ -6,7 +6,6 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedF
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
+use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
@@ -144,7 +144,7 @@ fn run(
     settings.max_associations = limits.max_associations;
     let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
     let clients = settings.client_kinds(authenticator.is_some());
-    let listener = TcpListener::bind(options.address).map_err(|error| {
+    let listener = net::listen(options.address).map_err(|error| {
         let address = options.address;
         let line =
             format!("cannot listen on {address}: {error}; choose another PORT or --bind address");

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self, SockaddrStorage};
 
 use super::deadline::Deadline;
 use super::options::set_options;
 use super::poll::wait;
+use super::socket::nonblocking_tcp;
 
 /// Why another host was not reached or did not reply.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub(crate) fn dial(
     deadline: Deadline,
     client: &TcpStream,
 ) -> Result<TcpStream, ConnectError> {
-    let remote = nonblocking_socket(address)?;
+    let remote = nonblocking_tcp(address)?;
     connect(remote, address, deadline, client)
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn dial_from(
     deadline: Deadline,
     client: &TcpStream,
 ) -> Result<TcpStream, ConnectError> {
-    let remote = nonblocking_socket(address)?;
+    let remote = nonblocking_tcp(address)?;
     // Otherwise bind(2) takes a port that is free for all destinations, and soon none
     // of these is left.
     #[cfg(target_os = "linux")]
@@ -134,29 +135,4 @@ fn wait_beside_client(
         Some(false) => Ok(()),
         _ => Err(ConnectError::ClientLeft),
     }
-}
-
-fn family(address: SocketAddr) -> AddressFamily {
-    match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn nonblocking_socket(destination: SocketAddr) -> io::Result<TcpStream> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket::socket(family(destination), SockType::Stream, flags, None)?;
-    Ok(TcpStream::from(socket))
-}
-
-/// Not every other system has these flags. (The server starts no programs, which could
-/// inherit the socket.)
-#[cfg(not(target_os = "linux"))]
-fn nonblocking_socket(destination: SocketAddr) -> io::Result<TcpStream> {
-    let flags = SockFlag::empty();
-    let socket = socket::socket(family(destination), SockType::Stream, flags, None)?;
-    let socket = TcpStream::from(socket);
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }

@@ -12,6 +12,7 @@ mod poll;
 mod port_range;
 pub mod resolve;
 mod send;
+mod socket;
 
 pub(crate) use accept::{
     AcceptErrors, BindWait, concerns_one_connection, lengthen_backlog, stop_listening,
@@ -25,3 +26,5 @@ pub use poll::wait;
 pub(crate) use poll::{client_stays_until, wait_readable};
 pub(crate) use port_range::PortRange;
 pub(crate) use send::{lingering_close, send_nonblocking};
+pub(crate) use socket::dual_stack_udp;
+pub use socket::listen;

@@ -17,8 +17,9 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::control::{any, one_in, pause, times_out};
 pub(crate) use crate::real_net::{
-    BindWait, ConnectError, PortRange, concerns_one_connection, is_shortage, lengthen_backlog,
-    reset_on_close, send_fin, send_nonblocking, shorten_send_timeout, stop_listening,
+    BindWait, ConnectError, PortRange, concerns_one_connection, dual_stack_udp, is_shortage,
+    lengthen_backlog, listen, reset_on_close, send_fin, send_nonblocking, shorten_send_timeout,
+    stop_listening,
 };
 use crate::sync::thread;
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use nix::errno::Errno;
+
 use super::granted::{Granted, RelayKind};
 use super::tcp_relay::ReverseDirection;
 use crate::events::RequestError;
@@ -41,12 +43,8 @@ impl ExpectedPeer {
             return None;
         };
         let peer = permitted.first()?.address;
-        let any = match peer {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
+        let socket = UdpSocket::bind((unspecified(peer.is_ipv6()), 0)).ok()?;
         // Connecting a UDP socket sends no datagram; any port except 0 will do.
-        let socket = UdpSocket::bind((any, 0)).ok()?;
         socket.connect((peer, 9)).ok()?;
         socket.local_addr().ok().map(|local| local.ip())
     }
@@ -59,11 +57,26 @@ impl ExpectedPeer {
                 .iter()
                 .any(|permitted| permitted.address.is_ipv6()),
         };
-        match is_v6 {
-            // It accepts IPv4 as well, unless the system is configured otherwise.
-            true => Ipv6Addr::UNSPECIFIED.into(),
-            false => Ipv4Addr::UNSPECIFIED.into(),
+        // The IPv6 address accepts IPv4 as well.
+        unspecified(is_v6)
+    }
+
+    /// Could a peer connect to a listener that accepts IPv4 only?
+    fn may_have_ipv4(&self) -> bool {
+        match self {
+            ExpectedPeer::Any(_) => true,
+            ExpectedPeer::Addresses(permitted) => permitted
+                .iter()
+                .any(|permitted| permitted.address.is_ipv4()),
         }
+    }
+}
+
+/// The unspecified address of a family: `::` or 0.0.0.0.
+fn unspecified(is_ipv6: bool) -> IpAddr {
+    match is_ipv6 {
+        true => Ipv6Addr::UNSPECIFIED.into(),
+        false => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -80,7 +93,7 @@ pub(crate) fn bind(
     } = pending;
     let expected = expected_peer(pending, request_log)?;
     publish_and_recheck(pending, expected.addresses(), request_log)?;
-    let (listener, port) = listen(&context.ports, expected.listen_address())
+    let (listener, port) = listen(&context.ports, &expected)
         .map_err(|error| RequestError::ResourceExhausted("port to listen on", error))?;
     let reverse = ReverseDirection::reserve(context)?;
 
@@ -144,14 +157,26 @@ fn expected_peer(
 
 /// Opens the listener on all addresses: the peer may reach the server at another address
 /// than the client.
-fn listen(ports: &PortRange, address: IpAddr) -> io::Result<(TcpListener, u16)> {
-    ports.open(|port| {
-        let listener = TcpListener::bind((address, port))?;
-        // The peer's connection inherits them.
-        net::set_options(&listener)?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    })
+fn listen(ports: &PortRange, expected: &ExpectedPeer) -> io::Result<(TcpListener, u16)> {
+    let on = |address: IpAddr| {
+        ports.open(|port| {
+            let listener = net::listen(SocketAddr::new(address, port))?;
+            // The peer's connection inherits them.
+            net::set_options(&listener)?;
+            let port = listener.local_addr()?.port();
+            Ok((listener, port))
+        })
+    };
+    match on(expected.listen_address()) {
+        // A system without IPv6 finds IPv6 addresses of a name all the same.
+        Err(error) if is_without_ipv6(&error) && expected.may_have_ipv4() => on(unspecified(false)),
+        result => result,
+    }
+}
+
+/// Does this error of socket(2) say that the system has no IPv6?
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw) == Some(Errno::EAFNOSUPPORT)
 }
 
 /// Is this an expected peer, and do the rules permit it?
@@ -167,7 +192,7 @@ fn check_peer(
             let ip = peer.ip().to_canonical();
             let found = permitted.iter().find(|permitted| permitted.address == ip);
             let found = found.ok_or(RequestError::UnexpectedPeer(peer))?;
-            request_log.set_address(found.address, found.rule);
+            request_log.set_address(ip, found.rule);
             Ok(())
         }
         ExpectedPeer::Any(_) => {

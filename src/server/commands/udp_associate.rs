@@ -1,17 +1,12 @@
 //! UDP ASSOCIATE: the server relays the client's datagrams.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-
-use nix::sys::socket::{
-    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
-};
 
 use super::granted::{Granted, RelayKind};
 use crate::events::RequestError;
-use crate::net::Deadline;
+use crate::net::{self, Deadline};
 use crate::server::access::enforce::publish_and_recheck;
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
@@ -84,28 +79,7 @@ fn client_socket(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, Socke
 
 /// The socket towards all other hosts, for both address families if the system has both.
 fn remote_socket() -> io::Result<UdpSocket> {
-    let socket = dual_stack_socket().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    let socket = net::dual_stack_udp().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
-}
-
-fn dual_stack_socket() -> io::Result<UdpSocket> {
-    let (family, datagram) = (AddressFamily::Inet6, SockType::Datagram);
-    let socket = UdpSocket::from(socket::socket(family, datagram, close_on_exec(), None)?);
-    setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any))?;
-    Ok(socket)
-}
-
-#[cfg(target_os = "linux")]
-fn close_on_exec() -> SockFlag {
-    SockFlag::SOCK_CLOEXEC
-}
-
-/// Not every other system has the flag. (The server starts no programs, which could
-/// inherit the socket.)
-#[cfg(not(target_os = "linux"))]
-fn close_on_exec() -> SockFlag {
-    SockFlag::empty()
 }
