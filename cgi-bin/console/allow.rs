@@ -63,8 +63,10 @@ impl AllowList {
     }
 
     /// Reports whether a pattern matches the destination. `host` is in the canonical
-    /// form of [`Host`]: a name in lower case, or an address.
+    /// form of [`Host`]: a name in lower case, or an address. The final dot of an absolute
+    /// name makes no difference.
     pub(crate) fn permits(&self, host: &str, port: u16) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
         let matches = |pattern: &Pattern| {
             let host_matches = match &pattern.host {
                 HostPattern::Any => true,
@@ -119,6 +121,7 @@ fn canonical_host(host: &str) -> Option<String> {
     }
     match Host::from_name(host.as_bytes()) {
         Host::Invalid(_) => None,
+        Host::Name(name) => Some(name.as_str().to_owned()),
         host => Some(host.to_string()),
     }
 }
@@ -151,6 +154,7 @@ mod tests {
             ("127.0.0.1", 8000, false),
             ("127.0.0.2", 7000, false),
             ("shell", 22, true),
+            ("shell.", 22, true),
             ("::1", 1080, true),
             ("::2", 1080, false),
         ] {

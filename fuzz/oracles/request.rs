@@ -133,7 +133,30 @@ fn check_request(bytes: &[u8], request: &Request) {
     let destination = request.destination();
     check_printable(&destination.to_string());
     check_client_encoding(request, &destination);
+    if request.name.is_some() {
+        assert_eq!(destination.host, host_of_name_field(name));
+    }
     check_host(name);
+}
+
+/// The host in a name field: also an IPv6 address, perhaps in brackets.
+pub fn host_of_name_field(field: &[u8]) -> Host {
+    let text = String::from_utf8_lossy(field);
+    let bare = match text.len() {
+        2.. if text.starts_with('[') && text.ends_with(']') => &text[1..text.len() - 1],
+        _ => &text,
+    };
+    match bare.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => Host::Address(address.into()),
+        Err(_) => match (Host::from_name(field), Host::from_name_field(field)) {
+            // Only the reason may differ.
+            (Host::Invalid(_), Host::Invalid(invalid)) => {
+                assert_eq!(invalid.bytes, field);
+                Host::Invalid(invalid)
+            }
+            (host, _) => host,
+        },
+    }
 }
 
 /// The request that the client library encodes for the destination has the same destination.
@@ -155,6 +178,8 @@ fn check_client_encoding(request: &Request, destination: &Destination) {
             let is_impossible = match &destination.host {
                 Host::Invalid(_) => true,
                 Host::Address(std::net::IpAddr::V4(ip)) => is_4a_marker(ip),
+                // SOCKS4A has them only as text in the name field, which few servers read.
+                Host::Address(std::net::IpAddr::V6(_)) => true,
                 _ => false,
             };
             assert!(is_impossible, "{destination} cannot be sent");
@@ -169,10 +194,14 @@ fn check_host(bytes: &[u8]) {
     let upper = bytes.to_ascii_uppercase();
     match &host {
         Host::Name(name) => {
-            let text = name.as_str();
-            assert_eq!(Host::from_name(text.as_bytes()), host);
+            assert_eq!(name.as_requested().as_bytes(), bytes.to_ascii_lowercase());
+            assert_eq!(Host::from_name(name.as_requested().as_bytes()), host);
             assert_eq!(Host::from_name(&upper), host);
-            assert_eq!(Host::from_name(&[text.as_bytes(), b"."].concat()), host);
+            assert_eq!(name.is_absolute(), bytes.ends_with(b"."));
+            let text = name.as_str();
+            assert_eq!(text, name.as_requested().trim_end_matches('.'));
+            let absolute = Host::from_name(&[text.as_bytes(), b"."].concat());
+            assert_eq!(absolute.name().map(|it| it.as_str()), Some(text));
             assert!(text.len() <= 253 && text.split('.').all(|label| label.len() <= 63));
             let is_allowed = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
             assert!(text.chars().all(is_allowed), "{text}");

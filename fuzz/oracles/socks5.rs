@@ -10,6 +10,7 @@ use threadsocks::protocol::socks5::{
 use threadsocks::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
 use super::chunks::{ChunkedStream, chunkings};
+use super::request::host_of_name_field;
 use super::scripted_server::ScriptedServer;
 
 /// Reads one of seven messages. The first byte selects the message; the others are its bytes.
@@ -176,12 +177,7 @@ fn check_destination(destination: &Destination, bytes: &[u8]) {
         }
         (3, length) => {
             assert_eq!(usize::from(address[0]), length - 1);
-            let name = &address[1..];
-            let text = std::str::from_utf8(name).unwrap_or_default();
-            match text.parse::<std::net::Ipv6Addr>() {
-                Ok(v6) => Host::Address(v6.into()),
-                Err(_) => Host::from_name(name),
-            }
+            host_of_name_field(&address[1..])
         }
         other => panic!("{other:?}"),
     };

@@ -83,10 +83,7 @@ impl ExplainQuery {
                 source.escape_default()
             )
         })?;
-        let host = match host.parse() {
-            Ok(address) => Host::Address(address),
-            Err(_) => Host::from_name(host.as_bytes()),
-        };
+        let host = Host::from_name_field(host.as_bytes());
         if let Host::Invalid(name) = host {
             return Err(name.to_string());
         }

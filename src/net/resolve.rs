@@ -4,24 +4,34 @@
 //! addresses that one lookup returns are the ones that the rules judge and the ones that
 //! the server dials.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
 use crate::protocol::HostName;
 
+/// The names that the operator of this machine has defined.
+const HOSTS_FILE: &str = "/etc/hosts";
+
 /// Asks the system's resolver (hosts file, DNS, search list) and returns its addresses in
 /// its order, each once. Blocks for as long as the resolver takes, which resolv.conf
 /// limits; nothing can interrupt it.
+///
+/// A name with a final dot is absolute (RFC 1034, section 3.1): the search list does not
+/// apply. But names in the hosts file have no final dot, and the resolver compares them as
+/// text. So for a name that is in this file it is asked without the dot.
 ///
 /// # Errors
 ///
 /// The resolver's error; `NotFound` if the name exists and has no address.
 pub fn lookup(name: &HostName) -> io::Result<Vec<IpAddr>> {
-    // The interface wants a port and returns it with each address.
-    let port = 0;
-    let found = (name.as_str(), port).to_socket_addrs()?;
+    let asked = match name.is_absolute() && is_in_hosts_file(name) {
+        true => name.as_str(),
+        false => name.as_requested(),
+    };
     let mut addresses = Vec::new();
-    for address in found.map(|found| found.ip()) {
+    for found in (asked, 0).to_socket_addrs()? {
+        let address = found.ip().to_canonical();
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -30,4 +40,41 @@ pub fn lookup(name: &HostName) -> io::Result<Vec<IpAddr>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     }
     Ok(addresses)
+}
+
+fn is_in_hosts_file(name: &HostName) -> bool {
+    let text = fs::read(HOSTS_FILE).unwrap_or_default();
+    hosts_contain(&String::from_utf8_lossy(&text), name.as_str())
+}
+
+/// Does a line of this hosts file (hosts(5): an address, then names) have this name?
+fn hosts_contain(text: &str, name: &str) -> bool {
+    text.lines().any(|line| {
+        let entry = line.split('#').next().unwrap_or_default();
+        let mut names = entry.split_whitespace().skip(1);
+        names.any(|other| other.eq_ignore_ascii_case(name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d19_a_name_is_found_in_the_hosts_file() {
+        let text = "127.0.0.1 localhost\n# 10.0.0.1 off.test\n\
+                    ::1\tsix.test Alias.test # comment.test\n\nlonely.test\n";
+        for (name, found) in [
+            ("localhost", true),
+            ("six.test", true),
+            ("alias.test", true),
+            ("off.test", false),
+            ("comment.test", false),
+            ("lonely.test", false),
+            ("test", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(hosts_contain(text, name), found, "{name}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! So only names of an allowed form are valid, and this is checked before any lookup.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest host name in characters, without the final dot. RFC 1035, section 2.3.4, allows
 /// 255 bytes in the encoded form, which has two more.
@@ -42,9 +42,37 @@ impl Host {
         }
     }
 
-    /// Parses the name field of a request. A strict dotted quad (four numbers without
-    /// leading zeros) is an address, and everything else is a valid or an invalid name. One
-    /// final dot is dropped.
+    /// Parses the name field of a request. Beside what [`from_name`](Self::from_name) accepts,
+    /// it may have an IPv6 address, as Chromium sends it, also in the brackets that it has in a
+    /// URL (RFC 3986, section 3.2.2).
+    ///
+    /// An address with a zone (`fe80::1%eth0`) is invalid: the zone names a network interface
+    /// of the client's machine (RFC 4007, section 6), and the server has others.
+    pub fn from_name_field(bytes: &[u8]) -> Host {
+        let between_brackets = bytes
+            .strip_prefix(b"[")
+            .and_then(|rest| rest.strip_suffix(b"]"));
+        let text = std::str::from_utf8(between_brackets.unwrap_or(bytes)).unwrap_or_default();
+        if let Ok(address) = text.parse::<Ipv6Addr>() {
+            return Host::Address(address.into());
+        }
+        let before_zone = text.split_once('%').map(|(address, _)| address);
+        let reason = if before_zone.is_some_and(|it| it.parse::<Ipv6Addr>().is_ok()) {
+            "the zone of an IPv6 address, after '%', is valid on one machine only"
+        } else if between_brackets.is_some() {
+            "only an IPv6 address may be in brackets"
+        } else {
+            return Host::from_name(bytes);
+        };
+        Host::Invalid(InvalidHostName {
+            bytes: bytes.to_vec(),
+            reason,
+        })
+    }
+
+    /// Parses a host name. A strict dotted quad (four numbers without leading zeros) is an
+    /// address, and everything else is a valid or an invalid name. A name may have one final
+    /// dot, which says that it is absolute.
     pub fn from_name(bytes: &[u8]) -> Host {
         let invalid = |reason| {
             Host::Invalid(InvalidHostName {
@@ -56,11 +84,11 @@ impl Host {
             Ok(text) if text.is_ascii() => text,
             _ => return invalid("it has bytes outside ASCII"),
         };
-        let text = text.strip_suffix('.').unwrap_or(text);
-        if let Ok(address) = text.parse::<Ipv4Addr>() {
+        let without_dot = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(address) = without_dot.parse::<Ipv4Addr>() {
             return Host::Address(IpAddr::V4(address));
         }
-        match invalid_reason(text) {
+        match invalid_reason(without_dot) {
             Some(reason) => invalid(reason),
             None => Host::Name(HostName(text.to_ascii_lowercase())),
         }
@@ -117,15 +145,31 @@ fn is_number(label: &str) -> bool {
     }
 }
 
-/// A host name that is safe to look up and to print: ASCII, lower case, without the final
-/// dot.
+/// A host name that is safe to look up and to print: ASCII, in lower case. `a.org` and the
+/// absolute name `a.org.` are two names: the resolver may find different hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostName(String);
 
 impl HostName {
-    /// The name as text.
+    /// The name without a final dot: the form in which rules compare names.
     pub fn as_str(&self) -> &str {
+        self.0.strip_suffix('.').unwrap_or(&self.0)
+    }
+
+    /// The name with its final dot, if it was requested with one: the form for the resolver.
+    pub fn as_requested(&self) -> &str {
         &self.0
+    }
+
+    /// The same name without a final dot: the form in which rules keep it.
+    pub fn without_final_dot(&self) -> HostName {
+        HostName(self.as_str().to_owned())
+    }
+
+    /// Does it have a final dot? Then it is complete, and no search list applies to it
+    /// (RFC 1034, section 3.1).
+    pub fn is_absolute(&self) -> bool {
+        self.0.ends_with('.')
     }
 }
 
@@ -160,10 +204,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn x06_names_are_kept_in_lower_case_without_the_final_dot() {
+    fn d19_x06_names_are_kept_in_lower_case_and_an_absolute_name_keeps_its_dot() {
         for (given, normalized) in [
             ("example.org", "example.org"),
-            ("Example.ORG.", "example.org"),
+            ("Example.ORG.", "example.org."),
             ("localhost", "localhost"),
             ("a_b-c.x1", "a_b-c.x1"),
             ("xn--bcher-kva.example", "xn--bcher-kva.example"),
@@ -174,6 +218,55 @@ mod tests {
             let host = Host::from_name(given.as_bytes());
             assert_eq!(host, Host::Name(HostName(normalized.to_owned())), "{given}");
         }
+        for (given, compared, is_absolute) in [("A.org", "a.org", false), ("A.org.", "a.org", true)]
+        {
+            let host = Host::from_name(given.as_bytes());
+            let name = host.name().expect("a name");
+            let seen = (name.as_str(), name.is_absolute());
+            assert_eq!(seen, (compared, is_absolute), "{given}");
+        }
+    }
+
+    #[test]
+    fn d20_the_name_field_may_have_an_ipv6_address_with_or_without_brackets() {
+        for (given, address) in [
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[2001:DB8::A]", "2001:db8::a"),
+            ("[::ffff:10.0.0.1]", "::ffff:10.0.0.1"),
+            ("fe80::1", "fe80::1"),
+            ("10.0.0.1", "10.0.0.1"),
+        ] {
+            let address = address.parse().expect("an address");
+            let host = Host::from_name_field(given.as_bytes());
+            assert_eq!(host, Host::Address(address), "{given}");
+        }
+        for (given, reason) in [
+            ("[fe80::1%eth0]", "zone"),
+            ("fe80::1%2", "zone"),
+            ("[::1%]", "zone"),
+            ("[127.0.0.1]", "brackets"),
+            ("[example.org]", "brackets"),
+            ("[]", "brackets"),
+            ("[[::1]]", "brackets"),
+            ("[::1].", "characters"),
+            ("[::1", "characters"),
+            ("::1]", "characters"),
+            ("[::1]:80", "characters"),
+            ("::1.", "characters"),
+            ("1::2::3", "characters"),
+            ("a%b", "characters"),
+            ("", "empty"),
+        ] {
+            let host = Host::from_name_field(given.as_bytes());
+            let Host::Invalid(invalid) = &host else {
+                panic!("{given}: {host:?}");
+            };
+            assert!(invalid.reason.contains(reason), "{given}: {invalid}");
+            assert_eq!(invalid.bytes, given.as_bytes());
+        }
+        let name = Host::from_name_field(b"a.org.");
+        assert_eq!(name, Host::Name(HostName("a.org.".to_owned())));
     }
 
     #[test]
@@ -218,6 +311,8 @@ mod tests {
             "",
             ".",
             "..",
+            "a..",
+            "a.b..",
             "a..b",
             ".a",
             "-a",

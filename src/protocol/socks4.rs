@@ -93,7 +93,7 @@ impl Request {
             Host::Address(IpAddr::V4(ip)) => (*ip, None),
             Host::Address(IpAddr::V6(_)) => return invalid("SOCKS4 has no IPv6 addresses"),
             Host::Name(name) => {
-                let name = name.as_str().as_bytes().to_vec();
+                let name = name.as_requested().as_bytes().to_vec();
                 (Ipv4Addr::new(0, 0, 0, 1), Some(name))
             }
             Host::Invalid(name) => return invalid(name.reason),
@@ -109,7 +109,7 @@ impl Request {
     /// The destination: the name, or else the address, with the port.
     pub fn destination(&self) -> Destination {
         let host = match &self.name {
-            Some(name) => Host::from_name(name),
+            Some(name) => Host::from_name_field(name),
             None => Host::Address(IpAddr::V4(*self.address.ip())),
         };
         Destination {
@@ -487,7 +487,7 @@ mod tests {
         let bytes = make(address.clone(), b"me").unwrap();
         assert_eq!(bytes, b"\x04\x01\x00\x50\x01\x02\x03\x04me\x00");
         let bytes = make(Host::from_name(b"A.org."), b"").unwrap();
-        assert_eq!(bytes, b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a.org\x00");
+        assert_eq!(bytes, b"\x04\x01\x00\x50\x00\x00\x00\x01\x00a.org.\x00");
 
         let v6 = Host::Address(Ipv6Addr::LOCALHOST.into());
         let announces_name = Host::Address(Ipv4Addr::new(0, 0, 0, 7).into());

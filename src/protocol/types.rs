@@ -89,12 +89,12 @@ mod tests {
     fn a_destination_is_written_with_its_port() {
         for (host, written) in [
             (&b"10.0.0.1"[..], "10.0.0.1:80"),
-            (b"Example.org.", "example.org:80"),
+            (b"Example.org", "example.org:80"),
+            (b"Example.org.", "example.org.:80"),
+            (b"[::1]", "[::1]:80"),
         ] {
-            let host = Host::from_name(host);
+            let host = Host::from_name_field(host);
             assert_eq!(Destination { host, port: 80 }.to_string(), written);
         }
-        let host = Host::Address(std::net::Ipv6Addr::LOCALHOST.into());
-        assert_eq!(Destination { host, port: 80 }.to_string(), "[::1]:80");
     }
 }

@@ -108,9 +108,9 @@ pub(super) fn parse_destination(word: &str) -> Result<DestinationSet, String> {
                 "{} is not a host name here; {meaning}",
                 quote(word)
             )),
-            None => Ok(DestinationSet::Name(name)),
+            None => Ok(DestinationSet::Name(name.without_final_dot())),
         },
-        (Host::Name(name), true) => Ok(DestinationSet::Subdomains(name)),
+        (Host::Name(name), true) => Ok(DestinationSet::Subdomains(name.without_final_dot())),
         _ => Err(format!(
             "{} is not a destination; write one address, a prefix as 140.113., a range \
              as 10.0.0.0/8, a host name, *.domain, loopback, linklocal, private, metadata, \

@@ -142,7 +142,7 @@ pub(crate) fn socks5() -> BoxedStrategy<Vec<u8>> {
     let field = prop_oneof![
         4 => vec(any::<u8>(), 0..9),
         1 => vec(any::<u8>(), 250..256),
-        3 => select(&["a.org", "A.ORG.", "127.1", "10.0.0.1", ""][..])
+        3 => select(&["a.org", "A.ORG.", "127.1", "10.0.0.1", "::1", "[::1]", ""][..])
             .prop_map(|name| name.as_bytes().to_vec()),
     ];
     let field = field.prop_map(|bytes| [&[bytes.len() as u8], &bytes[..]].concat());

@@ -42,7 +42,7 @@ pub(super) fn encode_destination(destination: &Destination) -> Vec<u8> {
     let (kind, address) = match &destination.host {
         Host::Address(IpAddr::V4(ip)) => (IPV4, ip.octets().to_vec()),
         Host::Address(IpAddr::V6(ip)) => (IPV6, ip.octets().to_vec()),
-        Host::Name(name) => (NAME, encode_field(name.as_str().as_bytes())),
+        Host::Name(name) => (NAME, encode_field(name.as_requested().as_bytes())),
         Host::Invalid(name) => (NAME, encode_field(&name.bytes)),
     };
     let port = destination.port.to_be_bytes();
@@ -67,7 +67,7 @@ pub(super) fn split_destination(
             .map(|(&octets, rest): (&[u8; 16], _)| {
                 (Host::Address(Ipv6Addr::from(octets).into()), rest)
             }),
-        NAME => split_field(rest).map(|(name, rest)| (host_of(name), rest)),
+        NAME => split_field(rest).map(|(name, rest)| (Host::from_name_field(name), rest)),
         other => return Err(ProtocolError::AddressType(other)),
     };
     let Some((host, rest)) = split else {
@@ -78,16 +78,6 @@ pub(super) fn split_destination(
     };
     let port = u16::from_be_bytes(port);
     Ok(Some((Destination { host, port }, rest)))
-}
-
-/// The host in a name field. Some clients, Chromium among them, send an IPv6 address there
-/// as text.
-fn host_of(name: &[u8]) -> Host {
-    let text = std::str::from_utf8(name).unwrap_or_default();
-    match text.parse::<Ipv6Addr>() {
-        Ok(address) => Host::Address(address.into()),
-        Err(_) => Host::from_name(name),
-    }
 }
 
 /// Bytes of the header of a datagram that has this address.

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_name_field_may_have_any_bytes() {
-        for name in [&b""[..], b"a\0b", b"127.1", b"[::1]", &[0xFF; 255]] {
+        for name in [&b""[..], b"a\0b", b"127.1", b"[127.0.0.1]", &[0xFF; 255]] {
             let length = u8::try_from(name.len()).expect("short");
             let bytes = [&[5, 1, 0, NAME, length], name, &[0, 80]].concat();
             let (request, count) = Request::decode(&bytes)
@@ -248,6 +248,7 @@ mod tests {
         for (text, address) in [
             ("127.0.0.1", IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ("::1", Ipv6Addr::LOCALHOST.into()),
+            ("[::1]", Ipv6Addr::LOCALHOST.into()),
         ] {
             let length = u8::try_from(text.len()).expect("short");
             let bytes = [&[5, 1, 0, NAME, length], text.as_bytes(), &[0, 80]].concat();

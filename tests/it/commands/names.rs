@@ -1,9 +1,10 @@
 //! Destinations by name: which names are looked up, and which addresses are tried.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use simple_dns::RCODE;
+use threadsocks::client::socks5;
 use threadsocks::protocol::Command;
 
 use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
@@ -28,7 +29,7 @@ fn refusal_of_raw_name(proxy: &Proxy, name: &[u8]) -> String {
 
 /// Values of the name field that are not valid host names, among them literal
 /// addresses in forms that only the C library accepts.
-const INVALID_NAMES: [&[u8]; 15] = [
+const INVALID_NAMES: [&[u8]; 16] = [
     b"",
     b"a b",
     b"a..b",
@@ -36,8 +37,9 @@ const INVALID_NAMES: [&[u8]; 15] = [
     b"0177.0.0.1",
     b"2130706433",
     b"0x7f000001",
-    b"::1",
-    b"[::1]",
+    b"[127.0.0.1]",
+    b"[::1]:80",
+    b"[fe80::1%lo]",
     b"user@localhost",
     b"localhost:80",
     b"b\xc3\xbccher.example",
@@ -332,7 +334,7 @@ fn d15_a_short_name_follows_the_search_list_of_the_system() {
             "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1\n",
         );
         let names = NameServer::start(|query| match query.name.as_str() {
-            "printer.inner.test" | "printer.test" => addresses(&["127.0.0.1"]),
+            "printer.inner.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Fails(RCODE::NameError),
         });
         let proxy = Proxy::open();
@@ -342,13 +344,102 @@ fn d15_a_short_name_follows_the_search_list_of_the_system() {
             &by_name("printer", origin.port()),
         ));
         assert_eq!(names.query_count("printer.inner.test", false), 1);
-        drop(connect_through(
-            proxy.address(),
-            &by_name("printer.test.", origin.port()),
-        ));
-        assert_eq!(names.query_count("printer.test", false), 1);
         proxy.finish();
     });
+}
+
+#[test]
+fn d19_no_search_list_applies_to_an_absolute_name() {
+    in_own_network(|network| {
+        network.write_file(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1 ndots:5\n",
+        );
+        // Every name exists in the search domain, as with a wildcard record.
+        let names = NameServer::start(|query| match query.name.as_str() {
+            "www.shop.test" => addresses(&["127.0.0.1"]),
+            name if name.ends_with(".inner.test") => addresses(&["127.0.0.66"]),
+            _ => DnsAnswer::Fails(RCODE::NameError),
+        });
+        // The rules match a name with and without its final dot.
+        let rules = "deny c denied.test\npermit c *.shop.test\npermit c gone.test.\n";
+        let proxy = Proxy::start(rules, &["-v"]);
+        let origin = Origin::echo();
+        let port = origin.port();
+        let target = by_name("WWW.Shop.test.", port);
+        let granted = [
+            connect_through(proxy.address(), &target),
+            socks5::connect(dial(proxy.address()), None, &target).expect("granted"),
+        ];
+        for client in &granted {
+            let shown = proxy.screen_message_for(client.local_addr().unwrap());
+            assert_eq!(shown.destination, "127.0.0.1");
+        }
+        // Not found, and not looked for in the search domain.
+        let shown = proxy.refusal_of(&by_name("gone.test.", port));
+        assert_eq!(shown, format!("-:{port} CONNECT Reject"));
+        proxy.stderr_line("gone.test. was not found");
+        proxy.refusal_of(&by_name("denied.test.", port));
+        proxy.stderr_line("rule on line 1 denies it");
+        let asked = names.queries();
+        let is_absolute = |name: &str| ["www.shop.test", "gone.test"].contains(&name);
+        assert!(
+            asked.iter().all(|query| is_absolute(&query.name)),
+            "{asked:?}"
+        );
+        drop(granted);
+        proxy.finish();
+    });
+}
+
+#[test]
+fn d19_an_absolute_name_is_found_in_the_hosts_file() {
+    in_own_network(|network| {
+        network.write_hosts("127.0.0.1 localhost other Shop.test # six.test\n");
+        let names = NameServer::start(|_| DnsAnswer::Fails(RCODE::NameError));
+        let proxy = Proxy::open();
+        let origin = Origin::echo();
+        for name in ["localhost.", "shop.test."] {
+            let target = by_name(name, origin.port());
+            drop(connect_through(proxy.address(), &target));
+        }
+        assert_eq!(names.queries(), []);
+        proxy.refusal_of(&by_name("six.test.", origin.port()));
+        assert_eq!(names.query_count("six.test", false), 1);
+        proxy.finish();
+    });
+}
+
+#[test]
+fn d20_an_ipv6_address_as_name_is_an_address() {
+    let proxy = Proxy::start("permit c ::1\n", &["-v"]);
+    let origin = Origin::echo_at(Ipv6Addr::LOCALHOST.into());
+    let [p1, p0] = origin.port().to_be_bytes();
+    for name in ["::1", "[::1]", "[0:0::1]"] {
+        let socks4a = dial(proxy.address());
+        let head = [4, 1, p1, p0, 0, 0, 0, 1, 0];
+        write(&socks4a, &[&head, name.as_bytes(), &[0]].concat());
+        assert_eq!(read_exactly(&socks4a, 2), [0, 90], "{name}");
+        let client = dial(proxy.address());
+        let head = [5, 1, 0, 5, 1, 0, 3, name.len() as u8];
+        write(&client, &[&head, name.as_bytes(), &[p1, p0]].concat());
+        assert_eq!(read_exactly(&client, 4), [5, 0, 5, 0], "{name}");
+        for client in [socks4a, client] {
+            let message = proxy.screen_message_for(client.local_addr().unwrap());
+            let shown = format!("::1:{} CONNECT Accept", origin.port());
+            assert_eq!(message.summary(), shown);
+        }
+    }
+    assert_eq!(
+        refusal_of_raw_name(&proxy, b"[::2]"),
+        "::2:80 CONNECT Reject"
+    );
+    assert_eq!(
+        refusal_of_raw_name(&proxy, b"[fe80::1%lo]"),
+        "-:80 CONNECT Reject"
+    );
+    proxy.stderr_line("the zone of an IPv6 address");
+    proxy.finish();
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn w10_output_in_the_same_segment_as_the_reply_is_kept() {
         ("127.0.0.1", &b"\x04\x01\x00\x07\x7f\x00\x00\x01\x00"[..]),
         (
             "Shell.Example.",
-            b"\x04\x01\x00\x07\x00\x00\x00\x01\x00shell.example\x00",
+            b"\x04\x01\x00\x07\x00\x00\x00\x01\x00shell.example.\x00",
         ),
     ] {
         let query = format!(

@@ -93,7 +93,7 @@ fn v09_invalid_names_are_refused_as_in_socks4a() {
         b"127.1",
         b"2130706433",
         b"0x7f000001",
-        b"[::1]",
+        b"[127.0.0.1]",
         b"fe80::1%lo",
         b"host:80",
         b"a b",
@@ -110,7 +110,7 @@ fn v09_invalid_names_are_refused_as_in_socks4a() {
         assert_eq!(message.summary(), "-:80 CONNECT Reject");
     }
     // A literal address in the field of a name is judged as that address.
-    for address in [&b"0.0.0.0"[..], b"::", b"::127.0.0.1"] {
+    for address in [&b"0.0.0.0"[..], b"::", b"[::]", b"::127.0.0.1"] {
         assert_eq!(
             reply_to_name(address),
             error_reply(ReplyError::Rejected),

@@ -47,7 +47,12 @@ impl Origin {
 
     /// Sends all bytes back, until EOF.
     pub(crate) fn echo() -> Origin {
-        Origin::start(|stream| {
+        Origin::echo_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// As [`Origin::echo`], on this address of the machine.
+    pub(crate) fn echo_at(ip: IpAddr) -> Origin {
+        Origin::start_at(ip, |stream| {
             let mut buffer = [0; 16 << 10];
             while let Ok(count @ 1..) = (&stream).read(&mut buffer) {
                 if (&stream).write_all(&buffer[..count]).is_err() {
