@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use threadsocks::client::{self, ClientError};
@@ -152,9 +152,9 @@ fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
 ///
 /// Of the lookup, or of the last address tried.
 fn dial(server: &SocksServer, deadline: Deadline) -> io::Result<TcpStream> {
-    let addresses: Vec<IpAddr> = match &server.host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => resolve::lookup(name)?,
+    let addresses: Vec<SocketAddr> = match &server.host {
+        Host::Address(address) => vec![SocketAddr::new(*address, server.port)],
+        Host::Name(name) => resolve::lookup(name, server.port)?,
         Host::Invalid(invalid) => return Err(io::Error::other(invalid.to_string())),
     };
     let mut outcome = Err(ErrorKind::NotFound.into());
@@ -162,7 +162,7 @@ fn dial(server: &SocksServer, deadline: Deadline) -> io::Result<TcpStream> {
         let share = deadline.remaining() / u32::try_from(shares).unwrap_or(u32::MAX);
         // `connect_timeout` refuses a timeout of zero.
         let share = share.max(Duration::from_millis(1));
-        outcome = TcpStream::connect_timeout(&SocketAddr::new(*address, server.port), share);
+        outcome = TcpStream::connect_timeout(address, share);
         if outcome.is_ok() {
             break;
         }

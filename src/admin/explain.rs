@@ -125,7 +125,7 @@ impl ExplainQuery {
             nat64,
         };
         let addresses = match &self.host {
-            Host::Address(address) => vec![*address],
+            Host::Address(address) => vec![SocketAddr::new(*address, self.port)],
             Host::Name(name) => {
                 // If every address is denied, the server does not look the name up.
                 let explanation = Explanation::by_rules(path, rules, &query);
@@ -133,7 +133,7 @@ impl ExplainQuery {
                     let to = format!("{name}:{} (any address)", self.port);
                     return Ok(self.format_report(&to, rules, &query, &explanation));
                 }
-                resolve::lookup(name).map_err(|error| format!("{name}: {error}"))?
+                resolve::lookup(name, self.port).map_err(|error| format!("{name}: {error}"))?
             }
             Host::Invalid(name) => return Err(name.to_string()),
         };
@@ -142,14 +142,14 @@ impl ExplainQuery {
             report.push_str("identd is queried before the name is looked up\n");
         }
         for address in addresses {
-            let explanation = self.explain_address(path, rules, query, address);
+            let explanation = self.explain_address(path, rules, query, address.ip());
             let name = query.name;
             let name = name.map_or(String::new(), |name| format!("{name} at "));
-            let judged = match judged_address(address, nat64) {
-                judged if judged == address => String::new(),
+            let judged = match judged_address(address.ip(), nat64) {
+                judged if judged == address.ip() => String::new(),
                 judged => format!(" (judged as {judged})"),
             };
-            let to = format!("{name}{}{judged}", SocketAddr::new(address, self.port));
+            let to = format!("{name}{address}{judged}");
             report.push_str(&self.format_report(&to, rules, &query, &explanation));
         }
         Ok(report)

@@ -6,16 +6,17 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 
-use crate::protocol::HostName;
+use crate::protocol::{HostName, unmapped};
 
 /// The names that the operator of this machine has defined.
 const HOSTS_FILE: &str = "/etc/hosts";
 
-/// Asks the system's resolver (hosts file, DNS, search list) and returns its addresses in
-/// its order, each once. Blocks for as long as the resolver takes, which resolv.conf
-/// limits; nothing can interrupt it.
+/// Asks the system's resolver (hosts file, DNS, search list) and returns its addresses with
+/// this port, in its order, each once. A link-local IPv6 address keeps its zone, the scope
+/// id. Blocks for as long as the resolver takes, which resolv.conf limits; nothing can
+/// interrupt it.
 ///
 /// A name with a final dot is absolute (RFC 1034, section 3.1): the search list does not
 /// apply. But names in the hosts file have no final dot, and the resolver compares them as
@@ -24,20 +25,25 @@ const HOSTS_FILE: &str = "/etc/hosts";
 /// # Errors
 ///
 /// The resolver's error; `NotFound` if the name exists and has no address.
-pub fn lookup(name: &HostName) -> io::Result<Vec<IpAddr>> {
+pub fn lookup(name: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
     let asked = match name.is_absolute() && is_in_hosts_file(name) {
         true => name.as_str(),
         false => name.as_requested(),
     };
+    let addresses = addresses(asked, port)?;
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    }
+    Ok(addresses)
+}
+
+/// The resolver's addresses of this text, each once.
+fn addresses(asked: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
-    for found in (asked, 0).to_socket_addrs()? {
-        let address = found.ip().to_canonical();
+    for address in (asked, port).to_socket_addrs()?.map(unmapped) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
-    }
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     }
     Ok(addresses)
 }
@@ -59,6 +65,17 @@ fn hosts_contain(text: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No name of the hosts file or the domain name system has a zone, only the resolver's
+    /// other sources (mDNS). So the test asks for the address itself.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn d21_a_link_local_address_keeps_the_zone_that_the_resolver_finds() {
+        let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
+        let found = addresses("fe80::1%lo", 80).unwrap();
+        let expected = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, loopback);
+        assert_eq!(found, [SocketAddr::V6(expected)]);
+    }
 
     #[test]
     fn d19_a_name_is_found_in_the_hosts_file() {

@@ -20,8 +20,8 @@ pub use host::{Host, HostName, InvalidHostName};
 pub use nat64::{Nat64Prefix, judged_address};
 pub use other_protocol::{OtherProtocol, http_reply};
 pub use reply::ReplyEncoder;
-pub(crate) use types::canonical;
 pub use types::{Command, Destination, Version};
+pub(crate) use types::{canonical, unmapped};
 
 #[cfg(test)]
 mod tests {

@@ -16,14 +16,6 @@ pub enum ReplyEncoder {
 }
 
 impl ReplyEncoder {
-    /// Can a reply have an IPv6 address?
-    pub fn supports_ipv6(self) -> bool {
-        match self {
-            ReplyEncoder::Socks4(_) => false,
-            ReplyEncoder::Socks5 => true,
-        }
-    }
-
     /// The reply to CONNECT: the server has connected from this address.
     pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {

@@ -1,7 +1,7 @@
 //! The terms that all versions of the protocol share.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::host::Host;
 
@@ -75,10 +75,19 @@ impl fmt::Display for Destination {
     }
 }
 
-/// The same socket address, with an IPv4-mapped IPv6 address (`::ffff:1.2.3.4`) as IPv4:
-/// the form in which addresses are compared and judged.
+/// The same socket address, with an IPv4-mapped IPv6 address (`::ffff:1.2.3.4`) as IPv4 and
+/// without a zone: the form in which addresses are compared and judged.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The same socket address, with an IPv4-mapped IPv6 address as IPv4. A link-local IPv6
+/// address keeps its zone (the scope id), without which it cannot be reached.
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::protocol::HostName;
 use crate::sync::thread;
@@ -16,9 +16,9 @@ pub(crate) fn set_answers(answers: bool) {
     ANSWERS.set(answers);
 }
 
-pub(crate) fn lookup(_: &HostName) -> io::Result<Vec<IpAddr>> {
+pub(crate) fn lookup(_: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
     while !ANSWERS.get() {
         thread::yield_now();
     }
-    Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))])
 }

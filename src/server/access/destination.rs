@@ -1,6 +1,6 @@
 //! From the requested host to the addresses that the rules permit.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use crossbeam_channel::{bounded, select};
 
@@ -14,7 +14,9 @@ use crate::server::request_log::RequestLog;
 /// An address that may be dialled or awaited, and the line of the rule that permits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PermittedAddress {
-    pub(crate) address: IpAddr,
+    /// With the port of the request. A link-local IPv6 address of a name has the zone that the
+    /// resolver has found.
+    pub(crate) address: SocketAddr,
     pub(crate) rule: Option<usize>,
 }
 
@@ -53,17 +55,18 @@ impl PendingRequest<'_> {
     ) -> Result<Vec<PermittedAddress>, RequestError> {
         let rules = self.context.rules();
         let query = self.access_query();
+        let port = self.request.destination.port;
         let addresses = match &self.request.destination.host {
-            Host::Address(address) => vec![address.to_canonical()],
+            Host::Address(address) => vec![SocketAddr::new(address.to_canonical(), port)],
             Host::Name(name) => {
                 self.require_permit(rules.evaluate(&query), deadline, request_log)?;
-                self.look_up(name, deadline)?
+                self.look_up(name, port, deadline)?
             }
             Host::Invalid(error) => return Err(RequestError::InvalidHostName(error.clone())),
         };
         let verdicts = addresses.into_iter().map(|address| {
             let query = AccessQuery {
-                address: Some(address),
+                address: Some(address.ip()),
                 ..query
             };
             (address, rules.evaluate(&query))
@@ -75,7 +78,7 @@ impl PendingRequest<'_> {
     /// once then.
     fn choose_permitted(
         &self,
-        verdicts: Vec<(IpAddr, Verdict)>,
+        verdicts: Vec<(SocketAddr, Verdict)>,
         deadline: Deadline,
         request_log: &mut RequestLog,
     ) -> Result<Vec<PermittedAddress>, RequestError> {
@@ -95,13 +98,13 @@ impl PendingRequest<'_> {
             .or(decisive)
             .or(denied.first().copied());
         if let Some((address, verdict)) = shown {
-            request_log.set_address(address, verdict.line);
+            request_log.set_address(address.ip(), verdict.line);
             if granted.is_empty() {
                 confirmed?;
                 return Err(RequestError::Denied(verdict));
             }
         }
-        let permitted = |(address, verdict): (IpAddr, Verdict)| PermittedAddress {
+        let permitted = |(address, verdict): (SocketAddr, Verdict)| PermittedAddress {
             address,
             rule: verdict.line,
         };
@@ -110,7 +113,12 @@ impl PendingRequest<'_> {
 
     /// Resolves a name on another pool thread: nothing can interrupt the resolver, and the
     /// client must have its reply before the deadline.
-    fn look_up(&self, name: &HostName, deadline: Deadline) -> Result<Vec<IpAddr>, RequestError> {
+    fn look_up(
+        &self,
+        name: &HostName,
+        port: u16,
+        deadline: Deadline,
+    ) -> Result<Vec<SocketAddr>, RequestError> {
         let session = self.session;
         let (answer, found) = bounded(1);
         let thread_name = format!("s{}-name", session.number());
@@ -119,7 +127,7 @@ impl PendingRequest<'_> {
             let (slot, name) = (session.slot(), name.clone());
             move || {
                 // Fails if the receiver has stopped waiting.
-                let _ = answer.send(resolve::lookup(&name));
+                let _ = answer.send(resolve::lookup(&name, port));
                 drop(slot);
             }
         });
@@ -130,18 +138,11 @@ impl PendingRequest<'_> {
             recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),
             default(deadline.remaining()) => return Err(RequestError::TimedOut),
         };
-        let addresses = match answer {
-            Ok(Ok(addresses)) => addresses,
-            Ok(Err(error)) => return Err(not_found(error.to_string())),
+        match answer {
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(error)) => Err(not_found(error.to_string())),
             // The thread panicked, which dropped its end of the channel.
-            Err(_) => return Err(not_found("the lookup ended without a result".to_owned())),
-        };
-        let encoder = self.request.encoder;
-        let is_usable = |address: &IpAddr| address.is_ipv4() || encoder.supports_ipv6();
-        let usable: Vec<IpAddr> = addresses.into_iter().filter(is_usable).collect();
-        if usable.is_empty() {
-            return Err(not_found("it has no IPv4 address".to_owned()));
+            Err(_) => Err(not_found("the lookup ended without a result".to_owned())),
         }
-        Ok(usable)
     }
 }

@@ -31,7 +31,7 @@ impl ExpectedPeer {
             ExpectedPeer::Any(_) => vec![None],
             ExpectedPeer::Addresses(permitted) => permitted
                 .iter()
-                .map(|permitted| Some(permitted.address))
+                .map(|permitted| Some(permitted.address.ip()))
                 .collect(),
         }
     }
@@ -42,10 +42,11 @@ impl ExpectedPeer {
         let ExpectedPeer::Addresses(permitted) = self else {
             return None;
         };
-        let peer = permitted.first()?.address;
-        let socket = UdpSocket::bind((unspecified(peer.is_ipv6()), 0)).ok()?;
+        let mut peer = permitted.first()?.address;
         // Connecting a UDP socket sends no datagram; any port except 0 will do.
-        socket.connect((peer, 9)).ok()?;
+        peer.set_port(9);
+        let socket = UdpSocket::bind((unspecified(peer.is_ipv6()), 0)).ok()?;
+        socket.connect(peer).ok()?;
         socket.local_addr().ok().map(|local| local.ip())
     }
 
@@ -143,7 +144,9 @@ fn expected_peer(
     let Some(unspecified) = address.filter(IpAddr::is_unspecified) else {
         let mut permitted = pending.permitted_addresses(deadline, request_log)?;
         let nat64 = &pending.context.settings.nat64;
-        retain_usable(&mut permitted, |it| unusable_address(it.address, nat64))?;
+        retain_usable(&mut permitted, |it| {
+            unusable_address(it.address.ip(), nat64)
+        })?;
         return Ok(ExpectedPeer::Addresses(permitted));
     };
     let any_port = AccessQuery {
@@ -190,7 +193,9 @@ fn check_peer(
     match expected {
         ExpectedPeer::Addresses(permitted) => {
             let ip = peer.ip().to_canonical();
-            let found = permitted.iter().find(|permitted| permitted.address == ip);
+            let found = permitted
+                .iter()
+                .find(|permitted| permitted.address.ip() == ip);
             let found = found.ok_or(RequestError::UnexpectedPeer(peer))?;
             request_log.set_address(ip, found.rule);
             Ok(())

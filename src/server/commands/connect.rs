@@ -38,10 +38,10 @@ pub(crate) fn connect(
     let mut addresses = pending.permitted_addresses(deadline, request_log)?;
     let nat64 = &context.settings.nat64;
     retain_usable(&mut addresses, |it| {
-        unusable_reason(it.address, port, nat64)
+        unusable_reason(it.address.ip(), port, nat64)
     })?;
     addresses.truncate(MAX_ADDRESSES);
-    let (remote, local) = dial_each(session, &addresses, port, deadline, request_log)?;
+    let (remote, local) = dial_each(session, &addresses, deadline, request_log)?;
     if !session.attach(remote) {
         return Err(RequestError::ClientLeft);
     }
@@ -58,7 +58,6 @@ pub(crate) fn connect(
 fn dial_each(
     session: &Session,
     addresses: &[PermittedAddress],
-    port: u16,
     deadline: Deadline,
     request_log: &mut RequestLog,
 ) -> Result<(TcpStream, SocketAddr), RequestError> {
@@ -67,8 +66,7 @@ fn dial_each(
         if deadline.is_over() {
             break;
         }
-        request_log.set_address(address, rule);
-        let address = SocketAddr::new(address, port);
+        request_log.set_address(address.ip(), rule);
         let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
         let share = (deadline.remaining() / left).max(MIN_ATTEMPT_TIME);
         match dial(session, address, deadline.min_after(share)) {

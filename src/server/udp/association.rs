@@ -230,7 +230,8 @@ impl Association {
         let started = self.context.threads.start(thread_name, {
             let (slot, association) = (session.slot(), Arc::downgrade(self));
             move || {
-                let addresses = resolve::lookup(&name).unwrap_or_default();
+                let addresses = resolve::lookup(&name, 0).unwrap_or_default();
+                let addresses: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
                 drop(lookup);
                 if let Some(association) = association.upgrade() {
                     association.finish_lookup(&name, &addresses);

@@ -1,10 +1,10 @@
 //! Destinations by name: which names are looked up, and which addresses are tried.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener};
 use std::time::{Duration, Instant};
 
 use simple_dns::RCODE;
-use threadsocks::client::socks5;
+use threadsocks::client::{socks4, socks5};
 use threadsocks::protocol::Command;
 
 use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
@@ -270,15 +270,44 @@ fn d11_at_most_eight_addresses_of_a_name_are_tried() {
 }
 
 #[test]
-fn d12_a_name_without_an_ipv4_address_is_refused() {
+fn d12_socks4a_reaches_a_name_that_has_only_ipv6_addresses() {
     in_own_network(|network| {
         network.write_hosts("::1 six.test\n");
         let _names = NameServer::start(|_| addresses(&["::1"]));
+        let origin = Origin::echo_at(Ipv6Addr::LOCALHOST.into());
         let proxy = Proxy::open();
         for name in ["six.test", "v6only.test"] {
-            assert_eq!(proxy.refusal_of(&by_name(name, 80)), "-:80 CONNECT Reject");
+            let client = dial(proxy.address());
+            let message = request(Command::Connect, &by_name(name, origin.port()), b"");
+            write(&client, &message);
+            // The reply repeats the address that announces a name: SOCKS4 has no IPv6 addresses.
+            let [p1, p0] = origin.port().to_be_bytes();
+            assert_eq!(read_exactly(&client, 8), [0, 90, p1, p0, 0, 0, 0, 1]);
+            write(&client, b"up");
+            assert_eq!(read_exactly(&client, 2), b"up");
+            let message = proxy.screen_message_for(client.local_addr().unwrap());
+            let shown = format!("::1:{} CONNECT Accept", origin.port());
+            assert_eq!(message.summary(), shown);
         }
-        proxy.stderr_line("no IPv4 address");
+        proxy.finish();
+    });
+}
+
+#[test]
+fn d18_a_bind_of_socks4a_waits_for_a_peer_with_an_ipv6_address() {
+    in_own_network(|network| {
+        network.write_hosts("::1 six.test\n");
+        let proxy = Proxy::open();
+        let target = by_name("six.test", 21);
+        let binding = socks4::bind(dial(proxy.address()), &target, b"").expect("listening");
+        let peer = dial((Ipv6Addr::LOCALHOST, binding.address.port()).into());
+        let (client, reported) = binding.wait().expect("granted");
+        // 0.0.0.0 stands for an address that SOCKS4 cannot express.
+        let port = peer.local_addr().unwrap().port();
+        assert_eq!(reported, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+        write(&peer, b"down");
+        assert_eq!(read_exactly(&client, 4), b"down");
+        drop((client, peer));
         proxy.finish();
     });
 }
@@ -514,11 +543,14 @@ fn x01_the_refusal_of_a_name_shows_its_denied_address() {
 
 #[test]
 fn x01_the_rules_judge_the_resolved_address_of_a_name() {
-    let proxy = Proxy::start("deny c 127.0.0.0/8\npermit c - \n", &[]);
-    let target = by_name("localhost", 80);
-    assert_eq!(proxy.refusal_of(&target), "127.0.0.1:80 CONNECT Reject");
-    proxy.stderr_line("rule on line 1 denies it");
-    proxy.finish();
+    // On other machines, localhost may also have an IPv6 address.
+    in_own_network(|_| {
+        let proxy = Proxy::start("deny c 127.0.0.0/8\npermit c - \n", &[]);
+        let target = by_name("localhost", 80);
+        assert_eq!(proxy.refusal_of(&target), "127.0.0.1:80 CONNECT Reject");
+        proxy.stderr_line("rule on line 1 denies it");
+        proxy.finish();
+    });
 }
 
 #[test]

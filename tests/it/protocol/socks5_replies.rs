@@ -4,7 +4,6 @@ use std::io::BufReader;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use threadsocks::client::ClientError;
-use threadsocks::client::socks4;
 use threadsocks::client::socks5::{self, Binding};
 use threadsocks::protocol::socks5::{MethodSelection, Reply, Request};
 use threadsocks::protocol::{Command, Destination, Host, ReplyError};
@@ -214,12 +213,6 @@ fn v11_ipv6_is_reached_by_address_and_by_name() {
             let message = proxy.screen_message_for(client_address);
             assert_eq!(message.summary(), format!("::1:{port} CONNECT Accept"));
         }
-        // SOCKS4 has no IPv6: the only address of this name cannot be used.
-        let refused = socks4::connect(dial(proxy.address()), &by_name("six.test", port), b"");
-        assert!(
-            matches!(refused, Err(ClientError::Refused(_))),
-            "{refused:?}"
-        );
         // A link-local address without a zone names no network interface.
         let link_local = by_address("[fe80::1]:80".parse().unwrap());
         assert_eq!(
