@@ -1,4 +1,4 @@
-//! Connecting to another host, for as long as the client waits.
+//! One attempt to connect to another host, and the wait for its reply.
 
 use std::fmt;
 use std::io;
@@ -56,19 +56,33 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     )
 }
 
-/// Connects to this address before the deadline, for as long as the client stays. Only a
-/// connection that is gone counts as having left: a client that has sent EOF still waits
-/// for the reply.
-pub(crate) fn dial(
-    address: SocketAddr,
-    deadline: Deadline,
-    client: &TcpStream,
-) -> Result<TcpStream, ConnectError> {
+/// Begins a non-blocking connect(2) with the options of a relayed connection. The socket is
+/// writable when the attempt has succeeded or failed; [`finish`] tells which.
+pub(super) fn begin(address: SocketAddr) -> io::Result<TcpStream> {
     let remote = nonblocking_tcp(address)?;
-    connect(remote, address, deadline, client)
+    set_options(&remote)?;
+    begin_connect(&remote, address)?;
+    Ok(remote)
 }
 
-/// The same from this local address; [`dial`] leaves the choice to the system.
+fn begin_connect(remote: &TcpStream, address: SocketAddr) -> io::Result<()> {
+    match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The result of an attempt that has ended: the error, or a connection, which becomes
+/// blocking.
+pub(super) fn finish(remote: &TcpStream) -> io::Result<()> {
+    match remote.take_error()? {
+        Some(error) => Err(error),
+        None => remote.set_nonblocking(false),
+    }
+}
+
+/// Connects to this address from this local address, before the deadline, for as long as
+/// the client stays.
 pub(crate) fn dial_from(
     local: SocketAddr,
     address: SocketAddr,
@@ -76,32 +90,15 @@ pub(crate) fn dial_from(
     client: &TcpStream,
 ) -> Result<TcpStream, ConnectError> {
     let remote = nonblocking_tcp(address)?;
+    set_options(&remote)?;
     // Otherwise bind(2) takes a port that is free for all destinations, and soon none
     // of these is left.
     #[cfg(target_os = "linux")]
     socket::setsockopt(&remote, socket::sockopt::IpBindAddressNoPort, &true)?;
     socket::bind(remote.as_raw_fd(), &SockaddrStorage::from(local))?;
-    connect(remote, address, deadline, client)
-}
-
-/// Sets the options, starts a non-blocking connect(2), waits for its result, and makes the
-/// socket blocking.
-fn connect(
-    remote: TcpStream,
-    address: SocketAddr,
-    deadline: Deadline,
-    client: &TcpStream,
-) -> Result<TcpStream, ConnectError> {
-    set_options(&remote)?;
-    match socket::connect(remote.as_raw_fd(), &SockaddrStorage::from(address)) {
-        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
+    begin_connect(&remote, address)?;
     wait_beside_client(&remote, PollFlags::POLLOUT, deadline, client)?;
-    if let Some(error) = remote.take_error()? {
-        return Err(ConnectError::Failed(error));
-    }
-    remote.set_nonblocking(false)?;
+    finish(&remote)?;
     Ok(remote)
 }
 
@@ -116,7 +113,8 @@ pub(crate) fn wait_for_reply(
 }
 
 /// Waits for this event of the remote. The client's connection is in the same poll(2):
-/// its end also ends the wait.
+/// its end also ends the wait. Only a connection that is gone counts as having left: a
+/// client that has sent EOF still waits for the reply.
 fn wait_beside_client(
     remote: &TcpStream,
     event: PollFlags,

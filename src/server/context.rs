@@ -3,7 +3,9 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::limits::{MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS_PER_USER};
+use super::limits::{
+    MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts,
+};
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
 use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
@@ -31,6 +33,8 @@ pub(crate) struct ServerContext {
     pub(crate) log: Log,
     pub(crate) registry: Arc<SessionRegistry>,
     pub(super) threads: ThreadPool,
+    /// Attempts to connect beside the first of each session, per source prefix.
+    pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
     /// Lookups of names in datagrams that are going on, per source prefix.
     pub(super) name_lookups: KeyedSemaphore<SourcePrefix>,
     /// Logins that wait for the rate limiter, per source prefix and user name.
@@ -49,6 +53,7 @@ impl ServerContext {
         clock: LocalClock,
         log: Log,
     ) -> ServerContext {
+        let extra_attempts = max_extra_attempts(settings.max_sessions);
         ServerContext {
             rules_file,
             authenticator: OnceLock::new(),
@@ -57,6 +62,7 @@ impl ServerContext {
             log,
             registry: Arc::new(SessionRegistry::new(&settings)),
             threads: ThreadPool::default(),
+            extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
             name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
             waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),

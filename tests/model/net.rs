@@ -17,9 +17,9 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::control::{any, one_in, pause, times_out};
 pub(crate) use crate::real_net::{
-    BindWait, ConnectError, PortRange, concerns_one_connection, dual_stack_udp, is_shortage,
-    lengthen_backlog, listen, reset_on_close, send_fin, send_nonblocking, shorten_send_timeout,
-    stop_listening,
+    BindWait, ConnectError, Connection, DialError, PortRange, concerns_one_connection,
+    dual_stack_udp, interleave, is_shortage, lengthen_backlog, listen, reset_on_close, send_fin,
+    send_nonblocking, shorten_send_timeout, stop_listening,
 };
 use crate::sync::thread;
 
@@ -173,20 +173,25 @@ pub(crate) fn destination() -> SocketAddr {
 
 /// Connects, after a while, to a server that sends a word, waits for EOF, and then resets or
 /// closes the connection.
-pub(crate) fn dial(
-    address: SocketAddr,
+pub(crate) fn dial<S>(
+    addresses: &[SocketAddr],
     deadline: Deadline,
     client: &TcpStream,
-) -> Result<TcpStream, ConnectError> {
+    _: impl Fn() -> Option<S>,
+) -> Result<Connection, DialError> {
     pause();
     if deadline.is_over() {
-        return Err(ConnectError::Failed(io::ErrorKind::TimedOut.into()));
+        return Err(DialError::TimedOut);
     }
     if client.peer_addr().is_err() {
-        return Err(ConnectError::ClientLeft);
+        return Err(DialError::ClientLeft);
     }
-    let remote = TcpStream::connect(address)?;
-    let (peer, _) = DESTINATION.with(|listener| listener.get().unwrap().accept())?;
+    let remote = addresses[0];
+    let failed = |error| DialError::Failed(remote, error);
+    let stream = TcpStream::connect(remote).map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?;
+    let accepted = DESTINATION.with(|listener| listener.get().unwrap().accept());
+    let (peer, _) = accepted.map_err(failed)?;
     thread::spawn(move || {
         let _ = write_all(&peer, b"word");
         read_to_end(&peer);
@@ -195,7 +200,11 @@ pub(crate) fn dial(
             false => drop(peer.shutdown(Shutdown::Write)),
         }
     });
-    Ok(remote)
+    Ok(Connection {
+        stream,
+        local,
+        remote,
+    })
 }
 
 /// Connects, in a while, to an identd that confirms the user, reports an error, or

@@ -33,6 +33,14 @@ pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 /// several clients get at most half of all.
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
 
+/// Attempts to connect at a time beside the one for which each session has a descriptor, for
+/// all sessions together. When all are in use, a session begins its next attempt later.
+const MAX_EXTRA_ATTEMPTS: usize = 64;
+
+/// On a small machine there is only one such attempt for this many sessions, since the
+/// reserve of descriptors is smaller there.
+const SESSIONS_PER_EXTRA_ATTEMPT: usize = 8;
+
 /// Logins of one user name at one address that wait for the rate limiter at a time; one
 /// more is refused. A browser opens some 30 connections at once. The address may have 4
 /// times as many, so one name cannot take all of them.
@@ -82,8 +90,9 @@ const ASSOCIATION_PART: u64 = 8;
 const RESERVE_PART: u64 = 4;
 
 /// File descriptors kept for other uses than the pipes of splice(2): listener, output, rules
-/// file, resolver sockets, and the listener that a BIND has until its peer connects.
-const SPARE_DESCRIPTORS: u64 = 128;
+/// file, resolver sockets, the listener that a BIND has until its peer connects, and the
+/// extra attempts to connect.
+const SPARE_DESCRIPTORS: u64 = 128 + MAX_EXTRA_ATTEMPTS as u64;
 
 /// File descriptors without which the server does not work: standard streams, listener,
 /// spare descriptor, signals, rules file and a resolver socket.
@@ -238,6 +247,11 @@ fn max_associations(max_sessions: usize, machine: Machine) -> usize {
     (max_sessions / SESSIONS_PER_ASSOCIATION)
         .min(by_memory)
         .max(1)
+}
+
+/// Extra attempts to connect, as [`MAX_EXTRA_ATTEMPTS`], if there may be this many sessions.
+pub(super) fn max_extra_attempts(max_sessions: usize) -> usize {
+    (max_sessions / SESSIONS_PER_EXTRA_ATTEMPT).clamp(1, MAX_EXTRA_ATTEMPTS)
 }
 
 /// Sessions at a time if the system reports no limit at all.
@@ -405,7 +419,8 @@ mod tests {
             (threads(200), 75, LimitedBy::Threads(200)),
             (threads(10_000), 4884, LimitedBy::Threads(10_000)),
             (descriptors(192), 64, LimitedBy::Descriptors(192)),
-            (descriptors(1024), 369, LimitedBy::Descriptors(1024)),
+            (descriptors(1024), 341, LimitedBy::Descriptors(1024)),
+            (descriptors(10_000), 4330, LimitedBy::Descriptors(10_000)),
             (threads(7), 1, LimitedBy::Threads(7)),
             (descriptors(10), 1, LimitedBy::Descriptors(10)),
         ] {
@@ -435,6 +450,13 @@ mod tests {
         let limited_by = LimitedBy::DefaultMappings(2000);
         assert_eq!(limits(machine, None), (187, limited_by));
         assert_eq!(limits(machine, Some(1000)), (187, limited_by));
+    }
+
+    #[test]
+    fn c21_a_small_machine_has_few_extra_attempts() {
+        for (sessions, attempts) in [(1, 1), (15, 1), (64, 8), (512, 64), (8050, 64)] {
+            assert_eq!(max_extra_attempts(sessions), attempts);
+        }
     }
 
     #[test]

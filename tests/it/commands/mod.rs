@@ -3,6 +3,7 @@
 mod bind;
 mod client_library;
 mod connect;
+mod happy_eyeballs;
 mod names;
 mod routes;
 mod udp_associate;

@@ -207,14 +207,22 @@ pub(crate) struct UnresponsiveListener {
 }
 
 impl UnresponsiveListener {
+    /// On a free port of 127.0.0.1.
     pub(crate) fn new() -> UnresponsiveListener {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        UnresponsiveListener::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// At this address of the machine; port 0: the system chooses the port.
+    pub(crate) fn at(address: SocketAddr) -> UnresponsiveListener {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let backlog = socket::Backlog::new(0).unwrap();
         socket::listen(&listener, backlog).unwrap();
-        let mut queued = Vec::new();
-        // Linux queues one connection more than the backlog. The first connect that
-        // times out proves that the queue is full.
+        // Linux queues one connection more than the backlog. On a busy machine the first
+        // connect may take long, so it has no timeout.
+        let mut queued = vec![TcpStream::connect(address).unwrap()];
+        // Other systems queue more. The first connect that times out proves that the queue
+        // is full.
         let timeout = std::time::Duration::from_millis(200);
         while let Ok(stream) = TcpStream::connect_timeout(&address, timeout) {
             queued.push(stream);

@@ -1,9 +1,12 @@
 //! A network namespace for one test, with its own routes, limits and names.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
@@ -13,6 +16,7 @@ use nix::unistd::gettid;
 use tempfile::TempDir;
 
 use crate::support::tools::{is_installed, skip};
+use crate::support::wait::until;
 
 /// The resolver's files at first: one name server with a timeout of one second, and
 /// a hosts file with localhost only.
@@ -98,6 +102,18 @@ impl Network {
     /// Changes addresses, links or routes with ip(8).
     pub(crate) fn ip(&self, arguments: &str) {
         ip(arguments);
+    }
+
+    /// Adds an IPv6 address to loopback. The kernel installs its routes a moment later: waits
+    /// until the address refuses a connection.
+    pub(crate) fn add_ipv6(&self, address: IpAddr) {
+        self.ip(&format!("addr add {address}/128 dev lo nodad"));
+        let no_listener = SocketAddr::new(address, 1);
+        until("a route", || {
+            let connected = TcpStream::connect_timeout(&no_listener, Duration::from_millis(100));
+            let error = connected.expect_err("no listener");
+            (error.kind() == ErrorKind::ConnectionRefused).then_some(())
+        });
     }
 
     /// Sets a parameter below /proc/sys/net/ipv4.
