@@ -391,7 +391,7 @@ fn d19_no_search_list_applies_to_an_absolute_name() {
             _ => DnsAnswer::Fails(RCODE::NameError),
         });
         // The rules match a name with and without its final dot.
-        let rules = "deny c denied.test\npermit c *.shop.test\npermit c gone.test.\n";
+        let rules = "deny c denied.test\npermit c *.shop.test local\npermit c gone.test.\n";
         let proxy = Proxy::start(rules, &["-v"]);
         let origin = Origin::echo();
         let port = origin.port();
