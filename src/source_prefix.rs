@@ -55,6 +55,15 @@ impl SourcePrefixes {
         }
     }
 
+    /// The smallest group: the IPv4 address, or the /64 of one host or network.
+    pub(crate) fn smallest(self) -> SourcePrefix {
+        let bits = match self.client {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 64,
+        };
+        SourcePrefix::new(self.client, bits)
+    }
+
     /// The prefixes, the smallest group first: one of an IPv4 address, three of an IPv6
     /// address.
     pub(crate) fn iter(self) -> impl Iterator<Item = SourcePrefix> {

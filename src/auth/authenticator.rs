@@ -2,11 +2,12 @@
 //!
 //! A password is checked with Argon2, which is slow on purpose. A browser logs in for
 //! each picture of a page, so credentials that were right are cached, and recognised in
-//! microseconds. Wrong credentials always cost one Argon2, whether the user exists or
-//! not: the time of the answer reveals nothing.
+//! microseconds at the addresses at which they were right. Wrong credentials always cost
+//! one Argon2, whether the user exists or not: the time of the answer reveals nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,12 +20,18 @@ use super::password_hash::{HashBuffer, PasswordHash};
 use super::users_file::{Users, UsersFile};
 use crate::config::LoadError;
 use crate::protocol::socks5::Credentials;
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::{Condvar, OrderedMutex, Rank};
 
 /// The hash that stands for a user who does not exist, while the file has no user. No
 /// password is known for it.
 const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gc3VjaCB1c2VyIQ\
                           $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// Addresses that are remembered with one cached credential: those of some devices and
+/// networks of one person. Of one more, the oldest is forgotten, and the next login there
+/// waits for its turn like a first one.
+const MAX_SOURCES: usize = 8;
 
 /// Checks logins against the users file.
 pub struct Authenticator {
@@ -50,6 +57,22 @@ struct CachedCredential {
     /// A keyed digest of the password. It can be compared in a microsecond, and reveals
     /// nothing without the key.
     tag: Output<Blake2bMac512>,
+    /// The addresses, or the /64 networks, at which it was right, the newest last. Not the
+    /// wider IPv6 prefixes: those can have many clients.
+    sources: VecDeque<SourcePrefix>,
+}
+
+impl CachedCredential {
+    /// Adds an address; of more than [`MAX_SOURCES`], the oldest is forgotten.
+    fn add_source(&mut self, source: SourcePrefix) {
+        if self.sources.contains(&source) {
+            return;
+        }
+        if self.sources.len() == MAX_SOURCES {
+            self.sources.pop_front();
+        }
+        self.sources.push_back(source);
+    }
 }
 
 impl fmt::Debug for Authenticator {
@@ -92,20 +115,35 @@ impl Authenticator {
         &self.users_file
     }
 
-    /// Were the same credentials right before, and do they still match the file? Takes
-    /// microseconds, whatever the answer is.
-    pub fn is_cached(&self, users: &Users, credentials: &Credentials) -> bool {
-        let cache = self.cache.lock();
-        cache.get(&credentials.user).is_some_and(|cached| {
-            let is_in_force = users.hash(&credentials.user) == Some(&cached.hash);
-            let mac = self.mac(&credentials.password);
-            // Compared in constant time.
-            let is_same = mac.is_some_and(|mac| mac.verify(&cached.tag).is_ok());
-            is_in_force && is_same
-        })
+    /// Were the same credentials right before at the address of this client, and do they
+    /// still match the file? Takes microseconds, whatever the answer is.
+    ///
+    /// At another address the answer is no: a guesser there would learn at once, and
+    /// without the rate limit of that address, whether a password is right.
+    pub fn is_cached(&self, users: &Users, credentials: &Credentials, client: IpAddr) -> bool {
+        let source = SourcePrefixes::of(client).smallest();
+        let mut cache = self.cache.lock();
+        let cached = self.find(&mut cache, users, credentials);
+        cached.is_some_and(|cached| cached.sources.contains(&source))
     }
 
-    /// Checks credentials. Waits for its turn first, since one hash is computed at a time.
+    /// The entry of these credentials, if they still match the file.
+    fn find<'a>(
+        &self,
+        cache: &'a mut HashMap<Vec<u8>, CachedCredential>,
+        users: &Users,
+        credentials: &Credentials,
+    ) -> Option<&'a mut CachedCredential> {
+        let cached = cache.get_mut(&credentials.user)?;
+        let is_in_force = users.hash(&credentials.user) == Some(&cached.hash);
+        let mac = self.mac(&credentials.password)?;
+        // Compared in constant time.
+        let is_same = mac.verify(&cached.tag).is_ok();
+        (is_in_force && is_same).then_some(cached)
+    }
+
+    /// Checks the credentials of this client. Waits for its turn first, since one hash is
+    /// computed at a time. Cached credentials wait as well, and then cost no hash.
     ///
     /// `still_wanted` is called when the turn has come: a login whose time is over or
     /// whose client has left is refused without a hash, so that the queue gets shorter.
@@ -119,13 +157,16 @@ impl Authenticator {
         &self,
         users: impl Fn() -> Arc<Users>,
         credentials: &Credentials,
+        client: IpAddr,
         still_wanted: impl FnOnce() -> Result<(), AuthError>,
     ) -> Result<(), AuthError> {
         let mut turn = self.wait_for_turn();
         still_wanted()?;
         let now = users();
-        // A login that had its turn before may have had the same credentials.
-        if self.is_cached(&now, credentials) {
+        let source = SourcePrefixes::of(client).smallest();
+        // They were right at another address, or a moment ago in another login.
+        if let Some(cached) = self.find(&mut self.cache.lock(), &now, credentials) {
+            cached.add_source(source);
             return Ok(());
         }
         let hash_of_user = now.hash(&credentials.user);
@@ -136,7 +177,7 @@ impl Authenticator {
         let now = users();
         match hash_of_user {
             Some(hash) if is_right && now.hash(&credentials.user) == Some(hash) => {
-                self.remember(&now, credentials, hash);
+                self.remember(&now, credentials, hash, source);
                 Ok(())
             }
             _ => Err(AuthError::WrongCredentials),
@@ -160,15 +201,24 @@ impl Authenticator {
     }
 
     /// Caches these credentials, and removes all that the file does not have any more.
-    fn remember(&self, users: &Users, credentials: &Credentials, hash: &PasswordHash) {
+    fn remember(
+        &self,
+        users: &Users,
+        credentials: &Credentials,
+        hash: &PasswordHash,
+        source: SourcePrefix,
+    ) {
         let Some(mac) = self.mac(&credentials.password) else {
             return;
         };
         let mut cache = self.cache.lock();
         cache.retain(|user, cached| users.hash(user) == Some(&cached.hash));
-        let hash = hash.clone();
-        let tag = mac.finalize().into_bytes();
-        cache.insert(credentials.user.clone(), CachedCredential { hash, tag });
+        let cached = CachedCredential {
+            hash: hash.clone(),
+            tag: mac.finalize().into_bytes(),
+            sources: VecDeque::from([source]),
+        };
+        cache.insert(credentials.user.clone(), cached);
     }
 
     /// `None` only for a key that is too long, which this one is not.
@@ -197,6 +247,7 @@ mod tests {
     use super::*;
     use crate::auth::users_file_line;
     use std::fs;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::sync::Barrier;
     use std::time::Instant;
 
@@ -206,6 +257,8 @@ mod tests {
             password: password.into(),
         }
     }
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     /// An authenticator with two users, and the folder of its file.
     fn alice_and_bob() -> (tempfile::TempDir, Authenticator) {
@@ -224,13 +277,22 @@ mod tests {
         }
 
         fn accepts(&self, user: &str, password: &str) -> bool {
-            let checked = self.check(|| self.users(), &credentials(user, password), || Ok(()));
+            self.accepts_at(CLIENT, user, password)
+        }
+
+        fn accepts_at(&self, client: IpAddr, user: &str, password: &str) -> bool {
+            let login = credentials(user, password);
+            let checked = self.check(|| self.users(), &login, client, || Ok(()));
             assert!(matches!(checked, Ok(()) | Err(AuthError::WrongCredentials)));
             checked.is_ok()
         }
 
         fn has_cached(&self, user: &str, password: &str) -> bool {
-            self.is_cached(&self.users(), &credentials(user, password))
+            self.has_cached_at(CLIENT, user, password)
+        }
+
+        fn has_cached_at(&self, client: IpAddr, user: &str, password: &str) -> bool {
+            self.is_cached(&self.users(), &credentials(user, password), client)
         }
     }
 
@@ -258,6 +320,50 @@ mod tests {
             }
         }
         assert!(authenticator.has_cached("alice", "a"));
+    }
+
+    #[test]
+    fn v20_cached_credentials_count_at_the_last_eight_addresses() {
+        let (folder, authenticator) = alice_and_bob();
+        let v4 = |number: u8| IpAddr::from(Ipv4Addr::new(192, 0, 2, number));
+        let is_cached = |client| authenticator.has_cached_at(client, "alice", "a");
+        for number in 0..8 {
+            assert!(!is_cached(v4(number)));
+            assert!(authenticator.accepts_at(v4(number), "alice", "a"));
+            assert!(is_cached(v4(number)));
+            // Another password is not cached, nor does it change what is cached.
+            assert!(!authenticator.has_cached_at(v4(number), "alice", "b"));
+            assert!(!authenticator.accepts_at(v4(100), "alice", "b") && !is_cached(v4(100)));
+        }
+        // An address that is known already takes no place of another.
+        assert!(authenticator.accepts_at(v4(1), "alice", "a"));
+        assert!((0..8).all(|number| is_cached(v4(number))));
+        for number in 8..50 {
+            assert!(authenticator.accepts_at(v4(number), "alice", "a"));
+            let known: Vec<u8> = (0..50).filter(|number| is_cached(v4(*number))).collect();
+            assert_eq!(known, (number - 7..=number).collect::<Vec<u8>>());
+        }
+        // The addresses are those of one user, and of one password.
+        assert!(!authenticator.has_cached_at(v4(49), "bob", "b"));
+        let path = folder.path().join("users");
+        fs::write(&path, users_file_line("alice", b"new").expect("a line")).expect("written");
+        assert!(authenticator.accepts_at(v4(200), "alice", "new"));
+        let is_cached = |client| authenticator.has_cached_at(client, "alice", "new");
+        assert!(is_cached(v4(200)) && !is_cached(v4(49)));
+    }
+
+    #[test]
+    fn v20_an_ipv6_address_is_a_64_bit_network() {
+        let (_folder, authenticator) = alice_and_bob();
+        let is_cached = |client| authenticator.has_cached_at(client, "alice", "a");
+        let client = |network, host| Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host).into();
+        assert!(authenticator.accepts_at(client(1, 1), "alice", "a"));
+        assert!(is_cached(client(1, 1)) && is_cached(client(1, 2)));
+        // Another /64 of the same /56.
+        assert!(!is_cached(client(2, 1)));
+        // IPv4 in the form of IPv6 is IPv4.
+        assert!(authenticator.accepts("alice", "a"));
+        assert!(is_cached(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()));
     }
 
     #[test]
@@ -294,7 +400,7 @@ mod tests {
                 _ => Arc::default(),
             }
         };
-        let checked = authenticator.check(users, &credentials("alice", "a"), || Ok(()));
+        let checked = authenticator.check(users, &credentials("alice", "a"), CLIENT, || Ok(()));
         assert_eq!(
             (checked, calls.get()),
             (Err(AuthError::WrongCredentials), 2)
@@ -307,7 +413,8 @@ mod tests {
         let (_folder, authenticator) = alice_and_bob();
         let no_users = || panic!("the users are read");
         for why in [AuthError::TimedOut, AuthError::ClientLeft] {
-            let refused = authenticator.check(no_users, &credentials("alice", "a"), || Err(why));
+            let login = credentials("alice", "a");
+            let refused = authenticator.check(no_users, &login, CLIENT, || Err(why));
             assert_eq!(refused, Err(why));
         }
     }

@@ -64,9 +64,10 @@ fn check_login(
     credentials: &Credentials,
     deadline: Deadline,
 ) -> Result<(), AuthError> {
+    let client = session.client_address.ip();
     let users = || context.users(authenticator);
     let limiter = &context.login_rate;
-    let login = limiter.keys(session.client_address.ip(), &credentials.user);
+    let login = limiter.keys(client, &credentials.user);
     let mut waiting = WaitingLogin {
         context,
         session,
@@ -74,7 +75,7 @@ fn check_login(
         slot: None,
     };
     loop {
-        let is_cached = || authenticator.is_cached(&users(), credentials);
+        let is_cached = || authenticator.is_cached(&users(), credentials, client);
         match limiter.admit_user(login, Instant::now(), is_cached) {
             Ok(true) => return Ok(()),
             Ok(false) => break,
@@ -98,7 +99,7 @@ fn check_login(
             false => Err(AuthError::ClientLeft),
         }
     };
-    let checked = authenticator.check(users, credentials, still_wanted);
+    let checked = authenticator.check(users, credentials, client, still_wanted);
     if matches!(checked, Ok(()) | Err(AuthError::OutOfMemory)) {
         limiter.refund(login, Instant::now());
     }

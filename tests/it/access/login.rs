@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -295,6 +295,9 @@ fn cheap_line(user: &str, password: &str) -> String {
     format!("{user}:{hash}\n")
 }
 
+/// The client of an authenticator without a server.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// An authenticator with this users file, and the folder that holds the file.
 fn open_authenticator(text: &str) -> (TempDir, Authenticator) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -331,9 +334,9 @@ fn v06_every_wrong_login_takes_the_same_time() {
         let (user, password) = (user.into(), password.into());
         let login = Credentials { user, password };
         // The server does the same: it looks into the cache first.
-        match authenticator.is_cached(&users, &login) {
+        match authenticator.is_cached(&users, &login, CLIENT) {
             true => Ok(()),
-            false => authenticator.check(|| Arc::clone(&users), &login, || Ok(())),
+            false => authenticator.check(|| Arc::clone(&users), &login, CLIENT, || Ok(())),
         }
     };
     assert_eq!(check("cached", "secret"), Ok(()));
@@ -385,9 +388,14 @@ fn v06_a_cached_login_takes_less_than_a_millisecond() {
     let users = || authenticator.users_file().current().0;
     let (user, password) = (b"alice".to_vec(), b"secret".to_vec());
     let login = Credentials { user, password };
-    assert!(!authenticator.is_cached(&users(), &login));
-    let first = time(|| authenticator.check(users, &login, || Ok(())).unwrap());
-    let again = (0..100).map(|_| time(|| assert!(authenticator.is_cached(&users(), &login))));
+    let is_cached = || authenticator.is_cached(&users(), &login, CLIENT);
+    assert!(!is_cached());
+    let first = time(|| {
+        authenticator
+            .check(users, &login, CLIENT, || Ok(()))
+            .unwrap()
+    });
+    let again = (0..100).map(|_| time(|| assert!(is_cached())));
     let again = percentile(again.collect(), 50);
     assert!(
         again < Duration::from_millis(1),
@@ -873,7 +881,8 @@ fn v13_a_guesser_delays_no_other_user_of_the_same_address() {
 fn v14_one_address_cannot_try_many_names_quickly() {
     const NAMES: usize = 60;
     let timeout = ["--handshake-timeout", "3s", "--grace", "0s"];
-    let setup = LoginSetup::with(PERMIT_ALL, &[("known", "right")], &timeout);
+    let setup = LoginSetup::with(PERMIT_ALL, &[("none", "none")], &timeout);
+    setup.replace_users(&cheap_line("known", "right"));
     let from = Ipv4Addr::new(127, 0, 0, 10);
     let log_in = || {
         let client = dial_from((from, 0).into(), setup.proxy.address());
@@ -896,6 +905,73 @@ fn v14_one_address_cannot_try_many_names_quickly() {
         .wait_for_stderr("unknown user or wrong password", 21);
     // Twenty-one at once, and four a second for three seconds.
     assert!(checked <= 21 + 13, "{checked}");
+    setup.finish();
+}
+
+/// Begins logins with different names at this address: the twenty-one that it may have at
+/// once, and `waiting` more. Returns when the former are checked.
+fn spend_limit_of(setup: &LoginSetup, from: Ipv4Addr, waiting: usize) -> Vec<TcpStream> {
+    let guess = |number: usize| begin_login(setup, from, &format!("guess{number}"), "guess");
+    let clients = (0..21 + waiting).map(guess).collect();
+    let checked = "unknown user or wrong password";
+    setup.proxy.wait_for_stderr(checked, 21);
+    clients
+}
+
+/// Logs in from this address. Returns whether the login is accepted, and the time of that.
+fn timed_login(setup: &LoginSetup, from: Ipv4Addr, user: &str, password: &str) -> (bool, Duration) {
+    let began = Instant::now();
+    let client = dial_from((from, 0).into(), setup.proxy.address());
+    let accepted = LoginSetup::login_over(client, user, password).is_some();
+    (accepted, began.elapsed())
+}
+
+/// A guesser does not learn at once, and without the limit of its address, that a password is
+/// right, although the user has logged in elsewhere.
+#[test]
+fn v19_at_a_new_address_a_known_user_waits_with_the_right_and_with_a_wrong_password() {
+    let setup = LoginSetup::with(PERMIT_ALL, &[("none", "none")], &["--grace", "0s"]);
+    let names: Vec<String> = (0..8).map(|number| format!("user{number}")).collect();
+    let text: String = names.iter().map(|name| cheap_line(name, "right")).collect();
+    setup.replace_users(&text);
+    for name in &names {
+        assert!(setup.login(name, "right").is_some());
+    }
+    let from = Ipv4Addr::new(127, 0, 0, 11);
+    let waiting = spend_limit_of(&setup, from, 8);
+    let began = Instant::now();
+    let times: Vec<(bool, Duration)> = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let (is_right, setup) = (number % 2 == 0, &setup);
+            let password = if is_right { "right" } else { "wrong" };
+            threads.push(scope.spawn(move || {
+                let (accepted, _) = timed_login(setup, from, name, password);
+                assert_eq!(accepted, is_right, "{name}");
+                (is_right, began.elapsed())
+            }));
+        }
+        let times = threads.into_iter().map(|thread| thread.join().unwrap());
+        times.collect()
+    });
+    // The address has a turn each quarter of a second, for either password.
+    for kind in [true, false] {
+        let times = times.iter().filter(|(is_right, _)| *is_right == kind);
+        let mut times: Vec<Duration> = times.map(|(_, time)| *time).collect();
+        times.sort();
+        let turns = (0..).map(|turn| turn * Duration::from_millis(200));
+        assert!(
+            times.iter().zip(turns).all(|(time, turn)| *time >= turn),
+            "{kind}: {times:?}"
+        );
+    }
+    // The users are known at this address now.
+    let more: Vec<TcpStream> = (0..8)
+        .map(|number| begin_login(&setup, from, &format!("more{number}"), "guess"))
+        .collect();
+    let (accepted, time) = timed_login(&setup, from, &names[0], "right");
+    assert!(accepted && time < Duration::from_secs(1), "{time:?}");
+    drop((waiting, more));
     setup.finish();
 }
 
