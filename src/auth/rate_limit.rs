@@ -35,6 +35,11 @@ const COST_OF_SOURCE: Duration = Duration::from_millis(250);
 /// would delay the hashes of other addresses.
 const BURST_OF_SOURCE: Duration = Duration::from_secs(5);
 
+/// A login that waits for the turn of its address may take the turn earlier than a new one,
+/// by this part of the time that it has waited: the login that has waited longest comes
+/// first. So an address has at most a tenth more failures than the four a second.
+const HEAD_START: u32 = 10;
+
 /// Keys that are tracked at a time, in about two megabytes.
 const MAX_TRACKED: usize = 20_000;
 
@@ -100,12 +105,10 @@ impl LoginKeys {
             .map(move |prefix| LoginKey { prefix, user })
     }
 
-    /// All keys with their factors, for a semaphore that limits the waiting logins of a user
-    /// name, and to four times as many those of an address.
-    pub(crate) fn with_factors(self) -> impl Iterator<Item = (LoginKey, usize)> {
-        let of_user = self.of_user().map(|key| (key, key.prefix.factor()));
-        let of_source = self.of_source().map(|key| (key, 4 * key.prefix.factor()));
-        of_user.chain(of_source)
+    /// The keys of the user name at its address with their factors, as a `KeyedSemaphore`
+    /// takes them.
+    pub(crate) fn of_user_with_factors(self) -> impl Iterator<Item = (LoginKey, usize)> {
+        self.of_user().map(|key| (key, key.prefix.factor()))
     }
 }
 
@@ -129,7 +132,7 @@ impl LoginRateLimiter {
 
     /// Admits one attempt of a user name at its address, and returns whether its credentials
     /// are cached. If they are not, charges one failure in advance, so parallel attempts
-    /// cannot exceed the limit. [`refund`](Self::refund) takes the charge back.
+    /// cannot exceed the limit. [`refund_user`](Self::refund_user) takes the charge back.
     ///
     /// While the user name has to wait, `is_cached` is not called, so right credentials wait
     /// like wrong ones. Otherwise every delayed answer would mean "wrong", and an attacker
@@ -155,43 +158,40 @@ impl LoginRateLimiter {
         Ok(is_cached)
     }
 
-    /// Charges one failure to the address of a login whose credentials are not cached, and
-    /// returns how long this login has to wait for its turn. Logins get their turns in the
-    /// order of their calls.
+    /// Takes a turn of the address for a login that has waited for it so long, and charges
+    /// one failure to the address in advance.
     ///
     /// The attempt was charged to its user name before. So a guesser who disconnects because
     /// of the delay saves nothing.
     ///
     /// # Errors
     ///
-    /// The wait would be longer than `patience`; then the address is not charged.
-    pub(crate) fn reserve_turn(
+    /// How long to wait before the next attempt; then nothing was charged.
+    pub(crate) fn take_turn(
         &self,
         login: LoginKeys,
         now: Instant,
-        patience: Duration,
-    ) -> Result<Duration, Duration> {
+        waited: Duration,
+    ) -> Result<(), Duration> {
         let mut paid_at = self.paid_at.lock();
         let wait = wait_of(&paid_at, login.of_source(), now);
-        if wait > patience {
-            return Err(wait);
+        match wait.saturating_sub(waited / HEAD_START) {
+            Duration::ZERO => {
+                charge(&mut paid_at, login.of_source(), now);
+                Ok(())
+            }
+            wait => Err(wait),
         }
-        charge(&mut paid_at, login.of_source(), now);
-        Ok(wait)
     }
 
-    /// Takes the charges of one attempt back: the login did not fail.
-    pub(crate) fn refund(&self, login: LoginKeys, now: Instant) {
-        let mut paid_at = self.paid_at.lock();
-        for key in login.of_user().chain(login.of_source()) {
-            if let Some(time) = paid_at.get_mut(&key) {
-                let earlier = time.checked_sub(key.cost()).unwrap_or(now);
-                *time = earlier;
-                if earlier <= now {
-                    paid_at.remove(&key);
-                }
-            }
-        }
+    /// Takes back what [`admit_user`](Self::admit_user) has charged: the login did not fail.
+    pub(crate) fn refund_user(&self, login: LoginKeys, now: Instant) {
+        refund(&mut self.paid_at.lock(), login.of_user(), now);
+    }
+
+    /// Takes back what [`take_turn`](Self::take_turn) has charged: the login did not fail.
+    pub(crate) fn refund_turn(&self, login: LoginKeys, now: Instant) {
+        refund(&mut self.paid_at.lock(), login.of_source(), now);
     }
 }
 
@@ -236,6 +236,22 @@ fn charge(
     }
 }
 
+fn refund(
+    paid_at: &mut HashMap<LoginKey, Instant>,
+    keys: impl Iterator<Item = LoginKey>,
+    now: Instant,
+) {
+    for key in keys {
+        if let Some(time) = paid_at.get_mut(&key) {
+            let earlier = time.checked_sub(key.cost()).unwrap_or(now);
+            *time = earlier;
+            if earlier <= now {
+                paid_at.remove(&key);
+            }
+        }
+    }
+}
+
 /// Frees a place in a full table: removes all keys that owe nothing, or else the one that owes
 /// for the fewest failures. So a key with many failures is removed only after all keys with
 /// fewer, and a full table locks no user out.
@@ -259,10 +275,10 @@ fn evict(paid_at: &mut HashMap<LoginKey, Instant>, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use std::net::Ipv4Addr;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const NO_PATIENCE: Duration = Duration::ZERO;
 
     fn address(number: u32) -> IpAddr {
         Ipv4Addr::from_bits(number).into()
@@ -273,7 +289,13 @@ mod tests {
         fn fail(&self, client: IpAddr, user: &str, now: Instant) -> Result<(), Duration> {
             let login = self.keys(client, user.as_bytes());
             assert!(!self.admit_user(login, now, || false)?);
-            self.reserve_turn(login, now, NO_PATIENCE).map(drop)
+            self.take_turn(login, now, Duration::ZERO)
+        }
+
+        /// The attempt has not failed.
+        fn refund(&self, login: LoginKeys, now: Instant) {
+            self.refund_user(login, now);
+            self.refund_turn(login, now);
         }
 
         /// One attempt with cached credentials.
@@ -332,12 +354,11 @@ mod tests {
             assert_eq!(limiter.reuse(address(1), "bob", now), Ok(()));
             let newcomer = limiter.keys(address(1), b"new");
             assert_eq!(limiter.admit_user(newcomer, now, || false), Ok(false));
-            let wait = limiter.reserve_turn(newcomer, now, 10 * SECOND);
-            assert!(
-                wait.is_ok_and(|wait| wait <= 8 * COST_OF_SOURCE),
-                "{wait:?}"
-            );
-            limiter.refund(newcomer, now);
+            match limiter.take_turn(newcomer, now, Duration::ZERO) {
+                Ok(()) => limiter.refund_turn(newcomer, now),
+                Err(wait) => assert!(wait <= 8 * COST_OF_SOURCE, "{wait:?}"),
+            }
+            limiter.refund_user(newcomer, now);
         }
     }
 
@@ -362,15 +383,43 @@ mod tests {
         // Cached credentials do not wait for the failures of others, nor does another address.
         assert_eq!(limiter.reuse(address(1), "known", start), Ok(()));
         assert_eq!(limiter.fail(address(2), &name(21), start), Ok(()));
-        // Turns are given in order.
-        for turn in 1..=4 {
-            let login = limiter.keys(address(1), name(100 + turn).as_bytes());
-            let wait = limiter.reserve_turn(login, start, SECOND);
-            assert_eq!(wait, Ok(turn * COST_OF_SOURCE));
+        // From then on four a second.
+        for turn in 1..1000 {
+            let now = start + turn * COST_OF_SOURCE;
+            let name = name(100 + turn);
+            assert_eq!(limiter.fail(address(1), &name, now), Ok(()));
+            assert_eq!(limiter.fail(address(1), &name, now), Err(COST_OF_SOURCE));
         }
-        let login = limiter.keys(address(1), b"late");
-        let too_long = limiter.reserve_turn(login, start, SECOND);
-        assert_eq!(too_long, Err(5 * COST_OF_SOURCE));
+    }
+
+    #[test]
+    fn v22_the_login_that_has_waited_longest_takes_the_next_turn() {
+        let (limiter, start) = (LoginRateLimiter::default(), Instant::now());
+        let new_name = |number: u32| limiter.keys(address(1), &number.to_be_bytes());
+        // Each login has a name of its own. A new one comes every 100 ms, and tries all the
+        // time for thirty seconds. These are more than twice as many as the limit admits.
+        let mut waiting = VecDeque::new();
+        let (mut turns, mut ages) = (0, Vec::new());
+        for tick in 0..1200 {
+            let now = start + tick * SECOND / 10;
+            waiting.push_back((new_name(tick), now));
+            waiting.retain(|(_, since)| now - *since <= 30 * SECOND);
+            // The newest is the first to try.
+            let taken = (0..waiting.len()).rev().find(|&place| {
+                let (login, since) = waiting[place];
+                limiter.take_turn(login, now, now - since).is_ok()
+            });
+            if let Some((_, since)) = taken.and_then(|place| waiting.remove(place)) {
+                turns += 1;
+                ages.push(now - since);
+            }
+        }
+        // Twenty-one at once, four a second for 120 seconds, and a tenth of 30 seconds more.
+        let most = 21 + 4 * 120 + 12;
+        assert!((most - 1..=most).contains(&turns), "{turns}");
+        // While more wait than can be served, the oldest ones are served.
+        let late = &ages[ages.len() - 100..];
+        assert!(late.iter().all(|age| *age > 29 * SECOND), "{late:?}");
     }
 
     #[test]

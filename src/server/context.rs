@@ -4,7 +4,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::limits::{
-    MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts,
+    MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_NEXT_LOGINS_PER_USER,
+    MAX_WAITING_LOGINS_PER_USER, max_extra_attempts,
 };
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
@@ -39,6 +40,8 @@ pub(crate) struct ServerContext {
     pub(super) name_lookups: KeyedSemaphore<SourcePrefix>,
     /// Logins that wait for the rate limiter, per source prefix and user name.
     pub(super) waiting_logins: KeyedSemaphore<LoginKey>,
+    /// Those of them that may take the next turn of their address.
+    pub(super) next_logins: KeyedSemaphore<LoginKey>,
     pub(super) udp_bindings: UdpBindings,
     pub(super) ports: PortRange,
     /// Set before the listener is shut down: the accept loop, whose accept(2) fails then,
@@ -65,6 +68,7 @@ impl ServerContext {
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
             name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
             waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS_PER_USER),
+            next_logins: KeyedSemaphore::new(usize::MAX, MAX_NEXT_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),
             ports: PortRange::new(settings.bind_ports.clone()),
             stopping: AtomicBool::new(false),

@@ -55,8 +55,9 @@ pub(super) fn authenticate(
 ///
 /// Credentials that are not cached are charged as a failure in advance, until the check
 /// shows that they are right. Otherwise a client could try a thousand passwords at the
-/// same moment. An attempt that ends before its check stays charged: otherwise a client
-/// could disconnect because of a delay, and try the next password without a cost.
+/// same moment. An attempt that ends before its check stays charged to its user name:
+/// otherwise a client could disconnect because of a delay, and try the next password
+/// without a cost.
 fn check_login(
     context: &ServerContext,
     session: &Session,
@@ -66,27 +67,22 @@ fn check_login(
 ) -> Result<(), AuthError> {
     let client = session.client_address.ip();
     let users = || context.users(authenticator);
+    let is_cached = || authenticator.is_cached(&users(), credentials, client);
     let limiter = &context.login_rate;
     let login = limiter.keys(client, &credentials.user);
     let mut waiting = WaitingLogin {
         context,
         session,
         login,
+        deadline,
         slot: None,
     };
-    loop {
-        let is_cached = || authenticator.is_cached(&users(), credentials, client);
-        match limiter.admit_user(login, Instant::now(), is_cached) {
-            Ok(true) => return Ok(()),
-            Ok(false) => break,
-            Err(wait) if wait > deadline.remaining() => return Err(AuthError::RateLimited),
-            Err(wait) => waiting.wait_until(deadline.min_after(wait.min(POLL_INTERVAL)))?,
-        }
+    if waiting.wait_for_user(is_cached)? {
+        return Ok(());
     }
-    let turn = limiter.reserve_turn(login, Instant::now(), deadline.remaining());
-    match turn.map_err(|_| AuthError::RateLimited)? {
-        Duration::ZERO => {}
-        wait => waiting.wait_until(deadline.min_after(wait))?,
+    if waiting.wait_for_turn(is_cached)? {
+        limiter.refund_user(login, Instant::now());
+        return Ok(());
     }
     drop(waiting);
     let still_wanted = || {
@@ -101,7 +97,8 @@ fn check_login(
     };
     let checked = authenticator.check(users, credentials, client, still_wanted);
     if matches!(checked, Ok(()) | Err(AuthError::OutOfMemory)) {
-        limiter.refund(login, Instant::now());
+        limiter.refund_user(login, Instant::now());
+        limiter.refund_turn(login, Instant::now());
     }
     checked
 }
@@ -111,23 +108,83 @@ struct WaitingLogin<'a> {
     context: &'a ServerContext,
     session: &'a Session,
     login: LoginKeys,
+    deadline: Deadline,
     /// Held from the first wait on.
     slot: Option<SlotGuard<LoginKey>>,
 }
 
 impl WaitingLogin<'_> {
-    /// Waits until this time. The end of the client also ends the wait.
+    /// Waits until the user name's own limit admits the login, and returns whether the
+    /// credentials are cached.
     ///
     /// # Errors
     ///
-    /// Too many logins wait already, or the client has left.
-    fn wait_until(&mut self, time: Deadline) -> Result<(), AuthError> {
+    /// As [`wait`](Self::wait), or the wait would end after the deadline.
+    fn wait_for_user(&mut self, is_cached: impl Fn() -> bool) -> Result<bool, AuthError> {
+        let limiter = &self.context.login_rate;
+        loop {
+            match limiter.admit_user(self.login, Instant::now(), &is_cached) {
+                Ok(is_cached) => return Ok(is_cached),
+                Err(wait) if wait > self.deadline.remaining() => {
+                    return Err(AuthError::RateLimited);
+                }
+                Err(wait) => self.wait(wait)?,
+            }
+        }
+    }
+
+    /// Takes a turn of the address, or waits for one. Returns `true`, without a turn, if
+    /// another login has cached the same credentials meanwhile.
+    ///
+    /// Of each user name only one login may take the next turn. So the names of an address
+    /// have their turns one after another, however many connections each of them has.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    fn wait_for_turn(&mut self, is_cached: impl Fn() -> bool) -> Result<bool, AuthError> {
+        let limiter = &self.context.login_rate;
+        let mut turn = limiter.take_turn(self.login, Instant::now(), Duration::ZERO);
+        let mut next = None;
+        while let Err(wait) = turn {
+            if next.is_none() {
+                let slots = &self.context.next_logins;
+                let slot = slots.try_acquire(self.login.of_user_with_factors());
+                next = slot.ok().map(|slot| (slot, Instant::now()));
+            }
+            self.wait(match next {
+                Some(_) => wait,
+                // Until the login of this user name that is the next one has its turn.
+                None => POLL_INTERVAL,
+            })?;
+            if is_cached() {
+                return Ok(true);
+            }
+            if let Some((_, since)) = &next {
+                turn = limiter.take_turn(self.login, Instant::now(), since.elapsed());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits for this long, or for the polling interval. The end of the client also ends the
+    /// wait.
+    ///
+    /// # Errors
+    ///
+    /// Too many logins of the user name wait already, the deadline is over, or the client has
+    /// left.
+    fn wait(&mut self, time: Duration) -> Result<(), AuthError> {
+        if self.deadline.is_over() {
+            return Err(AuthError::RateLimited);
+        }
         if self.slot.is_none() {
             let slots = &self.context.waiting_logins;
-            let slot = slots.try_acquire(self.login.with_factors());
+            let slot = slots.try_acquire(self.login.of_user_with_factors());
             self.slot = Some(slot.map_err(|_| AuthError::RateLimited)?);
         }
-        match net::client_stays_until(&self.session.client, time) {
+        let end = self.deadline.min_after(time.min(POLL_INTERVAL));
+        match net::client_stays_until(&self.session.client, end) {
             true => Ok(()),
             false => Err(AuthError::ClientLeft),
         }

@@ -42,9 +42,13 @@ const MAX_EXTRA_ATTEMPTS: usize = 64;
 const SESSIONS_PER_EXTRA_ATTEMPT: usize = 8;
 
 /// Logins of one user name at one address that wait for the rate limiter at a time; one
-/// more is refused. A browser opens some 30 connections at once. The address may have 4
-/// times as many, so one name cannot take all of them.
+/// more is refused. A browser opens some 30 connections at once.
 pub(super) const MAX_WAITING_LOGINS_PER_USER: usize = 32;
+
+/// Logins of one user name at one address that wait for the turn of the address at a time.
+/// The others of that name wait for this one. So a guesser with few names and many
+/// connections does not delay another name for longer than these few names take.
+pub(super) const MAX_NEXT_LOGINS_PER_USER: usize = 1;
 
 /// Threads of a session: one per direction. The name of the destination is looked up on
 /// another thread, but before the thread of the second direction starts.
