@@ -28,9 +28,9 @@ use crate::sync::{Condvar, OrderedMutex, Rank};
 const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gc3VjaCB1c2VyIQ\
                           $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Addresses that are remembered with one cached credential: those of some devices and
-/// networks of one person. Of one more, the oldest is forgotten, and the next login there
-/// waits for its turn like a first one.
+/// Addresses that are stored with one cached credential: those of some devices and networks
+/// of one person. One more replaces the oldest, and the next login there waits for its turn
+/// like a first one.
 const MAX_SOURCES: usize = 8;
 
 /// Checks logins against the users file.
@@ -63,7 +63,7 @@ struct CachedCredential {
 }
 
 impl CachedCredential {
-    /// Adds an address; of more than [`MAX_SOURCES`], the oldest is forgotten.
+    /// Adds an address. If there are [`MAX_SOURCES`], it replaces the oldest.
     fn add_source(&mut self, source: SourcePrefix) {
         if self.sources.contains(&source) {
             return;
