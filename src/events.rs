@@ -31,6 +31,19 @@ pub enum Event {
     RequestAnswered(RequestAnswered),
     /// A session has ended. Sent exactly once for every session.
     SessionClosed(Box<SessionClosed>),
+    /// The datagrams of a UDP association come from this port of the client from now on.
+    ClientPort {
+        /// The number of the session.
+        session: u64,
+        /// The client, with the port of its connection.
+        client: SocketAddr,
+        /// The port in its request; 0 if it has announced none.
+        announced: u16,
+        /// The port that they came from before; none at the first datagram.
+        previous: Option<u16>,
+        /// The port from which they come.
+        port: u16,
+    },
     /// A client was rejected before its session began.
     Rejected(Rejected),
     /// A file was reloaded, or could not be.

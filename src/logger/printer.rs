@@ -57,6 +57,22 @@ impl Printer {
             Event::StartMessage { line, .. } => self.print_line(&line),
             Event::RequestAnswered(answered) => self.print_screen_message(&answered),
             Event::SessionClosed(closed) => self.print_closed(&closed),
+            Event::ClientPort {
+                session,
+                client,
+                announced,
+                previous,
+                port,
+            } => {
+                let before = match (previous, announced) {
+                    (Some(previous), _) => format!("those from port {previous} are dropped now"),
+                    (None, 0) => "it has announced no port".to_owned(),
+                    (None, announced) => format!("it has announced port {announced}"),
+                };
+                self.print_line(&format_args!(
+                    "s{session}: {client} sends datagrams from port {port}; {before}"
+                ));
+            }
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
             Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
             Event::FileReloaded {

@@ -15,9 +15,9 @@ use crate::server::udp::Association;
 /// Opens what a UDP association needs. It is granted if the rules permit at least one
 /// destination; each datagram is judged when it arrives.
 ///
-/// The address of the request is the one from which the client thinks that it will send.
-/// Only its port counts, if it is not 0: the address must be the one of the client's
-/// connection.
+/// The address of the request is the one from which the client thinks that it will send. It
+/// is a hint: a datagram must come from the address of the client's connection, and its first
+/// datagram shows the port.
 pub(crate) fn udp_associate(
     pending: PendingRequest<'_>,
     request_log: &mut RequestLog,

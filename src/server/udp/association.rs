@@ -16,15 +16,16 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg};
 
 use super::bindings::UdpBinding;
+use super::client_port::{ClientPort, Origin};
 use super::drops::DropReason;
 use super::name_cache::{NameAction, NameCache};
 use super::peer_filter::PeerFilter;
 use super::receiver::DatagramReceiver;
 use super::recent_rules::RecentRules;
-use crate::events::ClientRequest;
+use crate::events::{ClientRequest, Event};
 use crate::net::resolve;
 use crate::protocol::socks5::{UdpHeader, udp_header_length};
 use crate::protocol::{Destination, Host, HostName, canonical};
@@ -35,7 +36,7 @@ use crate::server::context::ServerContext;
 use crate::server::pending_request::PendingRequest;
 use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
-use crate::sync::{OnceLock, OrderedMutex, Rank};
+use crate::sync::{OrderedMutex, Rank};
 
 /// Addresses of one name that are tried at most.
 const MAX_ADDRESSES: usize = 8;
@@ -54,8 +55,8 @@ pub(crate) struct Association {
     request: ClientRequest,
     /// Has identd confirmed the user?
     confirmed: bool,
-    /// The address from which the client sends, as its first datagram shows.
-    client_address: OnceLock<SocketAddr>,
+    /// Where the client sends from; a leaf in the lock order.
+    client_port: OrderedMutex<ClientPort>,
     /// The peers to which the client has sent; a leaf in the lock order.
     peers: OrderedMutex<PeerFilter>,
     rules: RecentRules,
@@ -74,6 +75,10 @@ impl Association {
         let is_dual_stack = remote_socket
             .local_addr()
             .is_ok_and(|local| local.is_ipv6());
+        let client = pending.session.client_address.ip();
+        let announced = &pending.request.destination;
+        let announced = announced.host.address();
+        let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
         Association {
             _binding: binding,
             client_socket,
@@ -83,7 +88,7 @@ impl Association {
             session: Arc::clone(pending.session),
             request: pending.request.clone(),
             confirmed,
-            client_address: OnceLock::new(),
+            client_port: OrderedMutex::new(Rank::Leaf, ClientPort::new(client, announced)),
             peers: OrderedMutex::new(Rank::Leaf, PeerFilter::default()),
             rules: RecentRules::default(),
             names: OrderedMutex::new(Rank::Leaf, NameCache::default()),
@@ -120,19 +125,12 @@ impl Association {
         datagram: &[u8],
         from: SocketAddr,
     ) -> Result<(), DropReason> {
-        if !self.is_client(canonical(from)) {
-            return Err(DropReason::UnknownPeer);
-        }
         let (header, data) = UdpHeader::split(datagram).map_err(|_| DropReason::BadHeader)?;
         // Fragments are not supported; RFC 1928, section 7, permits that.
         if header.fragment != 0 {
             return Err(DropReason::BadHeader);
         }
-        if self.client_address.set(from).is_ok() {
-            // After this the system drops datagrams of other hosts. If it fails, the test
-            // above still does.
-            let _ = self.client_socket.connect(from);
-        }
+        self.check_client_port(from)?;
         let Destination { host, port } = header.destination;
         if port == 0 {
             return Err(DropReason::UnusableDestination);
@@ -144,15 +142,24 @@ impl Association {
         }
     }
 
-    /// Does a datagram from this address come from the client? It must have the client's
-    /// address, and always the same port.
-    fn is_client(&self, from: SocketAddr) -> bool {
-        if let Some(&client) = self.client_address.get() {
-            return from == canonical(client);
+    /// Continues if the datagram comes from the client, and reports the client's port if it
+    /// is new.
+    fn check_client_port(&self, from: SocketAddr) -> Result<(), DropReason> {
+        let origin = self.client_port.lock().judge(from, Instant::now());
+        match origin {
+            Origin::Known => Ok(()),
+            Origin::Other => Err(DropReason::UnknownPeer),
+            Origin::Changed { previous } => {
+                self.context.log.send(Event::ClientPort {
+                    session: self.session.number(),
+                    client: self.session.client_address,
+                    announced: self.request.destination.port,
+                    previous,
+                    port: from.port(),
+                });
+                Ok(())
+            }
         }
-        let announced = self.request.destination.port;
-        from.ip() == self.session.client_address.ip().to_canonical()
-            && (announced == 0 || announced == from.port())
     }
 
     /// Sends the client's data to this address, which may be an address of a name.
@@ -317,9 +324,10 @@ impl Association {
     /// Forwards data that have come to the remote socket. Returns the bytes that were sent,
     /// header included.
     fn forward_to_client(&self, data: &[u8], from: SocketAddr) -> Result<usize, DropReason> {
-        if !self.is_expected(from) {
-            return Err(DropReason::UnknownPeer);
-        }
+        // Without an address the client has sent nothing, so nothing can be an answer.
+        let client = self.client_port.lock().address();
+        let client = client.filter(|_| self.is_expected(from));
+        let client = SockaddrStorage::from(client.ok_or(DropReason::UnknownPeer)?);
         let header = UdpHeader {
             fragment: 0,
             destination: Destination {
@@ -330,7 +338,7 @@ impl Association {
         let header = header.encode();
         let parts = [IoSlice::new(&header), IoSlice::new(data)];
         let socket = self.client_socket.as_raw_fd();
-        let sent = sendmsg::<()>(socket, &parts, &[], MsgFlags::MSG_DONTWAIT, None);
+        let sent = sendmsg(socket, &parts, &[], MsgFlags::MSG_DONTWAIT, Some(&client));
         sent.map_err(|_| DropReason::SendFailed)
     }
 

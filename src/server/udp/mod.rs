@@ -2,6 +2,7 @@
 
 mod association;
 pub(crate) mod bindings;
+mod client_port;
 pub(crate) mod drops;
 mod name_cache;
 mod peer_filter;

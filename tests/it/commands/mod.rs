@@ -7,3 +7,4 @@ mod happy_eyeballs;
 mod names;
 mod routes;
 mod udp_associate;
+mod udp_client_port;

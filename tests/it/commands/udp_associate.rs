@@ -1,8 +1,6 @@
 //! UDP ASSOCIATE: which datagrams are relayed, and what ends an association.
 
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket,
-};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +10,8 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
 };
 use threadsocks::client;
-use threadsocks::protocol::socks5::{Greeting, MethodSelection, Reply, Request, UdpHeader};
-use threadsocks::protocol::{Command, Destination, Host, ReplyError};
+use threadsocks::protocol::socks5::{MethodSelection, Reply, Request};
+use threadsocks::protocol::{Command, Host, ReplyError};
 
 use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
 use crate::support::endpoints::{
@@ -22,140 +20,11 @@ use crate::support::endpoints::{
 };
 use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
+use crate::support::udp_client::{
+    LOCALHOST, UdpClient, address_of, assert_association_ends, close_and_read_log, origin, receive,
+    request_association, socket_on, unspecified, verbose_proxy, wait_for_fresh_rules, with_header,
+};
 use crate::support::wait::{TIMEOUT, until};
-
-const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-/// A UDP socket on this address whose reads time out.
-fn socket_on(ip: impl Into<IpAddr>) -> UdpSocket {
-    let socket = UdpSocket::bind((ip.into(), 0)).unwrap();
-    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    socket
-}
-
-fn address_of(socket: &UdpSocket) -> SocketAddr {
-    socket.local_addr().unwrap()
-}
-
-/// The next datagram and its source.
-fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
-    let mut buffer = vec![0; 65_535];
-    let (count, from) = socket.recv_from(&mut buffer).expect("a datagram");
-    buffer.truncate(count);
-    (buffer, from)
-}
-
-/// Data after a SOCKS5 UDP header (RFC 1928, section 7).
-fn with_header(target: &Destination, data: &[u8]) -> Vec<u8> {
-    let header = UdpHeader {
-        fragment: 0,
-        destination: target.clone(),
-    };
-    [&header.encode()[..], data].concat()
-}
-
-/// The client of an association.
-struct UdpClient {
-    /// The TCP connection that the association depends on.
-    control: TcpStream,
-    socket: UdpSocket,
-    /// Address of the inner UDP socket of the server, which faces the client.
-    relay: SocketAddr,
-}
-
-/// Requests an association and announces the source address of the datagrams.
-fn request_association(control: &TcpStream, announced: SocketAddr) -> Reply {
-    let greeting = Greeting { methods: vec![0] };
-    let request = Request {
-        command: Command::Associate,
-        destination: by_address(announced),
-    };
-    write(control, &[greeting.encode(), request.encode()].concat());
-    let mut stream = std::io::BufReader::with_capacity(1, control);
-    MethodSelection::read(&mut stream).expect("a method selection");
-    Reply::read(&mut stream).expect("a reply")
-}
-
-/// Announces no source address: the first datagram determines the port.
-fn unspecified() -> SocketAddr {
-    (Ipv4Addr::UNSPECIFIED, 0).into()
-}
-
-impl UdpClient {
-    fn new(proxy: &Proxy) -> UdpClient {
-        UdpClient::with_control(dial(proxy.address()))
-    }
-
-    fn with_control(control: TcpStream) -> UdpClient {
-        UdpClient::try_new(control).expect("granted")
-    }
-
-    /// `None` if the server refuses the association.
-    fn try_new(control: TcpStream) -> Option<UdpClient> {
-        let reply = request_association(&control, unspecified());
-        reply.outcome.ok()?;
-        let ip = reply.bound.host.address().expect("an address");
-        let socket = socket_on(control.local_addr().unwrap().ip());
-        let relay = SocketAddr::new(ip, reply.bound.port);
-        Some(UdpClient {
-            control,
-            socket,
-            relay,
-        })
-    }
-
-    fn send_raw(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.relay).unwrap();
-    }
-
-    fn send(&self, target: &Destination, data: &[u8]) {
-        self.send_raw(&with_header(target, data));
-    }
-
-    fn receive(&self) -> (Destination, Vec<u8>) {
-        let (datagram, from) = receive(&self.socket);
-        assert_eq!(from, self.relay);
-        let (header, data) = UdpHeader::split(&datagram).expect("a header");
-        assert_eq!(header.fragment, 0);
-        (header.destination, data.to_vec())
-    }
-
-    /// Sends `data`, requires that it is the next datagram at `origin`, and returns
-    /// the outer address of the server. UDP on loopback keeps the order, so all
-    /// earlier datagrams were dropped or have arrived.
-    fn send_and_receive_at(&self, origin: &UdpSocket, data: &[u8]) -> SocketAddr {
-        self.send(&by_address(address_of(origin)), data);
-        let (received, from) = receive(origin);
-        assert_eq!(received, data);
-        from
-    }
-}
-
-/// A remote end on loopback.
-fn origin() -> UdpSocket {
-    socket_on(LOCALHOST)
-}
-
-/// Ends the association and returns its line on stderr.
-fn close_and_read_log(proxy: &Proxy, client: UdpClient) -> String {
-    let address = client.control.local_addr().unwrap();
-    drop(client);
-    proxy.stderr_line(&format!("client={address} "))
-}
-
-/// The server must close the socket of the association within a second.
-fn assert_association_ends(proxy: &Proxy, relay: SocketAddr) {
-    let began = Instant::now();
-    until("the end of the association", || {
-        (!proxy.takes_datagrams_on(relay.port())).then_some(())
-    });
-    assert!(began.elapsed() < Duration::from_secs(1));
-}
-
-/// A server that permits everything and logs each session.
-fn verbose_proxy() -> Proxy {
-    Proxy::start(PERMIT_ALL, &["-v"])
-}
 
 #[test]
 fn datagrams_are_relayed_both_ways_by_address_and_name() {
@@ -248,32 +117,9 @@ fn u03_the_first_datagram_fixes_the_client_port() {
     let forged = with_header(&by_address(address_of(&origin)), b"forged");
     other.send_to(&forged, client.relay).unwrap();
     client.send_and_receive_at(&origin, b"second");
-    close_and_read_log(&proxy, client);
-
-    // A port in the request is binding even before the first datagram.
-    let control = dial(proxy.address());
-    let socket = socket_on(LOCALHOST);
-    let reply = request_association(&control, address_of(&socket));
-    let relay = (LOCALHOST, reply.bound.port).into();
-    other.send_to(&forged, relay).unwrap();
-    let client = UdpClient {
-        control,
-        socket,
-        relay,
-    };
-    client.send_and_receive_at(&origin, b"announced");
     let line = close_and_read_log(&proxy, client);
     assert!(line.contains("dropped=1 "), "{line}");
     proxy.finish();
-}
-
-/// An association caches the rules for 1 ms. Waits until datagrams are judged by
-/// rules that the test has just written.
-fn wait_for_fresh_rules() {
-    let began = Instant::now();
-    until("the cached rules to expire", || {
-        (began.elapsed() > Duration::from_millis(2)).then_some(())
-    });
 }
 
 #[test]
@@ -619,8 +465,8 @@ fn u10_a_pending_lookup_delays_no_other_datagram() {
         let client = UdpClient::new(&proxy);
         let origin = origin();
         let port = address_of(&origin).port();
-        // Pending lookups, with two datagrams each. An association has four lookup
-        // slots, so one remains.
+        // Pending lookups, with two datagrams each. An association has four lookup slots, so
+        // one remains.
         for number in 0..3 {
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
             client.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
@@ -634,7 +480,7 @@ fn u10_a_pending_lookup_delays_no_other_datagram() {
             assert_eq!(receive(&origin).0, [number]);
         }
         assert_eq!(names.query_count("good.test", false), 1);
-        // Datagrams are dropped if the name is not found or no lookup slot is free.
+        // Datagrams are dropped if the name is not found, and wait if no lookup slot is free.
         until("the DNS query", || {
             client.send(&by_name("none.test", port), b"lost");
             (names.query_count("none.test", false) > 0).then_some(())
@@ -915,10 +761,12 @@ fn s04_little_memory_is_enough_for_all_associations() {
             streams.push(stream);
         }
         for (number, client) in clients.iter().enumerate() {
-            for name in 0..4 {
+            for name in 0..250 {
                 let label = "x".repeat(60);
+                let length = if name < 4 { 15_000 } else { 1 };
                 let name = format!("{label}.{label}.{label}.{number}-{name}.test");
-                client.send(&by_name(&name, 9), &[0; 15_000]);
+                client.send(&by_name(&name, 9), &vec![0; length]);
+                client.send_and_receive_at(&origin, b"not delayed");
             }
             for host in 0..2000_u16 {
                 let [high, low] = host.to_be_bytes();

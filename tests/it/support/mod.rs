@@ -24,5 +24,6 @@ pub(crate) mod socksify;
 pub(crate) mod syscall_faults;
 pub(crate) mod tcp_table;
 pub(crate) mod tools;
+pub(crate) mod udp_client;
 pub(crate) mod wait;
 pub(crate) mod web_site;

@@ -1,0 +1,172 @@
+//! From which port of its address the client sends its datagrams.
+//!
+//! RFC 1928, section 7, lets the server use the announced address to limit access to the
+//! association. But address translators change the port, and some clients announce their
+//! destination. So the announced port is a hint; only the address of the client's
+//! connection is binding.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::protocol::canonical;
+
+/// Another port takes over after no datagram has come from the current one for this long:
+/// an address translator has given the client a new port, or its program a new socket.
+/// Until then another program or user with the same address cannot take the association.
+const TAKEOVER_SILENCE: Duration = Duration::from_secs(15);
+
+/// The client's address, and the port from which its datagrams come.
+#[derive(Debug)]
+pub(super) struct ClientPort {
+    ip: IpAddr,
+    /// The port that the client has announced for this address.
+    announced: Option<u16>,
+    /// Where the client's datagrams come from, and when the last one has come.
+    current: Option<(SocketAddr, Instant)>,
+}
+
+/// What a datagram says about the client's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It does not come from the client, or from a port that does not count now.
+    Other,
+    /// It comes from the port that is known.
+    Known,
+    /// The client sends from this port from now on, and no longer from `previous`.
+    Changed { previous: Option<u16> },
+}
+
+impl ClientPort {
+    /// `announced` is the address in the request. Its port counts if its address is the
+    /// client's, or unspecified: otherwise it is the port of another host, or one that an
+    /// address translator replaces.
+    pub(super) fn new(client: IpAddr, announced: Option<SocketAddr>) -> ClientPort {
+        let ip = client.to_canonical();
+        let is_own = |announced: &SocketAddr| {
+            let announced = announced.ip().to_canonical();
+            announced.is_unspecified() || announced == ip
+        };
+        let announced = announced.filter(is_own).map(|announced| announced.port());
+        ClientPort {
+            ip,
+            announced: announced.filter(|&port| port != 0),
+            current: None,
+        }
+    }
+
+    /// Where datagrams for the client go; `None` before its first datagram.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.current.map(|(address, _)| address)
+    }
+
+    /// Judges the source of a datagram, and notes its port if it is the client's.
+    ///
+    /// The first port counts. Another one takes over after [`TAKEOVER_SILENCE`]; the
+    /// announced port does so at once, so that no other user of the address can keep it
+    /// from the client by being the first.
+    pub(super) fn judge(&mut self, from: SocketAddr, now: Instant) -> Origin {
+        let address = canonical(from);
+        if address.ip() != self.ip {
+            return Origin::Other;
+        }
+        let previous = self.current.replace((from, now));
+        let Some((current, last)) = previous else {
+            return Origin::Changed { previous: None };
+        };
+        if current.port() == from.port() {
+            return Origin::Known;
+        }
+        let is_silent = now.saturating_duration_since(last) >= TAKEOVER_SILENCE;
+        if is_silent || self.announced == Some(from.port()) {
+            let previous = Some(current.port());
+            return Origin::Changed { previous };
+        }
+        self.current = previous;
+        Origin::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn from(port: u16) -> SocketAddr {
+        (CLIENT, port).into()
+    }
+
+    /// What the datagrams from these ports say, each this many seconds after the last one.
+    fn judge_all(announced: Option<SocketAddr>, sent: &[(u64, u16)]) -> Vec<Origin> {
+        let mut port = ClientPort::new(CLIENT, announced);
+        let mut now = Instant::now();
+        let judge = |&(seconds, source): &(u64, u16)| {
+            now += Duration::from_secs(seconds);
+            port.judge(from(source), now)
+        };
+        sent.iter().map(judge).collect()
+    }
+
+    const FIRST: Origin = Origin::Changed { previous: None };
+
+    fn changed(previous: u16) -> Origin {
+        let previous = Some(previous);
+        Origin::Changed { previous }
+    }
+
+    #[test]
+    fn u14_another_port_takes_over_after_the_silence_of_the_first() {
+        let sent = [(0, 1000), (14, 1001), (0, 1000), (14, 1001), (1, 1001)];
+        let expected = [
+            FIRST,
+            Origin::Other,
+            Origin::Known,
+            Origin::Other,
+            changed(1000),
+        ];
+        assert_eq!(judge_all(None, &sent), expected);
+        // Datagrams of other ports do not prolong the silence, and the old port has to wait
+        // as well.
+        let sent = [(0, 1), (10, 2), (5, 2), (1, 1), (15, 1)];
+        let expected = [FIRST, Origin::Other, changed(1), Origin::Other, changed(2)];
+        assert_eq!(judge_all(None, &sent), expected);
+    }
+
+    #[test]
+    fn u15_the_announced_port_takes_over_at_once() {
+        let sent = [(0, 2000), (1, 1000), (1, 2000), (15, 2000), (0, 1000)];
+        let expected = [
+            FIRST,
+            changed(2000),
+            Origin::Other,
+            changed(1000),
+            changed(2000),
+        ];
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 1000));
+        let mapped = SocketAddr::new("::ffff:192.0.2.1".parse().expect("an address"), 1000);
+        for announced in [from(1000), unspecified, mapped] {
+            assert_eq!(judge_all(Some(announced), &sent), expected, "{announced}");
+        }
+    }
+
+    #[test]
+    fn u15_the_port_of_another_address_is_no_hint() {
+        let sent = [(0, 2000), (1, 1000)];
+        let expected = [FIRST, Origin::Other];
+        for announced in [Some(([10, 0, 0, 1], 1000).into()), Some(from(0)), None] {
+            assert_eq!(judge_all(announced, &sent), expected, "{announced:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_address_of_the_client_may_send() {
+        let mut port = ClientPort::new(CLIENT, None);
+        let other = SocketAddr::from(([192, 0, 2, 2], 1000));
+        let (now, later) = (Instant::now(), Instant::now() + TAKEOVER_SILENCE);
+        assert_eq!(port.judge(other, now), Origin::Other);
+        assert_eq!(port.address(), None);
+        assert_eq!(port.judge(from(1000), now), FIRST);
+        assert_eq!(port.judge(other, later), Origin::Other);
+        assert_eq!(port.address(), Some(from(1000)));
+    }
+}
