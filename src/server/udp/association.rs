@@ -79,6 +79,8 @@ impl Association {
         let announced = &pending.request.destination;
         let announced = announced.host.address();
         let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
+        let began = Instant::now();
+        let rules = RecentRules::new(pending.context.rules(), began);
         Association {
             _binding: binding,
             client_socket,
@@ -90,7 +92,7 @@ impl Association {
             confirmed,
             client_port: OrderedMutex::new(Rank::Leaf, ClientPort::new(client, announced)),
             peers: OrderedMutex::new(Rank::Leaf, PeerFilter::default()),
-            rules: RecentRules::default(),
+            rules,
             names: OrderedMutex::new(Rank::Leaf, NameCache::default()),
         }
     }
@@ -285,19 +287,21 @@ impl Association {
 
     /// Do the rules permit the client to send to this address, if it is known, and port?
     fn permits(&self, name: Option<&HostName>, address: Option<IpAddr>, port: u16) -> bool {
+        let now = self.context.clock.now();
         let client = self.session.client_address;
         let nat64 = &self.context.settings.nat64;
-        let query = access_query(&self.request, client, self.context.clock.now(), nat64);
-        let verdict = self
-            .rules
-            .get(|| self.context.rules())
-            .evaluate(&AccessQuery {
-                name,
-                address,
-                port: Some(port),
-                ..query
-            });
-        verdict.grants(self.confirmed)
+        let query = AccessQuery {
+            name,
+            address,
+            port: Some(port),
+            ..access_query(&self.request, client, now, nat64)
+        };
+        self.rules.permits(
+            (name.cloned(), address, port),
+            now,
+            || self.context.rules(),
+            |rules| rules.evaluate(&query).grants(self.confirmed),
+        )
     }
 
     /// The address in the form that the remote socket takes.

@@ -1,53 +1,123 @@
-//! The rules by which an association judges its datagrams, at most a millisecond old.
+//! The rules of at most a millisecond ago, and their verdicts on datagrams so far.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::rules::Rules;
+use crate::protocol::HostName;
+use crate::rules::{Rules, WeekTime};
 use crate::sync::{OrderedMutex, Rank};
 
 /// How long the rules are used before the file is checked again. A check for each datagram
 /// would cost a quarter of the throughput (docs/performance.md).
 const RULES_TTL: Duration = Duration::from_millis(1);
 
+/// Verdicts that are remembered: as many hosts and ports as a client uses at a time. For
+/// one more, all are forgotten and found again, so the cost per datagram stays small.
+const MAX_VERDICTS: usize = 256;
+
+/// What the rules judge of a datagram: the name of the other host, if the client has used
+/// one, its address, if it is known, and its port. All else is the same for all datagrams
+/// of an association.
+pub(super) type Peer = (Option<HostName>, Option<IpAddr>, u16);
+
 /// The rules at the last check of the file, for both directions.
+///
+/// Without the verdicts each datagram would take as long as all rules that do not match it:
+/// a millisecond for 80,000 rules.
 #[derive(Debug)]
 pub(super) struct RecentRules {
-    /// The rules, and when their check began; a leaf in the lock order.
-    checked: OrderedMutex<Option<(Arc<Rules>, Instant)>>,
+    /// A leaf in the lock order.
+    checked: OrderedMutex<Checked>,
 }
 
-impl Default for RecentRules {
-    fn default() -> RecentRules {
+#[derive(Debug)]
+struct Checked {
+    rules: Arc<Rules>,
+    /// When the check began.
+    began: Instant,
+    depend_on_time: bool,
+    /// What these rules have said, at this time if they depend on it.
+    verdicts: HashMap<Peer, bool>,
+    time: WeekTime,
+}
+
+impl RecentRules {
+    /// `rules` were in force at this time or later.
+    pub(super) fn new(rules: Arc<Rules>, began: Instant) -> RecentRules {
         RecentRules {
-            checked: OrderedMutex::new(Rank::Leaf, None),
+            checked: OrderedMutex::new(Rank::Leaf, Checked::new(rules, began)),
+        }
+    }
+
+    /// May datagrams be exchanged with this peer? `check` returns the rules in force, and
+    /// `judge` evaluates them. The lock is released during both: they may take long.
+    pub(super) fn permits(
+        &self,
+        peer: Peer,
+        now: WeekTime,
+        check: impl FnOnce() -> Arc<Rules>,
+        judge: impl FnOnce(&Rules) -> bool,
+    ) -> bool {
+        let mut checked = self.checked.lock();
+        if checked.began.elapsed() >= RULES_TTL {
+            drop(checked);
+            self.check_again(check);
+            checked = self.checked.lock();
+        }
+        if let Some(&permitted) = checked.verdicts_at(now).get(&peer) {
+            return permitted;
+        }
+        let rules = Arc::clone(&checked.rules);
+        drop(checked);
+        let permitted = judge(&rules);
+        let mut checked = self.checked.lock();
+        if Arc::ptr_eq(&checked.rules, &rules) {
+            let verdicts = checked.verdicts_at(now);
+            if verdicts.len() >= MAX_VERDICTS {
+                verdicts.clear();
+            }
+            verdicts.insert(peer, permitted);
+        }
+        permitted
+    }
+
+    /// Takes the rules that `check` returns, unless the other direction has begun its check
+    /// later: the rules never go back to an older version.
+    fn check_again(&self, check: impl FnOnce() -> Arc<Rules>) {
+        let began = Instant::now();
+        let rules = check();
+        let mut checked = self.checked.lock();
+        if checked.began >= began {
+            return;
+        }
+        checked.began = began;
+        if !Arc::ptr_eq(&checked.rules, &rules) {
+            *checked = Checked::new(rules, began);
         }
     }
 }
 
-impl RecentRules {
-    /// The rules of the last check, or those that `check` returns, if that is too long ago.
-    ///
-    /// The lock is released during `check`, which may read the file. If the other direction
-    /// has begun its check later, its rules count: the rules never go back to an older
-    /// version.
-    pub(super) fn get(&self, check: impl FnOnce() -> Arc<Rules>) -> Arc<Rules> {
-        let now = Instant::now();
-        let is_recent = |began: Instant| now.saturating_duration_since(began) < RULES_TTL;
-        if let Some((rules, began)) = &*self.checked.lock()
-            && is_recent(*began)
-        {
-            return Arc::clone(rules);
+impl Checked {
+    fn new(rules: Arc<Rules>, began: Instant) -> Checked {
+        Checked {
+            depend_on_time: rules.depend_on_time(),
+            rules,
+            began,
+            verdicts: HashMap::new(),
+            time: WeekTime::MONDAY,
         }
-        let current = check();
-        let mut checked = self.checked.lock();
-        match &*checked {
-            Some((rules, began)) if *began >= now => Arc::clone(rules),
-            _ => {
-                *checked = Some((Arc::clone(&current), now));
-                current
-            }
+    }
+
+    /// The verdicts at this time. Forgets those of another minute, if the rules depend on
+    /// the time.
+    fn verdicts_at(&mut self, now: WeekTime) -> &mut HashMap<Peer, bool> {
+        if self.depend_on_time && self.time != now {
+            self.time = now;
+            self.verdicts.clear();
         }
+        &mut self.verdicts
     }
 }
 
@@ -56,30 +126,113 @@ mod tests {
     use super::*;
     use crate::rules::parse;
 
+    fn rules(text: &str) -> Arc<Rules> {
+        Arc::new(parse(text.as_bytes()).expect("valid rules"))
+    }
+
+    fn peer(port: u16) -> Peer {
+        (None, Some([192, 0, 2, 1].into()), port)
+    }
+
+    /// Rules that are due to be checked again.
+    fn recent(rules: &Arc<Rules>) -> RecentRules {
+        let began = Instant::now();
+        while began.elapsed() < RULES_TTL {}
+        RecentRules::new(Arc::clone(rules), began)
+    }
+
     #[test]
     fn a_check_that_began_later_counts() {
-        let [old, new] = ["permit - -\n", "deny - -\n"]
-            .map(|text| Arc::new(parse(text.as_bytes()).expect("valid rules")));
-        let recent = RecentRules::default();
-        let used = recent.get(|| {
+        let [old, new] = ["permit - -\n", "deny - -\n"].map(rules);
+        let recent = recent(&old);
+        recent.check_again(|| {
             // The other direction overtakes this check.
-            assert_eq!(recent.get(|| Arc::clone(&new)), new);
+            recent.check_again(|| Arc::clone(&new));
             Arc::clone(&old)
         });
-        assert_eq!(used, new);
+        assert_eq!(recent.checked.lock().rules, new);
     }
 
     #[test]
     fn a_check_is_repeated_after_a_millisecond_and_not_before() {
         let rules = Arc::new(Rules::default());
-        let recent = RecentRules::default();
         let (began, mut checks) = (Instant::now(), 0);
+        let recent = RecentRules::new(Arc::clone(&rules), began);
         while checks < 3 {
-            recent.get(|| {
+            let check = || {
                 checks += 1;
                 Arc::clone(&rules)
-            });
+            };
+            recent.permits(peer(1), WeekTime::MONDAY, check, |_| true);
         }
-        assert!(began.elapsed() >= 2 * RULES_TTL);
+        assert!(began.elapsed() >= 3 * RULES_TTL);
+    }
+
+    /// The verdict, and whether these rules were evaluated for it.
+    fn permits(
+        recent: &RecentRules,
+        peer: Peer,
+        now: WeekTime,
+        (rules, verdict): (&Arc<Rules>, bool),
+    ) -> (bool, bool) {
+        let checked = recent.checked.lock().began;
+        while checked.elapsed() < RULES_TTL {}
+        let mut was_evaluated = false;
+        let judge = |_: &Rules| {
+            was_evaluated = true;
+            verdict
+        };
+        let permitted = recent.permits(peer, now, || Arc::clone(rules), judge);
+        (permitted, was_evaluated)
+    }
+
+    #[test]
+    fn u22_a_verdict_counts_until_the_rules_change() {
+        let [permit, deny] = ["permit - -\n", "deny - -\n"].map(rules);
+        let recent = recent(&deny);
+        let monday = WeekTime::MONDAY;
+        let tuesday = WeekTime::parse("tue/00:00").expect("a time");
+        for (rules, permitted) in [(&permit, true), (&deny, false), (&permit, true)] {
+            let rules = (rules, permitted);
+            assert_eq!(permits(&recent, peer(1), monday, rules), (permitted, true));
+            assert_eq!(permits(&recent, peer(2), monday, rules), (permitted, true));
+            assert_eq!(
+                permits(&recent, peer(1), tuesday, rules),
+                (permitted, false)
+            );
+        }
+        // Equal rules that were read again are other rules.
+        let again = self::rules("permit - -\n");
+        assert_eq!(
+            permits(&recent, peer(1), monday, (&again, true)),
+            (true, true)
+        );
+    }
+
+    #[test]
+    fn u22_a_verdict_counts_for_a_minute_if_rules_depend_on_the_time() {
+        let rules = rules("permit - - time=mon/00:00-00:01\n");
+        let recent = recent(&rules);
+        let next_minute = WeekTime::parse("mon/00:01").expect("a time");
+        for (now, was_evaluated) in [
+            (WeekTime::MONDAY, true),
+            (WeekTime::MONDAY, false),
+            (next_minute, true),
+            (next_minute, false),
+        ] {
+            let judged = permits(&recent, peer(1), now, (&rules, true));
+            assert_eq!(judged, (true, was_evaluated), "{now}");
+        }
+    }
+
+    #[test]
+    fn u22_the_number_of_verdicts_is_bounded() {
+        let rules = rules("permit - -\n");
+        let recent = recent(&rules);
+        for port in 0..5000 {
+            let judge = |_: &Rules| true;
+            recent.permits(peer(port), WeekTime::MONDAY, || Arc::clone(&rules), judge);
+            assert!(recent.checked.lock().verdicts.len() <= MAX_VERDICTS);
+        }
     }
 }

@@ -8,3 +8,4 @@ mod names;
 mod routes;
 mod udp_associate;
 mod udp_client_port;
+mod udp_rules;
