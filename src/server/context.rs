@@ -3,12 +3,10 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::limits::{
-    MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT, MAX_NEXT_LOGINS_PER_USER,
-    MAX_WAITING_LOGINS_PER_USER, max_extra_attempts,
-};
+use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
+use super::udp::lookup_queue::LookupQueue;
 use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
 use crate::config::{Content, ReloadEvent, Settings, WatchedFile};
 use crate::events::{Event, Rejected};
@@ -36,8 +34,9 @@ pub(crate) struct ServerContext {
     pub(super) threads: ThreadPool,
     /// Attempts to connect beside the first of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
-    /// Lookups of names in datagrams that are going on, per source prefix.
-    pub(super) name_lookups: KeyedSemaphore<SourcePrefix>,
+    /// Lookups of names in datagrams. The threads that look up names hold it, and not the
+    /// context, since nothing can interrupt them.
+    pub(super) name_lookups: Arc<LookupQueue>,
     /// Logins that wait for the rate limiter, per source prefix and user name.
     pub(super) waiting_logins: KeyedSemaphore<LoginKey>,
     /// Those of them that may take the next turn of their address.
@@ -66,7 +65,7 @@ impl ServerContext {
             registry: Arc::new(SessionRegistry::new(&settings)),
             threads: ThreadPool::default(),
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
-            name_lookups: KeyedSemaphore::new(MAX_NAME_LOOKUPS, MAX_NAME_LOOKUPS_PER_CLIENT),
+            name_lookups: Arc::default(),
             waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS_PER_USER),
             next_logins: KeyedSemaphore::new(usize::MAX, MAX_NEXT_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),

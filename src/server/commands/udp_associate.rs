@@ -10,7 +10,7 @@ use crate::net::{self, Deadline};
 use crate::server::access::enforce::publish_and_recheck;
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::server::udp::Association;
+use crate::server::udp::{Association, queue_icmp_errors};
 
 /// Opens what a UDP association needs. It is granted if the rules permit at least one
 /// destination; each datagram is judged when it arrives.
@@ -81,5 +81,6 @@ fn client_socket(reached: SocketAddr, port: u16) -> io::Result<(UdpSocket, Socke
 fn remote_socket() -> io::Result<UdpSocket> {
     let socket = net::dual_stack_udp().or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.set_nonblocking(true)?;
+    queue_icmp_errors(&socket);
     Ok(socket)
 }

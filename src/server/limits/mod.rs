@@ -26,12 +26,16 @@ use kernel_files::Share;
 use machine::Machine;
 
 /// Lookups of names in datagrams at a time, for all associations together. Each has a
-/// thread beyond the two of its session. When all are in use, the datagram is dropped.
+/// thread beyond the two of its session. When all are in use, names wait.
 pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 
 /// The same limit for one client, so that no client takes all lookups. IPv6 networks of
 /// several clients get at most half of all.
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
+
+/// The same limit for one association: lookups that hang leave the other half to the other
+/// associations of its client.
+pub(super) const MAX_NAME_LOOKUPS_PER_ASSOCIATION: usize = MAX_NAME_LOOKUPS_PER_CLIENT / 2;
 
 /// Attempts to connect at a time beside the one for which each session has a descriptor, for
 /// all sessions together. When all are in use, a session begins its next attempt later.
@@ -78,9 +82,10 @@ const IDLE_SESSION_MEMORY: u64 = 88 << 10;
 /// both directions hold a large buffer.
 const SESSION_MEMORY: u64 = IDLE_SESSION_MEMORY + 2 * LARGE_BUFFER as u64;
 
-/// Heap in bytes of one association beyond the buffers of its directions: the peers to
-/// which it has sent, with the longest names, and the datagrams that wait for a lookup.
-const ASSOCIATION_HEAP: u64 = 1 << 20;
+/// Heap in bytes of one association beyond the buffers of its directions, with the longest
+/// names: 760 kB for the peers to which it has sent, 280 kB for cached names and their
+/// flows, 100 kB for verdicts, 64 KiB for datagrams that wait for a lookup.
+const ASSOCIATION_HEAP: u64 = 1200 << 10;
 
 /// Memory in bytes of one association beyond that of a session: its heap, and the receive
 /// buffers of its two sockets (net.core.rmem_default).

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Both last as long as the connection over which the client has requested them. A
-//! datagram that cannot be forwarded at once is dropped and counted: UDP promises no
-//! more. The two threads wait only for datagrams and, in turn, for the rules file.
+//! datagram that cannot be forwarded at once is dropped and counted, unless it waits for the
+//! lookup of a name (`named_hosts.rs`): UDP promises no more. The two threads wait only for
+//! datagrams and, in turn, for the rules file.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg};
 use super::bindings::UdpBinding;
 use super::client_port::{ClientPort, Origin};
 use super::drops::DropReason;
-use super::name_cache::{NameAction, NameCache};
+use super::icmp_errors::take_icmp_errors;
+use super::name_cache::NameCache;
 use super::peer_filter::PeerFilter;
-use super::receiver::DatagramReceiver;
+use super::receiver::{DatagramReceiver, Received};
 use super::recent_rules::RecentRules;
 use crate::events::{ClientRequest, Event};
-use crate::net::resolve;
 use crate::protocol::socks5::{UdpHeader, udp_header_length};
 use crate::protocol::{Destination, Host, HostName, canonical};
 use crate::relay::Direction;
@@ -38,8 +39,9 @@ use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
 use crate::sync::{OrderedMutex, Rank};
 
-/// Addresses of one name that are tried at most.
-const MAX_ADDRESSES: usize = 8;
+/// How often a datagram is sent again after ICMP errors for others. They come as fast as the
+/// client sends to closed ports; its other datagrams must not be lost.
+const MAX_SEND_ATTEMPTS: usize = 16;
 
 /// What the two directions share, and the threads that look names up.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub(crate) struct Association {
     remote_socket: UdpSocket,
     /// Is the remote socket an IPv6 socket, which sends to IPv4-mapped addresses?
     is_dual_stack: bool,
-    context: Arc<ServerContext>,
-    session: Arc<Session>,
+    pub(super) context: Arc<ServerContext>,
+    pub(super) session: Arc<Session>,
     request: ClientRequest,
     /// Has identd confirmed the user?
     confirmed: bool,
@@ -61,7 +63,7 @@ pub(crate) struct Association {
     peers: OrderedMutex<PeerFilter>,
     rules: RecentRules,
     /// A leaf in the lock order.
-    names: OrderedMutex<NameCache>,
+    pub(super) names: OrderedMutex<NameCache>,
 }
 
 impl Association {
@@ -114,7 +116,10 @@ impl Association {
     fn client_loop(self: &Arc<Association>) {
         let client = &self.session.client;
         let mut receiver = DatagramReceiver::new(&self.client_socket, client);
-        while let Some((datagram, from)) = receiver.next() {
+        while let Some(received) = receiver.next() {
+            let Received::Datagram(datagram, from) = received else {
+                continue;
+            };
             if let Err(reason) = self.forward_to_remote(datagram, from) {
                 self.session.drops.count(reason);
             }
@@ -165,7 +170,7 @@ impl Association {
     }
 
     /// Sends the client's data to this address, which may be an address of a name.
-    fn send(
+    pub(super) fn send(
         &self,
         name: Option<&HostName>,
         address: SocketAddr,
@@ -183,110 +188,43 @@ impl Association {
         // Before the datagram is sent: the answer may come at once.
         self.peers.lock().add(address, name);
         let to = self.for_remote_socket(address);
-        let sent = self.remote_socket.send_to(data, to);
-        sent.map_err(|_| DropReason::SendFailed)?;
+        self.send_datagram(data, to)?;
         let count = udp_header_length(address.ip()) + data.len();
         self.session.relay.add(Direction::Up, count);
         Ok(())
     }
 
-    /// Sends the client's data to a host by its name, as soon as the name is resolved.
-    fn send_to_name(
-        self: &Arc<Association>,
-        name: HostName,
-        port: u16,
-        data: &[u8],
-    ) -> Result<(), DropReason> {
-        let now = Instant::now();
-        let action = self.names.lock().route(&name, port, data, now);
-        match action {
-            NameAction::Send {
-                addresses,
-                is_expired,
-            } => {
-                if is_expired && self.permits(Some(&name), None, port) {
-                    self.names.lock().begin_refresh(&name, now);
-                    // If no lookup can be started, the old addresses are still used.
-                    let _ = self.start_lookup(name.clone());
+    /// Sends to this address, also if ICMP errors for earlier datagrams have come: each of
+    /// them makes a send fail, whatever its destination.
+    fn send_datagram(&self, data: &[u8], to: SocketAddr) -> Result<(), DropReason> {
+        for attempt in 1..=MAX_SEND_ATTEMPTS {
+            match self.remote_socket.send_to(data, to) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(DropReason::BufferFull);
                 }
-                self.send_to_first(&name, &addresses, port, data)
-            }
-            NameAction::Queued => Ok(()),
-            NameAction::Drop(reason) => Err(reason),
-            NameAction::LookUp => {
-                // A client that no rule permits does not make the server use the resolver.
-                if !self.permits(Some(&name), None, port) {
-                    return Err(DropReason::Denied);
-                }
-                self.names.lock().begin_lookup(name.clone(), port, data)?;
-                match self.start_lookup(name.clone()) {
-                    Err(reason) if self.names.lock().cancel_lookup(&name) => Err(reason),
-                    _ => Ok(()),
-                }
+                // The first failure may have taken the only error.
+                Err(_) if self.take_icmp_errors() == 0 && attempt > 1 => break,
+                Err(_) => {}
             }
         }
+        Err(DropReason::SendFailed)
     }
 
-    /// Starts a thread that looks the name up. It holds the session's slot, and only a weak
-    /// reference to the association: nothing can interrupt the resolver, and the sockets
-    /// must not stay open for it.
-    fn start_lookup(self: &Arc<Association>, name: HostName) -> Result<(), DropReason> {
-        let session = &self.session;
-        let prefixes = session.source_prefixes().with_factors();
-        let lookup = self.context.name_lookups.try_acquire(prefixes);
-        let lookup = lookup.map_err(|_| DropReason::Unresolved)?;
-        let thread_name = format!("s{}-name", session.number());
-        let started = self.context.threads.start(thread_name, {
-            let (slot, association) = (session.slot(), Arc::downgrade(self));
-            move || {
-                let addresses = resolve::lookup(&name, 0).unwrap_or_default();
-                let addresses: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-                drop(lookup);
-                if let Some(association) = association.upgrade() {
-                    association.finish_lookup(&name, &addresses);
-                }
-                drop(slot);
-            }
-        });
-        started.map_err(|_| DropReason::Unresolved)
-    }
-
-    /// Sends what has waited for this name, in its order.
-    fn finish_lookup(&self, name: &HostName, addresses: &[IpAddr]) {
-        loop {
-            let queue = self.names.lock().resolved(name, addresses, Instant::now());
-            if queue.is_empty() {
-                return;
-            }
-            for queued in queue {
-                let sent = self.send_to_first(name, addresses, queued.port, &queued.data);
-                if let Err(reason) = sent {
-                    self.session.drops.count(reason);
-                }
-            }
-        }
-    }
-
-    /// Sends to the first address that is permitted and to which the system can send.
-    fn send_to_first(
-        &self,
-        name: &HostName,
-        addresses: &[IpAddr],
-        port: u16,
-        data: &[u8],
-    ) -> Result<(), DropReason> {
-        let mut result = Err(DropReason::Unresolved);
-        for &address in addresses.iter().take(MAX_ADDRESSES) {
-            result = self.send(Some(name), SocketAddr::new(address, port), data);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result
+    /// Lets flows leave the addresses at which a datagram has not arrived.
+    fn take_icmp_errors(&self) -> usize {
+        take_icmp_errors(&self.remote_socket, |to| {
+            self.names.lock().unreachable(canonical(to));
+        })
     }
 
     /// Do the rules permit the client to send to this address, if it is known, and port?
-    fn permits(&self, name: Option<&HostName>, address: Option<IpAddr>, port: u16) -> bool {
+    pub(super) fn permits(
+        &self,
+        name: Option<&HostName>,
+        address: Option<IpAddr>,
+        port: u16,
+    ) -> bool {
         let now = self.context.clock.now();
         let client = self.session.client_address;
         let nat64 = &self.context.settings.nat64;
@@ -317,10 +255,17 @@ impl Association {
     fn remote_loop(&self) {
         let client = &self.session.client;
         let mut receiver = DatagramReceiver::new(&self.remote_socket, client);
-        while let Some((data, from)) = receiver.next() {
-            match self.forward_to_client(data, canonical(from)) {
-                Ok(count) => self.session.relay.add(Direction::Down, count),
-                Err(reason) => self.session.drops.count(reason),
+        while let Some(received) = receiver.next() {
+            match received {
+                Received::Datagram(data, from) => {
+                    match self.forward_to_client(data, canonical(from)) {
+                        Ok(count) => self.session.relay.add(Direction::Down, count),
+                        Err(reason) => self.session.drops.count(reason),
+                    }
+                }
+                Received::IcmpErrors => {
+                    self.take_icmp_errors();
+                }
             }
         }
     }
@@ -332,6 +277,7 @@ impl Association {
         let client = self.client_port.lock().address();
         let client = client.filter(|_| self.is_expected(from));
         let client = SockaddrStorage::from(client.ok_or(DropReason::UnknownPeer)?);
+        self.names.lock().answered(from, Instant::now());
         let header = UdpHeader {
             fragment: 0,
             destination: Destination {

@@ -19,8 +19,10 @@ pub(crate) enum DropReason {
     UnusableDestination,
     /// Its destination is a name that has no address, or too much waits for names already.
     Unresolved,
-    /// The system did not accept it.
+    /// The system cannot send it to this address.
     SendFailed,
+    /// The send buffer of the socket is full.
+    BufferFull,
 }
 
 /// How many datagrams of one association were dropped.

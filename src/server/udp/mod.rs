@@ -4,9 +4,14 @@ mod association;
 pub(crate) mod bindings;
 mod client_port;
 pub(crate) mod drops;
+mod flow;
+mod icmp_errors;
+pub(crate) mod lookup_queue;
 mod name_cache;
+mod named_hosts;
 mod peer_filter;
 mod receiver;
 mod recent_rules;
 
 pub(crate) use association::Association;
+pub(crate) use icmp_errors::queue_icmp_errors;

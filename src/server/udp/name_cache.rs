@@ -1,26 +1,37 @@
-//! The names to which one client sends datagrams, with their addresses.
+//! The names to which one client sends datagrams: their addresses, and what waits for them.
 //!
 //! It is pure data: it says what to do with a datagram, and the association does it. No
 //! thread is started and nothing is sent while the cache is locked.
+//!
+//! ```text
+//! unknown ── look up ──> waiting ── a lookup is free ──> looked up ──> resolved
+//!                           datagrams are queued until here ───┘      a flow per port
+//! ```
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::drops::DropReason;
+use super::flow::Flow;
 use crate::protocol::HostName;
+use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 
-/// Lookups of names that are not cached, per association at a time, so that it does not
-/// take all threads for lookups. A repeated lookup counts only per client.
-const MAX_LOOKUPS_PER_ASSOCIATION: usize = 4;
-
-/// Bytes of one association that wait for names at most: enough for the first few
-/// datagrams of an exchange. Further datagrams are dropped.
+/// Bytes of one association that wait for names at most: some fifty first datagrams of QUIC
+/// connections (1,250 bytes each), or a thousand small ones. Further datagrams are dropped.
 const MAX_QUEUED_BYTES: usize = 64 << 10;
 
-/// Names that are cached for one association. For one more, the name that expires first is
-/// removed.
-const MAX_NAMES: usize = 64;
+/// Names of one association, cached or waiting: a client that asks all trackers of its
+/// torrents has some hundred. For one more, the name that was used longest ago is removed,
+/// those without established flows first.
+const MAX_NAMES: usize = 256;
+
+/// Addresses of one name that are used at most.
+const MAX_ADDRESSES: usize = 8;
+
+/// Flows of one name that are remembered at most; few protocols use more than two ports.
+const MAX_FLOWS_PER_NAME: usize = 4;
 
 /// How long addresses are used before the name is looked up again; meanwhile they still
 /// serve. The resolver does not report the TTL of DNS, and the addresses of busy hosts
@@ -33,18 +44,24 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(2);
 /// What to do with a datagram to a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NameAction {
-    /// Send it to one of these addresses; there may be none. If they are expired, look the
-    /// name up again as well.
-    Send {
-        addresses: Vec<IpAddr>,
-        is_expired: bool,
-    },
+    /// Send it. If the addresses are expired, look the name up again as well.
+    Send { route: Route, is_expired: bool },
     /// The datagram was queued until its name is resolved.
     Queued,
     /// The name is unknown: look it up.
     LookUp,
     /// Drop it: too many bytes wait for names.
     Drop(DropReason),
+}
+
+/// Where a datagram to a name goes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Route {
+    /// To the first of these addresses that is permitted and can be reached. There may be
+    /// none.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Does the first one answer? Then only the rules are a reason to use another.
+    pub(super) is_established: bool,
 }
 
 /// A datagram that waits for its name.
@@ -57,15 +74,29 @@ pub(super) struct QueuedDatagram {
 /// The names of one association.
 #[derive(Debug, Default)]
 pub(super) struct NameCache {
-    entries: HashMap<HostName, Entry>,
+    entries: HashMap<HostName, CachedName>,
+    /// Names that wait for a lookup, in their order.
+    waiting: VecDeque<HostName>,
+    /// Lookups that are going on.
+    lookups: usize,
+    /// Does the association stand in the queue for lookups?
+    is_in_queue: bool,
+    /// Bytes of all queues.
+    queued_bytes: usize,
 }
 
 #[derive(Debug)]
-enum Entry {
-    /// The name is being looked up, and these datagrams wait for it.
-    Pending(Vec<QueuedDatagram>),
-    /// Its addresses, perhaps none, and until when they are fresh.
-    Resolved(Vec<IpAddr>, Instant),
+struct CachedName {
+    /// Does a lookup wait, or is one going on?
+    is_pending: bool,
+    /// The datagrams that wait for the lookup; `None` once all of them are sent.
+    queue: Option<Vec<QueuedDatagram>>,
+    /// None before the first lookup has ended, or if it has found none.
+    addresses: Vec<IpAddr>,
+    /// When the name is to be looked up again.
+    expires: Instant,
+    flows: Vec<Flow>,
+    last_used: Instant,
 }
 
 impl NameCache {
@@ -78,67 +109,119 @@ impl NameCache {
         data: &[u8],
         now: Instant,
     ) -> NameAction {
-        match self.entries.get(name) {
-            Some(Entry::Resolved(addresses, expires))
-                if !addresses.is_empty() || *expires > now =>
-            {
-                NameAction::Send {
-                    addresses: addresses.clone(),
-                    is_expired: *expires <= now,
-                }
-            }
-            Some(Entry::Pending(_)) if self.has_room(data) => {
-                if let Some(Entry::Pending(queue)) = self.entries.get_mut(name) {
-                    let data = data.to_vec();
-                    queue.push(QueuedDatagram { port, data });
-                }
+        let has_room = self.has_room(data);
+        let Some(entry) = self.entries.get_mut(name) else {
+            return NameAction::LookUp;
+        };
+        entry.last_used = now;
+        match &mut entry.queue {
+            Some(queue) if has_room => {
+                self.queued_bytes += cost(data);
+                let data = data.to_vec();
+                queue.push(QueuedDatagram { port, data });
                 NameAction::Queued
             }
-            Some(Entry::Pending(_)) => NameAction::Drop(DropReason::Unresolved),
-            // The second is an expired entry without addresses.
-            None | Some(Entry::Resolved(..)) => NameAction::LookUp,
+            Some(_) => NameAction::Drop(DropReason::Unresolved),
+            None if entry.addresses.is_empty() && entry.expires <= now => NameAction::LookUp,
+            None => {
+                let route = entry.next_route(port, now);
+                let is_expired = entry.expires <= now && !entry.is_pending;
+                NameAction::Send {
+                    is_expired: is_expired && !route.is_established,
+                    route,
+                }
+            }
         }
     }
 
-    /// Notes that a name is about to be looked up, and queues the first datagram for it.
+    /// Notes that a name is to be looked up, and queues the first datagram for it. True if
+    /// the association has to enter the queue for lookups.
     ///
     /// # Errors
     ///
-    /// Too many names of this association are being looked up, or too many bytes wait.
+    /// Too many names or bytes wait.
     pub(super) fn begin_lookup(
         &mut self,
         name: HostName,
         port: u16,
         data: &[u8],
-    ) -> Result<(), DropReason> {
-        let is_pending = |entry: &&Entry| matches!(entry, Entry::Pending(_));
-        let pending = self.entries.values().filter(is_pending).count();
-        if pending >= MAX_LOOKUPS_PER_ASSOCIATION || !self.has_room(data) {
+        now: Instant,
+    ) -> Result<bool, DropReason> {
+        let has_place = self.entries.contains_key(&name) || self.evict(now);
+        if !has_place || !self.has_room(data) {
             return Err(DropReason::Unresolved);
         }
-        self.evict();
+        self.queued_bytes += cost(data);
         let data = data.to_vec();
-        let queue = vec![QueuedDatagram { port, data }];
-        self.entries.insert(name, Entry::Pending(queue));
-        Ok(())
+        let entry = CachedName {
+            is_pending: true,
+            queue: Some(vec![QueuedDatagram { port, data }]),
+            addresses: Vec::new(),
+            expires: now,
+            flows: Vec::new(),
+            last_used: now,
+        };
+        self.entries.insert(name.clone(), entry);
+        Ok(self.wait(name))
     }
 
-    /// The lookup could not be started: removes the name and its queue. False if another
-    /// lookup of the name, a repeated one, has resolved it meanwhile and sent the queue.
-    pub(super) fn cancel_lookup(&mut self, name: &HostName) -> bool {
-        let is_pending = matches!(self.entries.get(name), Some(Entry::Pending(_)));
-        if is_pending {
-            self.entries.remove(name);
-        }
-        is_pending
+    /// Notes that an expired name is to be looked up again. Returns the same as
+    /// [`begin_lookup`](Self::begin_lookup).
+    pub(super) fn begin_refresh(&mut self, name: &HostName) -> bool {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return false;
+        };
+        entry.is_pending = true;
+        self.wait(name.clone())
     }
 
-    /// Notes that an expired name is about to be looked up again: until that is done, its
-    /// addresses count as fresh, so that no other lookup of it begins.
-    pub(super) fn begin_refresh(&mut self, name: &HostName, now: Instant) {
-        if let Some(Entry::Resolved(_, expires)) = self.entries.get_mut(name) {
-            *expires = now + POSITIVE_TTL;
+    fn wait(&mut self, name: HostName) -> bool {
+        self.waiting.push_back(name);
+        self.enter_queue()
+    }
+
+    /// Notes that the association enters the queue for lookups. False if it stands there
+    /// already, no name waits, or it has all the lookups that it may have.
+    fn enter_queue(&mut self) -> bool {
+        let enters = !self.is_in_queue
+            && !self.waiting.is_empty()
+            && self.lookups < MAX_NAME_LOOKUPS_PER_ASSOCIATION;
+        self.is_in_queue |= enters;
+        enters
+    }
+
+    /// The association has its turn: the name that has waited longest, whose lookup begins
+    /// now. Also says whether the association has to enter the queue again.
+    pub(super) fn next_lookup(&mut self) -> Option<(HostName, bool)> {
+        self.is_in_queue = false;
+        let name = self.waiting.pop_front()?;
+        self.lookups += 1;
+        Some((name, self.enter_queue()))
+    }
+
+    /// A lookup has ended. True if the association has to enter the queue again.
+    pub(super) fn end_lookup(&mut self) -> bool {
+        self.lookups -= 1;
+        self.enter_queue()
+    }
+
+    /// The association has its turn, but no thread can look up a name: forgets the names that
+    /// wait, unless they have older addresses. Returns how many datagrams are dropped.
+    pub(super) fn drop_waiting(&mut self) -> usize {
+        self.is_in_queue = false;
+        let mut dropped = 0;
+        for name in std::mem::take(&mut self.waiting) {
+            let Entry::Occupied(mut entry) = self.entries.entry(name) else {
+                continue;
+            };
+            entry.get_mut().is_pending = false;
+            if let Some(queue) = &entry.get().queue {
+                self.queued_bytes -= cost_of_all(queue);
+                dropped += queue.len();
+                entry.remove();
+            }
         }
+        dropped
     }
 
     /// The resolver has answered. Returns the datagrams that have waited; the caller sends
@@ -150,43 +233,123 @@ impl NameCache {
         addresses: &[IpAddr],
         now: Instant,
     ) -> Vec<QueuedDatagram> {
-        match self.entries.get_mut(name) {
-            Some(Entry::Pending(queue)) if !queue.is_empty() => return std::mem::take(queue),
-            // The old addresses are still used if there are no new ones.
-            Some(Entry::Resolved(..)) if addresses.is_empty() => return Vec::new(),
-            _ => {}
-        }
-        let ttl = match addresses.is_empty() {
-            true => NEGATIVE_TTL,
-            false => POSITIVE_TTL,
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Vec::new();
         };
-        let entry = Entry::Resolved(addresses.to_vec(), now + ttl);
-        self.entries.insert(name.clone(), entry);
-        Vec::new()
+        entry.is_pending = false;
+        if addresses.is_empty() {
+            // Older addresses still serve.
+            entry.expires = now + NEGATIVE_TTL;
+        } else {
+            entry.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
+            entry.expires = now + POSITIVE_TTL;
+        }
+        let queue = entry.queue.take().unwrap_or_default();
+        if !queue.is_empty() {
+            entry.queue = Some(Vec::new());
+        }
+        self.queued_bytes -= cost_of_all(&queue);
+        queue
+    }
+
+    /// Where a datagram that has waited goes.
+    pub(super) fn next_route(&mut self, name: &HostName, port: u16, now: Instant) -> Route {
+        let entry = self.entries.get_mut(name);
+        entry.map_or_else(Route::default, |entry| entry.next_route(port, now))
+    }
+
+    /// The datagram has gone to another address of the name than the first that
+    /// [`route`](Self::route) returned.
+    pub(super) fn set_address(
+        &mut self,
+        name: &HostName,
+        port: u16,
+        address: IpAddr,
+        now: Instant,
+    ) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            let mut flows = entry.flows.iter_mut();
+            if let Some(flow) = flows.find(|flow| flow.port() == port) {
+                flow.set_address(address, now);
+            }
+        }
+    }
+
+    /// A datagram has come from this address: the flows to it are kept there.
+    ///
+    /// Tests all flows: the same host may have several names.
+    pub(super) fn answered(&mut self, from: SocketAddr, now: Instant) {
+        let mut is_answer = false;
+        for entry in self.entries.values_mut() {
+            for flow in &mut entry.flows {
+                is_answer |= flow.answered(from, &entry.addresses, now);
+            }
+        }
+        if !is_answer {
+            let flows = self.entries.values_mut().flat_map(|entry| &mut entry.flows);
+            flows.for_each(|flow| flow.answered_from_other_port(from.ip(), now));
+        }
+    }
+
+    /// An ICMP error says that a datagram to this address has not arrived.
+    pub(super) fn unreachable(&mut self, to: SocketAddr) {
+        let flows = self.entries.values_mut().flat_map(|entry| &mut entry.flows);
+        flows.for_each(|flow| flow.unreachable(to));
     }
 
     /// May these bytes be queued as well?
     fn has_room(&self, data: &[u8]) -> bool {
-        let queues = self.entries.values().map(|entry| match entry {
-            Entry::Pending(queue) => queue.iter().map(|queued| cost(&queued.data)).sum(),
-            Entry::Resolved(..) => 0,
-        });
-        queues.sum::<usize>() + cost(data) <= MAX_QUEUED_BYTES
+        self.queued_bytes + cost(data) <= MAX_QUEUED_BYTES
     }
 
-    /// Frees a place if the cache is full: removes the name that expires
-    /// first.
-    fn evict(&mut self) {
+    /// Makes room for one more name: if the cache is full, removes the name that was used
+    /// longest ago, those without established flows first. False if lookups or datagrams
+    /// wait for all of them.
+    fn evict(&mut self, now: Instant) -> bool {
         if self.entries.len() < MAX_NAMES {
-            return;
+            return true;
         }
-        let resolved = self.entries.iter().filter_map(|(name, entry)| match entry {
-            Entry::Resolved(_, expires) => Some((name, *expires)),
-            Entry::Pending(_) => None,
-        });
-        let first = resolved.min_by_key(|&(_, expires)| expires);
-        if let Some(name) = first.map(|(name, _)| name.clone()) {
-            self.entries.remove(&name);
+        let is_idle = |entry: &CachedName| !entry.is_pending && entry.queue.is_none();
+        let idle = self.entries.iter().filter(|(_, entry)| is_idle(entry));
+        let oldest =
+            idle.min_by_key(|(_, entry)| (entry.has_established_flow(now), entry.last_used));
+        let oldest = oldest.map(|(name, _)| name.clone());
+        oldest.is_some_and(|name| self.entries.remove(&name).is_some())
+    }
+}
+
+impl CachedName {
+    fn has_established_flow(&self, now: Instant) -> bool {
+        let is_live = |flow: &Flow| flow.is_established(now) && !flow.is_over(now);
+        self.flows.iter().any(is_live)
+    }
+
+    fn next_route(&mut self, port: u16, now: Instant) -> Route {
+        let CachedName {
+            addresses, flows, ..
+        } = self;
+        let Some(&first) = addresses.first() else {
+            return Route::default();
+        };
+        flows.retain(|flow| !flow.is_over(now));
+        if let Some(flow) = flows.iter_mut().find(|flow| flow.port() == port) {
+            return Route {
+                is_established: flow.is_established(now),
+                addresses: flow.next_addresses(addresses, now),
+            };
+        }
+        if flows.len() >= MAX_FLOWS_PER_NAME {
+            let ages = flows.iter().map(Flow::age).enumerate();
+            if let Some((oldest, _)) = ages.min_by_key(|&(_, age)| age) {
+                flows.swap_remove(oldest);
+            }
+        }
+        let mut flow = Flow::new(port, first, now);
+        let addresses = flow.next_addresses(addresses, now);
+        flows.push(flow);
+        Route {
+            addresses,
+            is_established: false,
         }
     }
 }
@@ -194,6 +357,10 @@ impl NameCache {
 /// Bytes that a queued datagram takes: an empty one is not free.
 fn cost(data: &[u8]) -> usize {
     data.len() + size_of::<QueuedDatagram>()
+}
+
+fn cost_of_all(queue: &[QueuedDatagram]) -> usize {
+    queue.iter().map(|queued| cost(&queued.data)).sum()
 }
 
 #[cfg(test)]
@@ -215,77 +382,238 @@ mod tests {
         queue.into_iter().map(|queued| queued.data).collect()
     }
 
+    /// Begins a lookup of this name for a datagram to port 1.
+    fn begin(cache: &mut NameCache, text: &str, data: &[u8]) -> Result<bool, DropReason> {
+        cache.begin_lookup(name(text), 1, data, Instant::now())
+    }
+
+    /// Carries out the lookup, and returns how many datagrams have waited.
+    fn resolve(cache: &mut NameCache, text: &str, addresses: &[IpAddr]) -> usize {
+        cache.waiting.retain(|waiting| *waiting != name(text));
+        let mut queues = std::iter::from_fn(|| {
+            let queue = cache.resolved(&name(text), addresses, Instant::now());
+            (!queue.is_empty()).then_some(queue.len())
+        });
+        let sent = queues.by_ref().sum();
+        assert!(queues.next().is_none());
+        sent
+    }
+
+    fn send(addresses: &[IpAddr], is_expired: bool) -> NameAction {
+        let route = Route {
+            addresses: addresses.to_vec(),
+            is_established: false,
+        };
+        NameAction::Send { route, is_expired }
+    }
+
     #[test]
     fn datagrams_wait_for_their_name_and_keep_their_order() {
         let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
         assert_eq!(cache.route(&a, 1, b"1", now), NameAction::LookUp);
-        cache.begin_lookup(a.clone(), 1, b"1").expect("room");
+        assert_eq!(cache.begin_lookup(a.clone(), 1, b"1", now), Ok(true));
         assert_eq!(cache.route(&a, 2, b"2", now), NameAction::Queued);
+        assert_eq!(cache.next_lookup(), Some((a.clone(), false)));
         let queue = cache.resolved(&a, &ADDRESS, now);
         assert_eq!(data_of(queue), [b"1", b"2"]);
         // One that comes while these are sent waits as well.
         assert_eq!(cache.route(&a, 3, b"3", now), NameAction::Queued);
+        assert_eq!(cache.next_route(&a, 1, now).addresses, ADDRESS);
         assert_eq!(data_of(cache.resolved(&a, &ADDRESS, now)), [b"3"]);
         assert!(cache.resolved(&a, &ADDRESS, now).is_empty());
-        let addresses = ADDRESS.to_vec();
-        let send = |is_expired| NameAction::Send {
-            addresses: addresses.clone(),
-            is_expired,
-        };
-        assert_eq!(cache.route(&a, 4, b"4", now), send(false));
+        assert_eq!(cache.route(&a, 4, b"4", now), send(&ADDRESS, false));
         let later = now + POSITIVE_TTL;
-        assert_eq!(cache.route(&a, 5, b"5", later), send(true));
-        cache.begin_refresh(&a, later);
-        assert_eq!(cache.route(&a, 6, b"6", later), send(false));
+        assert_eq!(cache.route(&a, 5, b"5", later), send(&ADDRESS, true));
+        // Once; and other names do not take its place meanwhile.
+        assert!(cache.begin_refresh(&a));
+        assert_eq!(cache.route(&a, 6, b"6", later), send(&ADDRESS, false));
+        assert_eq!(cache.next_lookup(), Some((a.clone(), false)));
         // A refresh that finds nothing leaves the old addresses.
         assert!(cache.resolved(&a, &[], later).is_empty());
-        assert_eq!(cache.route(&a, 7, b"7", later), send(false));
+        assert_eq!(cache.route(&a, 7, b"7", later), send(&ADDRESS, false));
+        let later = later + NEGATIVE_TTL;
+        assert_eq!(cache.route(&a, 8, b"8", later), send(&ADDRESS, true));
+        assert_eq!(cache.queued_bytes, 0);
     }
 
     #[test]
     fn a_name_that_was_not_found_is_looked_up_again_after_its_ttl() {
         let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
-        cache.begin_lookup(a.clone(), 1, b"1").expect("room");
+        begin(&mut cache, "a.test", b"1").expect("room");
         assert_eq!(data_of(cache.resolved(&a, &[], now)), [b"1"]);
         assert!(cache.resolved(&a, &[], now).is_empty());
-        let none = NameAction::Send {
-            addresses: Vec::new(),
-            is_expired: false,
-        };
-        assert_eq!(cache.route(&a, 1, b"2", now), none);
+        assert_eq!(cache.route(&a, 1, b"2", now), send(&[], false));
         let later = now + NEGATIVE_TTL;
         assert_eq!(cache.route(&a, 1, b"3", later), NameAction::LookUp);
+        assert_eq!(begin(&mut cache, "a.test", b"3"), Ok(false));
+        assert_eq!(cache.route(&a, 1, b"4", later), NameAction::Queued);
     }
 
     #[test]
-    fn lookups_queued_bytes_and_names_are_bounded() {
-        let (mut cache, now) = (NameCache::default(), Instant::now());
-        for number in 0..MAX_LOOKUPS_PER_ASSOCIATION {
-            let name = name(&format!("{number}.test"));
-            assert_eq!(cache.begin_lookup(name, 1, b""), Ok(()));
-        }
-        let one_more = name("more.test");
-        let too_many = Err(DropReason::Unresolved);
-        assert_eq!(cache.begin_lookup(one_more.clone(), 1, b""), too_many);
-        let large = vec![0; MAX_QUEUED_BYTES];
-        let dropped = NameAction::Drop(DropReason::Unresolved);
-        assert_eq!(cache.route(&name("0.test"), 1, &large, now), dropped);
-        assert!(cache.cancel_lookup(&name("0.test")));
-        assert!(!cache.cancel_lookup(&name("0.test")));
-        assert_eq!(cache.begin_lookup(one_more.clone(), 1, &large), too_many);
-        assert_eq!(cache.begin_lookup(one_more.clone(), 1, b""), Ok(()));
-        // Another lookup of the name was faster: its addresses stay.
-        while !cache.resolved(&one_more, &ADDRESS, now).is_empty() {}
-        assert!(!cache.cancel_lookup(&one_more));
-        let action = cache.route(&one_more, 1, b"", now);
-        assert!(matches!(action, NameAction::Send { .. }), "{action:?}");
-
+    fn u17_names_wait_for_their_lookup_in_order() {
         let mut cache = NameCache::default();
-        for number in 0..1000 {
-            let name = name(&format!("{number}.test"));
-            cache.begin_lookup(name.clone(), 1, b"").expect("room");
-            while !cache.resolved(&name, &ADDRESS, now).is_empty() {}
+        let names: Vec<String> = (0..50).map(|number| format!("{number}.test")).collect();
+        for (number, text) in names.iter().enumerate() {
+            // Only the first has to request a lookup.
+            assert_eq!(begin(&mut cache, text, b"x"), Ok(number == 0));
+        }
+        for (number, text) in names.iter().enumerate() {
+            let next = cache.next_lookup();
+            assert_eq!(next, Some((name(text), number < 49)));
+            assert_eq!(resolve(&mut cache, text, &ADDRESS), 1);
+            assert!(!cache.end_lookup());
+        }
+        assert_eq!(cache.next_lookup(), None);
+        assert_eq!(begin(&mut cache, "more.test", b"x"), Ok(true));
+    }
+
+    #[test]
+    fn u18_an_association_has_only_some_lookups_at_a_time() {
+        let mut cache = NameCache::default();
+        for number in 0..10 {
+            begin(&mut cache, &format!("{number}.test"), b"x").expect("room");
+        }
+        for number in 1..=MAX_NAME_LOOKUPS_PER_ASSOCIATION {
+            let enters = number < MAX_NAME_LOOKUPS_PER_ASSOCIATION;
+            let next = cache.next_lookup().map(|(_, enters)| enters);
+            assert_eq!(next, Some(enters));
+        }
+        // It enters the queue once for each lookup that ends.
+        assert_eq!(begin(&mut cache, "more.test", b"x"), Ok(false));
+        assert_eq!((cache.end_lookup(), cache.end_lookup()), (true, false));
+        let next = cache.next_lookup().map(|(_, enters)| enters);
+        assert_eq!(next, Some(true));
+    }
+
+    #[test]
+    fn u17_waiting_names_and_bytes_are_bounded() {
+        let too_many = Err(DropReason::Unresolved);
+        let mut cache = NameCache::default();
+        for number in 0..MAX_NAMES {
+            let text = format!("{number}.test");
+            begin(&mut cache, &text, b"").expect("room");
+        }
+        assert_eq!(begin(&mut cache, "more.test", b""), too_many);
+        // A name that does not wait makes room.
+        assert_eq!(resolve(&mut cache, "7.test", &ADDRESS), 1);
+        begin(&mut cache, "more.test", b"").expect("room");
+        assert!(!cache.entries.contains_key(&name("7.test")));
+
+        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let half = vec![0; MAX_QUEUED_BYTES / 2];
+        begin(&mut cache, "a.test", &half).expect("room");
+        assert_eq!(begin(&mut cache, "b.test", &half), too_many);
+        let dropped = NameAction::Drop(DropReason::Unresolved);
+        assert_eq!(cache.route(&name("a.test"), 1, &half, now), dropped);
+        // Empty datagrams count too.
+        let fits =
+            |cache: &mut NameCache| cache.route(&name("a.test"), 1, b"", now) == NameAction::Queued;
+        let count = (0..10_000).take_while(|_| fits(&mut cache)).count();
+        assert!((500..2000).contains(&count), "{count}");
+        assert_eq!(resolve(&mut cache, "a.test", &ADDRESS), count + 1);
+        begin(&mut cache, "b.test", &half).expect("room");
+        assert_eq!(resolve(&mut cache, "b.test", &ADDRESS), 1);
+        assert_eq!(cache.queued_bytes, 0);
+    }
+
+    #[test]
+    fn u17_without_a_thread_the_names_that_wait_are_dropped() {
+        let (mut cache, now) = (NameCache::default(), Instant::now());
+        for text in ["old.test", "looked-up.test", "waiting.test", "also.test"] {
+            begin(&mut cache, text, b"x").expect("room");
+        }
+        resolve(&mut cache, "old.test", &ADDRESS);
+        let next = cache.next_lookup();
+        assert_eq!(next, Some((name("looked-up.test"), true)));
+        cache.begin_refresh(&name("old.test"));
+        cache.route(&name("also.test"), 1, b"y", now);
+        assert_eq!(cache.drop_waiting(), 3);
+        assert_eq!((cache.drop_waiting(), cache.next_lookup()), (0, None));
+        assert_eq!(begin(&mut cache, "new.test", b""), Ok(true));
+        assert_eq!(resolve(&mut cache, "new.test", &[]), 1);
+        assert_eq!(resolve(&mut cache, "looked-up.test", &ADDRESS), 1);
+        let action = cache.route(&name("old.test"), 1, b"", now);
+        assert_eq!(action, send(&ADDRESS, false));
+        let action = cache.route(&name("also.test"), 1, b"", now);
+        assert_eq!(action, NameAction::LookUp);
+        assert_eq!((cache.queued_bytes, cache.entries.len()), (0, 3));
+    }
+
+    #[test]
+    fn u17_the_name_that_was_used_longest_ago_is_forgotten() {
+        let (mut cache, now) = (NameCache::default(), Instant::now());
+        begin(&mut cache, "flow.test", b"").expect("room");
+        resolve(&mut cache, "flow.test", &ADDRESS);
+        for number in 1..1000 {
+            let later = now + Duration::from_millis(number);
+            let text = format!("{number}.test");
+            let first = cache.begin_lookup(name(&text), 1, b"", later);
+            first.expect("room");
+            resolve(&mut cache, &text, &ADDRESS);
+            let action = cache.route(&name("flow.test"), 1, b"", later);
+            assert_eq!(action, send(&ADDRESS, false));
             assert!(cache.entries.len() <= MAX_NAMES);
         }
+    }
+
+    #[test]
+    fn u16_an_established_flow_outlives_many_newer_names() {
+        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let flow = name("flow.test");
+        begin(&mut cache, "flow.test", b"").expect("room");
+        resolve(&mut cache, "flow.test", &ADDRESS);
+        cache.route(&flow, 1, b"", now);
+        cache.answered((ADDRESS[0], 1).into(), now);
+        for number in 0..1000 {
+            let later = now + Duration::from_millis(number);
+            let text = format!("{number}.test");
+            let first = cache.begin_lookup(name(&text), 1, b"", later);
+            first.expect("room");
+            resolve(&mut cache, &text, &ADDRESS);
+        }
+        assert!(cache.entries.contains_key(&flow));
+        // After its end it is a name like others.
+        let later = now + Duration::from_secs(301);
+        cache
+            .begin_lookup(name("late.test"), 1, b"", later)
+            .expect("room");
+        assert!(!cache.entries.contains_key(&flow));
+    }
+
+    #[test]
+    fn u16_each_port_of_a_name_keeps_its_address() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        begin(&mut cache, "a.test", b"").expect("room");
+        resolve(&mut cache, "a.test", &[one, two]);
+        let first = |cache: &mut NameCache, port, now| {
+            let action = cache.route(&a, port, b"", now);
+            let NameAction::Send { route, is_expired } = action else {
+                panic!("{action:?}")
+            };
+            (route.addresses[0], is_expired)
+        };
+        assert_eq!(first(&mut cache, 53, now), (one, false));
+        cache.answered((one, 53).into(), now);
+        // DNS returns the other order: new flows begin there, and flows that are answered
+        // need no new lookup.
+        let later = now + 2 * POSITIVE_TTL;
+        assert_eq!(first(&mut cache, 53, later), (one, false));
+        assert_eq!(first(&mut cache, 54, later), (one, true));
+        cache.resolved(&a, &[two, one], later);
+        assert_eq!(first(&mut cache, 53, later), (one, false));
+        assert_eq!(first(&mut cache, 55, later), (two, false));
+        // An answer from another port of the host counts as well (TFTP).
+        cache.answered((two, 1000).into(), later);
+        cache.unreachable((two, 55).into());
+        assert_eq!(first(&mut cache, 55, later), (two, false));
+        cache.unreachable((one, 54).into());
+        assert_eq!(first(&mut cache, 54, later), (two, false));
+        // Many ports are tried; the flows that are answered remain.
+        for port in 1000..2000 {
+            first(&mut cache, port, later);
+            assert!(cache.entries[&a].flows.len() <= MAX_FLOWS_PER_NAME);
+        }
+        assert_eq!(first(&mut cache, 53, later), (one, false));
     }
 }

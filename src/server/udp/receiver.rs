@@ -18,6 +18,16 @@ const DATAGRAMS_PER_POLL: u32 = 64;
 /// The largest datagram in bytes: its length field has 16 bits.
 const MAX_DATAGRAM: usize = 65_535;
 
+/// What [`DatagramReceiver::next`] returns.
+#[derive(Debug)]
+pub(super) enum Received<'a> {
+    /// The content of a datagram, and the address that it comes from.
+    Datagram(&'a [u8], SocketAddr),
+    /// ICMP errors for earlier datagrams are in the socket's error queue. The caller has to
+    /// take them.
+    IcmpErrors,
+}
+
 /// Receives from one of the two sockets of an association.
 #[derive(Debug)]
 pub(super) struct DatagramReceiver<'a> {
@@ -41,29 +51,29 @@ impl<'a> DatagramReceiver<'a> {
         }
     }
 
-    /// Waits for a datagram: its content, and the address that it comes from. `None` if
-    /// the client's connection has ended.
-    pub(super) fn next(&mut self) -> Option<(&[u8], SocketAddr)> {
+    /// Waits for a datagram or an ICMP error. `None` if the client's connection has ended.
+    pub(super) fn next(&mut self) -> Option<Received<'_>> {
         loop {
             if self.received < DATAGRAMS_PER_POLL {
                 self.buffer.resize(MAX_DATAGRAM, 0);
                 // An error means that no datagram is there, or that one which was sent
-                // before did not arrive (ICMP), which changes nothing here.
+                // before did not arrive (ICMP). Then poll(2) reports POLLERR.
                 if let Ok((count, from)) = self.socket.recv_from(&mut self.buffer) {
                     self.received += 1;
-                    return Some((self.buffer.get(..count).unwrap_or_default(), from));
+                    let content = self.buffer.get(..count).unwrap_or_default();
+                    return Some(Received::Datagram(content, from));
                 }
             }
             self.received = 0;
-            if !self.wait() {
-                return None;
+            if self.wait()? {
+                return Some(Received::IcmpErrors);
             }
         }
     }
 
-    /// Waits for a datagram or an event of the connection; false if the connection has
-    /// ended.
-    fn wait(&mut self) -> bool {
+    /// Waits for an event of the socket or the connection. True if the socket has ICMP errors;
+    /// `None` if the connection has ended.
+    fn wait(&mut self) -> Option<bool> {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.client.as_fd(), PollFlags::POLLIN),
@@ -75,12 +85,16 @@ impl<'a> DatagramReceiver<'a> {
             self.buffer = Vec::new();
             net::wait(&mut fds, Deadline::after(Duration::MAX))
         });
-        let [_, client] = fds;
-        match (waited, client.revents()) {
+        let [socket, client] = fds;
+        let has_errors = socket
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR));
+        let is_open = match (waited, client.revents()) {
             (Ok(_), Some(PollFlags::POLLIN)) => self.drop_client_bytes(),
             (Ok(_), Some(events)) => events.is_empty(),
             (Err(_), _) | (_, None) => false,
-        }
+        };
+        is_open.then_some(has_errors)
     }
 
     /// Reads and drops bytes of the connection; false at its EOF. Both directions do it:

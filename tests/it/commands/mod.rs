@@ -8,4 +8,5 @@ mod names;
 mod routes;
 mod udp_associate;
 mod udp_client_port;
+mod udp_names;
 mod udp_rules;

@@ -718,7 +718,7 @@ fn s04_little_address_space_means_few_sessions_and_no_abort() {
             300,
             "address space",
         ),
-        ("ulimit -d 60000; exec env", 25, "data"),
+        ("ulimit -d 60000; exec env", 20, "data"),
     ] {
         let script = format!("{setting} \"$0\" \"$@\"");
         let proxy = Proxy::with(Setup {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, Packet, QTYPE, RCODE, ResourceRecord, TYPE};
@@ -22,6 +23,8 @@ pub(crate) enum DnsAnswer {
     /// The addresses of the queried family. If there are none, the answer is empty
     /// without an error: the name exists and has no such address.
     Addresses(Vec<IpAddr>),
+    /// The same, this much later. Other answers do not wait for it.
+    Delayed(Duration, Vec<IpAddr>),
     /// An error code.
     Fails(RCODE),
     /// No answer at all.
@@ -56,8 +59,17 @@ impl NameServer {
                     let answer = script(&query);
                     all.push(query);
                     drop(all);
-                    if let Some(reply) = reply(&packet, &answer) {
-                        let _ = socket.send_to(&reply, client);
+                    let Some(reply) = reply(&packet, &answer) else {
+                        continue;
+                    };
+                    let socket = socket.try_clone().expect("a socket");
+                    let send = move || drop(socket.send_to(&reply, client));
+                    match answer {
+                        DnsAnswer::Delayed(delay, _) => drop(thread::spawn(move || {
+                            thread::sleep(delay);
+                            send();
+                        })),
+                        _ => send(),
                     }
                 }
             }
@@ -99,7 +111,7 @@ fn reply(query: &Packet<'_>, answer: &DnsAnswer) -> Option<Vec<u8>> {
     match answer {
         DnsAnswer::Silence => return None,
         DnsAnswer::Fails(code) => *reply.rcode_mut() = *code,
-        DnsAnswer::Addresses(addresses) => {
+        DnsAnswer::Addresses(addresses) | DnsAnswer::Delayed(_, addresses) => {
             let of_family = addresses.iter().filter(|address| address.is_ipv6() == v6);
             let records = of_family.map(|address| {
                 let data = match *address {
