@@ -1,4 +1,4 @@
-//! Clients of other projects through the proxy: curl, netcat, socat, drill, Chromium, tnftp.
+//! Clients of other projects through the proxy: curl, socat, drill, aioquic, Chromium, ...
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -16,7 +16,7 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{self, Proxy};
 use crate::support::server_output::{ScreenMessage, parse_screen};
 use crate::support::socksify::socksify;
-use crate::support::tools::is_installed;
+use crate::support::tools::{is_installed, skip};
 use crate::support::wait::{TIMEOUT, until};
 use crate::support::web_site::{Page, WebSite};
 
@@ -227,6 +227,54 @@ fn drill_resolves_a_name_through_udp_associate() {
         proxy.stderr_line("command=UDP ASSOCIATE");
         proxy.finish();
     });
+}
+
+/// The time for which a name is cached, in seconds, and some more.
+const LIFE_OF_A_NAME: &str = "33";
+
+/// A QUIC connection lasts longer than its name is cached, and DNS returns the addresses in
+/// another order each time. Waits for the real time, which no option changes.
+#[test]
+fn u23_a_quic_connection_outlives_the_addresses_of_its_name() {
+    if !has_aioquic() {
+        return;
+    }
+    in_own_network(|_| {
+        let hosts = ["127.0.0.9", "127.0.0.10"];
+        let _names = NameServer::start(move |query| {
+            let mut order = hosts;
+            order.rotate_left(query.before % hosts.len());
+            dns_server::addresses(&order)
+        });
+        let proxy = Proxy::start(proxy::PERMIT_ALL, &["-v"]);
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/operation/quic_echo.py"
+        );
+        let mut command = Command::new("python3");
+        let port = proxy.address().port().to_string();
+        command
+            .args([script, &port, "quic.test", LIFE_OF_A_NAME])
+            .args(hosts);
+        let output = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
+        assert!(output.status.success(), "{output:#?}");
+        // One of the two, from the first stream to the last.
+        assert!(hosts.contains(&output.text().trim()), "{output:#?}");
+        let line = proxy.stderr_line("command=UDP ASSOCIATE");
+        assert!(line.contains("denied=0 dropped=0 "), "{line}");
+        proxy.finish();
+    });
+}
+
+/// Whether Python has the QUIC library that the client needs; otherwise skips the test.
+fn has_aioquic() -> bool {
+    let mut command = Command::new("python3");
+    let imported = command.args(["-c", "import aioquic"]).output();
+    let has_it = imported.is_ok_and(|output| output.status.success());
+    if !has_it {
+        skip("Python's aioquic is missing; install python3-aioquic or use pip (.ci/run)");
+    }
+    has_it
 }
 
 /// A page whose script shows the sizes of its subresources, so it proves that all were loaded.
