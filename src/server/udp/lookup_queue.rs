@@ -1,8 +1,9 @@
 //! Which association has the next name lookup.
 //!
-//! Clients take turns, and so do the associations of one client. A lookup takes a thread, and nothing can interrupt it. So their number is limited, and
-//! names wait. A thread that has finished a lookup takes the next turn, until no association
-//! waits that may have one; no thread waits for a turn.
+//! Clients take turns, and so do the associations of one client. A lookup takes a thread, and
+//! nothing can interrupt it. So their number is limited, and names wait. A thread that has
+//! finished a lookup takes the next turn, until no association waits that may have one; no
+//! thread waits for a turn.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;

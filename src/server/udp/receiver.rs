@@ -1,5 +1,6 @@
 //! Receiving datagrams for as long as the client's connection lasts.
 
+use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -10,10 +11,18 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use crate::net::{self, Deadline};
 use crate::relay::IDLE_RELEASE;
+use crate::sync::thread;
 
 /// Datagrams that are received in a row before the client's connection is polled: a
 /// poll(2) costs as much as receiving one.
 const DATAGRAMS_PER_POLL: u32 = 64;
+
+/// Errors that are received without a datagram between them and without a pause. After them
+/// each error costs [`ERROR_PAUSE`]: a filter of system calls can make recvfrom(2) fail
+/// always, and poll(2) would return at once.
+const MAX_ERRORS_IN_A_ROW: u32 = 16;
+
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// The largest datagram in bytes: its length field has 16 bits.
 const MAX_DATAGRAM: usize = 65_535;
@@ -37,6 +46,8 @@ pub(super) struct DatagramReceiver<'a> {
     /// The connection over which the client has requested the association.
     client: &'a TcpStream,
     received: u32,
+    /// Errors since the last datagram.
+    errors: u32,
 }
 
 impl<'a> DatagramReceiver<'a> {
@@ -48,6 +59,7 @@ impl<'a> DatagramReceiver<'a> {
             client,
             // So that it polls first, without a buffer.
             received: DATAGRAMS_PER_POLL,
+            errors: 0,
         }
     }
 
@@ -56,18 +68,30 @@ impl<'a> DatagramReceiver<'a> {
         loop {
             if self.received < DATAGRAMS_PER_POLL {
                 self.buffer.resize(MAX_DATAGRAM, 0);
-                // An error means that no datagram is there, or that one which was sent
-                // before did not arrive (ICMP). Then poll(2) reports POLLERR.
-                if let Ok((count, from)) = self.socket.recv_from(&mut self.buffer) {
-                    self.received += 1;
-                    let content = self.buffer.get(..count).unwrap_or_default();
-                    return Some(Received::Datagram(content, from));
+                match self.socket.recv_from(&mut self.buffer) {
+                    Ok((count, from)) => {
+                        self.received += 1;
+                        self.errors = 0;
+                        let content = self.buffer.get(..count).unwrap_or_default();
+                        return Some(Received::Datagram(content, from));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // A datagram that was sent before did not arrive (ICMP), and poll(2)
+                    // reports POLLERR. Or the error is a lasting one.
+                    Err(_) => self.note_error(),
                 }
             }
             self.received = 0;
             if self.wait()? {
                 return Some(Received::IcmpErrors);
             }
+        }
+    }
+
+    fn note_error(&mut self) {
+        self.errors = self.errors.saturating_add(1);
+        if self.errors > MAX_ERRORS_IN_A_ROW {
+            thread::sleep(ERROR_PAUSE);
         }
     }
 
