@@ -16,9 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use threadsocks::auth::users_file_line;
 use threadsocks::client;
 use threadsocks::client::socks4::Binding;
 use threadsocks::net::Deadline;
+use threadsocks::protocol::socks5::Credentials;
 use threadsocks::protocol::{Command, Destination};
 
 use crate::support::endpoints::{
@@ -27,6 +29,7 @@ use crate::support::endpoints::{
 };
 use crate::support::faulty_link::Fault;
 use crate::support::faulty_session::{Direction, FaultySession, Side};
+use crate::support::netns::in_own_network;
 use crate::support::plot::{self, Curve};
 use crate::support::proxy::{Proxy, Setup};
 use crate::support::random::{self, Rng};
@@ -43,6 +46,9 @@ const SOURCES: std::ops::Range<u8> = 2..50;
 /// may not have read the request, so a screen message is optional.
 const RESET_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
 
+/// The source address of all logins, with right and with wrong passwords.
+const LOGIN_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 61);
+
 /// A destination that the rules deny.
 const DENIED: Ipv4Addr = Ipv4Addr::new(127, 9, 0, 1);
 
@@ -57,7 +63,7 @@ type ClientFn = fn(&Soak, &mut Rng);
 
 /// The mixed traffic: how many clients of a kind at a time, the average pause between
 /// two of them in milliseconds, and the client itself.
-const WORKLOAD: [(usize, u64, ClientFn); 13] = [
+const WORKLOAD: [(usize, u64, ClientFn); 17] = [
     (6, 30, connect_by_address),
     (3, 40, connect_by_name),
     (2, 60, refused_request),
@@ -71,7 +77,27 @@ const WORKLOAD: [(usize, u64, ClientFn); 13] = [
     (4, 100, slow_client),
     (2, 100, reset_midway),
     (6, 200, faulty_network),
+    (1, 2000, announce_to_many_names),
+    (2, 100, known_user),
+    (1, 4000, wrong_password),
+    (1, 3000, killed_process),
 ];
+
+/// The hosts file of the test: loopback under many names.
+fn hosts() -> String {
+    let names: Vec<String> = (0..TRACKERS).map(tracker).collect();
+    format!("127.0.0.1 localhost {}\n", names.join(" "))
+}
+
+/// The names to which one association sends at once.
+const TRACKERS: u8 = 40;
+
+fn tracker(number: u8) -> String {
+    format!("tracker{number}.example")
+}
+
+/// The users whom the server knows, with their passwords.
+const USERS: [(&str, &str); 2] = [("alice", "secret"), ("bob", "other")];
 
 /// The state that all clients share. Relaxed suffices for its atomics: two counters, and
 /// a flag on which no other data depends.
@@ -334,6 +360,88 @@ fn udp_associate(soak: &Soak, rng: &mut Rng) {
         let (from, answer) = association.receive(&client, &mut buffer).expect("relayed");
         assert_eq!(from, by_address(origin_address));
         assert!(answer == data);
+    }
+}
+
+/// Sends a datagram to many names at once, as clients of BitTorrent do. Each must arrive.
+fn announce_to_many_names(soak: &Soak, _: &mut Rng) {
+    let control = soak.dial();
+    soak.ledger.expect(&control, "UDP ASSOCIATE Accept");
+    let socket = UdpSocket::bind((control.local_addr().unwrap().ip(), 0)).unwrap();
+    let origin = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+    origin.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let from = socket.local_addr().unwrap();
+    let association =
+        client::socks5::associate(control, None, soak.proxy.ip(), from).expect("granted");
+    let port = origin.local_addr().unwrap().port();
+    for number in 0..TRACKERS {
+        let destination = by_name(&tracker(number), port);
+        let sent = association.send(&socket, &[number], &destination);
+        sent.expect("sent");
+    }
+    let mut received: Vec<u8> = (0..TRACKERS)
+        .map(|_| {
+            let mut byte = [0];
+            origin.recv_from(&mut byte).expect("relayed");
+            byte[0]
+        })
+        .collect();
+    received.sort_unstable();
+    assert_eq!(received, (0..TRACKERS).collect::<Vec<_>>());
+}
+
+fn credentials(user: &str, password: &str) -> Credentials {
+    Credentials {
+        user: user.into(),
+        password: password.into(),
+    }
+}
+
+/// Logs in with the right password, from the address of the wrong logins.
+fn known_user(soak: &Soak, rng: &mut Rng) {
+    let (user, password) = USERS[rng.below(2) as usize];
+    let client = dial_from((LOGIN_SOURCE, 0).into(), soak.proxy);
+    soak.connections.fetch_add(1, Ordering::Relaxed);
+    soak.ledger.expect(&client, ACCEPTED);
+    let credentials = credentials(user, password);
+    let client = client::socks5::connect(client, Some(&credentials), &soak.echo);
+    let client = client.expect("granted");
+    check_echo(&client, rng);
+    end_session(client, rng);
+}
+
+/// Guesses the password of a user that exists, or of one that does not.
+fn wrong_password(soak: &Soak, rng: &mut Rng) {
+    let user = ["alice", "carol"][rng.below(2) as usize];
+    let client = dial_from((LOGIN_SOURCE, 0).into(), soak.proxy);
+    soak.connections.fetch_add(1, Ordering::Relaxed);
+    let credentials = credentials(user, "guess");
+    let result = client::socks5::connect(client, Some(&credentials), &soak.echo);
+    result.expect_err("the password is wrong");
+}
+
+/// Kills a second server amid transfers: each of their ends must be reset.
+fn killed_process(_: &Soak, rng: &mut Rng) {
+    let mut server = Proxy::open();
+    let steady = Pacing::Steady;
+    let endless = || vec![Meanwhile(vec![Send(u64::MAX, steady)]), ReceiveAll(steady)];
+    let peers: Vec<Peer> = (0..4)
+        .flat_map(|_| {
+            let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
+            let destination = by_address(listener.local_addr().unwrap());
+            let client = client::socks4::connect(dial(server.address()), &destination, b"");
+            let client = Peer::client(client.expect("granted"), endless());
+            [client, Peer::remote(accept(&listener), endless())]
+        })
+        .collect();
+    let enough = rng.below(2 * MEGABYTE);
+    until("all transfers to run", || {
+        peers.iter().all(|peer| peer.sent() > enough).then_some(())
+    });
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    for peer in peers {
+        assert_eq!(peer.outcome().end, End::Reset);
     }
 }
 
@@ -615,13 +723,31 @@ const FULL: Duration = Duration::from_secs(600);
 #[test]
 #[ignore = "takes ten minutes, or SOAK_SECONDS"]
 fn s09_r16_everything_at_once_leaves_no_resources_and_memory_stays_flat() {
+    in_own_network(|network| {
+        network.write_hosts(&hosts());
+        soak();
+    });
+}
+
+fn soak() {
     let seconds = std::env::var("SOAK_SECONDS").ok();
     let seconds = seconds.map(|text| text.parse().expect("a number of seconds"));
     let lasts = seconds.map_or(FULL, Duration::from_secs);
+    let users = tempfile::NamedTempFile::new().unwrap();
+    let lines = USERS.map(|(user, password)| users_file_line(user, password.as_bytes()).unwrap());
+    fs::write(users.path(), lines.concat()).unwrap();
     let (screen, writer) = std::io::pipe().unwrap();
     let proxy = Proxy::with(Setup {
         rules: RULES,
-        options: &["--bind-timeout", "1s", "--half-closed-timeout", "3s"],
+        options: &[
+            "--bind-timeout",
+            "1s",
+            "--half-closed-timeout",
+            "3s",
+            "--users",
+            users.path().to_str().unwrap(),
+            "--allow-anonymous",
+        ],
         stdout: Some(Stdio::from(writer)),
         ..Setup::default()
     });
