@@ -148,8 +148,11 @@ impl Proxy {
         let file = OpenOptions::new().append(true).open(self.config());
         let minute_ago = SystemTime::now() - Duration::from_secs(60);
         file.and_then(|file| file.set_modified(minute_ago)).unwrap();
+        let checked = "checked, nothing has changed";
+        let lines = self.stderr_lines();
+        let before = lines.iter().filter(|line| line.contains(checked)).count();
         self.signal(Signal::SIGHUP);
-        self.stderr_line("checked, nothing has changed");
+        self.wait_for_stderr(checked, before + 1);
     }
 
     /// A folder for the test's own files.
