@@ -56,6 +56,26 @@ impl CommandSet {
         udp: true,
     };
 
+    pub(super) const NONE: CommandSet = CommandSet {
+        connect: false,
+        bind: false,
+        udp: false,
+    };
+
+    /// Are all commands of this set in the other one?
+    pub(super) fn is_within(self, other: CommandSet) -> bool {
+        self.union(other) == other
+    }
+
+    /// The commands that are in one of these sets.
+    pub(super) fn union(self, other: CommandSet) -> CommandSet {
+        CommandSet {
+            connect: self.connect || other.connect,
+            bind: self.bind || other.bind,
+            udp: self.udp || other.udp,
+        }
+    }
+
     #[inline]
     pub(super) fn contains(self, command: Command) -> bool {
         match command {

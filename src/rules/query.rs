@@ -42,23 +42,26 @@ impl AccessQuery<'_> {
     /// avoid a rule by another form of the same address.
     pub(super) fn canonical(&self) -> Self {
         AccessQuery {
-            source: SocketAddr::new(self.judged_source(), self.source.port()),
+            source: SocketAddr::new(
+                judged_source(self.source.ip(), self.nat64),
+                self.source.port(),
+            ),
             address: self
                 .address
                 .map(|address| judged_address(address, self.nat64)),
             ..*self
         }
     }
+}
 
-    /// The client's address as IPv4, if a gateway has translated it (RFC 7755). A NAT64
-    /// address with a local address in it stays as it is: no gateway translates that address,
-    /// and the sender is not this machine.
-    fn judged_source(&self) -> IpAddr {
-        let source = self.source.ip().to_canonical();
-        match judged_address(source, self.nat64) {
-            judged if source.is_ipv6() && is_local(judged) => source,
-            judged => judged,
-        }
+/// The client's address as IPv4, if a gateway has translated it (RFC 7755). A NAT64
+/// address with a local address in it stays as it is: no gateway translates that address,
+/// and the sender is not this machine.
+pub(super) fn judged_source(source: IpAddr, nat64: &[Nat64Prefix]) -> IpAddr {
+    let source = source.to_canonical();
+    match judged_address(source, nat64) {
+        judged if source.is_ipv6() && is_local(judged) => source,
+        judged => judged,
     }
 }
 

@@ -153,6 +153,16 @@ impl Rule {
         in_source.or_else(|| self.destination.addresses()?.likely_network())
     }
 
+    /// Does the rule match every request with its commands and from its addresses?
+    pub(super) fn tests_only_the_source(&self) -> bool {
+        let any_destination = DestinationSet::Addresses(AddressSet::Any);
+        self.source_ports == PortSet::Any
+            && self.destination == any_destination
+            && self.destination_ports == PortSet::Any
+            && self.users == UserSet::Any
+            && self.schedule == Schedule::Always
+    }
+
     /// Does the rule require a confirmation of the user, by identd or by a login?
     pub(super) fn requires_confirmation(&self) -> bool {
         self.ident || self.auth
