@@ -70,6 +70,8 @@ Limits:
       --max-sessions N       sessions at a time [what this machine can carry]
       --max-per-client N|off the same for one address; of IPv6 N for a /64, 4 N
                              for a /56, 16 N for a /48 [off]
+      --max-unheard N        clients that have not sent their request; one more,
+                             and one is dropped [half of the sessions]
 
 Output:
       --log screen|none      a message on stdout for every request [screen]
@@ -192,9 +194,8 @@ where
                 given.query = Some(value(&mut parser, "--explain", ExplainQuery::parse)?);
             }
             Arg::Short('b') | Arg::Long("bind") => {
-                options
-                    .address
-                    .set_ip(value(&mut parser, "--bind", parse_address)?);
+                let address = value(&mut parser, "--bind", parse_address)?;
+                options.address.set_ip(address);
             }
             Arg::Long("bind-ports") => {
                 settings.bind_ports = Some(value(&mut parser, "--bind-ports", parse_port_range)?);
@@ -234,12 +235,13 @@ where
                 options.max_sessions = Some(value(&mut parser, "--max-sessions", parse_count)?);
             }
             Arg::Long("max-per-client") => {
-                let limit = value(&mut parser, "--max-per-client", parse_count_or_off)?;
-                settings.max_per_client = limit;
+                settings.max_per_client = value(&mut parser, "--max-per-client", parse_limit)?;
+            }
+            Arg::Long("max-unheard") => {
+                settings.max_unheard = Some(value(&mut parser, "--max-unheard", parse_count)?);
             }
             Arg::Long("socks") => {
-                let versions = value(&mut parser, "--socks", parse_versions)?;
-                (settings.socks4, settings.socks5) = versions;
+                (settings.socks4, settings.socks5) = value(&mut parser, "--socks", parse_versions)?;
             }
             Arg::Long("enforce") => settings.enforce = true,
             Arg::Long("users") => options.users = Some(parser.value()?.into()),
@@ -372,7 +374,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_count_or_off(text: &str) -> Result<Option<usize>, String> {
+fn parse_limit(text: &str) -> Result<Option<usize>, String> {
     match text {
         "off" => Ok(None),
         text => parse_count(text).map(Some),
@@ -465,6 +467,7 @@ mod tests {
                 "--max-per-client off",
                 set(|o| o.settings.max_per_client = None),
             ),
+            ("--max-unheard 7", set(|o| o.settings.max_unheard = Some(7))),
             ("--grace 0s", set(|o| o.settings.grace = Duration::ZERO)),
             ("--max-sessions 10", set(|o| o.max_sessions = Some(10))),
             (
@@ -581,6 +584,7 @@ mod tests {
             ("--idle-timeout never", "not a time"),
             ("--max-sessions 0", "number of sessions"),
             ("--max-per-client 0", "number of sessions"),
+            ("--max-unheard 0", "number of sessions"),
             ("--ident-timeout off", "not a time"),
             ("--enforce=yes", "enforce"),
             ("--allow-anonymous", "only with --users"),

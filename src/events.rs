@@ -44,7 +44,7 @@ pub enum Event {
         /// The port from which they come.
         port: u16,
     },
-    /// A client was rejected before its session began.
+    /// A client was rejected before its session began, or dropped before its request.
     Rejected(Rejected),
     /// A file was reloaded, or could not be.
     FileReloaded {
@@ -159,13 +159,15 @@ pub enum CloseReason {
     Panicked,
     /// The client has sent nothing: a health check.
     Silent,
+    /// The client was dropped before its request was complete.
+    Unheard,
     /// The client has sent no valid request.
     HandshakeFailed(HandshakeError),
     /// The request was refused.
     Refused(RequestError),
 }
 
-/// Why a client was rejected before its session began.
+/// Why a client was rejected before its session began, or dropped before its request.
 #[derive(Debug)]
 pub enum Rejected {
     /// All sessions are in use.
@@ -179,6 +181,11 @@ pub enum Rejected {
         client: IpAddr,
         /// How many one client may have.
         max_per_client: usize,
+    },
+    /// There are too many clients without a request, and this one was dropped.
+    Unheard {
+        /// Its address.
+        client: IpAddr,
     },
     /// The system gave no socket for the client.
     AcceptFailed(io::Error),
@@ -205,6 +212,9 @@ impl fmt::Display for CloseReason {
                 out.write_str("internal error: a thread of the session panicked")
             }
             CloseReason::Silent => out.write_str("the client has sent no request"),
+            CloseReason::Unheard => {
+                out.write_str("dropped: too many clients have not sent their request")
+            }
             CloseReason::HandshakeFailed(error) => error.fmt(out),
             CloseReason::Refused(error) => write!(out, "refused: {error}"),
         }
@@ -231,6 +241,10 @@ impl fmt::Display for Rejected {
                 out,
                 "the network of {client} has the sessions that --max-per-client {max_per_client} \
                  permits to a /64, a /56 or a /48"
+            ),
+            Rejected::Unheard { client } => write!(
+                out,
+                "{client} was dropped: too many clients have not sent their request (--max-unheard)"
             ),
             Rejected::AcceptFailed(error) => write!(out, "cannot accept a client: {error}"),
             Rejected::NoThread(error) => write!(out, "no thread for a client: {error}"),

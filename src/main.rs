@@ -156,6 +156,7 @@ fn run(
         clients,
         clock.now(),
         limits,
+        settings.max_unheard,
     ) {
         let even_if_quiet = false;
         log.send(Event::StartMessage {
@@ -193,6 +194,7 @@ fn start_messages(
     clients: ClientKinds,
     now: WeekTime,
     limits: Limits,
+    max_unheard: Option<usize>,
 ) -> Vec<String> {
     let path = rules_file.path().display();
     let (rules, _) = rules_file.current();
@@ -219,6 +221,12 @@ fn start_messages(
     lines.push(format!(
         "up to {max_sessions} {sessions} at a time, limited by {limited_by}"
     ));
+    if let Some(max_unheard) = max_unheard.filter(|&it| it > max_sessions) {
+        lines.push(format!(
+            "warning: --max-unheard {max_unheard} is more than the number of sessions, and \
+             counts as {max_sessions}"
+        ));
+    }
     lines
 }
 

@@ -4,13 +4,16 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// A group of addresses that share a limit: one IPv4 address, or the IPv6 addresses that
 /// begin with the same 64, 56 or 48 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SourcePrefix {
     /// The first address of the group; IPv4 in its own form.
     first: IpAddr,
     /// Bits that all addresses of the group share.
     bits: u8,
 }
+
+/// The largest [factor](SourcePrefix::factor); each factor divides it.
+pub(crate) const MAX_FACTOR: usize = 16;
 
 /// The prefixes under which a client is counted, all at once.
 ///
@@ -42,7 +45,7 @@ impl SourcePrefix {
     pub(crate) fn factor(self) -> usize {
         match (self.first, self.bits) {
             (IpAddr::V6(_), 56) => 4,
-            (IpAddr::V6(_), 48) => 16,
+            (IpAddr::V6(_), 48) => MAX_FACTOR,
             _ => 1,
         }
     }
@@ -62,6 +65,11 @@ impl SourcePrefixes {
             IpAddr::V6(_) => 64,
         };
         SourcePrefix::new(self.client, bits)
+    }
+
+    /// The address of the client; IPv4 in its own form.
+    pub(crate) fn client(self) -> IpAddr {
+        self.client
     }
 
     /// The prefixes, the smallest group first: one of an IPv4 address, three of an IPv6

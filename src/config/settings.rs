@@ -36,6 +36,9 @@ pub struct Settings {
     /// an IPv6 /56 have 4 times as many together, those of a /48 16 times; but no more than
     /// half of `max_sessions`, if that is more than the limit of one client.
     pub max_per_client: Option<usize>,
+    /// Clients at a time that have not sent their request; `None`: see
+    /// [`max_unheard`](Self::max_unheard).
+    pub max_unheard: Option<usize>,
     /// `--socks`: may SOCKS4 and SOCKS4A clients use the server?
     pub socks4: bool,
     /// `--socks`: may SOCKS5 clients use the server?
@@ -72,6 +75,7 @@ impl Default for Settings {
             max_sessions: 1000,
             max_associations: 250,
             max_per_client: None,
+            max_unheard: None,
             socks4: true,
             socks5: true,
             allow_anonymous: false,
@@ -98,6 +102,11 @@ pub struct ClientKinds {
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// One session in this many may be that of a client that has not sent its request. Such a
+/// client needs its session for some round trips only, so half of the sessions are enough for
+/// a burst of new clients.
+const SESSIONS_PER_UNHEARD: usize = 2;
+
 impl Settings {
     /// Which kinds of clients the server serves, with users or without.
     pub fn client_kinds(&self, has_users: bool) -> ClientKinds {
@@ -106,6 +115,13 @@ impl Settings {
             logged_in: self.socks5 && has_users,
             anonymous: self.socks5 && (!has_users || self.allow_anonymous),
         }
+    }
+
+    /// Clients at a time that have not sent their request: as set, but at most
+    /// `max_sessions`; or else half of `max_sessions`, and at least 1.
+    pub(crate) fn max_unheard(&self) -> usize {
+        let default = self.max_sessions.div_ceil(SESSIONS_PER_UNHEARD);
+        self.max_unheard.unwrap_or(default).min(self.max_sessions)
     }
 
     /// Time between two rounds of the sweep that ends idle sessions: a tenth of the

@@ -2,11 +2,13 @@
 
 use std::io::{self, BufRead, Read};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
 use super::deadline::Deadline;
 use super::poll::{peek, wait_readable};
+use crate::sync::AtomicBool;
 
 /// Bytes that one peek sees: more than the longest message of a client has.
 const PEEK_BUFFER: usize = 1024;
@@ -20,6 +22,8 @@ const PEEK_BUFFER: usize = 1024;
 pub struct PeekReader<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
+    /// Is the thread not blocked in a wait for bytes?
+    is_active: Option<&'a AtomicBool>,
     /// Copies of the bytes that were seen and not consumed.
     seen: [u8; PEEK_BUFFER],
     count: usize,
@@ -31,8 +35,23 @@ impl<'a> PeekReader<'a> {
         PeekReader {
             stream,
             deadline,
+            is_active: None,
             seen: [0; PEEK_BUFFER],
             count: 0,
+        }
+    }
+
+    /// From now on this flag is set, except while the reader waits for bytes.
+    pub(crate) fn with_flag(mut self, is_active: &'a AtomicBool) -> PeekReader<'a> {
+        self.is_active = Some(is_active);
+        self.set_active(true);
+        self
+    }
+
+    fn set_active(&self, is_active: bool) {
+        if let Some(flag) = self.is_active {
+            // Relaxed: the flag publishes no other data.
+            flag.store(is_active, Ordering::Relaxed);
         }
     }
 }
@@ -50,7 +69,10 @@ impl BufRead for PeekReader<'_> {
                 Ok(0) => break,
                 Ok(count) => self.count = count,
                 Err(Errno::EAGAIN) => {
-                    if !wait_readable(self.stream, self.deadline)? {
+                    self.set_active(false);
+                    let is_readable = wait_readable(self.stream, self.deadline);
+                    self.set_active(true);
+                    if !is_readable? {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }

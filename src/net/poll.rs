@@ -52,6 +52,11 @@ pub(super) fn peek(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> 
     }
 }
 
+/// Are there bytes that were received and not read?
+pub(crate) fn has_unread_bytes(stream: &TcpStream) -> bool {
+    peek(stream, &mut [0]).is_ok_and(|count| count > 0)
+}
+
 /// Has the client given up, according to what poll(2) reports of it?
 ///
 /// Bytes that the client sends early are for the relay. They are seen once, and then

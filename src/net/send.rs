@@ -11,8 +11,8 @@ use super::deadline::Deadline;
 use super::options::send_fin;
 use super::peek_reader::PeekReader;
 
-/// How long a lingering close waits for the peer.
-const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a lingering close usually waits for the peer.
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// How many bytes it drops at most while it waits.
 const LINGER_BYTES: usize = 64 << 10;
@@ -31,15 +31,16 @@ pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result
     }
 }
 
-/// Sends FIN, then reads and drops what still comes until the peer closes as well.
+/// Sends FIN, then reads and drops what still comes until the peer closes as well, or until
+/// the deadline.
 ///
 /// A socket that is closed with unread bytes sends RST, which can overtake the reply
 /// that was sent before it (RFC 1122, section 4.2.2.13).
-pub(crate) fn lingering_close(stream: &TcpStream) {
+pub(crate) fn lingering_close(stream: &TcpStream, deadline: Deadline) {
     if send_fin(stream).is_err() {
         return;
     }
-    let mut rest = PeekReader::new(stream, Deadline::after(LINGER_TIME));
+    let mut rest = PeekReader::new(stream, deadline);
     let mut dropped = 0;
     while dropped < LINGER_BYTES {
         match rest.fill_buf() {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::admission::admit;
 use super::context::ServerContext;
 use super::handler::run_session;
-use super::session::{Session, SessionSlot};
+use super::session::Session;
 use crate::events::{Event, Rejected};
 use crate::net::{self, AcceptErrors};
-use crate::sync::semaphore::AcquireError;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
 
@@ -56,19 +56,9 @@ fn start_session(
     address: SocketAddr,
     token: &Token,
 ) {
-    let slot = match SessionSlot::try_acquire(&context.registry, number, address.ip()) {
-        Ok(slot) => slot,
-        Err(limit) => {
-            let settings = &context.settings;
-            let reason = match (limit, settings.max_per_client) {
-                (AcquireError::PerKey, Some(max_per_client)) => Rejected::PerClientLimit {
-                    client: address.ip(),
-                    max_per_client,
-                },
-                _ => Rejected::AtCapacity {
-                    max_sessions: settings.max_sessions,
-                },
-            };
+    let (slot, place) = match admit(context, number, address.ip()) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
             context.reject(&client, reason);
             return;
         }
@@ -85,7 +75,7 @@ fn start_session(
     context.registry.add(number, &session);
     let context = Arc::clone(context);
     reserved.start(format!("s{number}"), move || {
-        run_session(&context, &session);
+        run_session(&context, &session, &place);
     });
 }
 

@@ -1,12 +1,13 @@
 //! What all sessions share.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 
 use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
 use super::udp::lookup_queue::LookupQueue;
+use super::unheard::UnheardClients;
 use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
 use crate::config::{Content, ReloadEvent, Settings, WatchedFile};
 use crate::events::{Event, Rejected};
@@ -20,6 +21,9 @@ use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{AtomicBool, OnceLock};
 
+/// One client may have a quarter of all lingering closes, so that others have some as well.
+const LINGERING_PART: usize = 4;
+
 /// The shared state of a server. Each part has a lock of its own, if it needs one.
 #[derive(Debug)]
 pub(crate) struct ServerContext {
@@ -31,6 +35,9 @@ pub(crate) struct ServerContext {
     pub(super) clock: LocalClock,
     pub(crate) log: Log,
     pub(crate) registry: Arc<SessionRegistry>,
+    pub(super) unheard: Arc<UnheardClients>,
+    /// Lingering closes that are going on, per source prefix.
+    pub(super) lingering_closes: KeyedSemaphore<SourcePrefix>,
     pub(super) threads: ThreadPool,
     /// Attempts to connect beside the first of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
@@ -56,6 +63,8 @@ impl ServerContext {
         log: Log,
     ) -> ServerContext {
         let extra_attempts = max_extra_attempts(settings.max_sessions);
+        let max_unheard = settings.max_unheard();
+        let max_lingering_of_one = max_unheard.div_ceil(LINGERING_PART);
         ServerContext {
             rules_file,
             authenticator: OnceLock::new(),
@@ -63,6 +72,8 @@ impl ServerContext {
             clock,
             log,
             registry: Arc::new(SessionRegistry::new(&settings)),
+            unheard: Arc::new(UnheardClients::new(max_unheard)),
+            lingering_closes: KeyedSemaphore::new(max_unheard, max_lingering_of_one),
             threads: ThreadPool::default(),
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
             name_lookups: Arc::default(),
@@ -88,6 +99,13 @@ impl ServerContext {
         let (rules, event) = self.rules_file.current_after_check();
         self.log_reload(&self.rules_file, event, || self.rules_remarks());
         rules
+    }
+
+    /// Do the rules that are in force permit nothing to a client with this address? It does
+    /// not read the file, so after a change the answer may be that of the rules before.
+    pub(super) fn is_unpermitted(&self, client: IpAddr) -> bool {
+        let rules = self.rules_file.content();
+        !rules.could_permit(client, &self.settings.nat64)
     }
 
     /// The users in force now. It may read the file: the caller must hold no lock.

@@ -5,6 +5,7 @@
 //! to remote.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::commands::{self, RelayKind};
 use super::context::ServerContext;
@@ -12,26 +13,44 @@ use super::handshake::read_request;
 use super::pending_request::PendingRequest;
 use super::request_log::RequestLog;
 use super::session::{Session, TerminateOnPanic};
+use super::unheard::UnheardPlace;
 use crate::events::{ClientRequest, CloseReason, Event, RequestAnswered, RequestError};
-use crate::net;
+use crate::net::{self, Deadline};
 use crate::protocol::{Command, ReplyEncoder};
 
 /// The whole session: the body of the thread `s7`, for session 7.
-pub(super) fn run_session(context: &Arc<ServerContext>, session: &Arc<Session>) {
+pub(super) fn run_session(
+    context: &Arc<ServerContext>,
+    session: &Arc<Session>,
+    place: &UnheardPlace,
+) {
     let _guard = TerminateOnPanic(session);
-    let reason = match read_request(context, session) {
+    let reason = match read_request(context, session, place) {
         Ok(request) => match handle_request(context, session, request) {
             Ok(relay) => return relay.run(session),
             Err(error) => CloseReason::Refused(error),
         },
         Err(reason) => reason,
     };
-    let has_sent_nothing = matches!(reason, CloseReason::Silent);
+    let has_no_reply = matches!(reason, CloseReason::Silent | CloseReason::Unheard);
     // Before the lingering close: a termination during it must not set another reason.
     session.set_close_reason(reason);
-    if !has_sent_nothing {
-        net::lingering_close(&session.client);
+    if !has_no_reply {
+        close_after_reply(context, session);
     }
+}
+
+/// Closes the connection so that the reply arrives, and waits for the client to close as well.
+/// If too many sessions wait for that already, it does not wait: otherwise refused clients
+/// that stay could take all sessions.
+fn close_after_reply(context: &ServerContext, session: &Session) {
+    let prefixes = session.source_prefixes().with_factors();
+    let slot = context.lingering_closes.try_acquire(prefixes);
+    let time = match slot.is_ok() {
+        true => net::LINGER_TIME,
+        false => Duration::ZERO,
+    };
+    net::lingering_close(&session.client, Deadline::after(time));
 }
 
 /// Does what the client requests, and replies. Every request gets its screen message here,

@@ -12,8 +12,10 @@
 
 mod accept;
 pub(crate) mod access;
+mod admission;
 mod commands;
 pub(crate) mod context;
+mod drop_order;
 mod handler;
 mod handshake;
 mod limits;
@@ -23,6 +25,7 @@ mod run;
 pub(crate) mod session;
 mod shutdown;
 mod udp;
+pub(crate) mod unheard;
 
 pub use limits::{LimitedBy, Limits, MemorySource};
 pub use run::Server;

@@ -1,17 +1,18 @@
 //! A counting semaphore that limits how many slots are in use, in total and per key.
 //!
-//! Other programs call a slot a permit; here `permit` is a word of the rules. No call
-//! waits: a caller without a slot refuses its request, so no queue of waiting callers can
-//! grow. A slot is given back when its guard is dropped, on every path, panics included
-//! (RAII).
+//! Other programs call a slot a permit; here `permit` is a word of the rules. A caller
+//! without a slot refuses its request, so no queue of waiting callers can grow. A slot is
+//! given back when its guard is dropped, on every path, panics included (RAII).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lock::{OrderedMutex, Rank};
+use super::primitives::Condvar;
 
 /// At most N slots in total, and at most M for one key.
 ///
@@ -22,8 +23,16 @@ use super::lock::{OrderedMutex, Rank};
 pub(crate) struct KeyedSemaphore<K> {
     max_total: usize,
     max_per_key: usize,
+    slots: Arc<Slots<K>>,
+}
+
+/// What the semaphore and the guards share.
+#[derive(Debug)]
+struct Slots<K> {
     /// Guards the counts; a leaf in the lock order.
-    in_use: Arc<OrderedMutex<Counts<K>>>,
+    in_use: OrderedMutex<Counts<K>>,
+    /// Notified after a slot is given back.
+    freed: Condvar,
 }
 
 #[derive(Debug)]
@@ -36,7 +45,7 @@ struct Counts<K> {
 /// One slot in use. Dropping the guard gives the slot back.
 #[derive(Debug)]
 pub(crate) struct SlotGuard<K: Copy + Eq + Hash> {
-    in_use: Arc<OrderedMutex<Counts<K>>>,
+    slots: Arc<Slots<K>>,
     keys: Vec<K>,
 }
 
@@ -70,7 +79,10 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         KeyedSemaphore {
             max_total,
             max_per_key,
-            in_use: Arc::new(OrderedMutex::new(Rank::Leaf, counts)),
+            slots: Arc::new(Slots {
+                in_use: OrderedMutex::new(Rank::Leaf, counts),
+                freed: Condvar::new(),
+            }),
         }
     }
 
@@ -80,16 +92,38 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
     ///
     /// # Errors
     ///
-    /// The limit that was reached, and nothing is counted then; the total limit is tested
-    /// first.
+    /// The limit that was reached, and nothing is counted then; the limits of the keys are
+    /// tested first.
     pub(crate) fn try_acquire(
         &self,
         keys: impl IntoIterator<Item = (K, usize)>,
     ) -> Result<SlotGuard<K>, AcquireError> {
-        let mut counts = self.in_use.lock();
-        if counts.total >= self.max_total {
-            return Err(AcquireError::Total);
-        }
+        self.count(&mut self.slots.in_use.lock(), keys)
+    }
+
+    /// The same, but waits for at most `limit` while all slots are in use. The drop of a
+    /// guard ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    pub(crate) fn acquire_within(
+        &self,
+        limit: Duration,
+        keys: impl IntoIterator<Item = (K, usize)>,
+    ) -> Result<SlotGuard<K>, AcquireError> {
+        let counts = self.slots.in_use.lock();
+        let is_full = |counts: &mut Counts<K>| counts.total >= self.max_total;
+        let mut counts = counts.wait_timeout_while(&self.slots.freed, limit, is_full);
+        self.count(&mut counts, keys)
+    }
+
+    /// Counts one slot under these keys.
+    fn count(
+        &self,
+        counts: &mut Counts<K>,
+        keys: impl IntoIterator<Item = (K, usize)>,
+    ) -> Result<SlotGuard<K>, AcquireError> {
         let mut counted = Vec::new();
         for (key, factor) in keys {
             let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
@@ -98,12 +132,15 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
             }
             counted.push(key);
         }
+        if counts.total >= self.max_total {
+            return Err(AcquireError::Total);
+        }
         counts.total += 1;
         for key in &counted {
             *counts.per_key.entry(*key).or_default() += 1;
         }
         Ok(SlotGuard {
-            in_use: Arc::clone(&self.in_use),
+            slots: Arc::clone(&self.slots),
             keys: counted,
         })
     }
@@ -116,13 +153,13 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
 
     /// The number of slots that are in use, of all keys.
     pub(crate) fn in_use(&self) -> usize {
-        self.in_use.lock().total
+        self.slots.in_use.lock().total
     }
 }
 
 impl<K: Copy + Eq + Hash> Drop for SlotGuard<K> {
     fn drop(&mut self) {
-        let mut counts = self.in_use.lock();
+        let mut counts = self.slots.in_use.lock();
         counts.total -= 1;
         for key in &self.keys {
             if let Entry::Occupied(mut of_key) = counts.per_key.entry(*key) {
@@ -132,6 +169,8 @@ impl<K: Copy + Eq + Hash> Drop for SlotGuard<K> {
                 }
             }
         }
+        drop(counts);
+        self.slots.freed.notify_one();
     }
 }
 
@@ -153,8 +192,23 @@ mod tests {
         drop(of_first);
         assert!(acquire('a').is_ok());
         drop(of_second);
-        let counts = semaphore.in_use.lock();
+        let counts = semaphore.slots.in_use.lock();
         assert_eq!((counts.total, counts.per_key.len()), (0, 0));
+    }
+
+    #[test]
+    fn s28_a_slot_that_is_given_back_ends_the_wait_for_it() {
+        let semaphore = KeyedSemaphore::new(1, 1);
+        let minute = Duration::from_secs(60);
+        let held = semaphore.try_acquire([('a', 1)]).unwrap();
+        let none = semaphore.acquire_within(Duration::ZERO, [('b', 1)]);
+        assert_eq!(none.unwrap_err(), AcquireError::Total);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| semaphore.acquire_within(minute, [('b', 1)]));
+            drop(held);
+            assert!(waiting.join().unwrap().is_ok());
+        });
+        assert_eq!(semaphore.in_use(), 0);
     }
 
     #[test]
@@ -166,15 +220,15 @@ mod tests {
         assert!(held.iter().all(Result::is_ok));
         // The group is full. Nothing is counted for a key that is not.
         assert_eq!(acquire('c').unwrap_err(), AcquireError::PerKey);
-        assert_eq!(semaphore.in_use.lock().per_key.get(&'c'), None);
+        assert_eq!(semaphore.slots.in_use.lock().per_key.get(&'c'), None);
         assert!(semaphore.try_acquire([('c', 1)]).is_ok());
         assert_eq!(semaphore.in_use(), 4);
         drop(held);
-        assert_eq!(semaphore.in_use.lock().per_key.len(), 0);
+        assert_eq!(semaphore.slots.in_use.lock().per_key.len(), 0);
         // The group has room, and its member has not.
         let held: Vec<_> = "aa".chars().map(acquire).collect();
         assert_eq!(acquire('a').unwrap_err(), AcquireError::PerKey);
-        assert_eq!(semaphore.in_use.lock().per_key.get(&'x'), Some(&2));
+        assert_eq!(semaphore.slots.in_use.lock().per_key.get(&'x'), Some(&2));
         drop(held);
     }
 

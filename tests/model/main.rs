@@ -50,6 +50,7 @@
 //! | `run` shuts the listener down before it sets `stopping` | `whole_server` | 90 |
 //! | `run` does not join `accept` | `whole_server` | 10 |
 //! | `run` terminates all sessions before it joins `accept` | `whole_server` | 22 |
+//! | a client that was dropped before its request goes on | `whole_server` | 47 |
 //! | `abort` interrupts one end only | `sessions` | 1 |
 //! | `abort` interrupts the ends before it sets the flag | `relay_directions` | 819 |
 //! | `set` does not notify | `relay_directions` | 36 |

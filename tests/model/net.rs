@@ -21,6 +21,7 @@ pub(crate) use crate::real_net::{
     dual_stack_udp, interleave, is_shortage, lengthen_backlog, listen, reset_on_close, send_fin,
     send_nonblocking, shorten_send_timeout, stop_listening,
 };
+use crate::sync::AtomicBool;
 use crate::sync::thread;
 
 /// A deadline that comes at random.
@@ -104,6 +105,11 @@ pub(crate) fn wait_readable(_: &impl AsFd, deadline: Deadline) -> io::Result<boo
     Ok(!deadline.is_over())
 }
 
+pub(crate) fn has_unread_bytes(stream: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(stream.as_raw_fd(), &mut [0], flags).is_ok_and(|count| count > 0)
+}
+
 /// Reads one byte at a time, so it never takes a byte too many.
 pub(crate) struct PeekReader<'a> {
     stream: &'a TcpStream,
@@ -120,6 +126,11 @@ impl<'a> PeekReader<'a> {
             seen: [0],
             count: 0,
         }
+    }
+
+    /// The models do without the flag: a wait for a thread that is active ends by a timeout.
+    pub(crate) fn with_flag(self, _: &AtomicBool) -> PeekReader<'a> {
+        self
     }
 }
 
@@ -153,9 +164,11 @@ impl Read for PeekReader<'_> {
     }
 }
 
-pub(crate) fn lingering_close(stream: &TcpStream) {
+pub(crate) const LINGER_TIME: Duration = Duration::ZERO;
+
+pub(crate) fn lingering_close(stream: &TcpStream, deadline: Deadline) {
     if send_fin(stream).is_ok() {
-        let _ = io::copy(&mut PeekReader::new(stream, Deadline), &mut io::sink());
+        let _ = io::copy(&mut PeekReader::new(stream, deadline), &mut io::sink());
     }
 }
 

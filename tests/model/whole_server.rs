@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::channel::bounded;
 use crate::config::Settings;
 use crate::control::{self, any, one_in, pause};
-use crate::events::{Event, Rejected};
+use crate::events::{CloseReason, Event, Rejected};
 use crate::local_time::LocalClock;
 use crate::logger::{Log, Queue, Verbosity};
 use crate::net;
@@ -54,6 +54,7 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
         idle_timeout: any(&[None, Some(Duration::ZERO)]),
         max_sessions: any(&[1, 2]),
         max_per_client: any(&[None, Some(1)]),
+        max_unheard: any(&[None, Some(2)]),
         enforce: one_in(2),
         ..Settings::default()
     };
@@ -77,7 +78,7 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
 
 impl Run {
     /// The clients see that the server has stopped, its threads end, and each session was
-    /// reported once.
+    /// reported once. A client that was dropped because it had sent no request has no request.
     fn end(self) {
         for client in self.clients {
             client.join().unwrap();
@@ -86,13 +87,22 @@ impl Run {
         control::wait_for_all_threads();
         assert_eq!(self.queue.events.senders(), 0);
         let mut closed = Vec::new();
+        let (mut dropped, mut told) = (0, 0);
         for event in self.queue.events.try_iter() {
             match event {
-                Event::SessionClosed(session) => closed.push(session.session),
+                Event::SessionClosed(session) => {
+                    closed.push(session.session);
+                    if let CloseReason::Unheard = session.reason {
+                        assert!(session.request.is_none(), "a dropped client went on");
+                        dropped += 1;
+                    }
+                }
+                Event::Rejected(Rejected::Unheard { .. }) => told += 1,
                 Event::Rejected(Rejected::AcceptFailed(error)) => panic!("accept: {error}"),
                 _ => {}
             }
         }
+        assert_eq!(dropped, told, "each dropped client is reported once");
         let reports = closed.len();
         closed.sort_unstable();
         closed.dedup();

@@ -1,5 +1,6 @@
 //! The handshake: everything from the first byte of a client to its request.
 
+mod client;
 mod negotiate;
 mod password;
 
@@ -7,16 +8,19 @@ use std::io::BufRead;
 
 use super::context::ServerContext;
 use super::session::Session;
+use super::unheard::UnheardPlace;
 use crate::events::{ClientRequest, CloseReason, HandshakeError};
 use crate::net::{Deadline, PeekReader};
 use crate::protocol::{
     OtherProtocol, ProtocolError, ReadError, ReplyEncoder, ReplyError, Version, http_reply, socks4,
     socks5,
 };
+use client::HandshakeClient;
 use negotiate::negotiate;
 
 /// Waits for the request, under one deadline for all of the handshake. A client that does
-/// not complete it gets its reply here.
+/// not complete it gets its reply here. After this the client has left its place among the
+/// clients without a request.
 ///
 /// # Errors
 ///
@@ -24,28 +28,46 @@ use negotiate::negotiate;
 pub(super) fn read_request(
     context: &ServerContext,
     session: &Session,
+    place: &UnheardPlace,
 ) -> Result<ClientRequest, CloseReason> {
-    let deadline = Deadline::after(context.settings.handshake_timeout);
-    let mut stream = PeekReader::new(&session.client, deadline);
+    let client = HandshakeClient {
+        context,
+        session,
+        place,
+        deadline: Deadline::after(place.timeout(context.settings.handshake_timeout)),
+    };
+    let result = read_any_version(client);
+    match place.leave() {
+        true => result,
+        // Also if the request is complete: the client is told already that it is rejected.
+        false => Err(CloseReason::Unheard),
+    }
+}
+
+/// Reads the request of a client that speaks SOCKS4 or SOCKS5.
+fn read_any_version(client: HandshakeClient<'_>) -> Result<ClientRequest, CloseReason> {
+    let session = client.session;
+    let stream = PeekReader::new(&session.client, client.deadline);
+    let mut stream = stream.with_flag(&session.is_reading);
     let first = match stream.fill_buf() {
         Ok(&[first, ..]) => first,
         // A health check; the client gets no reply.
         Ok([]) | Err(_) => return Err(CloseReason::Silent),
     };
     let request = match Version::of(first) {
-        Version::Socks4 => read_socks4_request(session, &mut stream),
-        Version::Socks5 => read_socks5_request(context, session, &mut stream, deadline),
-        Version::Unknown(first) => Err(read_other_protocol(context, session, &mut stream, first)),
+        Version::Socks4 => read_socks4_request(client, &mut stream),
+        Version::Socks5 => read_socks5_request(client, &mut stream),
+        Version::Unknown(first) => Err(read_other_protocol(client, &mut stream, first)),
     };
     request.map_err(CloseReason::HandshakeFailed)
 }
 
 fn read_socks4_request(
-    session: &Session,
+    client: HandshakeClient<'_>,
     stream: &mut impl BufRead,
 ) -> Result<ClientRequest, HandshakeError> {
     let request = socks4::Request::read(stream).inspect_err(|_| {
-        session.send_reply(&socks4::Reply::REJECTED.encode());
+        client.refuse(&socks4::Reply::REJECTED.encode());
     })?;
     Ok(ClientRequest {
         encoder: ReplyEncoder::Socks4(request.address),
@@ -57,17 +79,15 @@ fn read_socks4_request(
 }
 
 fn read_socks5_request(
-    context: &ServerContext,
-    session: &Session,
-    stream: &mut PeekReader<'_>,
-    deadline: Deadline,
+    client: HandshakeClient<'_>,
+    stream: &mut impl BufRead,
 ) -> Result<ClientRequest, HandshakeError> {
-    let user = negotiate(context, session, stream, deadline)?;
+    let user = negotiate(client, stream)?;
     let request = match socks5::Request::read(stream) {
         Ok(request) => request,
         Err(error) => {
             let reply = reply_to_invalid(&error);
-            session.send_reply(&ReplyEncoder::Socks5.refused(reply));
+            client.refuse(&ReplyEncoder::Socks5.refused(reply));
             return Err(match user {
                 Some(user) => HandshakeError::AfterLogin { user, error },
                 None => error.into(),
@@ -86,8 +106,7 @@ fn read_socks5_request(
 /// Recognizes the protocol of a client that does not speak SOCKS, for the log. Only HTTP has
 /// a reply: the client of another protocol would not understand any.
 fn read_other_protocol(
-    context: &ServerContext,
-    session: &Session,
+    client: HandshakeClient<'_>,
     stream: &mut impl BufRead,
     first: u8,
 ) -> HandshakeError {
@@ -95,11 +114,11 @@ fn read_other_protocol(
         return ReadError::Protocol(ProtocolError::Version(first)).into();
     };
     if protocol == OtherProtocol::Http {
-        let (scheme, version) = match context.settings.socks5 {
+        let (scheme, version) = match client.context.settings.socks5 {
             true => ("socks5h", 5),
             false => ("socks4a", 4),
         };
-        session.send_reply(&http_reply(scheme, version));
+        client.refuse(&http_reply(scheme, version));
     }
     HandshakeError::OtherProtocol(protocol)
 }

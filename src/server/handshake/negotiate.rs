@@ -2,13 +2,11 @@
 
 use std::io::BufRead;
 
+use super::client::HandshakeClient;
 use super::password;
 use crate::config::ClientKinds;
 use crate::events::HandshakeError;
-use crate::net::Deadline;
 use crate::protocol::socks5::{Greeting, Method, MethodSelection};
-use crate::server::context::ServerContext;
-use crate::server::session::Session;
 
 /// Reads the greeting, selects one of the methods that the client offers, and lets the
 /// client authenticate by it. Returns the user, if the client has logged in.
@@ -17,26 +15,27 @@ use crate::server::session::Session;
 ///
 /// There is no valid greeting, no common method, or the login is refused.
 pub(super) fn negotiate(
-    context: &ServerContext,
-    session: &Session,
+    client: HandshakeClient<'_>,
     stream: &mut impl BufRead,
-    deadline: Deadline,
 ) -> Result<Option<Vec<u8>>, HandshakeError> {
     let greeting = Greeting::read(stream).inspect_err(|_| {
         // The client reads this when it has completed its greeting.
-        session.send_reply(&MethodSelection(None).encode());
+        client.refuse(&MethodSelection(None).encode());
     })?;
-    let has_users = context.authenticator.get().is_some();
-    let enabled = enabled_methods(context.settings.client_kinds(has_users));
-    let selected = select(&greeting.methods, enabled);
-    session.send_reply(&MethodSelection(selected).encode());
+    let settings = &client.context.settings;
+    let has_users = client.context.authenticator.get().is_some();
+    let enabled = enabled_methods(settings.client_kinds(has_users));
+    let Some(selected) = select(&greeting.methods, enabled) else {
+        client.refuse(&MethodSelection(None).encode());
+        return Err(match settings.socks5 {
+            true => HandshakeError::NoMethod(greeting.methods),
+            false => HandshakeError::Socks5Off,
+        });
+    };
+    client.send_reply(&MethodSelection(Some(selected)).encode());
     match selected {
-        Some(Method::Anonymous) => Ok(None),
-        Some(Method::Password) => {
-            password::authenticate(context, session, stream, deadline).map(Some)
-        }
-        None if !context.settings.socks5 => Err(HandshakeError::Socks5Off),
-        None => Err(HandshakeError::NoMethod(greeting.methods)),
+        Method::Anonymous => Ok(None),
+        Method::Password => password::authenticate(client, stream).map(Some),
     }
 }
 

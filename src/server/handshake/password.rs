@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::time::{Duration, Instant};
 
+use super::client::HandshakeClient;
 use crate::auth::{AuthError, Authenticator, LoginKey, LoginKeys};
 use crate::events::HandshakeError;
 use crate::net::{self, Deadline};
@@ -21,19 +22,22 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 ///
 /// The message is not valid, or the login is refused.
 pub(super) fn authenticate(
-    context: &ServerContext,
-    session: &Session,
+    client: HandshakeClient<'_>,
     stream: &mut impl BufRead,
-    deadline: Deadline,
 ) -> Result<Vec<u8>, HandshakeError> {
+    let HandshakeClient {
+        context,
+        session,
+        deadline,
+        ..
+    } = client;
     let credentials = Credentials::read(stream).inspect_err(|error| match error {
         // The client reads this when it has completed its message.
-        ReadError::Incomplete(..) => {
-            session.send_reply(&AuthStatus::Denied.encode());
-        }
+        ReadError::Incomplete(..) => client.refuse(&AuthStatus::Denied.encode()),
         // The client does not use this protocol, and would not understand any reply.
         ReadError::Protocol(_) => {}
     })?;
+    session.begin_login();
     let checked = match context.authenticator.get() {
         Some(authenticator) => check_login(context, session, authenticator, &credentials, deadline),
         None => Err(AuthError::WrongCredentials),
@@ -41,11 +45,11 @@ pub(super) fn authenticate(
     let user = credentials.user;
     match checked {
         Ok(()) => {
-            session.send_reply(&AuthStatus::Accepted.encode());
+            client.send_reply(&AuthStatus::Accepted.encode());
             Ok(user)
         }
         Err(error) => {
-            session.send_reply(&AuthStatus::Denied.encode());
+            client.refuse(&AuthStatus::Denied.encode());
             Err(HandshakeError::LoginFailed { user, error })
         }
     }

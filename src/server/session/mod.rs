@@ -50,6 +50,9 @@ pub(crate) struct Session {
     /// `terminate` also takes the relay's lock while it holds this one.
     state: OrderedMutex<SessionState>,
     is_udp_association: AtomicBool,
+    /// Is the thread of the handshake not blocked in a wait for bytes?
+    pub(crate) is_reading: AtomicBool,
+    has_begun_login: AtomicBool,
     pub(crate) drops: DropCounter,
     /// The last field: when all tokens are dropped, all sessions are closed and reported.
     _token: Token,
@@ -92,6 +95,8 @@ impl Session {
             request: OnceLock::new(),
             state: OrderedMutex::new(Rank::SessionState, state),
             is_udp_association: AtomicBool::new(false),
+            is_reading: AtomicBool::new(false),
+            has_begun_login: AtomicBool::new(false),
             drops: DropCounter::default(),
             _token: token,
         }
@@ -151,6 +156,20 @@ impl Session {
 
     fn is_udp_association(&self) -> bool {
         self.is_udp_association.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the credentials of the client are being checked.
+    pub(crate) fn begin_login(&self) {
+        // Relaxed, as above.
+        self.has_begun_login.store(true, Ordering::Relaxed);
+    }
+
+    /// Is the thread reading what the client has sent, or will it do so as soon as it runs? A
+    /// login can wait for half a minute, and what follows it is not read until then.
+    pub(crate) fn is_about_to_read(&self) -> bool {
+        let is_reading = self.is_reading.load(Ordering::Relaxed);
+        !self.has_begun_login.load(Ordering::Relaxed)
+            && (is_reading || net::has_unread_bytes(&self.client))
     }
 
     /// Makes the close of both connections send RST, before the reply says that the request

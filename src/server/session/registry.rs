@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::config::Settings;
 use crate::protocol::canonical;
@@ -47,6 +48,15 @@ impl<S> Registry<S> {
         self.slots.try_acquire(client.with_factors())
     }
 
+    /// The same, but waits for at most `limit` while all are in use.
+    pub(super) fn acquire_within(
+        &self,
+        client: SourcePrefixes,
+        limit: Duration,
+    ) -> Result<SlotGuard<SourcePrefix>, AcquireError> {
+        self.slots.acquire_within(limit, client.with_factors())
+    }
+
     /// Adds a session under its number.
     pub(crate) fn add(&self, number: u64, session: &Arc<S>) {
         let session = Arc::downgrade(session);
@@ -56,6 +66,11 @@ impl<S> Registry<S> {
     /// Removes the session of this number.
     pub(super) fn remove(&self, number: u64) {
         self.sessions.lock().remove(&number);
+    }
+
+    /// The session of this number; `None` if it has ended.
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<S>> {
+        self.sessions.lock().get(&number)?.upgrade()
     }
 
     /// The number of slots in use. A session that has ended still counts while a thread

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::registry::Registry;
 use crate::protocol::canonical;
@@ -35,13 +36,38 @@ impl<S> SessionSlot<S> {
     ) -> Result<SessionSlot<S>, AcquireError> {
         let source_prefixes = SourcePrefixes::of(client);
         let slot = registry.try_acquire(source_prefixes)?;
-        Ok(SessionSlot {
+        Ok(SessionSlot::new(registry, number, source_prefixes, slot))
+    }
+
+    /// The same, but waits for at most `limit` while all slots are in use.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
+    pub(crate) fn acquire_within(
+        registry: &Arc<Registry<S>>,
+        number: u64,
+        client: IpAddr,
+        limit: Duration,
+    ) -> Result<SessionSlot<S>, AcquireError> {
+        let source_prefixes = SourcePrefixes::of(client);
+        let slot = registry.acquire_within(source_prefixes, limit)?;
+        Ok(SessionSlot::new(registry, number, source_prefixes, slot))
+    }
+
+    fn new(
+        registry: &Arc<Registry<S>>,
+        number: u64,
+        source_prefixes: SourcePrefixes,
+        slot: SlotGuard<SourcePrefix>,
+    ) -> SessionSlot<S> {
+        SessionSlot {
             registry: Arc::clone(registry),
             number,
             source_prefixes,
             outgoing: OnceLock::new(),
             _slot: slot,
-        })
+        }
     }
 
     /// The number of the session, from 1.

@@ -5,3 +5,4 @@ mod machine_limits;
 mod output;
 mod real_clients;
 mod start_and_stop;
+mod unheard_clients;

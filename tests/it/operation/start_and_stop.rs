@@ -811,7 +811,7 @@ fn s05_a_client_over_the_limit_is_refused_and_closed_at_once() {
 /// All clients connect from 127.0.0.1. The server must not take their connections for a
 /// loop through itself, even if the system gives one local port to several of them.
 #[test]
-fn c09_s07_four_thousand_sessions_from_one_address_are_served() {
+fn c09_s07_s29_four_thousand_sessions_from_one_address_are_served() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let proxy = Proxy::open();

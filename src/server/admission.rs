@@ -1,0 +1,106 @@
+//! Which new clients get a session, and which client is dropped for one.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::context::ServerContext;
+use super::drop_order::Source;
+use super::session::SessionSlot;
+use super::unheard::{Dropped, UnheardPlace};
+use crate::events::{CloseReason, Event, Rejected};
+use crate::sync::semaphore::AcquireError;
+
+/// How long a new client waits for the slot of a client that was dropped for it. The thread
+/// of that client usually ends within a millisecond, since its socket is shut down. It takes
+/// longer while it computes a password hash, or waits for its turn.
+const SLOT_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a new client waits, in steps, while the thread of the client that would be dropped
+/// for it is about to read. After a burst of clients the threads need some time to read the
+/// requests that are there already.
+const CATCH_UP_STEP: Duration = Duration::from_millis(2);
+const CATCH_UP_STEPS: usize = 50;
+
+/// Takes a slot for the session of a new client, and a place among the clients without a
+/// request. For that, another client may have to be dropped.
+///
+/// Only the thread that accepts clients calls it.
+///
+/// # Errors
+///
+/// Why the new client is rejected.
+pub(super) fn admit(
+    context: &ServerContext,
+    number: u64,
+    client: IpAddr,
+) -> Result<(SessionSlot, UnheardPlace), Rejected> {
+    let registry = &context.registry;
+    let slot = SessionSlot::try_acquire(registry, number, client);
+    if let Err(limit @ AcquireError::PerKey) = slot {
+        return Err(limit_reached(context, client, limit));
+    }
+    let source = Source::new(client, context.is_unpermitted(client));
+    let place = context.unheard.enter(number, source);
+    match make_room(context, &place, slot.is_err()) {
+        Some(Dropped { session, client }) if session == number => {
+            return Err(match slot {
+                Ok(_) => Rejected::Unheard { client },
+                Err(limit) => limit_reached(context, client, limit),
+            });
+        }
+        Some(dropped) => drop_client(context, dropped),
+        None => {}
+    }
+    // If there was no slot, that of the dropped client is free soon. No other thread takes it.
+    let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, client, SLOT_WAIT));
+    match slot {
+        Ok(slot) => Ok((slot, place)),
+        Err(limit) => Err(limit_reached(context, client, limit)),
+    }
+}
+
+/// Removes the client that is one too many with this new one, if there is one; it may be
+/// the new one itself.
+fn make_room(
+    context: &ServerContext,
+    new: &UnheardPlace,
+    all_sessions_in_use: bool,
+) -> Option<Dropped> {
+    for _ in 0..CATCH_UP_STEPS {
+        let first = context.unheard.first_to_drop(new, all_sessions_in_use)?;
+        let session = context.registry.get(first);
+        if !session.is_some_and(|session| session.is_about_to_read()) {
+            break;
+        }
+        context.unheard.wait_until_left(first, CATCH_UP_STEP);
+    }
+    context.unheard.drop_first(new, all_sessions_in_use)
+}
+
+/// Rejects a client that has not sent its request, and ends its session.
+fn drop_client(context: &ServerContext, dropped: Dropped) {
+    let reason = Rejected::Unheard {
+        client: dropped.client,
+    };
+    match context.registry.get(dropped.session) {
+        Some(session) => {
+            context.reject(&session.client, reason);
+            session.terminate(CloseReason::Unheard);
+        }
+        // Its thread has noticed that it was dropped.
+        None => context.log.send(Event::Rejected(reason)),
+    }
+}
+
+fn limit_reached(context: &ServerContext, client: IpAddr, limit: AcquireError) -> Rejected {
+    let settings = &context.settings;
+    match (limit, settings.max_per_client) {
+        (AcquireError::PerKey, Some(max_per_client)) => Rejected::PerClientLimit {
+            client,
+            max_per_client,
+        },
+        _ => Rejected::AtCapacity {
+            max_sessions: settings.max_sessions,
+        },
+    }
+}

@@ -1,0 +1,226 @@
+//! The clients that have not sent their request: a limited number, so that they cannot take all sessions.
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::drop_order::{DropOrder, Source};
+use crate::sync::{Condvar, OrderedMutex, Rank};
+
+/// Time for the request of a client that the rules permit nothing: enough for its refusal.
+const UNPERMITTED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The clients whose request, with the login before it, is not complete.
+///
+/// Nothing is known of such a client but its address, and it costs the client nothing to be
+/// one. So their number has a limit, and if one more comes, one of them is dropped: see
+/// [`DropOrder`]. OpenSSH calls this limit `MaxStartups`; it drops the new client, at
+/// random.
+#[derive(Debug)]
+pub(crate) struct UnheardClients {
+    max: usize,
+    /// A leaf in the lock order.
+    order: OrderedMutex<DropOrder>,
+    /// Notified after a client has left.
+    left: Condvar,
+}
+
+/// One client that is counted. Dropping its place removes it from the count.
+#[derive(Debug)]
+pub(crate) struct UnheardPlace {
+    clients: Arc<UnheardClients>,
+    session: u64,
+    source: Source,
+    /// Set when the client leaves: was it still counted?
+    was_counted: OnceCell<bool>,
+}
+
+/// A client that is to be dropped. It is not counted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// The number of its session.
+    pub(super) session: u64,
+    pub(super) client: IpAddr,
+}
+
+impl UnheardClients {
+    /// At most this many clients at a time, and one more that is just being accepted.
+    pub(super) fn new(max: usize) -> UnheardClients {
+        UnheardClients {
+            max,
+            order: OrderedMutex::new(Rank::Leaf, DropOrder::default()),
+            left: Condvar::new(),
+        }
+    }
+
+    /// Counts a new client, with the number of its session. If there is one too many now,
+    /// [`drop_first`](Self::drop_first) says which.
+    ///
+    /// For one thread only, which accepts clients: so the limit holds, since other threads
+    /// only remove clients.
+    pub(super) fn enter(self: &Arc<UnheardClients>, session: u64, source: Source) -> UnheardPlace {
+        self.order.lock().add(session, source);
+        UnheardPlace {
+            clients: Arc::clone(self),
+            session,
+            source,
+            was_counted: OnceCell::new(),
+        }
+    }
+
+    /// The session of the client that is to be dropped, if there is one too many with this
+    /// new client; that may be the new one itself.
+    ///
+    /// If all sessions are in use, there is one too many in any case. Then an older client is
+    /// dropped only if it comes first in the order for another reason than its age: a client
+    /// that has just come is not dropped because others have sent their requests.
+    pub(super) fn first_to_drop(
+        &self,
+        new: &UnheardPlace,
+        all_sessions_in_use: bool,
+    ) -> Option<u64> {
+        let order = self.order.lock();
+        self.select(&order, new, all_sessions_in_use)
+    }
+
+    /// Removes the client that is to be dropped, if there is one too many with this new
+    /// client. The caller ends its session.
+    pub(super) fn drop_first(
+        &self,
+        new: &UnheardPlace,
+        all_sessions_in_use: bool,
+    ) -> Option<Dropped> {
+        let mut order = self.order.lock();
+        let session = self.select(&order, new, all_sessions_in_use)?;
+        let client = order.remove(session)?.client();
+        Some(Dropped { session, client })
+    }
+
+    fn select(
+        &self,
+        order: &DropOrder,
+        new: &UnheardPlace,
+        all_sessions_in_use: bool,
+    ) -> Option<u64> {
+        let is_too_many = all_sessions_in_use || order.len() > self.max;
+        let first = order.first().filter(|_| is_too_many)?;
+        let is_worse = Some(first.weight) > order.weight(new.source);
+        Some(match all_sessions_in_use && !is_worse {
+            true => new.session,
+            false => first.client(),
+        })
+    }
+
+    /// Waits until the client of this session leaves, for at most `limit`.
+    pub(super) fn wait_until_left(&self, session: u64, limit: Duration) {
+        let order = self.order.lock();
+        let is_counted = |order: &mut DropOrder| order.contains(session);
+        drop(order.wait_timeout_while(&self.left, limit, is_counted));
+    }
+}
+
+impl UnheardPlace {
+    /// Removes the client from the count: its request is complete, or it is about to get its
+    /// last reply. False, each time, if it was dropped before: then another thread closes its
+    /// connection, and the client gets no reply here.
+    pub(super) fn leave(&self) -> bool {
+        *self.was_counted.get_or_init(|| {
+            let removed = self.clients.order.lock().remove(self.session);
+            self.clients.left.notify_one();
+            removed.is_some()
+        })
+    }
+
+    /// The time for its request, if others have `timeout`.
+    pub(super) fn timeout(&self, timeout: Duration) -> Duration {
+        match self.source.is_unpermitted() {
+            true => timeout.min(UNPERMITTED_TIMEOUT),
+            false => timeout,
+        }
+    }
+}
+
+impl Drop for UnheardPlace {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enters a client from 10.0.0.`host`; returns its place and the session that is dropped.
+    fn enter(
+        clients: &Arc<UnheardClients>,
+        session: u64,
+        host: u8,
+        is_unpermitted: bool,
+        all_sessions_in_use: bool,
+    ) -> (UnheardPlace, Option<u64>) {
+        let source = Source::new([10, 0, 0, host].into(), is_unpermitted);
+        let place = clients.enter(session, source);
+        let dropped = clients.drop_first(&place, all_sessions_in_use);
+        (place, dropped.map(|it| it.session))
+    }
+
+    fn count(clients: &UnheardClients) -> usize {
+        clients.order.lock().len()
+    }
+
+    #[test]
+    fn s24_one_client_more_than_the_limit_drops_one() {
+        let clients = Arc::new(UnheardClients::new(2));
+        let (first, dropped) = enter(&clients, 1, 1, false, false);
+        assert_eq!(dropped, None);
+        let (second, dropped) = enter(&clients, 2, 2, false, false);
+        assert_eq!(dropped, None);
+        let (third, dropped) = enter(&clients, 3, 2, false, false);
+        assert_eq!(dropped, Some(2));
+        // It has its answer once and for all, and its end changes nothing.
+        assert!(!second.leave() && !second.leave());
+        drop(second);
+        assert_eq!(count(&clients), 2);
+        assert!(first.leave() && first.leave());
+        assert_eq!(count(&clients), 1);
+        drop((first, third));
+        assert_eq!(count(&clients), 0);
+    }
+
+    #[test]
+    fn s25_a_new_client_without_a_permit_drops_no_other() {
+        let clients = Arc::new(UnheardClients::new(2));
+        let _held = [1, 2].map(|it| enter(&clients, it, 1, false, false));
+        let (unpermitted, dropped) = enter(&clients, 3, 2, true, false);
+        assert_eq!(dropped, Some(3));
+        assert!(!unpermitted.leave());
+    }
+
+    #[test]
+    fn s28_while_all_sessions_are_in_use_age_alone_drops_no_client() {
+        let clients = Arc::new(UnheardClients::new(8));
+        let _first = enter(&clients, 1, 1, false, false);
+        // Another source with as many clients, and the same source.
+        assert_eq!(enter(&clients, 2, 2, false, true).1, Some(2));
+        assert_eq!(enter(&clients, 3, 1, false, true).1, Some(3));
+        // A source with more than the new client's, and one without a permit.
+        let _second = enter(&clients, 4, 1, false, false);
+        let _other = enter(&clients, 5, 2, false, true);
+        assert_eq!(_other.1, Some(1));
+        let _unpermitted = enter(&clients, 6, 3, true, false);
+        assert_eq!(enter(&clients, 7, 4, false, true).1, Some(6));
+        assert_eq!(enter(&clients, 8, 4, true, true).1, Some(8));
+    }
+
+    #[test]
+    fn s25_the_time_for_a_request_is_short_without_a_permit() {
+        let clients = Arc::new(UnheardClients::new(8));
+        let seconds = Duration::from_secs;
+        let (permitted, _) = enter(&clients, 1, 1, false, false);
+        let (unpermitted, _) = enter(&clients, 2, 2, true, false);
+        assert_eq!(permitted.timeout(seconds(30)), seconds(30));
+        assert_eq!(unpermitted.timeout(seconds(30)), seconds(5));
+        assert_eq!(unpermitted.timeout(seconds(2)), seconds(2));
+    }
+}
