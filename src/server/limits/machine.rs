@@ -10,6 +10,8 @@ pub(super) struct Machine {
     /// Open files (RLIMIT_NOFILE).
     pub(super) descriptors: Option<u64>,
     pub(super) mappings: Option<Mappings>,
+    /// The most arenas that the allocator makes.
+    pub(super) arenas: u64,
     /// The tightest of the limits on threads.
     pub(super) threads: Option<Share>,
     /// The tightest of the limits on memory, in bytes.
@@ -52,6 +54,7 @@ impl Machine {
         Machine {
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: Some(mappings(files)),
+            arenas: super::arenas::max_arenas(),
             threads: threads(files),
             memory: memory(files),
             address_space: soft_limit(Resource::RLIMIT_AS).map(|limit| Share {
@@ -72,6 +75,7 @@ impl Machine {
         Machine {
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: None,
+            arenas: 0,
             threads: None,
             memory: None,
             address_space: None,

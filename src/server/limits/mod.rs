@@ -4,6 +4,8 @@
 //! starts, and the kernel kills a process that needs more memory than there is. So the limit
 //! is computed before the first client is accepted.
 
+#[cfg(target_os = "linux")]
+mod arenas;
 #[cfg_attr(
     not(target_os = "linux"),
     expect(dead_code, reason = "only Linux has control groups")
@@ -21,7 +23,6 @@ use std::fmt;
 pub use machine::MemorySource;
 
 use crate::relay::{LARGE_BUFFER, max_pipes};
-use crate::sync::thread;
 use kernel_files::Share;
 use machine::Machine;
 
@@ -70,6 +71,9 @@ const SESSIONS_PER_ASSOCIATION: usize = 4;
 /// stack, each with a guard page.
 const MAPPINGS_PER_THREAD: u64 = 4;
 
+/// Memory mappings of an arena of the allocator: the part in use, and the part reserved.
+const MAPPINGS_PER_ARENA: u64 = 2;
+
 /// Address space of a thread beyond its stack, in bytes: the signal stack and the guard
 /// pages.
 const OVERHEAD_PER_THREAD: u64 = 64 << 10;
@@ -115,12 +119,12 @@ const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 /// signals, and one that looks up a name.
 const OWN_THREADS: u64 = 6;
 
-/// Memory mappings kept for the program, its libraries, the allocator's arenas, and the
-/// threads that look up names in datagrams.
+/// Memory mappings kept for the program, its libraries, large allocations, and the threads
+/// that look up names in datagrams.
 const SPARE_MAPPINGS: u64 = 1000 + MAX_NAME_LOOKUPS as u64 * MAPPINGS_PER_THREAD;
 
-/// Memory mappings of the program without sessions: some 60 at the start, more with the
-/// allocator's arenas and with lookups. This reserve does not shrink, since the process
+/// Memory mappings of the program without sessions: some 60 at the start, more with
+/// lookups. This reserve does not shrink, since the process
 /// aborts without it.
 const OWN_MAPPINGS: u64 = 300;
 
@@ -219,7 +223,7 @@ impl Limits {
                     true => LimitedBy::DefaultMappings,
                     false => LimitedBy::Mappings,
                 };
-                let sessions = by_mappings(mappings.limit);
+                let sessions = by_mappings(mappings.limit, machine.arenas);
                 (sessions, limited_by(mappings.limit))
             }),
             machine.threads.map(|it| demand.by_threads(it)),
@@ -227,7 +231,9 @@ impl Limits {
                 let sessions = demand.by_memory(share);
                 (sessions, LimitedBy::Memory(share.limit, source))
             }),
-            machine.address_space.map(|it| demand.by_address_space(it)),
+            machine
+                .address_space
+                .map(|it| demand.by_address_space(it, machine.arenas)),
             machine.data.map(|it| demand.by_data(it)),
             max_sessions.map(|max_sessions| (max_sessions as u64, LimitedBy::MaxSessions)),
         ];
@@ -271,9 +277,13 @@ fn reserve(available: u64, full: u64) -> u64 {
     full.min(available / RESERVE_PART)
 }
 
-fn by_mappings(limit: u64) -> u64 {
+/// Each thread has an arena of its own, or there are as many as there can be.
+fn by_mappings(limit: u64, max_arenas: u64) -> u64 {
     let spare = reserve(limit, SPARE_MAPPINGS).max(OWN_MAPPINGS);
-    limit.saturating_sub(spare) / (THREADS_PER_SESSION * MAPPINGS_PER_THREAD)
+    let free = limit.saturating_sub(spare);
+    let own_arenas = free / (THREADS_PER_SESSION * (MAPPINGS_PER_THREAD + MAPPINGS_PER_ARENA));
+    let free = free.saturating_sub(max_arenas.saturating_mul(MAPPINGS_PER_ARENA));
+    own_arenas.max(free / (THREADS_PER_SESSION * MAPPINGS_PER_THREAD))
 }
 
 fn memory_for_sessions(share: Share) -> u64 {
@@ -325,16 +335,9 @@ impl Demand {
 
     /// Address space: the allocator of glibc reserves an arena of 64 MiB for each of the
     /// first threads, while address space for one is left. Only the rest is left for
-    /// stacks. `MALLOC_ARENA_MAX` in the environment limits the number of arenas; the
-    /// default is eight per processor.
-    fn by_address_space(self, share: Share) -> (u64, LimitedBy) {
+    /// stacks.
+    fn by_address_space(self, share: Share, max_arenas: u64) -> (u64, LimitedBy) {
         const ARENA: u64 = 64 << 20;
-        let max_arenas = match std::env::var("MALLOC_ARENA_MAX") {
-            Ok(count) => count.parse().unwrap_or(u64::MAX),
-            Err(_) => {
-                thread::available_parallelism().map_or(u64::MAX, |cores| 8 * cores.get() as u64)
-            }
-        };
         let free = share.free();
         // The first arena is the program's own heap.
         let arenas = max_arenas.saturating_sub(1).min(free / ARENA);
@@ -372,6 +375,7 @@ mod tests {
             limit: 65_530,
             is_default: false,
         }),
+        arenas: 16,
         threads: None,
         memory: None,
         address_space: None,
@@ -412,13 +416,27 @@ mod tests {
             (1, LimitedBy::MaxSessions)
         );
         let mappings = LimitedBy::Mappings(65_530);
-        assert_eq!(limits(LARGE, None), (8050, mappings));
-        assert_eq!(limits(LARGE, Some(usize::MAX)), (8050, mappings));
+        assert_eq!(limits(LARGE, None), (8046, mappings));
+        assert_eq!(limits(LARGE, Some(usize::MAX)), (8046, mappings));
         let nothing = Machine {
             mappings: None,
             ..LARGE
         };
         assert_eq!(limits(nothing, None), (1000, LimitedBy::MaxSessions));
+    }
+
+    #[test]
+    fn s37_mappings_of_arenas_count() {
+        for (limit, arenas, sessions) in [
+            (65_530, 1, 8050),
+            (65_530, 8 * 128, 7794),
+            // Every thread has its own arena.
+            (65_530, u64::MAX, 5366),
+            (2000, 16, 183),
+            (2000, 8 * 128, 125),
+        ] {
+            assert_eq!(by_mappings(limit, arenas), sessions, "{limit} {arenas}");
+        }
     }
 
     #[test]
@@ -457,8 +475,8 @@ mod tests {
             ..LARGE
         };
         let limited_by = LimitedBy::DefaultMappings(2000);
-        assert_eq!(limits(machine, None), (187, limited_by));
-        assert_eq!(limits(machine, Some(1000)), (187, limited_by));
+        assert_eq!(limits(machine, None), (183, limited_by));
+        assert_eq!(limits(machine, Some(1000)), (183, limited_by));
     }
 
     #[test]
@@ -497,8 +515,8 @@ mod tests {
             ..LARGE
         };
         assert_eq!(limits(full, None).0, 1);
-        assert_eq!(limits(memory(64 << 30), None).0, 8050);
+        assert_eq!(limits(memory(64 << 30), None).0, 8046);
         let large = Limits::of(memory(64 << 30), STACK_SIZE, None);
-        assert_eq!(large.max_associations, 2012);
+        assert_eq!(large.max_associations, 2011);
     }
 }
