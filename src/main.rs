@@ -15,7 +15,7 @@ use nix::sys::signal::SigSet;
 use threadsocks::admin::check;
 use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
-use threadsocks::auth::{self, Authenticator};
+use threadsocks::auth::{self, Authenticator, UsersFile};
 use threadsocks::cli::{self, Action, Options};
 use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedFile};
 use threadsocks::events::Event;
@@ -90,7 +90,6 @@ fn main() -> ExitCode {
 ///
 /// Only that there is no logger. Everything else is reported through it.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
-    // Before the limits are computed: the memory for hashes is not available to sessions.
     // Before any thread starts: the allocator reserves address space for each thread, which
     // could leave too little for the hashes.
     let authenticator = options.users.as_deref().map(open_users).transpose();
@@ -139,10 +138,14 @@ fn run(
 ) -> Result<ShutdownKind, ProgramError> {
     let controls = signals::receive(signals).map_err(no_signals)?;
     let mut settings = options.settings;
-    let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions);
+    let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
+    // After the files are loaded: their memory, and that for hashes, is not available to
+    // sessions.
+    let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
+    let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
+        .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
-    let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
     let clients = settings.client_kinds(authenticator.is_some());
     let listener = net::listen(options.address).map_err(|error| {
         let address = options.address;
@@ -235,18 +238,20 @@ fn start_messages(
 fn check(options: &Options, strict: bool) -> Result<String, ProgramError> {
     let config = &options.config;
     let (rules_file, clock) = open_rules(config, &options.settings.nat64)?;
-    let authenticator = options.users.as_deref().map(open_users).transpose()?;
+    // Without an authenticator, which would reserve memory for hashes.
+    let open = |path| UsersFile::open(path).map_err(|error| users_error(path, &error));
+    let users_file = options.users.as_deref().map(open).transpose()?;
     if strict {
         require_newline(&rules_file)?;
-        if let Some(authenticator) = &authenticator {
-            require_newline(authenticator.users_file())?;
+        if let Some(users_file) = &users_file {
+            require_newline(users_file)?;
         }
     }
-    let clients = options.settings.client_kinds(authenticator.is_some());
+    let clients = options.settings.client_kinds(users_file.is_some());
     let (rules, _) = rules_file.current();
     let (path, now) = (config.display().to_string(), clock.now());
     let mut report = check::check(&path, &rules, rules_file.remarks(now, clients));
-    if let Some(users_file) = authenticator.as_ref().map(Authenticator::users_file) {
+    if let Some(users_file) = users_file {
         let (users, _) = users_file.current();
         let path = users_file.path().display();
         report.push_str(&format!("{path}: {users}\n"));
@@ -308,17 +313,20 @@ fn open_rules(
     Ok((rules_file, clock.unwrap_or_else(|_| LocalClock::utc())))
 }
 
-/// Opens the users file. The error has all its errors.
+/// Opens the users file and reserves memory for its hashes.
 fn open_users(path: &Path) -> Result<Authenticator, ProgramError> {
-    Authenticator::open(path).map_err(|error| {
-        let mut lines = error.describe(path);
-        lines.push(format!(
-            "to add a user, run: threadsocks --new-user alice >> {}",
-            path.display()
-        ));
-        let status = EXIT_INVALID;
-        ProgramError { status, lines }
-    })
+    Authenticator::open(path).map_err(|error| users_error(path, &error))
+}
+
+/// All errors of the users file.
+fn users_error(path: &Path, error: &LoadError) -> ProgramError {
+    let mut lines = error.describe(path);
+    lines.push(format!(
+        "to add a user, run: threadsocks --new-user alice >> {}",
+        path.display()
+    ));
+    let status = EXIT_INVALID;
+    ProgramError { status, lines }
 }
 
 /// Prints a line for the users file.

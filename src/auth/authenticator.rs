@@ -18,10 +18,10 @@ use blake2::digest::{KeyInit, Mac, Output};
 use super::error::AuthError;
 use super::password_hash::{HashBuffer, PasswordHash};
 use super::users_file::{Users, UsersFile};
-use crate::config::LoadError;
+use crate::config::{LoadError, SyntaxError};
 use crate::protocol::socks5::Credentials;
 use crate::source_prefix::{SourcePrefix, SourcePrefixes};
-use crate::sync::{Condvar, OrderedMutex, Rank};
+use crate::sync::{Condvar, OnceLock, OrderedMutex, Rank};
 
 /// The hash that stands for a user who does not exist, while the file has no user. No
 /// password is known for it.
@@ -37,6 +37,8 @@ const MAX_SOURCES: usize = 8;
 pub struct Authenticator {
     users_file: UsersFile,
     dummy: PasswordHash,
+    /// The memory in KiB that `buffer` has reserved.
+    reserved_kib: usize,
     /// The key of the cache: random, made at the start, never shown.
     key: [u8; 16],
     /// Credentials that were right, by user. Only users of the file are in it, which
@@ -83,31 +85,46 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// Opens the users file at this path and allocates the memory for its most expensive
-    /// hash.
+    /// Opens the users file at this path and reserves address space for its most expensive
+    /// hash. A changed file whose hashes need more is invalid: the number of sessions was
+    /// computed for this memory.
     ///
     /// # Errors
     ///
     /// The file cannot be read or has errors, or the system has no memory or no random
     /// numbers.
     pub fn open(path: &Path) -> Result<Authenticator, LoadError> {
-        let users_file = UsersFile::open(path)?;
         let dummy = PasswordHash::parse(DUMMY_HASH).map_err(LoadError::Unreadable)?;
+        let minimum = dummy.memory_kib();
+        let reserved_kib = Arc::new(OnceLock::new());
+        let first = Arc::clone(&reserved_kib);
+        let users_file = UsersFile::open_with(path, move |users| {
+            let (line, needed) = users.largest_hash();
+            // Only the first file sets it.
+            let _ = first.set(needed.max(minimum));
+            check_memory(line, needed, first.get().copied().unwrap_or(minimum))
+        })?;
+        let reserved_kib = reserved_kib.get().copied().unwrap_or(minimum);
         let key = try_generate_salt();
         let key = key.map_err(|error| LoadError::Unreadable(error.to_string()))?;
-        let (users, _) = users_file.current();
         let mut buffer = HashBuffer::default();
         buffer
-            .reserve(users.max_memory_kib().max(dummy.memory_kib()))
+            .reserve(reserved_kib)
             .map_err(|error| LoadError::Unreadable(error.to_string()))?;
         Ok(Authenticator {
             users_file,
             dummy,
+            reserved_kib,
             key,
             cache: OrderedMutex::new(Rank::Leaf, HashMap::new()),
             buffer: OrderedMutex::new(Rank::Leaf, Some(buffer)),
             returned: Condvar::new(),
         })
+    }
+
+    /// The memory in bytes that is reserved for hashes. The first login uses it.
+    pub fn hash_memory(&self) -> u64 {
+        (self.reserved_kib as u64) << 10
     }
 
     /// The users file.
@@ -228,6 +245,18 @@ impl Authenticator {
     }
 }
 
+/// Is the memory in KiB that was reserved at the start enough for the hash on this line?
+fn check_memory(line: usize, needed: usize, reserved: usize) -> Result<(), SyntaxError> {
+    if needed <= reserved {
+        return Ok(());
+    }
+    let reason = format!(
+        "the hash needs {needed} KiB of memory, and the server has reserved {reserved} KiB at \
+         its start; write a hash with a smaller m, or restart the server"
+    );
+    Err(SyntaxError { line, reason })
+}
+
 /// The right to compute a hash. Dropping it returns the buffer, also after a panic.
 struct Turn<'a> {
     authenticator: &'a Authenticator,
@@ -246,6 +275,7 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
     use crate::auth::users_file_line;
+    use crate::config::ReloadEvent;
     use std::fs;
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::sync::Barrier;
@@ -387,6 +417,32 @@ mod tests {
         assert!(authenticator.accepts("alice", "new"));
         // Bob and the old password are not in the cache any more.
         assert_eq!(authenticator.cache.lock().len(), 1);
+    }
+
+    #[test]
+    fn s38_a_changed_file_cannot_need_more_memory_than_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("users");
+        let line = |memory| {
+            let hash = DUMMY_HASH.replace("m=19456", &format!("m={memory}"));
+            format!("alice:{hash}\n")
+        };
+        // Without users there is memory for a hash of --new-user.
+        for (first, reserved) in [("# no users\n", 19_456), (&line(30_000), 30_000)] {
+            fs::write(&path, first).expect("written");
+            let authenticator = Authenticator::open(&path).expect("good users");
+            assert_eq!(authenticator.hash_memory(), reserved << 10);
+            fs::write(&path, line(reserved)).expect("written");
+            assert_eq!(authenticator.users().largest_hash(), (1, reserved as usize));
+            fs::write(&path, format!("\n{}", line(reserved + 4))).expect("written");
+            let event = authenticator.users_file.reload();
+            let Some(ReloadEvent::Kept(LoadError::Syntax(errors))) = event else {
+                panic!("{event:?}")
+            };
+            let reason = errors.first().map(ToString::to_string).unwrap_or_default();
+            assert!(reason.starts_with("2: the hash needs"), "{reason}");
+            assert!(authenticator.users().has(b"alice"));
+        }
     }
 
     #[test]

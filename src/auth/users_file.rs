@@ -62,6 +62,9 @@ pub struct Users {
     hashes: HashMap<Vec<u8>, PasswordHash>,
     /// The hash of the first user of the file.
     dummy_hash: Option<PasswordHash>,
+    /// The line of the hash that takes the most memory, and this memory in KiB; 0 and 0
+    /// without users.
+    largest_hash: (usize, usize),
 }
 
 /// The users file, which is reloaded when it changes.
@@ -105,13 +108,10 @@ impl Users {
         self.dummy_hash.as_ref()
     }
 
-    /// The memory in KiB that the most expensive hash takes; 0 without users.
-    pub(super) fn max_memory_kib(&self) -> usize {
-        self.hashes
-            .values()
-            .map(PasswordHash::memory_kib)
-            .max()
-            .unwrap_or(0)
+    /// The line of the hash that takes the most memory, and this memory in KiB; 0 and 0
+    /// without users.
+    pub(super) fn largest_hash(&self) -> (usize, usize) {
+        self.largest_hash
     }
 
     /// The number of users.
@@ -198,6 +198,9 @@ impl Users {
             Entry::Vacant(entry) => entry.insert(line),
         };
         self.dummy_hash.get_or_insert_with(|| hash.clone());
+        if hash.memory_kib() > self.largest_hash.1 {
+            self.largest_hash = (line, hash.memory_kib());
+        }
         self.hashes.insert(name, hash);
         Ok(())
     }

@@ -27,7 +27,7 @@ mod shutdown;
 mod udp;
 pub(crate) mod unheard;
 
-pub use limits::{LimitedBy, Limits, MemorySource};
+pub use limits::{HashMemoryError, LimitedBy, Limits, MemorySource};
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
 

@@ -43,27 +43,32 @@ pub enum MemorySource {
 }
 
 impl Machine {
-    /// Raises the soft limit on open files to the hard one, then reads all limits.
-    pub(super) fn read() -> Machine {
+    /// Raises the soft limit on open files to the hard one, then reads all limits. Memory
+    /// and address space for a reload of the files are in use already, and so are
+    /// `hash_memory` bytes of memory.
+    pub(super) fn read(hash_memory: u64) -> Machine {
         raise_descriptors();
-        Machine::from_files(&KernelFiles::of_this_system())
+        Machine::from_files(&KernelFiles::of_this_system(), hash_memory)
     }
 
     #[cfg(target_os = "linux")]
-    pub(super) fn from_files(files: &KernelFiles) -> Machine {
+    pub(super) fn from_files(files: &KernelFiles, hash_memory: u64) -> Machine {
+        // During a reload the process has its rules and users twice. At the start nearly
+        // all its memory is rules and users, so it counts once more.
+        let reload = used_bytes(files, "RssAnon:");
         Machine {
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: Some(mappings(files)),
             arenas: super::arenas::max_arenas(),
             threads: threads(files),
-            memory: memory(files),
+            memory: memory(files, reload + hash_memory),
             address_space: soft_limit(Resource::RLIMIT_AS).map(|limit| Share {
                 limit,
-                used: used_bytes(files, "VmSize:"),
+                used: used_bytes(files, "VmSize:") + reload,
             }),
             data: soft_limit(Resource::RLIMIT_DATA).map(|limit| Share {
                 limit,
-                used: used_bytes(files, "VmData:"),
+                used: used_bytes(files, "VmData:") + reload,
             }),
         }
     }
@@ -71,7 +76,7 @@ impl Machine {
     /// On other systems only the descriptors are known. There RLIMIT_NPROC counts processes
     /// and RLIMIT_DATA no stacks, and the limits in files are those of Linux.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn from_files(_: &KernelFiles) -> Machine {
+    pub(super) fn from_files(_: &KernelFiles, _: u64) -> Machine {
         Machine {
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: None,
@@ -146,16 +151,21 @@ mod linux {
         shares.chain(groups).min_by_key(|share| share.free())
     }
 
-    pub(super) fn memory(files: &KernelFiles) -> Option<(Share, MemorySource)> {
+    /// `later`: bytes that the process needs for other purposes than sessions, and does not
+    /// use yet.
+    pub(super) fn memory(files: &KernelFiles, later: u64) -> Option<(Share, MemorySource)> {
         let groups = control_group::memory(files).into_iter();
-        let groups = groups.map(|share| (share, MemorySource::ControlGroup));
+        let groups = groups.map(|Share { limit, used }| {
+            let used = used.saturating_add(later);
+            (Share { limit, used }, MemorySource::ControlGroup)
+        });
         let system = files.kilobytes("/proc/meminfo", "MemAvailable:");
         let system = system.map(|bytes| (bytes, MemorySource::Available));
         let system = system.or_else(|| {
             let free = nix::sys::sysinfo::sysinfo().ok()?.ram_unused();
             Some((free, MemorySource::Free))
         });
-        let system = system.map(|(limit, source)| (Share { limit, used: 0 }, source));
+        let system = system.map(|(limit, source)| (Share { limit, used: later }, source));
         groups.chain(system).min_by_key(|(share, _)| share.free())
     }
 
@@ -183,7 +193,7 @@ mod tests {
     #[test]
     fn s16_a_limit_that_cannot_be_read_has_its_default() {
         let fake = FakeFiles::new(&FILES);
-        let read = Machine::from_files(&fake.files());
+        let read = Machine::from_files(&fake.files(), 0);
         let mappings = |limit, is_default| Some(Mappings { limit, is_default });
         assert_eq!(read.mappings, mappings(262_144, false));
         assert_eq!(read.threads.map(|it| it.limit), Some(3000));
@@ -192,13 +202,13 @@ mod tests {
 
         fake.remove("/proc/sys/vm/max_map_count");
         fake.remove("/proc/sys/kernel/threads-max");
-        let read = Machine::from_files(&fake.files());
+        let read = Machine::from_files(&fake.files(), 0);
         assert_eq!(read.mappings, mappings(65_530, true));
         assert_eq!(read.threads.map(|it| it.limit), Some(4000));
 
         fake.remove("/proc/sys/kernel/pid_max");
         fake.remove("/proc/meminfo");
-        let read = Machine::from_files(&fake.files());
+        let read = Machine::from_files(&fake.files(), 0);
         assert!(read.threads.is_some_and(|it| it.limit <= 32_768));
         let (share, source) = read.memory.expect("a limit on memory");
         assert_eq!(source, MemorySource::Free);

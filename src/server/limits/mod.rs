@@ -16,10 +16,10 @@ mod control_group;
     expect(dead_code, reason = "the files are those of Linux")
 )]
 mod kernel_files;
+mod limited_by;
 mod machine;
 
-use std::fmt;
-
+pub use limited_by::{HashMemoryError, LimitedBy};
 pub use machine::MemorySource;
 
 use crate::relay::{LARGE_BUFFER, max_pipes};
@@ -132,8 +132,8 @@ const OWN_MAPPINGS: u64 = 300;
 /// library's stack size of 2 MiB.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 
-/// Memory in bytes kept for what is not a session: changed rules, lookups, pipes, the log
-/// queue, and other programs.
+/// Memory in bytes kept for what is not a session: larger rules, cached credentials, lookups,
+/// pipes, the log queue, and other programs.
 const SPARE_MEMORY: u64 = 64 << 20;
 
 /// The limit on sessions, and the resource that sets it.
@@ -147,59 +147,6 @@ pub struct Limits {
     pub limited_by: LimitedBy,
 }
 
-/// The resource that one more session would exhaust, with its limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitedBy {
-    /// Open files (RLIMIT_NOFILE).
-    Descriptors(u64),
-    /// Memory mappings (vm.max_map_count).
-    Mappings(u64),
-    /// The kernel's default for memory mappings: vm.max_map_count cannot be read.
-    DefaultMappings(u64),
-    /// Threads (RLIMIT_NPROC, kernel.threads-max, kernel.pid_max, pids.max).
-    Threads(u64),
-    /// Memory in bytes.
-    Memory(u64, MemorySource),
-    /// Address space in bytes (RLIMIT_AS).
-    AddressSpace(u64),
-    /// Writable memory in bytes, used or not (RLIMIT_DATA).
-    Data(u64),
-    /// The operator's limit (`--max-sessions`).
-    MaxSessions,
-}
-
-impl fmt::Display for LimitedBy {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LimitedBy::Descriptors(limit) => write!(out, "{limit} open files (ulimit -n)"),
-            LimitedBy::Mappings(limit) => write!(out, "{limit} memory mappings (vm.max_map_count)"),
-            LimitedBy::DefaultMappings(limit) => write!(
-                out,
-                "{limit} memory mappings (the default: vm.max_map_count cannot be read)"
-            ),
-            LimitedBy::Threads(limit) => write!(
-                out,
-                "{limit} threads (ulimit -u, kernel.threads-max, kernel.pid_max, pids.max)"
-            ),
-            LimitedBy::Memory(limit, source) => {
-                let megabytes = limit >> 20;
-                let source = match source {
-                    MemorySource::ControlGroup => "of its control group",
-                    MemorySource::Available => "that is available",
-                    MemorySource::Free => "that is free: /proc/meminfo cannot be read",
-                };
-                write!(out, "{megabytes} MiB of memory ({source})")
-            }
-            LimitedBy::AddressSpace(limit) => write!(
-                out,
-                "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
-            ),
-            LimitedBy::Data(limit) => write!(out, "{limit} bytes of data (ulimit -d)"),
-            LimitedBy::MaxSessions => out.write_str("--max-sessions"),
-        }
-    }
-}
-
 impl Limits {
     /// Raises the soft limit on open files to the hard one, then computes how many sessions
     /// the machine can serve if each thread has a stack of `stack_size` bytes.
@@ -207,8 +154,26 @@ impl Limits {
     /// `max_sessions` lowers the result. It also raises it where the reserve for other
     /// programs, or the worst case of a session, would allow fewer; never above what the
     /// machine has.
-    pub fn of_this_machine(stack_size: usize, max_sessions: Option<usize>) -> Limits {
-        Limits::of(Machine::read(), stack_size, max_sessions)
+    ///
+    /// Call it after the rules and users are loaded, so that their memory counts.
+    /// `hash_memory` is the memory in bytes that the first login will use.
+    ///
+    /// # Errors
+    ///
+    /// The control group has less than `hash_memory`: the kernel would kill the server at a
+    /// login.
+    pub fn of_this_machine(
+        stack_size: usize,
+        max_sessions: Option<usize>,
+        hash_memory: u64,
+    ) -> Result<Limits, HashMemoryError> {
+        let machine = Machine::read(hash_memory);
+        match machine.memory {
+            Some((share, MemorySource::ControlGroup)) if hash_memory > 0 && share.free() == 0 => {
+                Err(HashMemoryError { hash_memory })
+            }
+            _ => Ok(Limits::of(machine, stack_size, max_sessions)),
+        }
     }
 
     fn of(machine: Machine, stack_size: usize, max_sessions: Option<usize>) -> Limits {
@@ -408,9 +373,9 @@ mod tests {
 
     #[test]
     fn max_sessions_lowers_the_limit_but_does_not_raise_it_above_the_machine() {
-        let machine = Limits::of_this_machine(STACK_SIZE, None);
+        let machine = Limits::of_this_machine(STACK_SIZE, None, 0).expect("limits");
         assert!(machine.max_sessions > 1);
-        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1));
+        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1), 0).expect("limits");
         assert_eq!(
             (fewer.max_sessions, fewer.limited_by),
             (1, LimitedBy::MaxSessions)

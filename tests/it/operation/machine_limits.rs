@@ -1,9 +1,14 @@
 //! The number of sessions follows from what the system grants the process.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use threadsocks::client;
 
@@ -121,9 +126,10 @@ fn s18_few_threads_or_descriptors_leave_most_for_sessions() {
 struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// `None` if this system has no writable tree of control groups for memory.
-    fn with_limit(bytes: u64) -> Option<MemoryGroup> {
-        let name = format!("threadsocks-test-{}", std::process::id());
+    /// `None` if this system has no writable tree of control groups for memory. The name is
+    /// that of the test.
+    fn with_limit(test: &str, bytes: u64) -> Option<MemoryGroup> {
+        let name = format!("threadsocks-{test}-{}", std::process::id());
         let trees = [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
@@ -140,6 +146,22 @@ impl MemoryGroup {
         skip("no control group for memory can be made (not root?)");
         None
     }
+
+    /// A shell script that starts the command in its arguments in this group.
+    fn entering(&self) -> String {
+        let group = self.0.display();
+        format!("echo $$ > {group}/cgroup.procs; exec \"$0\" \"$@\"")
+    }
+
+    /// Starts a server in this group.
+    fn start(&self, rules: &str, options: &[&str]) -> Proxy {
+        Proxy::with(Setup {
+            rules,
+            options,
+            wrapper: &["sh", "-c", &self.entering()],
+            ..Setup::default()
+        })
+    }
 }
 
 impl Drop for MemoryGroup {
@@ -151,20 +173,23 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// Every session holds a large buffer in both directions once.
+fn exchange_bulk(clients: &[TcpStream]) {
+    let bulk = vec![7; 200_000];
+    for client in clients {
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(client, &bulk));
+            assert!(read_exactly(client, bulk.len()) == bulk);
+        });
+    }
+}
+
 #[test]
 fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
-    let Some(group) = MemoryGroup::with_limit(64 << 20) else {
+    let Some(group) = MemoryGroup::with_limit("s17", 64 << 20) else {
         return;
     };
-    let script = format!(
-        "echo $$ > {}/cgroup.procs; exec \"$0\" \"$@\"",
-        group.0.display()
-    );
-    let proxy = Proxy::with(Setup {
-        rules: PERMIT_ALL,
-        wrapper: &["sh", "-c", &script],
-        ..Setup::default()
-    });
+    let proxy = group.start(PERMIT_ALL, &[]);
     let line = proxy.stderr_line("64 MiB of memory (of its control group)");
     let promised = sessions(&line);
     assert!((100..700).contains(&promised), "{line}");
@@ -191,14 +216,7 @@ fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
         }
     }
     assert_eq!(held.len() + associations.len(), promised);
-    // Every session holds a large buffer in both directions once.
-    let bulk = vec![7; 200_000];
-    for client in &held {
-        std::thread::scope(|scope| {
-            scope.spawn(|| write(client, &bulk));
-            assert!(read_exactly(client, bulk.len()) == bulk);
-        });
-    }
+    exchange_bulk(&held);
     proxy.stderr_line("at capacity");
     drop((held, associations));
     proxy.assert_resources_released();
@@ -207,5 +225,117 @@ fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
     write(&client, b"x");
     shutdown_write(&client);
     assert_eq!(read_all(&client), b"x");
+    proxy.finish();
+}
+
+/// As many sessions as the server promises.
+fn all_sessions(proxy: &Proxy, origin: &Origin) -> Vec<TcpStream> {
+    let promised = sessions(&proxy.stderr_line("at a time, limited by"));
+    let connect = || client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
+    (0..promised).map(|_| connect().expect("granted")).collect()
+}
+
+/// A line of the users file whose hash needs this many KiB. No password is known for it.
+fn user_with_hash_of(kibibytes: u32) -> String {
+    format!("alice:$argon2id$v=19$m={kibibytes},t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA\n")
+}
+
+#[test]
+fn s38_a_login_amid_all_sessions_has_the_memory_for_its_hash() {
+    let Some(group) = MemoryGroup::with_limit("s38", 80 << 20) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let users = folder.path().join("users");
+    fs::write(&users, user_with_hash_of(60 << 10)).expect("written");
+    let options = ["--users", users.to_str().unwrap(), "--allow-anonymous"];
+    let proxy = group.start(PERMIT_ALL, &options);
+    let origin = Origin::echo();
+    let mut held = all_sessions(&proxy, &origin);
+    exchange_bulk(&held);
+    // Leaves a session for the login.
+    drop(held.pop());
+    until("a free session", || {
+        (!proxy
+            .threads()
+            .iter()
+            .any(|name| *name == format!("s{}", held.len() + 1)))
+        .then_some(())
+    });
+    let client = dial(proxy.address());
+    write(&client, b"\x05\x01\x02\x01\x05alice\x05wrong");
+    // The method is accepted, the login is not, and the server runs.
+    assert_eq!(read_exactly(&client, 4), [5, 2, 1, 1]);
+    // A changed file cannot need more.
+    fs::write(&users, user_with_hash_of(70 << 10)).expect("written");
+    proxy.signal(Signal::SIGHUP);
+    proxy.stderr_line("write a hash with a smaller m, or restart the server");
+    drop(held);
+    proxy.finish();
+}
+
+#[test]
+fn s38_a_group_without_the_memory_for_a_login_is_an_error_at_the_start() {
+    let Some(group) = MemoryGroup::with_limit("s38-small", 40 << 20) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path
+    };
+    let mut server = Command::new("sh");
+    server.args(["-c", &group.entering(), env!("CARGO_BIN_EXE_threadsocks")]);
+    server.arg("--config").arg(file("rules", PERMIT_ALL));
+    server
+        .arg("--users")
+        .arg(file("users", &user_with_hash_of(60 << 10)));
+    let output = server.arg("0").output().expect("started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("a login needs 60 MiB of memory"),
+        "{stderr}"
+    );
+}
+
+/// Writes to each client until no more bytes fit in the way to an origin that does not
+/// read.
+fn fill(clients: &[TcpStream]) {
+    let bulk = vec![7; 1 << 20];
+    let write_some = |mut client: &TcpStream| {
+        let _ = client.set_nonblocking(true);
+        let has_room = client.write(&bulk).is_ok();
+        let _ = client.set_nonblocking(false);
+        has_room
+    };
+    // The server may still be copying when all buffers are full for the first time.
+    for _ in 0..20 {
+        while clients.iter().filter(|client| write_some(client)).count() > 0 {}
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn s39_many_rules_and_their_reload_leave_the_rest_to_sessions() {
+    let Some(group) = MemoryGroup::with_limit("s39", 64 << 20) else {
+        return;
+    };
+    // Some 25 MB of memory, and as much in a reload.
+    let names: Vec<_> = (0..100).map(|number| format!("u{number}")).collect();
+    let many = format!("deny c - - - - user={}\n", names.join(",")).repeat(4000);
+    let rules = format!("{PERMIT_ALL}{many}");
+    let proxy = group.start(&rules, &[]);
+    // Does not read, and writes until its client is gone.
+    let origin = Origin::start(|mut stream| while stream.write_all(&[7; 65_536]).is_ok() {});
+    let held = all_sessions(&proxy, &origin);
+    fill(&held);
+    for round in 1..=3 {
+        fs::write(proxy.config(), format!("{rules}# {round}\n")).expect("written");
+        proxy.signal(Signal::SIGHUP);
+        proxy.wait_for_stderr("rules in force", round + 1);
+    }
+    drop(held);
     proxy.finish();
 }
