@@ -214,6 +214,7 @@ fn start_messages(
     let Limits {
         max_sessions,
         limited_by,
+        has_unknown_memory,
         ..
     } = limits;
     let sessions = if max_sessions == 1 {
@@ -229,6 +230,13 @@ fn start_messages(
             "warning: --max-unheard {max_unheard} is more than the number of sessions, and \
              counts as {max_sessions}"
         ));
+    }
+    if has_unknown_memory {
+        lines.push(
+            "warning: the memory limit of the control group cannot be read; if there is one, \
+             set --max-sessions to 3 for each MiB of it, or the kernel may kill the server"
+                .to_owned(),
+        );
     }
     lines
 }

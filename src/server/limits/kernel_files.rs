@@ -35,6 +35,25 @@ impl KernelFiles {
         fs::read_to_string(self.root.join(path.trim_start_matches('/'))).ok()
     }
 
+    /// The target of a symbolic link; `None` if it cannot be read.
+    pub(super) fn link(&self, path: &str) -> Option<String> {
+        let target = fs::read_link(self.root.join(path.trim_start_matches('/'))).ok()?;
+        target.into_os_string().into_string().ok()
+    }
+
+    /// Is there such a file?
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.root.join(path.trim_start_matches('/')).exists()
+    }
+
+    /// The names of the files in a folder; none if it cannot be read.
+    pub(super) fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(folder.trim_start_matches('/')));
+        let entries = entries.into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string());
+        names.flatten().collect()
+    }
+
     /// The number that a file consists of; `None` if it cannot be read or has another
     /// content, such as "max".
     pub(super) fn number(&self, path: &str) -> Option<u64> {
@@ -80,6 +99,13 @@ pub(super) mod tests {
             let path = self.path(path);
             fs::create_dir_all(path.parent().expect("a folder")).expect("created");
             fs::write(path, content).expect("written");
+        }
+
+        /// Makes a symbolic link.
+        pub(in crate::server::limits) fn link(&self, path: &str, target: &str) {
+            let path = self.path(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+            std::os::unix::fs::symlink(target, path).expect("linked");
         }
 
         pub(in crate::server::limits) fn remove(&self, path: &str) {

@@ -16,6 +16,8 @@ pub(super) struct Machine {
     pub(super) threads: Option<Share>,
     /// The tightest of the limits on memory, in bytes.
     pub(super) memory: Option<(Share, MemorySource)>,
+    /// The control group of this process may have a limit on memory that cannot be read.
+    pub(super) has_hidden_group: bool,
     /// Address space in bytes (RLIMIT_AS).
     pub(super) address_space: Option<Share>,
     /// Writable memory in bytes, used or not (RLIMIT_DATA).
@@ -56,12 +58,14 @@ impl Machine {
         // During a reload the process has its rules and users twice. At the start nearly
         // all its memory is rules and users, so it counts once more.
         let reload = used_bytes(files, "RssAnon:");
+        let groups = control_group::memory(files);
         Machine {
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: Some(mappings(files)),
             arenas: super::arenas::max_arenas(),
             threads: threads(files),
-            memory: memory(files, reload + hash_memory),
+            memory: memory(files, groups.shares, reload + hash_memory),
+            has_hidden_group: groups.is_hidden,
             address_space: soft_limit(Resource::RLIMIT_AS).map(|limit| Share {
                 limit,
                 used: used_bytes(files, "VmSize:") + reload,
@@ -83,6 +87,7 @@ impl Machine {
             arenas: 0,
             threads: None,
             memory: None,
+            has_hidden_group: false,
             address_space: None,
             data: None,
         }
@@ -111,7 +116,10 @@ fn soft_limit(resource: Resource) -> Option<u64> {
 }
 
 #[cfg(target_os = "linux")]
-use linux::{mappings, memory, threads, used_bytes};
+use {
+    super::control_group,
+    linux::{mappings, memory, threads, used_bytes},
+};
 
 /// The limits that only Linux has. A file that cannot be read (a chroot without `/proc`,
 /// `ProcSubset=pid` of systemd) does not mean that there is no limit.
@@ -136,26 +144,64 @@ mod linux {
         }
     }
 
+    /// Threads of this process do not count as used: the server subtracts those it needs.
+    ///
     /// The kernel does not enforce RLIMIT_NPROC for root, but an operator who sets it for
     /// root expects it to count.
     pub(super) fn threads(files: &KernelFiles) -> Option<Share> {
+        let own = files.field("/proc/self/status", "Threads:").unwrap_or(0);
         let pid_max = files.number("/proc/sys/kernel/pid_max");
-        let limits = [
-            soft_limit(Resource::RLIMIT_NPROC),
+        let of_user = soft_limit(Resource::RLIMIT_NPROC);
+        let of_system = [
             files.number("/proc/sys/kernel/threads-max"),
             Some(pid_max.unwrap_or(DEFAULT_THREADS)),
         ];
-        let shares = limits.into_iter().flatten();
-        let shares = shares.map(|limit| Share { limit, used: 0 });
-        let groups = control_group::threads(files);
-        shares.chain(groups).min_by_key(|share| share.free())
+        let used = all_threads(files).unwrap_or(0).saturating_sub(own);
+        let of_system = of_system.into_iter().flatten();
+        let shares = of_system.map(|limit| Share { limit, used });
+        let of_user = of_user.map(|limit| Share {
+            limit,
+            used: other_threads_of_user(files).unwrap_or(0),
+        });
+        let groups = control_group::threads(files, own);
+        let shares = shares.chain(of_user).chain(groups);
+        shares.min_by_key(|share| share.free())
+    }
+
+    /// All threads of the system: the fourth field of `/proc/loadavg` is `1/234`, the
+    /// runnable ones and all (proc_loadavg(5)).
+    fn all_threads(files: &KernelFiles) -> Option<u64> {
+        let text = files.text("/proc/loadavg")?;
+        let (_, all) = text.split_whitespace().nth(3)?.split_once('/')?;
+        all.parse().ok()
+    }
+
+    /// The threads of other processes of this user, which count for RLIMIT_NPROC. 0 for
+    /// root. Processes that `/proc` does not show are missing.
+    pub(super) fn other_threads_of_user(files: &KernelFiles) -> Option<u64> {
+        let user = files.field("/proc/self/status", "Uid:")?;
+        let own = files.field("/proc/self/status", "Pid:")?;
+        if user == 0 {
+            return None;
+        }
+        let processes = files.names("/proc").into_iter();
+        let processes = processes.filter_map(|name| name.parse::<u64>().ok());
+        let threads = processes.filter(|&process| process != own).map(|process| {
+            let status = format!("/proc/{process}/status");
+            let is_of_user = files.field(&status, "Uid:") == Some(user);
+            is_of_user.then(|| files.field(&status, "Threads:"))?
+        });
+        Some(threads.flatten().sum())
     }
 
     /// `later`: bytes that the process needs for other purposes than sessions, and does not
-    /// use yet.
-    pub(super) fn memory(files: &KernelFiles, later: u64) -> Option<(Share, MemorySource)> {
-        let groups = control_group::memory(files).into_iter();
-        let groups = groups.map(|Share { limit, used }| {
+    /// use yet. `groups`: what the control groups leave.
+    pub(super) fn memory(
+        files: &KernelFiles,
+        groups: Vec<Share>,
+        later: u64,
+    ) -> Option<(Share, MemorySource)> {
+        let groups = groups.into_iter().map(|Share { limit, used }| {
             let used = used.saturating_add(later);
             (Share { limit, used }, MemorySource::ControlGroup)
         });
@@ -213,5 +259,29 @@ mod tests {
         let (share, source) = read.memory.expect("a limit on memory");
         assert_eq!(source, MemorySource::Free);
         assert!(share.limit > 0);
+    }
+
+    #[test]
+    fn s41_threads_of_other_processes_count() {
+        let status = |user, pid, threads| {
+            format!("Name:\tx\nPid:\t{pid}\nUid:\t{user}\t0\t0\t0\nThreads:\t{threads}\n")
+        };
+        let fake = FakeFiles::new(&[
+            ("/proc/self/status", &status(1000, 7, 4)),
+            ("/proc/7/status", &status(1000, 7, 4)),
+            ("/proc/8/status", &status(1000, 8, 60)),
+            ("/proc/9/status", &status(1000, 9, 1)),
+            ("/proc/10/status", &status(0, 10, 500)),
+            ("/proc/sys/kernel/threads-max", "700\n"),
+            ("/proc/loadavg", "0.02 0.10 0.05 1/565 4711\n"),
+        ]);
+        let files = fake.files();
+        assert_eq!(linux::other_threads_of_user(&files), Some(61));
+        let share = linux::threads(&files).expect("a limit");
+        // This account may have a lower one.
+        assert!(share.free() <= 700 - (565 - 4), "{share:?}");
+        // The kernel does not enforce the limit for root.
+        fake.write("/proc/self/status", &status(0, 7, 4));
+        assert_eq!(linux::other_threads_of_user(&files), None);
     }
 }

@@ -145,6 +145,9 @@ pub struct Limits {
     pub max_associations: usize,
     /// The resource that would run out first. Its `Display` follows "limited by".
     pub limited_by: LimitedBy,
+    /// The control group of this process may have a limit on memory that cannot be read, and
+    /// the operator has not set the number of sessions.
+    pub has_unknown_memory: bool,
 }
 
 impl Limits {
@@ -213,6 +216,7 @@ impl Limits {
             max_sessions,
             max_associations: max_associations(max_sessions, machine),
             limited_by,
+            has_unknown_memory: machine.has_hidden_group && !demand.is_explicit,
         }
     }
 }
@@ -343,6 +347,7 @@ mod tests {
         arenas: 16,
         threads: None,
         memory: None,
+        has_hidden_group: false,
         address_space: None,
         data: None,
     };

@@ -12,12 +12,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use threadsocks::client;
 
+use crate::support::child::RunningChild;
 use crate::support::endpoints::{
     Origin, by_name, dial, dial_from, read_all, read_exactly, shutdown_write, write,
 };
 use crate::support::netns::in_own_network;
+use crate::support::process::status;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
-use crate::support::tools::skip;
+use crate::support::tools::{is_installed, skip};
 use crate::support::wait::until;
 
 /// Covers a folder or a file of the kernel, so that its content cannot be read.
@@ -153,6 +155,15 @@ impl MemoryGroup {
         format!("echo $$ > {group}/cgroup.procs; exec \"$0\" \"$@\"")
     }
 
+    /// A shell script that does so after it has run a command in its own mount namespace.
+    fn entering_after(&self, command: &str) -> String {
+        let group = self.0.display();
+        let script = format!("{command} && exec \"$0\" \"$@\"");
+        format!(
+            "echo $$ > {group}/cgroup.procs; exec unshare --mount sh -c '{script}' \"$0\" \"$@\""
+        )
+    }
+
     /// Starts a server in this group.
     fn start(&self, rules: &str, options: &[&str]) -> Proxy {
         Proxy::with(Setup {
@@ -225,6 +236,84 @@ fn s17_a_small_control_group_means_few_sessions_and_no_kill() {
     write(&client, b"x");
     shutdown_write(&client);
     assert_eq!(read_all(&client), b"x");
+    proxy.finish();
+}
+
+#[test]
+fn s40_the_control_group_is_found_wherever_its_tree_is_mounted() {
+    let Some(group) = MemoryGroup::with_limit("s40", 64 << 20) else {
+        return;
+    };
+    if !is_installed("unshare", "util-linux") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().display();
+    let tree = group.0.parent().expect("a tree").display();
+    let cover = format!("mount -t tmpfs none {tree}");
+    let is_known = "64 MiB of memory (of its control group)";
+    let is_hidden = "the memory limit of the control group cannot be read";
+    for (command, expected) in [
+        (
+            &format!("mount --bind {tree} {folder} && {cover}"),
+            is_known,
+        ),
+        // As in a container that sees the paths of its host.
+        (
+            &format!("mount --bind {} {tree}", group.0.display()),
+            is_known,
+        ),
+        (&cover, is_hidden),
+    ] {
+        let proxy = Proxy::with(Setup {
+            wrapper: &["sh", "-c", &group.entering_after(command)],
+            ..Setup::default()
+        });
+        proxy.stderr_line(expected);
+        let lines = proxy.stderr_lines();
+        let is_reported = lines.iter().any(|line| line.contains(is_hidden));
+        assert_eq!(is_reported, expected == is_hidden, "{lines:?}");
+        proxy.finish();
+    }
+}
+
+#[test]
+fn s41_threads_of_the_same_user_in_other_processes_count() {
+    if !geteuid().is_root() {
+        return skip("only root can change to another user");
+    }
+    if !is_installed("setpriv", "util-linux") || !is_installed("prlimit", "util-linux") {
+        return;
+    }
+    // An account that no other test has.
+    const USER: [&str; 3] = ["--reuid=54321", "--regid=54321", "--clear-groups"];
+    let sleep = || {
+        RunningChild::start(
+            Command::new("setpriv").args(USER).args(["sleep", "60"]),
+            b"",
+        )
+    };
+    let others: Vec<_> = (0..30).map(|_| sleep()).collect();
+    let is_of_user = |pid| status(pid, "Uid") == 54321;
+    until("programs of the account", || {
+        others.iter().all(|it| is_of_user(it.id())).then_some(())
+    });
+    // Every user may run the copy in the folder of the rules.
+    let script = format!(
+        "folder=${{4%/*}} && chmod 755 $folder && cp $0 $folder/server && \
+         exec setpriv {} prlimit --nproc=100 $folder/server \"$@\"",
+        USER.join(" ")
+    );
+    let proxy = Proxy::with(Setup {
+        wrapper: &["sh", "-c", &script],
+        ..Setup::default()
+    });
+    let line = proxy.stderr_line("100 threads");
+    assert!(sessions(&line) > 20, "{line}");
+    let origin = Origin::echo();
+    let held = all_sessions(&proxy, &origin);
+    exchange_bulk(&held);
+    drop(held);
     proxy.finish();
 }
 
