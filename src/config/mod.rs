@@ -1,6 +1,7 @@
 //! Configuration by the operator: settings, and files that are reloaded when they change.
 
 mod error;
+mod file_thread;
 mod quoting;
 mod settings;
 mod snapshot;

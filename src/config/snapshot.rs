@@ -28,25 +28,53 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub(super) fn read(path: &Path) -> Result<Snapshot, LoadError> {
+        let (file, mut snapshot) = Snapshot::begin(path)?;
+        let mut file = file.take(MAX_FILE_SIZE + 1);
+        // Reallocations while it grows would leave unused memory.
+        let size = snapshot.stamp.size.min(MAX_FILE_SIZE) as usize;
+        snapshot.text.reserve_exact(size + 1);
+        file.read_to_end(&mut snapshot.text)?;
+        if snapshot.text.len() as u64 > MAX_FILE_SIZE {
+            return Err(LoadError::Unreadable(format!(
+                "it is larger than {MAX_FILE_SIZE} bytes"
+            )));
+        }
+        Ok(snapshot)
+    }
+
+    /// If the file has this text, its settled stamp. Needs no memory for another copy.
+    pub(super) fn settled_with(
+        path: &Path,
+        text: &[u8],
+    ) -> Result<Option<Option<Stamp>>, LoadError> {
+        let (mut file, snapshot) = Snapshot::begin(path)?;
+        let is_same = has_text(&mut file, text)?;
+        Ok(is_same.then(|| snapshot.settled_stamp()))
+    }
+
+    /// Is the file the same now? Needs no memory for another copy either.
+    pub(super) fn is_unchanged(&self, path: &Path) -> bool {
+        let has_same = |(mut file, now): (File, Snapshot)| {
+            now.stamp == self.stamp && has_text(&mut file, &self.text).unwrap_or(false)
+        };
+        Snapshot::begin(path).is_ok_and(has_same)
+    }
+
+    /// Opens the file; the text is not read yet.
+    fn begin(path: &Path) -> Result<(File, Snapshot), LoadError> {
         let now = SystemTime::now();
         let file = open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(LoadError::Unreadable("it is not a regular file".to_owned()));
         }
-        let mut text = Vec::new();
-        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > MAX_FILE_SIZE {
-            return Err(LoadError::Unreadable(format!(
-                "it is larger than {MAX_FILE_SIZE} bytes"
-            )));
-        }
         let modified = metadata.modified().ok();
-        Ok(Snapshot {
-            text,
+        let snapshot = Snapshot {
+            text: Vec::new(),
             stamp: Stamp::of(&metadata),
             age: modified.and_then(|modified| now.duration_since(modified).ok()),
-        })
+        };
+        Ok((file, snapshot))
     }
 
     /// The stamp, if it is old enough that an equal stamp means equal content.
@@ -54,9 +82,23 @@ impl Snapshot {
         let is_old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
         is_old_enough.then_some(self.stamp)
     }
+}
 
-    pub(super) fn is_unchanged_from(&self, before: &Snapshot) -> bool {
-        self.stamp == before.stamp && self.text == before.text
+/// Does the rest of the file consist of these bytes?
+fn has_text(file: &mut File, text: &[u8]) -> io::Result<bool> {
+    let mut chunk = [0; 16 << 10];
+    let mut rest = text;
+    loop {
+        let count = match file.read(&mut chunk) {
+            Ok(0) => return Ok(rest.is_empty()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match rest.strip_prefix(chunk.get(..count).unwrap_or_default()) {
+            Some(after) => rest = after,
+            None => return Ok(false),
+        }
     }
 }
 

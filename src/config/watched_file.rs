@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{LoadError, SyntaxError};
+use super::file_thread::FileThread;
 use super::snapshot::{Snapshot, Stamp};
 use crate::sync::{OrderedGuard, OrderedMutex, Rank, thread};
 
@@ -25,7 +26,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(10);
 const SETTLE_TIME_PARTIAL: Duration = Duration::from_millis(100);
 
 /// The parsed content of a file. Its `Display` states the number of entries: "5 rules".
-pub trait Content: fmt::Display + Sized {
+pub trait Content: fmt::Display + Sized + Send + 'static {
     /// The plural noun for the entries, for messages: "rules".
     const NAME: &'static str;
 
@@ -50,7 +51,7 @@ pub enum ReloadEvent {
 }
 
 /// A further check of valid content, which depends on more than the file.
-type Check<T> = Box<dyn Fn(&T) -> Result<(), SyntaxError> + Send + Sync>;
+type Check<T> = Arc<dyn Fn(&T) -> Result<(), SyntaxError> + Send + Sync>;
 
 /// A file, and its content that is in force.
 pub struct WatchedFile<T> {
@@ -81,6 +82,7 @@ struct LastCheck {
     text: Vec<u8>,
     /// Why the file's content is not in force; reported once.
     error: Option<LoadError>,
+    thread: FileThread,
 }
 
 impl<T: Content> WatchedFile<T> {
@@ -102,7 +104,7 @@ impl<T: Content> WatchedFile<T> {
         path: &Path,
         check: impl Fn(&T) -> Result<(), SyntaxError> + Send + Sync + 'static,
     ) -> Result<WatchedFile<T>, LoadError> {
-        let check: Check<T> = Box::new(check);
+        let check: Check<T> = Arc::new(check);
         let snapshot = Snapshot::read(path)?;
         let content = parse(&snapshot.text, &check).map_err(LoadError::Syntax)?;
         let in_force = InForce {
@@ -113,6 +115,7 @@ impl<T: Content> WatchedFile<T> {
         let last_check = LastCheck {
             text: snapshot.text,
             error: None,
+            thread: FileThread::default(),
         };
         Ok(WatchedFile {
             path: path.to_owned(),
@@ -189,30 +192,25 @@ impl<T: Content> WatchedFile<T> {
         if self.in_force.lock().settled_content(seen).is_some() {
             return None;
         }
-        let snapshot = match Snapshot::read(&self.path) {
-            Ok(snapshot) => snapshot,
+        let settled = Snapshot::settled_with(&self.path, &last_check.text);
+        if let (Ok(Some(settled)), false) = (settled, last_check.is_unreadable()) {
+            self.in_force.lock().settled = settled;
+            return None;
+        }
+        let (path, check) = (self.path.clone(), Arc::clone(&self.check));
+        let loaded = last_check.thread.run(move || load(&path, &check))?;
+        let (snapshot, content) = match loaded {
+            Ok(Some(loaded)) => loaded,
+            // `settled` is unchanged, so the next request checks the file again.
+            Ok(None) => return Some(ReloadEvent::BeingWritten),
             Err(error) => {
                 self.in_force.lock().settled = None;
                 return last_check.keep_content(error);
             }
         };
-        let is_same = snapshot.text == last_check.text;
-        if is_same && !matches!(last_check.error, Some(LoadError::Unreadable(_))) {
-            self.in_force.lock().settled = snapshot.settled_stamp();
-            return None;
-        }
-        thread::sleep(match snapshot.text.ends_with(b"\n") {
-            true => SETTLE_TIME,
-            false => SETTLE_TIME_PARTIAL,
-        });
-        let again = Snapshot::read(&self.path);
-        if !again.is_ok_and(|again| again.is_unchanged_from(&snapshot)) {
-            // `settled` is unchanged, so the next request checks the file again.
-            return Some(ReloadEvent::BeingWritten);
-        }
         let settled = snapshot.settled_stamp();
         last_check.text = snapshot.text;
-        match parse(&last_check.text, &self.check) {
+        match content {
             Ok(content) => {
                 last_check.error = None;
                 let event = ReloadEvent::Reloaded(content.to_string());
@@ -232,6 +230,23 @@ impl<T: Content> WatchedFile<T> {
             }
         }
     }
+}
+
+/// A snapshot of a file, and its content or the errors in it.
+type Loaded<T> = (Snapshot, Result<T, Vec<SyntaxError>>);
+
+/// Reads and parses a changed file; `None` while it is being written.
+fn load<T: Content>(path: &Path, check: &Check<T>) -> Result<Option<Loaded<T>>, LoadError> {
+    let snapshot = Snapshot::read(path)?;
+    thread::sleep(match snapshot.text.ends_with(b"\n") {
+        true => SETTLE_TIME,
+        false => SETTLE_TIME_PARTIAL,
+    });
+    if !snapshot.is_unchanged(path) {
+        return Ok(None);
+    }
+    let content = parse(&snapshot.text, check);
+    Ok(Some((snapshot, content)))
 }
 
 fn unterminated_line(text: &[u8]) -> Option<usize> {
@@ -265,6 +280,10 @@ impl<T> InForce<T> {
 }
 
 impl LastCheck {
+    fn is_unreadable(&self) -> bool {
+        matches!(self.error, Some(LoadError::Unreadable(_)))
+    }
+
     /// Records why the content in force stays. The same error is reported only once.
     fn keep_content(&mut self, error: LoadError) -> Option<ReloadEvent> {
         if self.error.as_ref() == Some(&error) {

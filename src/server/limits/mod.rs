@@ -115,9 +115,9 @@ const OWN_DESCRIPTORS: u64 = 16;
 /// other programs.
 const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
-/// Threads without which the server does not work: main, accept, logger and two for
-/// signals, and one that looks up a name.
-const OWN_THREADS: u64 = 6;
+/// Threads without which the server does not work: main, accept, logger, two for signals
+/// and two for changed files, and one that looks up a name.
+const OWN_THREADS: u64 = 8;
 
 /// Memory mappings kept for the program, its libraries, large allocations, and the threads
 /// that look up names in datagrams.
@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn s18_max_sessions_is_honoured_up_to_what_the_machine_has() {
         for (machine, honoured, max, limited_by) in [
-            (threads(100), 45, 47, LimitedBy::Threads(100)),
+            (threads(100), 45, 46, LimitedBy::Threads(100)),
             (descriptors(192), 78, 78, LimitedBy::Descriptors(192)),
         ] {
             let explicit = limits(machine, Some(honoured - 1));

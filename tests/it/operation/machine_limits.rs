@@ -406,15 +406,19 @@ fn fill(clients: &[TcpStream]) {
     }
 }
 
+/// Rules that take some 15 MB of memory.
+fn many_rules() -> String {
+    let names: Vec<_> = (0..100).map(|number| format!("u{number}")).collect();
+    let many = format!("deny c - - - - user={}\n", names.join(",")).repeat(2500);
+    format!("{PERMIT_ALL}{many}")
+}
+
 #[test]
 fn s39_many_rules_and_their_reload_leave_the_rest_to_sessions() {
     let Some(group) = MemoryGroup::with_limit("s39", 64 << 20) else {
         return;
     };
-    // Some 25 MB of memory, and as much in a reload.
-    let names: Vec<_> = (0..100).map(|number| format!("u{number}")).collect();
-    let many = format!("deny c - - - - user={}\n", names.join(",")).repeat(4000);
-    let rules = format!("{PERMIT_ALL}{many}");
+    let rules = many_rules();
     let proxy = group.start(&rules, &[]);
     // Does not read, and writes until its client is gone.
     let origin = Origin::start(|mut stream| while stream.write_all(&[7; 65_536]).is_ok() {});
@@ -426,5 +430,37 @@ fn s39_many_rules_and_their_reload_leave_the_rest_to_sessions() {
         proxy.wait_for_stderr("rules in force", round + 1);
     }
     drop(held);
+    proxy.finish();
+}
+
+#[test]
+fn s42_reloads_by_many_sessions_do_not_let_memory_grow() {
+    const ROUNDS: usize = 12;
+    let rules = many_rules();
+    let proxy = Proxy::start(&rules, &[]);
+    let origin = Origin::echo();
+    let loaded = proxy.status("RssAnon");
+    for round in 1..=ROUNDS {
+        fs::write(proxy.config(), format!("{rules}# {round}\n")).expect("written");
+        // Each on its own thread; one of them notices the change.
+        let all: Vec<_> = (0..10).map(|_| dial(proxy.address())).collect();
+        for client in all {
+            let session = client::socks4::connect(client, &origin.destination(), b"");
+            drop(session.expect("granted"));
+        }
+        until("a reload", || {
+            drop(client::socks4::connect(
+                dial(proxy.address()),
+                &origin.destination(),
+                b"",
+            ));
+            let lines = proxy.stderr_lines();
+            let reloads = lines.iter().filter(|line| line.contains("rules in force"));
+            (reloads.count() > round).then_some(())
+        });
+    }
+    // Two versions and the memory of the parser; one more while sessions still use it.
+    let now = proxy.status("RssAnon");
+    assert!(now < 5 * loaded, "{now} kB after {loaded}");
     proxy.finish();
 }

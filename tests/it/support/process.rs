@@ -9,7 +9,7 @@ use threadsocks::server::STACK_SIZE;
 /// The resources of the server process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Resources {
-    /// Busy threads: all but the idle ones.
+    /// Busy threads: all but the idle ones, and those that a changed file has started.
     pub(crate) threads: usize,
     /// Idle threads of the pool; they exit after a time without work.
     idle: usize,
@@ -29,7 +29,7 @@ impl Resources {
         let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
         Resources {
-            threads: names.len() - idle,
+            threads: names.len() - idle - names.iter().filter(|name| *name == "files").count(),
             idle,
             descriptors: descriptors.len(),
             sockets: descriptors.iter().filter(is_socket).count(),
