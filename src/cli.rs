@@ -51,8 +51,9 @@ Addresses and ports:
       --bind-ports LO-HI     ports for BIND and UDP [any free one]
       --advertise IP         IPv4 address in replies to BIND and UDP [the one
                              that the client has connected to]
-      --nat64 PREFIX         NAT64 prefix of this network, as 2001:db8:64::/96,
-                             beside 64:ff9b::/96; can be given several times
+      --nat64 PREFIX         NAT64 prefix of this network, for example
+                             2001:db8:64::/96; 64:ff9b::/96 is always one;
+                             can be given several times
 
 Timeouts (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    until the request is complete [30s]
@@ -70,8 +71,8 @@ Limits:
       --max-sessions N       sessions at a time [what this machine can carry]
       --max-per-client N|off the same for one address; of IPv6 N for a /64, 4 N
                              for a /56, 16 N for a /48 [off]
-      --max-unheard N        clients that have not sent their request; one more,
-                             and one is dropped [half of the sessions]
+      --max-unheard N        clients that have not sent their request; if one
+                             more comes, one is dropped [half of the sessions]
 
 Output:
       --log screen|none      a message on stdout for every request [screen]

@@ -55,7 +55,7 @@ mod tests {
         assert!(any_host.contains("line 2 denies users, but a client can claim"));
         let one_network = report_of("permit c 10. - - - user=a ident\n");
         assert!(!one_network.contains("warning"), "{one_network}");
-        assert!(by_user.contains("the local time, which is mon/00:00 now"));
+        assert!(by_user.contains("the local time; the clock shows mon/00:00"));
     }
 
     fn report_of(text: &str) -> String {

@@ -194,7 +194,7 @@ impl Authenticator {
         let now = users();
         match hash_of_user {
             Some(hash) if is_right && now.hash(&credentials.user) == Some(hash) => {
-                self.remember(&now, credentials, hash, source);
+                self.store(&now, credentials, hash, source);
                 Ok(())
             }
             _ => Err(AuthError::WrongCredentials),
@@ -218,7 +218,7 @@ impl Authenticator {
     }
 
     /// Caches these credentials, and removes all that the file does not have any more.
-    fn remember(
+    fn store(
         &self,
         users: &Users,
         credentials: &Credentials,

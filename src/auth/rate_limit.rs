@@ -1,7 +1,7 @@
 //! A rate limit on failed logins: per source address and user, and per source address.
 //!
-//! Each failure costs some time, which passes by waiting. A login whose user name owes little
-//! is admitted at once, so a user who mistypes a password notices nothing. The algorithm
+//! Each failure adds some time to the key, and the time passes by waiting. A login whose user
+//! name has little time left is admitted at once, so a user who mistypes a password notices nothing. The algorithm
 //! is called GCRA: a token bucket that stores only one time stamp for each key, the time
 //! at which all failures are paid for (in GCRA, the theoretical arrival time).
 //!

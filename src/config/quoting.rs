@@ -10,8 +10,8 @@ use std::fmt;
 pub enum QuoteError {
     /// There is no second quote.
     Unclosed,
-    /// A backslash is followed by another character than those above. It does not stand for
-    /// itself: in `"CORP\tom"` it would, in `"CORP\xadam"` it would not.
+    /// The character after a backslash is not `"`, `\` or `x` with two digits. This is an
+    /// error: if `"CORP\tom"` were valid, `"CORP\xadam"` would silently be another name.
     Escape,
 }
 

@@ -68,8 +68,8 @@ impl Default for Settings {
             ident_timeout: Duration::from_secs(10),
             idle_timeout: None,
             half_closed_timeout: Some(Duration::from_secs(300)),
-            // RFC 4787, requirement 5, recommends this to address translators, which
-            // forget in the same way which host sends to which.
+            // RFC 4787, requirement 5, recommends this to address translators: they
+            // remove a mapping after the same time without a datagram.
             udp_timeout: Some(Duration::from_secs(300)),
             grace: Duration::from_secs(8),
             max_sessions: 1000,

@@ -65,7 +65,9 @@ impl Printer {
                 port,
             } => {
                 let before = match (previous, announced) {
-                    (Some(previous), _) => format!("those from port {previous} are dropped now"),
+                    (Some(previous), _) => {
+                        format!("datagrams from port {previous} are dropped from now on")
+                    }
                     (None, 0) => "it has announced no port".to_owned(),
                     (None, announced) => format!("it has announced port {announced}"),
                 };

@@ -1,6 +1,6 @@
 //! Connecting to one of several addresses of a host (RFC 8305, "Happy Eyeballs").
 //!
-//! The next attempt begins before the one before it has failed, so an address that does not
+//! The next attempt begins while the previous one has not failed yet, so an address that does not
 //! answer costs 250 ms. All attempts are non-blocking sockets in one poll(2), on the thread
 //! of the session.
 

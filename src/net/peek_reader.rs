@@ -22,7 +22,7 @@ const PEEK_BUFFER: usize = 1024;
 pub struct PeekReader<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
-    /// Is the thread not blocked in a wait for bytes?
+    /// False while the thread is blocked in a wait for bytes.
     is_active: Option<&'a AtomicBool>,
     /// Copies of the bytes that were seen and not consumed.
     seen: [u8; PEEK_BUFFER],

@@ -20,7 +20,7 @@ const HOSTS_FILE: &str = "/etc/hosts";
 ///
 /// A name with a final dot is absolute (RFC 1034, section 3.1): the search list does not
 /// apply. But names in the hosts file have no final dot, and the resolver compares them as
-/// text. So for a name that is in this file it is asked without the dot.
+/// text. So the resolver gets a name that is in this file without the dot.
 ///
 /// # Errors
 ///

@@ -80,8 +80,8 @@ const METADATA_V6: Networks<Ipv6Addr> = &[
     (Ipv6Addr::new(0xFD00, 0x100, 0, 0, 0, 0, 0x100, 0x200), 128),
 ];
 
-/// Is this an address to which nobody but the operator should lead clients by a name: of this
-/// machine, of its link, or of a metadata service?
+/// Is this an address of this machine, of its link, or of a metadata service? Only the
+/// operator may let a name stand for such an address.
 pub(super) fn is_local(address: IpAddr) -> bool {
     let groups = [
         NetworkGroup::Loopback,

@@ -42,7 +42,7 @@ impl Rules {
             .collect();
         if self.depend_on_time() {
             remarks.push(format!(
-                "some rules depend on the local time, which is {now} now"
+                "some rules depend on the local time; the clock shows {now}"
             ));
         }
         remarks

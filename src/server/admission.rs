@@ -59,8 +59,8 @@ pub(super) fn admit(
     }
 }
 
-/// Removes the client that is one too many with this new one, if there is one; it may be
-/// the new one itself.
+/// If the new client exceeds the limit, removes one client from the count and returns it.
+/// That client may be the new one.
 fn make_room(
     context: &ServerContext,
     new: &UnheardPlace,
@@ -87,7 +87,7 @@ fn drop_client(context: &ServerContext, dropped: Dropped) {
             context.reject(&session.client, reason);
             session.terminate(CloseReason::Unheard);
         }
-        // Its thread has noticed that it was dropped.
+        // The session has ended already: its thread has noticed that the client was dropped.
         None => context.log.send(Event::Rejected(reason)),
     }
 }

@@ -101,8 +101,8 @@ impl ServerContext {
         rules
     }
 
-    /// Do the rules that are in force permit nothing to a client with this address? It does
-    /// not read the file, so after a change the answer may be that of the rules before.
+    /// Do the rules in force permit nothing to a client with this address? This function does
+    /// not read the file, so after a change it may answer by the old rules.
     pub(super) fn is_unpermitted(&self, client: IpAddr) -> bool {
         let rules = self.rules_file.content();
         !rules.could_permit(client, &self.settings.nat64)

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn s25_clients_without_a_permit_are_dropped_before_a_greedier_source() {
+    fn s25_clients_without_a_permit_are_dropped_before_a_source_with_more() {
         let mut clients = Clients::default();
         for (address, is_unpermitted) in [
             ("10.0.0.1", false),
@@ -251,7 +251,7 @@ mod tests {
         // 200 in a /56 weigh as much as 50 of a single client.
         let first: Vec<u64> = (0..188).filter_map(|_| clients.drop_first()).collect();
         assert!(first.iter().copied().eq(0..188));
-        // 12 in a /56 weigh as much as the 3 of the home. Then the older ones go.
+        // 12 in a /56 count as much as 3 in one /64. Then the older ones are dropped.
         let next: Vec<u64> = (0..5).filter_map(|_| clients.drop_first()).collect();
         assert_eq!(next, [188, 200, 189, 190, 191]);
     }

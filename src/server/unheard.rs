@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::drop_order::{DropOrder, Source};
 use crate::sync::{Condvar, OrderedMutex, Rank};
 
-/// Time for the request of a client that the rules permit nothing: enough for its refusal.
+/// Time for the request of a client to which the rules permit nothing. The request is only
+/// needed for the reply that refuses it.
 const UNPERMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The clients whose request, with the login before it, is not complete.
@@ -69,12 +70,11 @@ impl UnheardClients {
         }
     }
 
-    /// The session of the client that is to be dropped, if there is one too many with this
-    /// new client; that may be the new one itself.
+    /// The session of the client that is to be dropped, if this new client exceeds the limit.
+    /// That client may be the new one.
     ///
-    /// If all sessions are in use, there is one too many in any case. Then an older client is
-    /// dropped only if it comes first in the order for another reason than its age: a client
-    /// that has just come is not dropped because others have sent their requests.
+    /// If all sessions are in use, one client must be dropped in any case. Then age alone is
+    /// no reason: the new client is dropped, unless an older client has a greater weight.
     pub(super) fn first_to_drop(
         &self,
         new: &UnheardPlace,
@@ -122,8 +122,8 @@ impl UnheardClients {
 
 impl UnheardPlace {
     /// Removes the client from the count: its request is complete, or it is about to get its
-    /// last reply. False, each time, if it was dropped before: then another thread closes its
-    /// connection, and the client gets no reply here.
+    /// last reply. Each call returns false if the client was dropped before: then another
+    /// thread closes the connection, and the caller must send no reply.
     pub(super) fn leave(&self) -> bool {
         *self.was_counted.get_or_init(|| {
             let removed = self.clients.order.lock().remove(self.session);

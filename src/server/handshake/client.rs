@@ -18,7 +18,7 @@ pub(super) struct HandshakeClient<'a> {
 impl HandshakeClient<'_> {
     /// Sends a reply after which the handshake continues.
     pub(super) fn send_reply(&self, reply: &[u8]) {
-        // A client that has left shows at the next read.
+        // If the client has disconnected, the next read reports that.
         self.session.send_reply(reply);
     }
 

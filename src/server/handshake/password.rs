@@ -158,7 +158,7 @@ impl WaitingLogin<'_> {
             }
             self.wait(match next {
                 Some(_) => wait,
-                // Until the login of this user name that is the next one has its turn.
+                // Another login of this user name takes the next turn first.
                 None => POLL_INTERVAL,
             })?;
             if is_cached() {

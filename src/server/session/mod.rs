@@ -158,7 +158,8 @@ impl Session {
         self.is_udp_association.load(Ordering::Relaxed)
     }
 
-    /// Notes that the credentials of the client are being checked.
+    /// Notes that the check of the credentials of the client has begun. It stays set after the
+    /// login: then `accept` does not wait for the request of this client either.
     pub(crate) fn begin_login(&self) {
         // Relaxed, as above.
         self.has_begun_login.store(true, Ordering::Relaxed);

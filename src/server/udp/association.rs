@@ -39,8 +39,8 @@ use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
 use crate::sync::{OrderedMutex, Rank};
 
-/// How often a datagram is sent again after ICMP errors for others. They come as fast as the
-/// client sends to closed ports; its other datagrams must not be lost.
+/// How often the server tries to send one datagram. Each ICMP error for an earlier datagram
+/// makes one send fail; the datagram must not be lost for that.
 const MAX_SEND_ATTEMPTS: usize = 16;
 
 /// What the two directions share, and the threads that look names up.

@@ -66,7 +66,7 @@ impl Flow {
         now.saturating_duration_since(self.last_used) >= FLOW_LIFETIME
     }
 
-    /// The order in which flows are forgotten: those without an answer first, and then those
+    /// The order in which flows are removed: those without an answer first, and then those
     /// that were used longest ago.
     pub(super) fn age(&self) -> (bool, Instant) {
         (self.is_answered, self.last_used)

@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn u18_a_client_with_all_its_slots_does_not_delay_others() {
-        let greedy = [(1, "greedy"); 20];
-        let (queue, _sources) = queue(&[&greedy[..], &[(2, "other")]].concat());
+        let busy = [(1, "busy"); 20];
+        let (queue, _sources) = queue(&[&busy[..], &[(2, "other")]].concat());
         let (order, slots) = turns(&queue);
         assert_eq!(order.len(), MAX_NAME_LOOKUPS_PER_CLIENT + 1);
         assert_eq!(order[1], "other");

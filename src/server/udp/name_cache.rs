@@ -30,7 +30,7 @@ const MAX_NAMES: usize = 256;
 /// Addresses of one name that are used at most.
 const MAX_ADDRESSES: usize = 8;
 
-/// Flows of one name that are remembered at most; few protocols use more than two ports.
+/// Flows of one name that are kept at most; few protocols use more than two ports.
 const MAX_FLOWS_PER_NAME: usize = 4;
 
 /// How long addresses are used before the name is looked up again; meanwhile they still
@@ -79,7 +79,7 @@ pub(super) struct NameCache {
     waiting: VecDeque<HostName>,
     /// Lookups that are going on.
     lookups: usize,
-    /// Does the association stand in the queue for lookups?
+    /// Is the association in the queue for lookups?
     is_in_queue: bool,
     /// Bytes of all queues.
     queued_bytes: usize,
@@ -91,7 +91,7 @@ struct CachedName {
     is_pending: bool,
     /// The datagrams that wait for the lookup; `None` once all of them are sent.
     queue: Option<Vec<QueuedDatagram>>,
-    /// None before the first lookup has ended, or if it has found none.
+    /// Empty before the first lookup has ended, or if that lookup has found no address.
     addresses: Vec<IpAddr>,
     /// When the name is to be looked up again.
     expires: Instant,
@@ -205,7 +205,7 @@ impl NameCache {
         self.enter_queue()
     }
 
-    /// The association has its turn, but no thread can look up a name: forgets the names that
+    /// The association has its turn, but no thread can look up a name: removes the names that
     /// wait, unless they have older addresses. Returns how many datagrams are dropped.
     pub(super) fn drop_waiting(&mut self) -> usize {
         self.is_in_queue = false;
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn u17_the_name_that_was_used_longest_ago_is_forgotten() {
+    fn u17_the_name_that_was_used_longest_ago_is_removed() {
         let (mut cache, now) = (NameCache::default(), Instant::now());
         begin(&mut cache, "flow.test", b"").expect("room");
         resolve(&mut cache, "flow.test", &ADDRESS);

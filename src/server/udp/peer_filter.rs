@@ -7,7 +7,7 @@ use crate::protocol::HostName;
 
 /// Entries of one generation; two generations are kept. A client that exchanges files with
 /// hundreds of peers still gets all their answers, and even with the longest names one
-/// client takes at most 700 kB.
+/// client takes at most 760 kB.
 const GENERATION_SIZE: usize = 1024;
 
 /// The peers to which one client has sent datagrams, the oldest removed first.

@@ -13,8 +13,8 @@ use crate::sync::{OrderedMutex, Rank};
 /// would cost a quarter of the throughput (docs/performance.md).
 const RULES_TTL: Duration = Duration::from_millis(1);
 
-/// Verdicts that are remembered: as many hosts and ports as a client uses at a time. For
-/// one more, all are forgotten and found again, so the cost per datagram stays small.
+/// Verdicts that are cached: as many as a client uses hosts and ports at a time. When the
+/// cache is full, it is cleared, so the cost per datagram stays small.
 const MAX_VERDICTS: usize = 256;
 
 /// What the rules judge of a datagram: the name of the other host, if the client has used
@@ -110,7 +110,7 @@ impl Checked {
         }
     }
 
-    /// The verdicts at this time. Forgets those of another minute, if the rules depend on
+    /// The verdicts at this time. Removes those of another minute, if the rules depend on
     /// the time.
     fn verdicts_at(&mut self, now: WeekTime) -> &mut HashMap<Peer, bool> {
         if self.depend_on_time && self.time != now {

@@ -156,7 +156,7 @@ fn f27_a_permit_without_a_newline_is_reported_with_its_line() {
 fn f27_f28_check_warns_of_a_missing_newline_and_strict_refuses_it() {
     let folder = tempfile::tempdir().unwrap();
     let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));
-    fs::write(&users, "# nobody\n").unwrap();
+    fs::write(&users, "# no user\n").unwrap();
     fs::set_permissions(&users, Permissions::from_mode(0o600)).unwrap();
     let permits_more = "it may permit more than meant";
     for (text, line, effect) in [

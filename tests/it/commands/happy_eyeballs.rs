@@ -1,4 +1,4 @@
-//! CONNECT to a name with several addresses: a dead address does not delay the others.
+//! CONNECT to a name with several addresses: an address that does not answer does not delay the others.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -382,7 +382,7 @@ fn c21_a_client_that_uses_all_its_extra_attempts_delays_itself_only() {
         let lines = format!("{} one.test\n127.0.0.9 one.test\n", silent[0]);
         let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "20s"]);
         // One attempt of each request needs no slot; 16 have those of the client.
-        let greedy = begin_requests(&proxy, &hosts, 3, 3 + 16);
+        let busy = begin_requests(&proxy, &hosts, 3, 3 + 16);
         network.write_hosts(&lines);
         let listener = hosts.listen_at(v4(9));
         let target = by_name("one.test", hosts.port);
@@ -399,7 +399,7 @@ fn c21_a_client_that_uses_all_its_extra_attempts_delays_itself_only() {
             began.elapsed()
         );
         drop((other, accept(&listener)));
-        greedy.into_iter().for_each(reset);
+        busy.into_iter().for_each(reset);
         proxy.finish();
     });
 }
@@ -414,8 +414,8 @@ fn c22_an_address_that_the_rules_deny_is_never_dialled() {
         let shown = proxy.refusal_of(&hosts.destination());
         assert!(shown.ends_with("CONNECT Reject"), "{shown}");
         listener.set_nonblocking(true).unwrap();
-        let nobody = listener.accept().expect_err("no connection");
-        assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+        let failed = listener.accept().expect_err("no connection");
+        assert_eq!(failed.kind(), ErrorKind::WouldBlock);
         proxy.finish();
     });
 }

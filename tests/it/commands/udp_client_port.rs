@@ -60,7 +60,7 @@ fn u13_the_announced_address_is_a_hint() {
     proxy.finish();
 }
 
-/// The client's address translator forgets its mapping, and gives it another port. Waits
+/// The client's address translator removes its mapping, and gives the client another port. Waits
 /// for the real time, which no option changes.
 #[test]
 fn u14_another_port_takes_over_after_15_seconds_of_silence() {
@@ -87,7 +87,7 @@ fn u14_another_port_takes_over_after_15_seconds_of_silence() {
     exchange(&client, &origin);
     let (old_port, new_port) = (address_of(&old).port(), address_of(&client.socket).port());
     proxy.stderr_line(&format!(
-        "sends datagrams from port {new_port}; those from port {old_port} are dropped now"
+        "sends datagrams from port {new_port}; datagrams from port {old_port} are dropped from now on"
     ));
     // The old port has to wait as well.
     old.send_to(&datagram, client.relay).unwrap();

@@ -178,13 +178,13 @@ fn u18_names_that_hang_delay_no_other_association() {
             _ => DnsAnswer::Silence,
         });
         let mut proxy = verbose_proxy();
-        let greedy = UdpClient::new(&proxy);
+        let busy = UdpClient::new(&proxy);
         let origin = origin();
         let port = address_of(&origin).port();
         for number in 0..200 {
-            greedy.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
+            busy.send(&by_name(&format!("hangs{number}.test"), port), b"lost");
         }
-        greedy.send_and_receive_at(&origin, b"by address");
+        busy.send_and_receive_at(&origin, b"by address");
         // Another client, and another association of the same client.
         for client in [client_from(&proxy, [127, 0, 0, 2]), UdpClient::new(&proxy)] {
             client.send(&by_name("good.test", port), b"other");
@@ -195,7 +195,7 @@ fn u18_names_that_hang_delay_no_other_association() {
         let hanging = hanging.iter().filter(|query| query.name != "good.test");
         let hanging: HashSet<_> = hanging.map(|query| query.name.clone()).collect();
         assert_eq!(hanging.len(), 4);
-        drop(greedy);
+        drop(busy);
         proxy.signal(Signal::SIGTERM);
         assert!(proxy.wait().success());
     });
@@ -203,7 +203,7 @@ fn u18_names_that_hang_delay_no_other_association() {
 
 /// The names of an association that has ended are not looked up, and delay no other names.
 #[test]
-fn u18_names_that_wait_are_forgotten_with_their_association() {
+fn u18_names_that_wait_end_with_their_association() {
     in_own_network(|_| {
         let names = NameServer::start(|query| match query.name.as_str() {
             "good.test" => addresses(&["127.0.0.1"]),
@@ -260,7 +260,7 @@ fn assert_kept(client: &UdpClient, name: &str, origin: &UdpSocket) {
     }
 }
 
-/// Nobody listens at the first address.
+/// No server listens at the first address.
 #[test]
 fn u19_a_refused_datagram_leads_to_the_next_address() {
     in_own_network(|network| {

@@ -344,12 +344,12 @@ fn s38_a_login_amid_all_sessions_has_the_memory_for_its_hash() {
     exchange_bulk(&held);
     // Leaves a session for the login.
     drop(held.pop());
+    // Both threads of the session hold its slot.
+    let number = held.len() + 1;
+    let of_session = [format!("s{number}"), format!("s{number}-down")];
     until("a free session", || {
-        (!proxy
-            .threads()
-            .iter()
-            .any(|name| *name == format!("s{}", held.len() + 1)))
-        .then_some(())
+        let has_ended = |name: &String| !of_session.contains(name);
+        proxy.threads().iter().all(has_ended).then_some(())
     });
     let client = dial(proxy.address());
     write(&client, b"\x05\x01\x02\x01\x05alice\x05wrong");

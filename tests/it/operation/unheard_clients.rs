@@ -194,16 +194,16 @@ fn s26_the_oldest_client_of_the_source_with_the_most_is_dropped() {
     let origin = Origin::echo();
     let mut others = silent_clients(&proxy, 3, 2);
     others.extend(silent_clients(&proxy, 4, 1));
-    let mut greedy = silent_clients(&proxy, 2, 7);
+    let mut larger = silent_clients(&proxy, 2, 7);
     // Five new clients: 127.0.0.2 has two then, like 127.0.0.3.
     others.extend((5..10).map(|host| client_of(&proxy, host, b"")));
-    for dropped in greedy.drain(..5) {
+    for dropped in larger.drain(..5) {
         assert_eq!(received(&dropped), REJECTED);
     }
-    // Its next new client costs its own oldest one.
-    greedy.push(client_of(&proxy, 2, b""));
-    assert_eq!(received(&greedy.remove(0)), REJECTED);
-    for client in greedy.into_iter().chain(others) {
+    // The next client of 127.0.0.2 drops the oldest client of 127.0.0.2.
+    larger.push(client_of(&proxy, 2, b""));
+    assert_eq!(received(&larger.remove(0)), REJECTED);
+    for client in larger.into_iter().chain(others) {
         drop(assert_served(client, &origin.destination()));
     }
     proxy.finish();
@@ -270,19 +270,19 @@ fn s27_the_networks_of_one_ipv6_customer_are_one_source() {
 }
 
 #[test]
-fn s28_when_all_sessions_are_in_use_clients_of_a_greedier_source_give_way() {
-    for (rules, greedy_count) in [(PERMIT_ALL, 5), (PERMIT_ONE, 1)] {
+fn s28_when_all_sessions_are_in_use_clients_of_a_source_with_more_are_dropped() {
+    for (rules, larger_count) in [(PERMIT_ALL, 5), (PERMIT_ONE, 1)] {
         let proxy = Proxy::start(rules, &["--max-sessions", "20"]);
         let origin = Origin::echo();
         let connect = || assert_served(dial(proxy.address()), &origin.destination());
-        let mut held: Vec<_> = (0..20 - greedy_count).map(|_| connect()).collect();
-        let greedy = silent_clients(&proxy, 66, greedy_count);
+        let mut held: Vec<_> = (0..20 - larger_count).map(|_| connect()).collect();
+        let larger = silent_clients(&proxy, 66, larger_count);
         // The first ones after the other, until the address has no more than a new client.
-        for dropped in &greedy[..greedy_count.div_ceil(2)] {
+        for dropped in &larger[..larger_count.div_ceil(2)] {
             held.push(connect());
             assert_eq!(received(dropped), REJECTED);
         }
-        drop((held, greedy));
+        drop((held, larger));
         proxy.finish();
     }
 }

@@ -1,4 +1,4 @@
-//! A server process that is killed: no peer reads an EOF that is not one.
+//! A server process that is killed: a peer reads EOF only of a direction that has ended.
 
 use std::io::Write;
 use std::net::TcpStream;
