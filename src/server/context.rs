@@ -21,8 +21,9 @@ use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{AtomicBool, OnceLock};
 
-/// One client may have a quarter of all lingering closes, so that others have some as well.
-const LINGERING_PART: usize = 4;
+/// One client may have a quarter of all lingering closes, and of all queries of identd, so that
+/// others have some as well.
+const PART_OF_ONE_CLIENT: usize = 4;
 
 /// The shared state of a server. Each part has a lock of its own, if it needs one.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct ServerContext {
     pub(super) unheard: Arc<UnheardClients>,
     /// Lingering closes that are going on, per source prefix.
     pub(super) lingering_closes: KeyedSemaphore<SourcePrefix>,
+    /// Queries of identd that are going on, per source prefix.
+    pub(super) ident_queries: KeyedSemaphore<SourcePrefix>,
     pub(super) threads: ThreadPool,
     /// Attempts to connect beside the first of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
@@ -64,7 +67,7 @@ impl ServerContext {
     ) -> ServerContext {
         let extra_attempts = max_extra_attempts(settings.max_sessions);
         let max_unheard = settings.max_unheard();
-        let max_lingering_of_one = max_unheard.div_ceil(LINGERING_PART);
+        let max_of_one = max_unheard.div_ceil(PART_OF_ONE_CLIENT);
         ServerContext {
             rules_file,
             authenticator: OnceLock::new(),
@@ -73,7 +76,8 @@ impl ServerContext {
             log,
             registry: Arc::new(SessionRegistry::new(&settings)),
             unheard: Arc::new(UnheardClients::new(max_unheard)),
-            lingering_closes: KeyedSemaphore::new(max_unheard, max_lingering_of_one),
+            lingering_closes: KeyedSemaphore::new(max_unheard, max_of_one),
+            ident_queries: KeyedSemaphore::new(max_unheard, max_of_one),
             threads: ThreadPool::default(),
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
             name_lookups: Arc::default(),

@@ -1,8 +1,9 @@
 //! Which of the clients without a request is dropped first: data only, without locks or clocks.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::source_prefix::{MAX_FACTOR, SourcePrefix, SourcePrefixes};
 
@@ -15,7 +16,7 @@ use crate::source_prefix::{MAX_FACTOR, SourcePrefix, SourcePrefixes};
 #[derive(Debug, Default)]
 pub(super) struct DropOrder {
     /// By session number. So a smaller key means an older client.
-    clients: HashMap<u64, Source>,
+    clients: BTreeMap<u64, (Source, Instant)>,
     /// The clients of each source. No group is empty.
     groups: HashMap<Group, BTreeSet<u64>>,
     /// The oldest client of each group.
@@ -83,14 +84,14 @@ impl Rank {
 }
 
 impl DropOrder {
-    pub(super) fn add(&mut self, client: u64, source: Source) {
-        self.clients.insert(client, source);
+    pub(super) fn add(&mut self, client: u64, source: Source, now: Instant) {
+        self.clients.insert(client, (source, now));
         self.change_groups(source, |clients| clients.insert(client));
     }
 
     /// Removes a client; `None` if it was removed before.
     pub(super) fn remove(&mut self, client: u64) -> Option<Source> {
-        let source = self.clients.remove(&client)?;
+        let (source, _) = self.clients.remove(&client)?;
         self.change_groups(source, |clients| clients.remove(&client));
         Some(source)
     }
@@ -113,6 +114,12 @@ impl DropOrder {
     /// Was this client added, and not removed?
     pub(super) fn contains(&self, client: u64) -> bool {
         self.clients.contains_key(&client)
+    }
+
+    /// The oldest client, whatever its source, and when it was added.
+    pub(super) fn oldest(&self) -> Option<(u64, Instant)> {
+        let (&client, &(_, since)) = self.clients.first_key_value()?;
+        Some((client, since))
     }
 
     /// The client that is to be dropped first.
@@ -162,7 +169,7 @@ mod tests {
     impl Clients {
         fn add(&mut self, address: &str, is_unpermitted: bool) {
             let source = Source::new(address.parse().unwrap(), is_unpermitted);
-            self.order.add(self.next, source);
+            self.order.add(self.next, source, Instant::now());
             self.next += 1;
         }
 

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::drop_order::{DropOrder, Source};
 use crate::sync::{Condvar, OrderedMutex, Rank};
@@ -11,6 +11,11 @@ use crate::sync::{Condvar, OrderedMutex, Rank};
 /// Time for the request of a client to which the rules permit nothing. The request is only
 /// needed for the reply that refuses it.
 const UNPERMITTED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// While all sessions are in use, a client without a request has this time before it is dropped
+/// for its age. Most clients need less for their request. If this time did not end, a few
+/// silent clients could keep all new clients out.
+const PROTECTED_TIME: Duration = Duration::from_secs(5);
 
 /// The clients whose request, with the login before it, is not complete.
 ///
@@ -61,7 +66,7 @@ impl UnheardClients {
     /// For one thread only, which accepts clients: so the limit holds, since other threads
     /// only remove clients.
     pub(super) fn enter(self: &Arc<UnheardClients>, session: u64, source: Source) -> UnheardPlace {
-        self.order.lock().add(session, source);
+        self.order.lock().add(session, source, Instant::now());
         UnheardPlace {
             clients: Arc::clone(self),
             session,
@@ -73,15 +78,15 @@ impl UnheardClients {
     /// The session of the client that is to be dropped, if this new client exceeds the limit.
     /// That client may be the new one.
     ///
-    /// If all sessions are in use, one client must be dropped in any case. Then age alone is
-    /// no reason: the new client is dropped, unless an older client has a greater weight.
+    /// If all sessions are in use, one client must be dropped in any case. Then the new client
+    /// is dropped, unless an older client has a greater weight, or has had [`PROTECTED_TIME`].
     pub(super) fn first_to_drop(
         &self,
         new: &UnheardPlace,
         all_sessions_in_use: bool,
     ) -> Option<u64> {
         let order = self.order.lock();
-        self.select(&order, new, all_sessions_in_use)
+        self.select(&order, new, all_sessions_in_use, Instant::now())
     }
 
     /// Removes the client that is to be dropped, if there is one too many with this new
@@ -92,7 +97,7 @@ impl UnheardClients {
         all_sessions_in_use: bool,
     ) -> Option<Dropped> {
         let mut order = self.order.lock();
-        let session = self.select(&order, new, all_sessions_in_use)?;
+        let session = self.select(&order, new, all_sessions_in_use, Instant::now())?;
         let client = order.remove(session)?.client();
         Some(Dropped { session, client })
     }
@@ -102,14 +107,18 @@ impl UnheardClients {
         order: &DropOrder,
         new: &UnheardPlace,
         all_sessions_in_use: bool,
+        now: Instant,
     ) -> Option<u64> {
         let is_too_many = all_sessions_in_use || order.len() > self.max;
         let first = order.first().filter(|_| is_too_many)?;
         let is_worse = Some(first.weight) > order.weight(new.source);
-        Some(match all_sessions_in_use && !is_worse {
-            true => new.session,
-            false => first.client(),
-        })
+        if !all_sessions_in_use || is_worse {
+            return Some(first.client());
+        }
+        let had_time = |since: Instant| now.saturating_duration_since(since) >= PROTECTED_TIME;
+        let oldest = order.oldest().filter(|_| !new.source.is_unpermitted());
+        let oldest = oldest.filter(|&(_, since)| had_time(since));
+        Some(oldest.map_or(new.session, |(client, _)| client))
     }
 
     /// Waits until the client of this session leaves, for at most `limit`.
@@ -198,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn s28_while_all_sessions_are_in_use_age_alone_drops_no_client() {
+    fn s28_while_all_sessions_are_in_use_age_alone_drops_no_client_for_five_seconds() {
         let clients = Arc::new(UnheardClients::new(8));
         let _first = enter(&clients, 1, 1, false, false);
         // Another source with as many clients, and the same source.
@@ -211,6 +220,19 @@ mod tests {
         let _unpermitted = enter(&clients, 6, 3, true, false);
         assert_eq!(enter(&clients, 7, 4, false, true).1, Some(6));
         assert_eq!(enter(&clients, 8, 4, true, true).1, Some(8));
+        // Later the oldest is dropped, whatever its weight, unless no rule permits the new one.
+        let network =
+            |number: u16| Source::new([0x2001, 0xdb8, number, 0, 0, 0, 0, 1].into(), false);
+        let later = Instant::now() + PROTECTED_TIME;
+        for (source, expected) in [
+            (network(1), 4),
+            (Source::new([10, 0, 0, 9].into(), true), 9),
+        ] {
+            let new = clients.enter(9, source);
+            let select = |now| clients.select(&clients.order.lock(), &new, true, now);
+            assert_eq!(select(Instant::now()), Some(9));
+            assert_eq!(select(later), Some(expected));
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl<'a> PendingRequest<'a> {
     ///
     /// # Errors
     ///
-    /// identd does not confirm the user, or does not reply.
+    /// identd does not confirm the user, or does not reply, or too many queries are going on.
     pub(crate) fn require_ident(
         &self,
         deadline: Deadline,
@@ -95,6 +95,12 @@ impl<'a> PendingRequest<'a> {
             let instead = "the request has no user".to_owned();
             return Err(RequestError::UserMismatch(instead));
         }
+        // An identd that does not answer must not hold many sessions: its owner needs no permit.
+        let prefixes = self.session.source_prefixes().with_factors();
+        let Ok(_slot) = self.context.ident_queries.try_acquire(prefixes) else {
+            let reason = "too many queries of identd are going on";
+            return Err(RequestError::IdentFailed(io::Error::other(reason)));
+        };
         let deadline = deadline.min_after(self.context.settings.ident_timeout);
         let instead = match identd::query(&self.session.client, deadline) {
             Ok(IdentReply::User(user)) if user == request.user => {

@@ -37,11 +37,12 @@ pub(super) fn authenticate(
         // The client does not use this protocol, and would not understand any reply.
         ReadError::Protocol(_) => {}
     })?;
-    session.begin_login();
+    session.set_checking_login(true);
     let checked = match context.authenticator.get() {
         Some(authenticator) => check_login(context, session, authenticator, &credentials, deadline),
         None => Err(AuthError::WrongCredentials),
     };
+    session.set_checking_login(false);
     let user = credentials.user;
     match checked {
         Ok(()) => {

@@ -52,7 +52,7 @@ pub(crate) struct Session {
     is_udp_association: AtomicBool,
     /// Is the thread of the handshake not blocked in a wait for bytes?
     pub(crate) is_reading: AtomicBool,
-    has_begun_login: AtomicBool,
+    is_checking_login: AtomicBool,
     pub(crate) drops: DropCounter,
     /// The last field: when all tokens are dropped, all sessions are closed and reported.
     _token: Token,
@@ -96,7 +96,7 @@ impl Session {
             state: OrderedMutex::new(Rank::SessionState, state),
             is_udp_association: AtomicBool::new(false),
             is_reading: AtomicBool::new(false),
-            has_begun_login: AtomicBool::new(false),
+            is_checking_login: AtomicBool::new(false),
             drops: DropCounter::default(),
             _token: token,
         }
@@ -158,18 +158,17 @@ impl Session {
         self.is_udp_association.load(Ordering::Relaxed)
     }
 
-    /// Notes that the check of the credentials of the client has begun. It stays set after the
-    /// login: then `accept` does not wait for the request of this client either.
-    pub(crate) fn begin_login(&self) {
+    /// Notes whether the credentials of the client are being checked now.
+    pub(crate) fn set_checking_login(&self, is_checking: bool) {
         // Relaxed, as above.
-        self.has_begun_login.store(true, Ordering::Relaxed);
+        self.is_checking_login.store(is_checking, Ordering::Relaxed);
     }
 
     /// Is the thread reading what the client has sent, or will it do so as soon as it runs? A
     /// login can wait for half a minute, and what follows it is not read until then.
     pub(crate) fn is_about_to_read(&self) -> bool {
         let is_reading = self.is_reading.load(Ordering::Relaxed);
-        !self.has_begun_login.load(Ordering::Relaxed)
+        !self.is_checking_login.load(Ordering::Relaxed)
             && (is_reading || net::has_unread_bytes(&self.client))
     }
 

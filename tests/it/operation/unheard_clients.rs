@@ -10,6 +10,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use threadsocks::auth::users_file_line;
 use threadsocks::client;
+use threadsocks::protocol::ident::PORT as IDENT_PORT;
 use threadsocks::protocol::socks5::Credentials;
 use threadsocks::protocol::{Command, Destination};
 
@@ -391,6 +392,27 @@ fn s31_refused_clients_that_stay_cannot_take_all_sessions() {
     );
     drop(stayed);
     proxy.finish();
+}
+
+/// The owner of an identd that never answers needs no permit.
+#[test]
+fn s43_an_identd_that_does_not_answer_cannot_take_all_sessions() {
+    in_own_network(|_| {
+        // Connections are accepted by the system, and never by this listener.
+        let _identd = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 66), IDENT_PORT)).unwrap();
+        let rules = "permit - 127.0.0.1 - - -\npermit - - - - - ident\n";
+        let limits = "--max-sessions 40 --max-unheard 8 --ident-timeout 3s -v";
+        let options: Vec<&str> = limits.split(' ').collect();
+        let proxy = Proxy::start(rules, &options);
+        let origin = Origin::echo();
+        let invented = request(Command::Connect, &by_address(CLOSED.into()), b"invented");
+        let clients: Vec<_> = (0..60).map(|_| client_of(&proxy, 66, &invented)).collect();
+        // Two of them wait for the identd, the others are refused at once.
+        proxy.wait_for_stderr("too many queries of identd are going on", 58);
+        assert_is_served(&proxy, 1, &origin);
+        drop(clients);
+        proxy.finish();
+    });
 }
 
 /// The server accepts clients faster than their threads read.
