@@ -1,7 +1,7 @@
 //! What all sessions share.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
 use super::session::SessionRegistry;
@@ -19,7 +19,7 @@ use crate::rules::{Rules, RulesFile};
 use crate::source_prefix::SourcePrefix;
 use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
-use crate::sync::{AtomicBool, OnceLock};
+use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank};
 
 /// One client may have a quarter of all lingering closes, and of all queries of identd, so that
 /// others have some as well.
@@ -37,6 +37,10 @@ pub(crate) struct ServerContext {
     pub(crate) log: Log,
     pub(crate) registry: Arc<SessionRegistry>,
     pub(super) unheard: Arc<UnheardClients>,
+    /// The last client of [`is_unpermitted`](Self::is_unpermitted), the answer, and the rules
+    /// that gave it; a leaf in the lock order. Clients often connect several times in a row,
+    /// and many rules take long.
+    last_unpermitted: OrderedMutex<Option<(IpAddr, bool, Weak<Rules>)>>,
     /// Lingering closes that are going on, per source prefix.
     pub(super) lingering_closes: KeyedSemaphore<SourcePrefix>,
     /// Queries of identd that are going on, per source prefix.
@@ -78,6 +82,7 @@ impl ServerContext {
             unheard: Arc::new(UnheardClients::new(max_unheard)),
             lingering_closes: KeyedSemaphore::new(max_unheard, max_of_one),
             ident_queries: KeyedSemaphore::new(max_unheard, max_of_one),
+            last_unpermitted: OrderedMutex::new(Rank::Leaf, None),
             threads: ThreadPool::default(),
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
             name_lookups: Arc::default(),
@@ -109,7 +114,15 @@ impl ServerContext {
     /// not read the file, so after a change it may answer by the old rules.
     pub(super) fn is_unpermitted(&self, client: IpAddr) -> bool {
         let rules = self.rules_file.content();
-        !rules.could_permit(client, &self.settings.nat64)
+        if let Some((of, answer, by)) = &*self.last_unpermitted.lock()
+            && *of == client
+            && by.as_ptr() == Arc::as_ptr(&rules)
+        {
+            return *answer;
+        }
+        let answer = !rules.could_permit(client, &self.settings.nat64);
+        *self.last_unpermitted.lock() = Some((client, answer, Arc::downgrade(&rules)));
+        answer
     }
 
     /// The users in force now. It may read the file: the caller must hold no lock.
