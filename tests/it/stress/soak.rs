@@ -560,13 +560,17 @@ fn faulty_network(soak: &Soak, rng: &mut Rng) {
     }
 }
 
-/// Replaces the rules file every two seconds by an equivalent one, until the test is
-/// over.
-fn replace_rules(soak: &Soak, proxy: &Proxy) {
+/// Replaces the rules file by an equivalent one.
+fn replace_rules_once(proxy: &Proxy, round: u32) {
     let draft = proxy.folder().join("draft");
+    fs::write(&draft, format!("{RULES}# {round}\n")).unwrap();
+    fs::rename(&draft, proxy.config()).unwrap();
+}
+
+/// The same every two seconds, until the test is over.
+fn replace_rules(soak: &Soak, proxy: &Proxy) {
     for round in 1.. {
-        fs::write(&draft, format!("{RULES}# {round}\n")).unwrap();
-        fs::rename(&draft, proxy.config()).unwrap();
+        replace_rules_once(proxy, round);
         if round % 3 == 0 {
             proxy.signal(Signal::SIGHUP);
         }
@@ -764,6 +768,10 @@ fn soak() {
         // Moved into the scope: after a panic the server is dropped here, and the thread
         // that reads its stdout ends.
         let proxy = proxy;
+        // The thread that reads changed files starts with the first change, and stays.
+        replace_rules_once(&proxy, 0);
+        proxy.signal(Signal::SIGHUP);
+        proxy.wait_for_thread("files");
         let samples = run(&soak, &proxy, lasts);
         draw(&samples, lasts);
         assert_all_released(&proxy, &soak, samples[0]);
