@@ -4,18 +4,25 @@
 //! addresses that one lookup returns are the ones that the rules judge and the ones that
 //! the server dials.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use super::happy_eyeballs::interleave;
 use crate::protocol::{HostName, unmapped};
+
+/// Addresses of a name that count at most. No host has more. The owner of a name decides how
+/// many there are, and the rules judge each of them.
+const MAX_ADDRESSES: usize = 64;
 
 /// The names that the operator of this machine has defined.
 const HOSTS_FILE: &str = "/etc/hosts";
 
 /// Asks the system's resolver (hosts file, DNS, search list) and returns its addresses with
-/// this port, in its order, each once. A link-local IPv6 address keeps its zone, the scope
-/// id. Blocks for as long as the resolver takes, which resolv.conf limits; nothing can
+/// this port, each once, and at most 64. The families alternate, so that both of them count;
+/// within a family the order is the resolver's. A link-local IPv6 address keeps its zone, the
+/// scope id. Blocks for as long as the resolver takes, which resolv.conf limits; nothing can
 /// interrupt it.
 ///
 /// A name with a final dot is absolute (RFC 1034, section 3.1): the search list does not
@@ -37,15 +44,18 @@ pub fn lookup(name: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The resolver's addresses of this text, each once.
+/// The resolver's addresses of this text that count.
 fn addresses(asked: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses = Vec::new();
-    for address in (asked, port).to_socket_addrs()?.map(unmapped) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
+    Ok(choose((asked, port).to_socket_addrs()?.map(unmapped)))
+}
+
+/// The addresses that count, each once.
+fn choose(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = HashSet::new();
+    let each_once = found.filter(|address| seen.insert(*address)).collect();
+    let mut chosen = interleave(each_once, SocketAddr::is_ipv6);
+    chosen.truncate(MAX_ADDRESSES);
+    chosen
 }
 
 fn is_in_hosts_file(name: &HostName) -> bool {
@@ -75,6 +85,25 @@ mod tests {
         let found = addresses("fe80::1%lo", 80).unwrap();
         let expected = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, loopback);
         assert_eq!(found, [SocketAddr::V6(expected)]);
+    }
+
+    #[test]
+    fn c23_64_addresses_of_a_name_count_and_both_families_among_them() {
+        let v4 = |last| SocketAddr::from(([10, 0, 0, last], 80));
+        let v6 = |last| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 80));
+        let all: Vec<SocketAddr> = (0..200).map(v6).chain((0..200).map(v4)).collect();
+        let alternating: Vec<_> = (0..32)
+            .flat_map(|last| [v6(last), v4(last as u8)])
+            .collect();
+        assert_eq!(choose(all.iter().copied()), alternating);
+        // Each counts once. The first 64 count if there is one family.
+        let twice = all.iter().flat_map(|&address| [address, address]);
+        assert_eq!(choose(twice), alternating);
+        let one_family = all.iter().copied().filter(SocketAddr::is_ipv4);
+        let first: Vec<_> = (0..64).map(v4).collect();
+        assert_eq!(choose(one_family), first);
+        // One address of the other family is enough to count.
+        assert!(choose(all[..200].iter().copied().chain([v4(1)])).contains(&v4(1)));
     }
 
     #[test]

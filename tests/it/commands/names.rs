@@ -270,6 +270,32 @@ fn d11_at_most_eight_addresses_of_a_name_are_tried() {
 }
 
 #[test]
+fn c23_the_rules_judge_64_addresses_of_a_name() {
+    in_own_network(|_| {
+        // The only address that the rules permit is the 64th of one name and the 65th of the
+        // other.
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, 100), 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let from = |first: u8| {
+            let all = (first..first + 100).map(|last| IpAddr::from([127, 0, 1, last]));
+            DnsAnswer::Addresses(all.collect())
+        };
+        let _names = NameServer::start(move |query| match query.name.as_str() {
+            "within.test" => from(37),
+            _ => from(36),
+        });
+        let proxy = Proxy::start("permit c 127.0.1.100\n", &["-v"]);
+        let within = by_name("within.test", port);
+        drop(connect_through(proxy.address(), &within));
+        drop(accept(&listener));
+        let shown = proxy.refusal_of(&by_name("beyond.test", port));
+        assert_eq!(shown, format!("127.0.1.36:{port} CONNECT Reject"));
+        proxy.stderr_line("no rule permits it");
+        proxy.finish();
+    });
+}
+
+#[test]
 fn d12_socks4a_reaches_a_name_that_has_only_ipv6_addresses() {
     in_own_network(|network| {
         network.write_hosts("::1 six.test\n");
