@@ -102,6 +102,7 @@ pub(crate) fn dial<S>(
         let Some(oldest) = schedule.running.first_mut() else {
             break;
         };
+        // It needs no slot; another session can have it.
         oldest.socket.1 = None;
         let has_ended = wait_for_attempts(&schedule, deadline, client)?;
         if let Some(connection) = take_connection(&mut schedule, has_ended) {

@@ -465,6 +465,38 @@ fn d19_an_absolute_name_is_found_in_the_hosts_file() {
     });
 }
 
+/// The resolver does not read the hosts file, and would find the name in the search domain if it
+/// were asked without the dot.
+#[test]
+fn d22_the_resolver_gets_an_absolute_name_with_its_dot_only() {
+    in_own_network(|network| {
+        network.write_file("/etc/nsswitch.conf", "hosts: dns\n");
+        network.write_file(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1 ndots:5\n",
+        );
+        network.write_hosts("127.0.0.9 www.shop.test # one\n127.0.0.1 www.shop.test\n");
+        let names = NameServer::start(|_| addresses(&["127.0.0.66"]));
+        let proxy = Proxy::open();
+        let origin = Origin::echo();
+        let target = by_name("www.shop.test.", origin.port());
+        let client = connect_through(proxy.address(), &target);
+        let shown = proxy.screen_message_for(client.local_addr().unwrap());
+        assert_eq!(shown.destination, "127.0.0.1");
+        assert_eq!(names.queries(), []);
+        // The file changes: the name is not in it any more.
+        network.write_hosts("127.0.0.1 localhost\n");
+        proxy.refusal_of(&target);
+        let asked = names.queries();
+        assert!(
+            asked.iter().all(|query| query.name == "www.shop.test"),
+            "{asked:?}"
+        );
+        drop(client);
+        proxy.finish();
+    });
+}
+
 #[test]
 fn d20_an_ipv6_address_as_name_is_an_address() {
     let proxy = Proxy::start("permit c ::1\n", &["-v"]);
