@@ -206,6 +206,7 @@ where
             }
             Arg::Long("nat64") => {
                 let prefix = value(&mut parser, "--nat64", Nat64Prefix::parse)?;
+                check_no_overlap(&settings.nat64, prefix)?;
                 settings.nat64.push(prefix);
             }
             Arg::Long("handshake-timeout") => {
@@ -297,6 +298,16 @@ impl Arguments {
             let reason = "--strict has an effect only with --check";
             return Err(UsageError(reason.to_owned()));
         }
+        let actions = [
+            ("--check", self.check),
+            ("--explain", self.query.is_some()),
+            ("--new-user", self.new_user.is_some()),
+        ];
+        let mut given = actions.iter().filter(|(_, is_given)| *is_given);
+        if let (Some((one, _)), Some((other, _))) = (given.next(), given.next()) {
+            let reason = format!("{one} and {other} cannot be combined; choose one");
+            return Err(UsageError(reason));
+        }
         let strict = self.strict;
         Ok(match (self.new_user, self.query) {
             (Some(name), _) => Action::NewUser(name),
@@ -315,6 +326,17 @@ fn value<T>(
 ) -> Result<T, UsageError> {
     let text = parser.value()?.string()?;
     parse(&text).map_err(|reason| UsageError(format!("{option}: {reason}")))
+}
+
+/// Requires that no address begins with this prefix and with one of the others.
+fn check_no_overlap(others: &[Nat64Prefix], prefix: Nat64Prefix) -> Result<(), UsageError> {
+    match others.iter().find(|other| other.overlaps(prefix)) {
+        Some(other) => Err(UsageError(format!(
+            "--nat64: {other} and {prefix} overlap, so some addresses would contain two IPv4 \
+             addresses; choose one of them"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn parse_port(text: &str) -> Result<u16, UsageError> {
@@ -604,6 +626,31 @@ mod tests {
             let usage = parsed(line).expect_err(line).to_string();
             assert!(usage.contains(reason), "{line}: {usage}");
             assert!(usage.ends_with("(see --help)"));
+        }
+    }
+
+    #[test]
+    fn x27_options_that_contradict_each_other_are_usage_errors() {
+        let query = "--explain=c 10.0.0.5 140.113.1.2 80";
+        let overlap = "2001:db8::/32 and 2001:db8:64::/96 overlap";
+        let twice = "2001:db8::/32 and 2001:db8::/32 overlap";
+        for (words, reason) in [
+            (
+                &["--nat64", "2001:db8::/32", "--nat64", "2001:db8:64::/96"][..],
+                overlap,
+            ),
+            (
+                &["--nat64", "2001:db8::/32", "--nat64", "2001:db8::/32"],
+                twice,
+            ),
+            (&["--nat64", "64:ff9b::/96"], "is reserved"),
+            (&["--check", query], "--check and --explain"),
+            (&["--new-user", "a", "--check"], "--check and --new-user"),
+            (&[query, "--new-user", "a"], "--explain and --new-user"),
+        ] {
+            let usage = parse(words.iter().map(OsString::from).collect::<Vec<_>>());
+            let usage = usage.expect_err(reason).to_string();
+            assert!(usage.contains(reason), "{words:?}: {usage}");
         }
     }
 

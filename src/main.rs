@@ -26,7 +26,7 @@ use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
 
-/// Exit status: a failure, such as a port in use.
+/// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
 /// Exit status: the command line, the rules or the users are invalid.
 const EXIT_INVALID: u8 = 2;
@@ -315,7 +315,7 @@ fn open_rules(
                 current_directory()
             ));
         }
-        let status = EXIT_INVALID;
+        let status = status_of(&error);
         ProgramError { status, lines }
     })?;
     Ok((rules_file, clock.unwrap_or_else(|_| LocalClock::utc())))
@@ -333,8 +333,17 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
         "to add a user, run: threadsocks --new-user alice >> {}",
         path.display()
     ));
-    let status = EXIT_INVALID;
+    let status = status_of(error);
     ProgramError { status, lines }
+}
+
+/// The exit status for a file that cannot be used. One that cannot be read may be there at the
+/// next start; invalid lines stay invalid.
+fn status_of(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Unreadable(_) => EXIT_FAILURE,
+        LoadError::Syntax(_) => EXIT_INVALID,
+    }
 }
 
 /// Prints a line for the users file.

@@ -26,6 +26,10 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// room. It is enough for a second SYN, which TCP sends after one second (RFC 6298).
 const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(2);
 
+/// An attempt beside an older one ends after this time, since other sessions may need its
+/// slot. It is enough for four SYNs: TCP repeats them after 1, 3 and 7 seconds (RFC 6298).
+const EXTRA_ATTEMPT_TIME: Duration = Duration::from_secs(10);
+
 /// A connection that was made.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -81,8 +85,9 @@ pub(crate) fn interleave<T>(addresses: Vec<T>, is_ipv6: impl Fn(&T) -> bool) -> 
 /// Only a client whose connection is gone counts as having left: one that has sent EOF
 /// still waits for the reply.
 ///
-/// One attempt at a time needs no slot. Each further one takes a slot from `extra_slot`
-/// and gives it back at its end; if there is none, it begins later.
+/// The oldest attempt needs no slot, and has the time until the deadline unless others wait
+/// for room. Each further one takes a slot from `extra_slot` and gives it back at its end,
+/// after 10 s at most, or when it is the oldest one. If there is no slot, it begins later.
 pub(crate) fn dial<S>(
     addresses: &[SocketAddr],
     deadline: Deadline,
@@ -94,9 +99,11 @@ pub(crate) fn dial<S>(
         schedule.begin_due(Instant::now(), |address, running| {
             begin(address, running, &extra_slot)
         });
-        if schedule.running.is_empty() {
+        let Some(oldest) = schedule.running.first_mut() else {
             break;
-        }
+        };
+        // It needs no slot; another session can have it.
+        oldest.socket.1 = None;
         let has_ended = wait_for_attempts(&schedule, deadline, client)?;
         if let Some(connection) = take_connection(&mut schedule, has_ended) {
             return Ok(connection);
@@ -108,19 +115,22 @@ pub(crate) fn dial<S>(
 /// The socket of an attempt, and its slot, if it needs one.
 type Socket<S> = (TcpStream, Option<S>);
 
-/// Begins an attempt beside those that are running.
+/// Begins an attempt beside those that are running. It gets the slot of the oldest one, if
+/// that still has one: another session could take a slot that was given back.
 fn begin<S>(
     address: SocketAddr,
-    running: &[Attempt<Socket<S>>],
+    running: &mut [Attempt<Socket<S>>],
     extra_slot: impl Fn() -> Option<S>,
 ) -> AttemptStart<Socket<S>> {
-    let needs_slot = running.iter().any(|attempt| attempt.socket.1.is_none());
-    let slot = needs_slot.then(extra_slot);
-    if let Some(None) = slot {
+    let slot = match running.first_mut() {
+        Some(oldest) => oldest.socket.1.take().or_else(extra_slot),
+        None => None,
+    };
+    if slot.is_none() && !running.is_empty() {
         return AttemptStart::NoRoom;
     }
     match connect::begin(address) {
-        Ok(stream) => AttemptStart::Running((stream, slot.flatten())),
+        Ok(stream) => AttemptStart::Running((stream, slot)),
         Err(error) if is_shortage(&error) && !running.is_empty() => AttemptStart::NoRoom,
         Err(error) => AttemptStart::Failed(error),
     }
@@ -232,17 +242,18 @@ impl<'a, T> Schedule<'a, T> {
         }
     }
 
-    /// Begins the attempts that are due. At the end at least one is running, or all
-    /// addresses were tried.
+    /// Ends the attempts that have had their time, and begins those that are due. At the end
+    /// at least one is running, or all addresses were tried.
     fn begin_due(
         &mut self,
         now: Instant,
-        mut begin: impl FnMut(SocketAddr, &[Attempt<T>]) -> AttemptStart<T>,
+        mut begin: impl FnMut(SocketAddr, &mut [Attempt<T>]) -> AttemptStart<T>,
     ) {
+        while self.end_overdue(1, EXTRA_ATTEMPT_TIME, now) {}
         while let Some(&address) = self.waiting.as_slice().first()
             && (self.running.is_empty() || self.next <= now)
         {
-            match begin(address, &self.running) {
+            match begin(address, &mut self.running) {
                 AttemptStart::Running(socket) => {
                     self.running.push(Attempt {
                         address,
@@ -253,9 +264,10 @@ impl<'a, T> Schedule<'a, T> {
                 }
                 // The next one is due at once.
                 AttemptStart::Failed(error) => self.failures.push((address, error)),
-                AttemptStart::NoRoom if self.end_oldest(now) => continue,
                 AttemptStart::NoRoom => {
-                    self.next = now + ATTEMPT_DELAY;
+                    if !self.end_overdue(0, MIN_ATTEMPT_TIME, now) {
+                        self.next = now + ATTEMPT_DELAY;
+                    }
                     continue;
                 }
             }
@@ -263,22 +275,25 @@ impl<'a, T> Schedule<'a, T> {
         }
     }
 
-    /// Ends the oldest attempt if it has run for [`MIN_ATTEMPT_TIME`].
-    fn end_oldest(&mut self, now: Instant) -> bool {
-        let may_end =
-            |oldest: &Attempt<T>| now.saturating_duration_since(oldest.began) >= MIN_ATTEMPT_TIME;
-        if !self.running.first().is_some_and(may_end) {
+    /// Ends the attempt at this place in the order of their age if it has run for so long.
+    fn end_overdue(&mut self, place: usize, time: Duration, now: Instant) -> bool {
+        let is_overdue =
+            |attempt: &Attempt<T>| now.saturating_duration_since(attempt.began) >= time;
+        if !self.running.get(place).is_some_and(is_overdue) {
             return false;
         }
-        let oldest = self.running.remove(0);
+        let overdue = self.running.remove(place);
         self.failures
-            .push((oldest.address, io::ErrorKind::TimedOut.into()));
+            .push((overdue.address, io::ErrorKind::TimedOut.into()));
         true
     }
 
-    /// When the next attempt is due; `None` if all addresses were tried.
+    /// When an attempt is to begin or to end next; `None` if only the last one is running.
     fn next_due(&self) -> Option<Instant> {
-        (!self.waiting.as_slice().is_empty()).then_some(self.next)
+        let begins = (!self.waiting.as_slice().is_empty()).then_some(self.next);
+        let extra = self.running.get(1);
+        let ends = extra.map(|attempt| attempt.began + EXTRA_ATTEMPT_TIME);
+        begins.into_iter().chain(ends).min()
     }
 
     /// Removes the attempts that have ended from those that are running.
@@ -477,6 +492,66 @@ mod tests {
             let expected = (begins.to_vec(), result);
             assert_eq!(simulate(behaviours, room), expected);
         }
+    }
+
+    #[test]
+    fn c24_an_attempt_beside_an_older_one_ends_after_ten_seconds() {
+        let refused = Errno::ECONNREFUSED;
+        for (behaviours, room, begins, result) in [
+            // The oldest one has the time that is left.
+            (
+                &[Connects(19_000), Silent][..],
+                8,
+                &[0, 250][..],
+                Ok((0, 19_000)),
+            ),
+            (&[Silent, Connects(9_999)], 8, &[0, 250], Ok((1, 10_249))),
+            (
+                &[Silent, Connects(10_001)],
+                8,
+                &[0, 250],
+                Err((0, Errno::ETIMEDOUT)),
+            ),
+            // So has one that is left alone, and one that has become the oldest.
+            (
+                &[Fails(5_000, refused), Connects(12_000)],
+                8,
+                &[0, 250],
+                Ok((1, 12_250)),
+            ),
+            (
+                &[Fails(5_000, refused), Connects(12_000), Connects(11_000)],
+                8,
+                &[0, 250, 500],
+                Ok((1, 12_250)),
+            ),
+        ] {
+            let expected = (begins.to_vec(), result);
+            assert_eq!(simulate(behaviours, room), expected);
+        }
+    }
+
+    /// Each attempt ends at its own time, and the schedule says when the next one ends.
+    #[test]
+    fn c24_only_the_oldest_attempt_is_left_after_ten_seconds() {
+        let start = Instant::now();
+        let addresses: Vec<SocketAddr> = (0..8)
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+            .collect();
+        let mut schedule = Schedule::new(&addresses, start);
+        for number in 0..8 {
+            schedule.begin_due(start + number * ATTEMPT_DELAY, |_, _| {
+                AttemptStart::Running(())
+            });
+        }
+        for number in 1..8 {
+            let ends = start + number * ATTEMPT_DELAY + EXTRA_ATTEMPT_TIME;
+            assert_eq!(schedule.next_due(), Some(ends));
+            schedule.begin_due(ends, |_, _| AttemptStart::NoRoom);
+            assert_eq!(schedule.running.len(), 8 - number as usize);
+        }
+        assert_eq!(schedule.next_due(), None);
+        assert_eq!(schedule.running[0].address, addresses[0]);
     }
 
     #[test]

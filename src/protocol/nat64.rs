@@ -65,6 +65,13 @@ impl Nat64Prefix {
         bits >= self.length && self.embedded(first).is_some()
     }
 
+    /// Do some addresses begin with both prefixes? It would not be clear which IPv4 address they
+    /// contain. No prefix that [`parse`](Self::parse) accepts overlaps the well-known one.
+    pub fn overlaps(self, other: Nat64Prefix) -> bool {
+        self.contains_range(other.first, other.length)
+            || other.contains_range(self.first, self.length)
+    }
+
     /// The IPv4 address in this address; `None` if it does not begin with the prefix. The bits
     /// after the IPv4 address may have any value: a gateway ignores them.
     fn embedded(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
@@ -169,6 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn x27_prefixes_overlap_if_one_contains_the_other() {
+        for (one, other, overlap) in [
+            ("2001:db8::/32", "2001:db8::/32", true),
+            ("2001:db8::/32", "2001:db8:64::/96", true),
+            ("2001:db8:100::/40", "2001:db8:122::/48", true),
+            ("2001:db8:64::/96", "2001:db8:65::/96", false),
+            ("2001:db8::/96", "2001:db8:1::/48", false),
+            ("64:ff9b:1::/48", "64:ff9b:1:fffe::/96", true),
+        ] {
+            let (first, second) = (prefix(one), prefix(other));
+            assert_eq!(first.overlaps(second), overlap, "{one} {other}");
+            assert_eq!(second.overlaps(first), overlap, "{other} {one}");
+            assert!(!first.overlaps(Nat64Prefix::WELL_KNOWN), "{one}");
+        }
+    }
+
+    #[test]
     fn x12_a_prefix_that_no_network_can_have_is_refused() {
         for (text, reason) in [
             ("", "not a NAT64 prefix"),
@@ -183,6 +207,8 @@ mod tests {
             ("::/96", "is reserved"),
             ("::ffff:0:0/96", "is reserved"),
             ("64:ff9b::/32", "is reserved"),
+            ("64:ff9b::/64", "is reserved"),
+            ("64:ff9b::/96", "is reserved"),
             ("64:ff9b:2::/48", "is reserved"),
             ("2002::/32", "is reserved"),
             ("2001::/32", "is reserved"),

@@ -46,7 +46,7 @@ pub(crate) struct ServerContext {
     /// Queries of identd that are going on, per source prefix.
     pub(super) ident_queries: KeyedSemaphore<SourcePrefix>,
     pub(super) threads: ThreadPool,
-    /// Attempts to connect beside the first of each session, per source prefix.
+    /// Attempts to connect beside the oldest of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
     /// Lookups of names in datagrams. The threads that look up names hold it, and not the
     /// context, since nothing can interrupt them.

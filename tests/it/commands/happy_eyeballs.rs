@@ -404,6 +404,29 @@ fn c21_a_client_that_uses_all_its_extra_attempts_delays_itself_only() {
     });
 }
 
+/// Takes some twelve seconds of real delays.
+#[test]
+fn c24_after_ten_seconds_the_oldest_attempt_is_left_and_needs_no_slot() {
+    in_own_network(|network| {
+        let silent: Vec<IpAddr> = (1..=4).map(v6).chain((11..=14).map(v4)).collect();
+        let hosts = ManyHosts::new(network, &silent, &silent);
+        let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "60s"]);
+        let began = Instant::now();
+        let idle = proxy.resources().descriptors;
+        let mut busy = begin_requests(&proxy, &hosts, 3, 3 + 16);
+        until("one attempt of each request", || {
+            (proxy.resources().descriptors == idle + 3 + 3).then_some(())
+        });
+        let elapsed = began.elapsed();
+        assert!(elapsed >= Duration::from_secs(10), "{elapsed:?}");
+        assert!(elapsed < Duration::from_secs(18), "{elapsed:?}");
+        // All 16 slots of the client are free again.
+        busy.extend(begin_requests(&proxy, &hosts, 3, 3 + 16));
+        busy.into_iter().for_each(reset);
+        proxy.finish();
+    });
+}
+
 #[test]
 fn c22_an_address_that_the_rules_deny_is_never_dialled() {
     in_own_network(|network| {

@@ -270,6 +270,32 @@ fn d11_at_most_eight_addresses_of_a_name_are_tried() {
 }
 
 #[test]
+fn c23_the_rules_judge_64_addresses_of_a_name() {
+    in_own_network(|_| {
+        // The only address that the rules permit is the 64th of one name and the 65th of the
+        // other.
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 1, 100), 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let from = |first: u8| {
+            let all = (first..first + 100).map(|last| IpAddr::from([127, 0, 1, last]));
+            DnsAnswer::Addresses(all.collect())
+        };
+        let _names = NameServer::start(move |query| match query.name.as_str() {
+            "within.test" => from(37),
+            _ => from(36),
+        });
+        let proxy = Proxy::start("permit c 127.0.1.100\n", &["-v"]);
+        let within = by_name("within.test", port);
+        drop(connect_through(proxy.address(), &within));
+        drop(accept(&listener));
+        let shown = proxy.refusal_of(&by_name("beyond.test", port));
+        assert_eq!(shown, format!("127.0.1.36:{port} CONNECT Reject"));
+        proxy.stderr_line("no rule permits it");
+        proxy.finish();
+    });
+}
+
+#[test]
 fn d12_socks4a_reaches_a_name_that_has_only_ipv6_addresses() {
     in_own_network(|network| {
         network.write_hosts("::1 six.test\n");
@@ -435,6 +461,38 @@ fn d19_an_absolute_name_is_found_in_the_hosts_file() {
         assert_eq!(names.queries(), []);
         proxy.refusal_of(&by_name("six.test.", origin.port()));
         assert_eq!(names.query_count("six.test", false), 1);
+        proxy.finish();
+    });
+}
+
+/// The resolver does not read the hosts file, and would find the name in the search domain if it
+/// were asked without the dot.
+#[test]
+fn d22_the_resolver_gets_an_absolute_name_with_its_dot_only() {
+    in_own_network(|network| {
+        network.write_file("/etc/nsswitch.conf", "hosts: dns\n");
+        network.write_file(
+            "/etc/resolv.conf",
+            "nameserver 127.0.0.1\nsearch inner.test\noptions timeout:1 attempts:1 ndots:5\n",
+        );
+        network.write_hosts("127.0.0.9 www.shop.test # one\n127.0.0.1 www.shop.test\n");
+        let names = NameServer::start(|_| addresses(&["127.0.0.66"]));
+        let proxy = Proxy::open();
+        let origin = Origin::echo();
+        let target = by_name("www.shop.test.", origin.port());
+        let client = connect_through(proxy.address(), &target);
+        let shown = proxy.screen_message_for(client.local_addr().unwrap());
+        assert_eq!(shown.destination, "127.0.0.1");
+        assert_eq!(names.queries(), []);
+        // The file changes: the name is not in it any more.
+        network.write_hosts("127.0.0.1 localhost\n");
+        proxy.refusal_of(&target);
+        let asked = names.queries();
+        assert!(
+            asked.iter().all(|query| query.name == "www.shop.test"),
+            "{asked:?}"
+        );
+        drop(client);
         proxy.finish();
     });
 }

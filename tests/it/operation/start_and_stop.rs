@@ -47,9 +47,9 @@ fn o01_f01_a_failed_start_reports_its_reason_by_exit_status_and_one_line() {
         (&["http"], 2, "not a PORT"),
         (&["--nonsense"], 2, "--nonsense"),
         (&["--grace", "soon"], 2, "not a time"),
-        (&["0"], 2, "socks.conf: No such file"),
-        (&["-c", "/", "0"], 2, "not a regular file"),
-        (&["--check", "-c", "nowhere"], 2, "nowhere: No such file"),
+        (&["0"], 1, "socks.conf: No such file"),
+        (&["-c", "/", "0"], 1, "not a regular file"),
+        (&["--check", "-c", "nowhere"], 1, "nowhere: No such file"),
     ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!(code, Some(status), "{arguments:?}");
@@ -76,7 +76,7 @@ fn o11_a_deleted_current_folder_is_reported() {
         .current_dir(&gone)
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("current directory: unknown ("), "{stderr}");
     assert!(stderr.contains("--config"), "{stderr}");
@@ -117,7 +117,7 @@ fn o11_s03_an_unprivileged_server_without_threads_refuses_clients_and_recovers()
 }
 
 #[test]
-fn o11_unreadable_rules_are_reported() {
+fn o11_o15_files_without_permission_are_reported_with_exit_status_1() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root can change to another user");
     }
@@ -125,20 +125,75 @@ fn o11_unreadable_rules_are_reported() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let rules = folder.path().join("socks.conf");
+    let (rules, secret) = (folder.path().join("rules"), folder.path().join("secret"));
     fs::write(&rules, PERMIT_ALL).unwrap();
-    fs::set_permissions(&rules, fs::Permissions::from_mode(0o600)).unwrap();
-    let mut command = std::process::Command::new("sh");
-    let output = command
-        .args(["-c", AS_NOBODY, env!("CARGO_BIN_EXE_threadsocks")])
-        .args(["--bind", "127.0.0.1", "--config"])
-        .args([rules.as_os_str(), "0".as_ref()])
+    fs::write(&secret, PERMIT_ALL).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    for (rules, option) in [
+        (&secret, "--check"),
+        (&secret, "--explain=c 10.0.0.5 140.113.1.2 80"),
+        (&secret, "0"),
+        (&rules, "0"),
+    ] {
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", AS_NOBODY, env!("CARGO_BIN_EXE_threadsocks")])
+            .args(["--bind", "127.0.0.1", "--config"])
+            .args([rules.as_os_str(), option.as_ref()])
+            .args(["--users".as_ref(), secret.as_os_str()]);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{option}: {stderr}");
+        let reason = "secret: Permission denied";
+        assert!(stderr.contains(reason), "{option}: {stderr}");
+    }
+}
+
+#[test]
+fn o15_a_file_that_cannot_be_read_has_exit_status_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).into_os_string();
+    fs::write(path("rules"), PERMIT_ALL).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    nix::unistd::mkfifo(&*path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let query = "--explain=c 10.0.0.5 140.113.1.2 80";
+    for (name, reason) in [
+        ("missing", "No such file"),
+        ("rules/below", "Not a directory"),
+        ("folder", "it is not a regular file"),
+        ("fifo", "it is not a regular file"),
+    ] {
+        for (rules, users, action) in [
+            (name, None, "0"),
+            (name, None, "--check"),
+            (name, None, query),
+            ("rules", Some(name), "0"),
+            ("rules", Some(name), "--check"),
+        ] {
+            let mut command = binary();
+            command.args(["--config".into(), path(rules), action.into()]);
+            if let Some(users) = users {
+                command.args(["--users".into(), path(users)]);
+            }
+            let output = command.output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{action}: {stderr}");
+            assert!(
+                stderr.contains(&format!("{name}: {reason}")),
+                "{action}: {stderr}"
+            );
+            assert!(output.stdout.is_empty());
+        }
+    }
+    // The password of a new user comes from stdin.
+    let output = binary()
+        .args(["--new-user", "alice"])
+        .stdin(fs::File::open(path("folder")).unwrap())
         .output()
         .unwrap();
+    assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    let reason = "socks.conf: Permission denied";
-    assert!(stderr.contains(reason), "{stderr}");
+    assert!(stderr.contains("Is a directory"), "{stderr}");
 }
 
 /// While the process is stopped, only the clock goes on: timeouts that have passed take
