@@ -1,6 +1,7 @@
 //! Warnings about rules that permit more than an operator may expect.
 
 use super::RulesFile;
+use super::conditions::MAX_CONDITIONS;
 use super::evaluate::Rules;
 use super::matchers::{AddressSet, PortSet, UserSet};
 use super::rule::Rule;
@@ -105,20 +106,29 @@ impl Rules {
         warn_of_lines(&lines, &what)
     }
 
-    /// A warning for `--check` of names whose addresses may be in private networks. Many
-    /// rules are for names of inner hosts, so the server does not print it.
+    /// A warning for `--check` of names whose addresses may be in private networks, unless a
+    /// rule before denies these networks under conditions that are not narrower. Many rules
+    /// are for names of inner hosts, so the server does not print it.
     pub fn private_networks_by_name(&self) -> Option<String> {
-        let denies_private = |rule: &&Rule| {
-            !rule.permits && rule.destination.addresses() == Some(AddressSet::PRIVATE)
-        };
-        let first_denial = self.iter().find(denies_private).map(|rule| rule.line);
-        let is_exposed = |rule: &Rule| {
-            rule.permits
-                && rule.destination.is_of_a_zone()
-                && first_denial.is_none_or(|denial| rule.line < denial)
-        };
+        let (mut denials, mut exposed) = (Vec::<&Rule>::new(), Vec::new());
+        for rule in self.iter() {
+            let is_denied = |denial: &&Rule| {
+                rule.commands.is_within(denial.commands) && rule.conditions_are_within(denial)
+            };
+            match (rule.permits, rule.destination.addresses()) {
+                (true, _) if rule.destination.is_of_a_zone() => {
+                    exposed.extend((!denials.iter().any(is_denied)).then_some(rule.line));
+                }
+                (false, Some(AddressSet::PRIVATE | AddressSet::Any))
+                    if denials.len() < MAX_CONDITIONS && !denials.iter().any(is_denied) =>
+                {
+                    denials.push(rule);
+                }
+                _ => {}
+            }
+        }
         let warning = warn_of_lines(
-            &self.lines(is_exposed),
+            &exposed,
             "permits a name, also if the owner of its zone leads it to a private network; if you \
              do not want that, deny private before",
         );
@@ -288,6 +298,29 @@ mod tests {
             panic!("{remarks:#?}");
         };
         assert!(warning.starts_with("warning: line 1 (and 1499 more) denies a name"));
+    }
+
+    #[test]
+    fn f32_x16_a_narrower_denial_of_private_networks_does_not_count() {
+        for (text, is_warned_of) in [
+            ("deny - private\npermit - a.org\n", false),
+            ("deny - -\npermit - a.org\n", false),
+            ("deny c private\npermit c a.org\n", false),
+            ("deny c private 1-1023\npermit c a.org 80,443\n", false),
+            ("permit - a.org\ndeny - private\n", true),
+            ("deny c private\npermit cb a.org\n", true),
+            ("deny - private 80\npermit - a.org\n", true),
+            ("deny - 10. - private\npermit - a.org\n", true),
+            ("deny - private user=bob\npermit - a.org\n", true),
+            (
+                "deny - private time=mon/08:00-09:00\npermit - a.org\n",
+                true,
+            ),
+            ("deny - 10.\npermit - a.org\n", true),
+        ] {
+            let warning = rules(text).private_networks_by_name();
+            assert_eq!(warning.is_some(), is_warned_of, "{text}");
+        }
     }
 
     #[test]
