@@ -61,6 +61,11 @@ impl AddressSet {
 }
 
 impl PortSet {
+    /// Are all these ports in the set?
+    pub(super) fn contains_all(&self, ports: RangeInclusive<u16>) -> bool {
+        PortSet::Ranges(Box::new([ports])).is_within(self)
+    }
+
     /// Are all ports of this set in the other one?
     pub(super) fn is_within(&self, other: &PortSet) -> bool {
         if *other == PortSet::Any || self == other {

@@ -1,13 +1,22 @@
 //! Warnings about rules that permit more than an operator may expect.
 
+use std::ops::RangeInclusive;
+
 use super::RulesFile;
 use super::conditions::MAX_CONDITIONS;
 use super::evaluate::Rules;
-use super::matchers::{AddressSet, PortSet, UserSet};
+use super::matchers::{AddressSet, UserSet};
 use super::rule::Rule;
 use super::schedule::WeekTime;
 use crate::config::ClientKinds;
 use crate::protocol::Command;
+
+/// Ports from which clients of any machine connect: lower ones are for system services
+/// (RFC 6335).
+const CLIENT_PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
+
+/// Ports of destinations: a request for port 0 is refused.
+const DESTINATION_PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
 impl RulesFile {
     /// Remarks on the rules in force, a sentence each.
@@ -155,6 +164,7 @@ impl Rules {
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
     /// host: with it the server is an open relay. A client that must log in is not any client.
+    /// Several rules that permit parts of all addresses or ports are not found.
     pub fn open_relay(&self, clients: ClientKinds) -> Option<usize> {
         let connects = |rule: &Rule| rule.commands.contains(Command::Connect);
         let is_for_anonymous = |rule: &Rule| {
@@ -163,9 +173,9 @@ impl Rules {
         let is_open = |rule: &&Rule| {
             rule.permits
                 && rule.source.contains_a_family()
-                && rule.source_ports == PortSet::Any
+                && rule.source_ports.contains_all(CLIENT_PORTS)
                 && rule.destination.contains_a_family()
-                && rule.destination_ports == PortSet::Any
+                && rule.destination_ports.contains_all(DESTINATION_PORTS)
                 && rule.users == UserSet::Any
                 && (clients.anonymous && is_for_anonymous(rule) || clients.socks4 && connects(rule))
         };
@@ -367,6 +377,56 @@ mod tests {
                 .iter()
                 .any(|remark| remark.starts_with("warning: line 2"))
         );
+    }
+
+    #[test]
+    fn x26_an_open_relay_is_found_in_every_spelling() {
+        let open = |rule: &str| rules(rule).open_relay(ALL).is_some();
+        for ports in [
+            "1024-65535",
+            "0-65535",
+            "1-65535",
+            "1024-49151,49152-65535",
+            "40000-65535,1000-50000",
+        ] {
+            assert!(open(&format!("permit c - {ports} - -\n")), "{ports}");
+        }
+        for ports in ["1-65535", "0-65535", "1-1023,1024-65535", "443-65535,1-443"] {
+            assert!(open(&format!("permit c - {ports}\n")), "{ports}");
+            let rule = format!("permit u 0.0.0.0/0 1024-65535 0.0.0.0/0 {ports}\n");
+            assert!(open(&rule), "{rule}");
+        }
+        for addresses in [
+            "*",
+            "*.*.*.*",
+            "-.-.-.-",
+            "0.0.0.0/0",
+            "::/0",
+            "::ffff:0:0/96",
+        ] {
+            let rule = format!("permit c {addresses} - {addresses} -\n");
+            assert!(open(&rule), "{rule}");
+        }
+        assert!(open(
+            "permit c - 1024-65535 - 1-65535 time=mon-sun/00:00-24:00\n"
+        ));
+        for rule in [
+            "permit c - 1-1023 - -",
+            "permit c - 1024-65534 - -",
+            "permit c - 1024-50000,50002-65535 - -",
+            "permit c - 1024-65535",
+            "permit c - 2-65535",
+            "permit c - 1-24,26-65535",
+            "permit c 10. 1-65535 - 1-65535",
+            "permit c - 1-65535 10. 1-65535",
+            "permit b - 1-65535 - 1-65535",
+            "deny - - 1-65535 - 1-65535",
+            // Parts of all addresses or ports in several rules.
+            "permit c 0.0.0.0/1 - - -\npermit c 128.0.0.0/1 - - -",
+            "permit c - 1-1023\npermit c - 1024-65535",
+        ] {
+            assert!(!open(rule), "{rule}");
+        }
     }
 
     #[test]

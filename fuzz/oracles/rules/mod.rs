@@ -222,6 +222,11 @@ fn check_verdicts(bytes: &[u8], rules: &Rules) {
 }
 
 fn permits_every_connect(text: &str) -> bool {
-    text.split_whitespace()
-        .eq(["permit", "c", "-", "-", "-", "-"])
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [action, modes, from, from_port, to, port] = words[..] else {
+        return false;
+    };
+    [action, modes, from, to] == ["permit", "c", "-", "-"]
+        && ["-", "0-65535", "1024-65535"].contains(&from_port)
+        && ["-", "0-65535", "1-65535"].contains(&port)
 }
