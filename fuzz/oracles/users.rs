@@ -75,6 +75,8 @@ fn check_names(bytes: &[u8], users: &Users) {
         if line.is_empty() || line[0] == b'#' {
             continue;
         }
+        let is_end = |byte: &u8| [0, 0x0B, 0x0C, b'\r'].contains(byte);
+        assert!(!line.iter().any(is_end), "{line:?}");
         let (name, hash) = match line[0] {
             b'"' => {
                 let (name, length) = unquoted(line);

@@ -10,7 +10,9 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 
 use super::password_hash::{PasswordHash, hash_password};
-use crate::config::{Content, MAX_ERRORS, QuotedName, SyntaxError, Unquoted, WatchedFile, unquote};
+use crate::config::{
+    Content, MAX_ERRORS, QuotedName, SyntaxError, Unquoted, WatchedFile, check_line_end, unquote,
+};
 use crate::protocol::socks5::MAX_FIELD;
 
 /// Longest name of a user in bytes: the user field of a login has a length of one byte
@@ -209,6 +211,7 @@ impl Users {
 /// Parses one line: a user and the hash, or `None` for an empty line or a comment. An error
 /// repeats only the name: the rest may be a password that was written in place of the hash.
 fn parse_line(line: &[u8]) -> Result<Option<(Vec<u8>, PasswordHash)>, String> {
+    check_line_end(line)?;
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
@@ -334,6 +337,26 @@ mod tests {
         assert!(Users::parse(b"alice\xff:x").is_err());
         let many = users(&"x\n".repeat(1000)).expect_err("invalid lines");
         assert_eq!(many.len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn f31_nothing_in_a_line_hides_the_rest_of_it() {
+        for (text, reason) in [
+            ("# all\ralice:@\rbob:@", "control character \\x0d"),
+            ("alice:@\rbob:@", "control character \\x0d"),
+            ("# all\0\0", "control character \\x00"),
+            ("# all\u{b}alice:@", "control character \\x0b"),
+            ("\"a\u{c}\":@", "control character \\x0c"),
+            ("alice:@#comment", "is not a valid Argon2id hash"),
+            ("alice:@ // comment", "is not a valid Argon2id hash"),
+            ("; comment", "there is no colon"),
+            ("\"al\"ice:@", "there is no colon"),
+            ("\"al\"#ice:@", "there is no colon"),
+        ] {
+            let errors = users(text).expect_err(text);
+            assert_eq!(errors.len(), 1, "{text}");
+            assert!(errors[0].reason.contains(reason), "{text}: {}", errors[0]);
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 mod error;
 mod file_thread;
+mod hidden_text;
 mod quoting;
 mod settings;
 mod snapshot;
 mod watched_file;
 
 pub use error::{LoadError, MAX_ERRORS, SyntaxError};
+pub use hidden_text::check_line_end;
 pub use quoting::{QuoteError, QuotedName, Unquoted, unquote};
 pub use settings::{ClientKinds, Settings};
 pub use watched_file::{Content, ReloadEvent, WatchedFile};

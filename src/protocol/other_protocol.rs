@@ -19,11 +19,9 @@ pub enum OtherProtocol {
     ProxyHeader,
 }
 
-/// What each protocol begins with. No beginning is the beginning of another one. Most HTTP
-/// requests have a form instead: see [`http_request`].
+/// What each protocol begins with. No beginning is the beginning of another one. HTTP requests
+/// have a form instead: see [`http_request`].
 const BEGINNINGS: &[(&[u8], OtherProtocol)] = &[
-    // The one method whose target does not begin with a slash, a star or "http".
-    (b"CONNECT ", OtherProtocol::Http),
     // A handshake record of SSL 3.0 or TLS (RFC 8446, section 5.1).
     (b"\x16\x03", OtherProtocol::Tls),
     // RFC 4253, section 4.2.
@@ -37,18 +35,54 @@ const BEGINNINGS: &[(&[u8], OtherProtocol)] = &[
 /// UPDATEREDIRECTREF, has 17.
 const MAX_METHOD: usize = 20;
 
-/// How many bytes show an HTTP request (RFC 9112): at most one empty line, a method in capital
-/// letters and hyphens, a blank, and the first byte of a path, of `*` or of `http:`. `None`
-/// if the bytes cannot be HTTP, `Some(None)` while more must come.
+/// Longest scheme in bytes that counts as HTTP. The longest that clients of a proxy use are
+/// `https`, `gopher` and `coap+tcp`.
+const MAX_SCHEME: usize = 8;
+
+/// How many bytes show an HTTP request (RFC 9112, section 3): at most one empty line, a method
+/// that begins with a capital letter, a blank, and the beginning of the target. `None` if the
+/// bytes cannot be HTTP, `Some(None)` while more must come.
 fn http_request(bytes: &[u8]) -> Option<Option<usize>> {
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-    let is_in_method = |byte: &&u8| byte.is_ascii_uppercase() || **byte == b'-';
-    let method = line.iter().take_while(is_in_method).count();
     let begins_with_letter = line.first().is_none_or(u8::is_ascii_uppercase);
-    match line.get(method..).unwrap_or_default() {
-        _ if method > MAX_METHOD || !begins_with_letter => None,
-        [] | [b' '] => Some(None),
-        [b' ', b'/' | b'*' | b'h' | b'H', ..] => Some(Some(bytes.len() - line.len() + method + 2)),
+    let method_length = line.iter().take_while(|byte| is_in_token(**byte)).count();
+    if method_length > MAX_METHOD || !begins_with_letter {
+        return None;
+    }
+    let before_target = bytes.len() - line.len() + method_length + 1;
+    match line.split_at(method_length) {
+        (_, []) => Some(None),
+        // The one method whose target may begin with any letter or digit: a host.
+        (b"CONNECT", [b' ', ..]) => Some(Some(before_target)),
+        (_, [b' ', target @ ..]) => {
+            let count = target_beginning(target)?;
+            Some(count.map(|count| before_target + count))
+        }
+        _ => None,
+    }
+}
+
+/// Can a method have this byte (RFC 9110, section 5.6.2)?
+fn is_in_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// How many bytes of a target show that it is one: the first of a path, a star, or a scheme with
+/// `://`. A word of another protocol has none of these: `HELO mail`. The result is as that of
+/// [`http_request`].
+fn target_beginning(target: &[u8]) -> Option<Option<usize>> {
+    if let [b'/' | b'*', ..] = target {
+        return Some(Some(1));
+    }
+    let is_in_scheme = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let scheme_length = target.iter().take_while(is_in_scheme).count();
+    let begins_with_letter = target.first().is_none_or(u8::is_ascii_alphabetic);
+    if scheme_length > MAX_SCHEME || !begins_with_letter {
+        return None;
+    }
+    match target.get(scheme_length..).unwrap_or_default() {
+        [b':', b'/', b'/', ..] => Some(Some(scheme_length + 3)),
+        [] | [b':'] | [b':', b'/'] => Some(None),
         _ => None,
     }
 }
@@ -78,7 +112,7 @@ impl OtherProtocol {
         }
     }
 
-    /// Reads as many bytes as show the protocol: at most 24.
+    /// Reads as many bytes as show the protocol: at most 34.
     ///
     /// # Errors
     ///
@@ -147,15 +181,17 @@ mod tests {
         };
         let requests = [
             "GET /",
-            "GET h",
+            "GET http://",
             "QUERY /",
             "PURGE /",
             "MKCALENDAR /",
             "VERSION-CONTROL /",
-            "UPDATEREDIRECTREF H",
+            "UPDATEREDIRECTREF HTTP://",
             "PRI *",
             "OPTIONS *",
+            "CONNECT ",
             "\r\nPOST /",
+            "\r\nCONNECT ",
             "A /",
         ];
         let requests = requests.into_iter().map(of_http);
@@ -177,9 +213,63 @@ mod tests {
                 assert_eq!(OtherProtocol::decode(&stream[..length]), Ok(None));
             }
         }
-        let longest = [b"\r\n".as_slice(), &[b'A'; MAX_METHOD], b" /"].concat();
-        let known = Ok(Some((OtherProtocol::Http, 24)));
-        assert_eq!(OtherProtocol::decode(&longest), known);
+    }
+
+    /// Each split of these requests is read, and no byte after the target's beginning counts.
+    #[test]
+    fn h25_an_http_request_is_known_by_its_form_with_every_method_and_target() {
+        let methods = [
+            "GET",
+            "PROPFIND",
+            "M-SEARCH",
+            "X_FOO",
+            "Get",
+            "B2",
+            "A!#$%&'*+-.^_`|~z9",
+            "PROXY-CHECK",
+            "SSH",
+            "CONNECTED",
+        ];
+        let targets = [
+            "/",
+            "*",
+            "http://",
+            "HTTPS://",
+            "ftp://",
+            "ws://",
+            "wss://",
+            "a://",
+            "coap+tcp://",
+            "git.a-1://",
+        ];
+        for (method, target) in methods
+            .iter()
+            .flat_map(|method| targets.map(|target| (method, target)))
+        {
+            for empty_line in ["", "\r\n"] {
+                let shown = format!("{empty_line}{method} {target}");
+                let stream = format!("{shown} and more");
+                let known = Ok(Some((OtherProtocol::Http, shown.len())));
+                assert_eq!(OtherProtocol::decode(stream.as_bytes()), known, "{shown}");
+                for length in 0..shown.len() {
+                    let part = OtherProtocol::decode(&stream.as_bytes()[..length]);
+                    assert_eq!(part, Ok(None), "{shown} {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn h25_at_most_34_bytes_show_an_http_request() {
+        let method = "A".repeat(MAX_METHOD);
+        let scheme = "a".repeat(MAX_SCHEME);
+        let longest = format!("\r\n{method} {scheme}://a");
+        let known = Ok(Some((OtherProtocol::Http, 34)));
+        assert_eq!(OtherProtocol::decode(longest.as_bytes()), known);
+        for longer in [format!("{method}A"), format!("{method} {scheme}a")] {
+            let error = Err(ProtocolError::Version(b'A'));
+            assert_eq!(OtherProtocol::decode(longer.as_bytes()), error);
+        }
     }
 
     #[test]
@@ -191,14 +281,29 @@ mod tests {
             (b"", b'-'),
             (b"", b' '),
             (b"GET", b'/'),
-            (b"HELO ", b'e'),
-            (b"USER ", b'a'),
+            (b"GET", b'\t'),
+            (b"GET ", b' '),
+            (b"GET ", b'1'),
+            (b"GET ", b':'),
+            (b"GET http", b'/'),
+            (b"GET http:", b'e'),
+            (b"GET http:/", b'e'),
+            (b"HELO mail", b'\r'),
+            (b"HELO ", b'['),
+            (b"USER bob", b' '),
+            (b"USER alicebob", b'2'),
+            (b"MAIL FROM:", b'<'),
             (b"PING", b'\r'),
+            (b"EHLO", b'\n'),
+            (b"CONNECT", b'\n'),
+            (b"NICK ", 0xC3),
+            (b"Hello", b','),
             (b"\r\nGET ", b' '),
+            (b"\r\n", b'g'),
             (b"\r\n\r", b'G'),
             (&[b'A'; MAX_METHOD], b'A'),
             (b"\x16", 2),
-            (b"SSH", b'_'),
+            (b"SSH", b'\r'),
             (b"PROXY", b'\t'),
             (b"\r\n\r\n\0\r\nQUIT", b'\r'),
         ] {

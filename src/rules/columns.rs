@@ -72,11 +72,15 @@ fn parse_user(text: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
     }
     let end = text.iter().position(|byte| *byte == b',');
     let (name, after) = text.split_at(end.unwrap_or(text.len()));
-    let is_odd = |byte: &u8| *byte == b'"' || byte.is_ascii_control();
+    // A blank outside ASCII looks like the end of the name, and would make an option a part
+    // of it.
+    let is_odd = |it: char| it == '"' || it.is_control() || it.is_whitespace();
     match name {
         b"-" | b"*" => Err("to match any user, leave user= out".to_owned()),
         [b'\'', ..] => Err("write double quotes around a name".to_owned()),
-        _ if name.iter().any(is_odd) => Err("write quotes around the whole name".to_owned()),
+        _ if String::from_utf8_lossy(name).contains(is_odd) => {
+            Err("write quotes around the whole name".to_owned())
+        }
         _ => Ok((name.to_vec(), after)),
     }
 }

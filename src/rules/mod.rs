@@ -5,6 +5,7 @@
 
 mod addresses;
 mod columns;
+mod conditions;
 mod could_permit;
 mod evaluate;
 mod families;

@@ -16,7 +16,7 @@ use super::quote::{quote, quote_bytes};
 use super::rule::Rule;
 use super::schedule::Schedule;
 use super::words::{split_words, without_comment};
-use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile};
+use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile, check_line_end};
 
 /// Parses the bytes of a rules file. The file may contain comments, empty lines, tabs, CRLF
 /// and a byte order mark; the final newline may be missing.
@@ -62,8 +62,9 @@ impl Content for Rules {
 
 /// Parses one line: a rule, or `None` if the line is empty or a comment.
 fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
+    check_line_end(line)?;
     // The comment is removed before the check for UTF-8: it may be in any encoding.
-    let code = without_comment(line);
+    let code = without_comment(line)?;
     let Ok(code) = std::str::from_utf8(code) else {
         return Err(format!(
             "{} is not UTF-8 text; only a comment may have another encoding",
@@ -285,7 +286,9 @@ mod tests {
             ("# permit c -", ""),
             ("   \t  ", ""),
             ("\tpermit\tc\t-\r", "permit c - - - -"),
-            ("permit c -#comment", "permit c - - - -"),
+            ("permit c -\t#comment", "permit c - - - -"),
+            ("permit c - \r\r", "permit c - - - -"),
+            ("\x0c", ""),
             ("\u{FEFF}permit c -", "permit c - - - -"),
             (
                 "permit c 1.\r\n\r\ndeny b 2.\r\n",
@@ -429,7 +432,59 @@ mod tests {
             ("permit c - time=8:00-8:00", "write 00:00-24:00"),
             ("permit c - time=8-18", "not a time of the week"),
             ("permit c \u{0}", "\\x00"),
+            ("permit c \u{1}", "\\x01"),
             ("permit c \u{1b}[2J", "\\x1b"),
+        ] {
+            check_refused(line, reason);
+        }
+    }
+
+    #[test]
+    fn f31_nothing_in_a_line_hides_the_rest_of_it() {
+        const COMMENT: &str = "write a blank before a comment";
+        for (line, reason) in [
+            ("permit - 10.0.0.1#5", COMMENT),
+            ("permit c - user=alice#auth", COMMENT),
+            ("permit c - user=a#b auth", COMMENT),
+            ("permit c - user=\"a\"# auth", COMMENT),
+            ("permit c - user=\"a\",#b auth", COMMENT),
+            ("permit c -# comment", COMMENT),
+            ("permit c - 80# comment", COMMENT),
+            ("permit# c -", COMMENT),
+            ("\u{FEFF}\u{FEFF}# permit c -", COMMENT),
+            ("permit c -\u{a0}# comment", COMMENT),
+            (
+                "permit c - user=a\u{a0}auth",
+                "quotes around the whole name",
+            ),
+            (
+                "permit c - user=a\u{2028}auth",
+                "quotes around the whole name",
+            ),
+            (
+                "permit c - user=a\u{85}auth",
+                "quotes around the whole name",
+            ),
+            ("permit c - user=\"a\"auth", "a comma between two names"),
+            ("# all\rpermit c 10.\rdeny c -", "\\x0d"),
+            ("permit c - # all\rdeny c 10.", "\\x0d"),
+            ("permit c -\rdeny c 10.", "\\x0d"),
+            ("# all\u{0} but", "\\x00"),
+            ("# all\u{b}deny c 10.", "\\x0b"),
+            ("# all\u{c}deny c 10.", "\\x0c"),
+            ("#\0 \0a\0l\0l\0", "\\x00"),
+            ("permit c - user=\"a\u{b}\"", "\\x0b"),
+            ("permit c - // comment", "not a port list"),
+            ("permit c - ; comment", "not a port list"),
+            ("permit c - 80 // comment", "not an address range"),
+            ("permit c - auth // comment", "after an option"),
+            ("permit c 10.0.0.1;", "is not an address"),
+            ("permit c - 80;", "not a port list"),
+            ("; comment", "begins with permit or deny"),
+            ("// comment", "begins with permit or deny"),
+            ("permit c - \\", "not a port list"),
+            ("\"permit\" c -", "begins with permit or deny"),
+            ("permit c \"\"-", "not a destination"),
         ] {
             check_refused(line, reason);
         }

@@ -1,12 +1,22 @@
 //! Warnings about rules that permit more than an operator may expect.
 
+use std::ops::RangeInclusive;
+
 use super::RulesFile;
+use super::conditions::MAX_CONDITIONS;
 use super::evaluate::Rules;
-use super::matchers::{AddressSet, PortSet, UserSet};
+use super::matchers::{AddressSet, UserSet};
 use super::rule::Rule;
 use super::schedule::WeekTime;
 use crate::config::ClientKinds;
 use crate::protocol::Command;
+
+/// Ports from which clients of any machine connect: lower ones are for system services
+/// (RFC 6335).
+const CLIENT_PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
+
+/// Ports of destinations: a request for port 0 is refused.
+const DESTINATION_PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
 impl RulesFile {
     /// Remarks on the rules in force, a sentence each.
@@ -105,20 +115,29 @@ impl Rules {
         warn_of_lines(&lines, &what)
     }
 
-    /// A warning for `--check` of names whose addresses may be in private networks. Many
-    /// rules are for names of inner hosts, so the server does not print it.
+    /// A warning for `--check` of names whose addresses may be in private networks, unless a
+    /// rule before denies these networks under conditions that are not narrower. Many rules
+    /// are for names of inner hosts, so the server does not print it.
     pub fn private_networks_by_name(&self) -> Option<String> {
-        let denies_private = |rule: &&Rule| {
-            !rule.permits && rule.destination.addresses() == Some(AddressSet::PRIVATE)
-        };
-        let first_denial = self.iter().find(denies_private).map(|rule| rule.line);
-        let is_exposed = |rule: &Rule| {
-            rule.permits
-                && rule.destination.is_of_a_zone()
-                && first_denial.is_none_or(|denial| rule.line < denial)
-        };
+        let (mut denials, mut exposed) = (Vec::<&Rule>::new(), Vec::new());
+        for rule in self.iter() {
+            let is_denied = |denial: &&Rule| {
+                rule.commands.is_within(denial.commands) && rule.conditions_are_within(denial)
+            };
+            match (rule.permits, rule.destination.addresses()) {
+                (true, _) if rule.destination.is_of_a_zone() => {
+                    exposed.extend((!denials.iter().any(is_denied)).then_some(rule.line));
+                }
+                (false, Some(AddressSet::PRIVATE | AddressSet::Any))
+                    if denials.len() < MAX_CONDITIONS && !denials.iter().any(is_denied) =>
+                {
+                    denials.push(rule);
+                }
+                _ => {}
+            }
+        }
         let warning = warn_of_lines(
-            &self.lines(is_exposed),
+            &exposed,
             "permits a name, also if the owner of its zone leads it to a private network; if you \
              do not want that, deny private before",
         );
@@ -145,6 +164,7 @@ impl Rules {
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
     /// host: with it the server is an open relay. A client that must log in is not any client.
+    /// Several rules that permit parts of all addresses or ports are not found.
     pub fn open_relay(&self, clients: ClientKinds) -> Option<usize> {
         let connects = |rule: &Rule| rule.commands.contains(Command::Connect);
         let is_for_anonymous = |rule: &Rule| {
@@ -153,9 +173,9 @@ impl Rules {
         let is_open = |rule: &&Rule| {
             rule.permits
                 && rule.source.contains_a_family()
-                && rule.source_ports == PortSet::Any
+                && rule.source_ports.contains_all(CLIENT_PORTS)
                 && rule.destination.contains_a_family()
-                && rule.destination_ports == PortSet::Any
+                && rule.destination_ports.contains_all(DESTINATION_PORTS)
                 && rule.users == UserSet::Any
                 && (clients.anonymous && is_for_anonymous(rule) || clients.socks4 && connects(rule))
         };
@@ -291,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn f32_x16_a_narrower_denial_of_private_networks_does_not_count() {
+        for (text, is_warned_of) in [
+            ("deny - private\npermit - a.org\n", false),
+            ("deny - -\npermit - a.org\n", false),
+            ("deny c private\npermit c a.org\n", false),
+            ("deny c private 1-1023\npermit c a.org 80,443\n", false),
+            ("permit - a.org\ndeny - private\n", true),
+            ("deny c private\npermit cb a.org\n", true),
+            ("deny - private 80\npermit - a.org\n", true),
+            ("deny - 10. - private\npermit - a.org\n", true),
+            ("deny - private user=bob\npermit - a.org\n", true),
+            (
+                "deny - private time=mon/08:00-09:00\npermit - a.org\n",
+                true,
+            ),
+            ("deny - 10.\npermit - a.org\n", true),
+        ] {
+            let warning = rules(text).private_networks_by_name();
+            assert_eq!(warning.is_some(), is_warned_of, "{text}");
+        }
+    }
+
+    #[test]
     fn f15_an_address_that_ends_with_zeros_is_reported_with_its_network() {
         for (rule, network) in [
             ("permit c 140.113.0.0", Some("140.113.*.*")),
@@ -334,6 +377,56 @@ mod tests {
                 .iter()
                 .any(|remark| remark.starts_with("warning: line 2"))
         );
+    }
+
+    #[test]
+    fn x26_an_open_relay_is_found_in_every_spelling() {
+        let open = |rule: &str| rules(rule).open_relay(ALL).is_some();
+        for ports in [
+            "1024-65535",
+            "0-65535",
+            "1-65535",
+            "1024-49151,49152-65535",
+            "40000-65535,1000-50000",
+        ] {
+            assert!(open(&format!("permit c - {ports} - -\n")), "{ports}");
+        }
+        for ports in ["1-65535", "0-65535", "1-1023,1024-65535", "443-65535,1-443"] {
+            assert!(open(&format!("permit c - {ports}\n")), "{ports}");
+            let rule = format!("permit u 0.0.0.0/0 1024-65535 0.0.0.0/0 {ports}\n");
+            assert!(open(&rule), "{rule}");
+        }
+        for addresses in [
+            "*",
+            "*.*.*.*",
+            "-.-.-.-",
+            "0.0.0.0/0",
+            "::/0",
+            "::ffff:0:0/96",
+        ] {
+            let rule = format!("permit c {addresses} - {addresses} -\n");
+            assert!(open(&rule), "{rule}");
+        }
+        assert!(open(
+            "permit c - 1024-65535 - 1-65535 time=mon-sun/00:00-24:00\n"
+        ));
+        for rule in [
+            "permit c - 1-1023 - -",
+            "permit c - 1024-65534 - -",
+            "permit c - 1024-50000,50002-65535 - -",
+            "permit c - 1024-65535",
+            "permit c - 2-65535",
+            "permit c - 1-24,26-65535",
+            "permit c 10. 1-65535 - 1-65535",
+            "permit c - 1-65535 10. 1-65535",
+            "permit b - 1-65535 - 1-65535",
+            "deny - - 1-65535 - 1-65535",
+            // Parts of all addresses or ports in several rules.
+            "permit c 0.0.0.0/1 - - -\npermit c 128.0.0.0/1 - - -",
+            "permit c - 1-1023\npermit c - 1024-65535",
+        ] {
+            assert!(!open(rule), "{rule}");
+        }
     }
 
     #[test]

@@ -1,17 +1,38 @@
 //! Splits a line into words: a blank or `#` in double quotes does not end one.
 
+use super::quote::quote_bytes;
 use crate::config::QuoteError;
 
-/// The line without its comment, which begins with the first `#` outside quotes.
-pub(super) fn without_comment(line: &[u8]) -> &[u8] {
+/// The line without its comment, which begins with the first `#` outside quotes: at the
+/// beginning of the line or after a blank.
+///
+/// # Errors
+///
+/// A sentence: the `#` is in a word. As a comment, `user=alice#auth` would permit more than
+/// the line seems to say.
+pub(super) fn without_comment(line: &[u8]) -> Result<&[u8], String> {
     let mut quotes = Quotes::Outside;
+    let mut word_begins = 0;
     for (index, byte) in line.iter().enumerate() {
-        if *byte == b'#' && quotes == Quotes::Outside {
-            return line.get(..index).unwrap_or_default();
+        match (byte, quotes) {
+            (b'#', Quotes::Outside) if index == word_begins => {
+                return Ok(line.get(..index).unwrap_or_default());
+            }
+            (b'#', Quotes::Outside) => {
+                let words = line.get(word_begins..).unwrap_or_default();
+                let mut words = words.split(u8::is_ascii_whitespace);
+                return Err(format!(
+                    "{} has a # within a word; write a blank before a comment, and a name with # \
+                     in double quotes",
+                    quote_bytes(words.next().unwrap_or_default())
+                ));
+            }
+            (_, Quotes::Outside) if byte.is_ascii_whitespace() => word_begins = index + 1,
+            _ => {}
         }
         quotes = quotes.after(*byte);
     }
-    line
+    Ok(line)
 }
 
 /// The words of a line, which ASCII whitespace outside quotes separates. The words keep their
@@ -83,7 +104,38 @@ mod tests {
             ("u=\"\\\"#\" # c", "u=\"\\\"#\" "),
             ("# don\"t", ""),
         ] {
-            assert_eq!(without_comment(line.as_bytes()), code.as_bytes(), "{line}");
+            assert_eq!(
+                without_comment(line.as_bytes()),
+                Ok(code.as_bytes()),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn f31_a_comment_begins_at_the_beginning_of_a_word() {
+        for (line, code) in [
+            ("#", ""),
+            ("##a#b", ""),
+            (" \t#", " \t"),
+            ("a #b", "a "),
+            ("a\t# b#c", "a\t"),
+            ("u=\"a b\" #", "u=\"a b\" "),
+        ] {
+            let found = without_comment(line.as_bytes());
+            assert_eq!(found, Ok(code.as_bytes()), "{line}");
+        }
+        for (line, word) in [
+            ("a b#c d", "\"b#c\""),
+            ("a#", "\"a#\""),
+            ("a \u{a0}# b", "\"\\xc2\\xa0#\""),
+            ("u=\"a\"#b c", "\"u=\\\"a\\\"#b\""),
+            ("u=\"#\",a#b", "\"u=\\\"#\\\",a#b\""),
+            (r"u=\#", "\"u=\\\\#\""),
+        ] {
+            let error = without_comment(line.as_bytes()).expect_err(line);
+            let expected = format!("{word} has a # within a word; write a blank");
+            assert!(error.starts_with(&expected), "{error}");
         }
     }
 

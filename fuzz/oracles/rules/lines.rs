@@ -25,7 +25,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The words of a line without its comment. Blanks and `#` in quotes belong to a word.
+/// The words of a line without its comment. Blanks and `#` in quotes belong to a word. Outside
+/// quotes no valid line has a `#` in a word, so the first one begins the comment.
 fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let (mut begin, mut at) = (0, 0);

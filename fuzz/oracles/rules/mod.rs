@@ -24,6 +24,7 @@ pub fn check(bytes: &[u8]) {
     match &whole {
         Err(errors) => check_errors(bytes, errors),
         Ok(rules) => {
+            check_hidden_text(bytes, rules);
             check_display(rules);
             check_verdicts(bytes, rules);
         }
@@ -59,17 +60,18 @@ fn rules_or_lines(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
     parsed.as_ref().map_err(lines)
 }
 
-/// CRLF, a final newline, comments, additional spaces and a byte order mark change nothing.
-/// Neither do capital letters, except in the names of users.
+/// CRLF, a final newline, comments after a blank, additional spaces and a byte order mark
+/// change nothing. Neither do capital letters, except in the names of users.
 fn check_layout(bytes: &[u8], whole: &Parsed) {
-    let with_ends = |end: &[u8]| {
-        let lines: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
-        lines.join(end)
-    };
+    let lines = bytes.split(|&byte| byte == b'\n');
+    // A CR at the end of a line would be within it.
+    let lines: Vec<&[u8]> = lines.map(<[u8]>::trim_ascii_end).collect();
+    let with_ends = |end: &[u8]| lines.join(end);
     let mut layouts = vec![
         with_ends(b"\r\n"),
         with_ends(b" \t\n"),
         with_ends(b" # \xff permit - -\n"),
+        with_ends(b"\t#\n"),
         [bytes, b"\n"].concat(),
         [bytes, b"\n# end"].concat(),
     ];
@@ -90,6 +92,19 @@ fn check_layout(bytes: &[u8], whole: &Parsed) {
             rules_or_lines(whole),
             "with the layout {text}"
         );
+    }
+}
+
+/// No part of a valid line is hidden: no line continues after a character that other programs
+/// take for its end, and a `#` directly after a rule is an error.
+fn check_hidden_text(bytes: &[u8], rules: &Rules) {
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let is_end = |byte: &u8| [0, 0x0B, 0x0C, b'\r'].contains(byte);
+        assert!(!line.trim_ascii().iter().any(is_end), "{line:?}");
+    }
+    for rule in rules.iter() {
+        assert!(parse(format!("{rule} #x").as_bytes()).is_ok(), "{rule}");
+        assert!(parse(format!("{rule}#x").as_bytes()).is_err(), "{rule}");
     }
 }
 
@@ -207,6 +222,11 @@ fn check_verdicts(bytes: &[u8], rules: &Rules) {
 }
 
 fn permits_every_connect(text: &str) -> bool {
-    text.split_whitespace()
-        .eq(["permit", "c", "-", "-", "-", "-"])
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let [action, modes, from, from_port, to, port] = words[..] else {
+        return false;
+    };
+    [action, modes, from, to] == ["permit", "c", "-", "-"]
+        && ["-", "0-65535", "1024-65535"].contains(&from_port)
+        && ["-", "0-65535", "1-65535"].contains(&port)
 }

@@ -194,6 +194,31 @@ fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
 }
 
 #[test]
+fn f31_a_line_that_hides_a_part_of_itself_changes_nothing() {
+    let proxy = Proxy::start(DENY, &[]);
+    let origin = Origin::echo();
+    // Without the part after `#` or the CR, each of them would permit this request.
+    for (text, reason) in [
+        ("permit c 127.0.0.1#7\n", "\"127.0.0.1#7\" has a # within"),
+        (
+            "permit c - 0-65535#auth\n",
+            "\"0-65535#auth\" has a # within",
+        ),
+        (
+            "# all\rdeny - -\npermit - -\n",
+            "the line continues after the control character \\x0d",
+        ),
+    ] {
+        fs::write(proxy.config(), text).unwrap();
+        assert!(!is_permitted(&proxy, &origin), "{text}");
+        proxy.stderr_line(&format!("socks.conf:1: {reason}"));
+    }
+    fs::write(proxy.config(), "permit c 127.0.0.1 #7\r\n").unwrap();
+    assert!(is_permitted(&proxy, &origin));
+    proxy.finish();
+}
+
+#[test]
 fn f07_a_path_that_is_no_regular_file_changes_nothing_and_blocks_no_request() {
     let proxy = Proxy::start(PERMIT, &[]);
     let origin = Origin::echo();

@@ -284,6 +284,13 @@ fn x05_rules_that_make_an_open_relay_lead_to_a_warning() {
 }
 
 #[test]
+fn x26_rules_that_name_all_ports_lead_to_the_warning_of_an_open_relay() {
+    let proxy = Proxy::start("permit c - 1024-65535 - 443-65535,1-442\n", &[]);
+    proxy.stderr_line("warning: line 1 permits any client to reach any destination: an open relay");
+    proxy.finish();
+}
+
+#[test]
 fn x07_the_shipped_rules_permit_this_machine_and_are_no_open_relay() {
     let rules = include_str!("../../../socks.conf");
     let proxy = Proxy::start(rules, &[]);

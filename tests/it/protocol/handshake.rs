@@ -304,6 +304,46 @@ fn h21_an_http_request_is_recognized_in_any_pieces_until_the_timeout() {
 }
 
 #[test]
+fn h25_an_http_request_with_any_method_and_target_gets_the_http_reply() {
+    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    for start in [
+        "PROPFIND /",
+        "M-SEARCH *",
+        "X_FOO2 ftp://",
+        "Get ws://",
+        "POST coap+tcp://",
+        "\r\nCONNECT ",
+    ] {
+        let request = format!("{start}a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let whole = dial(proxy.address());
+        write(&whole, request.as_bytes());
+        let bytes = dial(proxy.address());
+        for byte in start.bytes() {
+            write(&bytes, &[byte]);
+            thread::yield_now();
+        }
+        // The bytes until the host suffice: the rest of the request may never come.
+        for client in [whole, bytes] {
+            assert_is_http_refusal(&read_all(&client), "socks5h://HOST:PORT");
+        }
+    }
+    // Bytes that cannot be HTTP any more end the session, and not the handshake timeout.
+    for start in [
+        "HELO mail\r",
+        "MAIL FROM:<",
+        "USER bob ",
+        "GET http:/e",
+        "get",
+    ] {
+        let client = dial(proxy.address());
+        write(&client, start.as_bytes());
+        assert_eq!(read_all(&client), b"", "{start}");
+    }
+    assert_eq!(proxy.screen_messages(0), []);
+    proxy.finish();
+}
+
+#[test]
 fn h22_socks4_that_is_off_is_refused_after_its_request_with_a_message() {
     // The rule would ask identd, and the name would be looked up.
     let rules = "permit - - - - - ident\n";

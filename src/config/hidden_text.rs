@@ -1,0 +1,43 @@
+//! Control characters that other programs take for the end of a line, or of the text.
+
+/// NUL, vertical tab, form feed and carriage return.
+const ENDS: &[u8] = b"\0\x0B\x0C\r";
+
+/// Checks that a line, also in a comment, does not continue after such a character. An editor
+/// can show the text after it as another line, where the server would read one comment.
+/// Around the line they are blanks: files with CRLF are valid.
+///
+/// # Errors
+///
+/// A sentence without a part of the line.
+pub fn check_line_end(line: &[u8]) -> Result<(), String> {
+    let mut bytes = line.trim_ascii().iter();
+    match bytes.find(|byte| ENDS.contains(byte)) {
+        None => Ok(()),
+        Some(byte) => Err(format!(
+            "the line continues after the control character \\x{byte:02x}, where other programs \
+             end it; end each line with LF or CRLF, and delete other control characters"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f31_a_line_does_not_continue_after_a_character_that_ends_lines() {
+        for byte in 0..=u8::MAX {
+            let is_end = ENDS.contains(&byte);
+            for line in [b"# a%b", b"a % b", b"\"a%b\""] {
+                let line = line.map(|it| if it == b'%' { byte } else { it });
+                assert_eq!(check_line_end(&line).is_err(), is_end, "{byte}");
+            }
+        }
+        for line in ["", "a\r", "a\r\r", "a\r \t", "\r", "\ra", "\x0c"] {
+            assert_eq!(check_line_end(line.as_bytes()), Ok(()), "{line:?}");
+        }
+        let reason = check_line_end(b"# a\rdeny - -").unwrap_err();
+        assert!(reason.contains("character \\x0d,"), "{reason}");
+    }
+}
