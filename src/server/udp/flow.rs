@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// A flow ends when no datagram has been sent or answered for this long. Address
 /// translators should keep their mappings as long (RFC 4787, section 4.3).
-const FLOW_LIFETIME: Duration = Duration::from_secs(300);
+pub(super) const FLOW_LIFETIME: Duration = Duration::from_secs(300);
 
 /// How long an address may leave datagrams unanswered before the next one is tried. Few
 /// round trips take longer, and clients repeat a first datagram several times.
@@ -66,10 +66,19 @@ impl Flow {
         now.saturating_duration_since(self.last_used) >= FLOW_LIFETIME
     }
 
-    /// The order in which flows are removed: those without an answer first, and then those
-    /// that were used longest ago.
-    pub(super) fn age(&self) -> (bool, Instant) {
-        (self.is_answered, self.last_used)
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// The order in which flows are removed: those that are not established first, and of
+    /// these the one that was used longest ago.
+    pub(super) fn age(&self, now: Instant) -> (bool, Instant) {
+        let is_established = self.is_established(now) && !self.is_over(now);
+        (is_established, self.last_used)
     }
 
     /// Does its address answer? Then no other address is needed.
@@ -153,11 +162,9 @@ impl Flow {
         is_answer
     }
 
-    /// The same for an answer from another port of the host, as TFTP servers send it.
-    pub(super) fn answered_from_other_port(&mut self, from: IpAddr, now: Instant) {
-        if self.address == from {
-            self.note_answer(from, now);
-        }
+    /// A datagram has come from another port of this host, as TFTP servers send it.
+    pub(super) fn answered_from_other_port(&mut self, now: Instant) {
+        self.note_answer(self.address, now);
     }
 
     fn note_answer(&mut self, from: IpAddr, now: Instant) {
@@ -328,9 +335,8 @@ mod tests {
         exchange.send_after(SECOND);
         exchange.flow.set_address(ip(2), exchange.now);
         assert_eq!(exchange.send_after(SECOND), 2);
-        exchange.flow.answered_from_other_port(ip(1), exchange.now);
-        assert!(!exchange.flow.is_established(exchange.now));
-        exchange.flow.answered_from_other_port(ip(2), exchange.now);
+        exchange.flow.answered_from_other_port(exchange.now);
         assert!(exchange.flow.is_established(exchange.now));
+        assert!(!exchange.answer(from(1, PORT)));
     }
 }
