@@ -214,7 +214,8 @@ impl Association {
     /// Lets flows leave the addresses at which a datagram has not arrived.
     fn take_icmp_errors(&self) -> usize {
         take_icmp_errors(&self.remote_socket, |to| {
-            self.names.lock().unreachable(canonical(to));
+            let now = Instant::now();
+            self.names.lock().unreachable(canonical(to), now);
         })
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::drops::DropReason;
 use super::name_flows::{NameFlows, Route};
+use crate::net::interleave;
 use crate::protocol::HostName;
 use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 
@@ -27,8 +28,9 @@ const MAX_QUEUED_BYTES: usize = 64 << 10;
 /// those without established flows first.
 const MAX_NAMES: usize = 256;
 
-/// Addresses of one name that are used at most.
-const MAX_ADDRESSES: usize = 8;
+/// Addresses of one name that are used at most, from both families in turn: the rules may
+/// deny a whole family, or the system may have no route for it.
+const MAX_ADDRESSES: usize = 32;
 
 /// Flows of one association, each to a port of a name: as many as a client uses that scans
 /// the ports of a host. They take at most 270 kB (96 bytes each, and vectors with room for
@@ -238,6 +240,7 @@ impl NameCache {
             // Older addresses still serve.
             entry.expires = now + NEGATIVE_TTL;
         } else {
+            let addresses = interleave(addresses.to_vec(), IpAddr::is_ipv6);
             entry.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
             entry.expires = now + POSITIVE_TTL;
         }
@@ -293,9 +296,9 @@ impl NameCache {
     }
 
     /// An ICMP error says that a datagram to this address has not arrived.
-    pub(super) fn unreachable(&mut self, to: SocketAddr) {
+    pub(super) fn unreachable(&mut self, to: SocketAddr, now: Instant) {
         let names = self.entries.values_mut();
-        names.for_each(|entry| entry.flows.unreachable(to));
+        names.for_each(|entry| entry.flows.unreachable(to, now));
     }
 
     /// May these bytes be queued as well?
@@ -580,7 +583,7 @@ mod tests {
         assert_eq!(first(&mut cache, 53, later), (one, false));
         assert_eq!(first(&mut cache, 54, later), (one, true));
         cache.resolved(&a, &[two, one], later);
-        cache.unreachable((one, 54).into());
+        cache.unreachable((one, 54).into(), later);
         assert_eq!(first(&mut cache, 54, later), (two, false));
         assert_eq!(first(&mut cache, 53, later), (one, false));
     }
@@ -650,5 +653,19 @@ mod tests {
             let is_kept = cache.entries[&name("a.test")].flows.has(port);
             assert_eq!(is_kept, !removed.contains(&port), "{port}");
         }
+    }
+
+    #[test]
+    fn u27_both_families_are_among_the_addresses_of_a_name() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let many: Vec<IpAddr> = (1..=100).map(v6).chain([v4(1), v4(2)]).collect();
+        begin(&mut cache, "a.test", b"").expect("room");
+        resolve(&mut cache, "a.test", &many);
+        let used = cache.next_route(&a, 1, now).addresses;
+        assert_eq!(used[..4], [v6(1), v4(1), v6(2), v4(2)]);
+        assert_eq!((used.len(), used[31]), (MAX_ADDRESSES, v6(30)));
+        assert_eq!(cache.entries[&a].addresses.capacity(), MAX_ADDRESSES);
     }
 }

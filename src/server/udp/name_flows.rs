@@ -117,9 +117,9 @@ impl NameFlows {
     }
 
     /// An ICMP error says that a datagram to this address has not arrived.
-    pub(super) fn unreachable(&mut self, to: SocketAddr) {
+    pub(super) fn unreachable(&mut self, to: SocketAddr, now: Instant) {
         if let Some(flow) = self.find(to.port()) {
-            flow.unreachable(to);
+            flow.unreachable(to, now);
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let both = [one, two];
         assert_eq!(send(&mut flows, 1, &both, now), one);
         assert_eq!(send(&mut flows, 2, &both, now), one);
-        flows.unreachable((one, 2).into());
+        flows.unreachable((one, 2).into(), now);
         assert_eq!(send(&mut flows, 2, &both, now), two);
         assert!(flows.answered((two, 2).into(), &both, now));
         assert_eq!(send(&mut flows, 1, &both, now), one);
@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(send(&mut flows, port, addresses, now), two);
         }
         // At first only: the port may not be open there.
-        flows.unreachable((two, 3).into());
+        flows.unreachable((two, 3).into(), now);
         assert_eq!(send(&mut flows, 3, &both, now), one);
         assert_eq!(send(&mut flows, 9, &both, now), two);
         // An answer from another port counts as well (TFTP).
@@ -231,7 +231,7 @@ mod tests {
         let both = [one, two];
         assert_eq!(send(&mut flows, 1, &both, now), one);
         assert_eq!(send(&mut flows, 2, &[two, one], now), one);
-        flows.unreachable((one, 1).into());
+        flows.unreachable((one, 1).into(), now);
         assert_eq!(send(&mut flows, 1, &both, now), two);
         assert_eq!(send(&mut flows, 3, &both, now), two);
         assert_eq!(send(&mut flows, 2, &both, now), one);
