@@ -14,7 +14,7 @@ use crate::support::syscall_faults::SyscallFaults;
 use crate::support::udp_client::{
     LOCALHOST, UdpClient, address_of, close_and_read_log, origin, receive, socket_on, verbose_proxy,
 };
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
 /// Addresses that the system's resolver leaves in the order of DNS: all have as many leading
 /// bits in common with 127.0.0.1, from which the system sends (RFC 6724, section 5, rule 9).
@@ -445,6 +445,7 @@ fn u26_a_flow_outlives_a_restart_of_its_server() {
         client.send(&target, b"refused");
         client.send_and_receive_at(&witness, b"by address");
         let origin = UdpSocket::bind(address).unwrap();
+        origin.set_read_timeout(Some(TIMEOUT)).unwrap();
         origin.set_nonblocking(true).unwrap();
         assert_kept(&client, "two.test", &origin);
         assert!(beside.recv_from(&mut [0; 10]).is_err());
