@@ -44,6 +44,16 @@ pub enum Event {
         /// The port from which they come.
         port: u16,
     },
+    /// A datagram for a UDP association has come from another address than the client's, and
+    /// was dropped. Sent for the first one of an association.
+    ForeignDatagram {
+        /// The number of the session.
+        session: u64,
+        /// The client, with the port of its connection.
+        client: SocketAddr,
+        /// Where the datagram has come from.
+        from: SocketAddr,
+    },
     /// A client was rejected before its session began, or dropped before its request.
     Rejected(Rejected),
     /// A file was reloaded, or could not be.

@@ -75,6 +75,14 @@ impl Printer {
                     "s{session}: {client} sends datagrams from port {port}; {before}"
                 ));
             }
+            Event::ForeignDatagram {
+                session,
+                client,
+                from,
+            } => self.print_line(&format_args!(
+                "s{session}: {client} may send datagrams only from its address; those from \
+                 {from} and other addresses are dropped"
+            )),
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
             Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
             Event::FileReloaded {

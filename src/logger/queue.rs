@@ -81,7 +81,9 @@ impl Log {
                 | CloseReason::PermitWithdrawn(_) => self.verbosity >= Verbosity::Normal,
                 _ => self.verbosity >= Verbosity::Sessions,
             },
-            Event::ClientPort { .. } => self.verbosity >= Verbosity::Sessions,
+            Event::ClientPort { .. } | Event::ForeignDatagram { .. } => {
+                self.verbosity >= Verbosity::Sessions
+            }
             Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
                 self.verbosity >= Verbosity::Normal
             }

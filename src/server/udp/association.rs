@@ -137,8 +137,8 @@ impl Association {
         if header.fragment != 0 {
             return Err(DropReason::BadHeader);
         }
-        self.check_client_port(from)?;
         let Destination { host, port } = header.destination;
+        self.check_client_port(from, &host, port)?;
         if port == 0 {
             return Err(DropReason::UnusableDestination);
         }
@@ -149,23 +149,68 @@ impl Association {
         }
     }
 
-    /// Continues if the datagram comes from the client, and reports the client's port if it
-    /// is new.
-    fn check_client_port(&self, from: SocketAddr) -> Result<(), DropReason> {
-        let origin = self.client_port.lock().judge(from, Instant::now());
+    /// Continues if the datagram comes from the client. If its port is new, also judges the
+    /// destination first: a stray datagram must not take the client's place.
+    fn check_client_port(
+        &self,
+        from: SocketAddr,
+        host: &Host,
+        port: u16,
+    ) -> Result<(), DropReason> {
+        let (session, client) = (self.session.number(), self.session.client_address);
+        let now = Instant::now();
+        let origin = self.client_port.lock().judge(from, now);
         match origin {
-            Origin::Known => Ok(()),
-            Origin::Other => Err(DropReason::UnknownPeer),
-            Origin::Changed { previous } => {
+            Origin::Known => return Ok(()),
+            Origin::Other | Origin::Foreign { is_first: false } => {}
+            Origin::Foreign { is_first: true } => self.context.log.send(Event::ForeignDatagram {
+                session,
+                client,
+                from: canonical(from),
+            }),
+            Origin::New { previous } => {
+                self.judge_destination(host, port)?;
+                // Before the datagram is sent: the answer may come at once.
+                self.client_port.lock().set(from, now);
                 self.context.log.send(Event::ClientPort {
-                    session: self.session.number(),
-                    client: self.session.client_address,
+                    session,
+                    client,
                     announced: self.request.destination.port,
                     previous,
                     port: from.port(),
                 });
-                Ok(())
+                return Ok(());
             }
+        }
+        Err(DropReason::UnknownPeer)
+    }
+
+    /// Could a datagram to this destination be sent? For a name, before its lookup.
+    fn judge_destination(&self, host: &Host, port: u16) -> Result<(), DropReason> {
+        match host {
+            Host::Address(ip) => self.judge_address(None, (*ip, port).into()).map(drop),
+            _ if port == 0 => Err(DropReason::UnusableDestination),
+            Host::Name(name) if self.permits(Some(name), None, port) => Ok(()),
+            Host::Name(_) => Err(DropReason::Denied),
+            Host::Invalid(_) => Err(DropReason::BadHeader),
+        }
+    }
+
+    /// The address in canonical form, if the client may send to it.
+    fn judge_address(
+        &self,
+        name: Option<&HostName>,
+        address: SocketAddr,
+    ) -> Result<SocketAddr, DropReason> {
+        let address = canonical(address);
+        let is_own = self.context.udp_bindings.contains(address);
+        let nat64 = &self.context.settings.nat64;
+        if is_own || unusable_reason(address.ip(), address.port(), nat64).is_some() {
+            return Err(DropReason::UnusableDestination);
+        }
+        match self.permits(name, Some(address.ip()), address.port()) {
+            true => Ok(address),
+            false => Err(DropReason::Denied),
         }
     }
 
@@ -176,15 +221,7 @@ impl Association {
         address: SocketAddr,
         data: &[u8],
     ) -> Result<(), DropReason> {
-        let address = canonical(address);
-        let is_own = self.context.udp_bindings.contains(address);
-        let nat64 = &self.context.settings.nat64;
-        if is_own || unusable_reason(address.ip(), address.port(), nat64).is_some() {
-            return Err(DropReason::UnusableDestination);
-        }
-        if !self.permits(name, Some(address.ip()), address.port()) {
-            return Err(DropReason::Denied);
-        }
+        let address = self.judge_address(name, address)?;
         // Before the datagram is sent: the answer may come at once.
         self.peers.lock().add(address, name);
         let to = self.for_remote_socket(address);
@@ -214,7 +251,8 @@ impl Association {
     /// Lets flows leave the addresses at which a datagram has not arrived.
     fn take_icmp_errors(&self) -> usize {
         take_icmp_errors(&self.remote_socket, |to| {
-            self.names.lock().unreachable(canonical(to));
+            let now = Instant::now();
+            self.names.lock().unreachable(canonical(to), now);
         })
     }
 

@@ -23,17 +23,22 @@ pub(super) struct ClientPort {
     announced: Option<u16>,
     /// Where the client's datagrams come from, and when the last one has come.
     current: Option<(SocketAddr, Instant)>,
+    /// Has a datagram come from another address?
+    has_foreign: bool,
 }
 
 /// What a datagram says about the client's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It does not come from the client, or from a port that does not count now.
+    /// It comes from another address than the client's; is it the first one that does?
+    Foreign { is_first: bool },
+    /// It comes from a port of the client's address that does not count now.
     Other,
     /// It comes from the port that is known.
     Known,
-    /// The client sends from this port from now on, and no longer from `previous`.
-    Changed { previous: Option<u16> },
+    /// The client may send from this port from now on, and no longer from `previous`, if
+    /// the datagram is permitted.
+    New { previous: Option<u16> },
 }
 
 impl ClientPort {
@@ -51,6 +56,7 @@ impl ClientPort {
             ip,
             announced: announced.filter(|&port| port != 0),
             current: None,
+            has_foreign: false,
         }
     }
 
@@ -59,30 +65,35 @@ impl ClientPort {
         self.current.map(|(address, _)| address)
     }
 
-    /// Judges the source of a datagram, and notes its port if it is the client's.
+    /// Judges the source of a datagram.
     ///
-    /// The first port counts. Another one takes over after [`TAKEOVER_SILENCE`]; the
-    /// announced port does so at once, so that no other user of the address can keep it
+    /// The first port counts. Another one may take over after [`TAKEOVER_SILENCE`]; the
+    /// announced port may do so at once, so that no other user of the address can keep it
     /// from the client by being the first.
     pub(super) fn judge(&mut self, from: SocketAddr, now: Instant) -> Origin {
-        let address = canonical(from);
-        if address.ip() != self.ip {
-            return Origin::Other;
+        if canonical(from).ip() != self.ip {
+            let is_first = !std::mem::replace(&mut self.has_foreign, true);
+            return Origin::Foreign { is_first };
         }
-        let previous = self.current.replace((from, now));
-        let Some((current, last)) = previous else {
-            return Origin::Changed { previous: None };
+        let Some((current, last)) = &mut self.current else {
+            return Origin::New { previous: None };
         };
         if current.port() == from.port() {
+            *last = now;
             return Origin::Known;
         }
-        let is_silent = now.saturating_duration_since(last) >= TAKEOVER_SILENCE;
+        let is_silent = now.saturating_duration_since(*last) >= TAKEOVER_SILENCE;
         if is_silent || self.announced == Some(from.port()) {
             let previous = Some(current.port());
-            return Origin::Changed { previous };
+            return Origin::New { previous };
         }
-        self.current = previous;
         Origin::Other
+    }
+
+    /// The client sends from this port from now on: a datagram from there is permitted. One
+    /// that is refused may be that of any program at the client's address.
+    pub(super) fn set(&mut self, from: SocketAddr, now: Instant) {
+        self.current = Some((from, now));
     }
 }
 
@@ -102,16 +113,20 @@ mod tests {
         let mut now = Instant::now();
         let judge = |&(seconds, source): &(u64, u16)| {
             now += Duration::from_secs(seconds);
-            port.judge(from(source), now)
+            let origin = port.judge(from(source), now);
+            if let Origin::New { .. } = origin {
+                port.set(from(source), now);
+            }
+            origin
         };
         sent.iter().map(judge).collect()
     }
 
-    const FIRST: Origin = Origin::Changed { previous: None };
+    const FIRST: Origin = Origin::New { previous: None };
 
-    fn changed(previous: u16) -> Origin {
+    fn new(previous: u16) -> Origin {
         let previous = Some(previous);
-        Origin::Changed { previous }
+        Origin::New { previous }
     }
 
     #[test]
@@ -122,26 +137,20 @@ mod tests {
             Origin::Other,
             Origin::Known,
             Origin::Other,
-            changed(1000),
+            new(1000),
         ];
         assert_eq!(judge_all(None, &sent), expected);
         // Datagrams of other ports do not prolong the silence, and the old port has to wait
         // as well.
         let sent = [(0, 1), (10, 2), (5, 2), (1, 1), (15, 1)];
-        let expected = [FIRST, Origin::Other, changed(1), Origin::Other, changed(2)];
+        let expected = [FIRST, Origin::Other, new(1), Origin::Other, new(2)];
         assert_eq!(judge_all(None, &sent), expected);
     }
 
     #[test]
     fn u15_the_announced_port_takes_over_at_once() {
         let sent = [(0, 2000), (1, 1000), (1, 2000), (15, 2000), (0, 1000)];
-        let expected = [
-            FIRST,
-            changed(2000),
-            Origin::Other,
-            changed(1000),
-            changed(2000),
-        ];
+        let expected = [FIRST, new(2000), Origin::Other, new(1000), new(2000)];
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 1000));
         let mapped = SocketAddr::new("::ffff:192.0.2.1".parse().expect("an address"), 1000);
         for announced in [from(1000), unspecified, mapped] {
@@ -159,14 +168,37 @@ mod tests {
     }
 
     #[test]
-    fn only_the_address_of_the_client_may_send() {
+    fn u01_only_the_address_of_the_client_may_send() {
         let mut port = ClientPort::new(CLIENT, None);
         let other = SocketAddr::from(([192, 0, 2, 2], 1000));
         let (now, later) = (Instant::now(), Instant::now() + TAKEOVER_SILENCE);
-        assert_eq!(port.judge(other, now), Origin::Other);
+        assert_eq!(port.judge(other, now), Origin::Foreign { is_first: true });
         assert_eq!(port.address(), None);
         assert_eq!(port.judge(from(1000), now), FIRST);
-        assert_eq!(port.judge(other, later), Origin::Other);
+        port.set(from(1000), now);
+        for _ in 0..2 {
+            let origin = port.judge(other, later);
+            assert_eq!(origin, Origin::Foreign { is_first: false });
+        }
         assert_eq!(port.address(), Some(from(1000)));
+    }
+
+    #[test]
+    fn u03_the_datagrams_of_a_port_count_once_one_is_permitted() {
+        let mut port = ClientPort::new(CLIENT, Some(from(3000)));
+        let now = Instant::now();
+        for source in [1000, 2000, 1000] {
+            assert_eq!(port.judge(from(source), now), FIRST);
+            assert_eq!(port.address(), None);
+        }
+        port.set(from(1000), now);
+        let later = now + TAKEOVER_SILENCE;
+        for source in [2000, 3000, 2000] {
+            assert_eq!(port.judge(from(source), later), new(1000));
+            assert_eq!(port.address(), Some(from(1000)));
+        }
+        // The known port ends its silence, permitted or not.
+        assert_eq!(port.judge(from(1000), later), Origin::Known);
+        assert_eq!(port.judge(from(2000), later), Origin::Other);
     }
 }

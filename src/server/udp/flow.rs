@@ -10,23 +10,33 @@ use std::time::{Duration, Instant};
 
 /// A flow ends when no datagram has been sent or answered for this long. Address
 /// translators should keep their mappings as long (RFC 4787, section 4.3).
-const FLOW_LIFETIME: Duration = Duration::from_secs(300);
+pub(super) const FLOW_LIFETIME: Duration = Duration::from_secs(300);
 
 /// How long an address may leave datagrams unanswered before the next one is tried. Few
 /// round trips take longer, and clients repeat a first datagram several times.
 const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-/// The same if no address of the name has answered: the first one is used this long, and
-/// then all are tried again. Some hosts never answer, such as those that receive logs.
+/// The same if no address of the name has ever answered: the first one that has not refused
+/// datagrams is used this long, and then all are tried again. Some hosts never answer, such
+/// as those that receive logs, and lose what is sent to the others meanwhile.
 const REPEAT_WAIT: Duration = Duration::from_secs(60);
+
+/// [`REPEAT_WAIT`] doubles each time, this often: to 64 minutes. A host that never answers
+/// loses ever less, and after an interruption an address that answers is found after twice
+/// its length.
+const MAX_DOUBLINGS: u8 = 6;
 
 /// The same for an address that has answered. WireGuard drops a tunnel without an answer
 /// after this time; before that, a client may send unanswered keepalives for two minutes.
 const ESTABLISHED_WAIT: Duration = Duration::from_secs(180);
 
-/// The same for an address that has answered, and refuses datagrams now (ICMP). A program
-/// that starts again, or a route that changes, takes less.
+/// An address that is kept is left if it has refused datagrams (ICMP) for this long, without
+/// an answer meanwhile. A program that starts again, or a route that changes, takes less.
 const REFUSED_WAIT: Duration = Duration::from_secs(10);
+
+/// An ICMP error counts with those that have come this long before at most: two single ones
+/// are two restarts.
+const REFUSAL_WINDOW: Duration = Duration::from_secs(60);
 
 /// One port of a name.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +46,21 @@ pub(super) struct Flow {
     address: IpAddr,
     /// Has this address answered?
     is_answered: bool,
+    /// Has any address answered? Then the flow is not one-way.
+    is_two_way: bool,
     /// When the first datagram was sent that has no answer yet.
     unanswered_since: Option<Instant>,
-    /// An ICMP error says that a datagram has not arrived, and no answer has come since.
-    is_unreachable: bool,
-    /// Changes of the address since the last answer or the last [`REPEAT_WAIT`].
-    changes: usize,
+    /// When the first of the ICMP errors came that count now.
+    refused_since: Option<Instant>,
+    /// Are they a reason to leave the address?
+    is_refused: bool,
+    /// Changes of the address since the last answer, or since all were tried.
+    changes: u8,
+    /// The first address that was tried and has not refused datagrams, if it may be that of
+    /// a host that never answers. The flow returns to it when all were tried.
+    silent: Option<IpAddr>,
+    /// How often [`REPEAT_WAIT`] has doubled.
+    doublings: u8,
     last_used: Instant,
 }
 
@@ -51,9 +70,13 @@ impl Flow {
             port,
             address,
             is_answered: false,
+            is_two_way: false,
             unanswered_since: None,
-            is_unreachable: false,
+            refused_since: None,
+            is_refused: false,
             changes: 0,
+            silent: None,
+            doublings: 0,
             last_used: now,
         }
     }
@@ -66,27 +89,41 @@ impl Flow {
         now.saturating_duration_since(self.last_used) >= FLOW_LIFETIME
     }
 
-    /// The order in which flows are removed: those without an answer first, and then those
-    /// that were used longest ago.
-    pub(super) fn age(&self) -> (bool, Instant) {
-        (self.is_answered, self.last_used)
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// The order in which flows are removed: those that are not established first, and of
+    /// these the one that was used longest ago.
+    pub(super) fn age(&self, now: Instant) -> (bool, Instant) {
+        let is_established = self.is_established(now) && !self.is_over(now);
+        (is_established, self.last_used)
     }
 
     /// Does its address answer? Then no other address is needed.
     pub(super) fn is_established(&self, now: Instant) -> bool {
-        self.is_answered && !self.is_unresponsive(0, now)
+        self.is_answered && !self.is_unresponsive(&[], now)
     }
 
-    /// Is it time to leave the address? `count` is how many addresses the name has.
-    fn is_unresponsive(&self, count: usize, now: Instant) -> bool {
-        let wait = match (self.is_answered, self.is_unreachable) {
-            (true, false) => ESTABLISHED_WAIT,
-            (true, true) => REFUSED_WAIT,
-            (false, true) => Duration::ZERO,
-            (false, false) if self.changes >= count => REPEAT_WAIT,
-            (false, false) => FIRST_ANSWER_WAIT,
+    /// Does it stay at this address although no answer comes?
+    fn is_settled(&self) -> bool {
+        self.silent == Some(self.address)
+    }
+
+    /// Is it time to leave the address? `addresses` are those of the name.
+    fn is_unresponsive(&self, addresses: &[IpAddr], now: Instant) -> bool {
+        let wait = match self.is_answered {
+            true => ESTABLISHED_WAIT,
+            false if self.is_settled() && addresses.contains(&self.address) => {
+                REPEAT_WAIT * (1 << self.doublings)
+            }
+            false => FIRST_ANSWER_WAIT,
         };
-        self.is_unanswered_for(wait, now)
+        self.is_refused || self.is_unanswered_for(wait, now)
     }
 
     fn is_unanswered_for(&self, wait: Duration, now: Instant) -> bool {
@@ -101,12 +138,10 @@ impl Flow {
         let after = position.map_or(0, |position| position + 1);
         let (before, after) = addresses.split_at(after.min(addresses.len()));
         let others = after.iter().chain(before).copied();
-        if self.is_unresponsive(addresses.len(), now)
+        if self.is_unresponsive(addresses, now)
             && let Some(next) = others.clone().find(|&other| other != self.address)
         {
-            let all_tried = self.changes >= addresses.len();
-            let changes = if all_tried { 1 } else { self.changes + 1 };
-            self.change_address(next, changes);
+            self.leave(next, addresses);
             return self.next_addresses(addresses, now);
         }
         self.unanswered_since.get_or_insert(now);
@@ -116,22 +151,43 @@ impl Flow {
         std::iter::once(current).chain(others).collect()
     }
 
+    /// Changes to the next address, or back to the silent one if all were tried.
+    fn leave(&mut self, next: IpAddr, addresses: &[IpAddr]) {
+        if self.is_settled() && !self.is_refused {
+            self.doublings = MAX_DOUBLINGS.min(self.doublings + 1);
+        }
+        // A flow that was answered does not settle at an address that has never answered.
+        if !self.is_refused && (self.is_answered || !self.is_two_way) {
+            self.silent.get_or_insert(self.address);
+        } else {
+            self.silent = self.silent.filter(|&silent| silent != self.address);
+        }
+        self.silent = self.silent.filter(|silent| addresses.contains(silent));
+        let changes = self.changes.saturating_add(1);
+        match self.silent {
+            _ if usize::from(changes) < addresses.len() => self.change_address(next, changes),
+            Some(silent) => self.change_address(silent, 0),
+            None => self.change_address(next, 1),
+        }
+    }
+
     /// The datagram was sent to another address of the name: the first one is denied, or
     /// cannot be reached.
     pub(super) fn set_address(&mut self, address: IpAddr, now: Instant) {
         if self.address != address {
-            self.change_address(address, self.changes + 1);
+            self.silent = self.silent.filter(|&silent| silent != self.address);
+            self.change_address(address, self.changes.saturating_add(1));
             self.unanswered_since = Some(now);
         }
     }
 
-    fn change_address(&mut self, address: IpAddr, changes: usize) {
-        let Flow {
-            port, last_used, ..
-        } = *self;
+    fn change_address(&mut self, address: IpAddr, changes: u8) {
         *self = Flow {
+            is_two_way: self.is_two_way,
             changes,
-            ..Flow::new(port, address, last_used)
+            silent: self.silent,
+            doublings: self.doublings,
+            ..Flow::new(self.port, address, self.last_used)
         };
     }
 
@@ -144,7 +200,8 @@ impl Flow {
         addresses: &[IpAddr],
         now: Instant,
     ) -> bool {
-        let was_tried = || self.changes > 0 && addresses.contains(&from.ip());
+        let has_changed = self.changes > 0 || self.silent.is_some();
+        let was_tried = || has_changed && addresses.contains(&from.ip());
         let is_answer = self.port == from.port()
             && (self.address == from.ip() || !self.is_answered && was_tried());
         if is_answer {
@@ -153,25 +210,33 @@ impl Flow {
         is_answer
     }
 
-    /// The same for an answer from another port of the host, as TFTP servers send it.
-    pub(super) fn answered_from_other_port(&mut self, from: IpAddr, now: Instant) {
-        if self.address == from {
-            self.note_answer(from, now);
-        }
+    /// A datagram has come from another port of this host, as TFTP servers send it.
+    pub(super) fn answered_from_other_port(&mut self, now: Instant) {
+        self.note_answer(self.address, now);
     }
 
     fn note_answer(&mut self, from: IpAddr, now: Instant) {
         *self = Flow {
             is_answered: true,
+            is_two_way: true,
             ..Flow::new(self.port, from, now)
         };
     }
 
-    /// A datagram to this address has not arrived.
-    pub(super) fn unreachable(&mut self, to: SocketAddr) {
-        if to == SocketAddr::new(self.address, self.port) {
-            self.is_unreachable = true;
+    /// An ICMP error says that a datagram to this address has not arrived. A single one is no
+    /// reason to leave an address that answers: it may be about one datagram, or forged.
+    pub(super) fn unreachable(&mut self, to: SocketAddr, now: Instant) {
+        if to != SocketAddr::new(self.address, self.port) {
+            return;
         }
+        let age = |since| now.saturating_duration_since(since);
+        let since = self
+            .refused_since
+            .filter(|&since| age(since) < REFUSAL_WINDOW);
+        let since = since.unwrap_or(now);
+        self.refused_since = Some(since);
+        let is_kept = self.is_answered || self.is_settled();
+        self.is_refused |= !is_kept || age(since) >= REFUSED_WAIT;
     }
 }
 
@@ -225,6 +290,24 @@ mod tests {
 
         fn answer(&mut self, from: SocketAddr) -> bool {
             self.flow.answered(from, &self.addresses, self.now)
+        }
+
+        fn refuse(&mut self, to: SocketAddr) {
+            self.flow.unreachable(to, self.now);
+        }
+
+        /// Sends a datagram per second. Returns how many have gone to each of three
+        /// addresses, of which some refuse each datagram.
+        fn send_for(&mut self, seconds: u32, refusing: &[u8]) -> [u32; 3] {
+            let mut counts = [0; 3];
+            for _ in 0..seconds {
+                let last = self.send_after(SECOND);
+                counts[usize::from(last) - 1] += 1;
+                if refusing.contains(&last) {
+                    self.refuse(from(last, PORT));
+                }
+            }
+            counts
         }
     }
 
@@ -296,27 +379,15 @@ mod tests {
     fn u19_an_icmp_error_leads_to_the_next_address_at_once() {
         let mut exchange = Exchange::new(&[1, 2]);
         exchange.send_after(SECOND);
-        exchange.flow.unreachable(from(2, PORT));
-        exchange.flow.unreachable(from(1, PORT + 1));
+        exchange.refuse(from(2, PORT));
+        exchange.refuse(from(1, PORT + 1));
         assert_eq!(exchange.send_after(Duration::ZERO), 1);
-        exchange.flow.unreachable(from(1, PORT));
+        exchange.refuse(from(1, PORT));
         assert_eq!(exchange.send_after(Duration::ZERO), 2);
-        // An address that has answered is kept for a while: its program may be starting again.
-        exchange.answer(from(2, PORT));
-        for _ in 0..10 {
-            assert_eq!(exchange.send_after(SECOND), 2);
-            exchange.flow.unreachable(from(2, PORT));
-        }
-        assert!(exchange.flow.is_established(exchange.now));
-        assert_eq!(exchange.send_after(SECOND), 1);
-        assert!(!exchange.flow.is_established(exchange.now));
-        exchange.answer(from(2, PORT));
-        assert_eq!(exchange.send_after(REFUSED_WAIT), 2);
-        assert_eq!(exchange.send_after(REFUSED_WAIT), 2);
         // The only address stays until DNS knows another.
         let mut exchange = Exchange::new(&[1]);
         exchange.send_after(SECOND);
-        exchange.flow.unreachable(from(1, PORT));
+        exchange.refuse(from(1, PORT));
         assert_eq!(exchange.send_after(SECOND), 1);
         exchange.addresses = vec![ip(2)];
         assert_eq!(exchange.send_after(Duration::ZERO), 2);
@@ -328,9 +399,104 @@ mod tests {
         exchange.send_after(SECOND);
         exchange.flow.set_address(ip(2), exchange.now);
         assert_eq!(exchange.send_after(SECOND), 2);
-        exchange.flow.answered_from_other_port(ip(1), exchange.now);
-        assert!(!exchange.flow.is_established(exchange.now));
-        exchange.flow.answered_from_other_port(ip(2), exchange.now);
+        exchange.flow.answered_from_other_port(exchange.now);
         assert!(exchange.flow.is_established(exchange.now));
+        assert!(!exchange.answer(from(1, PORT)));
+    }
+
+    #[test]
+    fn u26_an_established_address_is_left_after_ten_seconds_of_icmp_errors() {
+        let mut exchange = Exchange::new(&[1, 2]);
+        exchange.send_after(SECOND);
+        exchange.answer(from(1, PORT));
+        assert_eq!(exchange.send_for(10, &[1]), [10, 0, 0]);
+        assert!(exchange.flow.is_established(exchange.now));
+        assert_eq!(exchange.send_for(1, &[1]), [1, 0, 0]);
+        assert!(!exchange.flow.is_established(exchange.now));
+        assert_eq!(exchange.send_after(Duration::ZERO), 2);
+        // An answer begins the time anew, and so does the end of the errors.
+        exchange.answer(from(1, PORT));
+        for _ in 0..10 {
+            assert_eq!(exchange.send_for(9, &[1]), [9, 0, 0]);
+            exchange.answer(from(1, PORT));
+        }
+    }
+
+    #[test]
+    fn u26_single_icmp_errors_do_not_move_an_established_flow() {
+        let mut exchange = Exchange::new(&[1, 2]);
+        exchange.send_after(SECOND);
+        exchange.answer(from(1, PORT));
+        // A single error, however long the client is silent or unanswered then.
+        for pause in [SECOND, REFUSED_WAIT, 2 * REFUSED_WAIT] {
+            exchange.send_for(11, &[]);
+            exchange.refuse(from(1, PORT));
+            assert_eq!(exchange.send_after(pause), 1);
+            exchange.answer(from(1, PORT));
+        }
+        for _ in 0..2 {
+            assert_eq!(exchange.send_after(REFUSAL_WINDOW), 1);
+            exchange.refuse(from(1, PORT));
+        }
+        assert_eq!(exchange.send_after(Duration::ZERO), 1);
+        // Errors for another port, or another address.
+        for _ in 0..30 {
+            exchange.refuse(from(1, PORT + 1));
+            exchange.refuse(from(2, PORT));
+            assert_eq!(exchange.send_after(SECOND), 1);
+        }
+    }
+
+    #[test]
+    fn u26_a_flow_without_answers_settles_at_an_address_that_does_not_refuse() {
+        for (refusing, settled) in [(&[1][..], 2), (&[1, 3], 2), (&[2], 1), (&[1, 2], 3)] {
+            let mut exchange = Exchange::new(&[1, 2, 3]);
+            exchange.send_for(6, refusing);
+            let mut counts = [0; 3];
+            counts[settled - 1] = 50;
+            assert_eq!(exchange.send_for(50, refusing), counts, "{refusing:?}");
+            // In a day the others get some datagrams in each of few rounds.
+            let counts = exchange.send_for(24 * 3600, refusing);
+            let elsewhere = counts.iter().sum::<u32>() - counts[settled - 1];
+            assert!((10..=110).contains(&elsewhere), "{refusing:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn u26_without_a_silent_address_all_are_tried_in_turn() {
+        let mut exchange = Exchange::new(&[1, 2, 3]);
+        assert_eq!(exchange.send_for(99, &[1, 2, 3]), [33; 3]);
+        // The program at one of them starts, and never answers.
+        exchange.send_for(10, &[1, 2]);
+        assert_eq!(exchange.send_for(40, &[1, 2]), [0, 0, 40]);
+        // A restart is no reason to leave it, but its end is.
+        assert_eq!(exchange.send_for(9, &[1, 2, 3]), [0, 0, 9]);
+        assert_eq!(exchange.send_for(2, &[1, 2, 3])[2], 2);
+        exchange.send_for(10, &[2, 3]);
+        assert_eq!(exchange.send_for(50, &[2, 3]), [50, 0, 0]);
+    }
+
+    #[test]
+    fn u26_a_flow_that_was_answered_does_not_settle_elsewhere() {
+        let mut exchange = Exchange::new(&[1, 2]);
+        exchange.send_after(SECOND);
+        exchange.answer(from(1, PORT));
+        exchange.send_for(60, &[1]);
+        // Its program is back, and the flow soon returns.
+        let counts = exchange.send_for(5, &[]);
+        assert!(counts[0] >= 1, "{counts:?}");
+        // It has fallen silent: then it is the one to stay at.
+        exchange.answer(from(1, PORT));
+        exchange.send_for(190, &[]);
+        assert_eq!(exchange.send_for(50, &[]), [50, 0, 0]);
+    }
+
+    #[test]
+    fn u26_a_flow_leaves_a_silent_address_that_dns_does_not_return() {
+        let mut exchange = Exchange::new(&[1, 2]);
+        exchange.send_for(10, &[]);
+        assert_eq!(exchange.send_after(SECOND), 1);
+        exchange.addresses = vec![ip(3), ip(2)];
+        assert_eq!(exchange.send_after(FIRST_ANSWER_WAIT), 3);
     }
 }

@@ -8,6 +8,7 @@ mod flow;
 mod icmp_errors;
 pub(crate) mod lookup_queue;
 mod name_cache;
+mod name_flows;
 mod named_hosts;
 mod peer_filter;
 mod receiver;

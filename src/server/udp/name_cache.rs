@@ -14,7 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::drops::DropReason;
-use super::flow::Flow;
+use super::name_flows::{NameFlows, Route};
+use crate::net::interleave;
 use crate::protocol::HostName;
 use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 
@@ -27,11 +28,18 @@ const MAX_QUEUED_BYTES: usize = 64 << 10;
 /// those without established flows first.
 const MAX_NAMES: usize = 256;
 
-/// Addresses of one name that are used at most.
-const MAX_ADDRESSES: usize = 8;
+/// Addresses of one name that are used at most, from both families in turn: the rules may
+/// deny a whole family, or the system may have no route for it.
+const MAX_ADDRESSES: usize = 32;
 
-/// Flows of one name that are kept at most; few protocols use more than two ports.
-const MAX_FLOWS_PER_NAME: usize = 4;
+/// Flows of one association, each to a port of a name: as many as a client uses that scans
+/// the ports of a host. They take at most 270 kB (96 bytes each, and vectors with room for
+/// as many again). When they are all in use, those that were used longest ago are removed,
+/// those that are not established first.
+const MAX_FLOWS: usize = 1024;
+
+/// Flows that are removed at a time, so that not each new flow has to compare all.
+const REMOVED_FLOWS: usize = MAX_FLOWS / 8;
 
 /// How long addresses are used before the name is looked up again; meanwhile they still
 /// serve. The resolver does not report the TTL of DNS, and the addresses of busy hosts
@@ -52,16 +60,6 @@ pub(super) enum NameAction {
     LookUp,
     /// Drop it: too many bytes wait for names.
     Drop(DropReason),
-}
-
-/// Where a datagram to a name goes.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Route {
-    /// To the first of these addresses that is permitted and can be reached. There may be
-    /// none.
-    pub(super) addresses: Vec<IpAddr>,
-    /// Does the first one answer? Then only the rules are a reason to use another.
-    pub(super) is_established: bool,
 }
 
 /// A datagram that waits for its name.
@@ -95,7 +93,7 @@ struct CachedName {
     addresses: Vec<IpAddr>,
     /// When the name is to be looked up again.
     expires: Instant,
-    flows: Vec<Flow>,
+    flows: NameFlows,
     last_used: Instant,
 }
 
@@ -124,8 +122,9 @@ impl NameCache {
             Some(_) => NameAction::Drop(DropReason::Unresolved),
             None if entry.addresses.is_empty() && entry.expires <= now => NameAction::LookUp,
             None => {
-                let route = entry.next_route(port, now);
                 let is_expired = entry.expires <= now && !entry.is_pending;
+                let route = entry.flows.next_route(port, &entry.addresses, now);
+                let route = route.unwrap_or_else(|| self.begin_flow(name, port, now));
                 NameAction::Send {
                     is_expired: is_expired && !route.is_established,
                     route,
@@ -158,7 +157,7 @@ impl NameCache {
             queue: Some(vec![QueuedDatagram { port, data }]),
             addresses: Vec::new(),
             expires: now,
-            flows: Vec::new(),
+            flows: NameFlows::default(),
             last_used: now,
         };
         self.entries.insert(name.clone(), entry);
@@ -241,6 +240,7 @@ impl NameCache {
             // Older addresses still serve.
             entry.expires = now + NEGATIVE_TTL;
         } else {
+            let addresses = interleave(addresses.to_vec(), IpAddr::is_ipv6);
             entry.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
             entry.expires = now + POSITIVE_TTL;
         }
@@ -255,7 +255,16 @@ impl NameCache {
     /// Where a datagram that has waited goes.
     pub(super) fn next_route(&mut self, name: &HostName, port: u16, now: Instant) -> Route {
         let entry = self.entries.get_mut(name);
-        entry.map_or_else(Route::default, |entry| entry.next_route(port, now))
+        let route = entry.and_then(|entry| entry.flows.next_route(port, &entry.addresses, now));
+        route.unwrap_or_else(|| self.begin_flow(name, port, now))
+    }
+
+    fn begin_flow(&mut self, name: &HostName, port: u16, now: Instant) -> Route {
+        self.make_room_for_flow(now);
+        let entry = self.entries.get_mut(name);
+        entry.map_or_else(Route::default, |entry| {
+            entry.flows.begin(port, &entry.addresses, now)
+        })
     }
 
     /// The datagram has gone to another address of the name than the first that
@@ -268,33 +277,28 @@ impl NameCache {
         now: Instant,
     ) {
         if let Some(entry) = self.entries.get_mut(name) {
-            let mut flows = entry.flows.iter_mut();
-            if let Some(flow) = flows.find(|flow| flow.port() == port) {
-                flow.set_address(address, now);
-            }
+            entry.flows.set_address(port, address, now);
         }
     }
 
     /// A datagram has come from this address: the flows to it are kept there.
     ///
-    /// Tests all flows: the same host may have several names.
+    /// Tests all names: the same host may have several.
     pub(super) fn answered(&mut self, from: SocketAddr, now: Instant) {
         let mut is_answer = false;
         for entry in self.entries.values_mut() {
-            for flow in &mut entry.flows {
-                is_answer |= flow.answered(from, &entry.addresses, now);
-            }
+            is_answer |= entry.flows.answered(from, &entry.addresses, now);
         }
         if !is_answer {
-            let flows = self.entries.values_mut().flat_map(|entry| &mut entry.flows);
-            flows.for_each(|flow| flow.answered_from_other_port(from.ip(), now));
+            let names = self.entries.values_mut();
+            names.for_each(|entry| entry.flows.answered_from_other_port(from.ip(), now));
         }
     }
 
     /// An ICMP error says that a datagram to this address has not arrived.
-    pub(super) fn unreachable(&mut self, to: SocketAddr) {
-        let flows = self.entries.values_mut().flat_map(|entry| &mut entry.flows);
-        flows.for_each(|flow| flow.unreachable(to));
+    pub(super) fn unreachable(&mut self, to: SocketAddr, now: Instant) {
+        let names = self.entries.values_mut();
+        names.for_each(|entry| entry.flows.unreachable(to, now));
     }
 
     /// May these bytes be queued as well?
@@ -312,44 +316,23 @@ impl NameCache {
         let is_idle = |entry: &CachedName| !entry.is_pending && entry.queue.is_none();
         let idle = self.entries.iter().filter(|(_, entry)| is_idle(entry));
         let oldest =
-            idle.min_by_key(|(_, entry)| (entry.has_established_flow(now), entry.last_used));
+            idle.min_by_key(|(_, entry)| (entry.flows.is_established(now), entry.last_used));
         let oldest = oldest.map(|(name, _)| name.clone());
         oldest.is_some_and(|name| self.entries.remove(&name).is_some())
     }
-}
 
-impl CachedName {
-    fn has_established_flow(&self, now: Instant) -> bool {
-        let is_live = |flow: &Flow| flow.is_established(now) && !flow.is_over(now);
-        self.flows.iter().any(is_live)
-    }
-
-    fn next_route(&mut self, port: u16, now: Instant) -> Route {
-        let CachedName {
-            addresses, flows, ..
-        } = self;
-        let Some(&first) = addresses.first() else {
-            return Route::default();
-        };
-        flows.retain(|flow| !flow.is_over(now));
-        if let Some(flow) = flows.iter_mut().find(|flow| flow.port() == port) {
-            return Route {
-                is_established: flow.is_established(now),
-                addresses: flow.next_addresses(addresses, now),
-            };
+    /// Makes room for one more flow: if there are [`MAX_FLOWS`], removes the first of them in
+    /// the order of [`NameFlows::ages`].
+    fn make_room_for_flow(&mut self, now: Instant) {
+        let names = self.entries.values();
+        if names.map(|entry| entry.flows.len()).sum::<usize>() < MAX_FLOWS {
+            return;
         }
-        if flows.len() >= MAX_FLOWS_PER_NAME {
-            let ages = flows.iter().map(Flow::age).enumerate();
-            if let Some((oldest, _)) = ages.min_by_key(|&(_, age)| age) {
-                flows.swap_remove(oldest);
-            }
-        }
-        let mut flow = Flow::new(port, first, now);
-        let addresses = flow.next_addresses(addresses, now);
-        flows.push(flow);
-        Route {
-            addresses,
-            is_established: false,
+        let names = self.entries.values();
+        let mut ages: Vec<_> = names.flat_map(|entry| entry.flows.ages(now)).collect();
+        let (_, &mut last, _) = ages.select_nth_unstable(REMOVED_FLOWS - 1);
+        for entry in self.entries.values_mut() {
+            entry.flows.remove_up_to(last, now);
         }
     }
 }
@@ -595,25 +578,94 @@ mod tests {
         };
         assert_eq!(first(&mut cache, 53, now), (one, false));
         cache.answered((one, 53).into(), now);
-        // DNS returns the other order: new flows begin there, and flows that are answered
-        // need no new lookup.
+        // DNS returns the other order. Flows that are answered need no new lookup.
         let later = now + 2 * POSITIVE_TTL;
         assert_eq!(first(&mut cache, 53, later), (one, false));
         assert_eq!(first(&mut cache, 54, later), (one, true));
         cache.resolved(&a, &[two, one], later);
-        assert_eq!(first(&mut cache, 53, later), (one, false));
-        assert_eq!(first(&mut cache, 55, later), (two, false));
-        // An answer from another port of the host counts as well (TFTP).
-        cache.answered((two, 1000).into(), later);
-        cache.unreachable((two, 55).into());
-        assert_eq!(first(&mut cache, 55, later), (two, false));
-        cache.unreachable((one, 54).into());
+        cache.unreachable((one, 54).into(), later);
         assert_eq!(first(&mut cache, 54, later), (two, false));
-        // Many ports are tried; the flows that are answered remain.
-        for port in 1000..2000 {
-            first(&mut cache, port, later);
-            assert!(cache.entries[&a].flows.len() <= MAX_FLOWS_PER_NAME);
-        }
         assert_eq!(first(&mut cache, 53, later), (one, false));
+    }
+
+    fn flow_count(cache: &NameCache) -> usize {
+        let names = cache.entries.values();
+        names.map(|entry| entry.flows.len()).sum()
+    }
+
+    /// The client uses five thousand ports of one name in turn, and exchanges datagrams with
+    /// a hundred ports of another one meanwhile.
+    #[test]
+    fn u25_established_flows_outlive_a_thousand_newer_ones() {
+        let (mut cache, mut now) = (NameCache::default(), Instant::now());
+        let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let (a, b) = (name("a.test"), name("b.test"));
+        for text in ["a.test", "b.test"] {
+            begin(&mut cache, text, b"").expect("room");
+            resolve(&mut cache, text, &[one, two]);
+        }
+        let first = |cache: &mut NameCache, name, port, now| {
+            let route = cache.next_route(name, port, now);
+            (route.addresses[0], route.is_established)
+        };
+        let is_at_one = |port: u16| port.is_multiple_of(2);
+        for port in 1..=100 {
+            first(&mut cache, &a, port, now);
+            cache.set_address(&a, port, if is_at_one(port) { one } else { two }, now);
+            let address = if is_at_one(port) { one } else { two };
+            cache.answered((address, port).into(), now);
+        }
+        for port in 1..=5000 {
+            now += Duration::from_millis(1);
+            first(&mut cache, &b, port, now);
+            let count = flow_count(&cache);
+            assert!(count <= MAX_FLOWS, "{count}");
+            // The newest ones remain.
+            let newest = port.saturating_sub(MAX_FLOWS as u16 - REMOVED_FLOWS as u16 - 101);
+            assert!(cache.entries[&b].flows.has(newest.max(1)), "{port}");
+        }
+        for port in 1..=100 {
+            let address = if is_at_one(port) { one } else { two };
+            assert_eq!(first(&mut cache, &a, port, now), (address, true));
+        }
+    }
+
+    #[test]
+    fn u25_the_flow_that_was_used_longest_ago_is_removed() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        begin(&mut cache, "a.test", b"").expect("room");
+        resolve(&mut cache, "a.test", &ADDRESS);
+        let answered = |cache: &mut NameCache, port, millis| {
+            let now = now + Duration::from_millis(millis);
+            cache.next_route(&a, port, now);
+            cache.answered((ADDRESS[0], port).into(), now);
+        };
+        let ports = 1..=MAX_FLOWS as u16;
+        ports
+            .clone()
+            .for_each(|port| answered(&mut cache, port, u64::from(port)));
+        // All are established. The first half is used again.
+        let half = MAX_FLOWS as u16 / 2;
+        (1..=half).for_each(|port| answered(&mut cache, port, 2000));
+        answered(&mut cache, 5000, 2000);
+        let removed = half + 1..=half + REMOVED_FLOWS as u16;
+        for port in ports {
+            let is_kept = cache.entries[&name("a.test")].flows.has(port);
+            assert_eq!(is_kept, !removed.contains(&port), "{port}");
+        }
+    }
+
+    #[test]
+    fn u27_both_families_are_among_the_addresses_of_a_name() {
+        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let many: Vec<IpAddr> = (1..=100).map(v6).chain([v4(1), v4(2)]).collect();
+        begin(&mut cache, "a.test", b"").expect("room");
+        resolve(&mut cache, "a.test", &many);
+        let used = cache.next_route(&a, 1, now).addresses;
+        assert_eq!(used[..4], [v6(1), v4(1), v6(2), v4(2)]);
+        assert_eq!((used.len(), used[31]), (MAX_ADDRESSES, v6(30)));
+        assert_eq!(cache.entries[&a].addresses.capacity(), MAX_ADDRESSES);
     }
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::association::Association;
 use super::drops::DropReason;
 use super::lookup_queue::NameSource;
-use super::name_cache::{NameAction, Route};
+use super::name_cache::NameAction;
+use super::name_flows::Route;
 use crate::net::resolve;
 use crate::protocol::HostName;
 

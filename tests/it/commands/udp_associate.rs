@@ -80,6 +80,33 @@ fn u01_only_the_client_address_may_send() {
     proxy.finish();
 }
 
+/// The client's datagrams come from another address than its connection: `-v` tells it, once.
+#[test]
+fn u01_datagrams_from_another_address_are_told_once() {
+    let proxy = verbose_proxy();
+    let (client, origin) = (UdpClient::new(&proxy), origin());
+    let sockets = [2, 3].map(|last| socket_on([127, 0, 0, last]));
+    // One without a header is not meant for the association.
+    sockets[1].send_to(b"stray", client.relay).unwrap();
+    let datagram = with_header(&by_address(address_of(&origin)), b"x");
+    for _ in 0..50 {
+        for socket in &sockets {
+            socket.send_to(&datagram, client.relay).unwrap();
+        }
+    }
+    client.send_and_receive_at(&origin, b"from the client");
+    let connection = client.control.local_addr().unwrap();
+    let from = address_of(&sockets[0]);
+    proxy.stderr_line(&format!(
+        "{connection} may send datagrams only from its address; those from {from} and other \
+         addresses are dropped"
+    ));
+    let line = close_and_read_log(&proxy, client);
+    assert!(line.contains("dropped=101 "), "{line}");
+    assert_eq!(proxy.wait_for_stderr("only from its address", 1), 1);
+    proxy.finish();
+}
+
 #[test]
 fn u02_the_udp_socket_is_bound_to_the_address_the_client_reached() {
     let proxy = Proxy::start(PERMIT_ALL, &["--bind", "0.0.0.0"]);

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::support::endpoints::{by_address, dial};
+use crate::support::endpoints::{by_address, by_name, dial};
+use crate::support::proxy::Proxy;
 use crate::support::udp_client::{
     LOCALHOST, UdpClient, address_of, close_and_read_log, origin, receive, socket_on,
     verbose_proxy, with_header,
@@ -144,5 +145,49 @@ fn u15_the_announced_port_takes_over_at_once() {
     socket.send_to(&datagram, client.relay).unwrap();
     exchange(&client, &origin);
     close_and_read_log(&proxy, client);
+    proxy.finish();
+}
+
+/// Another program at the client's address sends datagrams that are refused, before the client
+/// sends its first one, and from the port that the client has announced.
+#[test]
+fn u03_a_refused_datagram_does_not_fix_the_port() {
+    let origin = origin();
+    let port = address_of(&origin).port();
+    let proxy = Proxy::start(&format!("permit - - - - {port}\n"), &["-v"]);
+    let stray = socket_on(LOCALHOST);
+    let announced = address_of(&stray);
+    let permitted = with_header(&by_address(address_of(&origin)), b"x");
+    let fragment = [&[0, 0, 1], &permitted[3..]].concat();
+    let refused = [
+        b"no header".to_vec(),
+        fragment,
+        with_header(&by_address((LOCALHOST, 0).into()), b"x"),
+        with_header(&by_address((LOCALHOST, 9).into()), b"x"),
+        with_header(&by_address(([0, 0, 0, 0], port).into()), b"x"),
+        with_header(&by_address(([224, 0, 0, 1], port).into()), b"x"),
+        with_header(&by_name("denied.test", 9), b"x"),
+        with_header(&by_name("noport.test", 0), b"x"),
+    ];
+    let control = dial(proxy.address());
+    let client = UdpClient::announcing(control, announced).expect("granted");
+    for _ in 0..2 {
+        for datagram in &refused {
+            stray.send_to(datagram, client.relay).unwrap();
+        }
+        exchange(&client, &origin);
+    }
+    let port = address_of(&client.socket).port();
+    proxy.stderr_line(&format!(
+        "sends datagrams from port {port}; it has announced"
+    ));
+    // Then one that is permitted.
+    stray.send_to(&permitted, client.relay).unwrap();
+    receive(&origin);
+    let taken_over = format!("datagrams from port {port} are dropped from now on");
+    proxy.stderr_line(&taken_over);
+    let line = close_and_read_log(&proxy, client);
+    assert!(line.contains("denied=4 dropped=12 "), "{line}");
+    assert_eq!(proxy.wait_for_stderr("sends datagrams from port", 2), 2);
     proxy.finish();
 }

@@ -14,7 +14,7 @@ use crate::support::syscall_faults::SyscallFaults;
 use crate::support::udp_client::{
     LOCALHOST, UdpClient, address_of, close_and_read_log, origin, receive, socket_on, verbose_proxy,
 };
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
 /// Addresses that the system's resolver leaves in the order of DNS: all have as many leading
 /// bits in common with 127.0.0.1, from which the system sends (RFC 6724, section 5, rule 9).
@@ -348,7 +348,7 @@ fn u16_a_flow_keeps_its_address_when_dns_returns_another() {
             client.send(&by_name("rotating.test", 9), b"x");
             (names.query_count("rotating.test", false) > 1).then_some(())
         });
-        // A new flow begins at the address that DNS has returned first now.
+        // A new flow begins at the address that has answered, which refuses this port.
         let elsewhere = socket_on(HOSTS[1]);
         let waited = time_until_arrival(&client, "rotating.test", &elsewhere);
         assert!(waited < Duration::from_millis(1500), "{waited:?}");
@@ -381,6 +381,115 @@ fn u16_a_flow_keeps_its_address_without_a_route() {
         assert!(beside.recv_from(&mut [0; 10]).is_err());
         let line = close_and_read_log(&proxy, client);
         assert!(line.contains("denied=0 dropped=1 "), "{line}");
+        proxy.finish();
+    });
+}
+
+/// A protocol that uses two ports: the second one of the first address takes datagrams too.
+#[test]
+fn u24_two_ports_of_a_name_reach_the_same_host() {
+    in_own_network(|_| {
+        let _names = NameServer::start(|_| hosts(&[0, 1]));
+        let proxy = verbose_proxy();
+        let (client, origin) = (UdpClient::new(&proxy), socket_on(HOSTS[1]));
+        time_until_arrival(&client, "two.test", &origin);
+        let second = socket_on(HOSTS[1]);
+        let beside = beside(&second, HOSTS[0]);
+        let target = by_name("two.test", address_of(&second).port());
+        client.send(&target, b"second port");
+        assert_eq!(receive(&second).0, b"second port");
+        assert!(beside.recv_from(&mut [0; 20]).is_err());
+        close_and_read_log(&proxy, client);
+        proxy.finish();
+    });
+}
+
+/// The other ports are answered by another host.
+#[test]
+fn u25_a_flow_keeps_its_address_while_twenty_other_ports_are_used() {
+    in_own_network(|_| {
+        let _names = NameServer::start(|_| hosts(&[1, 0]));
+        let proxy = verbose_proxy();
+        let (client, origin) = (UdpClient::new(&proxy), socket_on(HOSTS[0]));
+        time_until_arrival(&client, "two.test", &origin);
+        let beside = beside(&origin, HOSTS[1]);
+        let others: Vec<UdpSocket> = (0..20).map(|_| socket_on(HOSTS[1])).collect();
+        for other in &others {
+            time_until_arrival(&client, "two.test", other);
+        }
+        assert_kept(&client, "two.test", &origin);
+        assert!(beside.recv_from(&mut [0; 10]).is_err());
+        close_and_read_log(&proxy, client);
+        proxy.finish();
+    });
+}
+
+/// The server starts again while the client has had no answer for ten seconds. Waits for the
+/// real time, which no option changes.
+#[test]
+fn u26_a_flow_outlives_a_restart_of_its_server() {
+    in_own_network(|_| {
+        let _names = NameServer::start(|_| hosts(&[0, 1]));
+        let proxy = verbose_proxy();
+        let (client, origin) = (UdpClient::new(&proxy), socket_on(HOSTS[0]));
+        let (beside, witness) = (beside(&origin, HOSTS[1]), socket_on(LOCALHOST));
+        time_until_arrival(&client, "two.test", &origin);
+        let target = by_name("two.test", address_of(&origin).port());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(11) {
+            client.send(&target, b"x");
+            std::thread::park_timeout(Duration::from_millis(250));
+        }
+        let address = address_of(&origin);
+        drop(origin);
+        client.send(&target, b"refused");
+        client.send_and_receive_at(&witness, b"by address");
+        let origin = UdpSocket::bind(address).unwrap();
+        origin.set_read_timeout(Some(TIMEOUT)).unwrap();
+        origin.set_nonblocking(true).unwrap();
+        assert_kept(&client, "two.test", &origin);
+        assert!(beside.recv_from(&mut [0; 10]).is_err());
+        close_and_read_log(&proxy, client);
+        proxy.finish();
+    });
+}
+
+/// A host that receives logs: it never answers, and no server listens at the first address.
+/// Waits for the real time, which no option changes.
+#[test]
+fn u26_a_one_way_flow_does_not_return_to_an_address_that_refuses() {
+    in_own_network(|_| {
+        let _names = NameServer::start(|_| hosts(&[0, 1]));
+        let proxy = verbose_proxy();
+        let (client, sink) = (UdpClient::new(&proxy), socket_on(HOSTS[1]));
+        let (began, mut sent) = (Instant::now(), 0_u32);
+        while began.elapsed() < Duration::from_secs(9) {
+            sent += 1;
+            let target = by_name("two.test", address_of(&sink).port());
+            client.send(&target, &sent.to_be_bytes());
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        let last = sent.to_be_bytes();
+        let arrived = (1..).find(|_| receive(&sink).0 == last).unwrap();
+        assert!(sent - arrived <= 2, "{arrived} of {sent}");
+        close_and_read_log(&proxy, client);
+        proxy.finish();
+    });
+}
+
+/// The rules deny the first fifteen addresses.
+#[test]
+fn u27_the_sixteenth_address_of_a_name_is_reached() {
+    in_own_network(|_| {
+        // The resolver leaves them in their order, like HOSTS.
+        let all = (16..32).map(|last| IpAddr::from([127, 0, 0, last]));
+        let all: Vec<IpAddr> = all.collect();
+        let _names = NameServer::start(move |_| DnsAnswer::Addresses(all.clone()));
+        let proxy = Proxy::start("permit u - - 127.0.0.31 -\n", &["-v"]);
+        let (client, origin) = (UdpClient::new(&proxy), socket_on([127, 0, 0, 31]));
+        time_until_arrival(&client, "many.test", &origin);
+        let line = close_and_read_log(&proxy, client);
+        assert!(line.contains("denied=0 dropped=0 "), "{line}");
         proxy.finish();
     });
 }
