@@ -36,8 +36,8 @@ pub struct Settings {
     /// an IPv6 /56 have 4 times as many together, those of a /48 16 times; but no more than
     /// half of `max_sessions`, if that is more than the limit of one client.
     pub max_per_client: Option<usize>,
-    /// Clients at a time that have not sent their request; `None`: see
-    /// [`max_unheard`](Self::max_unheard).
+    /// Clients at a time that have not sent their request; `None`: half of
+    /// `max_sessions`.
     pub max_unheard: Option<usize>,
     /// `--socks`: may SOCKS4 and SOCKS4A clients use the server?
     pub socks4: bool,

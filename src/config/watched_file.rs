@@ -34,7 +34,7 @@ pub trait Content: fmt::Display + Sized + Send + 'static {
     ///
     /// # Errors
     ///
-    /// The first [`MAX_ERRORS`] invalid lines; then no line of the file counts.
+    /// The first [`MAX_ERRORS`](super::MAX_ERRORS) invalid lines; then no line of the file counts.
     fn parse(text: &[u8]) -> Result<Self, Vec<SyntaxError>>;
 }
 
