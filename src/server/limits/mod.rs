@@ -88,8 +88,8 @@ const SESSION_MEMORY: u64 = IDLE_SESSION_MEMORY + 2 * LARGE_BUFFER as u64;
 
 /// Heap in bytes of one association beyond the buffers of its directions, with the longest
 /// names: 760 kB for the peers to which it has sent, 280 kB for cached names and their
-/// flows, 100 kB for verdicts, 64 KiB for datagrams that wait for a lookup.
-const ASSOCIATION_HEAP: u64 = 1200 << 10;
+/// flows, 380 kB for verdicts, 64 KiB for datagrams that wait for a lookup.
+const ASSOCIATION_HEAP: u64 = 1480 << 10;
 
 /// Memory in bytes of one association beyond that of a session: its heap, and the receive
 /// buffers of its two sockets (net.core.rmem_default).
