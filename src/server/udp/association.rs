@@ -117,6 +117,8 @@ impl Association {
         let mut receiver = DatagramReceiver::new(&self.client_socket, client);
         while let Some(received) = receiver.next() {
             let Received::Datagram(datagram, from) = received else {
+                // This socket has no queue of ICMP errors.
+                receiver.note_error();
                 continue;
             };
             if let Err(reason) = self.forward_to_remote(datagram, from) {
@@ -262,9 +264,9 @@ impl Association {
                         Err(reason) => self.session.drops.count(reason),
                     }
                 }
-                Received::IcmpErrors => {
-                    self.take_icmp_errors();
-                }
+                // The other direction has taken them, or recvmsg(2) fails.
+                Received::IcmpErrors if self.take_icmp_errors() == 0 => receiver.note_error(),
+                Received::IcmpErrors => {}
             }
         }
     }
