@@ -663,6 +663,12 @@ fn s19_an_accept_that_always_fails_is_reported_and_pauses() {
     });
 }
 
+/// The spare descriptor does not help either: another thread may take it.
+#[test]
+fn s44_an_accept_that_never_has_a_descriptor_pauses() {
+    check_accept_that_always_fails("EMFILE");
+}
+
 fn check_accept_that_always_fails(error: &str) {
     let proxy = Proxy::open();
     let origin = Origin::echo();
