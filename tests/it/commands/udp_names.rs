@@ -168,9 +168,10 @@ fn u18_thirty_associations_all_get_their_datagrams() {
     });
 }
 
-/// One association has two hundred names that no name server answers for.
+/// One association has two hundred names that no name server answers for. It has four lookups,
+/// also before another one waits: that one comes later, and no lookup can be interrupted then.
 #[test]
-fn u18_names_that_hang_delay_no_other_association() {
+fn u18_u31_names_that_hang_delay_no_other_association() {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
         let names = NameServer::start(|query| match query.name.as_str() {
