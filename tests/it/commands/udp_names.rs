@@ -124,6 +124,12 @@ fn u17_names_that_no_thread_can_look_up_are_counted() {
         let (client, origin) = (UdpClient::new(&proxy), origin());
         let port = address_of(&origin).port();
         client.send_and_receive_at(&origin, b"by address");
+        // The thread that has checked the rules file could look names up.
+        until("the end of the idle threads", || {
+            let threads = proxy.threads();
+            let is_free = |name: &String| name == "idle" || name == "rules";
+            (!threads.iter().any(is_free)).then_some(())
+        });
         let Some(syscall_faults) = SyscallFaults::with(&proxy, "clone3:error=EAGAIN") else {
             return;
         };
