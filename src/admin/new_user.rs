@@ -72,7 +72,8 @@ fn read_line() -> Result<Vec<u8>, String> {
             Ok(_) => break,
             // Another process that shares stdin has set O_NONBLOCK.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = net::wait_readable(&io::stdin(), Deadline::NEVER);
+                let waited = net::wait_readable(&io::stdin(), Deadline::NEVER);
+                waited.map_err(|error| format!("cannot wait for the password: {error}"))?;
             }
             Err(error) => return Err(format!("cannot read the password: {error}")),
         }

@@ -103,7 +103,8 @@ impl SpareFd {
 
     /// Waits for a client first, since accept(2) fails for lack of a descriptor even while
     /// no client waits; then accepts once more. If that fails as well, closes one client
-    /// by means of the spare descriptor, or sleeps for the backoff.
+    /// by means of the spare descriptor. If that fails too, sleeps for the backoff: another
+    /// thread may take each descriptor that is free.
     fn retry(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         net::wait_acceptable(listener);
         let error = match listener.accept() {
@@ -111,11 +112,7 @@ impl SpareFd {
             Err(error) => error,
         };
         let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
-        if no_descriptor && self.file.take().is_some() {
-            let rejected = listener.accept();
-            drop(rejected);
-            self.file = File::open("/dev/null").ok();
-        } else {
+        if !(no_descriptor && self.reject_one(listener)) {
             thread::sleep(self.backoff);
             // A connection that is gone must not delay the next one for long.
             if !net::concerns_one_connection(&error) {
@@ -123,6 +120,17 @@ impl SpareFd {
             }
         }
         None
+    }
+
+    /// Closes one client by means of the spare descriptor; false if that is not possible.
+    fn reject_one(&mut self, listener: &TcpListener) -> bool {
+        if self.file.take().is_none() {
+            return false;
+        }
+        // The client is dropped before the spare descriptor is opened again.
+        let is_rejected = listener.accept().is_ok();
+        self.file = File::open("/dev/null").ok();
+        is_rejected
     }
 
     /// A client was accepted: the backoff begins anew, and the spare descriptor is opened

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Weak};
 
+use super::background_check::BackgroundCheck;
 use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
@@ -30,6 +31,8 @@ const PART_OF_ONE_CLIENT: usize = 4;
 pub(crate) struct ServerContext {
     pub(crate) settings: Settings,
     rules_file: RulesFile,
+    /// The checks of that file for datagrams.
+    background_check: Arc<BackgroundCheck>,
     /// Set before the server runs, or never: then no client can log in.
     pub(super) authenticator: OnceLock<Authenticator>,
     pub(super) login_rate: LoginRateLimiter,
@@ -74,6 +77,7 @@ impl ServerContext {
         let max_of_one = max_unheard.div_ceil(PART_OF_ONE_CLIENT);
         ServerContext {
             rules_file,
+            background_check: Arc::default(),
             authenticator: OnceLock::new(),
             login_rate: LoginRateLimiter::default(),
             clock,
@@ -102,8 +106,23 @@ impl ServerContext {
         rules
     }
 
-    /// The same, after a check of the file that a session has begun: for the main thread,
-    /// which must miss no change.
+    /// The rules in force, without a wait for the file: for datagrams. If a check of the file is
+    /// due, it begins on a thread of the pool, and later calls return what it has found. Without
+    /// a free thread the next call tries again.
+    pub(super) fn rules_without_wait(self: &Arc<ServerContext>) -> Arc<Rules> {
+        if let Some(running) = self.background_check.begin() {
+            let context = Arc::clone(self);
+            let check = move || {
+                let _running = running;
+                context.rules();
+            };
+            let _ = self.threads.start("rules".to_owned(), check);
+        }
+        self.rules_file.content()
+    }
+
+    /// The same as [`rules`](Self::rules), after a check of the file that a session has
+    /// begun: for the main thread, which must miss no change.
     pub(super) fn rules_after_check(&self) -> Arc<Rules> {
         let (rules, event) = self.rules_file.current_after_check();
         self.log_reload(&self.rules_file, event, || self.rules_remarks());

@@ -13,6 +13,7 @@
 mod accept;
 pub(crate) mod access;
 mod admission;
+mod background_check;
 mod commands;
 pub(crate) mod context;
 mod drop_order;

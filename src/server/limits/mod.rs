@@ -35,7 +35,8 @@ pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
 
 /// The same limit for one association: lookups that hang leave the other half to the other
-/// associations of its client.
+/// associations of its client. It also counts while none of them waits: nothing can interrupt
+/// a lookup for an association that comes later.
 pub(super) const MAX_NAME_LOOKUPS_PER_ASSOCIATION: usize = MAX_NAME_LOOKUPS_PER_CLIENT / 2;
 
 /// Attempts to connect at a time beside the one for which each session has a descriptor, for
@@ -88,8 +89,8 @@ const SESSION_MEMORY: u64 = IDLE_SESSION_MEMORY + 2 * LARGE_BUFFER as u64;
 
 /// Heap in bytes of one association beyond the buffers of its directions, with the longest
 /// names: 760 kB for the peers to which it has sent, 300 kB for cached names, 270 kB for
-/// their flows, 100 kB for verdicts, 64 KiB for datagrams that wait for a lookup.
-const ASSOCIATION_HEAP: u64 = 1500 << 10;
+/// their flows, 380 kB for verdicts, 64 KiB for datagrams that wait for a lookup.
+const ASSOCIATION_HEAP: u64 = 1780 << 10;
 
 /// Memory in bytes of one association beyond that of a session: its heap, and the receive
 /// buffers of its two sockets (net.core.rmem_default).

@@ -9,7 +9,7 @@
 //! Both last as long as the connection over which the client has requested them. A
 //! datagram that cannot be forwarded at once is dropped and counted, unless it waits for the
 //! lookup of a name (`named_hosts.rs`): UDP promises no more. The two threads wait only for
-//! datagrams and, in turn, for the rules file.
+//! datagrams; another thread checks the rules file.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -81,8 +81,7 @@ impl Association {
         let announced = &pending.request.destination;
         let announced = announced.host.address();
         let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
-        let began = Instant::now();
-        let rules = RecentRules::new(pending.context.rules(), began);
+        let rules = RecentRules::new(pending.context.rules_without_wait());
         Association {
             _binding: binding,
             client_socket,
@@ -118,6 +117,8 @@ impl Association {
         let mut receiver = DatagramReceiver::new(&self.client_socket, client);
         while let Some(received) = receiver.next() {
             let Received::Datagram(datagram, from) = received else {
+                // This socket has no queue of ICMP errors.
+                receiver.note_error();
                 continue;
             };
             if let Err(reason) = self.forward_to_remote(datagram, from) {
@@ -275,7 +276,7 @@ impl Association {
         self.rules.permits(
             (name.cloned(), address, port),
             now,
-            || self.context.rules(),
+            || self.context.rules_without_wait(),
             |rules| rules.evaluate(&query).grants(self.confirmed),
         )
     }
@@ -301,9 +302,9 @@ impl Association {
                         Err(reason) => self.session.drops.count(reason),
                     }
                 }
-                Received::IcmpErrors => {
-                    self.take_icmp_errors();
-                }
+                // The other direction has taken them, or recvmsg(2) fails.
+                Received::IcmpErrors if self.take_icmp_errors() == 0 => receiver.note_error(),
+                Received::IcmpErrors => {}
             }
         }
     }

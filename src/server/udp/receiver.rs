@@ -18,8 +18,8 @@ use crate::sync::thread;
 const DATAGRAMS_PER_POLL: u32 = 64;
 
 /// Errors that are received without a datagram between them and without a pause. After them
-/// each error costs [`ERROR_PAUSE`]: a filter of system calls can make recvfrom(2) fail
-/// always, and poll(2) would return at once.
+/// each error costs [`ERROR_PAUSE`]: a filter of system calls can make recvfrom(2) or
+/// recvmsg(2) fail always, and poll(2) would return at once.
 const MAX_ERRORS_IN_A_ROW: u32 = 16;
 
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
@@ -33,7 +33,7 @@ pub(super) enum Received<'a> {
     /// The content of a datagram, and the address that it comes from.
     Datagram(&'a [u8], SocketAddr),
     /// ICMP errors for earlier datagrams are in the socket's error queue. The caller has to
-    /// take them.
+    /// take them, and to call [`DatagramReceiver::note_error`] if it could take none.
     IcmpErrors,
 }
 
@@ -88,7 +88,8 @@ impl<'a> DatagramReceiver<'a> {
         }
     }
 
-    fn note_error(&mut self) {
+    /// Counts an error, and pauses if it is one of many: poll(2) may report it for ever.
+    pub(super) fn note_error(&mut self) {
         self.errors = self.errors.saturating_add(1);
         if self.errors > MAX_ERRORS_IN_A_ROW {
             thread::sleep(ERROR_PAUSE);

@@ -22,7 +22,7 @@ use crate::support::netns::in_own_network;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup};
 use crate::support::udp_client::{
     LOCALHOST, UdpClient, address_of, assert_association_ends, close_and_read_log, origin, receive,
-    request_association, socket_on, unspecified, verbose_proxy, wait_for_fresh_rules, with_header,
+    request_association, socket_on, unspecified, verbose_proxy, with_header,
 };
 use crate::support::wait::{TIMEOUT, until};
 
@@ -167,13 +167,14 @@ fn u04_the_rules_judge_every_datagram() {
     // Changed rules apply to a running association.
     proxy.wait_for_rules_mtime();
     std::fs::write(proxy.config(), "permit u - - 127.0.0.2 -\n").unwrap();
-    wait_for_fresh_rules();
+    let other_address = socket_on([127, 0, 0, 2]);
+    let denied_before = client.send_until_permitted(&other_address);
     client.send(&by_address(address_of(&permitted)), b"no");
     client.send(&by_name("localhost", port), b"no");
-    let other_address = socket_on([127, 0, 0, 2]);
     client.send_and_receive_at(&other_address, b"yes");
     let line = close_and_read_log(&proxy, client);
-    assert!(line.contains("denied=3 dropped=0 "), "{line}");
+    let counts = format!("denied={} dropped=0 ", denied_before + 3);
+    assert!(line.contains(&counts), "{counts}: {line}");
     // Rules with names only still permit an association: some datagrams may match.
     std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
     let name_client = UdpClient::new(&proxy);
@@ -214,14 +215,16 @@ fn u04_the_rules_ignore_the_name_in_the_request() {
 #[test]
 fn u04_the_rules_judge_every_answer() {
     let (first, second) = (origin(), origin());
-    let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
+    let probe = socket_on([127, 0, 0, 2]);
+    let proxy = Proxy::start("deny u - - 127.0.0.2 -\npermit - -\n", &["-v"]);
     let client = UdpClient::new(&proxy);
     let outer_address = client.send_and_receive_at(&first, b"hello");
     client.send_and_receive_at(&second, b"hello");
     proxy.wait_for_rules_mtime();
-    let rules = format!("permit u - - 127.0.0.1 {}\n", address_of(&second).port());
+    let port = address_of(&second).port();
+    let rules = format!("permit u - - 127.0.0.1 {port}\npermit u - - 127.0.0.2 -\n");
     std::fs::write(proxy.config(), rules).unwrap();
-    wait_for_fresh_rules();
+    client.send_until_permitted(&probe);
     first.send_to(b"denied", outer_address).unwrap();
     second.send_to(b"permitted", outer_address).unwrap();
     assert_eq!(client.receive().1, b"permitted");

@@ -8,9 +8,8 @@ use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::by_name;
 use crate::support::netns::in_own_network;
 use crate::support::proxy::Proxy;
-use crate::support::udp_client::{
-    UdpClient, address_of, close_and_read_log, origin, receive, wait_for_fresh_rules,
-};
+use crate::support::syscall_faults::SyscallFaults;
+use crate::support::udp_client::{UdpClient, address_of, close_and_read_log, origin, receive};
 use crate::support::wait::TIMEOUT;
 
 /// The time for one datagram to each of these hosts.
@@ -53,7 +52,9 @@ fn u20_a_flow_leaves_an_address_that_is_denied() {
         let first = origin_at(hosts[1], 0);
         let port = address_of(&first).port();
         let (denied, last) = (origin_at(hosts[0], port), origin_at(hosts[2], port));
-        let proxy = Proxy::start("deny u - - 127.0.0.9 -\npermit - -\n", &["-v"]);
+        let probe = origin_at("127.0.0.13", 0);
+        let rules = "deny u - - 127.0.0.9 -\ndeny u - - 127.0.0.13 -\npermit - -\n";
+        let proxy = Proxy::start(rules, &["-v"]);
         let client = UdpClient::new(&proxy);
         let target = by_name("three.test", port);
         for number in 0..10 {
@@ -64,8 +65,9 @@ fn u20_a_flow_leaves_an_address_that_is_denied() {
             client.receive();
         }
         proxy.wait_for_rules_mtime();
-        std::fs::write(proxy.config(), "permit u - - 127.0.0.11 -\n").unwrap();
-        wait_for_fresh_rules();
+        let rules = "permit u - - 127.0.0.11 -\npermit u - - 127.0.0.13 -\n";
+        std::fs::write(proxy.config(), rules).unwrap();
+        let mut denied_count = client.send_until_permitted(&probe);
         for number in 0..10 {
             client.send(&target, &[number]);
             let (data, outer_address) = receive(&last);
@@ -76,15 +78,18 @@ fn u20_a_flow_leaves_an_address_that_is_denied() {
         // No address is permitted: each datagram is counted once.
         proxy.wait_for_rules_mtime();
         std::fs::write(proxy.config(), "permit u - - 127.0.0.12 -\n").unwrap();
-        wait_for_fresh_rules();
+        let permitted = origin_at("127.0.0.12", 0);
+        denied_count += client.send_until_permitted(&permitted);
         client.send(&target, b"denied");
-        client.send_and_receive_at(&origin_at("127.0.0.12", 0), b"permitted");
+        denied_count += 1;
+        client.send_and_receive_at(&permitted, b"permitted");
         for socket in [&denied, &first, &last] {
             socket.set_nonblocking(true).unwrap();
             assert!(socket.recv_from(&mut [0; 10]).is_err());
         }
         let line = close_and_read_log(&proxy, client);
-        assert!(line.contains("denied=1 dropped=0 "), "{line}");
+        let counts = format!("denied={denied_count} dropped=0 ");
+        assert!(line.contains(&counts), "{counts}: {line}");
         proxy.finish();
     });
 }
@@ -95,4 +100,56 @@ fn origin_at(ip: &str, port: u16) -> UdpSocket {
     let socket = UdpSocket::bind((ip, port)).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket
+}
+
+/// The check of the rules file takes five seconds, as on a file system that hangs. Datagrams do
+/// not wait for it, in either direction.
+#[test]
+fn u29_a_rules_file_that_hangs_delays_no_datagram() {
+    let proxy = Proxy::start("permit - -\n", &[]);
+    let client = UdpClient::new(&proxy);
+    let host = origin();
+    client.send_and_receive_at(&host, b"before");
+    let Some(faults) = SyscallFaults::with(&proxy, "statx:delay_enter=5000000") else {
+        return proxy.finish();
+    };
+    let began = Instant::now();
+    for number in 0..50 {
+        let outer_address = client.send_and_receive_at(&host, &[number]);
+        host.send_to(&[number], outer_address).unwrap();
+        assert_eq!(client.receive().1, [number]);
+    }
+    proxy.wait_for_thread("rules");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    drop(faults);
+    drop(client);
+    proxy.finish();
+}
+
+/// Several associations notice the same change.
+#[test]
+fn u29_a_change_is_reported_once() {
+    let proxy = Proxy::start("deny u - - 127.0.0.2 -\npermit - -\n", &[]);
+    let probe = origin_at("127.0.0.2", 0);
+    let clients: Vec<UdpClient> = (0..4).map(|_| UdpClient::new(&proxy)).collect();
+    let reports = || {
+        let lines = proxy.stderr_lines();
+        lines
+            .iter()
+            .filter(|line| line.ends_with("in force"))
+            .count()
+    };
+    let before = reports();
+    proxy.wait_for_rules_mtime();
+    std::fs::write(proxy.config(), "permit - -\npermit c -\n").unwrap();
+    for client in &clients {
+        client.send_until_permitted(&probe);
+    }
+    proxy.stderr_line("2 rules in force");
+    drop(clients);
+    // Its line is written after all those before it.
+    proxy.wait_for_rules_mtime();
+    assert_eq!(reports(), before + 1, "{:?}", proxy.stderr_lines());
+    proxy.finish();
 }

@@ -725,6 +725,12 @@ fn s19_an_accept_that_always_fails_is_reported_and_pauses() {
     });
 }
 
+/// The spare descriptor does not help either: another thread may take it.
+#[test]
+fn s44_an_accept_that_never_has_a_descriptor_pauses() {
+    check_accept_that_always_fails("EMFILE");
+}
+
 fn check_accept_that_always_fails(error: &str) {
     let proxy = Proxy::open();
     let origin = Origin::echo();
@@ -777,6 +783,33 @@ fn s21_a_receive_that_always_fails_pauses_and_loses_no_datagram() {
     assert!(switches < 3000, "{switches} in {:?}", began.elapsed());
     drop(syscall_faults);
     assert_eq!(udp_client::receive(&origin).0, b"late");
+    drop(client);
+    proxy.finish();
+}
+
+/// recvmsg(2), which takes ICMP errors, fails while poll(2) reports that there are some.
+#[test]
+fn u30_icmp_errors_that_cannot_be_taken_cost_no_processor_time() {
+    let proxy = Proxy::open();
+    let client = UdpClient::new(&proxy);
+    let origin = udp_client::origin();
+    let outer_address = client.send_and_receive_at(&origin, b"first");
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "recvmsg:error=EPERM") else {
+        return proxy.finish();
+    };
+    client.send(&by_address(CLOSED.into()), b"lost");
+    let (began, before) = (Instant::now(), context_switches(&proxy));
+    until("a second with an error", || {
+        (began.elapsed() > Duration::from_secs(1)).then_some(())
+    });
+    // strace stops the thread twice at each system call, of which an error needs four.
+    let switches = context_switches(&proxy) - before;
+    assert!(switches < 3000, "{switches} in {:?}", began.elapsed());
+    // Datagrams are still received.
+    origin.send_to(b"answer", outer_address).unwrap();
+    assert_eq!(client.receive().1, b"answer");
+    drop(syscall_faults);
+    client.send_and_receive_at(&origin, b"last");
     drop(client);
     proxy.finish();
 }
