@@ -134,21 +134,26 @@ impl Flow {
     /// The addresses for the next datagram, the best first. `addresses` are those of the
     /// name now.
     pub(super) fn next_addresses(&mut self, addresses: &[IpAddr], now: Instant) -> Vec<IpAddr> {
-        let position = addresses.iter().position(|&other| other == self.address);
-        let after = position.map_or(0, |position| position + 1);
-        let (before, after) = addresses.split_at(after.min(addresses.len()));
-        let others = after.iter().chain(before).copied();
-        if self.is_unresponsive(addresses, now)
-            && let Some(next) = others.clone().find(|&other| other != self.address)
+        let next = self.others(addresses).next();
+        if let Some(next) = next
+            && self.is_unresponsive(addresses, now)
         {
             self.leave(next, addresses);
-            return self.next_addresses(addresses, now);
         }
         self.unanswered_since.get_or_insert(now);
         self.last_used = now;
+        let current = std::iter::once(self.address);
+        current.chain(self.others(addresses)).collect()
+    }
+
+    /// The other addresses of the name, first those after the flow's own.
+    fn others<'a>(&self, addresses: &'a [IpAddr]) -> impl Iterator<Item = IpAddr> + use<'a> {
         let current = self.address;
-        let others = others.filter(|&other| other != current);
-        std::iter::once(current).chain(others).collect()
+        let position = addresses.iter().position(|&other| other == current);
+        let after = position.map_or(0, |position| position + 1);
+        let (before, after) = addresses.split_at(after);
+        let others = after.iter().chain(before).copied();
+        others.filter(move |&other| other != current)
     }
 
     /// Changes to the next address, or back to the silent one if all were tried.
