@@ -333,7 +333,7 @@ fn check_no_overlap(others: &[Nat64Prefix], prefix: Nat64Prefix) -> Result<(), U
     match others.iter().find(|other| other.overlaps(prefix)) {
         Some(other) => Err(UsageError(format!(
             "--nat64: {other} and {prefix} overlap, so some addresses would contain two IPv4 \
-             addresses; choose one of them"
+             addresses; give only one of these prefixes"
         ))),
         None => Ok(()),
     }

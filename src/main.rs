@@ -337,8 +337,8 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
     ProgramError { status, lines }
 }
 
-/// The exit status for a file that cannot be used. One that cannot be read may be there at the
-/// next start; invalid lines stay invalid.
+/// The exit status for a file that cannot be used. A file that cannot be read may be readable at
+/// the next start; invalid lines stay invalid.
 fn status_of(error: &LoadError) -> u8 {
     match error {
         LoadError::Unreadable(_) => EXIT_FAILURE,

@@ -3,9 +3,9 @@
 /// NUL, vertical tab, form feed and carriage return.
 const ENDS: &[u8] = b"\0\x0B\x0C\r";
 
-/// Checks that a line, also in a comment, does not continue after such a character. An editor
-/// can show the text after it as another line, where the server would read one comment.
-/// Around the line they are blanks: files with CRLF are valid.
+/// Checks that no such character is within a line, or within a comment. An editor can show the
+/// text after it as another line, where the server would read one comment. A carriage return
+/// or form feed at the beginning or end of the line is a blank: files with CRLF are valid.
 ///
 /// # Errors
 ///
@@ -15,8 +15,8 @@ pub fn check_line_end(line: &[u8]) -> Result<(), String> {
     match bytes.find(|byte| ENDS.contains(byte)) {
         None => Ok(()),
         Some(byte) => Err(format!(
-            "the line continues after the control character \\x{byte:02x}, where other programs \
-             end it; end each line with LF or CRLF, and delete other control characters"
+            "the line contains the control character \\x{byte:02x}, where other programs end \
+             it; end each line with LF or CRLF, and delete other control characters"
         )),
     }
 }
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f31_a_line_does_not_continue_after_a_character_that_ends_lines() {
+    fn f31_no_character_that_ends_lines_is_within_a_line() {
         for byte in 0..=u8::MAX {
             let is_end = ENDS.contains(&byte);
             for line in [b"# a%b", b"a % b", b"\"a%b\""] {

@@ -102,7 +102,7 @@ pub(crate) fn dial<S>(
         let Some(oldest) = schedule.running.first_mut() else {
             break;
         };
-        // It needs no slot; another session can have it.
+        // The oldest attempt needs no slot: another session can have this one.
         oldest.socket.1 = None;
         let has_ended = wait_for_attempts(&schedule, deadline, client)?;
         if let Some(connection) = take_connection(&mut schedule, has_ended) {
@@ -155,7 +155,7 @@ fn wait_for_attempts<S>(
         None => deadline,
     };
     if let Err(error) = wait(&mut fds, deadline) {
-        // There is at least one: the caller waits for nothing else.
+        // At least one attempt is running: the caller waits for nothing else.
         let address = running.first().map(|attempt| attempt.address);
         return Err(address.map_or(DialError::TimedOut, |it| DialError::Failed(it, error)));
     }
@@ -242,8 +242,8 @@ impl<'a, T> Schedule<'a, T> {
         }
     }
 
-    /// Ends the attempts that have had their time, and begins those that are due. At the end
-    /// at least one is running, or all addresses were tried.
+    /// Ends each attempt beside an older one after [`EXTRA_ATTEMPT_TIME`], and begins those that
+    /// are due. Afterwards at least one is running, or all addresses were tried.
     fn begin_due(
         &mut self,
         now: Instant,
@@ -275,14 +275,15 @@ impl<'a, T> Schedule<'a, T> {
         }
     }
 
-    /// Ends the attempt at this place in the order of their age if it has run for so long.
-    fn end_overdue(&mut self, place: usize, time: Duration, now: Instant) -> bool {
+    /// Ends the attempt at this position (the oldest is 0) if it has run for this time. False if
+    /// there is none, or it has not.
+    fn end_overdue(&mut self, position: usize, time: Duration, now: Instant) -> bool {
         let is_overdue =
             |attempt: &Attempt<T>| now.saturating_duration_since(attempt.began) >= time;
-        if !self.running.get(place).is_some_and(is_overdue) {
+        if !self.running.get(position).is_some_and(is_overdue) {
             return false;
         }
-        let overdue = self.running.remove(place);
+        let overdue = self.running.remove(position);
         self.failures
             .push((overdue.address, io::ErrorKind::TimedOut.into()));
         true

@@ -14,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 use super::happy_eyeballs::interleave;
 use crate::protocol::{HostName, unmapped};
 
-/// Addresses of a name that count at most. No host has more. The owner of a name decides how
+/// At most so many addresses of a name count. Hosts have fewer. The owner of a name decides how
 /// many there are, and the rules judge each of them.
 const MAX_ADDRESSES: usize = 64;
 
@@ -50,12 +50,12 @@ pub fn lookup(name: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// The resolver's addresses of this text that count.
-fn addresses(asked: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(choose((asked, port).to_socket_addrs()?.map(unmapped)))
+/// Asks the resolver for this name. Returns the addresses that count.
+fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(choose((name, port).to_socket_addrs()?.map(unmapped)))
 }
 
-/// The addresses that count, each once.
+/// Removes repeated addresses, lets the families alternate, and keeps [`MAX_ADDRESSES`].
 fn choose(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut seen = HashSet::new();
     let each_once = found.filter(|address| seen.insert(*address)).collect();
@@ -64,7 +64,7 @@ fn choose(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     chosen
 }
 
-/// The addresses that count of this name in the hosts file.
+/// The addresses of this name in the hosts file that count.
 fn addresses_in_hosts_file(name: &HostName, port: u16) -> Vec<SocketAddr> {
     let text = fs::read(HOSTS_FILE).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

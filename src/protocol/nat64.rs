@@ -65,7 +65,7 @@ impl Nat64Prefix {
         bits >= self.length && self.embedded(first).is_some()
     }
 
-    /// Do some addresses begin with both prefixes? It would not be clear which IPv4 address they
+    /// Do some addresses begin with both prefixes? Then it is not clear which IPv4 address these
     /// contain. No prefix that [`parse`](Self::parse) accepts overlaps the well-known one.
     pub fn overlaps(self, other: Nat64Prefix) -> bool {
         self.contains_range(other.first, other.length)

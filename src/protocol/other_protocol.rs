@@ -35,8 +35,8 @@ const BEGINNINGS: &[(&[u8], OtherProtocol)] = &[
 /// UPDATEREDIRECTREF, has 17.
 const MAX_METHOD: usize = 20;
 
-/// Longest scheme in bytes that counts as HTTP. The longest that clients of a proxy use are
-/// `https`, `gopher` and `coap+tcp`.
+/// Longest scheme in bytes that counts as HTTP: that of `coap+tcp`. Clients of an HTTP proxy
+/// mostly use `http`, `https` and `ftp`.
 const MAX_SCHEME: usize = 8;
 
 /// How many bytes show an HTTP request (RFC 9112, section 3): at most one empty line, a method
@@ -52,7 +52,7 @@ fn http_request(bytes: &[u8]) -> Option<Option<usize>> {
     let before_target = bytes.len() - line.len() + method_length + 1;
     match line.split_at(method_length) {
         (_, []) => Some(None),
-        // The one method whose target may begin with any letter or digit: a host.
+        // The target of this method is a host, which may begin with any letter or digit.
         (b"CONNECT", [b' ', ..]) => Some(Some(before_target)),
         (_, [b' ', target @ ..]) => {
             let count = target_beginning(target)?;
@@ -67,9 +67,9 @@ fn is_in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// How many bytes of a target show that it is one: the first of a path, a star, or a scheme with
-/// `://`. A word of another protocol has none of these: `HELO mail`. The result is as that of
-/// [`http_request`].
+/// How many bytes show that this is a target: the first one of a path, a star, or a scheme with
+/// `://`. Other protocols have none of these after their first word, such as `HELO mail`.
+/// Returns `None` and `Some(None)` as [`http_request`] does.
 fn target_beginning(target: &[u8]) -> Option<Option<usize>> {
     if let [b'/' | b'*', ..] = target {
         return Some(Some(1));

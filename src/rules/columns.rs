@@ -72,8 +72,8 @@ fn parse_user(text: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
     }
     let end = text.iter().position(|byte| *byte == b',');
     let (name, after) = text.split_at(end.unwrap_or(text.len()));
-    // A blank outside ASCII looks like the end of the name, and would make an option a part
-    // of it.
+    // A blank outside ASCII looks like the end of the name, but an option after it would be a
+    // part of the name.
     let is_odd = |it: char| it == '"' || it.is_control() || it.is_whitespace();
     match name {
         b"-" | b"*" => Err("to match any user, leave user= out".to_owned()),

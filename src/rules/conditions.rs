@@ -1,6 +1,7 @@
-//! Whether one rule matches every client, port, user and time that another one matches.
+//! Says whether one rule matches every client, port, user and time that another one matches.
 //!
-//! For warnings: where the answer takes too long to find, it is no, and the warning is printed.
+//! Warnings depend on it. Where a sure answer would take too long, the answer is no, and the
+//! warning is printed.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +10,7 @@ use super::rule::Rule;
 use super::schedule::Schedule;
 
 /// How many different conditions a warning compares with each rule; a bound on the time of a
-/// reload. Denials with others count as no denials.
+/// reload. Denials with further conditions do not count.
 pub(super) const MAX_CONDITIONS: usize = 1000;
 
 const ANY_PORT: &[RangeInclusive<u16>] = &[0..=u16::MAX];
@@ -37,8 +38,8 @@ impl Rule {
 }
 
 impl AddressSet {
-    /// Are all addresses of this set in the other one? The networks of a group are compared
-    /// with no range.
+    /// Are all addresses of this set in the other one? The answer for a group is no if the other
+    /// set is a range, even one that contains all its networks.
     fn is_within(self, other: AddressSet) -> bool {
         if other == AddressSet::Any || self == other {
             return true;
@@ -71,7 +72,7 @@ impl PortSet {
         if *other == PortSet::Any || self == other {
             return true;
         }
-        // Most lists differ in their first port, and then none is sorted.
+        // A test without sorting first: most lists already differ in their first port.
         let first = self.ranges().first().map(|range| *range.start());
         other.matches(first) == Match::Yes && merged(&[self, other]) == merged(&[other])
     }
@@ -84,17 +85,17 @@ impl PortSet {
     }
 }
 
-/// The ports of these sets as ranges in order, with a gap between two: the first port of each,
-/// and the one after its last.
+/// The ports of these sets as ranges in ascending order that do not touch: the first port of
+/// each, and the port after its last one.
 fn merged(sets: &[&PortSet]) -> Vec<(u32, u32)> {
     let ranges = sets.iter().flat_map(|set| set.ranges());
     let ends = ranges.map(|range| (u32::from(*range.start()), u32::from(*range.end()) + 1));
     let mut ranges: Vec<(u32, u32)> = ends.collect();
     ranges.sort_unstable();
-    ranges.dedup_by(|next, last| {
-        let touches = next.0 <= last.1;
+    ranges.dedup_by(|next, previous| {
+        let touches = next.0 <= previous.1;
         if touches {
-            last.1 = last.1.max(next.1);
+            previous.1 = previous.1.max(next.1);
         }
         touches
     });

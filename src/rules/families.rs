@@ -32,9 +32,9 @@ struct DeniedIpv6<'a> {
 impl Rules {
     /// The lines that deny IPv4 addresses, where a later line permits every address, and the
     /// IPv6 addresses in the same groups of networks are not denied before it. For addresses
-    /// in no group it suffices that some IPv6 address is denied: which one is the same host
-    /// is not known. A denial counts only if its other columns match whatever those of the
-    /// denial of IPv4 addresses match.
+    /// in no group a denial of any IPv6 address suffices: the program cannot know which one
+    /// belongs to the same host. A denial of IPv6 addresses counts only if its other columns
+    /// match everything that those of the denial of IPv4 addresses match.
     pub(super) fn denials_of_ipv4_only(&self) -> Vec<usize> {
         let of_command = |command: &Command| self.denials_of_ipv4_only_for(*command);
         let mut lines: Vec<usize> = COMMANDS.iter().flat_map(of_command).collect();
@@ -43,7 +43,7 @@ impl Rules {
         lines
     }
 
-    /// The same for one command, in one pass.
+    /// The same for one command.
     fn denials_of_ipv4_only_for(&self, command: Command) -> Vec<usize> {
         let (mut ipv4, mut ipv6) = (Vec::<DenialOfIpv4<'_>>::new(), Vec::new());
         let mut lines = Vec::new();
@@ -90,14 +90,14 @@ impl DenialOfIpv4<'_> {
         let Some(denied_groups) = denied_groups else {
             return true;
         };
-        let is_some = |groups: &Groups, is_denied: bool| {
+        let contains_one = |groups: &Groups, is_denied: bool| {
             let mut groups = groups.iter().zip(denied_groups);
             groups.any(|(is_one, denied)| *is_one && denied == is_denied)
         };
         match (self.inside.contains(&true), self.around.contains(&true)) {
             // One word suffices for an address in several groups, as 169.254.169.254.
-            (true, _) => !is_some(&self.inside, true),
-            (false, true) => is_some(&self.around, false),
+            (true, _) => !contains_one(&self.inside, true),
+            (false, true) => contains_one(&self.around, false),
             (false, false) => false,
         }
     }

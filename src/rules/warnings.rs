@@ -115,8 +115,8 @@ impl Rules {
         warn_of_lines(&lines, &what)
     }
 
-    /// A warning for `--check` of names whose addresses may be in private networks, unless a
-    /// rule before denies these networks under conditions that are not narrower. Many rules
+    /// A warning for `--check` of names whose addresses may be in private networks, unless an
+    /// earlier rule denies these networks under conditions that are not narrower. Many rules
     /// are for names of inner hosts, so the server does not print it.
     pub fn private_networks_by_name(&self) -> Option<String> {
         let (mut denials, mut exposed) = (Vec::<&Rule>::new(), Vec::new());

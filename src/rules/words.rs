@@ -1,4 +1,4 @@
-//! Splits a line into words: a blank or `#` in double quotes does not end one.
+//! Splits a line into words and a comment: in double quotes, a blank or `#` belongs to the word.
 
 use super::quote::quote_bytes;
 use crate::config::QuoteError;
@@ -8,8 +8,8 @@ use crate::config::QuoteError;
 ///
 /// # Errors
 ///
-/// A sentence: the `#` is in a word. As a comment, `user=alice#auth` would permit more than
-/// the line seems to say.
+/// A sentence: a `#` is within a word. If it began a comment, `user=alice#auth` would permit
+/// more than the line seems to say.
 pub(super) fn without_comment(line: &[u8]) -> Result<&[u8], String> {
     let mut quotes = Quotes::Outside;
     let mut word_begins = 0;

@@ -122,7 +122,7 @@ impl SpareFd {
         None
     }
 
-    /// Closes one client by means of the spare descriptor; false if that is not possible.
+    /// Closes one client by means of the spare descriptor. False if no client was closed.
     fn reject_one(&mut self, listener: &TcpListener) -> bool {
         if self.file.take().is_none() {
             return false;

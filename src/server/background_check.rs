@@ -1,4 +1,4 @@
-//! When the rules file is checked for datagrams: on a thread of the pool, one check at a time.
+//! Says when a thread may check the rules file for datagrams: one check at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ struct LastCheck {
     is_running: bool,
 }
 
-/// The only check that is running. Dropped, also by a panic, it permits the next one.
+/// The only check that is running. Its drop, also after a panic, permits the next one.
 #[derive(Debug)]
 pub(super) struct RunningCheck(Arc<BackgroundCheck>);
 

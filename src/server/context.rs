@@ -31,7 +31,7 @@ const PART_OF_ONE_CLIENT: usize = 4;
 pub(crate) struct ServerContext {
     pub(crate) settings: Settings,
     rules_file: RulesFile,
-    /// The checks of that file for datagrams.
+    /// The checks of the rules file for datagrams.
     background_check: Arc<BackgroundCheck>,
     /// Set before the server runs, or never: then no client can log in.
     pub(super) authenticator: OnceLock<Authenticator>,
@@ -107,8 +107,8 @@ impl ServerContext {
     }
 
     /// The rules in force, without a wait for the file: for datagrams. If a check of the file is
-    /// due, it begins on a thread of the pool, and later calls return what it has found. Without
-    /// a free thread the next call tries again.
+    /// due, a thread of the pool begins it, and later calls return the rules that it has found.
+    /// If no thread can start, a later call tries again.
     pub(super) fn rules_without_wait(self: &Arc<ServerContext>) -> Arc<Rules> {
         if let Some(running) = self.background_check.begin() {
             let context = Arc::clone(self);

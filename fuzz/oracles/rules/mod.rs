@@ -64,7 +64,7 @@ fn rules_or_lines(parsed: &Parsed) -> Result<&Rules, Vec<usize>> {
 /// change nothing. Neither do capital letters, except in the names of users.
 fn check_layout(bytes: &[u8], whole: &Parsed) {
     let lines = bytes.split(|&byte| byte == b'\n');
-    // A CR at the end of a line would be within it.
+    // The CR before another end of line would be within the line.
     let lines: Vec<&[u8]> = lines.map(<[u8]>::trim_ascii_end).collect();
     let with_ends = |end: &[u8]| lines.join(end);
     let mut layouts = vec![
@@ -95,8 +95,8 @@ fn check_layout(bytes: &[u8], whole: &Parsed) {
     }
 }
 
-/// No part of a valid line is hidden: no line continues after a character that other programs
-/// take for its end, and a `#` directly after a rule is an error.
+/// No part of a valid line is hidden: no character that other programs take for the end of a
+/// line is within one, and a `#` directly after a rule is an error.
 fn check_hidden_text(bytes: &[u8], rules: &Rules) {
     for line in bytes.split(|&byte| byte == b'\n') {
         let is_end = |byte: &u8| [0, 0x0B, 0x0C, b'\r'].contains(byte);

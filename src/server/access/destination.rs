@@ -38,9 +38,9 @@ pub(crate) fn retain_usable(
 }
 
 impl PendingRequest<'_> {
-    /// The addresses of the requested host that the rules permit, in the order of
-    /// the lookup: at least one. A name is resolved once, and only if the rules could permit
-    /// some address of it to this client.
+    /// The addresses of the requested host that the rules permit, in the order of the lookup:
+    /// at least one. A name is resolved once, and only if the rules could permit some address
+    /// of it to this client.
     ///
     /// The screen message shows the first of them. If there is none, it shows the first
     /// address that is denied.

@@ -33,8 +33,8 @@ pub(crate) fn connect(
     retain_usable(&mut permitted, |it| {
         unusable_reason(it.address.ip(), it.address.port(), nat64)
     })?;
-    // The families alternate no longer if the rules deny some addresses. Before the list is cut
-    // off, so that both are tried.
+    // After the rules have denied some addresses, the families may not alternate any more. Before
+    // the list is cut off, so that both families are tried.
     let mut addresses = net::interleave(permitted, |it| it.address.is_ipv6());
     addresses.truncate(MAX_ADDRESSES);
     let Connection {

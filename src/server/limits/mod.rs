@@ -35,8 +35,8 @@ pub(super) const MAX_NAME_LOOKUPS: usize = 32;
 pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
 
 /// The same limit for one association: lookups that hang leave the other half to the other
-/// associations of its client. It also counts while none of them waits: nothing can interrupt
-/// a lookup for an association that comes later.
+/// associations of its client. The limit also applies while no other association waits: nothing
+/// can interrupt a lookup for one that comes later.
 pub(super) const MAX_NAME_LOOKUPS_PER_ASSOCIATION: usize = MAX_NAME_LOOKUPS_PER_CLIENT / 2;
 
 /// Attempts to connect at a time beside the one for which each session has a descriptor, for

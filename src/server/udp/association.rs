@@ -150,8 +150,8 @@ impl Association {
         }
     }
 
-    /// Continues if the datagram comes from the client. If its port is new, also judges the
-    /// destination first: a stray datagram must not take the client's place.
+    /// Checks that the datagram comes from the client. If its port is new, the destination
+    /// must be permitted too: a datagram of another program must not fix the port.
     fn check_client_port(
         &self,
         from: SocketAddr,
@@ -302,7 +302,7 @@ impl Association {
                         Err(reason) => self.session.drops.count(reason),
                     }
                 }
-                // The other direction has taken them, or recvmsg(2) fails.
+                // The other direction has taken the errors, or recvmsg(2) fails.
                 Received::IcmpErrors if self.take_icmp_errors() == 0 => receiver.note_error(),
                 Received::IcmpErrors => {}
             }

@@ -34,7 +34,7 @@ pub(super) enum Origin {
     Foreign { is_first: bool },
     /// It comes from a port of the client's address that does not count now.
     Other,
-    /// It comes from the port that is known.
+    /// It comes from the current port.
     Known,
     /// The client may send from this port from now on, and no longer from `previous`, if
     /// the datagram is permitted.
@@ -67,9 +67,9 @@ impl ClientPort {
 
     /// Judges the source of a datagram.
     ///
-    /// The first port counts. Another one may take over after [`TAKEOVER_SILENCE`]; the
-    /// announced port may do so at once, so that no other user of the address can keep it
-    /// from the client by being the first.
+    /// Until [`set`](Self::set) is called, every port is new. Then another port may take over
+    /// after [`TAKEOVER_SILENCE`]. The announced port may do so at once: otherwise another user
+    /// of the address could keep the client out by sending first.
     pub(super) fn judge(&mut self, from: SocketAddr, now: Instant) -> Origin {
         if canonical(from).ip() != self.ip {
             let is_first = !std::mem::replace(&mut self.has_foreign, true);
@@ -90,8 +90,8 @@ impl ClientPort {
         Origin::Other
     }
 
-    /// The client sends from this port from now on: a datagram from there is permitted. One
-    /// that is refused may be that of any program at the client's address.
+    /// Fixes the client's port, after a datagram from this port was permitted. A datagram that
+    /// is refused may come from any program at the client's address.
     pub(super) fn set(&mut self, from: SocketAddr, now: Instant) {
         self.current = Some((from, now));
     }
@@ -197,7 +197,7 @@ mod tests {
             assert_eq!(port.judge(from(source), later), new(1000));
             assert_eq!(port.address(), Some(from(1000)));
         }
-        // The known port ends its silence, permitted or not.
+        // A datagram from the current port ends the silence, permitted or not.
         assert_eq!(port.judge(from(1000), later), Origin::Known);
         assert_eq!(port.judge(from(2000), later), Origin::Other);
     }

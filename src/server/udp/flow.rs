@@ -18,27 +18,28 @@ const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// The same if no address of the name has ever answered: the first one that has not refused
 /// datagrams is used this long, and then all are tried again. Some hosts never answer, such
-/// as those that receive logs, and lose what is sent to the others meanwhile.
+/// as those that receive logs, and lose the datagrams that go to the other addresses.
 const REPEAT_WAIT: Duration = Duration::from_secs(60);
 
-/// [`REPEAT_WAIT`] doubles each time, this often: to 64 minutes. A host that never answers
-/// loses ever less, and after an interruption an address that answers is found after twice
-/// its length.
+/// [`REPEAT_WAIT`] doubles each time, at most this often: to 64 minutes. So a host that never
+/// answers loses fewer and fewer datagrams, and after an interruption all addresses are tried
+/// again within about the length of the interruption.
 const MAX_DOUBLINGS: u8 = 6;
 
 /// The same for an address that has answered. WireGuard drops a tunnel without an answer
 /// after this time; before that, a client may send unanswered keepalives for two minutes.
 const ESTABLISHED_WAIT: Duration = Duration::from_secs(180);
 
-/// An address that is kept is left if it has refused datagrams (ICMP) for this long, without
-/// an answer meanwhile. A program that starts again, or a route that changes, takes less.
+/// A flow leaves an address that has answered, or at which it has settled, after ICMP errors
+/// have come for this long without an answer. A program that restarts, or a route that
+/// changes, takes less.
 const REFUSED_WAIT: Duration = Duration::from_secs(10);
 
-/// An ICMP error counts with those that have come this long before at most: two single ones
-/// are two restarts.
+/// Two ICMP errors count together only if less than this time is between them: errors that
+/// are further apart are about different restarts.
 const REFUSAL_WINDOW: Duration = Duration::from_secs(60);
 
-/// One port of a name.
+/// The flow to one port of a name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     port: u16,
@@ -50,9 +51,9 @@ pub(super) struct Flow {
     is_two_way: bool,
     /// When the first datagram was sent that has no answer yet.
     unanswered_since: Option<Instant>,
-    /// When the first of the ICMP errors came that count now.
+    /// When the first ICMP error came of those that count together now.
     refused_since: Option<Instant>,
-    /// Are they a reason to leave the address?
+    /// Are these errors a reason to leave the address?
     is_refused: bool,
     /// Changes of the address since the last answer, or since all were tried.
     changes: u8,
@@ -327,7 +328,7 @@ mod tests {
                 assert_eq!(exchange.send_after(SECOND), 1);
                 assert!(exchange.answer(from(1, PORT)));
             }
-            // A pause in which neither side sends is no reason either.
+            // A pause in which neither side sends is no reason to leave the address.
             assert_eq!(exchange.send_after(FLOW_LIFETIME - SECOND), 1);
             assert!(exchange.flow.is_established(exchange.now));
             assert!(exchange.answer(from(1, PORT)));
@@ -460,7 +461,7 @@ mod tests {
             let mut counts = [0; 3];
             counts[settled - 1] = 50;
             assert_eq!(exchange.send_for(50, refusing), counts, "{refusing:?}");
-            // In a day the others get some datagrams in each of few rounds.
+            // In a day the other addresses get some datagrams, in few rounds.
             let counts = exchange.send_for(24 * 3600, refusing);
             let elsewhere = counts.iter().sum::<u32>() - counts[settled - 1];
             assert!((10..=110).contains(&elsewhere), "{refusing:?}: {counts:?}");
@@ -474,7 +475,7 @@ mod tests {
         // The program at one of them starts, and never answers.
         exchange.send_for(10, &[1, 2]);
         assert_eq!(exchange.send_for(40, &[1, 2]), [0, 0, 40]);
-        // A restart is no reason to leave it, but its end is.
+        // A restart is no reason to leave the address, but the end of the program is.
         assert_eq!(exchange.send_for(9, &[1, 2, 3]), [0, 0, 9]);
         assert_eq!(exchange.send_for(2, &[1, 2, 3])[2], 2);
         exchange.send_for(10, &[2, 3]);
@@ -487,10 +488,10 @@ mod tests {
         exchange.send_after(SECOND);
         exchange.answer(from(1, PORT));
         exchange.send_for(60, &[1]);
-        // Its program is back, and the flow soon returns.
+        // The program at the address is running again, and the flow soon returns.
         let counts = exchange.send_for(5, &[]);
         assert!(counts[0] >= 1, "{counts:?}");
-        // It has fallen silent: then it is the one to stay at.
+        // The address that has answered does not answer any more: the flow settles there.
         exchange.answer(from(1, PORT));
         exchange.send_for(190, &[]);
         assert_eq!(exchange.send_for(50, &[]), [50, 0, 0]);

@@ -28,14 +28,14 @@ const MAX_QUEUED_BYTES: usize = 64 << 10;
 /// those without established flows first.
 const MAX_NAMES: usize = 256;
 
-/// Addresses of one name that are used at most, from both families in turn: the rules may
+/// Addresses of one name that are used, from both families in turn: the rules may
 /// deny a whole family, or the system may have no route for it.
 const MAX_ADDRESSES: usize = 32;
 
 /// Flows of one association, each to a port of a name: as many as a client uses that scans
-/// the ports of a host. They take at most 270 kB (96 bytes each, and vectors with room for
-/// as many again). When they are all in use, those that were used longest ago are removed,
-/// those that are not established first.
+/// the ports of a host. They take at most 270 kB: 96 bytes each, vectors with room for twice
+/// as many and at least four, and a list of their ages while some are removed. For one more,
+/// those that were used longest ago are removed, those that are not established first.
 const MAX_FLOWS: usize = 1024;
 
 /// Flows that are removed at a time, so that not each new flow has to compare all.
@@ -75,7 +75,7 @@ pub(super) struct NameCache {
     entries: HashMap<HostName, CachedName>,
     /// Names that wait for a lookup, in their order.
     waiting: VecDeque<HostName>,
-    /// Lookups that are going on.
+    /// Lookups that are running.
     lookups: usize,
     /// Is the association in the queue for lookups?
     is_in_queue: bool,
@@ -321,8 +321,8 @@ impl NameCache {
         oldest.is_some_and(|name| self.entries.remove(&name).is_some())
     }
 
-    /// Makes room for one more flow: if there are [`MAX_FLOWS`], removes the first of them in
-    /// the order of [`NameFlows::ages`].
+    /// Makes room for one more flow: if there are [`MAX_FLOWS`], removes [`REMOVED_FLOWS`] of
+    /// them, those with the smallest [`NameFlows::ages`].
     fn make_room_for_flow(&mut self, now: Instant) {
         let names = self.entries.values();
         if names.map(|entry| entry.flows.len()).sum::<usize>() < MAX_FLOWS {
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(cache.route(&a, 4, b"4", now), send(&ADDRESS, false));
         let later = now + POSITIVE_TTL;
         assert_eq!(cache.route(&a, 5, b"5", later), send(&ADDRESS, true));
-        // Once; and other names do not take its place meanwhile.
+        // Only one lookup begins, and the older addresses serve meanwhile.
         assert!(cache.begin_refresh(&a));
         assert_eq!(cache.route(&a, 6, b"6", later), send(&ADDRESS, false));
         assert_eq!(cache.next_lookup(), Some((a.clone(), false)));

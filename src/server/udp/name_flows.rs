@@ -54,14 +54,14 @@ impl NameFlows {
         };
         let address = flow.address();
         if was_answered && address != before {
-            // It does not answer any more.
+            // The flow has left `before`, which does not answer any more.
             self.start = self.start.filter(|start| start.address != before);
         }
         self.note_use(address, now);
         Some(route)
     }
 
-    /// The same for a port that has no flow: it gets one.
+    /// Begins the flow to a port that has none. Returns where its first datagram goes.
     pub(super) fn begin(&mut self, port: u16, addresses: &[IpAddr], now: Instant) -> Route {
         let Some(&first) = addresses.first() else {
             return Route::default();
@@ -69,7 +69,7 @@ impl NameFlows {
         let start = self.start.filter(|start| !start.is_over(now));
         let address = start.map_or(first, |start| start.address);
         let flow = Flow::new(port, address, now);
-        // Its former flow may be over.
+        // A flow to this port that is over is replaced.
         match self.find(port) {
             Some(over) => *over = flow,
             None => {
@@ -103,7 +103,8 @@ impl NameFlows {
         is_answer
     }
 
-    /// The same for an answer from another port of the host, as TFTP servers send it.
+    /// A datagram has come from another port of this host, as TFTP servers send it: all flows
+    /// to the host count as answered.
     pub(super) fn answered_from_other_port(&mut self, from: IpAddr, now: Instant) {
         let mut flows = self.flows.iter_mut().filter(|flow| flow.address() == from);
         let mut is_answer = false;
@@ -123,12 +124,12 @@ impl NameFlows {
         }
     }
 
-    /// Has it an established flow?
+    /// Has the name an established flow?
     pub(super) fn is_established(&self, now: Instant) -> bool {
         self.flows.iter().any(|flow| flow.age(now).0)
     }
 
-    /// The order in which flows are removed, the first one first.
+    /// The age of each flow ([`Flow::age`]): the flow with the smallest one is removed first.
     pub(super) fn ages(&self, now: Instant) -> impl Iterator<Item = (bool, Instant)> {
         self.flows.iter().map(move |flow| flow.age(now))
     }
@@ -136,7 +137,7 @@ impl NameFlows {
     /// Removes flows up to this age.
     pub(super) fn remove_up_to(&mut self, age: (bool, Instant), now: Instant) {
         self.flows.retain(|flow| flow.age(now) > age);
-        // Each name could keep room for all flows of the association.
+        // Otherwise each name could keep the memory for all flows of the association.
         self.flows.shrink_to_fit();
     }
 
@@ -171,7 +172,7 @@ impl NameFlows {
 }
 
 impl StartAddress {
-    /// Have all flows ended since then that could use it?
+    /// Is the answer, or the use, so long ago that its flow has ended?
     fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= FLOW_LIFETIME
     }
@@ -211,7 +212,7 @@ mod tests {
         for (port, addresses) in (3..).zip([&both[..], &[two, one], &[ip(3), ip(4)]]) {
             assert_eq!(send(&mut flows, port, addresses, now), two);
         }
-        // At first only: the port may not be open there.
+        // The flow may leave the address: the port may be closed there.
         flows.unreachable((two, 3).into(), now);
         assert_eq!(send(&mut flows, 3, &both, now), one);
         assert_eq!(send(&mut flows, 9, &both, now), two);
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn u24_an_address_that_does_not_answer_any_more_is_no_beginning() {
+    fn u24_no_flow_begins_at_an_address_that_does_not_answer_any_more() {
         let (mut flows, mut now) = (NameFlows::default(), Instant::now());
         let (one, two) = (ip(1), ip(2));
         let both = [one, two];

@@ -33,7 +33,7 @@ pub(super) struct RecentRules {
 #[derive(Debug)]
 struct TakenRules {
     rules: Arc<Rules>,
-    /// When they were taken.
+    /// When the rules were taken.
     at: Instant,
     depend_on_time: bool,
     /// What these rules have said, at this time if they depend on it.

@@ -206,7 +206,7 @@ fn f31_a_line_that_hides_a_part_of_itself_changes_nothing() {
         ),
         (
             "# all\rdeny - -\npermit - -\n",
-            "the line continues after the control character \\x0d",
+            "the line contains the control character \\x0d",
         ),
     ] {
         fs::write(proxy.config(), text).unwrap();

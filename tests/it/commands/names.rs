@@ -465,8 +465,8 @@ fn d19_an_absolute_name_is_found_in_the_hosts_file() {
     });
 }
 
-/// The resolver does not read the hosts file, and would find the name in the search domain if it
-/// were asked without the dot.
+/// The resolver does not read the hosts file. Without the dot, it would find the name in the
+/// search domain.
 #[test]
 fn d22_the_resolver_gets_an_absolute_name_with_its_dot_only() {
     in_own_network(|network| {
@@ -484,7 +484,7 @@ fn d22_the_resolver_gets_an_absolute_name_with_its_dot_only() {
         let shown = proxy.screen_message_for(client.local_addr().unwrap());
         assert_eq!(shown.destination, "127.0.0.1");
         assert_eq!(names.queries(), []);
-        // The file changes: the name is not in it any more.
+        // The hosts file changes: it does not contain the name any more.
         network.write_hosts("127.0.0.1 localhost\n");
         proxy.refusal_of(&target);
         let asked = names.queries();

@@ -80,13 +80,13 @@ fn u01_only_the_client_address_may_send() {
     proxy.finish();
 }
 
-/// The client's datagrams come from another address than its connection: `-v` tells it, once.
+/// Datagrams come from another address than the client's connection: `-v` reports the first one.
 #[test]
-fn u01_datagrams_from_another_address_are_told_once() {
+fn u01_datagrams_from_another_address_are_reported_once() {
     let proxy = verbose_proxy();
     let (client, origin) = (UdpClient::new(&proxy), origin());
     let sockets = [2, 3].map(|last| socket_on([127, 0, 0, last]));
-    // One without a header is not meant for the association.
+    // A datagram without a header is not reported: it is not meant for the association.
     sockets[1].send_to(b"stray", client.relay).unwrap();
     let datagram = with_header(&by_address(address_of(&origin)), b"x");
     for _ in 0..50 {

@@ -181,7 +181,7 @@ fn u03_a_refused_datagram_does_not_fix_the_port() {
     proxy.stderr_line(&format!(
         "sends datagrams from port {port}; it has announced"
     ));
-    // Then one that is permitted.
+    // A permitted datagram from the announced port takes over.
     stray.send_to(&permitted, client.relay).unwrap();
     receive(&origin);
     let taken_over = format!("datagrams from port {port} are dropped from now on");

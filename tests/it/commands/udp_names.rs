@@ -124,7 +124,7 @@ fn u17_names_that_no_thread_can_look_up_are_counted() {
         let (client, origin) = (UdpClient::new(&proxy), origin());
         let port = address_of(&origin).port();
         client.send_and_receive_at(&origin, b"by address");
-        // The thread that has checked the rules file could look names up.
+        // The thread that has checked the rules file is idle then, and could look up names.
         until("the end of the idle threads", || {
             let threads = proxy.threads();
             let is_free = |name: &String| name == "idle" || name == "rules";
@@ -174,8 +174,8 @@ fn u18_thirty_associations_all_get_their_datagrams() {
     });
 }
 
-/// One association has two hundred names that no name server answers for. It has four lookups,
-/// also before another one waits: that one comes later, and no lookup can be interrupted then.
+/// One association has two hundred names that no name server answers for. It has four lookups at
+/// a time, even before another association waits: no lookup can be interrupted for that one later.
 #[test]
 fn u18_u31_names_that_hang_delay_no_other_association() {
     in_own_network(|network| {
@@ -392,7 +392,8 @@ fn u16_a_flow_keeps_its_address_without_a_route() {
     });
 }
 
-/// A protocol that uses two ports: the second one of the first address takes datagrams too.
+/// A protocol uses two ports of a host. Another host, which DNS returns first, takes datagrams at
+/// the second port too.
 #[test]
 fn u24_two_ports_of_a_name_reach_the_same_host() {
     in_own_network(|_| {

@@ -148,7 +148,7 @@ fn u29_a_change_is_reported_once() {
     }
     proxy.stderr_line("2 rules in force");
     drop(clients);
-    // Its line is written after all those before it.
+    // The line about this reload is written after all lines before it.
     proxy.wait_for_rules_mtime();
     assert_eq!(reports(), before + 1, "{:?}", proxy.stderr_lines());
     proxy.finish();

@@ -725,7 +725,8 @@ fn s19_an_accept_that_always_fails_is_reported_and_pauses() {
     });
 }
 
-/// The spare descriptor does not help either: another thread may take it.
+/// The spare descriptor does not help: strace makes each accept(2) fail, as if another thread had
+/// taken the descriptor.
 #[test]
 fn s44_an_accept_that_never_has_a_descriptor_pauses() {
     check_accept_that_always_fails("EMFILE");

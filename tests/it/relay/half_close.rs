@@ -170,8 +170,8 @@ fn r05_a_reset_ends_a_relay_thread_that_is_blocked_in_a_write() {
     });
     let before = proxy.resources();
     reset(remote);
-    // The thread of the upward direction meets the reset, and ends the blocked one. This
-    // write fails if the other one was not blocked yet, and has met the reset itself.
+    // The thread of the direction to the remote gets the reset, and ends the blocked thread.
+    // This write fails if the other thread was not blocked yet, and has got the reset itself.
     let _ = (&client).write(b"x");
     until("the end of the session", || {
         (proxy.resources().threads < before.threads).then_some(())
