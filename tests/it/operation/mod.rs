@@ -2,6 +2,7 @@
 
 mod listen_address;
 mod machine_limits;
+mod observed;
 mod output;
 mod real_clients;
 mod start_and_stop;
