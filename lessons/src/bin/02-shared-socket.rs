@@ -1,0 +1,72 @@
+//! 02. Shared ownership: how do two threads use one socket?
+//!
+//! New: `Arc` gives a value several owners, in several threads; and `shutdown` ends a
+//! connection while other threads still use its socket. `try_clone` seems easier, but a
+//! clone is a second handle of the same connection. The connection closes when the last
+//! handle is dropped, and a thread that is blocked in `read` drops nothing.
+//!
+//! In the server: `Session` in `src/server/session/mod.rs` owns the sockets, and its
+//! threads share it; `send_fin` in `src/net/options.rs` ends a connection. No file of the
+//! server has the word `try_clone`: a test checks that.
+//!
+//! Output:
+//!
+//! ```text
+//! broken, try_clone and drop: the peer still waits
+//! fixed, Arc and shutdown: the peer sees the end
+//! ```
+
+use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// The limit of a wait for something that does not happen.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Both ends of a new connection: ours, and that of the peer.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    (ours, peer)
+}
+
+/// Does the peer read EOF?
+fn what_happens(mut peer: TcpStream) -> &'static str {
+    peer.set_read_timeout(Some(WAIT)).unwrap();
+    match peer.read(&mut [0]) {
+        Ok(0) => "the peer sees the end",
+        _ => "the peer still waits",
+    }
+}
+
+/// Broken: each thread has a handle of its own, and this thread drops only its own.
+fn broken_clone_and_drop() -> &'static str {
+    let (ours, peer) = connection();
+    let mut clone = ours.try_clone().unwrap();
+    // The closure owns the clone; it is blocked until the peer sends something.
+    thread::spawn(move || clone.read(&mut [0]));
+    drop(ours);
+    what_happens(peer)
+}
+
+/// Fixed: one handle with two owners, and a call that says when the connection ends.
+fn fixed_arc_and_shutdown() -> &'static str {
+    let (ours, peer) = connection();
+    let ours = Arc::new(ours);
+    let reader = Arc::clone(&ours);
+    // `Read` exists for `&TcpStream` too: to read from a socket needs no `&mut TcpStream`.
+    thread::spawn(move || (&*reader).read(&mut [0]));
+    // Sends FIN, the mark of TCP for EOF, whatever other threads do with the socket.
+    ours.shutdown(Shutdown::Write).unwrap();
+    what_happens(peer)
+}
+
+fn main() {
+    let broken = broken_clone_and_drop();
+    println!("broken, try_clone and drop: {broken}");
+    let fixed = fixed_arc_and_shutdown();
+    println!("fixed, Arc and shutdown: {fixed}");
+}
