@@ -16,10 +16,8 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-/// The limit of a wait for something that does not happen.
-const WAIT: Duration = Duration::from_secs(1);
+use lessons::WAIT;
 
 /// Sends back all bytes that a client sends, until the client closes its connection.
 fn echo(mut client: TcpStream) -> io::Result<()> {

@@ -17,21 +17,11 @@
 //! ```
 
 use std::io::Read;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-/// The limit of a wait for something that does not happen.
-const WAIT: Duration = Duration::from_secs(1);
-
-/// Both ends of a new connection: ours, and that of the peer.
-fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().unwrap();
-    (ours, peer)
-}
+use lessons::{WAIT, connection};
 
 /// Does the peer read EOF?
 fn what_happens(mut peer: TcpStream) -> &'static str {

@@ -15,16 +15,10 @@
 //! ```
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-/// Both ends of a new connection: ours, and that of the peer.
-fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().unwrap();
-    (ours, peer)
-}
+use lessons::connection;
 
 /// A server that can answer only after EOF, as `sort` does: it reverses the text.
 fn remote(mut stream: TcpStream) {

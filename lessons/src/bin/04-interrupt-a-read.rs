@@ -15,14 +15,12 @@
 //! ```
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
 
-/// The limit of a wait for something that does not happen.
-const WAIT: Duration = Duration::from_secs(1);
+use lessons::{connection, ends};
 
 struct Session {
     stream: TcpStream,
@@ -52,18 +50,8 @@ fn fixed_flag_and_shutdown(session: &Session) {
     session.stream.shutdown(Shutdown::Read).unwrap();
 }
 
-fn ends_in_time(thread: &JoinHandle<()>) -> bool {
-    let start = Instant::now();
-    while !thread.is_finished() && start.elapsed() < WAIT {
-        thread::sleep(Duration::from_millis(1));
-    }
-    thread.is_finished()
-}
-
 fn try_to_stop(stop: fn(&Session)) -> &'static str {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (stream, _) = listener.accept().unwrap();
+    let (stream, mut client) = connection();
     let is_stopped = AtomicBool::new(false);
     let session = Arc::new(Session { stream, is_stopped });
     let shared = Arc::clone(&session);
@@ -72,7 +60,7 @@ fn try_to_stop(stop: fn(&Session)) -> &'static str {
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
     stop(&session);
-    match ends_in_time(&thread) {
+    match ends(&thread) {
         true => "the thread has ended",
         false => "the thread still waits",
     }
@@ -80,8 +68,5 @@ fn try_to_stop(stop: fn(&Session)) -> &'static str {
 
 fn main() {
     println!("broken, only a flag: {}", try_to_stop(broken_flag));
-    println!(
-        "fixed, a flag and shutdown: {}",
-        try_to_stop(fixed_flag_and_shutdown)
-    );
+    println!("fixed, a flag and shutdown: {}", try_to_stop(fixed_flag_and_shutdown));
 }
