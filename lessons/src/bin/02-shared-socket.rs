@@ -6,8 +6,8 @@
 //! handle is dropped, and a thread that is blocked in `read` drops nothing.
 //!
 //! In the server: `Session` in `src/server/session/mod.rs` owns the sockets, and its
-//! threads share it; `send_fin` in `src/net/options.rs` ends a connection. No file of the
-//! server has the word `try_clone`: a test checks that.
+//! threads share it; `send_fin` in `src/net/options.rs` ends a direction. A test checks
+//! that the server never calls try_clone.
 //!
 //! Output:
 //!

@@ -1,4 +1,4 @@
-//! 12. Model checking: how do you test what fails once a year?
+//! 12. Randomized concurrency testing: how do you test what fails once a year?
 //!
 //! New: a scheduler that you control. The threads, locks and atomics of the crate shuttle
 //! run one step at a time; at each lock and atomic a scheduler chooses the thread that
