@@ -54,7 +54,8 @@ fn try_server(server: fn(TcpListener)) -> String {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || server(listener));
 
-    // The server accepts clients in the order in which they have connected.
+    // `connect` does not wait for `accept`: the system keeps new connections in a queue, the
+    // backlog, and `accept` takes the oldest one.
     let _silent = TcpStream::connect(address).unwrap();
     let mut second = TcpStream::connect(address).unwrap();
     second.write_all(b"hello").unwrap();

@@ -23,8 +23,8 @@ use std::thread;
 
 use lessons::{WAIT, connection};
 
-/// Does the peer read EOF?
-fn what_happens(mut peer: TcpStream) -> &'static str {
+/// Does the peer read EOF (a count of 0)?
+fn what_the_peer_sees(mut peer: TcpStream) -> &'static str {
     peer.set_read_timeout(Some(WAIT)).unwrap();
     match peer.read(&mut [0]) {
         Ok(0) => "the peer sees the end",
@@ -39,7 +39,7 @@ fn broken_clone_and_drop() -> &'static str {
     // The closure owns the clone; it is blocked until the peer sends something.
     thread::spawn(move || clone.read(&mut [0]));
     drop(ours);
-    what_happens(peer)
+    what_the_peer_sees(peer)
 }
 
 /// Fixed: one handle with two owners, and a call that says when the connection ends.
@@ -47,11 +47,11 @@ fn fixed_arc_and_shutdown() -> &'static str {
     let (ours, peer) = connection();
     let ours = Arc::new(ours);
     let reader = Arc::clone(&ours);
-    // `Read` exists for `&TcpStream` too: to read from a socket needs no `&mut TcpStream`.
+    // A `&TcpStream` can be read from, so many threads can use a socket that they share.
     thread::spawn(move || (&*reader).read(&mut [0]));
     // Sends FIN, the mark of TCP for EOF, whatever other threads do with the socket.
     ours.shutdown(Shutdown::Write).unwrap();
-    what_happens(peer)
+    what_the_peer_sees(peer)
 }
 
 fn main() {

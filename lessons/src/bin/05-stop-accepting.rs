@@ -1,9 +1,8 @@
 //! 05. Graceful shutdown, first part: how does a server stop accepting clients?
 //!
 //! New: two steps whose order matters. `accept` returns only when a client comes, so a
-//! flag alone does not stop the loop: something must wake it, for example a connection of
-//! our own. But the flag comes first: otherwise the loop takes the connection for a client
-//! and calls `accept` again.
+//! flag alone does not stop the loop: we wake it by a connection of our own. The flag comes
+//! first: otherwise the loop takes this connection for a client and calls `accept` again.
 //!
 //! In the server: `Server::run` in `src/server/run.rs` sets the flag, wakes the thread,
 //! joins it, and only then ends the sessions. `stop_listening` in `src/net/accept.rs` wakes
@@ -13,8 +12,8 @@
 //!
 //! ```text
 //! broken, only a flag: accept still waits
-//! broken, wake and then set the flag: accept still waits
-//! fixed, set the flag and then wake: the loop has ended
+//! broken, wake, then set the flag: accept still waits
+//! fixed, set the flag, then wake: the loop has ended
 //! ```
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -41,19 +40,22 @@ impl Server {
         }
     }
 
+    /// Broken: while no client comes, the loop does not look at the flag.
     fn broken_flag(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
     }
 
+    /// Broken: the loop can be back in `accept` when the flag is set.
     fn broken_wake_then_flag(&self) {
         let _ = TcpStream::connect(self.address);
-        // The worst moment: the loop has looked at the flag before the flag is set.
+        // The worst moment: the loop has looked at the flag already.
         while self.clients.load(Ordering::SeqCst) == 0 {
-            thread::yield_now();
+            thread::yield_now(); // Lets other threads run.
         }
         self.is_stopping.store(true, Ordering::SeqCst);
     }
 
+    /// Fixed: the flag is set before `accept` returns.
     fn fixed_flag_then_wake(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
@@ -78,8 +80,6 @@ fn try_to_stop(stop: fn(&Server)) -> &'static str {
 
 fn main() {
     println!("broken, only a flag: {}", try_to_stop(Server::broken_flag));
-    let too_early = try_to_stop(Server::broken_wake_then_flag);
-    println!("broken, wake and then set the flag: {too_early}");
-    let fixed = try_to_stop(Server::fixed_flag_then_wake);
-    println!("fixed, set the flag and then wake: {fixed}");
+    println!("broken, wake, then set the flag: {}", try_to_stop(Server::broken_wake_then_flag));
+    println!("fixed, set the flag, then wake: {}", try_to_stop(Server::fixed_flag_then_wake));
 }

@@ -1,8 +1,8 @@
 //! 06. Check-then-act: is a limit of 10 sessions kept?
 //!
 //! New: `Mutex`, a lock. Two things must happen under one lock: the check (is a slot
-//! free?) and the act (take it). Between two locks other threads run. And a guard: a value
-//! whose `Drop` gives the slot back, however the thread ends, also by a panic (RAII).
+//! free?) and the act (take it). Between two locks other threads run. And a guard (RAII): a
+//! value whose `Drop` gives the slot back, however the thread ends, also by a panic.
 //!
 //! In the server: `KeyedSemaphore::try_acquire` and `SlotGuard` in `src/sync/semaphore.rs`.
 //!
@@ -29,17 +29,18 @@ struct SlotGuard(Semaphore);
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
+        // `lock` fails only if a thread has panicked while it held this lock.
         *self.0.0.lock().unwrap() -= 1;
     }
 }
 
 /// Broken: after the check the lock is free, so all threads can check before one acts.
-fn broken_check_then_act(semaphore: &Semaphore, worst: &Barrier) -> Option<SlotGuard> {
+fn broken_check_then_act(semaphore: &Semaphore, worst_moment: &Barrier) -> Option<SlotGuard> {
     // The lock is released at the end of this statement.
     let in_use = *semaphore.0.lock().unwrap();
     // Usually a thread leaves this place before the next one comes. The barrier stops each
     // thread until all 50 are here, which otherwise happens once a year: the worst moment.
-    worst.wait();
+    worst_moment.wait();
     if in_use >= LIMIT {
         return None;
     }
@@ -63,8 +64,7 @@ fn run(acquire: fn(&Semaphore, &Barrier) -> Option<SlotGuard>) -> Vec<SlotGuard>
     thread::scope(|scope| {
         let start = |_| scope.spawn(|| acquire(&semaphore, &barrier));
         let threads: Vec<_> = (0..CLIENTS).map(start).collect();
-        let slots = threads.into_iter().map(|thread| thread.join().unwrap());
-        slots.flatten().collect()
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
     })
 }
 
@@ -73,14 +73,14 @@ fn main() {
     println!("broken, a lock to check and a lock to act: {} slots are in use", guards.len());
     let mut guards = run(fixed_one_lock);
     println!("fixed, one lock for both: {} slots are in use", guards.len());
-
     panic::set_hook(Box::new(|_| {})); // Prints nothing: this panic is on purpose.
-    let (guard, semaphore) = (guards.pop(), guards[0].0.clone());
-    let panicking = thread::spawn(move || {
+    let guard = guards.pop();
+    let thread = thread::spawn(move || {
         let _guard = guard;
         panic!("on purpose");
     });
-    assert!(panicking.join().is_err());
+    assert!(thread.join().is_err());
+    let SlotGuard(semaphore) = &guards[0];
     let in_use = *semaphore.0.lock().unwrap();
     println!("fixed, after a panic of a thread with a slot: {in_use} slots are in use");
 }

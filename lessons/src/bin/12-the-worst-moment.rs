@@ -2,8 +2,7 @@
 //!
 //! New: a scheduler that you control. The threads, locks and atomics of the crate shuttle
 //! run one step at a time; at each lock and atomic a scheduler chooses the thread that
-//! continues. So the worst moment comes soon, and the same seed repeats it: on stderr shuttle
-//! prints how.
+//! continues. So the worst moment comes soon, and a seed repeats it. (shuttle prints it.)
 //!
 //! The model: one thread of a relay writes bytes. Another thread aborts the relay; it sends
 //! EOF if no write is going on. After EOF no byte may be written.
@@ -64,7 +63,7 @@ fn model(begin_write: fn(&Relay) -> bool) {
     let mut state = relay.state.lock().unwrap();
     state.aborted = true;
     let is_writing = state.writing;
-    drop(state);
+    drop(state); // Releases the lock.
     relay.eof_sent.store(!is_writing, SeqCst);
     writer.join().unwrap();
 }
