@@ -34,6 +34,8 @@ struct State {
     wake_ups: usize,
 }
 
+/// `notify_one` would wake one thread, but the system chooses it. With a Condvar for each
+/// thread, the program chooses.
 fn add_job(queue: &Queue) {
     queue.state.lock().unwrap().jobs += 1;
     queue.added.notify_all();
