@@ -29,7 +29,7 @@ fn lessons() -> Vec<Lesson> {
     };
     let mut lessons: Vec<Lesson> = folder.map(|it| lesson(it.unwrap().path())).collect();
     lessons.sort_by(|one, other| one.name.cmp(&other.name));
-    assert_eq!(lessons.len(), 12);
+    assert!(!lessons.is_empty());
     lessons
 }
 

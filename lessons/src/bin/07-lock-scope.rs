@@ -55,14 +55,14 @@ impl Registry {
 
 /// A client that does not read gets a long message. Can a new client be registered?
 fn try_to_add(write_to_all: fn(&Registry, &[u8])) -> &'static str {
-    let (stuck, stuck_end) = connection();
+    let (blocked, blocked_end) = connection();
     let (new, _new_end) = connection();
     let registry = Arc::new(Registry::default());
-    registry.add(stuck);
+    registry.add(blocked);
     let shared = Arc::clone(&registry);
     thread::spawn(move || write_to_all(&shared, &vec![b'x'; MESSAGE_BYTES]));
     // The first byte has come, so the thread is in `write_all`. `peek` takes no byte.
-    stuck_end.peek(&mut [0]).unwrap();
+    blocked_end.peek(&mut [0]).unwrap();
 
     let adding = thread::spawn(move || registry.add(new));
     match ends(&adding) {

@@ -10,7 +10,7 @@
 //! Output:
 //!
 //! ```text
-//! broken, wait without a test: sleeps, and the job waits too
+//! broken, wait without a test: sleeps, though there is a job
 //! fixed, wait while there is no job: takes the job
 //! broken, 50 threads share a Condvar: a job wakes 50
 //! fixed, each thread has a Condvar: a job wakes 1
@@ -63,7 +63,7 @@ fn job_comes_first(take: fn(&Queue)) -> &'static str {
     let queue = Queue::default();
     add_job(&queue);
     let thread = thread::spawn(move || take(&queue));
-    if ends(&thread) { "takes the job" } else { "sleeps, and the job waits too" }
+    if ends(&thread) { "takes the job" } else { "sleeps, though there is a job" }
 }
 
 /// How many of 50 threads does one job wake, if they share this number of condition variables?

@@ -49,12 +49,12 @@ fn broken_no_limit() -> String {
     write_lines(unbounded(), send_or_wait)
 }
 
-/// Fixed: the reader sets the pace.
+/// Fixed: the writer becomes as slow as the reader.
 fn fixed_writer_waits() -> String {
     write_lines(bounded(CAPACITY), send_or_wait)
 }
 
-/// Fixed: the writer is never late, and lines are missing.
+/// Fixed: the writer never waits, and lines are missing.
 fn fixed_writer_drops() -> String {
     write_lines(bounded(CAPACITY), send_or_drop)
 }

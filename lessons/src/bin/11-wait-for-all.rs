@@ -24,12 +24,12 @@ use std::{panic, thread};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use lessons::WAIT;
 
-/// The work of threads 1 to 3. It has a bug, which thread 2 meets.
+/// The work of threads 1 to 3. Because of a bug, it panics in thread 2.
 fn work(number: usize) {
     assert_ne!(number, 2, "a bug");
 }
 
-/// Broken: a panic leaves the closure at once, so thread 2 does not count itself out.
+/// Broken: a panic leaves the closure at once, so thread 2 subtracts nothing.
 fn broken_counter() -> usize {
     let running = Arc::new(AtomicUsize::new(3));
     for number in 1..=3 {
