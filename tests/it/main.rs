@@ -59,6 +59,7 @@
 //! - `stress/`: faulty networks, random clients, long runs
 //! - `console/`: the console with and without a web server
 //! - `support/`: helpers; no tests
+//! - `lessons.rs`: the programs in `lessons/` print what their headers say
 //! - `source_rules.rs`: rules for the source code and the documents
 //!
 //! Tests that are slow, or write into `docs/`, are marked `#[ignore]`. `make soak`,
@@ -83,4 +84,5 @@ mod protocol;
 mod relay;
 mod stress;
 
+mod lessons;
 mod source_rules;

@@ -1,0 +1,141 @@
+//! The programs in `lessons/`: each prints what its header says, and names code that exists.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::child::RunningChild;
+use crate::support::wait::TIMEOUT;
+
+/// The model checker is compiled with optimization, while other tests run.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
+
+struct Lesson {
+    name: String,
+    text: String,
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All lessons, in the order of their numbers.
+fn lessons() -> Vec<Lesson> {
+    let folder = fs::read_dir(project().join("lessons/src/bin")).unwrap();
+    let lesson = |path: PathBuf| Lesson {
+        name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+        text: fs::read_to_string(&path).unwrap(),
+    };
+    let mut lessons: Vec<Lesson> = folder.map(|it| lesson(it.unwrap().path())).collect();
+    lessons.sort_by(|one, other| one.name.cmp(&other.name));
+    assert!(!lessons.is_empty());
+    lessons
+}
+
+impl Lesson {
+    /// The header, without the marks of its comments.
+    fn header(&self) -> Vec<&str> {
+        let lines = self.text.lines().map_while(|line| line.strip_prefix("//!"));
+        lines.map(str::trim).collect()
+    }
+
+    /// What the program prints, according to its header.
+    fn output(&self) -> Vec<&str> {
+        let header = self.header();
+        let mut parts = header.split(|line| line.starts_with("```"));
+        parts.nth(1).expect(&self.name).to_vec()
+    }
+
+    /// The paragraph of the header that begins with this word.
+    fn paragraph(&self, begin: &str) -> String {
+        let header = self.header();
+        let mut paragraphs = header.split(|line| line.is_empty());
+        let found = paragraphs.find(|lines| lines.first().is_some_and(|it| it.starts_with(begin)));
+        found.expect(&self.name).join(" ")
+    }
+}
+
+/// Builds the lessons into a folder of their own: this works while another cargo holds the
+/// lock of `target`. The lock file and the crates are those of the tests, so no network
+/// is needed. Returns the folder of the programs.
+fn build() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lessons");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(project());
+    cargo.args(["build", "--package=lessons", "--bins", "--frozen"]);
+    cargo.args(["--message-format=json", "--quiet"]);
+    cargo.arg("--target-dir").arg(target);
+    let output = RunningChild::start(&mut cargo, b"").wait_for_exit(BUILD_TIMEOUT);
+    assert!(output.status.success(), "{output:?}");
+    let text = output.text();
+    let messages = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let mut programs = messages
+        .filter_map(|message: serde_json::Value| message["executable"].as_str().map(PathBuf::from));
+    programs.next().unwrap().parent().unwrap().to_owned()
+}
+
+#[test]
+fn each_lesson_prints_the_output_in_its_header() {
+    let (folder, lessons) = (build(), lessons());
+    let start = |lesson: &Lesson| {
+        let mut program = Command::new(folder.join(&lesson.name));
+        RunningChild::start(&mut program, b"")
+    };
+    // All at the same time: some wait for seconds.
+    let running: Vec<RunningChild> = lessons.iter().map(start).collect();
+    for (lesson, program) in lessons.iter().zip(running) {
+        let output = program.wait_for_exit(TIMEOUT);
+        assert!(output.status.success(), "{}: {output:?}", lesson.name);
+        let text = output.text();
+        let printed: Vec<&str> = text.lines().collect();
+        assert_eq!(printed, lesson.output(), "{}", lesson.name);
+    }
+}
+
+/// A file and the names in it are written as "`name` in `path`" or "`name` and `name` in
+/// `path`".
+#[test]
+fn each_lesson_names_code_that_exists() {
+    for lesson in lessons() {
+        let paragraph = lesson.paragraph("In the server:");
+        let quoted: Vec<&str> = paragraph.split('`').skip(1).step_by(2).collect();
+        let mut names = Vec::new();
+        let mut files = 0;
+        for word in quoted {
+            if !word.ends_with(".rs") {
+                names.push(word);
+                continue;
+            }
+            let code = fs::read_to_string(project().join(word)).expect(word);
+            assert!(!names.is_empty(), "{}: {word}", lesson.name);
+            for name in names.drain(..) {
+                assert!(defines(&code, name), "{}: {name} in {word}", lesson.name);
+            }
+            files += 1;
+        }
+        assert!(files > 0 && names.is_empty(), "{}: {names:?}", lesson.name);
+    }
+}
+
+/// Does this code define the type, the function, or the function of a type?
+fn defines(code: &str, name: &str) -> bool {
+    let (of, name) = name.split_once("::").unwrap_or(("", name));
+    let definitions = ["struct # ", "struct #<", "enum # ", "fn #(", "fn #<"];
+    let mut definitions = definitions.iter().map(|it| it.replace('#', name));
+    code.contains(of) && definitions.any(|it| code.contains(&it))
+}
+
+#[test]
+fn the_list_of_the_lessons_has_the_question_of_each() {
+    let list = fs::read_to_string(project().join("lessons/README.md")).unwrap();
+    let rows: Vec<&str> = list.lines().filter(|it| it.starts_with("| [")).collect();
+    let lessons = lessons();
+    assert_eq!(rows.len(), lessons.len());
+    for (row, lesson) in rows.into_iter().zip(lessons) {
+        let (_, question) = lesson.header()[0].split_once(": ").expect(&lesson.name);
+        assert!(row.contains(question), "{row}: {question}");
+        let link = format!("| [{0}](src/bin/{0}.rs) |", lesson.name);
+        assert!(row.starts_with(&link), "{row}: {link}");
+    }
+}
