@@ -112,8 +112,8 @@ const SPARE_DESCRIPTORS: u64 = 128 + MAX_EXTRA_ATTEMPTS as u64;
 /// spare descriptor, signals, rules file and a resolver socket.
 const OWN_DESCRIPTORS: u64 = 16;
 
-/// Threads kept for the server's other threads, for lookups of names in datagrams, and for
-/// other programs.
+/// Threads kept for the server's other threads, for lookups of names in datagrams, for
+/// checks of the rules file, and for other programs.
 const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
 /// Threads without which the server does not work: main, accept, logger, two for signals
