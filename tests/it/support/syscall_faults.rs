@@ -2,12 +2,18 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use threadsocks::net::Deadline;
 
 use crate::support::proxy::Proxy;
 use crate::support::tools::{is_installed, skip};
+
+/// strace detaches after the delay of a call that it holds, which is 5 s at most.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// strace, attached to the server process; it detaches when this is dropped.
 pub(crate) struct SyscallFaults {
@@ -52,8 +58,18 @@ impl SyscallFaults {
 
 impl Drop for SyscallFaults {
     fn drop(&mut self) {
-        // On SIGINT strace detaches, and the server runs on without faults.
+        // On SIGINT strace detaches, and the server runs on without faults. If the server ends
+        // at this moment, strace can wait for it without end; the system detaches a strace
+        // that is killed.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
+        let deadline = Deadline::after(DETACH_TIMEOUT);
+        while !deadline.is_over() {
+            if !matches!(self.strace.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
 }
