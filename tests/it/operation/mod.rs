@@ -5,4 +5,5 @@ mod machine_limits;
 mod output;
 mod real_clients;
 mod start_and_stop;
+mod status;
 mod unheard_clients;
