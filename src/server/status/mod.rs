@@ -8,6 +8,7 @@ mod columns;
 mod sessions;
 #[cfg(target_os = "linux")]
 mod system_calls;
+#[cfg(target_os = "linux")]
 mod threads;
 
 use std::sync::{Arc, Weak};
@@ -39,7 +40,7 @@ impl StatusReporter {
                 return;
             };
             let sessions = sessions::table(&context);
-            let threads = threads::table(&context.registry);
+            let threads = threads_table(&context);
             context.log.send(Event::Status(Status {
                 text: format!("{sessions}\n{threads}"),
                 _token: token,
@@ -48,4 +49,15 @@ impl StatusReporter {
         // Disconnected means that the logger has dropped the event.
         let _ = printed.recv();
     }
+}
+
+#[cfg(target_os = "linux")]
+fn threads_table(context: &ServerContext) -> String {
+    threads::table(&context.registry)
+}
+
+/// On other systems no file says what a thread waits for.
+#[cfg(not(target_os = "linux"))]
+fn threads_table(_: &ServerContext) -> String {
+    "threads: this system does not say what they wait for".to_owned()
 }

@@ -2,8 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -321,7 +320,9 @@ fn o19_a_storm_of_requests_for_tables_is_one_table_a_second() {
     thread::scope(|scope| {
         scope.spawn(|| {
             // The signal fails when the process has ended.
-            while !is_over.load(Ordering::Relaxed) && kill(pid, Signal::SIGUSR1).is_ok() {}
+            while !is_over.load(Ordering::Relaxed) && kill(pid, Signal::SIGUSR1).is_ok() {
+                std::hint::spin_loop();
+            }
         });
         let echo = Origin::echo();
         let client = connect_through(proxy.address(), &echo.destination());
@@ -365,10 +366,10 @@ fn o19_a_stderr_that_is_not_read_delays_no_session_and_no_stop() {
     reader.read_to_end(&mut rest).unwrap();
 }
 
-/// The server's mask is set by the first statement of `main`. Before, in the loader, the system's
-/// default action holds; no program can change that.
+/// The first statement of `main` blocks the signals. Before that, in the loader, the action holds
+/// that the process has from its parent: no program can change that itself.
 #[test]
-fn o20_usr1_and_usr2_never_end_the_server() {
+fn o20_usr1_and_usr2_end_no_server_that_has_just_begun() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("socks.conf");
     std::fs::write(&config, PERMIT_ALL).unwrap();
@@ -380,20 +381,56 @@ fn o20_usr1_and_usr2_never_end_the_server() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let pid = Pid::from_raw(server.id() as i32);
         until("the mask", || {
             blocks_user_signals(server.id()).then_some(())
         });
-        kill(pid, Signal::SIGUSR2).unwrap();
-        kill(pid, Signal::SIGUSR1).unwrap();
-        let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-        let is_summary = |line: &String| line.contains("0 of ") && line.contains(" sessions");
-        let shown = lines.by_ref().map_while(Result::ok).find(is_summary);
-        kill(pid, Signal::SIGTERM).unwrap();
-        let status = server.wait().unwrap();
-        assert_eq!((status.code(), status.signal()), (Some(0), None));
-        assert!(shown.is_some());
+        assert_survives(&mut server);
     }
+}
+
+/// Ignored by its parent, the signals do not end it in the loader either; afterwards USR1 is received
+/// as usual.
+#[test]
+fn o20_a_server_whose_parent_ignores_the_signals_survives_them_from_the_first_moment() {
+    let ignoring = ["sh", "-c", "trap '' USR1 USR2; exec \"$@\"", "sh"];
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("socks.conf");
+    std::fs::write(&config, PERMIT_ALL).unwrap();
+    for _ in 0..50 {
+        let mut server = std::process::Command::new(ignoring[0])
+            .args(&ignoring[1..])
+            .arg(env!("CARGO_BIN_EXE_threadsocks"))
+            .args(["-b", "127.0.0.1", "-c"])
+            .arg(&config)
+            .arg("0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let program = format!("/proc/{}/exe", server.id());
+        until("the program", || {
+            let path = std::fs::read_link(&program).ok()?;
+            path.ends_with("threadsocks").then_some(())
+        });
+        assert_survives(&mut server);
+    }
+}
+
+/// Sends USR2 and USR1 until the server prints its tables, and then stops it.
+fn assert_survives(server: &mut Child) {
+    let pid = Pid::from_raw(server.id() as i32);
+    kill(pid, Signal::SIGUSR2).unwrap();
+    kill(pid, Signal::SIGUSR1).unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let mut next = |text: &str| {
+        let mut lines = lines.by_ref().map_while(Result::ok);
+        lines.find(|line| line.contains(text)).expect(text)
+    };
+    // A signal that was ignored before `main` prints nothing.
+    next("listening on ");
+    kill(pid, Signal::SIGUSR1).unwrap();
+    next("0 of ");
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0));
 }
 
 /// Does the first thread of this process block SIGUSR1 and SIGUSR2?
