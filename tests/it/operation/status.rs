@@ -129,7 +129,7 @@ impl Proxy {
 
 #[test]
 fn o16_each_session_has_a_row_whatever_its_state() {
-    let proxy = Proxy::start(PERMIT_ALL, &["--quiet", "--grace", "0s"]);
+    let proxy = Proxy::open();
     let unresponsive = UnresponsiveListener::new();
     let silent = dial(proxy.address());
     let connecting = dial(proxy.address());
@@ -306,6 +306,16 @@ fn o16_the_tables_are_printed_during_the_grace_period_too() {
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(130));
     read_until_reset(&client);
+}
+
+#[test]
+fn o16_quiet_does_not_hide_the_tables() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--quiet"]);
+    let status = proxy.wait_for_tables(|status| status.threads.row("accept").is_some());
+    assert!(status.summary.starts_with("threadsocks: 0 of "));
+    assert!(status.sessions.rows.is_empty());
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
 }
 
 /// A storm of signals disturbs no transfer, fills no memory and loses no SIGTERM.
