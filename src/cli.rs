@@ -84,7 +84,7 @@ Output:
 
 Signals: Ctrl-C or TERM once: no new clients, live sessions have the grace
 period; twice: end them now. HUP: read changed rules and users now and report
-the result.
+the result. USR1: tables of sessions and threads on stderr, also with --quiet.
 
 Exit status: 0 success, 1 failure, 2 usage error or invalid rules or users,
 130 stopped by a second signal.

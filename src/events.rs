@@ -13,6 +13,7 @@ use crate::config::ReloadEvent;
 use crate::protocol::{Command, Destination, ReplyEncoder};
 pub use crate::request_error::{HandshakeError, RequestError};
 use crate::rules::Verdict;
+use crate::sync::wait_group::Token;
 
 /// One thing that happened in the server.
 #[derive(Debug)]
@@ -81,6 +82,18 @@ pub enum Event {
         /// The grace period.
         grace: Duration,
     },
+    /// The tables of sessions and threads, which the operator has requested.
+    Status(Status),
+}
+
+/// The tables of sessions and threads.
+#[derive(Debug)]
+pub struct Status {
+    /// All lines, without a newline at the end.
+    pub(crate) text: String,
+    /// Dropped with the event, when the tables are printed or lost: at most one pair of tables
+    /// waits for the logger.
+    pub(crate) _token: Token,
 }
 
 /// The content of a screen message.

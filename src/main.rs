@@ -61,9 +61,11 @@ impl Display for ProgramError {
 impl Error for ProgramError {}
 
 fn main() -> ExitCode {
+    // First, because the default action of these signals ends the process.
+    let blocked = signals::block_user_signals().map_err(no_signals);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let action = cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
-    let result = action.and_then(|action| match action {
+    let parse = |()| cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
+    let result = blocked.and_then(parse).and_then(|action| match action {
         Action::Serve(options) => serve(options),
         Action::Help => print_output(cli::HELP),
         Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -182,6 +184,7 @@ fn run(
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
+    signals::report_status(server.status_reporter()).map_err(no_signals)?;
     let result = server.run(listener, &controls);
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
 }

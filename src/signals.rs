@@ -1,11 +1,27 @@
-//! Signals become controls of the server.
+//! Signals become controls of the server, and requests for its tables.
 
 use std::io;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
-use threadsocks::server::Control;
+use threadsocks::server::{Control, StatusReporter};
+
+/// Pause after each pair of tables. Signals that come meanwhile become one (the system keeps one
+/// that is pending), so a storm of them costs little.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Blocks USR1 and USR2, whose default action ends the process. USR1 stays pending until a thread
+/// waits for it; USR2 is never received.
+///
+/// # Errors
+///
+/// As pthread_sigmask(3).
+pub(crate) fn block_user_signals() -> io::Result<()> {
+    let signals: SigSet = [Signal::SIGUSR1, Signal::SIGUSR2].into_iter().collect();
+    Ok(signals.thread_block()?)
+}
 
 /// Blocks TERM and HUP, so that only the thread `signals`, which waits for them, receives
 /// them. Returns both.
@@ -41,6 +57,27 @@ pub(crate) fn receive(signals: SigSet) -> io::Result<Receiver<Control>> {
         })?;
     ctrlc::set_handler(move || request_stop(&control_sender)).map_err(io::Error::other)?;
     Ok(controls)
+}
+
+/// Starts the thread `status`, which prints the tables at USR1. The program does not join it; it
+/// ends with the process. A thread of its own: many USR1 delay no TERM, for which another thread
+/// waits.
+///
+/// # Errors
+///
+/// The system has no thread left.
+pub(crate) fn report_status(reporter: StatusReporter) -> io::Result<()> {
+    let body = move || {
+        let signal: SigSet = [Signal::SIGUSR1].into_iter().collect();
+        // sigwait(3) fails only for an invalid set, and this one is valid.
+        while signal.wait().is_ok() {
+            reporter.report();
+            std::thread::sleep(STATUS_PAUSE);
+        }
+    };
+    let builder = std::thread::Builder::new().name("status".to_owned());
+    builder.spawn(body)?;
+    Ok(())
 }
 
 /// The body of the thread `signals`: sends a control for each TERM or HUP.

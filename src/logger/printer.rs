@@ -54,6 +54,8 @@ impl Printer {
     /// Prints one event.
     pub(super) fn print(&mut self, event: Event) {
         match event {
+            // One write, so that no other output comes between the lines.
+            Event::Status(status) => self.print_line(&status.text),
             Event::StartMessage { line, .. } => self.print_line(&line),
             Event::RequestAnswered(answered) => self.print_screen_message(&answered),
             Event::SessionClosed(closed) => self.print_closed(&closed),

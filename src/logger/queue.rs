@@ -74,7 +74,7 @@ impl Log {
                 *even_if_quiet || self.verbosity >= Verbosity::Normal
             }
             Event::RequestAnswered(_) => self.has_screen,
-            Event::Rejected(_) | Event::FileReloaded { .. } => true,
+            Event::Rejected(_) | Event::FileReloaded { .. } | Event::Status(_) => true,
             Event::SessionClosed(closed) => match closed.reason {
                 CloseReason::HandshakeFailed(_)
                 | CloseReason::Refused(_)

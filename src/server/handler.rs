@@ -26,7 +26,7 @@ pub(super) fn run_session(
 ) {
     let _guard = TerminateOnPanic(session);
     let reason = match read_request(context, session, place) {
-        Ok(request) => match handle_request(context, session, request) {
+        Ok(request) => match handle_request(context, session, session.set_request(request)) {
             Ok(relay) => return relay.run(session),
             Err(error) => CloseReason::Refused(error),
         },
@@ -58,17 +58,17 @@ fn close_after_reply(context: &ServerContext, session: &Session) {
 fn handle_request(
     context: &Arc<ServerContext>,
     session: &Arc<Session>,
-    request: ClientRequest,
+    request: &ClientRequest,
 ) -> Result<RelayKind, RequestError> {
     let mut request_log = RequestLog::new(&request.destination);
     let pending = PendingRequest {
         context,
         session,
-        request: &request,
+        request,
     };
     let granted = match request.command {
         // Before identd, the rules and the resolver are asked.
-        _ if is_socks4(&request) && !context.settings.socks4 => Err(RequestError::Socks4Off),
+        _ if is_socks4(request) && !context.settings.socks4 => Err(RequestError::Socks4Off),
         _ if is_loop(context, session) => Err(RequestError::Loop),
         Command::Connect => commands::connect(pending, &mut request_log),
         Command::Bind => commands::bind(pending, &mut request_log),
@@ -94,7 +94,7 @@ fn handle_request(
         command: request.command,
         accepted: result.is_ok(),
     }));
-    session.record_request(request, request_log);
+    session.set_request_log(request_log);
     result
 }
 

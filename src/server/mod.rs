@@ -6,6 +6,7 @@
 //!                └──> s1-down ...    the relay from remote to client
 //!   main   <── Control               reloads files, ends idle sessions, shuts down
 //!   logger <── Event                 writes all output
+//!   status ──> Event                 tables of sessions and threads, on request
 //! ```
 //!
 //! Read `handler.rs` first: one session from top to bottom.
@@ -25,11 +26,13 @@ pub(crate) mod request_log;
 mod run;
 pub(crate) mod session;
 mod shutdown;
+mod status;
 mod udp;
 pub(crate) mod unheard;
 
 pub use limits::{HashMemoryError, LimitedBy, Limits, MemorySource};
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
+pub use status::StatusReporter;
 
 pub use crate::sync::thread_pool::STACK_SIZE;

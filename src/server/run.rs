@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 use super::accept::{SpareFd, accept_clients};
 use super::context::ServerContext;
 use super::shutdown::{Control, MainLoop, ShutdownKind};
+use super::status::StatusReporter;
 use crate::auth::Authenticator;
 use crate::config::Settings;
 use crate::events::Event;
@@ -46,6 +47,11 @@ impl Server {
         // Of two authenticators the first one stays.
         let _ = self.context.authenticator.set(authenticator);
         self
+    }
+
+    /// Prints tables of the sessions and threads while the server runs.
+    pub fn status_reporter(&self) -> StatusReporter {
+        StatusReporter::new(&self.context)
     }
 
     /// Serves the clients of this listener until a control says stop: graceful shutdown.

@@ -131,7 +131,7 @@ fn modules_import_only_what_they_may() {
         ("request_error.rs", &["auth", "config", "protocol", "rules"]),
         (
             "events.rs",
-            &["config", "protocol", "request_error", "rules"],
+            &["config", "protocol", "request_error", "rules", "sync"],
         ),
         ("logger/", &["config", "events", "sync"]),
         ("admin/", &["config", "net", "protocol", "rules"]),

@@ -111,6 +111,15 @@ impl<T> Receiver<T> {
         }
     }
 
+    pub(crate) fn recv(&self) -> Result<T, RecvError> {
+        loop {
+            if let Some(result) = self.poll() {
+                return result;
+            }
+            thread::yield_now();
+        }
+    }
+
     pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         loop {
             if let Some(result) = self.poll() {

@@ -116,9 +116,9 @@ const OWN_DESCRIPTORS: u64 = 16;
 /// checks of the rules file, and for other programs.
 const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
-/// Threads without which the server does not work: main, accept, logger, two for signals
+/// Threads without which the server does not work: main, accept, logger, three for signals
 /// and two for changed files, and one that looks up a name.
-const OWN_THREADS: u64 = 8;
+const OWN_THREADS: u64 = 9;
 
 /// Memory mappings kept for the program, its libraries, large allocations, and the threads
 /// that look up names in datagrams.

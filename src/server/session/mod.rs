@@ -10,7 +10,7 @@ mod sweep;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use activity::{Activity, ActivitySample};
 use close::CloseState;
@@ -46,7 +46,8 @@ pub(crate) struct Session {
     began: Instant,
     pub(crate) relay: RelayState,
     remote: OnceLock<TcpStream>,
-    request: OnceLock<(ClientRequest, RequestLog)>,
+    request: OnceLock<ClientRequest>,
+    request_log: OnceLock<RequestLog>,
     /// `terminate` also takes the relay's lock while it holds this one.
     state: OrderedMutex<SessionState>,
     is_udp_association: AtomicBool,
@@ -93,6 +94,7 @@ impl Session {
             relay: RelayState::default(),
             remote: OnceLock::new(),
             request: OnceLock::new(),
+            request_log: OnceLock::new(),
             state: OrderedMutex::new(Rank::SessionState, state),
             is_udp_association: AtomicBool::new(false),
             is_reading: AtomicBool::new(false),
@@ -154,7 +156,7 @@ impl Session {
         self.is_udp_association.store(true, Ordering::Relaxed);
     }
 
-    fn is_udp_association(&self) -> bool {
+    pub(crate) fn is_udp_association(&self) -> bool {
         self.is_udp_association.load(Ordering::Relaxed)
     }
 
@@ -224,6 +226,11 @@ impl Session {
         }
     }
 
+    /// Is there a reason to end? Its threads may still be at work.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.lock().close.is_closing()
+    }
+
     /// Sets why the session ends, unless another reason was set before.
     pub(crate) fn set_close_reason(&self, reason: CloseReason) {
         self.state.lock().close.set_reason(reason);
@@ -235,10 +242,26 @@ impl Session {
         self.state.lock().close.terminated()
     }
 
-    /// Keeps the request and what is known of it, for the report at the end.
-    pub(crate) fn record_request(&self, request: ClientRequest, request_log: RequestLog) {
+    /// Publishes the request, for the table of sessions and for the report at the end.
+    pub(crate) fn set_request(&self, request: ClientRequest) -> &ClientRequest {
         // A session has one request, so the field is empty.
-        let _ = self.request.set((request, request_log));
+        self.request.get_or_init(|| request)
+    }
+
+    /// The request, from the end of the handshake.
+    pub(crate) fn request(&self) -> Option<&ClientRequest> {
+        self.request.get()
+    }
+
+    /// Publishes what is known of the request after its last reply.
+    pub(crate) fn set_request_log(&self, request_log: RequestLog) {
+        // A session has one request, so the field is empty.
+        let _ = self.request_log.set(request_log);
+    }
+
+    /// What is known of the request, after its last reply.
+    pub(crate) fn request_log(&self) -> Option<&RequestLog> {
+        self.request_log.get()
     }
 
     /// Publishes what is to be judged again when the rules change.
@@ -264,16 +287,31 @@ impl Session {
         }
     }
 
-    /// Why the relay is to end, if nothing has moved for its timeout.
+    /// The time since accept.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    /// For how long nothing has moved, as far as this function and the sweep have seen; `None`
+    /// before the relay begins.
+    pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
+        self.update_activity(self.sample(), now)
+    }
+
+    fn update_activity(&self, sample: ActivitySample, now: Instant) -> Option<Duration> {
+        let update = || self.state.lock().activity.update(sample, now);
+        sample.is_relaying.then(update)
+    }
+
+    /// Why the relay is to end, if nothing has moved for its timeout. A session that does not
+    /// relay yet has a deadline for each stage.
     fn idle_reason(&self, settings: &Settings, now: Instant) -> Option<CloseReason> {
         let sample = self.sample();
-        let idle = self.state.lock().activity.update(sample, now);
+        let idle = self.update_activity(sample, now)?;
         let is_over = |timeout: Option<_>| timeout.is_some_and(|timeout| idle >= timeout);
         if self.is_udp_association() {
             return is_over(settings.udp_timeout).then_some(CloseReason::Idle);
         }
-        // A session that does not relay yet has a deadline for each stage.
-        self.remote()?;
         let is_half_closed = sample.ended.0 || sample.ended.1;
         if is_half_closed && is_over(settings.half_closed_timeout) {
             Some(CloseReason::HalfClosedIdle)
@@ -288,7 +326,8 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let reason = self.state.lock().close.take_reason();
-        let (request, request_log) = self.request.take().unzip();
+        let request = self.request.take();
+        let request_log = self.request_log.take();
         let confirmed = request_log.as_ref().is_some_and(|it| it.confirmed);
         let closed = SessionClosed {
             session: self.number(),

@@ -6,4 +6,5 @@ mod observed;
 mod output;
 mod real_clients;
 mod start_and_stop;
+mod status;
 mod unheard_clients;

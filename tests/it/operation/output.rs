@@ -313,13 +313,13 @@ fn l11_no_message_is_lost_on_an_output_that_does_not_block() {
 }
 
 /// A server on a port of its own, whose stderr the test reads later or never.
-struct UnreadServer {
-    child: Child,
-    address: SocketAddr,
+pub(super) struct UnreadServer {
+    pub(super) child: Child,
+    pub(super) address: SocketAddr,
 }
 
 impl UnreadServer {
-    fn start(stderr: PipeWriter, rules: &str, options: &[&str]) -> UnreadServer {
+    pub(super) fn start(stderr: PipeWriter, rules: &str, options: &[&str]) -> UnreadServer {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("socks.conf");
         std::fs::write(&config, rules).unwrap();
@@ -340,7 +340,7 @@ impl UnreadServer {
     }
 
     /// Sends SIGTERM, and waits for the exit.
-    fn terminate(mut self) -> ExitStatus {
+    pub(super) fn terminate(mut self) -> ExitStatus {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         until("the exit of the server", || self.child.try_wait().unwrap())
     }
@@ -376,7 +376,7 @@ fn l11_no_line_is_lost_on_a_stderr_that_does_not_block() {
 }
 
 /// A pipe without room.
-fn full_pipe() -> (PipeReader, PipeWriter) {
+pub(super) fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     set_blocking(&writer, false);
     while unistd::write(&writer, b"x").is_ok() {}

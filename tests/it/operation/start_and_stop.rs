@@ -556,7 +556,7 @@ fn threads_are_named_after_their_work() {
     let client = connect_through(proxy.address(), &Origin::echo().destination());
     let names_with = |first: &'static str, second: &'static str| {
         let names = ["accept", "ctrl-c", "logger", first, second, "signals"];
-        [&names[..], &["threadsocks"]].concat()
+        [&names[..], &["status", "threadsocks"]].concat()
     };
     // A thread takes its name only after it has started.
     until("the names", || {

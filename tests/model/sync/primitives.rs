@@ -135,6 +135,11 @@ impl<T> OnceLock<T> {
         self.value.set(value)
     }
 
+    pub(crate) fn get_or_init(&self, value: impl FnOnce() -> T) -> &T {
+        self.step.load(Ordering::SeqCst);
+        self.value.get_or_init(value)
+    }
+
     pub(crate) fn take(&mut self) -> Option<T> {
         self.value.take()
     }
