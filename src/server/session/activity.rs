@@ -10,7 +10,8 @@ pub(super) struct ActivitySample {
     pub(super) ended: (bool, bool),
 }
 
-/// What the last round of the sweep, or the last table of sessions, saw. Guarded by the session's lock.
+/// What the last round of the sweep, or the last table of sessions, saw. Guarded by the
+/// session's lock.
 #[derive(Debug)]
 pub(super) struct Activity {
     sample: ActivitySample,

@@ -26,7 +26,8 @@ pub(super) fn describe(call: &str, peer: impl Fn(i32) -> Option<SocketAddr>) -> 
     Some(known.unwrap_or_else(|| format!("in system call {number}")))
 }
 
-/// The words for a system call; the constants are those of this processor. `peer_in` names the peer of the socket in an argument.
+/// The words for a system call; the constants are those of this processor. `peer_in` names
+/// the peer of the socket in an argument.
 fn words(number: c_long, peer_in: impl Fn(usize) -> Option<SocketAddr>) -> Option<String> {
     let named = |verb: &str, otherwise: &str| match peer_in(0) {
         Some(peer) => format!("{verb} {peer}"),
@@ -60,6 +61,8 @@ fn words_without_peer(number: c_long) -> Option<&'static str> {
         libc::SYS_futex => "for a lock or a notification (futex)",
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => "sleeps",
         libc::SYS_rt_sigtimedwait => "for a signal",
+        // After a stop, or when a tracer has attached.
+        libc::SYS_restart_syscall => "to continue a wait after a signal",
         libc::SYS_openat => "to open a file",
         libc::SYS_statx => "for the state of a file (stat)",
         _ => return None,
