@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn s18_max_sessions_is_honoured_up_to_what_the_machine_has() {
         for (machine, honoured, max, limited_by) in [
-            (threads(100), 45, 46, LimitedBy::Threads(100)),
+            (threads(100), 45, 45, LimitedBy::Threads(100)),
             (descriptors(192), 78, 78, LimitedBy::Descriptors(192)),
         ] {
             let explicit = limits(machine, Some(honoured - 1));
