@@ -13,6 +13,10 @@ use super::schedule::Schedule;
 /// reload. Denials with further conditions do not count.
 pub(super) const MAX_CONDITIONS: usize = 1000;
 
+/// Ranges of a port list, and names of a user list, that a warning compares one by one; the same
+/// bound on time. Longer lists count as different unless they are equal.
+const MAX_COMPARED: usize = 16;
+
 const ANY_PORT: &[RangeInclusive<u16>] = &[0..=u16::MAX];
 
 impl Rule {
@@ -64,7 +68,7 @@ impl AddressSet {
 impl PortSet {
     /// Are all these ports in the set?
     pub(super) fn contains_all(&self, ports: RangeInclusive<u16>) -> bool {
-        PortSet::Ranges(Box::new([ports])).is_within(self)
+        PortSet::Ranges(Box::new([ports])).adds_nothing_to(self)
     }
 
     /// Are all ports of this set in the other one?
@@ -74,7 +78,14 @@ impl PortSet {
         }
         // A test without sorting first: most lists already differ in their first port.
         let first = self.ranges().first().map(|range| *range.start());
-        other.matches(first) == Match::Yes && merged(&[self, other]) == merged(&[other])
+        self.ranges().len().max(other.ranges().len()) <= MAX_COMPARED
+            && other.matches(first) == Match::Yes
+            && self.adds_nothing_to(other)
+    }
+
+    /// As [`is_within`](Self::is_within), for lists of any length.
+    fn adds_nothing_to(&self, other: &PortSet) -> bool {
+        merged(&[self, other]) == merged(&[other])
     }
 
     fn ranges(&self) -> &[RangeInclusive<u16>] {
@@ -107,8 +118,10 @@ impl UserSet {
         match (self, other) {
             (_, UserSet::Any) => true,
             (UserSet::Any, UserSet::Names(_)) => false,
-            (UserSet::Names(names), _) => {
-                self == other || names.iter().all(|name| other.contains(name))
+            (UserSet::Names(names), UserSet::Names(others)) => {
+                self == other
+                    || names.len().max(others.len()) <= MAX_COMPARED
+                        && names.iter().all(|name| other.contains(name))
             }
         }
     }
@@ -124,6 +137,7 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use super::MAX_COMPARED;
     use crate::rules::parse;
 
     /// Are the conditions of the first rule within those of the second, and the other way
@@ -201,6 +215,21 @@ mod tests {
                 [back, there],
                 "{second} | {first}"
             );
+        }
+    }
+
+    #[test]
+    fn f32_long_lists_are_within_others_only_if_they_are_equal() {
+        let list = |count: usize| (1..=count).map(|it| format!("{}", 2 * it));
+        for (column, separator) in [("- ", ","), ("- - - - user=u", ",u")] {
+            let [short, long, longer] = [MAX_COMPARED, MAX_COMPARED + 1, MAX_COMPARED + 2]
+                .map(|count| list(count).collect::<Vec<_>>().join(separator))
+                .map(|list| format!("{column}{list}"));
+            assert_eq!(are_within([&long, &long]), [true, true], "{long}");
+            assert_eq!(are_within([&short, &long]), [false, false], "{short}");
+            assert_eq!(are_within([&long, &longer]), [false, false], "{long}");
+            let shorter = format!("{column}2");
+            assert_eq!(are_within([&shorter, &short]), [true, false], "{short}");
         }
     }
 }

@@ -314,9 +314,10 @@ impl Association {
     fn forward_to_client(&self, data: &[u8], from: SocketAddr) -> Result<usize, DropReason> {
         // Without an address the client has sent nothing, so nothing can be an answer.
         let client = self.client_port.lock().address();
-        let client = client.filter(|_| self.is_expected(from));
-        let client = SockaddrStorage::from(client.ok_or(DropReason::UnknownPeer)?);
-        self.names.lock().answered(from, Instant::now());
+        let client = client.ok_or(DropReason::UnknownPeer)?;
+        let is_exact = self.check_peer(from)?;
+        self.names.lock().answered(from, is_exact, Instant::now());
+        let client = SockaddrStorage::from(client);
         let header = UdpHeader {
             fragment: 0,
             destination: Destination {
@@ -331,14 +332,18 @@ impl Association {
         sent.map_err(|_| DropReason::SendFailed)
     }
 
-    /// Has the client sent something to this peer, and do the rules still permit that? Also
-    /// true for another port of the same host if the client might send to it: a TFTP
-    /// server answers from another port (RFC 1350).
-    fn is_expected(&self, from: SocketAddr) -> bool {
-        let name = match self.peers.lock().find(from) {
-            Some(name) => name.cloned(),
-            None => return false,
+    /// Continues if the client has sent something to this peer, and the rules still permit
+    /// that; also for another port of the same host if the client might send to it: a TFTP
+    /// server answers from another port (RFC 1350). Returns whether the client has sent to this
+    /// port.
+    fn check_peer(&self, from: SocketAddr) -> Result<bool, DropReason> {
+        let (name, is_exact) = match self.peers.lock().find(from) {
+            Some(peer) => (peer.name.cloned(), peer.is_exact),
+            None => return Err(DropReason::UnknownPeer),
         };
-        from.port() != 0 && self.permits(name.as_ref(), Some(from.ip()), from.port())
+        match from.port() != 0 && self.permits(name.as_ref(), Some(from.ip()), from.port()) {
+            true => Ok(is_exact),
+            false => Err(DropReason::UnknownPeer),
+        }
     }
 }

@@ -281,15 +281,16 @@ impl NameCache {
         }
     }
 
-    /// A datagram has come from this address: the flows to it are kept there.
+    /// A datagram has come from this address: the flows to it are kept there. If the client has
+    /// sent to this port by address (`is_exact`), it is no answer to another port of the host.
     ///
     /// Tests all names: the same host may have several.
-    pub(super) fn answered(&mut self, from: SocketAddr, now: Instant) {
+    pub(super) fn answered(&mut self, from: SocketAddr, is_exact: bool, now: Instant) {
         let mut is_answer = false;
         for entry in self.entries.values_mut() {
             is_answer |= entry.flows.answered(from, &entry.addresses, now);
         }
-        if !is_answer {
+        if !is_answer && !is_exact {
             let names = self.entries.values_mut();
             names.for_each(|entry| entry.flows.answered_from_other_port(from.ip(), now));
         }
@@ -546,7 +547,7 @@ mod tests {
         begin(&mut cache, "flow.test", b"").expect("room");
         resolve(&mut cache, "flow.test", &ADDRESS);
         cache.route(&flow, 1, b"", now);
-        cache.answered((ADDRESS[0], 1).into(), now);
+        cache.answered((ADDRESS[0], 1).into(), true, now);
         for number in 0..1000 {
             let later = now + Duration::from_millis(number);
             let text = format!("{number}.test");
@@ -577,7 +578,7 @@ mod tests {
             (route.addresses[0], is_expired)
         };
         assert_eq!(first(&mut cache, 53, now), (one, false));
-        cache.answered((one, 53).into(), now);
+        cache.answered((one, 53).into(), true, now);
         // DNS returns the other order. Flows that are answered need no new lookup.
         let later = now + 2 * POSITIVE_TTL;
         assert_eq!(first(&mut cache, 53, later), (one, false));
@@ -586,6 +587,25 @@ mod tests {
         cache.unreachable((one, 54).into(), later);
         assert_eq!(first(&mut cache, 54, later), (two, false));
         assert_eq!(first(&mut cache, 53, later), (one, false));
+    }
+
+    /// The client also sends to another port of the first address, by address. What comes from
+    /// there is no answer to the flow; what comes from an unknown port may be one (TFTP).
+    #[test]
+    fn u20_answers_to_other_destinations_do_not_keep_a_flow_at_its_address() {
+        for (is_exact, used_later) in [(true, 2), (false, 1)] {
+            let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+            let addresses = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+            begin(&mut cache, "a.test", b"").expect("room");
+            resolve(&mut cache, "a.test", &addresses);
+            let mut last = addresses[0];
+            for second in 0..4 {
+                let now = now + Duration::from_secs(second);
+                last = cache.next_route(&a, 1, now).addresses[0];
+                cache.answered((addresses[0], 53).into(), is_exact, now);
+            }
+            assert_eq!(last, addresses[used_later - 1]);
+        }
     }
 
     fn flow_count(cache: &NameCache) -> usize {
@@ -613,7 +633,7 @@ mod tests {
             first(&mut cache, &a, port, now);
             cache.set_address(&a, port, if is_at_one(port) { one } else { two }, now);
             let address = if is_at_one(port) { one } else { two };
-            cache.answered((address, port).into(), now);
+            cache.answered((address, port).into(), true, now);
         }
         for port in 1..=5000 {
             now += Duration::from_millis(1);
@@ -638,7 +658,7 @@ mod tests {
         let answered = |cache: &mut NameCache, port, millis| {
             let now = now + Duration::from_millis(millis);
             cache.next_route(&a, port, now);
-            cache.answered((ADDRESS[0], port).into(), now);
+            cache.answered((ADDRESS[0], port).into(), true, now);
         };
         let ports = 1..=MAX_FLOWS as u16;
         ports

@@ -23,6 +23,15 @@ pub(super) struct PeerFilter {
 /// Each peer with the name by which the client has sent to it last, if it was a name.
 type Generation = HashMap<SocketAddr, Option<HostName>>;
 
+/// A peer from which the client may receive.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KnownPeer<'a> {
+    /// The name by which the client has sent to it last, if it was a name.
+    pub(super) name: Option<&'a HostName>,
+    /// Has the client sent to this port, and not only to another port of the host?
+    pub(super) is_exact: bool,
+}
+
 /// Stands for any port of a host: no datagram is sent to port 0, and none comes from it.
 const ANY_PORT: u16 = 0;
 
@@ -44,15 +53,16 @@ impl PeerFilter {
         }
     }
 
-    /// Has the client sent to this address, or at least to another port of this host? Then
-    /// also by which name, if it used one.
-    pub(super) fn find(&self, address: SocketAddr) -> Option<Option<&HostName>> {
+    /// The peer, if the client has sent to this address, or at least to another port of this
+    /// host.
+    pub(super) fn find(&self, address: SocketAddr) -> Option<KnownPeer<'_>> {
         let any_port = SocketAddr::new(address.ip(), ANY_PORT);
-        let found = [address, any_port].into_iter().find_map(|entry| {
+        let entries = [(address, true), (any_port, false)];
+        entries.into_iter().find_map(|(entry, is_exact)| {
             let young = self.young.get(&entry);
-            young.or_else(|| self.old.get(&entry))
-        });
-        found.map(Option::as_ref)
+            let name = young.or_else(|| self.old.get(&entry))?.as_ref();
+            Some(KnownPeer { name, is_exact })
+        })
     }
 }
 
@@ -67,6 +77,10 @@ mod tests {
         (Ipv4Addr::from_bits(number), 53).into()
     }
 
+    fn known(name: Option<&HostName>, is_exact: bool) -> Option<KnownPeer<'_>> {
+        Some(KnownPeer { name, is_exact })
+    }
+
     #[test]
     fn u07_recent_peers_are_kept_in_at_most_two_generations() {
         let mut filter = PeerFilter::default();
@@ -74,7 +88,7 @@ mod tests {
         for number in 0..100_000 {
             filter.add(address(number), None);
             filter.add(frequent, None);
-            assert_eq!(filter.find(frequent), Some(None));
+            assert_eq!(filter.find(frequent), known(None, true));
             // An address takes two entries.
             let latest = number.saturating_sub(GENERATION_SIZE as u32 / 2 - 2)..=number;
             assert!(filter.find(address(*latest.start())).is_some(), "{number}");
@@ -91,10 +105,10 @@ mod tests {
         };
         let (first, other_port) = (address(1), SocketAddr::new(address(1).ip(), 54));
         filter.add(first, Some(&name));
-        assert_eq!(filter.find(first), Some(Some(&name)));
-        assert_eq!(filter.find(other_port), Some(Some(&name)));
+        assert_eq!(filter.find(first), known(Some(&name), true));
+        assert_eq!(filter.find(other_port), known(Some(&name), false));
         filter.add(first, None);
-        assert_eq!(filter.find(first), Some(None));
-        assert_eq!(filter.find(other_port), Some(None));
+        assert_eq!(filter.find(first), known(None, true));
+        assert_eq!(filter.find(other_port), known(None, false));
     }
 }

@@ -149,7 +149,9 @@ fn o16_each_session_has_a_row_whatever_its_state() {
     let associated = UdpClient::new(&proxy);
     let status = proxy.wait_for_tables(|status| {
         let expected = ": 1 handshake, 1 connect, 1 bind, 1 relay, 1 association";
+        // The bytes are counted after they are sent.
         status.summary.ends_with(expected)
+            && status.sessions.cells("s4", ["UP", "DOWN"]) == ["5", "5"]
     });
     assert!(status.summary.starts_with("threadsocks: 5 of "));
     let clients = [
