@@ -173,7 +173,8 @@ impl ServerContext {
     }
 
     /// Reports the event, and with new content the remarks on it. They take some milliseconds
-    /// if there are many rules, and no lock is held then: only this session waits.
+    /// if there are many rules, and up to seconds if many of these have long lists. No lock is
+    /// held then: only this session waits.
     fn log_reload<T: Content>(
         &self,
         file: &WatchedFile<T>,

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::child::RunningChild;
+use crate::support::project::{project, project_file};
 use crate::support::wait::TIMEOUT;
 
 /// The model checker is compiled with optimization, while other tests run.
@@ -14,10 +15,6 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 struct Lesson {
     name: String,
     text: String,
-}
-
-fn project() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// All lessons, in the order of their numbers.
@@ -107,7 +104,7 @@ fn each_lesson_names_code_that_exists() {
                 names.push(word);
                 continue;
             }
-            let code = fs::read_to_string(project().join(word)).expect(word);
+            let code = project_file(word);
             assert!(!names.is_empty(), "{}: {word}", lesson.name);
             for name in names.drain(..) {
                 assert!(defines(&code, name), "{}: {name} in {word}", lesson.name);
@@ -128,7 +125,7 @@ fn defines(code: &str, name: &str) -> bool {
 
 #[test]
 fn the_list_of_the_lessons_has_the_question_of_each() {
-    let list = fs::read_to_string(project().join("lessons/README.md")).unwrap();
+    let list = project_file("lessons/README.md");
     let rows: Vec<&str> = list.lines().filter(|it| it.starts_with("| [")).collect();
     let lessons = lessons();
     assert_eq!(rows.len(), lessons.len());

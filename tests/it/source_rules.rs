@@ -2,19 +2,12 @@
 //! be checked by a program.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use threadsocks::cli::HELP;
 
 use crate::support::import_graph::ImportGraph;
-
-fn project() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn project_file(name: &str) -> String {
-    fs::read_to_string(project().join(name)).expect(name)
-}
+use crate::support::project::{project, project_file};
 
 /// Every source file of the shipped programs, with its code: no comments, no
 /// tests.

@@ -13,9 +13,9 @@ use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
 
 /// Addresses of one name that are tried at most. If none fails, the last attempt begins
-/// 1.75 seconds after the first, and a name whose owner lists a hundred hosts does not make the server dial them
-/// all.
-const MAX_ADDRESSES: usize = 8;
+/// 1.75 seconds after the first, and a name whose owner lists a hundred hosts does not make
+/// the server dial them all.
+const MAX_TRIED_ADDRESSES: usize = 8;
 
 /// Connects to the destination: name lookup and all attempts under one deadline.
 pub(crate) fn connect(
@@ -33,10 +33,10 @@ pub(crate) fn connect(
     retain_usable(&mut permitted, |it| {
         unusable_reason(it.address.ip(), it.address.port(), nat64)
     })?;
-    // After the rules have denied some addresses, the families may not alternate any more. Before
-    // the list is cut off, so that both families are tried.
+    // If the rules have denied some addresses, the families do not alternate any more. They
+    // have to before the list is cut off, so that both are tried.
     let mut addresses = net::interleave(permitted, |it| it.address.is_ipv6());
-    addresses.truncate(MAX_ADDRESSES);
+    addresses.truncate(MAX_TRIED_ADDRESSES);
     let Connection {
         stream,
         local,

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use super::drops::DropReason;
 use super::name_flows::{NameFlows, Route};
-use crate::net::interleave;
 use crate::protocol::HostName;
 use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 
@@ -28,9 +27,9 @@ const MAX_QUEUED_BYTES: usize = 64 << 10;
 /// those without established flows first.
 const MAX_NAMES: usize = 256;
 
-/// Addresses of one name that are used, from both families in turn: the rules may
-/// deny a whole family, or the system may have no route for it.
-const MAX_ADDRESSES: usize = 32;
+/// Addresses of one name that are used: the first ones of the lookup, in which the families
+/// alternate. The rules may deny a whole family, or the system may have no route for it.
+const MAX_ADDRESSES_PER_NAME: usize = 32;
 
 /// Flows of one association, each to a port of a name: as many as a client uses that scans
 /// the ports of a host. They take at most 270 kB: 96 bytes each, vectors with room for twice
@@ -240,8 +239,11 @@ impl NameCache {
             // Older addresses still serve.
             entry.expires = now + NEGATIVE_TTL;
         } else {
-            let addresses = interleave(addresses.to_vec(), IpAddr::is_ipv6);
-            entry.addresses = addresses.iter().copied().take(MAX_ADDRESSES).collect();
+            entry.addresses = addresses
+                .iter()
+                .copied()
+                .take(MAX_ADDRESSES_PER_NAME)
+                .collect();
             entry.expires = now + POSITIVE_TTL;
         }
         let queue = entry.queue.take().unwrap_or_default();
@@ -680,12 +682,17 @@ mod tests {
         let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
         let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
         let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        // In the order in which a lookup returns them.
         let many: Vec<IpAddr> = (1..=100).map(v6).chain([v4(1), v4(2)]).collect();
+        let many = crate::net::interleave(many, IpAddr::is_ipv6);
         begin(&mut cache, "a.test", b"").expect("room");
         resolve(&mut cache, "a.test", &many);
         let used = cache.next_route(&a, 1, now).addresses;
         assert_eq!(used[..4], [v6(1), v4(1), v6(2), v4(2)]);
-        assert_eq!((used.len(), used[31]), (MAX_ADDRESSES, v6(30)));
-        assert_eq!(cache.entries[&a].addresses.capacity(), MAX_ADDRESSES);
+        assert_eq!((used.len(), used[31]), (MAX_ADDRESSES_PER_NAME, v6(30)));
+        assert_eq!(
+            cache.entries[&a].addresses.capacity(),
+            MAX_ADDRESSES_PER_NAME
+        );
     }
 }

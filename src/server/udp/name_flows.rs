@@ -106,12 +106,11 @@ impl NameFlows {
     /// A datagram has come from another port of this host, as TFTP servers send it: all flows
     /// to the host count as answered.
     pub(super) fn answered_from_other_port(&mut self, from: IpAddr, now: Instant) {
-        let mut flows = self.flows.iter_mut().filter(|flow| flow.address() == from);
         let mut is_answer = false;
-        flows.by_ref().for_each(|flow| {
+        for flow in self.flows.iter_mut().filter(|flow| flow.address() == from) {
             flow.answered_from_other_port(now);
             is_answer = true;
-        });
+        }
         if is_answer {
             self.note_answer(from, now);
         }

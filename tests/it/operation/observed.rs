@@ -1,15 +1,8 @@
 //! What `docs/tour/observe.md` says of a running server.
 
-use std::fs;
-use std::path::Path;
-
 use crate::support::endpoints::relayed_pair;
+use crate::support::project::project_file;
 use crate::support::proxy::Proxy;
-
-fn project_file(name: &str) -> String {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    fs::read_to_string(project.join(name)).expect(name)
-}
 
 #[test]
 fn the_page_names_the_threads_of_a_session() {

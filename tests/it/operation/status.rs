@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Stdio};
+use std::process::{self, Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -378,53 +378,48 @@ fn o19_a_stderr_that_is_not_read_delays_no_session_and_no_stop() {
     reader.read_to_end(&mut rest).unwrap();
 }
 
-/// The first statement of `main` blocks the signals. Before that, in the loader, the action holds
-/// that the process has from its parent: no program can change that itself.
-#[test]
-fn o20_usr1_and_usr2_end_no_server_that_has_just_begun() {
+/// Starts 50 servers, one after the other. Each gets the signals as soon as `is_ready` says so of
+/// its process.
+fn assert_all_survive(command: fn() -> process::Command, is_ready: fn(u32) -> bool) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("socks.conf");
     std::fs::write(&config, PERMIT_ALL).unwrap();
     for _ in 0..50 {
-        let mut server = binary()
+        let mut server = command()
             .args(["-b", "127.0.0.1", "-c"])
             .arg(&config)
             .arg("0")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        until("the mask", || {
-            blocks_user_signals(server.id()).then_some(())
+        until("the moment for the signals", || {
+            is_ready(server.id()).then_some(())
         });
         assert_survives(&mut server);
     }
 }
 
-/// Ignored by its parent, the signals do not end it in the loader either; afterwards USR1 is received
-/// as usual.
+/// The first statement of `main` blocks the signals. Before that, in the loader, the action
+/// holds that the process has from its parent: no program can change that itself.
+#[test]
+fn o20_usr1_and_usr2_end_no_server_that_has_just_begun() {
+    assert_all_survive(binary, blocks_user_signals);
+}
+
+/// If the parent ignores the signals, they do not end the server in the loader either; afterwards
+/// it receives USR1 as usual.
 #[test]
 fn o20_a_server_whose_parent_ignores_the_signals_survives_them_from_the_first_moment() {
-    let ignoring = ["sh", "-c", "trap '' USR1 USR2; exec \"$@\"", "sh"];
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("socks.conf");
-    std::fs::write(&config, PERMIT_ALL).unwrap();
-    for _ in 0..50 {
-        let mut server = std::process::Command::new(ignoring[0])
-            .args(&ignoring[1..])
-            .arg(env!("CARGO_BIN_EXE_threadsocks"))
-            .args(["-b", "127.0.0.1", "-c"])
-            .arg(&config)
-            .arg("0")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let program = format!("/proc/{}/exe", server.id());
-        until("the program", || {
-            let path = std::fs::read_link(&program).ok()?;
-            path.ends_with("threadsocks").then_some(())
-        });
-        assert_survives(&mut server);
-    }
+    let ignoring = || {
+        let mut shell = process::Command::new("sh");
+        shell.args(["-c", "trap '' USR1 USR2; exec \"$@\"", "sh"]);
+        shell.arg(env!("CARGO_BIN_EXE_threadsocks"));
+        shell
+    };
+    assert_all_survive(ignoring, |pid| {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+        program.is_ok_and(|path| path.ends_with("threadsocks"))
+    });
 }
 
 /// Sends USR2 and USR1 until the server prints its tables, and then stops it.
@@ -455,7 +450,7 @@ fn blocks_user_signals(pid: u32) -> bool {
     mask & both == both
 }
 
-/// A session that waits and one that is relayed are not disturbed by the signals.
+/// The signals do not disturb a session that is relayed.
 #[test]
 fn o20_usr2_changes_nothing() {
     let proxy = Proxy::open();

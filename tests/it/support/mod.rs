@@ -15,6 +15,7 @@ pub(crate) mod import_graph;
 pub(crate) mod netns;
 pub(crate) mod plot;
 pub(crate) mod process;
+pub(crate) mod project;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod scripted_peer;
