@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::ReloadEvent;
 use crate::protocol::{Command, Destination, ReplyEncoder};
-pub use crate::request_error::{HandshakeError, RequestError};
+pub use crate::request_error::{AuthError, HandshakeError, RequestError};
 use crate::rules::Verdict;
 use crate::sync::wait_group::Token;
 
@@ -55,6 +55,9 @@ pub enum Event {
         /// Where the datagram has come from.
         from: SocketAddr,
     },
+    /// The login of a client was refused. Not sent if this machine has no memory for the
+    /// check: then the login may be right.
+    LoginFailed(LoginFailed),
     /// A client was rejected before its session began, or dropped before its request.
     Rejected(Rejected),
     /// A file was reloaded, or could not be.
@@ -109,6 +112,19 @@ pub struct RequestAnswered {
     pub command: Command,
     /// Was the request granted?
     pub accepted: bool,
+}
+
+/// A login that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFailed {
+    /// The number of the session.
+    pub session: u64,
+    /// The client.
+    pub client: SocketAddr,
+    /// The user of the login; any bytes.
+    pub user: Vec<u8>,
+    /// Why it was refused.
+    pub error: AuthError,
 }
 
 /// The content of the line for a session that has ended.

@@ -42,7 +42,10 @@ pub(super) fn counted(count: impl Into<u64>, noun: &str) -> String {
 
 /// The line for a session that has ended: `key=value` pairs in a fixed order, for programs
 /// that read it.
-pub(super) struct SessionLine<'a>(pub(super) &'a SessionClosed);
+pub(super) struct SessionLine<'a> {
+    pub(super) time: SystemTime,
+    pub(super) closed: &'a SessionClosed,
+}
 
 impl fmt::Display for SessionLine<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,9 +61,9 @@ impl fmt::Display for SessionLine<'_> {
             drops,
             lasted,
             reason,
-        } = self.0;
-        let now = humantime::format_rfc3339_seconds(printable(SystemTime::now()));
-        write!(out, "{now} s{session} client={client}")?;
+        } = self.closed;
+        let time = humantime::format_rfc3339_seconds(printable(self.time));
+        write!(out, "{time} s{session} client={client}")?;
         if let Some(request) = request {
             let ClientRequest {
                 encoder,

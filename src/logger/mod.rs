@@ -10,6 +10,7 @@
 
 mod config;
 mod format;
+mod login_lines;
 mod printer;
 mod queue;
 mod thread;

@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{OutputConfig, Verbosity};
 use super::format::{SessionLine, counted, screen_message};
+use super::login_lines::{LoginLine, LoginLines};
+use super::queue::TimedEvent;
 use super::throttle::{INTERVAL, Throttle};
 use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
-use crate::events::{CloseReason, Event, RequestAnswered, SessionClosed};
+use crate::events::{
+    AuthError, CloseReason, Event, HandshakeError, RequestAnswered, SessionClosed,
+};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -21,14 +25,16 @@ enum Topic {
     Refused,
     HandshakeFailed,
     Rejected,
+    Logins,
     DroppedMessages,
     DroppedLines,
 }
 
-const TOPICS: [Topic; 5] = [
+const TOPICS: [Topic; 6] = [
     Topic::Refused,
     Topic::HandshakeFailed,
     Topic::Rejected,
+    Topic::Logins,
     Topic::DroppedMessages,
     Topic::DroppedLines,
 ];
@@ -39,6 +45,7 @@ pub(super) struct Printer {
     diagnostics: MessageWriter,
     verbosity: Verbosity,
     throttles: [Throttle; TOPICS.len()],
+    login_lines: LoginLines,
 }
 
 impl Printer {
@@ -48,17 +55,18 @@ impl Printer {
             diagnostics: MessageWriter::new(output.diagnostics),
             verbosity: output.verbosity,
             throttles: Default::default(),
+            login_lines: LoginLines::default(),
         }
     }
 
     /// Prints one event.
-    pub(super) fn print(&mut self, event: Event) {
+    pub(super) fn print(&mut self, TimedEvent { time, event }: TimedEvent) {
         match event {
             // One write, so that no other output comes between the lines.
             Event::Status(status) => self.print_line(&status.text),
             Event::StartMessage { line, .. } => self.print_line(&line),
             Event::RequestAnswered(answered) => self.print_screen_message(&answered),
-            Event::SessionClosed(closed) => self.print_closed(&closed),
+            Event::SessionClosed(closed) => self.print_closed(time, &closed),
             Event::ClientPort {
                 session,
                 client,
@@ -85,6 +93,11 @@ impl Printer {
                 "s{session}: {client} may send datagrams only from its address; those from \
                  {from} and other addresses are dropped"
             )),
+            Event::LoginFailed(failed) => match self.login_lines.line(&failed, Instant::now()) {
+                LoginLine::Print(line) => self.print_line(&line),
+                LoginLine::Shared(line) => self.print_throttled(Topic::Logins, &line),
+                LoginLine::Suppressed => {}
+            },
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
             Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
             Event::FileReloaded {
@@ -163,9 +176,9 @@ impl Printer {
         }
     }
 
-    fn print_closed(&mut self, closed: &SessionClosed) {
+    fn print_closed(&mut self, time: SystemTime, closed: &SessionClosed) {
         if self.verbosity >= Verbosity::Sessions {
-            self.print_line(&SessionLine(closed));
+            self.print_line(&SessionLine { time, closed });
             return;
         }
         let SessionClosed { client, reason, .. } = closed;
@@ -174,6 +187,9 @@ impl Printer {
                 let line = format_args!("{client} {request} {reason}");
                 self.print_throttled(Topic::Refused, &line);
             }
+            // It has a line of its own.
+            (None, CloseReason::HandshakeFailed(HandshakeError::LoginFailed { error, .. }))
+                if *error != AuthError::OutOfMemory => {}
             (None, CloseReason::HandshakeFailed(_)) => {
                 let line = format_args!("{client} {reason}");
                 self.print_throttled(Topic::HandshakeFailed, &line);
@@ -210,7 +226,8 @@ impl Printer {
     /// How long to wait for the next event before the suppressed lines are counted
     /// on stderr.
     pub(super) fn timeout(&self) -> Duration {
-        match self.throttles.iter().any(Throttle::has_suppressed) {
+        let has_suppressed = self.throttles.iter().any(Throttle::has_suppressed);
+        match has_suppressed || self.login_lines.has_suppressed() {
             true => INTERVAL,
             false => NO_TIMEOUT,
         }
@@ -219,6 +236,9 @@ impl Printer {
     /// Prints how many lines were suppressed, for the topics whose rate limit permits a line
     /// at this time.
     pub(super) fn print_suppressed(&mut self, now: Instant) {
+        for line in self.login_lines.take_suppressed(now) {
+            self.print_line(&line);
+        }
         for (topic, throttle) in TOPICS.iter().zip(&mut self.throttles) {
             let count = throttle.take_suppressed(now);
             if count == 0 {
@@ -228,6 +248,7 @@ impl Printer {
                 Topic::Refused => "more requests refused (-v prints each)",
                 Topic::HandshakeFailed => "more clients without a valid request (-v prints each)",
                 Topic::Rejected => "more clients rejected",
+                Topic::Logins => "more logins failed",
                 Topic::DroppedMessages => {
                     "screen messages dropped: stdout or stderr is read too slowly"
                 }
@@ -255,6 +276,7 @@ impl Printer {
     /// Prints at the end what was not printed yet.
     pub(super) fn close(mut self) {
         self.throttles.iter_mut().for_each(Throttle::reset);
+        self.login_lines.reset();
         self.print_suppressed(Instant::now());
         let lost = self.screen.take().map_or(0, MessageWriter::close);
         if lost > 0 {
@@ -334,6 +356,10 @@ mod tests {
         })
     }
 
+    fn listening(port: u16) -> TimedEvent {
+        TimedEvent::now(Event::Listening(([127, 0, 0, 1], port).into()))
+    }
+
     #[test]
     fn l04_a_partial_message_is_completed_before_the_next() {
         let (disk, stderr) = (Disk::default(), Disk::default());
@@ -352,7 +378,7 @@ mod tests {
             if let (Event::RequestAnswered(answered), 1 | 4) = (&event, port) {
                 expected.push_str(&screen_message(answered));
             }
-            printer.print(event);
+            printer.print(TimedEvent::now(event));
         }
         assert_eq!(disk.content(), expected);
         assert!(stderr.content().contains("2 screen messages lost"));
@@ -374,12 +400,12 @@ mod tests {
                 diagnostics: Box::new(stderr.clone()),
                 verbosity,
             });
-            printer.print(Event::FileReloaded {
+            printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
                 event: ReloadEvent::Reloaded("1 rule".to_owned()),
                 remarks: vec!["warning: open".to_owned()],
-            });
+            }));
             assert_eq!(stderr.content(), expected);
         }
     }
@@ -394,7 +420,7 @@ mod tests {
         });
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
-            printer.print(Event::Listening(([127, 0, 0, 1], port).into()));
+            printer.print(listening(port));
         }
         printer.close();
         assert_eq!(
@@ -417,10 +443,10 @@ mod tests {
         });
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));
-            printer.print(Event::Listening(([127, 0, 0, 1], port).into()));
+            printer.print(listening(port));
         }
         stderr.set_free(usize::MAX);
-        printer.print(Event::Listening(([127, 0, 0, 1], 1).into()));
+        printer.print(listening(1));
         let (mut complete, mut lost) = (0, 0);
         for line in stderr.content().lines() {
             let words: Vec<&str> = line.split(' ').collect();

@@ -2,21 +2,37 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::config::Verbosity;
-use crate::events::{CloseReason, Event};
+use crate::events::{CloseReason, Event, HandshakeError};
 use crate::sync::AtomicU64;
 
 /// Events that may wait to be printed: those of nearly one second at 10,000 requests per
 /// second, and at most a few MB.
 const CAPACITY: usize = 8192;
 
+/// An event and its moment. The logger may print it seconds later.
+#[derive(Debug)]
+pub(crate) struct TimedEvent {
+    pub(super) time: SystemTime,
+    pub(crate) event: Event,
+}
+
+impl TimedEvent {
+    /// An event of this moment.
+    pub(super) fn now(event: Event) -> TimedEvent {
+        let time = SystemTime::now();
+        TimedEvent { time, event }
+    }
+}
+
 /// A handle to report events. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Log {
-    sender: Sender<Event>,
+    sender: Sender<TimedEvent>,
     dropped: Arc<DroppedCounts>,
     verbosity: Verbosity,
     has_screen: bool,
@@ -25,7 +41,7 @@ pub struct Log {
 /// The receiving end of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    pub(crate) events: Receiver<Event>,
+    pub(crate) events: Receiver<TimedEvent>,
     dropped: Arc<DroppedCounts>,
 }
 
@@ -61,7 +77,7 @@ impl Log {
             Event::RequestAnswered(_) => (true, &self.dropped.messages),
             _ => (self.sender.len() < CAPACITY / 2, &self.dropped.lines),
         };
-        if !has_room || self.sender.try_send(event).is_err() {
+        if !has_room || self.sender.try_send(TimedEvent::now(event)).is_err() {
             // Relaxed: a mere count, from which no thread concludes anything else.
             dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -74,8 +90,15 @@ impl Log {
                 *even_if_quiet || self.verbosity >= Verbosity::Normal
             }
             Event::RequestAnswered(_) => self.has_screen,
-            Event::Rejected(_) | Event::FileReloaded { .. } | Event::Status(_) => true,
+            Event::LoginFailed(_)
+            | Event::Rejected(_)
+            | Event::FileReloaded { .. }
+            | Event::Status(_) => true,
             Event::SessionClosed(closed) => match closed.reason {
+                // A load balancer checks its servers every few seconds.
+                CloseReason::HandshakeFailed(HandshakeError::LeftAfterGreeting) => {
+                    self.verbosity >= Verbosity::Sessions
+                }
                 CloseReason::HandshakeFailed(_)
                 | CloseReason::Refused(_)
                 | CloseReason::PermitWithdrawn(_) => self.verbosity >= Verbosity::Normal,

@@ -83,7 +83,8 @@ pub(crate) fn closed_sessions(queue: &Queue) -> Vec<u64> {
         Event::SessionClosed(closed) => Some(closed.session),
         _ => None,
     };
-    let mut closed: Vec<u64> = queue.events.try_iter().filter_map(number).collect();
+    let events = queue.events.try_iter().map(|timed| timed.event);
+    let mut closed: Vec<u64> = events.filter_map(number).collect();
     closed.sort_unstable();
     closed
 }

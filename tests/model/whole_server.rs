@@ -88,8 +88,8 @@ impl Run {
         assert_eq!(self.queue.events.senders(), 0);
         let mut closed = Vec::new();
         let (mut dropped, mut told) = (0, 0);
-        for event in self.queue.events.try_iter() {
-            match event {
+        for timed in self.queue.events.try_iter() {
+            match timed.event {
                 Event::SessionClosed(session) => {
                     closed.push(session.session);
                     if let CloseReason::Unheard = session.reason {

@@ -1,6 +1,7 @@
 //! Start, stop, output, and real client programs.
 
 mod listen_address;
+mod login_lines;
 mod machine_limits;
 mod observed;
 mod output;
