@@ -76,6 +76,33 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// The cause in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            RequestError::Socks4Off => "socks4_off",
+            RequestError::InvalidHostName(_) => "invalid_name",
+            RequestError::Denied(_) => "denied",
+            RequestError::IdentFailed(_) => "ident_failed",
+            RequestError::UserMismatch(_) => "user_mismatch",
+            RequestError::NotLoggedIn => "not_logged_in",
+            RequestError::UnusableDestination(_) => "unusable_destination",
+            RequestError::Loop => "loop",
+            RequestError::NotFound(..) => "not_found",
+            RequestError::Unreachable(_, error) => match reply_to_connect_error(error) {
+                ReplyError::ConnectionRefused => "connection_refused",
+                ReplyError::NetworkUnreachable => "network_unreachable",
+                ReplyError::HostUnreachable => "host_unreachable",
+                ReplyError::TimedOut => "timed_out",
+                _ => "unreachable",
+            },
+            RequestError::TimedOut => "timed_out",
+            RequestError::ClientLeft => "client_left",
+            RequestError::UnexpectedPeer(_) => "unexpected_peer",
+            RequestError::TooManyAssociations(_) => "too_many_associations",
+            RequestError::ResourceExhausted(..) => "resource_exhausted",
+        }
+    }
+
     /// What the reply says.
     pub fn reply(&self) -> ReplyError {
         match self {
@@ -116,6 +143,21 @@ fn reply_to_connect_error(error: &io::Error) -> ReplyError {
 }
 
 impl HandshakeError {
+    /// The cause in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            HandshakeError::Read(error) | HandshakeError::AfterLogin { error, .. } => match error {
+                ReadError::Incomplete(..) => "incomplete",
+                ReadError::Protocol(_) => "invalid",
+            },
+            HandshakeError::OtherProtocol(_) => "other_protocol",
+            HandshakeError::Socks5Off => "socks5_off",
+            HandshakeError::NoMethod(_) => "no_method",
+            HandshakeError::LeftAfterGreeting => "left_after_greeting",
+            HandshakeError::LoginFailed { .. } => "login_failed",
+        }
+    }
+
     /// Why the first message after the greeting of SOCKS5 was not read.
     pub(crate) fn after_greeting(error: ReadError) -> HandshakeError {
         match error {

@@ -14,6 +14,7 @@ pub(super) fn screen_message(answered: &RequestAnswered) -> String {
         port,
         command,
         accepted,
+        details: _,
     } = answered;
     let destination = match destination {
         Some(address) => address.to_canonical().to_string(),
@@ -107,7 +108,7 @@ impl fmt::Display for SessionLine<'_> {
 
 /// The time, or the nearest one that humantime can print without panicking: the clock of a
 /// machine may be wrong by centuries.
-fn printable(time: SystemTime) -> SystemTime {
+pub(super) fn printable(time: SystemTime) -> SystemTime {
     /// The last second of the year 9999.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

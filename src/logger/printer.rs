@@ -4,16 +4,15 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::config::{OutputConfig, Verbosity};
+use super::config::{LogFormat, OutputConfig, Verbosity};
 use super::format::{SessionLine, counted, screen_message};
+use super::json::{self, JsonLog};
 use super::login_lines::{LoginLine, LoginLines};
 use super::queue::TimedEvent;
 use super::throttle::{INTERVAL, Throttle};
 use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
-use crate::events::{
-    AuthError, CloseReason, Event, HandshakeError, RequestAnswered, SessionClosed,
-};
+use crate::events::{AuthError, CloseReason, Event, HandshakeError, SessionClosed};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -41,7 +40,9 @@ const TOPICS: [Topic; 6] = [
 
 /// Prints events.
 pub(super) struct Printer {
-    screen: Option<MessageWriter>,
+    screen: MessageWriter,
+    format: LogFormat,
+    json: JsonLog,
     diagnostics: MessageWriter,
     verbosity: Verbosity,
     throttles: [Throttle; TOPICS.len()],
@@ -51,7 +52,9 @@ pub(super) struct Printer {
 impl Printer {
     pub(super) fn new(output: OutputConfig) -> Printer {
         Printer {
-            screen: output.screen.map(MessageWriter::new),
+            screen: MessageWriter::new(output.screen),
+            format: output.format,
+            json: JsonLog::default(),
             diagnostics: MessageWriter::new(output.diagnostics),
             verbosity: output.verbosity,
             throttles: Default::default(),
@@ -61,11 +64,30 @@ impl Printer {
 
     /// Prints one event.
     pub(super) fn print(&mut self, TimedEvent { time, event }: TimedEvent) {
+        match (self.format, &event) {
+            (LogFormat::Json, _) => {
+                for line in self.json.lines(time, &event) {
+                    self.print_message(&line);
+                }
+            }
+            (LogFormat::Screen, Event::RequestAnswered(answered)) => {
+                self.print_message(&screen_message(answered));
+            }
+            _ => {}
+        }
+        if self.verbosity.prints(&event) {
+            self.print_diagnostics(time, event);
+        }
+    }
+
+    /// The line on stderr, if a rate limit permits it.
+    fn print_diagnostics(&mut self, time: SystemTime, event: Event) {
         match event {
             // One write, so that no other output comes between the lines.
             Event::Status(status) => self.print_line(&status.text),
             Event::StartMessage { line, .. } => self.print_line(&line),
-            Event::RequestAnswered(answered) => self.print_screen_message(&answered),
+            // Only stdout gets these.
+            Event::RequestAnswered(_) | Event::Stopped { .. } => {}
             Event::SessionClosed(closed) => self.print_closed(time, &closed),
             Event::ClientPort {
                 session,
@@ -99,7 +121,9 @@ impl Printer {
                 LoginLine::Suppressed => {}
             },
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
-            Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
+            Event::Listening(listening) => {
+                self.print_line(&format_args!("listening on {}", listening.address));
+            }
             Event::FileReloaded {
                 path,
                 about,
@@ -109,7 +133,7 @@ impl Printer {
                 self.print_file(&path, about, &event);
                 self.print_remarks(&path, &remarks);
             }
-            Event::FileUnchanged { path, remarks } => {
+            Event::FileUnchanged { path, remarks, .. } => {
                 let shown = path.display();
                 self.print_line(&format_args!("{shown}: checked, nothing has changed"));
                 self.print_remarks(&path, &remarks);
@@ -128,10 +152,10 @@ impl Printer {
     fn print_file(&mut self, path: &Path, about: &str, event: &ReloadEvent) {
         let shown = path.display();
         match event {
-            ReloadEvent::Reloaded(content) if self.verbosity >= Verbosity::Normal => {
+            ReloadEvent::Reloaded { content, .. } if self.verbosity >= Verbosity::Normal => {
                 self.print_line(&format_args!("{shown}: {content} in force"));
             }
-            ReloadEvent::Reloaded(_) => {}
+            ReloadEvent::Reloaded { .. } => {}
             ReloadEvent::Kept(error) => {
                 for line in error.describe(path) {
                     self.print_line(&line);
@@ -157,22 +181,28 @@ impl Printer {
 
     /// One message on stdout, in one write, so that no other output comes between its
     /// lines.
-    fn print_screen_message(&mut self, answered: &RequestAnswered) {
-        let Some(screen) = &mut self.screen else {
-            return;
-        };
-        match screen.write(&screen_message(answered)) {
+    fn print_message(&mut self, message: &str) {
+        match self.screen.write(message) {
             WriteResult::Written(0) | WriteResult::Partial(None) | WriteResult::Lost(None) => {}
-            WriteResult::Written(lost) => {
-                if !write_line(&mut self.diagnostics, &lost_messages(lost)) {
-                    screen.set_lost(lost);
-                }
-            }
+            WriteResult::Written(lost) => self.report_lost(lost),
             WriteResult::Partial(Some(error)) | WriteResult::Lost(Some(error)) => {
+                let noun = self.format.noun();
                 self.print_line(&format_args!(
-                    "stdout: {error}; screen messages are lost, the server continues"
+                    "stdout: {error}; {noun}s are lost, the server continues"
                 ));
             }
+        }
+    }
+
+    /// Reports on stderr, and in the JSON log, how many messages before the last one were lost.
+    fn report_lost(&mut self, lost: u64) {
+        if self.format == LogFormat::Json {
+            // If this is lost too, it is counted as one more message.
+            let _ = self.screen.write(&json::dropped(SystemTime::now(), lost));
+        }
+        let line = format!("stdout: {} lost", counted(lost, self.format.noun()));
+        if !write_line(&mut self.diagnostics, &line) {
+            self.screen.set_lost(lost);
         }
     }
 
@@ -227,7 +257,9 @@ impl Printer {
     /// on stderr.
     pub(super) fn timeout(&self) -> Duration {
         let has_suppressed = self.throttles.iter().any(Throttle::has_suppressed);
-        match has_suppressed || self.login_lines.has_suppressed() {
+        let has_suppressed =
+            has_suppressed || self.login_lines.has_suppressed() || self.json.has_suppressed();
+        match has_suppressed {
             true => INTERVAL,
             false => NO_TIMEOUT,
         }
@@ -239,18 +271,27 @@ impl Printer {
         for line in self.login_lines.take_suppressed(now) {
             self.print_line(&line);
         }
+        for line in self.json.suppressed_lines(SystemTime::now(), now) {
+            self.print_message(&line);
+        }
         for (topic, throttle) in TOPICS.iter().zip(&mut self.throttles) {
             let count = throttle.take_suppressed(now);
             if count == 0 {
                 continue;
             }
+            let is_dropped = matches!(topic, Topic::DroppedMessages | Topic::DroppedLines);
+            if is_dropped && self.format == LogFormat::Json {
+                // If this is lost too, it is counted as one more message.
+                let _ = self.screen.write(&json::dropped(SystemTime::now(), count));
+            }
+            let noun = self.format.noun();
             let what = match topic {
                 Topic::Refused => "more requests refused (-v prints each)",
                 Topic::HandshakeFailed => "more clients without a valid request (-v prints each)",
                 Topic::Rejected => "more clients rejected",
                 Topic::Logins => "more logins failed",
                 Topic::DroppedMessages => {
-                    "screen messages dropped: stdout or stderr is read too slowly"
+                    &format!("{noun}s dropped: stdout or stderr is read too slowly")
                 }
                 Topic::DroppedLines => "lines dropped: stdout or stderr is read too slowly",
             };
@@ -277,18 +318,17 @@ impl Printer {
     pub(super) fn close(mut self) {
         self.throttles.iter_mut().for_each(Throttle::reset);
         self.login_lines.reset();
+        self.json.reset();
         self.print_suppressed(Instant::now());
-        let lost = self.screen.take().map_or(0, MessageWriter::close);
+        let noun = self.format.noun();
+        let lost = self.screen.close();
         if lost > 0 {
-            self.print_line(&lost_messages(lost));
+            let line = format!("stdout: {} lost", counted(lost, noun));
+            let _ = write_line(&mut self.diagnostics, &line);
         }
         // How many lines stderr itself has lost cannot be reported any more.
         self.diagnostics.close();
     }
-}
-
-fn lost_messages(count: u64) -> String {
-    format!("stdout: {} lost", counted(count, "screen message"))
 }
 
 /// Writes one line to stderr; false if it is lost. The next line that is not lost begins
@@ -311,6 +351,7 @@ fn write_line(diagnostics: &mut MessageWriter, line: &dyn fmt::Display) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::{Listening, RequestAnswered};
     use crate::protocol::Command;
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
@@ -353,11 +394,18 @@ mod tests {
             port,
             command: Command::Connect,
             accepted: true,
+            details: None,
         })
     }
 
     fn listening(port: u16) -> TimedEvent {
-        TimedEvent::now(Event::Listening(([127, 0, 0, 1], port).into()))
+        TimedEvent::now(Event::Listening(Box::new(Listening {
+            address: ([127, 0, 0, 1], port).into(),
+            max_sessions: 1,
+            limited_by: None,
+            rules: 1,
+            users: 0,
+        })))
     }
 
     #[test]
@@ -365,7 +413,8 @@ mod tests {
         let (disk, stderr) = (Disk::default(), Disk::default());
         stderr.set_free(usize::MAX);
         let mut printer = Printer::new(OutputConfig {
-            screen: Some(Box::new(disk.clone())),
+            screen: Box::new(disk.clone()),
+            format: LogFormat::Screen,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
@@ -396,14 +445,18 @@ mod tests {
             let stderr = Disk::default();
             stderr.set_free(usize::MAX);
             let mut printer = Printer::new(OutputConfig {
-                screen: None,
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
                 diagnostics: Box::new(stderr.clone()),
                 verbosity,
             });
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
-                event: ReloadEvent::Reloaded("1 rule".to_owned()),
+                event: ReloadEvent::Reloaded {
+                    content: "1 rule".to_owned(),
+                    entries: 1,
+                },
                 remarks: vec!["warning: open".to_owned()],
             }));
             assert_eq!(stderr.content(), expected);
@@ -414,7 +467,8 @@ mod tests {
     fn l05_a_partial_line_on_stderr_is_completed_before_the_next() {
         let stderr = Disk::default();
         let mut printer = Printer::new(OutputConfig {
-            screen: None,
+            screen: Box::new(io::sink()),
+            format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
@@ -437,7 +491,8 @@ mod tests {
         const LINES: u16 = 500;
         let stderr = Disk::default();
         let mut printer = Printer::new(OutputConfig {
-            screen: None,
+            screen: Box::new(io::sink()),
+            format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
