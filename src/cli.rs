@@ -12,7 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::admin::explain::ExplainQuery;
 use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
-use crate::logger::Verbosity;
+use crate::logger::{LogFormat, Verbosity};
 use crate::protocol::Nat64Prefix;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
@@ -75,7 +75,8 @@ Limits:
                              more comes, one is dropped [half of the sessions]
 
 Output:
-      --log screen|none      a message on stdout for every request [screen]
+      --log screen|json|none on stdout: a message for every request, a JSON
+                             object for every event, or nothing [screen]
   -v, --verbose              on stderr, a line for every session that has ended
   -q, --quiet                on stderr, only errors, rejected clients, and the
                              port if PORT is 0
@@ -131,8 +132,8 @@ pub struct Options {
     pub settings: Settings,
     /// `--max-sessions`; `None`: only the machine limits the sessions.
     pub max_sessions: Option<usize>,
-    /// Is a message of six lines printed on stdout for each request?
-    pub screen: bool,
+    /// What stdout gets.
+    pub log: LogFormat,
     /// How much is written to stderr.
     pub verbosity: Verbosity,
 }
@@ -145,7 +146,7 @@ impl Default for Options {
             users: None,
             settings: Settings::default(),
             max_sessions: None,
-            screen: true,
+            log: LogFormat::default(),
             verbosity: Verbosity::default(),
         }
     }
@@ -251,7 +252,7 @@ where
             Arg::Long("new-user") => {
                 given.new_user = Some(parse_user_name(parser.value()?.into_encoded_bytes())?);
             }
-            Arg::Long("log") => options.screen = value(&mut parser, "--log", parse_log)?,
+            Arg::Long("log") => options.log = value(&mut parser, "--log", parse_log)?,
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
             Arg::Value(text) if given.port.is_none() => {
@@ -428,14 +429,13 @@ fn parse_user_name(name: Vec<u8>) -> Result<Vec<u8>, UsageError> {
     }
 }
 
-/// Are screen messages printed?
-fn parse_log(text: &str) -> Result<bool, String> {
+/// What stdout gets.
+fn parse_log(text: &str) -> Result<LogFormat, String> {
     match text {
-        "screen" => Ok(true),
-        "none" => Ok(false),
-        _ => Err(format!(
-            "{text:?} is neither screen nor none; write one of these"
-        )),
+        "screen" => Ok(LogFormat::Screen),
+        "json" => Ok(LogFormat::Json),
+        "none" => Ok(LogFormat::None),
+        _ => Err(format!("{text:?} is none of screen, json and none")),
     }
 }
 
@@ -509,8 +509,9 @@ mod tests {
                     o.settings.nat64 = prefixes.map(parse).to_vec();
                 }),
             ),
-            ("--log none", set(|o| o.screen = false)),
+            ("--log none", set(|o| o.log = LogFormat::None)),
             ("--log screen", set(|_| {})),
+            ("--log json", set(|o| o.log = LogFormat::Json)),
             ("-v", set(|o| o.verbosity = Verbosity::Sessions)),
             ("-q", set(|o| o.verbosity = Verbosity::Errors)),
         ] {
@@ -619,7 +620,7 @@ mod tests {
             ("--socks 4 --users x", "SOCKS4 has no login"),
             ("--new-user a:b", "not a user name"),
             ("--new-user=", "not a user name"),
-            ("--log json", "neither"),
+            ("--log xml", "none of screen, json and none"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),
         ] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::ReloadEvent;
 use crate::protocol::{Command, Destination, ReplyEncoder};
-pub use crate::request_error::{HandshakeError, RequestError};
+pub use crate::request_error::{AuthError, HandshakeError, RequestError};
 use crate::rules::Verdict;
 use crate::sync::wait_group::Token;
 
@@ -25,8 +25,8 @@ pub enum Event {
         /// Is it printed with `--quiet` too?
         even_if_quiet: bool,
     },
-    /// The server accepts clients at this address.
-    Listening(SocketAddr),
+    /// The server accepts clients.
+    Listening(Box<Listening>),
     /// A request was answered, or its client has left before. Sent exactly once for every
     /// request.
     RequestAnswered(RequestAnswered),
@@ -55,6 +55,9 @@ pub enum Event {
         /// Where the datagram has come from.
         from: SocketAddr,
     },
+    /// The login of a client was refused. Not sent if this machine has no memory for the
+    /// check: then the login may be right.
+    LoginFailed(LoginFailed),
     /// A client was rejected before its session began, or dropped before its request.
     Rejected(Rejected),
     /// A file was reloaded, or could not be.
@@ -72,6 +75,8 @@ pub enum Event {
     FileUnchanged {
         /// The file.
         path: PathBuf,
+        /// What it contains: "rules".
+        about: &'static str,
         /// Remarks on its content, a sentence each.
         remarks: Vec<String>,
     },
@@ -82,22 +87,73 @@ pub enum Event {
         /// The grace period.
         grace: Duration,
     },
+    /// The server has stopped.
+    Stopped {
+        /// Did a second signal end the grace period?
+        forced: bool,
+        /// How many sessions were terminated.
+        cut: usize,
+    },
     /// The tables of sessions and threads, which the operator has requested.
     Status(Status),
+}
+
+/// What is in force when the server begins to accept clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Sessions at a time.
+    pub max_sessions: usize,
+    /// What limits them, if that is known.
+    pub limited_by: Option<String>,
+    /// How many rules there are.
+    pub rules: usize,
+    /// How many users there are; 0 without a users file.
+    pub users: usize,
 }
 
 /// The tables of sessions and threads.
 #[derive(Debug)]
 pub struct Status {
-    /// All lines, without a newline at the end.
+    /// All lines for stderr, without a newline at the end.
     pub(crate) text: String,
+    /// For `--log json`: the sessions, which the text does not have then.
+    pub(crate) rows: Vec<SessionRow>,
     /// Dropped with the event, when the tables are printed or lost: at most one pair of tables
     /// waits for the logger.
     pub(crate) _token: Token,
 }
 
-/// The content of a screen message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One session in the table of sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The number of the session.
+    pub session: u64,
+    /// The client.
+    pub client: SocketAddr,
+    /// What the session is doing, in a word.
+    pub state: &'static str,
+    /// The request, if the client has sent one.
+    pub request: Option<ClientRequest>,
+    /// The address that was dialled or expected, once known.
+    pub address: Option<IpAddr>,
+    /// Has identd confirmed the user?
+    pub confirmed: bool,
+    /// The line of `socks.conf` that decided, once known.
+    pub rule: Option<usize>,
+    /// Bytes relayed from client to remote.
+    pub up: u64,
+    /// Bytes relayed from remote to client.
+    pub down: u64,
+    /// Time since accept.
+    pub age: Duration,
+    /// For how long nothing has moved; none before the relay begins.
+    pub idle: Option<Duration>,
+}
+
+/// The content of a screen message, and for `--log json` more.
+#[derive(Debug)]
 pub struct RequestAnswered {
     /// The client.
     pub client: SocketAddr,
@@ -109,6 +165,58 @@ pub struct RequestAnswered {
     pub command: Command,
     /// Was the request granted?
     pub accepted: bool,
+    /// What only `--log json` prints.
+    pub details: Option<Box<RequestDetails>>,
+}
+
+/// What `--log json` says of a request beside its screen message.
+#[derive(Debug)]
+pub struct RequestDetails {
+    /// The number of the session.
+    pub session: u64,
+    /// The request.
+    pub request: ClientRequest,
+    /// The line of `socks.conf` that decided, if one did.
+    pub rule: Option<usize>,
+    /// Has identd confirmed the user?
+    pub confirmed: bool,
+    /// The code in the reply; none if the client has left before.
+    pub reply: Option<u8>,
+    /// Why the request was refused, if it was.
+    pub refusal: Option<Refusal>,
+    /// Time from the request to its last reply.
+    pub waited: Duration,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The cause in one word: [`RequestError::word`].
+    pub cause: &'static str,
+    /// The same as a sentence.
+    pub why: String,
+}
+
+impl From<&RequestError> for Refusal {
+    fn from(error: &RequestError) -> Refusal {
+        Refusal {
+            cause: error.word(),
+            why: error.to_string(),
+        }
+    }
+}
+
+/// A login that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFailed {
+    /// The number of the session.
+    pub session: u64,
+    /// The client.
+    pub client: SocketAddr,
+    /// The user of the login; any bytes.
+    pub user: Vec<u8>,
+    /// Why it was refused.
+    pub error: AuthError,
 }
 
 /// The content of the line for a session that has ended.
@@ -214,6 +322,64 @@ pub enum Rejected {
     AcceptFailed(io::Error),
     /// The system gave no thread for the client.
     NoThread(io::Error),
+}
+
+impl CloseReason {
+    /// The reason in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            CloseReason::Finished => "finished",
+            CloseReason::ConnectionError(_) => "connection_error",
+            CloseReason::Idle => "idle",
+            CloseReason::HalfClosedIdle => "half_closed_idle",
+            CloseReason::PermitWithdrawn(_) => "permit_withdrawn",
+            CloseReason::ServerStopped => "server_stopped",
+            CloseReason::Panicked => "panicked",
+            CloseReason::Silent => "silent",
+            CloseReason::Unheard => "unheard",
+            CloseReason::HandshakeFailed(_) => "handshake_failed",
+            CloseReason::Refused(_) => "refused",
+        }
+    }
+
+    /// The cause of a failed handshake or a refused request, in one word.
+    pub fn cause(&self) -> Option<&'static str> {
+        match self {
+            CloseReason::HandshakeFailed(error) => Some(error.word()),
+            CloseReason::Refused(error) => Some(error.word()),
+            _ => None,
+        }
+    }
+}
+
+impl Rejected {
+    /// The cause in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Rejected::AtCapacity { .. } => "full",
+            Rejected::PerClientLimit { .. } => "max_per_client",
+            Rejected::Unheard { .. } => "unheard",
+            Rejected::AcceptFailed(_) => "no_descriptor",
+            Rejected::NoThread(_) => "no_thread",
+        }
+    }
+
+    /// The client, if its address is known.
+    pub fn client(&self) -> Option<IpAddr> {
+        match self {
+            Rejected::PerClientLimit { client, .. } | Rejected::Unheard { client } => Some(*client),
+            Rejected::AtCapacity { .. } | Rejected::AcceptFailed(_) | Rejected::NoThread(_) => None,
+        }
+    }
+
+    /// The limit that was reached, if it is one of the server's own.
+    pub fn limit(&self) -> Option<usize> {
+        match self {
+            Rejected::AtCapacity { max_sessions } => Some(*max_sessions),
+            Rejected::PerClientLimit { max_per_client, .. } => Some(*max_per_client),
+            Rejected::Unheard { .. } | Rejected::AcceptFailed(_) | Rejected::NoThread(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for ClientRequest {

@@ -21,13 +21,14 @@
 //! use std::path::Path;
 //! use threadsocks::config::Settings;
 //! use threadsocks::local_time::LocalClock;
-//! use threadsocks::logger::{self, OutputConfig, Stderr, Stdout, Verbosity};
+//! use threadsocks::logger::{self, LogFormat, OutputConfig, Stderr, Stdout, Verbosity};
 //! use threadsocks::rules::RulesFile;
 //! use threadsocks::server::{Control, Server, ShutdownKind};
 //!
 //! let rules_file = RulesFile::open(Path::new("socks.conf"))?;
 //! let output = OutputConfig {
-//!     screen: Some(Box::new(Stdout)),
+//!     screen: Box::new(Stdout),
+//!     format: LogFormat::Screen,
 //!     diagnostics: Box::new(Stderr),
 //!     verbosity: Verbosity::Normal,
 //! };

@@ -97,12 +97,9 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     let authenticator = options.users.as_deref().map(open_users).transpose();
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
-    let screen: Option<Box<dyn Write + Send>> = match options.screen {
-        true => Some(Box::new(Stdout)),
-        false => None,
-    };
     let (logger, log) = logger::start(OutputConfig {
-        screen,
+        screen: Box::new(Stdout),
+        format: options.log,
         diagnostics: Box::new(Stderr),
         verbosity: options.verbosity,
     })
@@ -148,6 +145,7 @@ fn run(
         .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
+    settings.limited_by = Some(limits.limited_by.to_string());
     let clients = settings.client_kinds(authenticator.is_some());
     let listener = net::listen(options.address).map_err(|error| {
         let address = options.address;

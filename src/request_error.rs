@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::auth::AuthError;
+pub use crate::auth::AuthError;
 use crate::config::QuotedName;
 use crate::protocol::{HostName, InvalidHostName, OtherProtocol, ReadError, ReplyError};
 use crate::rules::Verdict;
@@ -20,6 +20,9 @@ pub enum HandshakeError {
     Socks5Off,
     /// SOCKS5: the client offers only methods that are not enabled; their numbers.
     NoMethod(Vec<u8>),
+    /// SOCKS5: the client has left after the reply to its greeting, before another byte: a
+    /// health check of a load balancer.
+    LeftAfterGreeting,
     /// SOCKS5: the client has logged in, and then sent no valid request.
     AfterLogin {
         /// The user who has logged in; any bytes.
@@ -73,6 +76,33 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// The cause in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            RequestError::Socks4Off => "socks4_off",
+            RequestError::InvalidHostName(_) => "invalid_name",
+            RequestError::Denied(_) => "denied",
+            RequestError::IdentFailed(_) => "ident_failed",
+            RequestError::UserMismatch(_) => "user_mismatch",
+            RequestError::NotLoggedIn => "not_logged_in",
+            RequestError::UnusableDestination(_) => "unusable_destination",
+            RequestError::Loop => "loop",
+            RequestError::NotFound(..) => "not_found",
+            RequestError::Unreachable(_, error) => match reply_to_connect_error(error) {
+                ReplyError::ConnectionRefused => "connection_refused",
+                ReplyError::NetworkUnreachable => "network_unreachable",
+                ReplyError::HostUnreachable => "host_unreachable",
+                ReplyError::TimedOut => "timed_out",
+                _ => "unreachable",
+            },
+            RequestError::TimedOut => "timed_out",
+            RequestError::ClientLeft => "client_left",
+            RequestError::UnexpectedPeer(_) => "unexpected_peer",
+            RequestError::TooManyAssociations(_) => "too_many_associations",
+            RequestError::ResourceExhausted(..) => "resource_exhausted",
+        }
+    }
+
     /// What the reply says.
     pub fn reply(&self) -> ReplyError {
         match self {
@@ -112,6 +142,41 @@ fn reply_to_connect_error(error: &io::Error) -> ReplyError {
     }
 }
 
+impl HandshakeError {
+    /// The cause in one word, for programs that read the log. These words do not change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            HandshakeError::Read(error) | HandshakeError::AfterLogin { error, .. } => match error {
+                ReadError::Incomplete(..) => "incomplete",
+                ReadError::Protocol(_) => "invalid",
+            },
+            HandshakeError::OtherProtocol(_) => "other_protocol",
+            HandshakeError::Socks5Off => "socks5_off",
+            HandshakeError::NoMethod(_) => "no_method",
+            HandshakeError::LeftAfterGreeting => "left_after_greeting",
+            HandshakeError::LoginFailed { .. } => "login_failed",
+        }
+    }
+
+    /// Why the first message after the greeting of SOCKS5 was not read.
+    pub(crate) fn after_greeting(error: ReadError) -> HandshakeError {
+        match error {
+            ReadError::Incomplete(0, error) if has_left(&error) => {
+                HandshakeError::LeftAfterGreeting
+            }
+            error => HandshakeError::Read(error),
+        }
+    }
+}
+
+/// Does this error of a read say that the client has left, by FIN or by RST?
+fn has_left(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    )
+}
+
 impl From<ReadError> for HandshakeError {
     fn from(error: ReadError) -> HandshakeError {
         HandshakeError::Read(error)
@@ -129,6 +194,9 @@ impl fmt::Display for HandshakeError {
                 "the server accepts none of the SOCKS5 methods that the client offers: \
                  {offered:?} (0: without login, 2: user and password)"
             ),
+            HandshakeError::LeftAfterGreeting => {
+                out.write_str("the client has left after the greeting")
+            }
             HandshakeError::AfterLogin { user, error } => {
                 write!(out, "after the login of {}: ", QuotedName(user))?;
                 write_read_error(error, out)

@@ -18,6 +18,19 @@ pub enum AuthError {
     OutOfMemory,
 }
 
+impl AuthError {
+    /// The reason in one word, for programs that read the log. These words do not change.
+    pub fn word(self) -> &'static str {
+        match self {
+            AuthError::WrongCredentials => "wrong",
+            AuthError::RateLimited => "throttled",
+            AuthError::TimedOut => "too_late",
+            AuthError::ClientLeft => "left",
+            AuthError::OutOfMemory => "no_memory",
+        }
+    }
+}
+
 impl fmt::Display for AuthError {
     /// Writes the reason, a clause.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

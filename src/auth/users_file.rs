@@ -152,6 +152,10 @@ impl fmt::Debug for Users {
 impl Content for Users {
     const NAME: &'static str = "users";
 
+    fn entries(&self) -> usize {
+        self.len()
+    }
+
     /// Parses the bytes of a users file. Comments, empty lines, blanks at both ends of a
     /// line, CRLF, a byte order mark and a missing final newline are allowed.
     ///

@@ -30,6 +30,9 @@ pub trait Content: fmt::Display + Sized + Send + 'static {
     /// The plural noun for the entries, for messages: "rules".
     const NAME: &'static str;
 
+    /// How many entries there are.
+    fn entries(&self) -> usize;
+
     /// Parses the bytes of a file.
     ///
     /// # Errors
@@ -41,8 +44,13 @@ pub trait Content: fmt::Display + Sized + Send + 'static {
 /// What happened to a file, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadEvent {
-    /// The file has changed, and its content is in force now: "5 rules".
-    Reloaded(String),
+    /// The file has changed, and its content is in force now.
+    Reloaded {
+        /// The content in words: "5 rules".
+        content: String,
+        /// How many entries it has.
+        entries: usize,
+    },
     /// The file cannot be used; its last valid content stays in force.
     Kept(LoadError),
     /// The file is being written; its last valid content stays in force until the writer
@@ -213,7 +221,10 @@ impl<T: Content> WatchedFile<T> {
         match content {
             Ok(content) => {
                 last_check.error = None;
-                let event = ReloadEvent::Reloaded(content.to_string());
+                let event = ReloadEvent::Reloaded {
+                    content: content.to_string(),
+                    entries: content.entries(),
+                };
                 let after = InForce {
                     content: Arc::new(content),
                     unterminated_line: unterminated_line(&last_check.text),

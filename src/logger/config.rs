@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use crate::events::{CloseReason, Event, HandshakeError};
+
 /// How much is written to stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
@@ -15,10 +17,64 @@ pub enum Verbosity {
     Sessions,
 }
 
+impl Verbosity {
+    /// Does stderr get a line for this event? Some of these lines have a rate limit.
+    pub(super) fn prints(self, event: &Event) -> bool {
+        match event {
+            Event::StartMessage { even_if_quiet, .. } => {
+                *even_if_quiet || self >= Verbosity::Normal
+            }
+            Event::RequestAnswered(_) | Event::Stopped { .. } => false,
+            Event::LoginFailed(_)
+            | Event::Rejected(_)
+            | Event::FileReloaded { .. }
+            | Event::Status(_) => true,
+            Event::SessionClosed(closed) => match closed.reason {
+                // A load balancer checks its servers every few seconds.
+                CloseReason::HandshakeFailed(HandshakeError::LeftAfterGreeting) => {
+                    self >= Verbosity::Sessions
+                }
+                CloseReason::HandshakeFailed(_)
+                | CloseReason::Refused(_)
+                | CloseReason::PermitWithdrawn(_) => self >= Verbosity::Normal,
+                _ => self >= Verbosity::Sessions,
+            },
+            Event::ClientPort { .. } | Event::ForeignDatagram { .. } => self >= Verbosity::Sessions,
+            Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
+                self >= Verbosity::Normal
+            }
+        }
+    }
+}
+
+/// `--log`: what stdout gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A screen message for every request.
+    #[default]
+    Screen,
+    /// A JSON object for every event.
+    Json,
+    /// Nothing.
+    None,
+}
+
+impl LogFormat {
+    /// The noun for one message on stdout.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            LogFormat::Screen | LogFormat::None => "screen message",
+            LogFormat::Json => "JSON line",
+        }
+    }
+}
+
 /// Where the output goes.
 pub struct OutputConfig {
-    /// Gets the screen messages, as [`Stdout`](super::Stdout) does; `None`: there are none.
-    pub screen: Option<Box<dyn Write + Send>>,
+    /// Gets what `format` says, as [`Stdout`](super::Stdout) does.
+    pub screen: Box<dyn Write + Send>,
+    /// What `screen` gets.
+    pub format: LogFormat,
     /// Gets everything else.
     pub diagnostics: Box<dyn Write + Send>,
     /// How much `diagnostics` gets.

@@ -14,6 +14,7 @@ pub(super) fn screen_message(answered: &RequestAnswered) -> String {
         port,
         command,
         accepted,
+        details: _,
     } = answered;
     let destination = match destination {
         Some(address) => address.to_canonical().to_string(),
@@ -42,7 +43,10 @@ pub(super) fn counted(count: impl Into<u64>, noun: &str) -> String {
 
 /// The line for a session that has ended: `key=value` pairs in a fixed order, for programs
 /// that read it.
-pub(super) struct SessionLine<'a>(pub(super) &'a SessionClosed);
+pub(super) struct SessionLine<'a> {
+    pub(super) time: SystemTime,
+    pub(super) closed: &'a SessionClosed,
+}
 
 impl fmt::Display for SessionLine<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,9 +62,9 @@ impl fmt::Display for SessionLine<'_> {
             drops,
             lasted,
             reason,
-        } = self.0;
-        let now = humantime::format_rfc3339_seconds(printable(SystemTime::now()));
-        write!(out, "{now} s{session} client={client}")?;
+        } = self.closed;
+        let time = humantime::format_rfc3339_seconds(printable(self.time));
+        write!(out, "{time} s{session} client={client}")?;
         if let Some(request) = request {
             let ClientRequest {
                 encoder,
@@ -104,7 +108,7 @@ impl fmt::Display for SessionLine<'_> {
 
 /// The time, or the nearest one that humantime can print without panicking: the clock of a
 /// machine may be wrong by centuries.
-fn printable(time: SystemTime) -> SystemTime {
+pub(super) fn printable(time: SystemTime) -> SystemTime {
     /// The last second of the year 9999.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -10,13 +10,15 @@
 
 mod config;
 mod format;
+mod json;
+mod login_lines;
 mod printer;
 mod queue;
 mod thread;
 mod throttle;
 mod writer;
 
-pub use config::{OutputConfig, Verbosity};
+pub use config::{LogFormat, OutputConfig, Verbosity};
 pub use queue::Log;
 #[allow(unused_imports, reason = "tests/model reads the queue")]
 pub(crate) use queue::Queue;

@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::config::{OutputConfig, Verbosity};
+use super::config::{LogFormat, OutputConfig, Verbosity};
 use super::format::{SessionLine, counted, screen_message};
+use super::json::{self, JsonLog};
+use super::login_lines::{LoginLine, LoginLines};
+use super::queue::TimedEvent;
 use super::throttle::{INTERVAL, Throttle};
 use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
-use crate::events::{CloseReason, Event, RequestAnswered, SessionClosed};
+use crate::events::{AuthError, CloseReason, Event, HandshakeError, SessionClosed};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -21,44 +24,71 @@ enum Topic {
     Refused,
     HandshakeFailed,
     Rejected,
+    Logins,
     DroppedMessages,
     DroppedLines,
 }
 
-const TOPICS: [Topic; 5] = [
+const TOPICS: [Topic; 6] = [
     Topic::Refused,
     Topic::HandshakeFailed,
     Topic::Rejected,
+    Topic::Logins,
     Topic::DroppedMessages,
     Topic::DroppedLines,
 ];
 
 /// Prints events.
 pub(super) struct Printer {
-    screen: Option<MessageWriter>,
+    screen: MessageWriter,
+    format: LogFormat,
+    json: JsonLog,
     diagnostics: MessageWriter,
     verbosity: Verbosity,
     throttles: [Throttle; TOPICS.len()],
+    login_lines: LoginLines,
 }
 
 impl Printer {
     pub(super) fn new(output: OutputConfig) -> Printer {
         Printer {
-            screen: output.screen.map(MessageWriter::new),
+            screen: MessageWriter::new(output.screen),
+            format: output.format,
+            json: JsonLog::default(),
             diagnostics: MessageWriter::new(output.diagnostics),
             verbosity: output.verbosity,
             throttles: Default::default(),
+            login_lines: LoginLines::default(),
         }
     }
 
     /// Prints one event.
-    pub(super) fn print(&mut self, event: Event) {
+    pub(super) fn print(&mut self, TimedEvent { time, event }: TimedEvent) {
+        match (self.format, &event) {
+            (LogFormat::Json, _) => {
+                for line in self.json.lines(time, &event) {
+                    self.print_message(&line);
+                }
+            }
+            (LogFormat::Screen, Event::RequestAnswered(answered)) => {
+                self.print_message(&screen_message(answered));
+            }
+            _ => {}
+        }
+        if self.verbosity.prints(&event) {
+            self.print_diagnostics(time, event);
+        }
+    }
+
+    /// The line on stderr, if a rate limit permits it.
+    fn print_diagnostics(&mut self, time: SystemTime, event: Event) {
         match event {
             // One write, so that no other output comes between the lines.
             Event::Status(status) => self.print_line(&status.text),
             Event::StartMessage { line, .. } => self.print_line(&line),
-            Event::RequestAnswered(answered) => self.print_screen_message(&answered),
-            Event::SessionClosed(closed) => self.print_closed(&closed),
+            // Only stdout gets these.
+            Event::RequestAnswered(_) | Event::Stopped { .. } => {}
+            Event::SessionClosed(closed) => self.print_closed(time, &closed),
             Event::ClientPort {
                 session,
                 client,
@@ -85,8 +115,15 @@ impl Printer {
                 "s{session}: {client} may send datagrams only from its address; those from \
                  {from} and other addresses are dropped"
             )),
+            Event::LoginFailed(failed) => match self.login_lines.line(&failed, Instant::now()) {
+                LoginLine::Print(line) => self.print_line(&line),
+                LoginLine::Shared(line) => self.print_throttled(Topic::Logins, &line),
+                LoginLine::Suppressed => {}
+            },
             Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
-            Event::Listening(address) => self.print_line(&format_args!("listening on {address}")),
+            Event::Listening(listening) => {
+                self.print_line(&format_args!("listening on {}", listening.address));
+            }
             Event::FileReloaded {
                 path,
                 about,
@@ -96,7 +133,7 @@ impl Printer {
                 self.print_file(&path, about, &event);
                 self.print_remarks(&path, &remarks);
             }
-            Event::FileUnchanged { path, remarks } => {
+            Event::FileUnchanged { path, remarks, .. } => {
                 let shown = path.display();
                 self.print_line(&format_args!("{shown}: checked, nothing has changed"));
                 self.print_remarks(&path, &remarks);
@@ -115,10 +152,10 @@ impl Printer {
     fn print_file(&mut self, path: &Path, about: &str, event: &ReloadEvent) {
         let shown = path.display();
         match event {
-            ReloadEvent::Reloaded(content) if self.verbosity >= Verbosity::Normal => {
+            ReloadEvent::Reloaded { content, .. } if self.verbosity >= Verbosity::Normal => {
                 self.print_line(&format_args!("{shown}: {content} in force"));
             }
-            ReloadEvent::Reloaded(_) => {}
+            ReloadEvent::Reloaded { .. } => {}
             ReloadEvent::Kept(error) => {
                 for line in error.describe(path) {
                     self.print_line(&line);
@@ -144,28 +181,34 @@ impl Printer {
 
     /// One message on stdout, in one write, so that no other output comes between its
     /// lines.
-    fn print_screen_message(&mut self, answered: &RequestAnswered) {
-        let Some(screen) = &mut self.screen else {
-            return;
-        };
-        match screen.write(&screen_message(answered)) {
+    fn print_message(&mut self, message: &str) {
+        match self.screen.write(message) {
             WriteResult::Written(0) | WriteResult::Partial(None) | WriteResult::Lost(None) => {}
-            WriteResult::Written(lost) => {
-                if !write_line(&mut self.diagnostics, &lost_messages(lost)) {
-                    screen.set_lost(lost);
-                }
-            }
+            WriteResult::Written(lost) => self.report_lost(lost),
             WriteResult::Partial(Some(error)) | WriteResult::Lost(Some(error)) => {
+                let noun = self.format.noun();
                 self.print_line(&format_args!(
-                    "stdout: {error}; screen messages are lost, the server continues"
+                    "stdout: {error}; {noun}s are lost, the server continues"
                 ));
             }
         }
     }
 
-    fn print_closed(&mut self, closed: &SessionClosed) {
+    /// Reports on stderr, and in the JSON log, how many messages before the last one were lost.
+    fn report_lost(&mut self, lost: u64) {
+        if self.format == LogFormat::Json {
+            // If this is lost too, it is counted as one more message.
+            let _ = self.screen.write(&json::dropped(SystemTime::now(), lost));
+        }
+        let line = format!("stdout: {} lost", counted(lost, self.format.noun()));
+        if !write_line(&mut self.diagnostics, &line) {
+            self.screen.set_lost(lost);
+        }
+    }
+
+    fn print_closed(&mut self, time: SystemTime, closed: &SessionClosed) {
         if self.verbosity >= Verbosity::Sessions {
-            self.print_line(&SessionLine(closed));
+            self.print_line(&SessionLine { time, closed });
             return;
         }
         let SessionClosed { client, reason, .. } = closed;
@@ -174,6 +217,9 @@ impl Printer {
                 let line = format_args!("{client} {request} {reason}");
                 self.print_throttled(Topic::Refused, &line);
             }
+            // It has a line of its own.
+            (None, CloseReason::HandshakeFailed(HandshakeError::LoginFailed { error, .. }))
+                if *error != AuthError::OutOfMemory => {}
             (None, CloseReason::HandshakeFailed(_)) => {
                 let line = format_args!("{client} {reason}");
                 self.print_throttled(Topic::HandshakeFailed, &line);
@@ -210,7 +256,10 @@ impl Printer {
     /// How long to wait for the next event before the suppressed lines are counted
     /// on stderr.
     pub(super) fn timeout(&self) -> Duration {
-        match self.throttles.iter().any(Throttle::has_suppressed) {
+        let has_suppressed = self.throttles.iter().any(Throttle::has_suppressed);
+        let has_suppressed =
+            has_suppressed || self.login_lines.has_suppressed() || self.json.has_suppressed();
+        match has_suppressed {
             true => INTERVAL,
             false => NO_TIMEOUT,
         }
@@ -219,17 +268,30 @@ impl Printer {
     /// Prints how many lines were suppressed, for the topics whose rate limit permits a line
     /// at this time.
     pub(super) fn print_suppressed(&mut self, now: Instant) {
+        for line in self.login_lines.take_suppressed(now) {
+            self.print_line(&line);
+        }
+        for line in self.json.suppressed_lines(SystemTime::now(), now) {
+            self.print_message(&line);
+        }
         for (topic, throttle) in TOPICS.iter().zip(&mut self.throttles) {
             let count = throttle.take_suppressed(now);
             if count == 0 {
                 continue;
             }
+            let is_dropped = matches!(topic, Topic::DroppedMessages | Topic::DroppedLines);
+            if is_dropped && self.format == LogFormat::Json {
+                // If this is lost too, it is counted as one more message.
+                let _ = self.screen.write(&json::dropped(SystemTime::now(), count));
+            }
+            let noun = self.format.noun();
             let what = match topic {
                 Topic::Refused => "more requests refused (-v prints each)",
                 Topic::HandshakeFailed => "more clients without a valid request (-v prints each)",
                 Topic::Rejected => "more clients rejected",
+                Topic::Logins => "more logins failed",
                 Topic::DroppedMessages => {
-                    "screen messages dropped: stdout or stderr is read too slowly"
+                    &format!("{noun}s dropped: stdout or stderr is read too slowly")
                 }
                 Topic::DroppedLines => "lines dropped: stdout or stderr is read too slowly",
             };
@@ -255,18 +317,18 @@ impl Printer {
     /// Prints at the end what was not printed yet.
     pub(super) fn close(mut self) {
         self.throttles.iter_mut().for_each(Throttle::reset);
+        self.login_lines.reset();
+        self.json.reset();
         self.print_suppressed(Instant::now());
-        let lost = self.screen.take().map_or(0, MessageWriter::close);
+        let noun = self.format.noun();
+        let lost = self.screen.close();
         if lost > 0 {
-            self.print_line(&lost_messages(lost));
+            let line = format!("stdout: {} lost", counted(lost, noun));
+            let _ = write_line(&mut self.diagnostics, &line);
         }
         // How many lines stderr itself has lost cannot be reported any more.
         self.diagnostics.close();
     }
-}
-
-fn lost_messages(count: u64) -> String {
-    format!("stdout: {} lost", counted(count, "screen message"))
 }
 
 /// Writes one line to stderr; false if it is lost. The next line that is not lost begins
@@ -289,6 +351,7 @@ fn write_line(diagnostics: &mut MessageWriter, line: &dyn fmt::Display) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::{Listening, RequestAnswered};
     use crate::protocol::Command;
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
@@ -331,7 +394,18 @@ mod tests {
             port,
             command: Command::Connect,
             accepted: true,
+            details: None,
         })
+    }
+
+    fn listening(port: u16) -> TimedEvent {
+        TimedEvent::now(Event::Listening(Box::new(Listening {
+            address: ([127, 0, 0, 1], port).into(),
+            max_sessions: 1,
+            limited_by: None,
+            rules: 1,
+            users: 0,
+        })))
     }
 
     #[test]
@@ -339,7 +413,8 @@ mod tests {
         let (disk, stderr) = (Disk::default(), Disk::default());
         stderr.set_free(usize::MAX);
         let mut printer = Printer::new(OutputConfig {
-            screen: Some(Box::new(disk.clone())),
+            screen: Box::new(disk.clone()),
+            format: LogFormat::Screen,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
@@ -352,7 +427,7 @@ mod tests {
             if let (Event::RequestAnswered(answered), 1 | 4) = (&event, port) {
                 expected.push_str(&screen_message(answered));
             }
-            printer.print(event);
+            printer.print(TimedEvent::now(event));
         }
         assert_eq!(disk.content(), expected);
         assert!(stderr.content().contains("2 screen messages lost"));
@@ -370,16 +445,20 @@ mod tests {
             let stderr = Disk::default();
             stderr.set_free(usize::MAX);
             let mut printer = Printer::new(OutputConfig {
-                screen: None,
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
                 diagnostics: Box::new(stderr.clone()),
                 verbosity,
             });
-            printer.print(Event::FileReloaded {
+            printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
-                event: ReloadEvent::Reloaded("1 rule".to_owned()),
+                event: ReloadEvent::Reloaded {
+                    content: "1 rule".to_owned(),
+                    entries: 1,
+                },
                 remarks: vec!["warning: open".to_owned()],
-            });
+            }));
             assert_eq!(stderr.content(), expected);
         }
     }
@@ -388,13 +467,14 @@ mod tests {
     fn l05_a_partial_line_on_stderr_is_completed_before_the_next() {
         let stderr = Disk::default();
         let mut printer = Printer::new(OutputConfig {
-            screen: None,
+            screen: Box::new(io::sink()),
+            format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
-            printer.print(Event::Listening(([127, 0, 0, 1], port).into()));
+            printer.print(listening(port));
         }
         printer.close();
         assert_eq!(
@@ -411,16 +491,17 @@ mod tests {
         const LINES: u16 = 500;
         let stderr = Disk::default();
         let mut printer = Printer::new(OutputConfig {
-            screen: None,
+            screen: Box::new(io::sink()),
+            format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
         });
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));
-            printer.print(Event::Listening(([127, 0, 0, 1], port).into()));
+            printer.print(listening(port));
         }
         stderr.set_free(usize::MAX);
-        printer.print(Event::Listening(([127, 0, 0, 1], 1).into()));
+        printer.print(listening(1));
         let (mut complete, mut lost) = (0, 0);
         for line in stderr.content().lines() {
             let words: Vec<&str> = line.split(' ').collect();

@@ -2,30 +2,47 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::config::Verbosity;
-use crate::events::{CloseReason, Event};
+use super::config::{LogFormat, Verbosity};
+use super::json;
+use crate::events::Event;
 use crate::sync::AtomicU64;
 
 /// Events that may wait to be printed: those of nearly one second at 10,000 requests per
 /// second, and at most a few MB.
 const CAPACITY: usize = 8192;
 
+/// An event and its moment. The logger may print it seconds later.
+#[derive(Debug)]
+pub(crate) struct TimedEvent {
+    pub(super) time: SystemTime,
+    pub(crate) event: Event,
+}
+
+impl TimedEvent {
+    /// An event of this moment.
+    pub(super) fn now(event: Event) -> TimedEvent {
+        let time = SystemTime::now();
+        TimedEvent { time, event }
+    }
+}
+
 /// A handle to report events. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Log {
-    sender: Sender<Event>,
+    sender: Sender<TimedEvent>,
     dropped: Arc<DroppedCounts>,
     verbosity: Verbosity,
-    has_screen: bool,
+    format: LogFormat,
 }
 
 /// The receiving end of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    pub(crate) events: Receiver<Event>,
+    pub(crate) events: Receiver<TimedEvent>,
     dropped: Arc<DroppedCounts>,
 }
 
@@ -37,15 +54,15 @@ struct DroppedCounts {
 }
 
 impl Log {
-    /// A queue and its first handle. `has_screen` says whether screen messages are printed.
-    pub(crate) fn new(verbosity: Verbosity, has_screen: bool) -> (Log, Queue) {
+    /// A queue and its first handle. `format` says what stdout gets.
+    pub(crate) fn new(verbosity: Verbosity, format: LogFormat) -> (Log, Queue) {
         let (sender, events) = bounded(CAPACITY);
         let dropped = Arc::new(DroppedCounts::default());
         let log = Log {
             sender,
             dropped: Arc::clone(&dropped),
             verbosity,
-            has_screen,
+            format,
         };
         (log, Queue { events, dropped })
     }
@@ -57,38 +74,39 @@ impl Log {
         if !self.is_printed(&event) {
             return;
         }
-        let (has_room, dropped) = match event {
-            Event::RequestAnswered(_) => (true, &self.dropped.messages),
-            _ => (self.sender.len() < CAPACITY / 2, &self.dropped.lines),
+        let (has_room, dropped) = match self.is_main_output(&event) {
+            true => (true, &self.dropped.messages),
+            false => (self.sender.len() < CAPACITY / 2, &self.dropped.lines),
         };
-        if !has_room || self.sender.try_send(event).is_err() {
+        if !has_room || self.sender.try_send(TimedEvent::now(event)).is_err() {
             // Relaxed: a mere count, from which no thread concludes anything else.
             dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    /// Does stdout get JSON objects? Then events have what only these print.
+    pub fn is_json(&self) -> bool {
+        self.format == LogFormat::Json
+    }
+
     /// Would the logger print this event?
     fn is_printed(&self, event: &Event) -> bool {
-        match event {
-            Event::StartMessage { even_if_quiet, .. } => {
-                *even_if_quiet || self.verbosity >= Verbosity::Normal
-            }
-            Event::RequestAnswered(_) => self.has_screen,
-            Event::Rejected(_) | Event::FileReloaded { .. } | Event::Status(_) => true,
-            Event::SessionClosed(closed) => match closed.reason {
-                CloseReason::HandshakeFailed(_)
-                | CloseReason::Refused(_)
-                | CloseReason::PermitWithdrawn(_) => self.verbosity >= Verbosity::Normal,
-                _ => self.verbosity >= Verbosity::Sessions,
-            },
-            Event::ClientPort { .. } | Event::ForeignDatagram { .. } => {
-                self.verbosity >= Verbosity::Sessions
-            }
-            Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
-                self.verbosity >= Verbosity::Normal
-            }
+        match self.format {
+            LogFormat::Json if json::has_object(event) => true,
+            LogFormat::Screen if is_message(event) => true,
+            _ => self.verbosity.prints(event),
         }
     }
+
+    /// Is the event part of the main output? Others must leave room for these.
+    fn is_main_output(&self, event: &Event) -> bool {
+        is_message(event) || (self.is_json() && matches!(event, Event::SessionClosed(_)))
+    }
+}
+
+/// Is this a screen message?
+fn is_message(event: &Event) -> bool {
+    matches!(event, Event::RequestAnswered(_))
 }
 
 impl Queue {

@@ -48,6 +48,11 @@ impl Throttle {
         self.suppressed > 0
     }
 
+    /// Does it limit nothing: no line in the last interval, and none to be counted?
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.suppressed == 0 && !self.is_limited(now)
+    }
+
     /// Lets the next line pass at once.
     pub(super) fn reset(&mut self) {
         self.last = None;

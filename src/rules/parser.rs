@@ -55,6 +55,10 @@ pub type RulesFile = WatchedFile<Rules>;
 impl Content for Rules {
     const NAME: &'static str = "rules";
 
+    fn entries(&self) -> usize {
+        self.len()
+    }
+
     fn parse(text: &[u8]) -> Result<Rules, Vec<SyntaxError>> {
         parse(text)
     }

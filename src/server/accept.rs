@@ -14,6 +14,7 @@ use super::handler::run_session;
 use super::session::Session;
 use crate::events::{Event, Rejected};
 use crate::net::{self, AcceptErrors};
+use crate::protocol::canonical;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
 
@@ -44,7 +45,7 @@ pub(super) fn accept_clients(
             }
         };
         spare.reset();
-        start_session(context, number, client, address, token);
+        start_session(context, number, client, canonical(address), token);
     }
 }
 

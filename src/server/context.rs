@@ -152,6 +152,12 @@ impl ServerContext {
         users
     }
 
+    /// How many users there are; 0 without a users file.
+    pub(super) fn user_count(&self) -> usize {
+        let authenticator = self.authenticator.get();
+        authenticator.map_or(0, |it| it.users_file().current().0.len())
+    }
+
     /// Reads the rules, and the users if there are any, again, and reports the result, also
     /// if nothing has changed: the operator asks for it.
     pub(super) fn reload_files(&self) {
@@ -167,6 +173,7 @@ impl ServerContext {
             Some(event) => self.log_reload(file, Some(event), remarks),
             None => self.log.send(Event::FileUnchanged {
                 path: file.path().to_owned(),
+                about: T::NAME,
                 remarks: remarks(),
             }),
         }
@@ -185,7 +192,7 @@ impl ServerContext {
             return;
         };
         let remarks = match event {
-            ReloadEvent::Reloaded(_) => remarks(),
+            ReloadEvent::Reloaded { .. } => remarks(),
             ReloadEvent::Kept(_) | ReloadEvent::BeingWritten => Vec::new(),
         };
         self.log.send(Event::FileReloaded {

@@ -5,7 +5,7 @@
 //! to remote.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::commands::{self, RelayKind};
 use super::context::ServerContext;
@@ -14,7 +14,9 @@ use super::pending_request::PendingRequest;
 use super::request_log::RequestLog;
 use super::session::{Session, TerminateOnPanic};
 use super::unheard::UnheardPlace;
-use crate::events::{ClientRequest, CloseReason, Event, RequestAnswered, RequestError};
+use crate::events::{
+    ClientRequest, CloseReason, Event, Refusal, RequestAnswered, RequestDetails, RequestError,
+};
 use crate::net::{self, Deadline};
 use crate::protocol::{Command, ReplyEncoder};
 
@@ -60,6 +62,7 @@ fn handle_request(
     session: &Arc<Session>,
     request: &ClientRequest,
 ) -> Result<RelayKind, RequestError> {
+    let began = Instant::now();
     let mut request_log = RequestLog::new(&request.destination);
     let pending = PendingRequest {
         context,
@@ -74,25 +77,44 @@ fn handle_request(
         Command::Bind => commands::bind(pending, &mut request_log),
         Command::Associate => commands::udp_associate(pending, &mut request_log),
     };
-    let was_sent = match &granted {
+    let refusal;
+    let reply = match &granted {
         Ok(granted) => {
             session.reset_on_close();
-            session.send_last_reply(&granted.reply)
+            &granted.reply
         }
-        Err(error) => session.send_last_reply(&request.encoder.refused(error.reply())),
+        Err(error) => {
+            refusal = request.encoder.refused(error.reply());
+            &refusal
+        }
     };
+    let was_sent = session.send_last_reply(reply);
+    // The second byte of each reply, in both versions.
+    let code = reply.get(1).copied().filter(|_| was_sent);
     // A request whose reply could not be sent was not granted.
     let result = match (granted, was_sent) {
         (Ok(granted), true) => Ok(granted.relay),
         (Ok(_), false) => Err(RequestError::ClientLeft),
         (Err(error), _) => Err(error),
     };
+    let details = context.log.is_json().then(|| {
+        Box::new(RequestDetails {
+            session: session.number(),
+            request: request.clone(),
+            rule: request_log.rule,
+            confirmed: request_log.confirmed,
+            reply: code,
+            refusal: result.as_ref().err().map(Refusal::from),
+            waited: began.elapsed(),
+        })
+    });
     context.log.send(Event::RequestAnswered(RequestAnswered {
         client: session.client_address,
         destination: request_log.address,
         port: request_log.port.unwrap_or(request.destination.port),
         command: request.command,
         accepted: result.is_ok(),
+        details,
     }));
     session.set_request_log(request_log);
     result

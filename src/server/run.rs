@@ -14,7 +14,7 @@ use super::shutdown::{Control, MainLoop, ShutdownKind};
 use super::status::StatusReporter;
 use crate::auth::Authenticator;
 use crate::config::Settings;
-use crate::events::Event;
+use crate::events::{Event, Listening};
 use crate::local_time::LocalClock;
 use crate::logger::Log;
 use crate::net;
@@ -89,7 +89,13 @@ impl Server {
                 format!("cannot start the thread that accepts clients: {error}"),
             )
         })?;
-        context.log.send(Event::Listening(address));
+        context.log.send(Event::Listening(Box::new(Listening {
+            address,
+            max_sessions: context.settings.max_sessions,
+            limited_by: context.settings.limited_by.clone(),
+            rules: context.rules().len(),
+            users: context.user_count(),
+        })));
 
         let mut main_loop = MainLoop::new(&context, controls);
         main_loop.run_until_stop();
@@ -103,8 +109,12 @@ impl Server {
         // this no session is added, so the loops below reach all of them.
         let _ = accepting.join();
         let kind = main_loop.drain(&all_done);
-        context.registry.terminate_all();
+        let cut = context.registry.terminate_all();
         let _ = all_done.recv_timeout(TERMINATION_TIME);
+        context.log.send(Event::Stopped {
+            forced: kind == ShutdownKind::Forced,
+            cut,
+        });
         Ok(kind)
     }
 }

@@ -126,7 +126,7 @@ fn modules_import_only_what_they_may() {
             "events.rs",
             &["config", "protocol", "request_error", "rules", "sync"],
         ),
-        ("logger/", &["config", "events", "sync"]),
+        ("logger/", &["config", "events", "protocol", "sync"]),
         ("admin/", &["config", "net", "protocol", "rules"]),
         ("cli.rs", &["admin", "auth", "config", "logger", "protocol"]),
     ] {

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::control::{self, any, one_in, pause};
 use crate::events::{ClientRequest, CloseReason, Event};
 use crate::local_time::LocalClock;
-use crate::logger::{Log, Queue, Verbosity};
+use crate::logger::{Log, LogFormat, Queue, Verbosity};
 use crate::net;
 use crate::protocol::{Command, Destination, Host, ReplyEncoder};
 use crate::relay::Direction;
@@ -49,7 +49,7 @@ impl Scene {
     fn new(settings: Settings) -> Scene {
         control::begin(false);
         let (token, all_done) = wait_group();
-        let (log, queue) = Log::new(Verbosity::Sessions, true);
+        let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen);
         let rules = tempfile::NamedTempFile::new().unwrap();
         fs::write(rules.path(), "permit - -\n").unwrap();
         let rules_file = RulesFile::open(rules.path()).unwrap();
@@ -83,7 +83,8 @@ pub(crate) fn closed_sessions(queue: &Queue) -> Vec<u64> {
         Event::SessionClosed(closed) => Some(closed.session),
         _ => None,
     };
-    let mut closed: Vec<u64> = queue.events.try_iter().filter_map(number).collect();
+    let events = queue.events.try_iter().map(|timed| timed.event);
+    let mut closed: Vec<u64> = events.filter_map(number).collect();
     closed.sort_unstable();
     closed
 }
@@ -103,7 +104,9 @@ pub(crate) fn a_termination_misses_no_remote() {
         let only_this = any(&[true, false]);
         move || match only_this {
             true => session.terminate(CloseReason::Idle),
-            false => context.registry.terminate_all(),
+            false => {
+                context.registry.terminate_all();
+            }
         }
     });
     let attached = attaching.join().unwrap();

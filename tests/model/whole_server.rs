@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::control::{self, any, one_in, pause};
 use crate::events::{CloseReason, Event, Rejected};
 use crate::local_time::LocalClock;
-use crate::logger::{Log, Queue, Verbosity};
+use crate::logger::{Log, LogFormat, Queue, Verbosity};
 use crate::net;
 use crate::net::resolve;
 use crate::rules::{RulesFile, WeekTime};
@@ -44,7 +44,7 @@ struct Run {
 fn run(timeouts: bool, controls: &'static [Control]) -> Run {
     control::begin(timeouts);
     net::begin();
-    let (log, queue) = Log::new(Verbosity::Sessions, true);
+    let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     resolve::set_answers(one_in(2));
@@ -88,8 +88,8 @@ impl Run {
         assert_eq!(self.queue.events.senders(), 0);
         let mut closed = Vec::new();
         let (mut dropped, mut told) = (0, 0);
-        for event in self.queue.events.try_iter() {
-            match event {
+        for timed in self.queue.events.try_iter() {
+            match timed.event {
                 Event::SessionClosed(session) => {
                     closed.push(session.session);
                     if let CloseReason::Unheard = session.reason {

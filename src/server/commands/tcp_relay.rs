@@ -71,7 +71,7 @@ mod tests {
 
     use crate::config::Settings;
     use crate::local_time::LocalClock;
-    use crate::logger::{self, OutputConfig, Verbosity};
+    use crate::logger::{self, LogFormat, OutputConfig, Verbosity};
     use crate::rules::RulesFile;
     use crate::server::Server;
     use crate::server::session::SessionSlot;
@@ -98,7 +98,8 @@ mod tests {
         let rules = folder.path().join("socks.conf");
         std::fs::write(&rules, "permit - -\n").expect("written");
         let output = OutputConfig {
-            screen: None,
+            screen: Box::new(std::io::sink()),
+            format: LogFormat::None,
             diagnostics: Box::new(ChannelWriter(diagnostics)),
             verbosity: Verbosity::Sessions,
         };

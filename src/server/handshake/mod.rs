@@ -90,7 +90,7 @@ fn read_socks5_request(
             client.refuse(&ReplyEncoder::Socks5.refused(reply));
             return Err(match user {
                 Some(user) => HandshakeError::AfterLogin { user, error },
-                None => error.into(),
+                None => HandshakeError::after_greeting(error),
             });
         }
     };

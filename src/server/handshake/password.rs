@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::client::HandshakeClient;
 use crate::auth::{AuthError, Authenticator, LoginKey, LoginKeys};
-use crate::events::HandshakeError;
+use crate::events::{Event, HandshakeError, LoginFailed};
 use crate::net::{self, Deadline};
 use crate::protocol::ReadError;
 use crate::protocol::socks5::{AuthStatus, Credentials};
@@ -31,11 +31,14 @@ pub(super) fn authenticate(
         deadline,
         ..
     } = client;
-    let credentials = Credentials::read(stream).inspect_err(|error| match error {
-        // The client reads this when it has completed its message.
-        ReadError::Incomplete(..) => client.refuse(&AuthStatus::Denied.encode()),
-        // The client does not use this protocol, and would not understand any reply.
-        ReadError::Protocol(_) => {}
+    let credentials = Credentials::read(stream).map_err(|error| {
+        match error {
+            // The client reads this when it has completed its message.
+            ReadError::Incomplete(..) => client.refuse(&AuthStatus::Denied.encode()),
+            // The client does not use this protocol, and would not understand any reply.
+            ReadError::Protocol(_) => {}
+        }
+        HandshakeError::after_greeting(error)
     })?;
     session.set_checking_login(true);
     let checked = match context.authenticator.get() {
@@ -51,6 +54,14 @@ pub(super) fn authenticate(
         }
         Err(error) => {
             client.refuse(&AuthStatus::Denied.encode());
+            if error != AuthError::OutOfMemory {
+                context.log.send(Event::LoginFailed(LoginFailed {
+                    session: session.number(),
+                    client: session.client_address,
+                    user: user.clone(),
+                    error,
+                }));
+            }
             Err(HandshakeError::LoginFailed { user, error })
         }
     }

@@ -18,10 +18,12 @@ impl SessionRegistry {
         }
     }
 
-    /// Terminates all sessions.
-    pub(crate) fn terminate_all(&self) {
-        for session in self.live() {
+    /// Terminates all sessions. Returns how many there were.
+    pub(crate) fn terminate_all(&self) -> usize {
+        let live = self.live();
+        for session in &live {
             session.terminate(CloseReason::ServerStopped);
         }
+        live.len()
     }
 }

@@ -42,6 +42,11 @@ impl<const N: usize> Table<N> {
             self.hidden += 1;
         }
     }
+
+    /// Counts rows that are not shown.
+    pub(super) fn hide(&mut self, count: usize) {
+        self.hidden += count;
+    }
 }
 
 impl<const N: usize> fmt::Display for Table<N> {

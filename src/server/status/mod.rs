@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use super::context::ServerContext;
 use crate::events::{Event, Status};
 use crate::sync::wait_group::wait_group;
+use sessions::Sessions;
 
 /// Prints the tables of a server.
 #[derive(Debug)]
@@ -39,10 +40,19 @@ impl StatusReporter {
             let Some(context) = self.context.upgrade() else {
                 return;
             };
-            let sessions = sessions::table(&context);
-            let threads = threads_table(&context);
+            let sessions = Sessions::of(&context);
+            let (summary, threads) = (sessions.summary(), threads_table(&context));
+            // The JSON log has an object for each row instead of the table.
+            let (text, rows) = match context.log.is_json() {
+                true => (format!("{summary}\n{threads}"), sessions.rows),
+                false => {
+                    let table = sessions.table();
+                    (format!("{summary}\n{table}\n{threads}"), Vec::new())
+                }
+            };
             context.log.send(Event::Status(Status {
-                text: format!("{sessions}\n{threads}"),
+                text,
+                rows,
                 _token: token,
             }));
         }

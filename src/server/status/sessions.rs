@@ -1,10 +1,11 @@
 //! The table of sessions.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::time::Instant;
 
-use super::columns::{Table, UNKNOWN, short};
+use super::columns::{MAX_ROWS, Table, UNKNOWN, short};
 use crate::config::QuotedName;
+use crate::events::SessionRow;
 use crate::protocol::Command;
 use crate::relay::Direction;
 use crate::server::context::ServerContext;
@@ -55,67 +56,111 @@ impl State {
             Some(Command::Bind) => State::Bind,
         }
     }
-}
 
-impl Display for State {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+    fn word(self) -> &'static str {
+        match self {
             State::Handshake => "handshake",
             State::Connect => "connect",
             State::Bind => "bind",
             State::Relay => "relay",
             State::Association => "association",
             State::Closing => "closing",
-        })
-    }
-}
-
-/// The summary and the table, oldest session first.
-pub(super) fn table(context: &ServerContext) -> String {
-    let now = Instant::now();
-    let mut sessions = context.registry.live();
-    sessions.sort_unstable_by_key(|session| session.number());
-    let total = sessions.len();
-    let mut counts = STATES.map(|state| (state, 0));
-    let mut table = Table::new("sessions", HEADINGS);
-    // Drops each session at once: an `Arc` that is held longer delays the close of its sockets.
-    for session in sessions {
-        let state = State::of(&session);
-        table.add(|| row(&session, state, now));
-        let count = counts.iter_mut().find(|(it, _)| *it == state);
-        if let Some((_, count)) = count {
-            *count += 1;
         }
     }
-    let present = counts.into_iter().filter(|(_, count)| *count > 0);
-    let parts: Vec<String> = present
-        .map(|(state, count)| format!("{count} {state}"))
-        .collect();
-    let max = context.settings.max_sessions;
-    let separator = if parts.is_empty() { "" } else { ": " };
-    let parts = parts.join(", ");
-    format!("{total} of {max} sessions{separator}{parts}\n{table}")
 }
 
-fn row(session: &Session, state: State, now: Instant) -> [String; HEADINGS.len()] {
-    let request = session.request();
+/// The sessions that are shown, oldest first, and how many there are in each state.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) rows: Vec<SessionRow>,
+    counts: [(State, usize); STATES.len()],
+    max: usize,
+}
+
+impl Sessions {
+    /// The live sessions of this server.
+    pub(super) fn of(context: &ServerContext) -> Sessions {
+        let now = Instant::now();
+        let mut live = context.registry.live();
+        live.sort_unstable_by_key(|session| session.number());
+        let mut sessions = Sessions {
+            rows: Vec::new(),
+            counts: STATES.map(|state| (state, 0)),
+            max: context.settings.max_sessions,
+        };
+        // Drops each session at once: an `Arc` that is held longer delays the close of its sockets.
+        for session in live {
+            let state = State::of(&session);
+            if sessions.rows.len() < MAX_ROWS {
+                sessions.rows.push(row(&session, state, now));
+            }
+            let count = sessions.counts.iter_mut().find(|(it, _)| *it == state);
+            if let Some((_, count)) = count {
+                *count += 1;
+            }
+        }
+        sessions
+    }
+
+    fn total(&self) -> usize {
+        self.counts.iter().map(|(_, count)| count).sum()
+    }
+
+    /// How many sessions there are in each state.
+    pub(super) fn summary(&self) -> String {
+        let present = self.counts.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = present
+            .map(|(state, count)| format!("{count} {}", state.word()))
+            .collect();
+        let separator = if parts.is_empty() { "" } else { ": " };
+        let (total, max, parts) = (self.total(), self.max, parts.join(", "));
+        format!("{total} of {max} sessions{separator}{parts}")
+    }
+
+    /// The table.
+    pub(super) fn table(&self) -> String {
+        let mut table = Table::new("sessions", HEADINGS);
+        self.rows.iter().for_each(|row| table.add(|| cells(row)));
+        table.hide(self.total() - self.rows.len());
+        table.to_string()
+    }
+}
+
+fn row(session: &Session, state: State, now: Instant) -> SessionRow {
     let request_log = session.request_log();
+    SessionRow {
+        session: session.number(),
+        client: session.client_address,
+        state: state.word(),
+        request: session.request().cloned(),
+        address: request_log.and_then(|it| it.address),
+        confirmed: request_log.is_some_and(|it| it.confirmed),
+        rule: request_log.and_then(|it| it.rule),
+        up: session.relay.bytes(Direction::Up),
+        down: session.relay.bytes(Direction::Down),
+        age: session.age(now),
+        idle: session.idle(now),
+    }
+}
+
+fn cells(row: &SessionRow) -> [String; HEADINGS.len()] {
+    let request = row.request.as_ref();
     // An empty user is no user.
     let user = request.map(|it| &it.user).filter(|user| !user.is_empty());
     [
-        format!("s{}", session.number()),
-        session.client_address.to_string(),
-        state.to_string(),
+        format!("s{}", row.session),
+        row.client.to_string(),
+        row.state.to_owned(),
         shown(request.map(|it| it.encoder)),
         shown(request.map(|it| it.command)),
         shown(request.map(|it| &it.destination)),
-        shown(request_log.and_then(|it| it.address)),
+        shown(row.address),
         shown(user.map(|user| QuotedName(user))),
-        shown(request_log.and_then(|it| it.rule)),
-        session.relay.bytes(Direction::Up).to_string(),
-        session.relay.bytes(Direction::Down).to_string(),
-        short(session.age(now)),
-        shown(session.idle(now).map(short)),
+        shown(row.rule),
+        row.up.to_string(),
+        row.down.to_string(),
+        short(row.age),
+        shown(row.idle.map(short)),
     ]
 }
 

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use threadsocks::client::{self, ClientError};
 use threadsocks::config::Settings;
 use threadsocks::local_time::LocalClock;
-use threadsocks::logger::{self, OutputConfig, Verbosity};
+use threadsocks::logger::{self, LogFormat, OutputConfig, Verbosity};
 use threadsocks::protocol::{Command, Destination, ReplyError};
 use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::{Control, Server, ShutdownKind};
@@ -289,7 +289,8 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
     .expect("the rules are written");
     let stderr = CapturedOutput::default();
     let output = OutputConfig {
-        screen: None,
+        screen: Box::new(std::io::sink()),
+        format: LogFormat::None,
         diagnostics: Box::new(stderr.clone()),
         verbosity: Verbosity::Normal,
     };

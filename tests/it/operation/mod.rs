@@ -1,6 +1,8 @@
 //! Start, stop, output, and real client programs.
 
+mod json_log;
 mod listen_address;
+mod login_lines;
 mod machine_limits;
 mod observed;
 mod output;

@@ -1,5 +1,6 @@
 //! The server under test, as a child process.
 
+use std::fmt::Debug;
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -238,6 +239,17 @@ impl Proxy {
         assert_eq!(reply[..4], [0, 91, p1, p0], "the reply repeats the port");
         assert_eq!(reply.len(), 8);
         self.screen_message_for(own).summary()
+    }
+
+    /// All lines on stdout so far.
+    pub(crate) fn stdout_lines(&self) -> Vec<String> {
+        self.stdout.snapshot()
+    }
+
+    /// Waits for a line on stdout of which `find` returns a value, and returns that.
+    pub(crate) fn stdout_line<T: Debug>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        self.stdout
+            .wait_for(what, |lines| lines.iter().find_map(|line| find(line)))
     }
 
     /// All lines on stderr so far.

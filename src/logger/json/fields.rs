@@ -1,0 +1,47 @@
+//! Fields that several objects have.
+
+use std::net::SocketAddr;
+
+use super::object::JsonObject;
+use crate::events::ClientRequest;
+use crate::protocol::{Command, Host, ReplyEncoder};
+
+pub(super) fn add_client(object: &mut JsonObject, client: SocketAddr) {
+    object.address("client", client.ip());
+    object.number("client_port", client.port());
+}
+
+/// The request. Texts of the client come last: they can be long.
+pub(super) fn add_request(object: &mut JsonObject, request: &ClientRequest, confirmed: bool) {
+    object.text(
+        "version",
+        match request.encoder {
+            ReplyEncoder::Socks4(_) => "socks4",
+            ReplyEncoder::Socks5 => "socks5",
+        },
+    );
+    object.text(
+        "command",
+        match request.command {
+            Command::Connect => "connect",
+            Command::Bind => "bind",
+            Command::Associate => "associate",
+        },
+    );
+    object.number("target_port", request.destination.port);
+    // A statement about `user`: it is left out if nobody has confirmed the name.
+    if request.logged_in {
+        object.text("login", "accepted");
+    }
+    if confirmed {
+        object.text("ident", "confirmed");
+    }
+    match &request.destination.host {
+        Host::Address(address) => object.address("target", *address),
+        Host::Name(name) => object.text("target", name.as_str()),
+        Host::Invalid(invalid) => object.text("target", &invalid.bytes),
+    }
+    if !request.user.is_empty() {
+        object.text("user", &request.user);
+    }
+}
