@@ -159,7 +159,7 @@ impl Rules {
     }
 
     /// The line of the first rule that lets any client connect, or send datagrams, to any
-    /// host, at [`MANY_PORTS`] or more: with it the server is an open relay. A client that must
+    /// host, at 1,023 ports or more: with it the server is an open relay. A client that must
     /// log in is not any client. Source ports do not count, since each client chooses its own.
     /// Several rules that permit parts of all addresses, or few ports each, are not found.
     pub fn open_relay(&self, clients: ClientKinds) -> Option<usize> {
