@@ -329,9 +329,13 @@ fn value<T>(
     parse(&text).map_err(|reason| UsageError(format!("{option}: {reason}")))
 }
 
-/// Requires that no address begins with this prefix and with one of the others.
+/// Requires that no address begins with this prefix and with one of the others, which may be the
+/// same.
 fn check_no_overlap(others: &[Nat64Prefix], prefix: Nat64Prefix) -> Result<(), UsageError> {
     match others.iter().find(|other| other.overlaps(prefix)) {
+        Some(other) if *other == prefix => Err(UsageError(format!(
+            "--nat64: {prefix} is given twice; give each prefix once"
+        ))),
         Some(other) => Err(UsageError(format!(
             "--nat64: {other} and {prefix} overlap, so some addresses would contain two IPv4 \
              addresses; give only one of these prefixes"
@@ -634,7 +638,7 @@ mod tests {
     fn x27_options_that_contradict_each_other_are_usage_errors() {
         let query = "--explain=c 10.0.0.5 140.113.1.2 80";
         let overlap = "2001:db8::/32 and 2001:db8:64::/96 overlap";
-        let twice = "2001:db8::/32 and 2001:db8::/32 overlap";
+        let twice = "--nat64: 2001:db8::/32 is given twice; give each prefix once";
         for (words, reason) in [
             (
                 &["--nat64", "2001:db8::/32", "--nat64", "2001:db8:64::/96"][..],
@@ -642,6 +646,15 @@ mod tests {
             ),
             (
                 &["--nat64", "2001:db8::/32", "--nat64", "2001:db8::/32"],
+                twice,
+            ),
+            // Another spelling of the same prefix, after a third one.
+            (
+                &[
+                    "--nat64=2001:db8::/32",
+                    "--nat64=64:ff9b:1::/48",
+                    "--nat64=2001:DB8:0::/32",
+                ],
                 twice,
             ),
             (&["--nat64", "64:ff9b::/96"], "is reserved"),

@@ -11,7 +11,8 @@ use std::fmt;
 
 use super::password_hash::{PasswordHash, hash_password};
 use crate::config::{
-    Content, MAX_ERRORS, QuotedName, SyntaxError, Unquoted, WatchedFile, check_line_end, unquote,
+    Content, MAX_ERRORS, QuotedName, SyntaxError, Unquoted, WatchedFile, check_line, check_words,
+    is_shown, unquote,
 };
 use crate::protocol::socks5::MAX_FIELD;
 
@@ -52,10 +53,10 @@ fn name_in_file(name: &[u8]) -> String {
     }
 }
 
-/// Can the name be written without quotes? A blank at an end, and a control character, cannot
-/// be seen.
+/// Can the name be written without quotes? A blank at an end, a control character and others
+/// cannot be seen.
 fn is_plain(name: &str) -> bool {
-    name.trim() == name && !name.contains(char::is_control)
+    name.trim() == name && name.chars().all(is_shown)
 }
 
 /// All users of one file, with the hashes of their passwords.
@@ -215,7 +216,7 @@ impl Users {
 /// Parses one line: a user and the hash, or `None` for an empty line or a comment. An error
 /// repeats only the name: the rest may be a password that was written in place of the hash.
 fn parse_line(line: &[u8]) -> Result<Option<(Vec<u8>, PasswordHash)>, String> {
-    check_line_end(line)?;
+    check_line(line)?;
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
         return Ok(None);
@@ -223,6 +224,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(Vec<u8>, PasswordHash)>, String> {
     let line = std::str::from_utf8(line).map_err(|_| {
         "the line is not UTF-8 text; write other bytes of a name in quotes, as \\xHH".to_owned()
     })?;
+    check_words(line)?;
     let (name, hash) = split_name(line)?;
     if !is_user_name(&name) {
         return Err(format!(
@@ -308,7 +310,7 @@ mod tests {
             ("pass-word", "there is no colon"),
             (":@", "the name before the colon is not valid"),
             ("pass :@", "write it in quotes"),
-            ("pass\u{1}:@", "write it in quotes"),
+            ("pass\u{1}:@", "control character \\x01, so"),
             ("\"pass:@", "a quote is not closed"),
             ("\"pass\"", "there is no colon"),
             ("\"pass\" :@", "there is no colon"),
@@ -351,6 +353,12 @@ mod tests {
             ("# all\0\0", "control character \\x00"),
             ("# all\u{b}alice:@", "control character \\x0b"),
             ("\"a\u{c}\":@", "control character \\x0c"),
+            ("a\u{1b}[8m:@", "control character \\x1b"),
+            ("# all\u{2028}alice:@", "contains U+2028,"),
+            ("# \u{202E}alice:@", "contains U+202E,"),
+            ("al\u{2066}ice:@", "contains U+2066,"),
+            ("al\u{200B}ice:@", "contains U+200B,"),
+            ("\"al\u{FE0F}ice\":@", "contains U+FE0F,"),
             ("alice:@#comment", "is not a valid Argon2id hash"),
             ("alice:@ // comment", "is not a valid Argon2id hash"),
             ("; comment", "there is no colon"),
@@ -382,6 +390,8 @@ mod tests {
             (b"\xfc", "\"\\xfc\""),
             ("\u{FEFF}x".as_bytes(), "\"\\xef\\xbb\\xbfx\""),
             ("x\u{2003}".as_bytes(), "\"x\\xe2\\x80\\x83\""),
+            ("a\u{202E}b".as_bytes(), "\"a\\xe2\\x80\\xaeb\""),
+            ("a\u{200D}b".as_bytes(), "\"a\\xe2\\x80\\x8db\""),
             (
                 &every_byte[..128],
                 &QuotedName(&every_byte[..128]).to_string(),

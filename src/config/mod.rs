@@ -9,7 +9,7 @@ mod snapshot;
 mod watched_file;
 
 pub use error::{LoadError, MAX_ERRORS, SyntaxError};
-pub use hidden_text::check_line_end;
+pub use hidden_text::{check_line, check_words, is_shown};
 pub use quoting::{QuoteError, QuotedName, Unquoted, unquote};
 pub use settings::{ClientKinds, Settings};
 pub use watched_file::{Content, ReloadEvent, WatchedFile};

@@ -40,11 +40,15 @@ const MAX_METHOD: usize = 20;
 const MAX_SCHEME: usize = 8;
 
 /// How many bytes show an HTTP request (RFC 9112, section 3): at most one empty line, a method
-/// that begins with a capital letter, a blank, and the beginning of the target. `None` if the
-/// bytes cannot be HTTP, `Some(None)` while more must come.
+/// that begins with a letter, one or two blanks, and the beginning of the target. A person may
+/// type it: small letters, an LF alone and a second blank count too. `None` if the bytes cannot
+/// be HTTP, `Some(None)` while more must come.
 fn http_request(bytes: &[u8]) -> Option<Option<usize>> {
-    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-    let begins_with_letter = line.first().is_none_or(u8::is_ascii_uppercase);
+    let after_empty_line = [&b"\r\n"[..], b"\n"]
+        .iter()
+        .find_map(|end| bytes.strip_prefix(*end));
+    let line = after_empty_line.unwrap_or(bytes);
+    let begins_with_letter = line.first().is_none_or(u8::is_ascii_alphabetic);
     let method_length = line.iter().take_while(|byte| is_in_token(**byte)).count();
     if method_length > MAX_METHOD || !begins_with_letter {
         return None;
@@ -53,10 +57,16 @@ fn http_request(bytes: &[u8]) -> Option<Option<usize>> {
     match line.split_at(method_length) {
         (_, []) => Some(None),
         // The target of this method is a host, which may begin with any letter or digit.
-        (b"CONNECT", [b' ', ..]) => Some(Some(before_target)),
+        (method, [b' ', ..]) if method.eq_ignore_ascii_case(b"CONNECT") => {
+            Some(Some(before_target))
+        }
         (_, [b' ', target @ ..]) => {
+            let (blanks, target) = match target {
+                [b' ', target @ ..] => (1, target),
+                _ => (0, target),
+            };
             let count = target_beginning(target)?;
-            Some(count.map(|count| before_target + count))
+            Some(count.map(|count| before_target + blanks + count))
         }
         _ => None,
     }
@@ -112,7 +122,7 @@ impl OtherProtocol {
         }
     }
 
-    /// Reads as many bytes as show the protocol: at most 34.
+    /// Reads as many bytes as show the protocol: at most 35.
     ///
     /// # Errors
     ///
@@ -193,6 +203,9 @@ mod tests {
             "\r\nPOST /",
             "\r\nCONNECT ",
             "A /",
+            "get /",
+            "\nGET /",
+            "\nget  HTTP://",
         ];
         let requests = requests.into_iter().map(of_http);
         requests.chain(BEGINNINGS.iter().map(of_other)).collect()
@@ -229,6 +242,10 @@ mod tests {
             "PROXY-CHECK",
             "SSH",
             "CONNECTED",
+            "get",
+            "m-search",
+            "proxy-check",
+            "connected",
         ];
         let targets = [
             "/",
@@ -246,8 +263,9 @@ mod tests {
             .iter()
             .flat_map(|method| targets.map(|target| (method, target)))
         {
-            for empty_line in ["", "\r\n"] {
-                let shown = format!("{empty_line}{method} {target}");
+            let lines = ["", "\r\n", "\n"].map(|line| [(line, " "), (line, "  ")]);
+            for (empty_line, blanks) in lines.into_iter().flatten() {
+                let shown = format!("{empty_line}{method}{blanks}{target}");
                 let stream = format!("{shown} and more");
                 let known = Ok(Some((OtherProtocol::Http, shown.len())));
                 assert_eq!(OtherProtocol::decode(stream.as_bytes()), known, "{shown}");
@@ -260,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn h25_at_most_34_bytes_show_an_http_request() {
+    fn h25_at_most_35_bytes_show_an_http_request() {
         let method = "A".repeat(MAX_METHOD);
         let scheme = "a".repeat(MAX_SCHEME);
-        let longest = format!("\r\n{method} {scheme}://a");
-        let known = Ok(Some((OtherProtocol::Http, 34)));
+        let longest = format!("\r\n{method}  {scheme}://a");
+        let known = Ok(Some((OtherProtocol::Http, 35)));
         assert_eq!(OtherProtocol::decode(longest.as_bytes()), known);
         for longer in [format!("{method}A"), format!("{method} {scheme}a")] {
             let error = Err(ProtocolError::Version(b'A'));
@@ -273,17 +291,45 @@ mod tests {
     }
 
     #[test]
+    fn h26_a_request_that_a_person_types_is_http() {
+        for start in [
+            "get /",
+            "\nGET /",
+            "\r\nget /",
+            "GET  /",
+            "\nget  http://",
+            "connect ",
+            "Connect ",
+        ] {
+            let known = Ok(Some((OtherProtocol::Http, start.len())));
+            assert_eq!(OtherProtocol::decode(start.as_bytes()), known, "{start:?}");
+        }
+    }
+
+    #[test]
     fn h20_bytes_that_begin_no_protocol_are_known_at_the_first_that_differs() {
         // The longest part that can still become a beginning, and the byte after it.
         for (before, byte) in [
-            (&b""[..], b'g'),
+            (&b""[..], b'4'),
+            (b"", 4),
+            (b"", 5),
+            (b"\n", 4),
+            (b"\n", 5),
+            (b"\r\n", 5),
+            (b"\n", b'\n'),
+            (b"\n", b'\r'),
             (b"", 0xFF),
             (b"", b'-'),
             (b"", b' '),
             (b"GET", b'/'),
             (b"GET", b'\t'),
-            (b"GET ", b' '),
+            (b"GET  ", b' '),
+            (b"GET  ", b'1'),
             (b"GET ", b'1'),
+            (b"get host", b'/'),
+            (b"ssh", b'\n'),
+            (b"helo mail", b'\r'),
+            (b"proxy tcp4", b' '),
             (b"GET ", b':'),
             (b"GET http", b'/'),
             (b"GET http:", b'e'),
@@ -298,8 +344,9 @@ mod tests {
             (b"CONNECT", b'\n'),
             (b"NICK ", 0xC3),
             (b"Hello", b','),
-            (b"\r\nGET ", b' '),
-            (b"\r\n", b'g'),
+            (b"\r\nGET  ", b' '),
+            (b"\r\n", b'1'),
+            (b"\r", b'\r'),
             (b"\r\n\r", b'G'),
             (&[b'A'; MAX_METHOD], b'A'),
             (b"\x16", 2),
@@ -313,7 +360,7 @@ mod tests {
             assert_eq!(OtherProtocol::decode(&bytes), error, "{bytes:?}");
         }
         for byte in 0..=u8::MAX {
-            let starts = byte.is_ascii_uppercase() || byte == 0x16 || byte == b'\r';
+            let starts = byte.is_ascii_alphabetic() || b"\x16\r\n".contains(&byte);
             assert_eq!(OtherProtocol::decode(&[byte]).is_ok(), starts, "{byte}");
         }
     }

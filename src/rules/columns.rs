@@ -74,7 +74,7 @@ fn parse_user(text: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
     let (name, after) = text.split_at(end.unwrap_or(text.len()));
     // A blank outside ASCII looks like the end of the name, but an option after it would be a
     // part of the name.
-    let is_odd = |it: char| it == '"' || it.is_control() || it.is_whitespace();
+    let is_odd = |it: char| it == '"' || it.is_whitespace();
     match name {
         b"-" | b"*" => Err("to match any user, leave user= out".to_owned()),
         [b'\'', ..] => Err("write double quotes around a name".to_owned()),

@@ -98,6 +98,11 @@ impl fmt::Display for CommandSet {
     }
 }
 
+/// The IPv6 addresses from which IANA allocates networks: `2000::/3` (RFC 4291, section 2.4, and
+/// its registry of global unicast addresses). Hosts of the internet have no others.
+const GLOBAL_UNICAST: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0);
+const GLOBAL_UNICAST_BITS: u8 = 3;
+
 /// A set of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressSet {
@@ -160,10 +165,13 @@ impl AddressSet {
         }
     }
 
-    /// Does the set contain all IPv4 addresses, or all IPv6 addresses?
+    /// Does the set contain all IPv4 addresses, or all IPv6 addresses of the internet?
     pub(super) fn contains_a_family(&self) -> bool {
-        match self {
+        match *self {
             AddressSet::V4 { mask, .. } => mask.is_unspecified(),
+            AddressSet::V6 { bits, .. } => {
+                bits <= GLOBAL_UNICAST_BITS && self.contains(GLOBAL_UNICAST.into())
+            }
             _ => self.contains_all_ipv6(),
         }
     }

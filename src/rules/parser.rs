@@ -16,7 +16,7 @@ use super::quote::{quote, quote_bytes};
 use super::rule::Rule;
 use super::schedule::Schedule;
 use super::words::{split_words, without_comment};
-use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile, check_line_end};
+use crate::config::{Content, MAX_ERRORS, SyntaxError, WatchedFile, check_line, check_words};
 
 /// Parses the bytes of a rules file. The file may contain comments, empty lines, tabs, CRLF
 /// and a byte order mark; the final newline may be missing.
@@ -66,7 +66,7 @@ impl Content for Rules {
 
 /// Parses one line: a rule, or `None` if the line is empty or a comment.
 fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
-    check_line_end(line)?;
+    check_line(line)?;
     // The comment is removed before the check for UTF-8: it may be in any encoding.
     let code = without_comment(line)?;
     let Ok(code) = std::str::from_utf8(code) else {
@@ -75,6 +75,7 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
             quote_bytes(code)
         ));
     };
+    check_words(code)?;
     let words = split_words(code).map_err(|error| error.to_string())?;
     let mut words = words.into_iter();
     let Some(action) = words.next() else {
@@ -418,7 +419,7 @@ mod tests {
             ("permit c user=a -", "destination is missing"),
             ("permit c - user=", "not a list of users"),
             ("permit c - user=a,,b", "not a list of users"),
-            ("permit c - user=a\u{7f}", "quotes around the whole name"),
+            ("permit c - user=a\u{7f}", "control character \\x7f, so"),
             ("permit c - user=a\"b\"", "quotes around the whole name"),
             ("permit c - user=\"a\"b", "a comma between two names"),
             ("permit c - user=\"a\" \"b\"", "after an option"),
@@ -456,17 +457,14 @@ mod tests {
             ("permit c - 80# comment", COMMENT),
             ("permit# c -", COMMENT),
             ("\u{FEFF}\u{FEFF}# permit c -", COMMENT),
+            ("\u{FEFF}\u{FEFF}deny c -", "U+FEFF"),
             ("permit c -\u{a0}# comment", COMMENT),
             (
                 "permit c - user=a\u{a0}auth",
                 "quotes around the whole name",
             ),
             (
-                "permit c - user=a\u{2028}auth",
-                "quotes around the whole name",
-            ),
-            (
-                "permit c - user=a\u{85}auth",
+                "permit c - user=a\u{2003}auth",
                 "quotes around the whole name",
             ),
             ("permit c - user=\"a\"auth", "a comma between two names"),
@@ -478,6 +476,16 @@ mod tests {
             ("# all\u{c}deny c 10.", "\\x0c"),
             ("#\0 \0a\0l\0l\0", "\\x00"),
             ("permit c - user=\"a\u{b}\"", "\\x0b"),
+            ("# a\u{8}\u{8}b", "\\x08"),
+            ("# all\u{2028}deny c 10.", "U+2028"),
+            ("# all\u{2029}deny c 10.", "U+2029"),
+            ("# all\u{85}deny c 10.", "U+0085"),
+            ("permit c - # \u{202E}.01 c ynedg", "U+202E"),
+            ("permit c - user=\"\u{2067}a\"", "U+2067"),
+            ("permit c - user=bo\u{200B}b", "U+200B"),
+            ("permit c - user=\"bo\u{200D}b\" # b", "U+200D"),
+            ("de\u{AD}ny c -", "U+00AD"),
+            ("permit c a\u{2060}.org", "U+2060"),
             ("permit c - // comment", "not a port list"),
             ("permit c - ; comment", "not a port list"),
             ("permit c - 80 // comment", "not an address range"),

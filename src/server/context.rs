@@ -106,10 +106,11 @@ impl ServerContext {
         rules
     }
 
-    /// The rules in force, without a wait for the file: for datagrams. If a check of the file is
-    /// due, a thread of the pool begins it, and later calls return the rules that it has found.
-    /// If no thread can start, a later call tries again.
-    pub(super) fn rules_without_wait(self: &Arc<ServerContext>) -> Arc<Rules> {
+    /// The rules in force, for datagrams. If a check of the file is due, a thread of the pool
+    /// begins it. After a pause this call waits for its end, some milliseconds at most;
+    /// otherwise later calls return the rules that it has found. If no thread can start, a
+    /// later call tries again.
+    pub(super) fn rules_for_datagrams(self: &Arc<ServerContext>) -> Arc<Rules> {
         if let Some(running) = self.background_check.begin() {
             let context = Arc::clone(self);
             let check = move || {
@@ -118,6 +119,7 @@ impl ServerContext {
             };
             let _ = self.threads.start("rules".to_owned(), check);
         }
+        self.background_check.wait_after_pause();
         self.rules_file.content()
     }
 

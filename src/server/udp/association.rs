@@ -9,7 +9,7 @@
 //! Both last as long as the connection over which the client has requested them. A
 //! datagram that cannot be forwarded at once is dropped and counted, unless it waits for the
 //! lookup of a name (`named_hosts.rs`): UDP promises no more. The two threads wait only for
-//! datagrams; another thread checks the rules file.
+//! datagrams; another thread checks the rules file, for which they wait 20 ms after a pause.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -81,7 +81,7 @@ impl Association {
         let announced = &pending.request.destination;
         let announced = announced.host.address();
         let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
-        let rules = RecentRules::new(pending.context.rules_without_wait());
+        let rules = RecentRules::new(pending.context.rules_for_datagrams());
         Association {
             _binding: binding,
             client_socket,
@@ -276,7 +276,7 @@ impl Association {
         self.rules.permits(
             (name.cloned(), address, port),
             now,
-            || self.context.rules_without_wait(),
+            || self.context.rules_for_datagrams(),
             |rules| rules.evaluate(&query).grants(self.confirmed),
         )
     }

@@ -58,8 +58,8 @@ impl RecentRules {
         }
     }
 
-    /// May datagrams be exchanged with this peer? `in_force` returns the rules in force without
-    /// a wait for the file, and `judge` evaluates them. The lock is released during both: many
+    /// May datagrams be exchanged with this peer? `in_force` returns the rules in force, after
+    /// a short wait at most, and `judge` evaluates them. The lock is released during both: many
     /// rules take long.
     pub(super) fn permits(
         &self,

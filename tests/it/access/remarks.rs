@@ -202,6 +202,39 @@ fn f27_f28_check_warns_of_a_missing_newline_and_strict_refuses_it() {
 }
 
 #[test]
+fn f33_check_and_the_users_file_name_the_line_that_is_shown_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));
+    let no_user = "# no user\n";
+    for (place, hidden) in [
+        ("U+2028", "# all\u{2028}permit c 10.\n"),
+        ("U+0085", "# all\u{85}permit c 10.\n"),
+        ("U+202E", "# \u{202E}.01 c timrep\n"),
+        ("U+2066", "# a\u{2066}b\n"),
+    ] {
+        let invalid = format!("# first\n{hidden}");
+        for (rules_text, users_text, file) in
+            [(&*invalid, no_user, &rules), (QUIET, &*invalid, &users)]
+        {
+            fs::write(&rules, rules_text).unwrap();
+            fs::write(&users, users_text).unwrap();
+            let (code, report) = check(&rules, &users, &[]);
+            let expected = format!("{}:2: the line contains {place}, so", file.display());
+            assert_eq!(code, Some(2), "{invalid:?}");
+            assert!(report.contains(&expected), "{report}");
+        }
+    }
+    // A changed users file is not used either.
+    fs::write(&users, no_user).unwrap();
+    fs::set_permissions(&users, Permissions::from_mode(0o600)).unwrap();
+    let proxy = Proxy::start(QUIET, &["--users", users.to_str().unwrap()]);
+    fs::write(&users, "# all\u{2029}alice\n").unwrap();
+    proxy.signal(Signal::SIGHUP);
+    proxy.stderr_line("users:1: the line contains U+2029, so");
+    proxy.finish();
+}
+
+#[test]
 fn f29_users_without_a_newline_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let [rules, users] = ["rules", "users"].map(|name| folder.path().join(name));

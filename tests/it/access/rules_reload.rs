@@ -194,7 +194,7 @@ fn f06_a_syntax_error_is_reported_with_its_line_and_changes_nothing() {
 }
 
 #[test]
-fn f31_a_line_that_hides_a_part_of_itself_changes_nothing() {
+fn f31_f33_a_line_that_hides_a_part_of_itself_changes_nothing() {
     let proxy = Proxy::start(DENY, &[]);
     let origin = Origin::echo();
     // Without the part after `#` or the CR, each of them would permit this request.
@@ -208,6 +208,11 @@ fn f31_a_line_that_hides_a_part_of_itself_changes_nothing() {
             "# all\rdeny - -\npermit - -\n",
             "the line contains the control character \\x0d",
         ),
+        (
+            "# all\u{2028}deny - -\npermit - -\n",
+            "the line contains U+2028",
+        ),
+        ("permit - - # \u{202E}dlo\n", "the line contains U+202E"),
     ] {
         fs::write(proxy.config(), text).unwrap();
         assert!(!is_permitted(&proxy, &origin), "{text}");

@@ -5,12 +5,12 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::support::dns_server::{NameServer, addresses};
-use crate::support::endpoints::by_name;
+use crate::support::endpoints::{by_address, by_name};
 use crate::support::netns::in_own_network;
 use crate::support::proxy::Proxy;
 use crate::support::syscall_faults::SyscallFaults;
 use crate::support::udp_client::{UdpClient, address_of, close_and_read_log, origin, receive};
-use crate::support::wait::TIMEOUT;
+use crate::support::wait::{TIMEOUT, until};
 
 /// The time for one datagram to each of these hosts.
 fn time_for(client: &UdpClient, hosts: &[&UdpSocket]) -> Duration {
@@ -123,6 +123,33 @@ fn u29_a_rules_file_that_hangs_delays_no_datagram() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
     drop(faults);
+    drop(client);
+    proxy.finish();
+}
+
+/// The first datagram after a pause is judged by the rules that have changed in the pause. If
+/// the machine is so busy that the check of the file takes longer than the datagram waits, the
+/// test tries again.
+#[test]
+fn u32_the_first_datagram_after_a_pause_is_judged_by_changed_rules() {
+    let proxy = Proxy::start("permit - -\n", &[]);
+    let client = UdpClient::new(&proxy);
+    let (other, host) = (origin(), origin_at("127.0.0.2", 0));
+    let target = by_address(address_of(&host));
+    let is_dropped_at_once = || {
+        std::fs::write(proxy.config(), "permit - -\n").unwrap();
+        client.send_until_permitted(&host);
+        let began = Instant::now();
+        until("a pause", || {
+            (began.elapsed() > Duration::from_millis(1100)).then_some(())
+        });
+        std::fs::write(proxy.config(), "deny u - - 127.0.0.2 -\npermit - -\n").unwrap();
+        client.send(&target, b"first");
+        client.send_and_receive_at(&other, b"second");
+        host.set_nonblocking(true).unwrap();
+        host.recv(&mut [0; 10]).is_err()
+    };
+    assert!((0..5).any(|_| is_dropped_at_once()));
     drop(client);
     proxy.finish();
 }

@@ -304,7 +304,7 @@ fn h21_an_http_request_is_recognized_in_any_pieces_until_the_timeout() {
 }
 
 #[test]
-fn h25_an_http_request_with_any_method_and_target_gets_the_http_reply() {
+fn h25_h26_an_http_request_with_any_method_and_target_gets_the_http_reply() {
     let proxy = Proxy::start(PERMIT_ALL, &["-v"]);
     for start in [
         "PROPFIND /",
@@ -313,6 +313,9 @@ fn h25_an_http_request_with_any_method_and_target_gets_the_http_reply() {
         "Get ws://",
         "POST coap+tcp://",
         "\r\nCONNECT ",
+        "get /",
+        "\nGET http://",
+        "GET  /",
     ] {
         let request = format!("{start}a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n");
         let whole = dial(proxy.address());
@@ -333,7 +336,9 @@ fn h25_an_http_request_with_any_method_and_target_gets_the_http_reply() {
         "MAIL FROM:<",
         "USER bob ",
         "GET http:/e",
-        "get",
+        "get host/",
+        "\n\nGET /",
+        "\n\x05",
     ] {
         let client = dial(proxy.address());
         write(&client, start.as_bytes());
