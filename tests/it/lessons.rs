@@ -12,13 +12,13 @@ use crate::support::wait::TIMEOUT;
 /// The model checker is compiled with optimization, while other tests run.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 
-struct Lesson {
-    name: String,
-    text: String,
+pub(crate) struct Lesson {
+    pub(crate) name: String,
+    pub(crate) text: String,
 }
 
 /// All lessons, in the order of their numbers.
-fn lessons() -> Vec<Lesson> {
+pub(crate) fn lessons() -> Vec<Lesson> {
     let folder = fs::read_dir(project().join("lessons/src/bin")).unwrap();
     let lesson = |path: PathBuf| Lesson {
         name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
@@ -32,13 +32,13 @@ fn lessons() -> Vec<Lesson> {
 
 impl Lesson {
     /// The header, without the marks of its comments.
-    fn header(&self) -> Vec<&str> {
+    pub(crate) fn header(&self) -> Vec<&str> {
         let lines = self.text.lines().map_while(|line| line.strip_prefix("//!"));
         lines.map(str::trim).collect()
     }
 
     /// What the program prints, according to its header.
-    fn output(&self) -> Vec<&str> {
+    pub(crate) fn output(&self) -> Vec<&str> {
         let header = self.header();
         let mut parts = header.split(|line| line.starts_with("```"));
         parts.nth(1).expect(&self.name).to_vec()
@@ -116,9 +116,16 @@ fn each_lesson_names_code_that_exists() {
 }
 
 /// Does this code define the type, the function, or the function of a type?
-fn defines(code: &str, name: &str) -> bool {
+pub(crate) fn defines(code: &str, name: &str) -> bool {
     let (of, name) = name.split_once("::").unwrap_or(("", name));
-    let definitions = ["struct # ", "struct #<", "enum # ", "fn #(", "fn #<"];
+    let definitions = [
+        "struct # ",
+        "struct #<",
+        "struct #(",
+        "enum # ",
+        "fn #(",
+        "fn #<",
+    ];
     let mut definitions = definitions.iter().map(|it| it.replace('#', name));
     code.contains(of) && definitions.any(|it| code.contains(&it))
 }

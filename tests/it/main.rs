@@ -61,6 +61,7 @@
 //! - `support/`: helpers; no tests
 //! - `lessons.rs`: the programs in `lessons/` print what their headers say
 //! - `source_rules.rs`: rules for the source code and the documents
+//! - `tour.rs`: the pages in `docs/tour/` quote the source, and their links lead somewhere
 //!
 //! Tests that are slow, or write into `docs/`, are marked `#[ignore]`. `make soak`,
 //! `make big` and `make pictures` select them by words in their names.
@@ -86,3 +87,4 @@ mod stress;
 
 mod lessons;
 mod source_rules;
+mod tour;

@@ -6,6 +6,8 @@
 //!
 //! In the server: `accept_clients` in `src/server/accept.rs`.
 //!
+//! Explained in `docs/tour/01-one-at-a-time.md`.
+//!
 //! Output:
 //!
 //! ```text

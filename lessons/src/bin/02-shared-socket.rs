@@ -9,6 +9,8 @@
 //! threads share it; `send_fin` in `src/net/options.rs` ends a direction. A test checks
 //! that the server never calls try_clone.
 //!
+//! Explained in `docs/tour/02-shared-socket.md`.
+//!
 //! Output:
 //!
 //! ```text

@@ -7,6 +7,8 @@
 //! In the server: `RelayDirection::run` in `src/relay/direction.rs`, `copy` in
 //! `src/relay/copy.rs`.
 //!
+//! Explained in `docs/tour/03-half-close.md`.
+//!
 //! Output:
 //!
 //! ```text

@@ -7,6 +7,8 @@
 //! In the server: `Session::terminate` in `src/server/session/mod.rs`,
 //! `RelayState::abort` in `src/relay/state.rs`.
 //!
+//! Explained in `docs/tour/04-interrupt-a-read.md`.
+//!
 //! Output:
 //!
 //! ```text

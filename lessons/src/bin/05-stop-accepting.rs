@@ -8,6 +8,8 @@
 //! joins it, and only then ends the sessions. `stop_listening` in `src/net/accept.rs` wakes
 //! it by shutdown(2), which the standard library does not have for a listener.
 //!
+//! Explained in `docs/tour/05-stop-accepting.md`.
+//!
 //! Output:
 //!
 //! ```text

@@ -6,6 +6,8 @@
 //!
 //! In the server: `KeyedSemaphore::try_acquire` and `SlotGuard` in `src/sync/semaphore.rs`.
 //!
+//! Explained in `docs/tour/06-check-then-act.md`.
+//!
 //! Output:
 //!
 //! ```text

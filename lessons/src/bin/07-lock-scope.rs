@@ -7,6 +7,8 @@
 //! In the server: `Registry::live` in `src/server/session/registry.rs` copies, and
 //! `terminate_idle` in `src/server/session/sweep.rs` acts.
 //!
+//! Explained in `docs/tour/07-lock-scope.md`.
+//!
 //! Output:
 //!
 //! ```text

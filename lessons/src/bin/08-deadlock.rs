@@ -7,6 +7,8 @@
 //! In the server: `Registry::live` in `src/server/session/registry.rs` (why does it collect
 //! first?), `Rank` in `src/sync/lock.rs` (the lock order, which debug builds check).
 //!
+//! Explained in `docs/tour/08-deadlock.md`.
+//!
 //! Output:
 //!
 //! ```text

@@ -7,6 +7,8 @@
 //!
 //! In the server: `PoolShared::next_job` and `JobSlot::send` in `src/sync/thread_pool.rs`.
 //!
+//! Explained in `docs/tour/09-condition-variable.md`.
+//!
 //! Output:
 //!
 //! ```text

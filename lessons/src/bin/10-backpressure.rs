@@ -7,6 +7,8 @@
 //! In the server: `Log::send` in `src/logger/queue.rs` drops and counts, since no session may
 //! wait for a terminal; `EventSender::send` in `cgi-bin/console/run.rs` waits.
 //!
+//! Explained in `docs/tour/10-backpressure.md`.
+//!
 //! Output:
 //!
 //! ```text

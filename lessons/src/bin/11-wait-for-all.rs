@@ -8,6 +8,8 @@
 //! In the server: `wait_group` in `src/sync/wait_group.rs`, `MainLoop::drain` in
 //! `src/server/shutdown.rs`.
 //!
+//! Explained in `docs/tour/11-wait-for-all.md`.
+//!
 //! Output:
 //!
 //! ```text

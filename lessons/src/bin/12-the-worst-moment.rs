@@ -10,6 +10,8 @@
 //! In the server: `RelayState::begin_write` in `src/relay/state.rs`, `no_fin_is_invented` in
 //! `tests/model/relay_directions.rs`.
 //!
+//! Explained in `docs/tour/12-the-worst-moment.md`.
+//!
 //! Output:
 //!
 //! ```text

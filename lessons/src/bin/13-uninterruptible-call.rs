@@ -8,6 +8,8 @@
 //!
 //! In the server: `PendingRequest::look_up` in `src/server/access/destination.rs`.
 //!
+//! Explained in `docs/tour/13-uninterruptible-call.md`.
+//!
 //! Output:
 //!
 //! ```text
