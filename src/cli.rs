@@ -14,6 +14,7 @@ use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
 use crate::logger::Verbosity;
 use crate::protocol::Nat64Prefix;
+use crate::trace::TraceFile;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
 pub const HELP: &str = "\
@@ -79,6 +80,9 @@ Output:
   -v, --verbose              on stderr, a line for every session that has ended
   -q, --quiet                on stderr, only errors, rejected clients, and the
                              port if PORT is 0
+      --trace FILE           a trace of the threads, written when the server
+                             stops: a picture (.svg) or events for Perfetto
+                             (.json)
   -h, --help                 print this
   -V, --version              print the version
 
@@ -135,6 +139,8 @@ pub struct Options {
     pub screen: bool,
     /// How much is written to stderr.
     pub verbosity: Verbosity,
+    /// `--trace`: where a trace of the threads goes. `None`: there is none.
+    pub trace: Option<TraceFile>,
 }
 
 impl Default for Options {
@@ -147,6 +153,7 @@ impl Default for Options {
             max_sessions: None,
             screen: true,
             verbosity: Verbosity::default(),
+            trace: None,
         }
     }
 }
@@ -252,6 +259,7 @@ where
                 given.new_user = Some(parse_user_name(parser.value()?.into_encoded_bytes())?);
             }
             Arg::Long("log") => options.screen = value(&mut parser, "--log", parse_log)?,
+            Arg::Long("trace") => options.trace = Some(parse_trace(parser.value()?)?),
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
             Arg::Value(text) if given.port.is_none() => {
@@ -426,6 +434,16 @@ fn parse_user_name(name: Vec<u8>) -> Result<Vec<u8>, UsageError> {
             QuotedName(&name)
         ))),
     }
+}
+
+fn parse_trace(path: OsString) -> Result<TraceFile, UsageError> {
+    let shown = path.to_string_lossy().into_owned();
+    TraceFile::new(path.into()).ok_or_else(|| {
+        UsageError(format!(
+            "--trace: {shown:?} ends neither with .svg nor with .json; write trace.svg for a \
+             picture, or trace.json for Perfetto"
+        ))
+    })
 }
 
 /// Are screen messages printed?

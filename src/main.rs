@@ -25,6 +25,7 @@ use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::trace::{Trace, TraceError, TraceFile};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -101,6 +102,9 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         true => Some(Box::new(Stdout)),
         false => None,
     };
+    // Before the logger starts, so that its thread is in the trace.
+    let trace_file = options.trace.clone();
+    let trace = trace_file.as_ref().map(Trace::start);
     let (logger, log) = logger::start(OutputConfig {
         screen,
         diagnostics: Box::new(Stderr),
@@ -110,7 +114,14 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         let line = format!("no thread for the logger: {error}");
         ProgramError::new(EXIT_FAILURE, line)
     })?;
+    let trace = trace_file.zip(trace).and_then(|(file, trace)| {
+        let trace = trace.map_err(|error| report_trace_error(&log, &file, &error));
+        Some((file, trace.ok()?))
+    });
     let result = signals.and_then(|signals| run(options, authenticator?, signals, &log));
+    if let Some((file, trace)) = trace {
+        finish_trace(&log, &file, trace);
+    }
     let status = match result {
         Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
         Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
@@ -129,6 +140,31 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     drop(log);
     logger.finish(LOGGER_FLUSH_TIME);
     Ok(status)
+}
+
+/// Says why there is no trace. Nothing else changes: the server serves all the same.
+fn report_trace_error(log: &Log, file: &TraceFile, error: &TraceError) {
+    let path = file.path().display();
+    log.send(Event::StartMessage {
+        line: format!("{path}: cannot write the trace: {error}; the server runs without it"),
+        even_if_quiet: true,
+    });
+}
+
+/// Writes the trace, and says whether it is complete.
+fn finish_trace(log: &Log, file: &TraceFile, trace: Trace) {
+    let path = file.path().display();
+    let (line, even_if_quiet) = match trace.finish() {
+        Ok(summary) => match summary.overflow() {
+            Some(overflow) => (format!("{path}: {overflow}"), true),
+            None => (format!("{path}: the trace is written"), false),
+        },
+        Err(error) => (format!("{path}: the trace is not complete: {error}"), true),
+    };
+    log.send(Event::StartMessage {
+        line,
+        even_if_quiet,
+    });
 }
 
 /// Opens the rules and the port, and serves clients until a signal.
