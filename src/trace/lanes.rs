@@ -1,7 +1,6 @@
 //! The bars of each row as they are drawn: bars that are too narrow become one.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::event::WaitKind;
 use super::scale::Scale;
@@ -109,13 +108,14 @@ fn title(bar: &Bar) -> String {
     format!("{}: {time}{until}", bar.words)
 }
 
-/// A duration with three or four digits.
+/// A duration in words.
 pub(super) fn length(nanos: u64) -> String {
-    let shown = match nanos {
-        0..1_000_000 => nanos / 1_000 * 1_000,
-        1_000_000..1_000_000_000 => nanos / 100_000 * 100_000,
-        _ => nanos / 10_000_000 * 10_000_000,
-    };
-    let seconds = Duration::from_nanos(shown);
-    format!("{seconds:?}").replace('\u{b5}', "\u{3bc}")
+    let nanos = nanos as f64;
+    if nanos < 1e6 {
+        format!("{:.0} \u{b5}s", nanos / 1e3)
+    } else if nanos < 1e9 {
+        format!("{:.1} ms", nanos / 1e6)
+    } else {
+        format!("{:.1} s", nanos / 1e9)
+    }
 }

@@ -108,6 +108,21 @@ impl Scale {
         cuts.map(|gap| (self.x(gap.began), CUT_WIDTH, length(gap.length())))
     }
 
+    /// The widest part of this bar that no cut covers: begin and end.
+    pub(super) fn widest_part(&self, x: f64, width: f64) -> (f64, f64) {
+        let mut widest = (x, x);
+        let mut from = x;
+        let ends = self.cuts.iter().map(|gap| self.x(gap.began));
+        for cut in ends.chain([RIGHT]) {
+            let to = cut.min(x + width);
+            if to - from > widest.1 - widest.0 {
+                widest = (from, to);
+            }
+            from = from.max(cut + CUT_WIDTH);
+        }
+        widest
+    }
+
     /// The places of the ticks, and their times.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let step = tick_step(TICK_DISTANCE / self.per_nano);

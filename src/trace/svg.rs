@@ -45,7 +45,7 @@ const STYLE: &str = "
   .grid { stroke: #d8dee4; fill: none; }
   .job { fill: #1f5fa8; }
   .injob { fill: #ffffff; }
-  .outside { fill: #cfe3f7; }
+  .outside { fill: #cfe3f7; stroke: #ffffff; stroke-width: 0.8; }
   .thread { fill: #f0f2f5; stroke: #6e7781; stroke-dasharray: 4 2; }
   .lock { fill: #ffe2b8; stroke: #8a4b00; stroke-width: 2; }
   .clock { fill: #ffffff; stroke: #6e7781; stroke-dasharray: 1 3; }
@@ -62,7 +62,7 @@ const STYLE: &str = "
     .grid { stroke: #2d333b; }
     .job { fill: #79b8ff; }
     .injob { fill: #0a1c30; }
-    .outside { fill: #1f3b57; }
+    .outside { fill: #1f3b57; stroke: #0d1117; }
     .thread { fill: #21262d; stroke: #8b949e; }
     .lock { fill: #5a3a0c; stroke: #f0b35a; }
     .clock { fill: #0d1117; stroke: #8b949e; }
@@ -317,15 +317,17 @@ impl Picture<'_> {
     fn write_texts(&self, out: &mut impl Write) -> io::Result<()> {
         for ((row, &top), drawn) in self.rows.iter().zip(&self.tops).zip(self.drawn()) {
             let names = row.names();
-            let (label, all) = (label(&names), escape(&names.join(", ")));
-            let y = top + 18.0;
-            writeln!(
-                out,
-                "<text class=\"name\" x=\"8\" y=\"{y:.0}\">{}<title>{all}</title></text>",
-                escape(&label)
-            )?;
+            let all = escape(&names.join(", "));
+            for (line, y) in label(&names).iter().zip([top + 18.0, top + 34.0]) {
+                let line = escape(line);
+                writeln!(
+                    out,
+                    "<text class=\"name\" x=\"8\" y=\"{y:.0}\">{line}<title>{all}</title></text>"
+                )?;
+            }
             for bar in drawn {
-                let Some(words) = fitting(&bar.words, bar.width - 6.0) else {
+                let (from, to) = self.scale.widest_part(bar.x, bar.width);
+                let Some(words) = fitting(&bar.words, to - from - 6.0) else {
                     continue;
                 };
                 let (y, height) = place(top, &bar);
@@ -334,7 +336,7 @@ impl Picture<'_> {
                 } else {
                     ""
                 };
-                let (x, y) = (bar.x + 3.0, y + height - 4.0);
+                let (x, y) = (from + 3.0, y + height - 4.0);
                 writeln!(
                     out,
                     "<text{class} pointer-events=\"none\" x=\"{x:.1}\" y=\"{y:.0}\">{}</text>",
@@ -346,23 +348,32 @@ impl Picture<'_> {
         Ok(())
     }
 
-    /// Writes each mark with its words, if these have room before the next mark.
+    /// Writes each mark with its words, if these have room between the marks beside it.
     fn write_marks(&self, row: &Row, top: f64, out: &mut impl Write) -> io::Result<()> {
         let top = top + MARK_TOP;
-        let places = row.marks.iter().map(|(at, _)| self.scale.x(*at));
-        let ends = places.skip(1).chain([RIGHT]);
-        for ((at, mark), end) in row.marks.iter().zip(ends).take(MAX_SHAPES) {
-            let (x, words) = (self.scale.x(*at), mark.to_string());
+        let places: Vec<f64> = row.marks.iter().map(|(at, _)| self.scale.x(*at)).collect();
+        let ends = places.iter().skip(1).copied().chain([RIGHT]);
+        let begins = [LEFT].into_iter().chain(places.iter().copied());
+        let marks = row.marks.iter().zip(&places).zip(begins.zip(ends));
+        for (((_, mark), &x), (begin, end)) in marks.take(MAX_SHAPES) {
+            let words = mark.to_string();
             let (left, title, shape) = (x - 4.5, escape(&words), shape(mark));
             writeln!(
                 out,
                 "<path class=\"mark\" transform=\"translate({left:.1} {top:.0})\" d=\"{shape}\">\
                  <title>{title}</title></path>"
             )?;
-            if let Some(words) = fitting(&words, end - x - 16.0) {
-                let (x, y) = (x + 8.0, top + 9.0);
-                let words = escape(&words);
-                writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.0}\">{words}</text>")?;
+            // After the mark if there is room, or else before it.
+            let (x, anchor, room) = match end - x > 60.0 || end < RIGHT {
+                true => (x + 8.0, "start", end - x - 16.0),
+                false => (x - 8.0, "end", x - begin - 100.0),
+            };
+            if let Some(words) = fitting(&words, room) {
+                let (y, words) = (top + 9.0, escape(&words));
+                writeln!(
+                    out,
+                    "<text text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.0}\">{words}</text>"
+                )?;
             }
         }
         Ok(())
@@ -402,36 +413,52 @@ fn class(bar: &Drawn<'_>) -> &'static str {
     }
 }
 
-/// As many of the names as have room, and how many more there are.
-fn label(names: &[&str]) -> String {
-    let room = LEFT - 16.0;
-    let with_rest = |shown: usize| {
+/// As many of the names as have room in two lines, and how many more there are.
+fn label(names: &[&str]) -> Vec<String> {
+    let wrap = |shown: usize| {
         let (first, rest) = names.split_at_checked(shown).unwrap_or((names, &[]));
-        let first = first.join(", ");
-        match rest.len() {
-            0 => first,
-            rest => format!("{first}, {rest} more"),
+        let more = (!rest.is_empty()).then(|| format!("{} more", rest.len()));
+        let words = first.iter().copied().chain(more.as_deref());
+        let mut lines = vec![String::new()];
+        for word in words {
+            match lines.last_mut() {
+                Some(line) if line.is_empty() => line.push_str(word),
+                Some(line) if text_width(line) + text_width(word) + 12.0 < LEFT - 16.0 => {
+                    line.push_str(", ");
+                    line.push_str(word);
+                }
+                Some(line) => {
+                    line.push(',');
+                    lines.push(word.to_owned());
+                }
+                None => {}
+            }
         }
+        lines
     };
-    let fits = |shown: &usize| text_width(&with_rest(*shown)) <= room;
-    let shown = (1..=names.len()).rev().find(fits).unwrap_or(1);
-    with_rest(shown)
+    let lines = (1..=names.len()).rev().map(wrap);
+    lines
+        .into_iter()
+        .find(|it| it.len() <= 2)
+        .unwrap_or_default()
 }
 
 fn text_width(text: &str) -> f64 {
     text.chars().count() as f64 * CHARACTER
 }
 
-/// The text if it fits; else without the word "waits", which the place of the bar says; else its
-/// beginning; `None` if there is no room for a few characters.
+/// The text if it fits; else without the word "waits", which the place of the bar says; else also
+/// without the address; else its beginning. `None` if there is no room for a few characters.
 fn fitting(text: &str, room: f64) -> Option<String> {
     const FEWEST: usize = 5;
-    if text_width(text) <= room {
-        return Some(text.to_owned());
-    }
     let short = text.strip_prefix("waits ").unwrap_or(text);
-    if text_width(short) <= room {
-        return Some(short.to_owned());
+    let without_address = short
+        .rsplit_once(' ')
+        .filter(|(_, last)| last.contains(':'));
+    let without_address = without_address.map_or(short, |(first, _)| first);
+    let fits = |it: &&str| text_width(it) <= room;
+    if let Some(fitting) = [text, short, without_address].into_iter().find(fits) {
+        return Some(fitting.to_owned());
     }
     let count = (room / CHARACTER).max(0.0) as usize;
     let cut: String = short.chars().take(count.saturating_sub(1)).collect();
