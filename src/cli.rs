@@ -14,7 +14,7 @@ use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
 use crate::logger::Verbosity;
 use crate::protocol::Nat64Prefix;
-use crate::trace::TraceFile;
+use crate::trace::TraceTarget;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
 pub const HELP: &str = "\
@@ -140,7 +140,7 @@ pub struct Options {
     /// How much is written to stderr.
     pub verbosity: Verbosity,
     /// `--trace`: where a trace of the threads goes. `None`: there is none.
-    pub trace: Option<TraceFile>,
+    pub trace: Option<TraceTarget>,
 }
 
 impl Default for Options {
@@ -436,9 +436,9 @@ fn parse_user_name(name: Vec<u8>) -> Result<Vec<u8>, UsageError> {
     }
 }
 
-fn parse_trace(path: OsString) -> Result<TraceFile, UsageError> {
+fn parse_trace(path: OsString) -> Result<TraceTarget, UsageError> {
     let shown = path.to_string_lossy().into_owned();
-    TraceFile::new(path.into()).ok_or_else(|| {
+    TraceTarget::new(path.into()).ok_or_else(|| {
         UsageError(format!(
             "--trace: {shown:?} ends neither with .svg nor with .json; write trace.svg for a \
              picture, or trace.json for Perfetto"
@@ -529,6 +529,10 @@ mod tests {
             ),
             ("--log none", set(|o| o.screen = false)),
             ("--log screen", set(|_| {})),
+            (
+                "--trace a/t.SVG",
+                set(|o| o.trace = TraceTarget::new("a/t.SVG".into())),
+            ),
             ("-v", set(|o| o.verbosity = Verbosity::Sessions)),
             ("-q", set(|o| o.verbosity = Verbosity::Errors)),
         ] {
@@ -638,6 +642,11 @@ mod tests {
             ("--new-user a:b", "not a user name"),
             ("--new-user=", "not a user name"),
             ("--log json", "neither"),
+            (
+                "--trace t.txt",
+                "write trace.svg for a picture, or trace.json",
+            ),
+            ("--trace svg", "neither with .svg nor with .json"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),
         ] {

@@ -25,7 +25,7 @@ use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
-use threadsocks::trace::{Trace, TraceError, TraceFile};
+use threadsocks::trace::{Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -143,7 +143,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
 }
 
 /// Says why there is no trace. Nothing else changes: the server serves all the same.
-fn report_trace_error(log: &Log, file: &TraceFile, error: &TraceError) {
+fn report_trace_error(log: &Log, file: &TraceTarget, error: &TraceError) {
     let path = file.path().display();
     log.send(Event::StartMessage {
         line: format!("{path}: cannot write the trace: {error}; the server runs without it"),
@@ -152,7 +152,7 @@ fn report_trace_error(log: &Log, file: &TraceFile, error: &TraceError) {
 }
 
 /// Writes the trace, and says whether it is complete.
-fn finish_trace(log: &Log, file: &TraceFile, trace: Trace) {
+fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
     let path = file.path().display();
     let (line, even_if_quiet) = match trace.finish() {
         Ok(summary) => match summary.overflow() {

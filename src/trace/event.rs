@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn o22_a_wait_is_described_in_words() {
+    fn o21_a_wait_is_described_in_words() {
         let peer = Some(([10, 0, 0, 5], 7301).into());
         for (wait, kind, words) in [
             (

@@ -17,7 +17,7 @@ const MODE: u32 = 0o600;
 
 /// Where a trace goes, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TraceFile {
+pub struct TraceTarget {
     path: PathBuf,
     format: Format,
 }
@@ -29,16 +29,16 @@ enum Format {
     Json,
 }
 
-impl TraceFile {
+impl TraceTarget {
     /// `None` if the path ends neither with `.svg` nor with `.json`.
-    pub fn new(path: PathBuf) -> Option<TraceFile> {
+    pub fn new(path: PathBuf) -> Option<TraceTarget> {
         let extension = path.extension()?.to_ascii_lowercase();
         let format = match extension.to_str()? {
             "svg" => Format::Svg,
             "json" => Format::Json,
             _ => return None,
         };
-        Some(TraceFile { path, format })
+        Some(TraceTarget { path, format })
     }
 
     /// The path.
@@ -95,7 +95,7 @@ impl Trace {
     /// # Errors
     ///
     /// As open(2), or this process records already.
-    pub fn start(file: &TraceFile) -> Result<Trace, TraceError> {
+    pub fn start(file: &TraceTarget) -> Result<Trace, TraceError> {
         let opened = OpenOptions::new()
             .write(true)
             .create(true)

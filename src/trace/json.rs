@@ -5,6 +5,10 @@ use std::io::{self, Write};
 
 use super::timeline::{Bar, Row, Timeline};
 
+/// The number of the first thread. Perfetto takes the thread whose number is that of the process,
+/// which is 1 here, for the main thread.
+const FIRST_TID: usize = 2;
+
 /// Writes all events. Each is one line.
 ///
 /// # Errors
@@ -18,7 +22,7 @@ pub(super) fn write(timeline: &Timeline, out: &mut impl Write) -> io::Result<()>
          {{\"ph\":\"M\",\"pid\":1,\"tid\":0,\"name\":\"process_name\",\"args\":{{\"name\":\"threadsocks\"}}}}",
         timeline.events, timeline.missing
     )?;
-    for (row, tid) in timeline.rows.iter().zip(1..) {
+    for (row, tid) in timeline.rows.iter().zip(FIRST_TID..) {
         write_row(row, tid, out)?;
     }
     for (arrow, id) in timeline.arrows.iter().zip(1..) {
@@ -27,7 +31,7 @@ pub(super) fn write(timeline: &Timeline, out: &mut impl Write) -> io::Result<()>
             ("\"ph\":\"s\"", arrow.from),
             ("\"ph\":\"f\",\"bp\":\"e\"", arrow.to),
         ] {
-            let (tid, at) = (row + 1, Micros(at));
+            let (tid, at) = (row + FIRST_TID, Micros(at));
             write!(
                 out,
                 ",\n{{{phase},\"id\":{id},\"pid\":1,\"tid\":{tid},\"ts\":{at},\"cat\":\"hand-over\",\

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::event::WaitKind;
 use super::scale::Scale;
-use super::timeline::{Bar, Row};
+use super::timeline::{Bar, Row, length};
 
 /// Bars of all rows. If there are more, wider bars are merged as well.
 const MAX_BARS: usize = 20_000;
@@ -106,16 +106,4 @@ fn title(bar: &Bar) -> String {
         ", until the trace ends"
     };
     format!("{}: {time}{until}", bar.words)
-}
-
-/// A duration in words.
-pub(super) fn length(nanos: u64) -> String {
-    let nanos = nanos as f64;
-    if nanos < 1e6 {
-        format!("{:.0} \u{b5}s", nanos / 1e3)
-    } else if nanos < 1e9 {
-        format!("{:.1} ms", nanos / 1e6)
-    } else {
-        format!("{:.1} s", nanos / 1e9)
-    }
 }

@@ -16,5 +16,5 @@ mod svg;
 mod timeline;
 
 pub(crate) use event::{Mark, Wait, peer};
-pub use file::{Summary, Trace, TraceError, TraceFile};
+pub use file::{Summary, Trace, TraceError, TraceTarget};
 pub(crate) use recorder::{HandOver, hand_over, job, mark, session_began, session_ended, wait};

@@ -1,7 +1,6 @@
 //! The time axis: it leaves out long times in which nothing happens.
 
-use super::lanes::length;
-use super::timeline::{Row, Timeline};
+use super::timeline::{Row, Timeline, length};
 
 /// Width of the picture in pixels.
 pub(super) const WIDTH: f64 = 1200.0;
@@ -11,7 +10,7 @@ pub(super) const LEFT: f64 = 150.0;
 pub(super) const RIGHT: f64 = 1190.0;
 
 /// Width of time that is left out.
-const CUT_WIDTH: f64 = 44.0;
+const CUT_WIDTH: f64 = 52.0;
 
 /// Times that are left out at most: more would take the room of the rest.
 const MAX_CUTS: usize = 10;
@@ -177,6 +176,9 @@ fn gaps(timeline: &Timeline) -> Vec<Gap> {
             }
         }
     }
+    // A job that is started and does not run yet.
+    let arrows = timeline.arrows.iter();
+    points.extend(arrows.flat_map(|arrow| [(arrow.from.1, 1), (arrow.to.1, -1)]));
     points.sort_by_key(|(at, _)| *at);
     let mut running = 0;
     let mut gaps = Vec::new();

@@ -19,6 +19,9 @@ const MAX_SHAPES: usize = 2_000;
 /// Width of a character of the font in pixels, rounded up: a text that fits by this number does.
 const CHARACTER: f64 = 6.2;
 
+/// Room before and after the words of a bar in pixels.
+const PADDING: f64 = 2.0;
+
 /// Vertical places, in pixels from the top of a row.
 const JOB_TOP: f64 = 5.0;
 const JOB_HEIGHT: f64 = 17.0;
@@ -315,6 +318,7 @@ impl Picture<'_> {
 
     /// Writes the names of the rows, the words in the bars, and the marks.
     fn write_texts(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut marks_left = MAX_SHAPES;
         for ((row, &top), drawn) in self.rows.iter().zip(&self.tops).zip(self.drawn()) {
             let names = row.names();
             let all = escape(&names.join(", "));
@@ -327,7 +331,7 @@ impl Picture<'_> {
             }
             for bar in drawn {
                 let (from, to) = self.scale.widest_part(bar.x, bar.width);
-                let Some(words) = fitting(&bar.words, to - from - 6.0) else {
+                let Some(words) = fitting(&bar.words, to - from - 2.0 * PADDING) else {
                     continue;
                 };
                 let (y, height) = place(top, &bar);
@@ -336,26 +340,28 @@ impl Picture<'_> {
                 } else {
                     ""
                 };
-                let (x, y) = (from + 3.0, y + height - 4.0);
+                let (x, y) = (from + PADDING, y + height - 4.0);
                 writeln!(
                     out,
                     "<text{class} pointer-events=\"none\" x=\"{x:.1}\" y=\"{y:.0}\">{}</text>",
                     escape(&words)
                 )?;
             }
-            self.write_marks(row, top, out)?;
+            let marks = row.marks.get(..marks_left).unwrap_or(&row.marks);
+            self.write_marks(marks, top, out)?;
+            marks_left -= marks.len();
         }
         Ok(())
     }
 
     /// Writes each mark with its words, if these have room between the marks beside it.
-    fn write_marks(&self, row: &Row, top: f64, out: &mut impl Write) -> io::Result<()> {
+    fn write_marks(&self, marks: &[(u64, Mark)], top: f64, out: &mut impl Write) -> io::Result<()> {
         let top = top + MARK_TOP;
-        let places: Vec<f64> = row.marks.iter().map(|(at, _)| self.scale.x(*at)).collect();
+        let places: Vec<f64> = marks.iter().map(|(at, _)| self.scale.x(*at)).collect();
         let ends = places.iter().skip(1).copied().chain([RIGHT]);
-        let begins = [LEFT].into_iter().chain(places.iter().copied());
-        let marks = row.marks.iter().zip(&places).zip(begins.zip(ends));
-        for (((_, mark), &x), (begin, end)) in marks.take(MAX_SHAPES) {
+        let mut begin = LEFT;
+        let marks = marks.iter().zip(&places).zip(ends);
+        for (((_, mark), &x), end) in marks {
             let words = mark.to_string();
             let (left, title, shape) = (x - 4.5, escape(&words), shape(mark));
             writeln!(
@@ -364,11 +370,14 @@ impl Picture<'_> {
                  <title>{title}</title></path>"
             )?;
             // After the mark if there is room, or else before it.
-            let (x, anchor, room) = match end - x > 60.0 || end < RIGHT {
-                true => (x + 8.0, "start", end - x - 16.0),
-                false => (x - 8.0, "end", x - begin - 100.0),
+            let after = end - x - 16.0;
+            let (x, anchor, room) = match after > x - begin - 16.0 || end < RIGHT {
+                true => (x + 8.0, "start", after),
+                false => (x - 8.0, "end", x - begin - 16.0),
             };
+            begin = x;
             if let Some(words) = fitting(&words, room) {
+                begin += text_width(&words);
                 let (y, words) = (top + 9.0, escape(&words));
                 writeln!(
                     out,
@@ -448,16 +457,23 @@ fn text_width(text: &str) -> f64 {
 }
 
 /// The text if it fits; else without the word "waits", which the place of the bar says; else also
-/// without the address; else its beginning. `None` if there is no room for a few characters.
+/// without the address, and without "to"; else its beginning. `None` if there is no room for a few characters.
 fn fitting(text: &str, room: f64) -> Option<String> {
-    const FEWEST: usize = 5;
+    const FEWEST: usize = 7;
     let short = text.strip_prefix("waits ").unwrap_or(text);
     let without_address = short
         .rsplit_once(' ')
         .filter(|(_, last)| last.contains(':'));
     let without_address = without_address.map_or(short, |(first, _)| first);
+    let without_address = match without_address.matches(' ').count() {
+        2.. => without_address.trim_end_matches(" to"),
+        _ => without_address,
+    };
+    let verb = without_address.strip_prefix("to ");
+    let verb = verb.unwrap_or(without_address);
     let fits = |it: &&str| text_width(it) <= room;
-    if let Some(fitting) = [text, short, without_address].into_iter().find(fits) {
+    let choices = [text, short, without_address, verb];
+    if let Some(fitting) = choices.into_iter().find(fits) {
         return Some(fitting.to_owned());
     }
     let count = (room / CHARACTER).max(0.0) as usize;

@@ -219,3 +219,113 @@ fn running_total(mut differences: Vec<(u64, i64)>) -> Vec<(u64, i64)> {
     };
     differences.into_iter().map(add).collect()
 }
+
+/// A duration in words.
+pub(super) fn length(nanos: u64) -> String {
+    let nanos = nanos as f64;
+    if nanos < 1e6 {
+        format!("{:.0} \u{b5}s", nanos / 1e3)
+    } else if nanos < 1e9 {
+        format!("{:.1} ms", nanos / 1e6)
+    } else {
+        format!("{:.1} s", nanos / 1e9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::event::Wait;
+    use crate::trace::{json, svg};
+    use serde_json::Value;
+
+    /// Markup, quotes, an escape, control characters of both ranges, and a noncharacter.
+    const HOSTILE: &str = "</title><script>&\"'\\\n\u{1b}[31m\u{0}\u{7f}\u{85}\u{ffff}\u{202e}ü";
+
+    fn at(thread: u32, at: u64, what: What) -> Event {
+        Event { thread, at, what }
+    }
+
+    /// A thread with this many jobs and waits, of which the last goes on.
+    fn recorded(threads: u32, jobs: u64, name: &str, missing: u64) -> Recorded {
+        let mut events = Vec::new();
+        for thread in 0..threads {
+            for job in 0..jobs {
+                let began = job * 1_000_000;
+                events.push(at(thread, began, What::JobBegin(name.into(), None)));
+                let wait = Wait::Resolver(name.into());
+                events.push(at(thread, began + 1, What::Wait(wait, began + 500_000)));
+                let mark = Mark::Reject(name.to_owned());
+                events.push(at(thread, began + 500_001, What::Mark(mark)));
+                if job + 1 < jobs {
+                    events.push(at(thread, began + 900_000, What::JobEnd));
+                }
+            }
+        }
+        Recorded {
+            events,
+            missing,
+            end: jobs * 1_000_000,
+        }
+    }
+
+    fn written(recorded: Recorded) -> (Value, String) {
+        let timeline = Timeline::new(recorded);
+        let (mut json, mut svg) = (Vec::new(), Vec::new());
+        json::write(&timeline, &mut json).unwrap();
+        svg::write(&timeline, &mut svg).unwrap();
+        let json = serde_json::from_slice(&json).unwrap();
+        (json, String::from_utf8(svg).unwrap())
+    }
+
+    #[test]
+    fn o23_names_from_the_network_are_escaped() {
+        let (json, svg) = written(recorded(1, 2, HOSTILE, 0));
+        let events = json["traceEvents"].as_array().unwrap();
+        let has = |name: &str| events.iter().any(|event| event["name"] == name);
+        assert!(has(HOSTILE));
+        assert!(has(&format!("waits for the resolver: {HOSTILE}")));
+        assert!(has(&format!("reject: {HOSTILE}")));
+        let escaped = "&lt;/title&gt;&lt;script&gt;&amp;&quot;'\\";
+        assert!(svg.contains(&format!("waits for the resolver: {escaped}")));
+        assert!(svg.contains(&format!("reject: {escaped}")));
+        assert!(!svg.contains("<script"));
+        let is_xml = |char: char| char == '\n' || !(char.is_control() || char == '\u{ffff}');
+        assert!(svg.chars().all(is_xml));
+    }
+
+    #[test]
+    fn o24_a_trace_that_is_not_complete_says_so_in_both_formats() {
+        let (json, svg) = written(recorded(1, 2, "s1", 7));
+        assert_eq!(json["otherData"]["missing_events"], 7);
+        let note = "the trace is full after 7 events; 7 later events are missing";
+        let events = json["traceEvents"].as_array().unwrap();
+        assert!(events.iter().any(|event| event["name"] == note));
+        assert!(svg.contains(note));
+        let (json, svg) = written(recorded(1, 2, "s1", 0));
+        assert_eq!(json["otherData"]["missing_events"], 0);
+        assert!(!svg.contains("missing"));
+    }
+
+    #[test]
+    fn o24_a_picture_has_a_bounded_number_of_rows_bars_and_marks() {
+        let (_, svg) = written(recorded(103, 300, "s1", 0));
+        assert!(svg.contains("3 more threads are not shown"));
+        assert!(svg.contains("28000 more marks are not shown"));
+        assert!(svg.matches("<rect").count() < 20_100);
+        assert!(svg.matches("class=\"mark\"").count() < 2_100);
+        // Bars without room of their own are one bar, which says how many they are.
+        assert!(svg.contains(" jobs in ") && svg.contains(" waits in "));
+    }
+
+    #[test]
+    fn o21_a_job_without_an_end_lasts_until_the_trace_ends() {
+        let timeline = Timeline::new(recorded(1, 2, "s1", 0));
+        let ends: Vec<(u64, bool)> = timeline.rows[0]
+            .jobs
+            .iter()
+            .map(|job| (job.ended, job.has_ended))
+            .collect();
+        assert_eq!(ends, [(900_000, true), (2_000_000, false)]);
+    }
+}
