@@ -14,6 +14,7 @@ use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
 use crate::logger::{LogFormat, Verbosity};
 use crate::protocol::Nat64Prefix;
+use crate::trace::TraceTarget;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
 pub const HELP: &str = "\
@@ -80,6 +81,9 @@ Output:
   -v, --verbose              on stderr, a line for every session that has ended
   -q, --quiet                on stderr, only errors, rejected clients, and the
                              port if PORT is 0
+      --trace FILE           a trace of the threads, written when the server
+                             stops: a picture (.svg) or events for Perfetto
+                             (.json)
   -h, --help                 print this
   -V, --version              print the version
 
@@ -136,6 +140,8 @@ pub struct Options {
     pub log: LogFormat,
     /// How much is written to stderr.
     pub verbosity: Verbosity,
+    /// `--trace`: where a trace of the threads goes. `None`: there is none.
+    pub trace: Option<TraceTarget>,
 }
 
 impl Default for Options {
@@ -148,6 +154,7 @@ impl Default for Options {
             max_sessions: None,
             log: LogFormat::default(),
             verbosity: Verbosity::default(),
+            trace: None,
         }
     }
 }
@@ -253,6 +260,7 @@ where
                 given.new_user = Some(parse_user_name(parser.value()?.into_encoded_bytes())?);
             }
             Arg::Long("log") => options.log = value(&mut parser, "--log", parse_log)?,
+            Arg::Long("trace") => options.trace = Some(parse_trace(parser.value()?)?),
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
             Arg::Value(text) if given.port.is_none() => {
@@ -433,6 +441,16 @@ fn parse_user_name(name: Vec<u8>) -> Result<Vec<u8>, UsageError> {
     }
 }
 
+fn parse_trace(path: OsString) -> Result<TraceTarget, UsageError> {
+    let shown = path.to_string_lossy().into_owned();
+    TraceTarget::new(path.into()).ok_or_else(|| {
+        UsageError(format!(
+            "--trace: {shown:?} ends neither with .svg nor with .json; write trace.svg for a \
+             picture, or trace.json for Perfetto"
+        ))
+    })
+}
+
 /// What stdout gets.
 fn parse_log(text: &str) -> Result<LogFormat, String> {
     match text {
@@ -516,6 +534,10 @@ mod tests {
             ("--log none", set(|o| o.log = LogFormat::None)),
             ("--log screen", set(|_| {})),
             ("--log json", set(|o| o.log = LogFormat::Json)),
+            (
+                "--trace a/t.SVG",
+                set(|o| o.trace = TraceTarget::new("a/t.SVG".into())),
+            ),
             ("-v", set(|o| o.verbosity = Verbosity::Sessions)),
             ("-q", set(|o| o.verbosity = Verbosity::Errors)),
         ] {
@@ -625,6 +647,11 @@ mod tests {
             ("--new-user a:b", "not a user name"),
             ("--new-user=", "not a user name"),
             ("--log xml", "none of screen, json and none"),
+            (
+                "--trace t.txt",
+                "write trace.svg for a picture, or trace.json",
+            ),
+            ("--trace svg", "neither with .svg nor with .json"),
             ("--check=yes", "check"),
             ("--explain x", "write it as"),
         ] {

@@ -11,6 +11,7 @@
 //! - [`config`]: settings, and files that take effect when they change
 //! - [`auth`]: users, passwords, and the rate limit of logins
 //! - [`net`] and [`local_time`]: what the others need of sockets, names and the clock
+//! - [`trace`]: what each thread does and waits for (`--trace`)
 //! - [`client`]: the client's side of the protocol
 //! - [`cli`] and [`admin`]: the command line, `--check`, `--explain` and `--new-user`
 //!
@@ -58,3 +59,4 @@ pub mod rules;
 pub mod server;
 mod source_prefix;
 mod sync;
+pub mod trace;

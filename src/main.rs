@@ -25,6 +25,7 @@ use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::trace::{Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -97,6 +98,9 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     let authenticator = options.users.as_deref().map(open_users).transpose();
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
+    // Before the logger starts, so that its thread is in the trace.
+    let trace_file = options.trace.clone();
+    let trace = trace_file.as_ref().map(Trace::start);
     let (logger, log) = logger::start(OutputConfig {
         screen: Box::new(Stdout),
         format: options.log,
@@ -107,7 +111,14 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         let line = format!("no thread for the logger: {error}");
         ProgramError::new(EXIT_FAILURE, line)
     })?;
+    let trace = trace_file.zip(trace).and_then(|(file, trace)| {
+        let trace = trace.map_err(|error| report_trace_error(&log, &file, &error));
+        Some((file, trace.ok()?))
+    });
     let result = signals.and_then(|signals| run(options, authenticator?, signals, &log));
+    if let Some((file, trace)) = trace {
+        finish_trace(&log, &file, trace);
+    }
     let status = match result {
         Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
         Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
@@ -126,6 +137,31 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     drop(log);
     logger.finish(LOGGER_FLUSH_TIME);
     Ok(status)
+}
+
+/// Says why there is no trace. Nothing else changes: the server serves all the same.
+fn report_trace_error(log: &Log, file: &TraceTarget, error: &TraceError) {
+    let path = file.path().display();
+    log.send(Event::StartMessage {
+        line: format!("{path}: cannot write the trace: {error}; the server runs without it"),
+        even_if_quiet: true,
+    });
+}
+
+/// Writes the trace, and says whether it is complete.
+fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
+    let path = file.path().display();
+    let (line, even_if_quiet) = match trace.finish() {
+        Ok(summary) => match summary.overflow() {
+            Some(overflow) => (format!("{path}: {overflow}"), true),
+            None => (format!("{path}: the trace is written"), false),
+        },
+        Err(error) => (format!("{path}: the trace is not complete: {error}"), true),
+    };
+    log.send(Event::StartMessage {
+        line,
+        even_if_quiet,
+    });
 }
 
 /// Opens the rules and the port, and serves clients until a signal.

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::sync::thread;
 use crate::sync::thread_pool::STACK_SIZE;
+use crate::trace::{self, Wait};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -36,6 +37,7 @@ impl FileThread {
         let Some(jobs) = &self.jobs else {
             return Some(job());
         };
+        let _wait = trace::wait(|| Wait::Files);
         let (reply, replies) = bounded(1);
         let is_sent = jobs.send(Box::new(move || {
             let _ = reply.send(job());
@@ -52,7 +54,10 @@ impl FileThread {
 fn start() -> Option<Sender<Job>> {
     let (sender, jobs): (_, Receiver<Job>) = bounded(1);
     let builder = thread::Builder::new().name("files".to_owned());
-    let run_all = move || jobs.iter().for_each(|job| job());
+    let run_all = move || {
+        let _job = trace::job("files", None);
+        jobs.iter().for_each(|job| job());
+    };
     builder.stack_size(STACK_SIZE).spawn(run_all).ok()?;
     Some(sender)
 }

@@ -16,6 +16,7 @@ use super::error::{LoadError, SyntaxError};
 use super::file_thread::FileThread;
 use super::snapshot::{Snapshot, Stamp};
 use crate::sync::{OrderedGuard, OrderedMutex, Rank, thread};
+use crate::trace::{self, Wait};
 
 /// New content counts only if it and the file's stamp are the same this much later. An
 /// editor that truncates a file and writes it again has finished by then.
@@ -249,10 +250,12 @@ type Loaded<T> = (Snapshot, Result<T, Vec<SyntaxError>>);
 /// Reads and parses a changed file; `None` while it is being written.
 fn load<T: Content>(path: &Path, check: &Check<T>) -> Result<Option<Loaded<T>>, LoadError> {
     let snapshot = Snapshot::read(path)?;
+    let wait = trace::wait(|| Wait::Sleep);
     thread::sleep(match snapshot.text.ends_with(b"\n") {
         true => SETTLE_TIME,
         false => SETTLE_TIME_PARTIAL,
     });
+    drop(wait);
     if !snapshot.is_unchanged(path) {
         return Ok(None);
     }

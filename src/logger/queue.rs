@@ -10,6 +10,7 @@ use super::config::{LogFormat, Verbosity};
 use super::json;
 use crate::events::Event;
 use crate::sync::AtomicU64;
+use crate::trace::{self, Mark};
 
 /// Events that may wait to be printed: those of nearly one second at 10,000 requests per
 /// second, and at most a few MB.
@@ -80,7 +81,11 @@ impl Log {
         };
         if !has_room || self.sender.try_send(TimedEvent::now(event)).is_err() {
             // Relaxed: a mere count, from which no thread concludes anything else.
-            dropped.fetch_add(1, Ordering::Relaxed);
+            let earlier = dropped.fetch_add(1, Ordering::Relaxed);
+            if earlier == 0 {
+                // Only the first: thousands of marks would fill the trace.
+                trace::mark(|| Mark::QueueFull);
+            }
         }
     }
 

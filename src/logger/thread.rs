@@ -10,6 +10,7 @@ use super::config::OutputConfig;
 use super::printer::Printer;
 use super::queue::{Log, Queue};
 use crate::sync::wait_group::{AllDone, wait_group};
+use crate::trace::{self, Wait};
 
 /// The logger sleeps this long after each batch, too short for a reader to notice. So a
 /// busy server wakes it once per batch and not once per event, which would cost as much as
@@ -46,6 +47,7 @@ pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
         .name("logger".to_owned())
         .spawn(move || {
             let _token = token;
+            let _job = trace::job("logger", None);
             print_events(&queue, Printer::new(output));
         })?;
     Ok((Logger { done }, log))
@@ -54,11 +56,15 @@ pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
 /// The body of the logger thread.
 fn print_events(queue: &Queue, mut printer: Printer) {
     loop {
-        match queue.events.recv_timeout(printer.timeout()) {
+        let wait = trace::wait(|| Wait::LogEvent);
+        let received = queue.events.recv_timeout(printer.timeout());
+        drop(wait);
+        match received {
             Ok(event) => {
                 printer.print(event);
                 let waiting = queue.events.try_iter().take(MAX_BATCH);
                 waiting.for_each(|event| printer.print(event));
+                let _wait = trace::wait(|| Wait::Sleep);
                 thread::sleep(BATCH_PAUSE);
             }
             Err(RecvTimeoutError::Timeout) => {}

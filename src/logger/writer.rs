@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
+use crate::trace::{self, Wait};
+
 /// Writes messages one after the other. A message of which a part was written is completed
 /// before the next one.
 pub(super) struct MessageWriter {
@@ -135,6 +137,7 @@ impl Write for Stderr {
 ///
 /// As write(2), except EAGAIN and EINTR.
 fn write_when_ready(output: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let _wait = trace::wait(|| Wait::Output);
     let mut has_waited = false;
     loop {
         match unistd::write(output, bytes) {

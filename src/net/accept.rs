@@ -10,6 +10,7 @@ use nix::sys::socket::{self, Backlog};
 
 use super::deadline::Deadline;
 use super::poll::{has_given_up, wait, wait_readable};
+use crate::trace::{self, Wait};
 
 /// What ended the wait for the peer of a BIND.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) fn wait_for_peer(
     client: &TcpStream,
     deadline: Deadline,
 ) -> io::Result<BindWait> {
+    let _wait = trace::wait(|| Wait::BindPeer);
     listener.set_nonblocking(true)?;
     let mut watched = PollFlags::POLLIN;
     let mut errors = AcceptErrors::new();
@@ -64,6 +66,7 @@ pub(crate) fn wait_for_peer(
 
 /// Waits until a connection can be accepted, or until the listener is shut down.
 pub(crate) fn wait_acceptable(listener: &TcpListener) {
+    let _wait = trace::wait(|| Wait::Client);
     // Fails only for lack of memory; then accept(2) fails as well and reports it.
     let _ = wait_readable(listener, Deadline::NEVER);
 }

@@ -13,6 +13,7 @@ use super::deadline::Deadline;
 use super::options::set_options;
 use super::poll::wait;
 use super::socket::nonblocking_tcp;
+use crate::trace::{self, Wait};
 
 /// Why another host was not reached or did not reply.
 #[derive(Debug)]
@@ -97,7 +98,9 @@ pub(crate) fn dial_from(
     socket::setsockopt(&remote, socket::sockopt::IpBindAddressNoPort, &true)?;
     socket::bind(remote.as_raw_fd(), &SockaddrStorage::from(local))?;
     begin_connect(&remote, address)?;
+    let wait = trace::wait(|| Wait::Connect(Some(address)));
     wait_beside_client(&remote, PollFlags::POLLOUT, deadline, client)?;
+    drop(wait);
     finish(&remote)?;
     Ok(remote)
 }
@@ -109,6 +112,7 @@ pub(crate) fn wait_for_reply(
     deadline: Deadline,
     client: &TcpStream,
 ) -> Result<(), ConnectError> {
+    let _wait = trace::wait(|| Wait::Readable(trace::peer(remote)));
     wait_beside_client(remote, PollFlags::POLLIN, deadline, client)
 }
 

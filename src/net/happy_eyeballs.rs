@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags};
 use super::connect::{self, is_shortage};
 use super::deadline::Deadline;
 use super::poll::wait;
+use crate::trace::{self, Wait};
 
 /// The next attempt begins this long after the one before it (RFC 8305, section 5:
 /// Connection Attempt Delay).
@@ -144,6 +145,8 @@ fn wait_for_attempts<S>(
     client: &TcpStream,
 ) -> Result<Vec<bool>, DialError> {
     let running = &schedule.running;
+    let oldest = || running.first().map(|attempt| attempt.address);
+    let _wait = trace::wait(|| Wait::Connect(oldest()));
     let mut fds = vec![PollFd::new(client.as_fd(), PollFlags::empty())];
     fds.extend(
         running

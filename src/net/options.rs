@@ -8,6 +8,8 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::trace::{self, Mark};
+
 /// Send timeout (SO_SNDTIMEO) in milliseconds: how long a write waits for its peer before
 /// it returns "would block". It is the only way to wake a thread that is blocked in a
 /// write without sending FIN to the peer.
@@ -85,6 +87,7 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 ///
 /// As shutdown(2): the connection is gone.
 pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
+    trace::mark(|| Mark::HalfClose(trace::peer(stream)));
     // Before the FIN: if the process is killed between the two calls, the system sends the FIN.
     set_linger(stream, 0);
     stream.shutdown(Shutdown::Write)

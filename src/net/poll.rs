@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{self, MsgFlags};
 
 use super::deadline::Deadline;
+use crate::trace::{self, Wait};
 
 /// poll(2), repeated if a signal interrupts it, until a descriptor is ready (true) or
 /// the deadline has come (false).
@@ -17,6 +18,7 @@ use super::deadline::Deadline;
 ///
 /// As poll(2): only a lack of memory.
 pub fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
+    let _wait = trace::wait(|| Wait::Events);
     loop {
         match poll(fds, deadline.poll_timeout()) {
             Ok(0) if deadline.is_over() => return Ok(false),
@@ -34,6 +36,7 @@ pub fn wait(fds: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
 ///
 /// As [`wait`].
 pub(crate) fn wait_readable(socket: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    let _wait = trace::wait(|| Wait::Readable(trace::peer(socket)));
     wait(
         &mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)],
         deadline,

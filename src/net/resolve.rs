@@ -13,6 +13,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::happy_eyeballs::interleave;
 use crate::protocol::{HostName, unmapped};
+use crate::trace::{self, Wait};
 
 /// At most so many addresses of a name count. Hosts have fewer. The owner of a name decides how
 /// many there are, and the rules judge each of them.
@@ -36,6 +37,7 @@ const HOSTS_FILE: &str = "/etc/hosts";
 ///
 /// The resolver's error; `NotFound` if the name exists and has no address.
 pub fn lookup(name: &HostName, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let _wait = trace::wait(|| Wait::Resolver(name.to_string().into()));
     let in_hosts_file = match name.is_absolute() {
         true => addresses_in_hosts_file(name, port),
         false => Vec::new(),

@@ -6,6 +6,7 @@ use super::copy;
 use super::linger;
 use super::state::{Direction, RelayState};
 use super::stream::RelayStream;
+use crate::trace::{self, Mark};
 
 /// One direction of a relay. One thread runs it, once.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +43,14 @@ impl RelayDirection<'_> {
                 // direction still holds can never be delivered: it has dealt with its write.
                 state.end_write(direction);
                 if !linger::discard_input(from, state, direction) {
+                    trace::mark(|| Mark::Reset);
                     state.abort(from, to);
                 }
             }
-            Err(_) => state.abort(from, to),
+            Err(_) => {
+                trace::mark(|| Mark::Reset);
+                state.abort(from, to);
+            }
         }
         state.end(direction);
         result

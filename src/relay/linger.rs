@@ -13,6 +13,7 @@ use super::state::{Direction, RelayState};
 use super::stream::RelayStream;
 use crate::net::Deadline;
 use crate::sync::thread;
+use crate::trace::{self, Wait};
 
 /// How long the source is read if little was moved. Two seconds suffice for what is on
 /// its way.
@@ -56,6 +57,7 @@ fn discard<A: RelayStream>(from: &A, is_over: impl Fn() -> bool) -> bool {
             Ok(0) => return true,
             Ok(count) => {
                 let share = count as f64 / DISCARD_BUFFER as f64;
+                let _wait = trace::wait(|| Wait::Sleep);
                 thread::sleep(DISCARD_PAUSE.mul_f64(share));
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

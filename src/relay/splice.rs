@@ -21,6 +21,7 @@ use super::state::{Direction, RelayState, SpliceStop};
 use super::stream::IDLE_RELEASE;
 use crate::net::{self, Deadline};
 use crate::sync::semaphore::{KeyedSemaphore, SlotGuard};
+use crate::trace::{self, Wait};
 
 /// Pipes in the whole process at a time, each with two descriptors. Further directions
 /// with bulk data copy: with 32 of them the processors are busy anyway. The limit on
@@ -103,7 +104,10 @@ impl Pipe {
             if !net::wait_readable(&from, Deadline::after(IDLE_RELEASE))? {
                 return Ok(SpliceStop::Idle);
             }
-            let count = match splice_once(from, self.write_end.as_fd(), PIPE_CAPACITY) {
+            let wait = trace::wait(|| Wait::SpliceFrom(trace::peer(&from)));
+            let spliced = splice_once(from, self.write_end.as_fd(), PIPE_CAPACITY);
+            drop(wait);
+            let count = match spliced {
                 // EOF, or the mark of an urgent byte: read(2) tells which.
                 Ok(0) => return Ok(SpliceStop::Idle),
                 Ok(count) => count,
@@ -145,7 +149,10 @@ impl Pipe {
             // Tested before each part: a connection that is gone reports nothing any more.
             had_sent_eof = had_sent_eof || has_sent_eof(to)?;
             let began = Instant::now();
-            let moved = match splice_once(self.read_end.as_fd(), to, left.min(*part)) {
+            let wait = trace::wait(|| Wait::SpliceTo(trace::peer(&to)));
+            let spliced = splice_once(self.read_end.as_fd(), to, left.min(*part));
+            drop(wait);
+            let moved = match spliced {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => moved,
                 // The send timeout.

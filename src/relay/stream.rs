@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::net::{self, Deadline};
+use crate::trace::{self, Wait};
 
 /// A direction on which no byte has come for this long gives back its large buffer or
 /// its pipe, so that thousands of silent sessions hold neither.
@@ -60,6 +61,7 @@ pub trait RelayStream {
 
 impl RelayStream for TcpStream {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let _wait = trace::wait(|| Wait::Read(trace::peer(self)));
         io::Read::read(&mut { self }, buffer)
     }
 
@@ -68,6 +70,7 @@ impl RelayStream for TcpStream {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let _wait = trace::wait(|| Wait::Write(trace::peer(self)));
         io::Write::write(&mut { self }, bytes)
     }
 

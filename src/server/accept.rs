@@ -1,6 +1,7 @@
 //! The accept loop: it gives each new client a thread, or rejects it.
 
 use std::fs::File;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use crate::net::{self, AcceptErrors};
 use crate::protocol::canonical;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
+use crate::trace::{self, Wait};
 
 /// Accepts clients until the server stops. No error ends it.
 pub(super) fn accept_clients(
@@ -25,10 +27,11 @@ pub(super) fn accept_clients(
     token: &Token,
     mut spare: SpareFd,
 ) {
+    let _job = trace::job("accept", None);
     for number in 1.. {
         let mut errors = AcceptErrors::new();
         let (client, address) = loop {
-            match listener.accept() {
+            match accept(listener) {
                 Ok(accepted) => break accepted,
                 Err(_) if context.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if errors.is_transient(&error) => {}
@@ -47,6 +50,12 @@ pub(super) fn accept_clients(
         spare.reset();
         start_session(context, number, client, canonical(address), token);
     }
+}
+
+/// accept(2). A new client ends the wait, or the end of the listener.
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let _wait = trace::wait(|| Wait::Client);
+    listener.accept()
 }
 
 /// Starts the session of a new client on a pool thread, or rejects the client.
@@ -114,7 +123,9 @@ impl SpareFd {
         };
         let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
         if !(no_descriptor && self.reject_one(listener)) {
+            let wait = trace::wait(|| Wait::Sleep);
             thread::sleep(self.backoff);
+            drop(wait);
             // A connection that is gone must not delay the next one for long.
             if !net::concerns_one_connection(&error) {
                 self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);

@@ -21,6 +21,7 @@ use crate::source_prefix::SourcePrefix;
 use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank};
+use crate::trace::{self, Mark};
 
 /// One client may have a quarter of all lingering closes, and of all queries of identd, so that
 /// others have some as well.
@@ -214,6 +215,7 @@ impl ServerContext {
 
     /// Rejects a client before its request is read, without waiting for anything.
     pub(super) fn reject(&self, client: &TcpStream, reason: Rejected) {
+        trace::mark(|| Mark::Reject(reason.to_string()));
         // The client's version is not known yet. A SOCKS5 client reads a SOCKS4 rejection as
         // an invalid method selection, and gives up as well.
         let _ = net::send_nonblocking(client, &socks4::Reply::REJECTED.encode());

@@ -21,6 +21,7 @@ use crate::net;
 use crate::rules::RulesFile;
 use crate::sync::thread;
 use crate::sync::wait_group::wait_group;
+use crate::trace::{self, Mark};
 
 /// How long the threads of terminated sessions may take to end. A blocked write returns at
 /// its send timeout of half a second, a blocked splice(2) within two seconds.
@@ -97,8 +98,10 @@ impl Server {
             users: context.user_count(),
         })));
 
+        let _job = trace::job("threadsocks", None);
         let mut main_loop = MainLoop::new(&context, controls);
         main_loop.run_until_stop();
+        trace::mark(|| Mark::Stop);
 
         // In this order: accept(2) fails after the listener is shut down, and the accept
         // loop then finds the flag set.

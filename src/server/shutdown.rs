@@ -8,6 +8,7 @@ use super::access::enforce::Enforcer;
 use super::context::ServerContext;
 use crate::events::Event;
 use crate::sync::wait_group::AllDone;
+use crate::trace::{self, Wait};
 
 /// What the operator wants of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +51,23 @@ impl<'a> MainLoop<'a> {
     /// Runs until a control says stop, or until no more control can come.
     pub(super) fn run_until_stop(&mut self) {
         loop {
+            let wait = trace::wait(|| Wait::Control);
             select! {
-                recv(self.controls) -> control => match control {
-                    Ok(Control::Reload) => self.reload(),
-                    Ok(Control::Stop) | Err(_) => return,
+                recv(self.controls) -> control => {
+                    drop(wait);
+                    match control {
+                        Ok(Control::Reload) => self.reload(),
+                        Ok(Control::Stop) | Err(_) => return,
+                    }
                 },
-                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
-                recv(self.sweep) -> _ => self.terminate_idle(),
+                recv(self.enforcer.ticks) -> _ => {
+                    drop(wait);
+                    self.enforcer.check(self.context);
+                },
+                recv(self.sweep) -> _ => {
+                    drop(wait);
+                    self.terminate_idle();
+                },
             }
         }
     }
@@ -72,16 +83,26 @@ impl<'a> MainLoop<'a> {
         let disconnected = crossbeam_channel::never();
         let mut controls = self.controls;
         loop {
+            let wait = trace::wait(|| Wait::AllDone);
             select! {
                 recv(all_done) -> _ => return ShutdownKind::Graceful,
                 recv(grace_over) -> _ => return ShutdownKind::Graceful,
-                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
-                recv(self.sweep) -> _ => self.terminate_idle(),
-                recv(controls) -> control => match control {
-                    Ok(Control::Stop) => return ShutdownKind::Forced,
-                    Ok(Control::Reload) => self.reload(),
-                    // A disconnected channel is always ready: never look at it again.
-                    Err(_) => controls = &disconnected,
+                recv(self.enforcer.ticks) -> _ => {
+                    drop(wait);
+                    self.enforcer.check(self.context);
+                },
+                recv(self.sweep) -> _ => {
+                    drop(wait);
+                    self.terminate_idle();
+                },
+                recv(controls) -> control => {
+                    drop(wait);
+                    match control {
+                        Ok(Control::Stop) => return ShutdownKind::Forced,
+                        Ok(Control::Reload) => self.reload(),
+                        // A disconnected channel is always ready: never look at it again.
+                        Err(_) => controls = &disconnected,
+                    }
                 },
             }
         }

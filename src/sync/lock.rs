@@ -11,10 +11,12 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::primitives::{Condvar, Mutex, MutexGuard};
+use crate::trace::{self, Wait};
 
 /// The lock order, from the lock that is taken first to those that are taken last.
 ///
@@ -51,6 +53,8 @@ impl<T> OrderedMutex<T> {
     pub(crate) fn lock(&self) -> OrderedGuard<'_, T> {
         // Check first: a wrong order must panic, and not wait in a deadlock.
         let held = order::Held::new(self.rank);
+        let place = Location::caller();
+        let _wait = trace::wait(|| Wait::Lock(place));
         let guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
         OrderedGuard { guard, _held: held }
     }
@@ -86,23 +90,29 @@ impl<T> OrderedGuard<'_, T> {
     /// Releases the lock and waits while `condition` is true; then takes the lock again.
     /// A thread that changes the data notifies `condvar`, which ends the wait. A spurious
     /// wake-up does not: the condition is tested again.
+    #[track_caller]
     pub(crate) fn wait_while(
         self,
         condvar: &Condvar,
         condition: impl FnMut(&mut T) -> bool,
     ) -> Self {
+        let place = Location::caller();
+        let _wait = trace::wait(|| Wait::Notification(place));
         let waited = condvar.wait_while(self.guard, condition);
         let guard = waited.unwrap_or_else(PoisonError::into_inner);
         OrderedGuard { guard, ..self }
     }
 
     /// The same for at most `limit`.
+    #[track_caller]
     pub(crate) fn wait_timeout_while(
         self,
         condvar: &Condvar,
         limit: Duration,
         condition: impl FnMut(&mut T) -> bool,
     ) -> Self {
+        let place = Location::caller();
+        let _wait = trace::wait(|| Wait::Notification(place));
         let waited = condvar.wait_timeout_while(self.guard, limit, condition);
         let (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
         OrderedGuard { guard, ..self }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::lock::{OrderedMutex, Rank};
 use super::primitives::Condvar;
+use crate::trace::{self, Wait};
 
 /// At most N slots in total, and at most M for one key.
 ///
@@ -113,6 +114,7 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         keys: impl IntoIterator<Item = (K, usize)>,
     ) -> Result<SlotGuard<K>, AcquireError> {
         let counts = self.slots.in_use.lock();
+        let _wait = trace::wait(|| Wait::Slot);
         let is_full = |counts: &mut Counts<K>| counts.total >= self.max_total;
         let mut counts = counts.wait_timeout_while(&self.slots.freed, limit, is_full);
         self.count(&mut counts, keys)

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::lock::{OrderedMutex, Rank};
 use super::primitives::{Condvar, thread};
+use crate::trace::{self, HandOver, Wait};
 
 /// Stack of a pool thread in bytes. The frames of this program need a few KiB, the system resolver
 /// tens of KiB, and with some name service modules a hundred or more. Only pages that
@@ -69,6 +70,8 @@ enum Message {
 struct Job {
     name: String,
     work: Box<dyn FnOnce() + Send>,
+    /// For the trace: the moment at which the job was started.
+    hand_over: Option<HandOver>,
 }
 
 impl Default for ThreadPool {
@@ -148,9 +151,11 @@ impl PoolShared {
     fn next_job(&self, slot: &Arc<JobSlot>) -> Option<Job> {
         loop {
             let message = slot.message.lock();
+            let wait = trace::wait(|| Wait::Job);
             let mut message = message.wait_timeout_while(&slot.arrived, KEEP_ALIVE, |message| {
                 matches!(message, Message::None)
             });
+            drop(wait);
             match std::mem::take(&mut *message) {
                 Message::Job(job) => return Some(job),
                 Message::End => return None,
@@ -207,7 +212,12 @@ impl ReservedThread {
     pub(crate) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
         let work = Box::new(work);
         self.has_job = true;
-        self.slot.send(Message::Job(Job { name, work }));
+        let hand_over = trace::hand_over();
+        self.slot.send(Message::Job(Job {
+            name,
+            work,
+            hand_over,
+        }));
     }
 }
 
@@ -223,6 +233,7 @@ impl Job {
     /// Runs the job under its name. A panic ends this thread and no other: panic
     /// isolation. The pool starts a new thread when one is needed.
     fn run(self) {
+        let _job = trace::job(&self.name, self.hand_over);
         // Fails only for a name with a zero byte, which no job has.
         name_thread(&CString::new(self.name).unwrap_or_default());
         (self.work)();

@@ -105,6 +105,8 @@ mod rules;
 mod server;
 #[path = "../../src/source_prefix.rs"]
 mod source_prefix;
+#[path = "../../src/trace/mod.rs"]
+mod trace;
 
 mod channel;
 mod control;

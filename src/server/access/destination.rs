@@ -10,6 +10,7 @@ use crate::protocol::{Host, HostName};
 use crate::rules::{AccessQuery, Verdict};
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
+use crate::trace::{self, Wait};
 
 /// An address that may be dialled or awaited, and the line of the rule that permits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +134,7 @@ impl PendingRequest<'_> {
         });
         started.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
         let not_found = |reason: String| RequestError::NotFound(name.clone(), reason);
+        let _wait = trace::wait(|| Wait::Lookup(name.to_string().into()));
         let answer = select! {
             recv(found) -> answer => answer,
             recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),

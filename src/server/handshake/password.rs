@@ -12,6 +12,7 @@ use crate::protocol::socks5::{AuthStatus, Credentials};
 use crate::server::context::ServerContext;
 use crate::server::session::Session;
 use crate::sync::semaphore::SlotGuard;
+use crate::trace::{self, Wait};
 
 /// Polling interval while the rate limit delays a login; a refund can shorten the wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -200,6 +201,7 @@ impl WaitingLogin<'_> {
             self.slot = Some(slot.map_err(|_| AuthError::RateLimited)?);
         }
         let end = self.deadline.min_after(time.min(POLL_INTERVAL));
+        let _wait = trace::wait(|| Wait::LoginTurn);
         match net::client_stays_until(&self.session.client, end) {
             true => Ok(()),
             false => Err(AuthError::ClientLeft),

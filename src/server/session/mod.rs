@@ -27,6 +27,7 @@ use crate::server::udp::drops::DropCounter;
 use crate::source_prefix::SourcePrefixes;
 use crate::sync::wait_group::{AllDone, Token};
 use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank, thread};
+use crate::trace::{self, Mark};
 
 pub(crate) type SessionRegistry = registry::Registry<Session>;
 pub(crate) type SessionSlot = slot::SessionSlot<Session>;
@@ -78,6 +79,7 @@ impl Session {
         client_address: SocketAddr,
         token: Token,
     ) -> Session {
+        trace::session_began();
         let now = Instant::now();
         let state = SessionState {
             close: CloseState::default(),
@@ -204,6 +206,7 @@ impl Session {
     /// its sockets; a blocked write returns at its send timeout. What was granted ends with
     /// RST, since more was to come; a BIND that waits ends with its second reply.
     pub(crate) fn terminate(&self, reason: CloseReason) {
+        trace::mark(|| Mark::Terminate(self.number(), reason.to_string()));
         let error = match reason {
             CloseReason::PermitWithdrawn(_) => ReplyError::NotAllowed,
             _ => ReplyError::Rejected,
@@ -343,6 +346,7 @@ impl Drop for Session {
             reason: reason.unwrap_or(CloseReason::Finished),
         };
         self.log.send(Event::SessionClosed(Box::new(closed)));
+        trace::session_ended();
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use crate::net::{self, Deadline};
 use crate::relay::IDLE_RELEASE;
 use crate::sync::thread;
+use crate::trace::{self, Wait};
 
 /// Datagrams that are received in a row before the client's connection is polled: a
 /// poll(2) costs as much as receiving one.
@@ -92,6 +93,7 @@ impl<'a> DatagramReceiver<'a> {
     pub(super) fn note_error(&mut self) {
         self.errors = self.errors.saturating_add(1);
         if self.errors > MAX_ERRORS_IN_A_ROW {
+            let _wait = trace::wait(|| Wait::Sleep);
             thread::sleep(ERROR_PAUSE);
         }
     }
@@ -99,6 +101,7 @@ impl<'a> DatagramReceiver<'a> {
     /// Waits for an event of the socket or the connection. True if the socket has ICMP errors;
     /// `None` if the connection has ended.
     fn wait(&mut self) -> Option<bool> {
+        let wait = trace::wait(|| Wait::Datagram);
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.client.as_fd(), PollFlags::POLLIN),
@@ -110,6 +113,7 @@ impl<'a> DatagramReceiver<'a> {
             self.buffer = Vec::new();
             net::wait(&mut fds, Deadline::after(Duration::MAX))
         });
+        drop(wait);
         let [socket, client] = fds;
         let has_errors = socket
             .revents()

@@ -9,4 +9,5 @@ mod output;
 mod real_clients;
 mod start_and_stop;
 mod status;
+mod trace;
 mod unheard_clients;

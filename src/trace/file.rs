@@ -1,0 +1,138 @@
+//! The file of a trace: created at the start of the server, written at its end.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::recorder;
+use super::timeline::{Timeline, overflow};
+use super::{json, svg};
+
+/// Only the owner may read the file: it has the addresses of clients and destinations.
+const MODE: u32 = 0o600;
+
+/// Where a trace goes, and its format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceTarget {
+    path: PathBuf,
+    format: Format,
+}
+
+/// The format, by the extension of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Svg,
+    Json,
+}
+
+impl TraceTarget {
+    /// `None` if the path ends neither with `.svg` nor with `.json`.
+    pub fn new(path: PathBuf) -> Option<TraceTarget> {
+        let extension = path.extension()?.to_ascii_lowercase();
+        let format = match extension.to_str()? {
+            "svg" => Format::Svg,
+            "json" => Format::Json,
+            _ => return None,
+        };
+        Some(TraceTarget { path, format })
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A trace that is being recorded.
+#[derive(Debug)]
+pub struct Trace {
+    file: File,
+    format: Format,
+}
+
+/// What the file contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    events: usize,
+    missing: u64,
+}
+
+impl Summary {
+    /// That the trace is full, if it is.
+    pub fn overflow(&self) -> Option<String> {
+        (self.missing > 0).then(|| overflow(self.events, self.missing))
+    }
+}
+
+/// Why there is no trace.
+#[derive(Debug)]
+pub enum TraceError {
+    /// The file cannot be opened or written.
+    File(io::Error),
+    /// This process records a trace already.
+    Started,
+}
+
+impl fmt::Display for TraceError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TraceError::File(error) => error.fmt(out),
+            TraceError::Started => out.write_str("this process records a trace already"),
+        }
+    }
+}
+
+impl std::error::Error for TraceError {}
+
+impl Trace {
+    /// Creates the file and starts to record, in all threads of this process and until its end.
+    /// An existing file is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// As open(2), or this process records already.
+    pub fn start(file: &TraceTarget) -> Result<Trace, TraceError> {
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(MODE)
+            // A pipe that nobody reads is an error, and does not block the start.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&file.path);
+        let (opened, format) = (opened.map_err(TraceError::File)?, file.format);
+        match recorder::start() {
+            true => Ok(Trace {
+                file: opened,
+                format,
+            }),
+            false => Err(TraceError::Started),
+        }
+    }
+
+    /// Writes everything that was recorded.
+    ///
+    /// # Errors
+    ///
+    /// As write(2).
+    pub fn finish(self) -> Result<Summary, TraceError> {
+        let recorded = recorder::take().ok_or(TraceError::Started)?;
+        let timeline = Timeline::new(recorded);
+        let mut out = BufWriter::new(self.file);
+        let written = match self.format {
+            Format::Svg => svg::write(&timeline, &mut out),
+            Format::Json => json::write(&timeline, &mut out),
+        };
+        written
+            .and_then(|()| out.flush())
+            .map_err(TraceError::File)?;
+        Ok(Summary {
+            events: timeline.events,
+            missing: timeline.missing,
+        })
+    }
+}
