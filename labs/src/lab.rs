@@ -23,27 +23,27 @@ pub(crate) const BUGS: [Bug; 6] = [
     Bug {
         name: "notify",
         model: "relay_directions::the_last_data_are_delivered",
-        test: (&["--test", "it"], "relay::half_close"),
+        test: (&["--test", "it"], "r17_the_last_bytes_of_a_remote"),
     },
     Bug {
         name: "half-close",
         model: "relay_directions::no_fin_is_invented",
-        test: (&["--test", "it"], "relay::half_close"),
+        test: (&["--test", "it"], "r01_a_client_that_half_closes_first"),
     },
     Bug {
         name: "drop-under-lock",
         model: "sessions::the_wait_group_ends_after_all_reports",
-        test: (&["--test", "it"], "relay::termination"),
+        test: (&["--test", "it"], "r06_an_idle_session"),
     },
     Bug {
         name: "flag-order",
         model: "whole_server::it_stops",
-        test: (&["--test", "it"], "start_and_stop::o04"),
+        test: (&["--test", "it"], "o04_o05_one_signal_drains"),
     },
     Bug {
         name: "join-order",
         model: "whole_server::it_stops",
-        test: (&["--test", "it"], "start_and_stop::o04"),
+        test: (&["--test", "it"], "o04_a_second_signal_terminates"),
     },
 ];
 
