@@ -90,20 +90,21 @@ fn each_bug_of_the_labs_is_small_and_has_its_lab_and_its_answer() {
     assert_eq!(listed, bugs().iter().map(|it| &*it.0).collect::<Vec<_>>());
 }
 
-/// Each answer has a line such as "Order: `a1 b1 a2 b2`".
+/// Each answer has two orders of steps: the first breaks the program, and the second does not.
 #[test]
-fn the_judge_of_lab_l1_accepts_the_order_in_each_answer() {
+fn the_judge_of_lab_l1_knows_which_order_breaks_each_program() {
     for (name, _) in bugs() {
         let answer = project_file(&format!("labs/answers/{name}.md"));
-        let order = answer.split_once("Order: `").expect(&name).1;
-        let order = order.split_once('`').unwrap().0;
-        let verdict = judge(&["L1", &name, file(order).to_str().unwrap()]);
-        assert!(verdict.status.success(), "{name}: {verdict:?}");
-        // One thread after the other: here each program works.
-        let mut steps: Vec<&str> = order.split(' ').collect();
-        steps.sort_unstable();
-        let verdict = judge(&["L1", &name, file(&steps.join(" ")).to_str().unwrap()]);
-        assert_eq!(verdict.status.code(), Some(1), "{name}: {verdict:?}");
+        let orders: Vec<&str> = answer.split('`').skip(1).step_by(2).take(2).collect();
+        for (order, status, says) in [
+            (orders[0], 0, "this order breaks it"),
+            (orders[1], 1, "in this order the program works"),
+            (&orders[0][3..], 1, "this order cannot happen"),
+        ] {
+            let verdict = judge(&["L1", &name, file(order).to_str().unwrap()]);
+            assert_eq!(verdict.status.code(), Some(status), "{name}: {verdict:?}");
+            assert!(verdict.text().starts_with(says), "{name}: {verdict:?}");
+        }
     }
 }
 
@@ -218,12 +219,17 @@ fn the_judge_of_the_labs_refuses_the_start_of_l3_and_accepts_its_answer() {
     copy.apply("labs/answers/L3.patch");
     let verdict = copy.judge(&["L3"]);
     assert!(verdict.status.success(), "{verdict:?}");
-    // A slot that no guard holds is lost in a panic.
+    // A slot that is given back by the last line of a session is lost in a panic.
     let main = copy.0.join("examples/shell_server/main.rs");
     let answer = fs::read_to_string(&main).unwrap();
-    let guarded = "let _ = handle_client(&stream, &faults);";
-    let unguarded = "std::mem::forget(_slot); let _ = handle_client(&stream, &faults);";
-    fs::write(&main, answer.replace(guarded, unguarded)).unwrap();
+    let session = "let _ = handle_client(&stream, &faults);";
+    let last_line = format!(
+        "let slot = std::mem::ManuallyDrop::new(_slot);
+        {session}
+        drop(std::mem::ManuallyDrop::into_inner(slot));"
+    );
+    fs::write(&main, answer.replace(session, &last_line)).unwrap();
     let verdict = copy.judge(&["L3"]);
     assert_eq!(verdict.status.code(), Some(1), "{verdict:?}");
+    assert!(verdict.text().contains("ended by panic"), "{verdict:?}");
 }
