@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 60
 FUZZ_FINDS = fuzz/target/finds
 
-.PHONY: help run test check others fuzz big soak bench cgi apache demo pictures install clean
+.PHONY: help run test check others fuzz big soak labs bench cgi apache demo pictures install clean
 
 help:
 	@echo "make run      starts the server on port 1080"
@@ -20,6 +20,7 @@ help:
 	@echo "make fuzz     runs each fuzz target for FUZZ_SECONDS [60] (cargo-fuzz, nightly compiler)"
 	@echo "make big      transfers gigabytes: FTP through BIND; fragmented, slow, stalled and reset streams"
 	@echo "make soak     ten minutes of mixed traffic, one of noise: checks for leaks; shorter: SOAK_SECONDS=20"
+	@echo "make labs     puts each bug of the labs into a copy of the project, and runs their judge"
 	@echo "make bench    measures it beside microsocks and Dante; BENCH=--full takes nine minutes"
 	@echo "make demo     starts five shells, a SOCKS server and Apache on loopback; prints the URL to open"
 	@echo "make cgi      builds the console as cgi-bin/console.cgi"
@@ -61,6 +62,9 @@ big:
 
 soak:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 three_hundred minute_of_noise everything_at_once
+
+labs:
+	cargo test --test it -- --ignored --nocapture --test-threads=1 the_judge_of_the_labs
 
 bench:
 	cargo bench --bench load -- $(or $(BENCH),--quick)

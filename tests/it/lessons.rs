@@ -1,16 +1,12 @@
 //! The programs in `lessons/`: each prints what its header says, and names code that exists.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::support::child::RunningChild;
-use crate::support::project::{project, project_file};
+use crate::support::project::{build_package, project, project_file};
 use crate::support::wait::TIMEOUT;
-
-/// The model checker is compiled with optimization, while other tests run.
-const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Lesson {
     pub(crate) name: String,
@@ -53,28 +49,9 @@ impl Lesson {
     }
 }
 
-/// Builds the lessons into a folder of their own: this works while another cargo holds the
-/// lock of `target`. The lock file and the crates are those of the tests, so no network
-/// is needed. Returns the folder of the programs.
-fn build() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lessons");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(project());
-    cargo.args(["build", "--package=lessons", "--bins", "--frozen"]);
-    cargo.args(["--message-format=json", "--quiet"]);
-    cargo.arg("--target-dir").arg(target);
-    let output = RunningChild::start(&mut cargo, b"").wait_for_exit(BUILD_TIMEOUT);
-    assert!(output.status.success(), "{output:?}");
-    let text = output.text();
-    let messages = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    let mut programs = messages
-        .filter_map(|message: serde_json::Value| message["executable"].as_str().map(PathBuf::from));
-    programs.next().unwrap().parent().unwrap().to_owned()
-}
-
 #[test]
 fn each_lesson_prints_the_output_in_its_header() {
-    let (folder, lessons) = (build(), lessons());
+    let (folder, lessons) = (build_package("lessons"), lessons());
     let start = |lesson: &Lesson| {
         let mut program = Command::new(folder.join(&lesson.name));
         RunningChild::start(&mut program, b"")

@@ -59,12 +59,13 @@
 //! - `stress/`: faulty networks, random clients, long runs
 //! - `console/`: the console with and without a web server
 //! - `support/`: helpers; no tests
+//! - `labs.rs`: the bugs of the labs apply, and the judge finds them
 //! - `lessons.rs`: the programs in `lessons/` print what their headers say
 //! - `source_rules.rs`: rules for the source code and the documents
 //! - `tour.rs`: the pages in `docs/tour/` quote the source, and their links lead somewhere
 //!
 //! Tests that are slow, or write into `docs/`, are marked `#[ignore]`. `make soak`,
-//! `make big` and `make pictures` select them by words in their names.
+//! `make big`, `make labs` and `make pictures` select them by words in their names.
 
 #![allow(
     clippy::disallowed_macros,
@@ -85,6 +86,7 @@ mod protocol;
 mod relay;
 mod stress;
 
+mod labs;
 mod lessons;
 mod source_rules;
 mod tour;
