@@ -43,6 +43,8 @@ pub(crate) struct OrderedMutex<T> {
 }
 
 impl<T> OrderedMutex<T> {
+    // In a report of the models, the caller's place gives the lock its name.
+    #[track_caller]
     pub(crate) fn new(rank: Rank, value: T) -> OrderedMutex<T> {
         let mutex = Mutex::new(value);
         OrderedMutex { rank, mutex }

@@ -5,14 +5,14 @@
 //! threads that are idle, and starts one only if none is idle. It has no queue: the
 //! limit on sessions bounds the number of threads.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lock::{OrderedMutex, Rank};
-use super::primitives::{Condvar, thread};
+use super::primitives::{Condvar, name_thread, thread};
 use crate::trace::{self, HandOver, Wait};
 
 /// Stack of a pool thread in bytes. The frames of this program need a few KiB, the system resolver
@@ -245,17 +245,6 @@ impl fmt::Debug for Job {
         out.write_str(&self.name)
     }
 }
-
-/// Sets the name of the calling thread.
-#[cfg(target_os = "linux")]
-fn name_thread(name: &CStr) {
-    // prctl(2) fails only for an invalid pointer.
-    let _ = nix::sys::prctl::set_name(name);
-}
-
-/// On other systems the thread keeps the name `worker`.
-#[cfg(not(target_os = "linux"))]
-fn name_thread(_: &CStr) {}
 
 #[cfg(test)]
 mod tests {

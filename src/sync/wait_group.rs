@@ -19,6 +19,8 @@ pub(crate) struct Token {
 pub(crate) type AllDone = Receiver<Infallible>;
 
 /// A new group, with its first token.
+// In a report of the models, the caller's place gives the group its name.
+#[track_caller]
 pub(crate) fn wait_group() -> (Token, AllDone) {
     let (sender, all_done) = bounded(0);
     (Token { _sender: sender }, all_done)

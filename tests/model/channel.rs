@@ -1,11 +1,13 @@
 //! Channels in place of crossbeam's, as far as the program uses them.
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shuttle::sync::Mutex;
 
 use crate::control::{one_in, times_out};
+use crate::steps::{self, Awaited, Event, Object};
 use crate::sync::thread;
 
 /// What both ends share. The lock is where the scheduler can switch threads.
@@ -13,6 +15,7 @@ use crate::sync::thread;
 struct Channel<T> {
     messages: Vec<T>,
     senders: usize,
+    object: Object,
 }
 
 #[derive(Debug)]
@@ -43,14 +46,18 @@ pub(crate) enum RecvTimeoutError {
 pub(crate) struct SendError;
 
 /// The capacity does not matter: no model fills a channel.
+#[track_caller]
 pub(crate) fn bounded<T>(_capacity: usize) -> (Sender<T>, Receiver<T>) {
     unbounded()
 }
 
+#[track_caller]
 pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     let channel = Arc::new(Mutex::new(Channel {
         messages: Vec::new(),
         senders: 1,
+        // The channel has the name of its receiver.
+        object: steps::object(Location::caller(), 1),
     }));
     let receiver = Receiver(Source::Channel(Arc::clone(&channel)));
     (Sender(channel), receiver)
@@ -71,11 +78,15 @@ pub(crate) fn never<T>() -> Receiver<T> {
 }
 
 impl<T> Sender<T> {
+    #[track_caller]
     pub(crate) fn send(&self, message: T) -> Result<(), SendError> {
-        self.0.lock().unwrap().messages.insert(0, message);
+        let mut channel = self.0.lock().unwrap();
+        channel.messages.insert(0, message);
+        steps::note(Event::Send(channel.object), Some(Location::caller()));
         Ok(())
     }
 
+    #[track_caller]
     pub(crate) fn try_send(&self, message: T) -> Result<(), SendError> {
         self.send(message)
     }
@@ -94,23 +105,36 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.0.lock().unwrap().senders -= 1;
+        let mut channel = self.0.lock().unwrap();
+        channel.senders -= 1;
+        steps::note(Event::DropSender(channel.object, channel.senders), None);
     }
 }
 
 impl<T> Receiver<T> {
     /// What can be received now: a message, or that the channel is disconnected.
+    #[track_caller]
     pub(crate) fn poll(&self) -> Option<Result<T, RecvError>> {
         match &self.0 {
             Source::Channel(channel) => {
+                let place = Location::caller();
                 let mut channel = channel.lock().unwrap();
                 let disconnected = (channel.senders == 0).then_some(Err(RecvError));
-                channel.messages.pop().map(Ok).or(disconnected)
+                let result = channel.messages.pop().map(Ok).or(disconnected);
+                match result {
+                    Some(Ok(_)) => steps::note(Event::Receive(channel.object), Some(place)),
+                    Some(Err(_)) => {
+                        steps::note(Event::FindDisconnected(channel.object), Some(place));
+                    }
+                    None => steps::polls(place, || Awaited::Message(channel.object)),
+                }
+                result
             }
             Source::Clock(ticks) => ticks().map(Ok),
         }
     }
 
+    #[track_caller]
     pub(crate) fn recv(&self) -> Result<T, RecvError> {
         loop {
             if let Some(result) = self.poll() {
@@ -120,6 +144,7 @@ impl<T> Receiver<T> {
         }
     }
 
+    #[track_caller]
     pub(crate) fn recv_timeout(&self, _: Duration) -> Result<T, RecvTimeoutError> {
         loop {
             if let Some(result) = self.poll() {
@@ -133,6 +158,7 @@ impl<T> Receiver<T> {
     }
 
     /// The messages that are there now.
+    #[track_caller]
     pub(crate) fn try_iter(&self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.poll()?.ok())
     }

@@ -1,9 +1,12 @@
 //! What a model controls: randomness, timeouts, and the threads that the program has started.
 
 use std::cell::Cell;
+use std::panic::Location;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
+
+use crate::steps::{self, Awaited};
 
 thread_local! {
     // All threads of an execution run on the same thread of the system.
@@ -55,8 +58,11 @@ pub(crate) fn pause() {
 }
 
 /// Waits until all threads that the program has started have ended.
+#[track_caller]
 pub(crate) fn wait_for_all_threads() {
+    let place = Location::caller();
     while THREADS.get() > 0 {
+        steps::polls(place, || Awaited::Until("until all threads have ended"));
         thread::yield_now();
     }
 }

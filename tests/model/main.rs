@@ -110,9 +110,13 @@ mod trace;
 
 mod channel;
 mod control;
+mod judge_words;
 mod net;
 #[path = "polled_relay.rs"]
 mod relay;
+mod report;
+mod source_names;
+mod steps;
 mod sync;
 
 mod relay_directions;
@@ -121,12 +125,12 @@ mod thread_pool;
 mod whole_server;
 
 use std::env;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, tick, unbounded};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+use steps::Recorded;
 
 /// A model, and how many schedules of it each of the two schedulers tries.
 type Model = (&'static str, usize, fn());
@@ -155,6 +159,14 @@ const MODELS: &[Model] = &[
     model!(600, whole_server::it_stops_with_timeouts),
 ];
 
+/// Models that fail on purpose. They run only by their full names.
+const FAILING_MODELS: &[Model] = &[
+    model!(100, judge_words::opposite_orders),
+    model!(100, judge_words::a_lost_notification),
+    model!(100, judge_words::a_test_before_the_lock),
+    model!(1, judge_words::a_flag_that_is_never_set),
+];
+
 /// `cargo test` tries the same schedules every time.
 const SEED: u64 = 1080;
 
@@ -169,21 +181,34 @@ fn main() {
     let arguments = env::args().skip(1);
     let filters: Vec<String> = arguments.filter(|it| !it.starts_with('-')).collect();
     let rounds = env::var("MODEL_ROUNDS").map_or(1, |it| it.parse().expect("a number"));
-    for (name, schedules, model) in MODELS {
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {
-            continue;
+    for model in FAILING_MODELS {
+        if filters.iter().any(|filter| filter == model.0) {
+            run(model, 1);
         }
-        let began = Instant::now();
-        let count = schedules * rounds;
-        let random = RandomScheduler::new_from_seed(SEED, count);
-        check(name, "random", random, *model);
-        let pct = PctScheduler::new_from_seed(SEED, DEPTH, count);
-        check(name, "PCT", pct, *model);
-        println!("{name}: 2 x {count} schedules, {:.1?}", began.elapsed());
+    }
+    let is_chosen = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
+    if is_chosen("judge_words") {
+        judge_words::check();
+    }
+    for model in MODELS.iter().filter(|(name, ..)| is_chosen(name)) {
+        run(model, rounds);
     }
 }
 
-/// Runs a model under a scheduler; panics if the model does.
+/// Runs a model under both schedulers.
+fn run((name, schedules, model): &Model, rounds: usize) {
+    let began = Instant::now();
+    let count = schedules * rounds;
+    let random = RandomScheduler::new_from_seed(SEED, count);
+    check(name, "random", random, *model);
+    let pct = PctScheduler::new_from_seed(SEED, DEPTH, count);
+    check(name, "PCT", pct, *model);
+    println!("{name}: 2 x {count} schedules, {:.1?}", began.elapsed());
+}
+
+/// Runs a model under a scheduler. If it fails, prints a report and ends the process.
 fn check(name: &'static str, by: &'static str, scheduler: impl Scheduler + 'static, model: fn()) {
     let mut config = Config::new();
     // The seed is enough; the steps of one execution would fill screens.
@@ -191,25 +216,10 @@ fn check(name: &'static str, by: &'static str, scheduler: impl Scheduler + 'stat
     config.stack_size = 256 << 10;
     config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
     config.silence_warnings = true;
-    SCHEDULE.store(0, Ordering::Relaxed);
-    let _guard = ReportOnPanic(name, by);
-    Runner::new(scheduler, config).run(move || {
-        SCHEDULE.fetch_add(1, Ordering::Relaxed);
+    report::begin_model(name, by);
+    Runner::new(Recorded(scheduler), config).run(move || {
+        report::report_panics();
         model();
     });
-}
-
-/// The number of the current schedule, from 1.
-static SCHEDULE: AtomicUsize = AtomicUsize::new(0);
-
-/// Prints which model has failed, and in which schedule.
-struct ReportOnPanic(&'static str, &'static str);
-
-impl Drop for ReportOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let ReportOnPanic(name, by) = self;
-            println!("{name}: FAILED under {by} in schedule {SCHEDULE:?}");
-        }
-    }
+    report::check_names();
 }

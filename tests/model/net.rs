@@ -8,19 +8,22 @@ use std::io::{self, BufRead, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::Location;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFd;
 use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::stat::fstat;
 
 use crate::control::{any, one_in, pause, times_out};
+use crate::real_net;
 pub(crate) use crate::real_net::{
     BindWait, ConnectError, Connection, DialError, PortRange, concerns_one_connection,
-    dual_stack_udp, interleave, is_shortage, lengthen_backlog, listen, reset_on_close, send_fin,
-    send_nonblocking, shorten_send_timeout, stop_listening,
+    dual_stack_udp, interleave, is_shortage, lengthen_backlog, listen,
 };
+use crate::steps::{self, Awaited, Event, Object, Origin, Place};
 use crate::sync::AtomicBool;
 use crate::sync::thread;
 
@@ -66,31 +69,126 @@ pub(crate) fn begin() {
     POLLS.set(0);
 }
 
+/// The socket, for the record of steps.
+fn object(socket: &impl AsFd) -> Object {
+    // Fails only for a descriptor that is not open.
+    steps::socket(fstat(socket).map_or(0, |status| status.st_ino))
+}
+
+/// Names the socket in the record of steps.
+fn name(socket: &impl AsFd, name: &'static str) {
+    if let Ok(status) = fstat(socket) {
+        steps::name_socket(status.st_ino, Origin::Name(name.into()));
+    }
+}
+
+/// Notes what the current thread has done to this socket.
+pub(crate) fn note(what: &'static str, socket: &impl AsFd, place: Place) {
+    steps::note(Event::OnSocket(what, object(socket)), Some(place));
+}
+
+/// Notes the result of a read.
+fn note_read(stream: &TcpStream, result: Result<usize, Errno>, place: Place) {
+    let event = match result {
+        Ok(count) => Event::Read(object(stream), count),
+        Err(error) => Event::ReadError(object(stream), io::Error::from(error).kind()),
+    };
+    steps::note(event, Some(place));
+}
+
+/// Lets other threads run until there are bytes to read.
+fn poll_bytes(stream: &TcpStream, place: Place) {
+    steps::polls(place, || Awaited::Bytes(object(stream)));
+    poll_again();
+}
+
 /// Reads when there is something to read.
+#[track_caller]
 pub(crate) fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let place = Location::caller();
     loop {
         match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Err(Errno::EAGAIN) => poll_again(),
-            result => return Ok(result?),
+            Err(Errno::EAGAIN) => poll_bytes(stream, place),
+            result => {
+                note_read(stream, result, place);
+                return Ok(result?);
+            }
         }
     }
 }
 
 /// Writes when there is room.
+#[track_caller]
 pub(crate) fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let place = Location::caller();
     thread::yield_now();
     while !bytes.is_empty() {
         match send(stream.as_raw_fd(), bytes, flags) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::EAGAIN) => poll_again(),
-            Err(error) => return Err(error.into()),
+            Ok(count) => {
+                steps::note(Event::Write(object(stream), count), Some(place));
+                bytes = &bytes[count..];
+            }
+            Err(Errno::EAGAIN) => {
+                steps::polls(place, || Awaited::Room(object(stream)));
+                poll_again();
+            }
+            Err(error) => {
+                let event = Event::WriteError(object(stream), io::Error::from(error).kind());
+                steps::note(event, Some(place));
+                return Err(error.into());
+            }
         }
     }
     Ok(())
 }
 
+#[track_caller]
+pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result<()> {
+    let result = real_net::send_nonblocking(stream, message);
+    let event = match &result {
+        Ok(()) => Event::Write(object(stream), message.len()),
+        Err(error) => Event::WriteError(object(stream), error.kind()),
+    };
+    steps::note(event, Some(Location::caller()));
+    result
+}
+
+#[track_caller]
+pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
+    let result = real_net::send_fin(stream);
+    let what = match result {
+        Ok(()) => "sends FIN on",
+        Err(_) => "cannot send FIN on",
+    };
+    note(what, stream, Location::caller());
+    result
+}
+
+#[track_caller]
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    real_net::reset_on_close(stream);
+    note(
+        "sets the later close to send RST on",
+        stream,
+        Location::caller(),
+    );
+}
+
+#[track_caller]
+pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
+    real_net::shorten_send_timeout(stream);
+    note("shortens the send timeout of", stream, Location::caller());
+}
+
+#[track_caller]
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    real_net::stop_listening(listener);
+    note("shuts down the listener", listener, Location::caller());
+}
+
 /// Reads to EOF or an error.
+#[track_caller]
 pub(crate) fn read_to_end(stream: &TcpStream) {
     while read(stream, &mut [0; 64]).is_ok_and(|count| count > 0) {}
 }
@@ -116,11 +214,14 @@ pub(crate) struct PeekReader<'a> {
     deadline: Deadline,
     seen: [u8; 1],
     count: usize,
+    place: Place,
 }
 
 impl<'a> PeekReader<'a> {
+    #[track_caller]
     pub(crate) fn new(stream: &'a TcpStream, deadline: Deadline) -> PeekReader<'a> {
         PeekReader {
+            place: Location::caller(),
             stream,
             deadline,
             seen: [0],
@@ -138,13 +239,18 @@ impl BufRead for PeekReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.count == 0 {
             let flags = MsgFlags::MSG_DONTWAIT;
-            match recv(self.stream.as_raw_fd(), &mut self.seen, flags) {
+            let result = recv(self.stream.as_raw_fd(), &mut self.seen, flags);
+            if result != Err(Errno::EAGAIN) {
+                note_read(self.stream, result, self.place);
+            }
+            match result {
                 Ok(0) => break,
                 Ok(count) => self.count = count,
                 Err(Errno::EAGAIN) if self.deadline.is_over() => {
+                    note("reads until the timeout from", self.stream, self.place);
                     return Err(io::ErrorKind::TimedOut.into());
                 }
-                Err(Errno::EAGAIN) => poll_again(),
+                Err(Errno::EAGAIN) => poll_bytes(self.stream, self.place),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -166,6 +272,7 @@ impl Read for PeekReader<'_> {
 
 pub(crate) const LINGER_TIME: Duration = Duration::ZERO;
 
+#[track_caller]
 pub(crate) fn lingering_close(stream: &TcpStream, deadline: Deadline) {
     if send_fin(stream).is_ok() {
         let _ = io::copy(&mut PeekReader::new(stream, deadline), &mut io::sink());
@@ -184,8 +291,18 @@ pub(crate) fn destination() -> SocketAddr {
     })
 }
 
+/// Connects a client to the server.
+#[track_caller]
+pub(crate) fn connect(server: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(server)?;
+    name(&stream, "client's end");
+    note("connects", &stream, Location::caller());
+    Ok(stream)
+}
+
 /// Connects, after a while, to a server that sends a word, waits for EOF, and then resets or
 /// closes the connection.
+#[track_caller]
 pub(crate) fn dial<S>(
     addresses: &[SocketAddr],
     deadline: Deadline,
@@ -205,7 +322,10 @@ pub(crate) fn dial<S>(
     let local = stream.local_addr().map_err(failed)?;
     let accepted = DESTINATION.with(|listener| listener.get().unwrap().accept());
     let (peer, _) = accepted.map_err(failed)?;
-    thread::spawn(move || {
+    name(&stream, "remote");
+    name(&peer, "remote's end");
+    note("connects", &stream, Location::caller());
+    thread::spawn_named("remote", move || {
         let _ = write_all(&peer, b"word");
         read_to_end(&peer);
         match one_in(2) {
@@ -236,7 +356,7 @@ pub(crate) fn dial_from(
         return Err(ConnectError::ClientLeft);
     }
     let (stream, identd) = pair();
-    thread::spawn(move || {
+    thread::spawn_named("identd", move || {
         let mut query = [0; 32];
         let count = read(&identd, &mut query).unwrap_or(0);
         let ports = query[..count].trim_ascii_end();
@@ -253,6 +373,7 @@ pub(crate) fn dial_from(
 }
 
 /// Waits until there is something to read.
+#[track_caller]
 pub(crate) fn wait_for_reply(
     remote: &TcpStream,
     deadline: Deadline,
@@ -266,12 +387,13 @@ pub(crate) fn wait_for_reply(
         if client.peer_addr().is_err() {
             return Err(ConnectError::ClientLeft);
         }
-        poll_again();
+        poll_bytes(remote, Location::caller());
     }
     Ok(())
 }
 
 /// No peer ever connects.
+#[track_caller]
 pub(crate) fn wait_for_peer(
     _: &TcpListener,
     client: &TcpStream,
@@ -297,7 +419,11 @@ pub(crate) fn wait_acceptable(_: &TcpListener) {
 pub(crate) struct AcceptErrors;
 
 impl AcceptErrors {
+    #[track_caller]
     pub(crate) fn new() -> AcceptErrors {
+        steps::polls(Location::caller(), || {
+            Awaited::Until("for a client to accept")
+        });
         AcceptErrors
     }
 
@@ -313,14 +439,29 @@ pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     crate::real_net::set_options(socket)
 }
 
-/// Two connected sockets.
+/// Two connected sockets. In a report they have the names of the variables that get them.
+#[track_caller]
 pub(crate) fn pair() -> (TcpStream, TcpStream) {
     let (one, other) = UnixStream::pair().unwrap();
     let tcp = |stream| TcpStream::from(OwnedFd::from(stream));
-    (tcp(one), tcp(other))
+    let pair = (tcp(one), tcp(other));
+    let place = Location::caller();
+    for (socket, part) in [(&pair.0, 0), (&pair.1, 1)] {
+        let inode = fstat(socket).unwrap().st_ino;
+        steps::name_socket(inode, Origin::Variable(place, part));
+    }
+    pair
 }
 
 /// Is there EOF, an error, or something to read?
+#[track_caller]
 pub(crate) fn has_ended(stream: &TcpStream) -> bool {
-    recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+    let has_ended =
+        recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN);
+    let what = match has_ended {
+        true => "finds the end of",
+        false => "finds no end of",
+    };
+    note(what, stream, Location::caller());
+    has_ended
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
+use std::panic::Location;
 use std::time::Duration;
 
 use crate::net;
@@ -41,6 +42,7 @@ impl RelayDirection<'_> {
 struct PolledSocket<'a>(&'a TcpStream);
 
 impl RelayStream for PolledSocket<'_> {
+    #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         net::read(self.0, buffer)
     }
@@ -49,15 +51,19 @@ impl RelayStream for PolledSocket<'_> {
         Ok(true)
     }
 
+    #[track_caller]
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         net::write_all(self.0, bytes).map(|()| bytes.len())
     }
 
+    #[track_caller]
     fn shutdown_write(&self) {
         self.0.shutdown_write();
     }
 
+    #[track_caller]
     fn interrupt(&self) {
+        net::note("interrupts the reads of", self.0, Location::caller());
         self.0.interrupt();
     }
 

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::{self, any, one_in, pause, times_out};
 use crate::real_relay::{Direction, RelayState, RelayStream};
+use crate::steps::{self, Event, Object};
 use crate::sync::{Condvar, OrderedMutex, Rank, thread};
 
 /// One end, as the system shows it to the relay. Its lock ranks before the relay's.
@@ -14,15 +16,8 @@ use crate::sync::{Condvar, OrderedMutex, Rank, thread};
 struct End {
     state: OrderedMutex<State>,
     changed: Condvar,
-}
-
-impl Default for End {
-    fn default() -> End {
-        End {
-            state: OrderedMutex::new(Rank::SessionState, State::default()),
-            changed: Condvar::new(),
-        }
-    }
+    /// The end in a report, whose steps are those of a socket.
+    object: Object,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +38,19 @@ struct State {
 }
 
 impl End {
+    fn new(name: &'static str) -> Arc<End> {
+        let object = steps::named(name);
+        steps::hide_parts(object, || {
+            Arc::new(End {
+                state: OrderedMutex::new(Rank::SessionState, State::default()),
+                changed: Condvar::new(),
+                object,
+            })
+        })
+    }
+
     /// Waits until `look` finds something.
+    #[track_caller]
     fn wait<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut found = None;
         let state = self.state.lock();
@@ -54,8 +61,22 @@ impl End {
         found.unwrap()
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock());
+    /// Changes the state, which is this step in a report.
+    #[track_caller]
+    fn change(&self, event: Event, change: impl FnOnce(&mut State)) {
+        self.change_to(|state| {
+            change(state);
+            event
+        });
+    }
+
+    /// The same for a change that decides which step it is.
+    #[track_caller]
+    fn change_to(&self, change: impl FnOnce(&mut State) -> Event) {
+        let mut state = self.state.lock();
+        let event = change(&mut state);
+        steps::note(event, Some(Location::caller()));
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -75,18 +96,48 @@ impl State {
             false => io::ErrorKind::ConnectionReset,
         })
     }
+
+    /// What a read returns: at most so many bytes; `None` if it waits.
+    fn next(&mut self, limit: usize) -> Option<io::Result<usize>> {
+        if !self.incoming.is_empty() {
+            return Some(Ok(self.incoming.remove(0).min(limit)));
+        }
+        if self.has_sent_fin || self.reset_reported || self.interrupted {
+            return Some(Ok(0));
+        }
+        self.report_reset().map(|error| Err(error.into()))
+    }
+
+    /// The peer takes one message, if it has room.
+    fn take(&mut self, count: usize) -> io::Result<usize> {
+        if let Some(error) = self.report_reset() {
+            return Err(error.into());
+        }
+        if self.reset_reported {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        assert!(!self.got_fin, "written after FIN");
+        let Some(less) = self.room.checked_sub(1) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        self.room = less;
+        self.delivered += count;
+        Ok(count)
+    }
 }
 
 impl RelayStream for End {
+    #[track_caller]
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let place = Location::caller();
         self.wait(|state| {
-            if !state.incoming.is_empty() {
-                return Some(Ok(state.incoming.remove(0).min(buffer.len())));
-            }
-            if state.has_sent_fin || state.reset_reported || state.interrupted {
-                return Some(Ok(0));
-            }
-            state.report_reset().map(|error| Err(error.into()))
+            let result = state.next(buffer.len())?;
+            let event = match &result {
+                Ok(count) => Event::Read(self.object, *count),
+                Err(error) => Event::ReadError(self.object, error.kind()),
+            };
+            steps::note(event, Some(place));
+            Some(result)
         })
     }
 
@@ -94,35 +145,44 @@ impl RelayStream for End {
         Ok(!times_out())
     }
 
+    #[track_caller]
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         // Where there is no room, other threads run, and some may make room.
         thread::yield_now();
         let mut state = self.state.lock();
-        if let Some(error) = state.report_reset() {
-            return Err(error.into());
-        }
-        if state.reset_reported {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        assert!(!state.got_fin, "written after FIN");
-        let Some(less) = state.room.checked_sub(1) else {
-            return Err(io::ErrorKind::WouldBlock.into());
+        let result = state.take(bytes.len());
+        let event = match &result {
+            Ok(count) => Event::Write(self.object, *count),
+            Err(error) => Event::WriteError(self.object, error.kind()),
         };
-        state.room = less;
-        state.delivered += bytes.len();
-        Ok(bytes.len())
+        steps::note(event, Some(Location::caller()));
+        drop(state);
+        result
     }
 
+    #[track_caller]
     fn shutdown_write(&self) {
-        self.change(|state| state.got_fin = true);
+        let event = Event::OnSocket("sends FIN on", self.object);
+        self.change(event, |state| state.got_fin = true);
     }
 
+    #[track_caller]
     fn interrupt(&self) {
-        self.change(|state| state.interrupted = true);
+        let event = Event::OnSocket("interrupts the reads of", self.object);
+        self.change(event, |state| state.interrupted = true);
     }
 
+    #[track_caller]
     fn is_disconnected(&self) -> bool {
-        self.look(|state| state.has_sent_reset)
+        let place = Location::caller();
+        self.look(|state| {
+            let what = match state.has_sent_reset {
+                true => "finds a reset of",
+                false => "finds no reset of",
+            };
+            steps::note(Event::OnSocket(what, self.object), Some(place));
+            state.has_sent_reset
+        })
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
@@ -142,7 +202,7 @@ struct Scene {
 impl Scene {
     fn new(timeouts: bool) -> Scene {
         control::begin(timeouts);
-        let (client, remote) = (Arc::<End>::default(), Arc::<End>::default());
+        let (client, remote) = (End::new("client's socket"), End::new("remote's socket"));
         let relay = Arc::<RelayState>::default();
         let up = thread::spawn({
             let (from, to, relay) = (client.clone(), remote.clone(), relay.clone());
@@ -182,10 +242,14 @@ fn check(from: &End, to: &End, result: &io::Result<()>) {
     }
 }
 
+const TAKES: Event = Event::Other("has room for more bytes");
+const SENDS_FIN: Event = Event::Other("sends FIN");
+const RESETS: Event = Event::Other("sends RST");
+
 /// Sends one byte, or so many that larger buffers are used.
 fn send(end: &End) {
     let bytes = any(&[1, 1, 2 << 10]);
-    end.change(|state| {
+    end.change(Event::Other("sends bytes"), |state| {
         state.incoming.push(bytes);
         state.sent += bytes;
     });
@@ -197,28 +261,28 @@ fn exchange(end: &End, may_reset: bool) {
     for _ in 0..any(&[0, 1, 2, 3]) {
         match one_in(2) {
             true => send(end),
-            false => end.change(|state| state.room += 1),
+            false => end.change(TAKES, |state| state.room += 1),
         }
     }
     if may_reset && one_in(2) {
-        return end.change(|state| state.has_sent_reset = true);
+        return end.change(RESETS, |state| state.has_sent_reset = true);
     }
-    end.change(|state| {
+    end.change(SENDS_FIN, |state| {
         state.has_sent_fin = true;
         state.room = usize::MAX;
     });
     if may_reset && one_in(2) {
         pause();
-        end.change(|state| state.has_sent_reset = true);
+        end.change(RESETS, |state| state.has_sent_reset = true);
     }
 }
 
 /// Both peers do as they like.
 pub(crate) fn no_fin_is_invented() {
     let scene = Scene::new(true);
-    let peers = [&scene.client, &scene.remote].map(|end| {
+    let peers = [("client", &scene.client), ("remote", &scene.remote)].map(|(name, end)| {
         let end = end.clone();
-        thread::spawn(move || exchange(&end, true))
+        thread::spawn_named(name, move || exchange(&end, true))
     });
     for peer in peers {
         peer.join().unwrap();
@@ -230,19 +294,25 @@ pub(crate) fn no_fin_is_invented() {
 /// their direction or reset. Only a direction that has ended sends FIN, and both end.
 pub(crate) fn a_termination_sends_no_fin() {
     let scene = Scene::new(true);
-    let peers = [&scene.client, &scene.remote].map(|end| {
+    let peers = [("client", &scene.client), ("remote", &scene.remote)].map(|(name, end)| {
         let end = end.clone();
-        thread::spawn(move || {
+        thread::spawn_named(name, move || {
             for _ in 0..any(&[0, 1, 2]) {
                 match one_in(2) {
                     true => send(&end),
-                    false => end.change(|state| state.room += 1),
+                    false => end.change(TAKES, |state| state.room += 1),
                 }
             }
-            end.change(|state| match any(&[0, 1, 2, 3]) {
-                0 => state.has_sent_reset = true,
-                1 => state.has_sent_fin = true,
-                _ => {}
+            end.change_to(|state| match any(&[0, 1, 2, 3]) {
+                0 => {
+                    state.has_sent_reset = true;
+                    RESETS
+                }
+                1 => {
+                    state.has_sent_fin = true;
+                    SENDS_FIN
+                }
+                _ => Event::Other("neither closes nor resets"),
             });
         })
     });
@@ -275,11 +345,11 @@ pub(crate) fn an_error_ends_both_directions() {
     let leaving = thread::spawn({
         let end = leaving.clone();
         move || {
-            end.change(|state| state.room = any(&[0, 1, 2]));
+            end.change(TAKES, |state| state.room = any(&[0, 1, 2]));
             for _ in 0..any(&[0, 1, 2]) {
                 send(&end);
             }
-            end.change(|state| state.has_sent_reset = true);
+            end.change(RESETS, |state| state.has_sent_reset = true);
         }
     });
     leaving.join().unwrap();
@@ -294,13 +364,13 @@ pub(crate) fn the_last_data_are_delivered() {
     let leaving = thread::spawn({
         let remote = scene.remote.clone();
         move || {
-            remote.change(|state| state.room = any(&[0, 1, 2]));
+            remote.change(TAKES, |state| state.room = any(&[0, 1, 2]));
             for _ in 0..2 {
                 send(&remote);
             }
-            remote.change(|state| state.has_sent_fin = true);
+            remote.change(SENDS_FIN, |state| state.has_sent_fin = true);
             pause();
-            remote.change(|state| state.has_sent_reset = true);
+            remote.change(RESETS, |state| state.has_sent_reset = true);
         }
     });
     let client = scene.client.clone();
@@ -311,9 +381,9 @@ pub(crate) fn the_last_data_are_delivered() {
         );
         send(&client);
         pause();
-        client.change(|state| state.room += 1);
+        client.change(TAKES, |state| state.room += 1);
     }
-    client.change(|state| state.has_sent_fin = true);
+    client.change(SENDS_FIN, |state| state.has_sent_fin = true);
     leaving.join().unwrap();
     scene.end();
     let unread = client.look(|state| state.incoming.len());

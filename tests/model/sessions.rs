@@ -177,7 +177,8 @@ pub(crate) fn the_last_slot_is_given_once() {
         let (registry, in_use) = (scene.context.registry.clone(), in_use.clone());
         thread::spawn(move || {
             if let Ok(slot) = SessionSlot::try_acquire(&registry, number, CLIENT) {
-                assert_eq!(in_use.fetch_add(1, Ordering::SeqCst), 0);
+                let others = in_use.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(others, 0, "clients that have the last slot already");
                 thread::yield_now();
                 in_use.fetch_sub(1, Ordering::SeqCst);
                 drop(slot);
@@ -202,7 +203,7 @@ pub(crate) fn the_wait_group_ends_after_all_reports() {
     for number in 1..=2 {
         let (session, client) = scene.start_session(number);
         clients.push(client);
-        thread::spawn(move || {
+        thread::spawn_named("session", move || {
             pause();
             session.set_close_reason(CloseReason::Silent);
         });

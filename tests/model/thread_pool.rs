@@ -41,7 +41,11 @@ pub(crate) fn every_job_runs_once() {
     control::disable_timeouts();
     drop(pool);
     control::wait_for_all_threads();
-    assert_eq!(done.load(Ordering::SeqCst), started.load(Ordering::SeqCst));
+    let (done, started) = (done.load(Ordering::SeqCst), started.load(Ordering::SeqCst));
+    assert_eq!(
+        done, started,
+        "jobs that were done, and jobs that were started"
+    );
 }
 
 /// A job may start another one and wait for it: no busy thread is reserved.
@@ -81,7 +85,7 @@ pub(crate) fn a_reserved_thread_outlives_the_pool() {
         let is_unused = one_in(2);
         started += usize::from(!is_unused);
         let done = done.clone();
-        holders.push(thread::spawn(move || {
+        holders.push(thread::spawn_named("holder", move || {
             pause();
             match is_unused {
                 true => drop(reserved),
@@ -98,5 +102,9 @@ pub(crate) fn a_reserved_thread_outlives_the_pool() {
         .into_iter()
         .for_each(|holder| holder.join().unwrap());
     control::wait_for_all_threads();
-    assert_eq!(done.load(Ordering::SeqCst), started);
+    let done = done.load(Ordering::SeqCst);
+    assert_eq!(
+        done, started,
+        "jobs that were done, and jobs that were started"
+    );
 }

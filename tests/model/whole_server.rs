@@ -37,7 +37,7 @@ pub(crate) fn it_stops_with_timeouts() {
 /// A server that has stopped.
 struct Run {
     queue: Queue,
-    clients: Vec<thread::JoinHandle<()>>,
+    clients: [thread::JoinHandle<()>; 2],
 }
 
 /// Runs a server from start to stop, while its clients are active.
@@ -48,8 +48,8 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     resolve::set_answers(one_in(2));
-    let clients = (0..2).map(|_| thread::spawn(move || client(address)));
-    let clients = clients.collect();
+    let clients = ["a client", "another client"];
+    let clients = clients.map(|name| thread::spawn_named(name, move || client(address)));
     let settings = Settings {
         idle_timeout: any(&[None, Some(Duration::ZERO)]),
         max_sessions: any(&[1, 2]),
@@ -61,7 +61,7 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
     let rules_file = RulesFile::open(rules()).unwrap();
     let server = Server::new(settings, rules_file, clock(), log);
     let (operator, received) = bounded(1);
-    thread::spawn(move || {
+    thread::spawn_named("operator", move || {
         for control in controls {
             pause();
             let _ = operator.send(*control);
@@ -116,7 +116,7 @@ fn client(server: SocketAddr) {
     if one_in(2) {
         pause();
     }
-    let Ok(stream) = TcpStream::connect(server) else {
+    let Ok(stream) = net::connect(server) else {
         return;
     };
     let port = net::destination().port().to_be_bytes();
