@@ -317,7 +317,7 @@ fn o22_a_file_that_cannot_be_written_is_reported_and_the_server_serves() {
 fn o24_a_full_trace_says_so_and_delays_no_session() {
     const CLIENTS: usize = 4;
     /// Each leads to a wait in both directions, which nearly always lasts long enough to count.
-    const ROUND_TRIPS: usize = 20_000;
+    const ROUND_TRIPS: usize = 14_000;
     let (_folder, path) = trace_file("t.json");
     let mut proxy = traced(&path, &["--quiet"]);
     let origin = Origin::echo();
