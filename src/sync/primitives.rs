@@ -1,4 +1,4 @@
-//! The standard library's primitives that threads share or wait for.
+//! The standard library's primitives that threads share or wait for, and a thread's name.
 //!
 //! The modules that the models run take them from here. `tests/model` replaces this file
 //! by shuttle's primitives: then a scheduler decides at each lock and each atomic which

@@ -22,10 +22,26 @@
 //! their threads are not the model's. `cargo test --test model -- whole_server` runs the
 //! models whose name contains that; `MODEL_ROUNDS=100` tries a hundred times as many
 //! schedules. The schedules are the same in each run, so a failure can be repeated (in
-//! `whole_server` perhaps not: sockets and hash maps of the system have an influence). A
-//! failure under the random scheduler names the seed of its schedule:
-//! `SHUTTLE_RANDOM_SEED=1234` begins with it. "Exceeded max_steps" means that a thread waits
-//! for ever.
+//! `whole_server` perhaps not: sockets and hash maps of the system have an influence).
+//!
+//! A model that fails prints a report: what each thread waits for, the last steps in words,
+//! and the command that repeats the schedule. `docs/tour/model-report.md` reads one. A
+//! part of one, for `set` that does not notify:
+//!
+//! ```text
+//! All threads wait: a deadlock.
+//!
+//! Threads:
+//!   main: waits for the end of down (tests/model/relay_directions.rs:226)
+//!   up: has ended
+//!   down: waits since step 18 to be notified on RelayState.changed (src/relay/state.rs:148)
+//!     No thread has notified RelayState.changed.
+//! ```
+//!
+//! - [`steps`]: the record of the steps
+//! - [`report`]: its words
+//! - [`source_names`]: the names of threads and objects, from the source
+//! - [`judge_words`]: models that fail on purpose, to compare their reports
 //!
 //! Do the models find errors? Each of these was put in, one at a time, and was found by the
 //! random scheduler in the schedule of this number:
@@ -190,7 +206,7 @@ fn main() {
         filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
     };
     if is_chosen("judge_words") {
-        judge_words::check();
+        judge_words::check(FAILING_MODELS.iter().map(|(name, ..)| *name));
     }
     for model in MODELS.iter().filter(|(name, ..)| is_chosen(name)) {
         run(model, rounds);

@@ -168,11 +168,7 @@ pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
 #[track_caller]
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     real_net::reset_on_close(stream);
-    note(
-        "sets the later close to send RST on",
-        stream,
-        Location::caller(),
-    );
+    note("prepares RST for the close of", stream, Location::caller());
 }
 
 #[track_caller]

@@ -5,8 +5,6 @@ use std::fs;
 use std::panic::Location;
 use std::path::{Component, Path, PathBuf};
 
-use crate::steps::Place;
-
 /// The file of a place, from the root of the package.
 pub(crate) fn file(place: &Location<'_>) -> String {
     let mut path = PathBuf::new();
@@ -23,13 +21,13 @@ pub(crate) fn file(place: &Location<'_>) -> String {
 
 /// The field or variable that is set at this place, or the part of it with this index; else
 /// the place.
-pub(crate) fn variable(place: Place, part: usize) -> String {
+pub(crate) fn variable(place: &Location<'_>, part: usize) -> String {
     let name = name_in(&lines(place), part);
     name.unwrap_or_else(|| format!("{}:{}", file(place), place.line()))
 }
 
 /// The same, after the type whose method sets it: `Session.state`.
-pub(crate) fn field(place: Place, part: usize) -> String {
+pub(crate) fn field(place: &Location<'_>, part: usize) -> String {
     let name = variable(place, part);
     match owner(&lines(place)) {
         Some(owner) => format!("{owner}.{name}"),
@@ -39,7 +37,7 @@ pub(crate) fn field(place: Place, part: usize) -> String {
 
 /// The lines of the file up to this place, or to the type after it whose `Default` is
 /// derived there; none if the file cannot be read.
-fn lines(place: Place) -> Vec<String> {
+fn lines(place: &Location<'_>) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file(place));
     let source = fs::read_to_string(path).unwrap_or_default();
     let mut lines = source.lines().map(str::to_owned);

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::Location;
+use std::panic::{self, Location};
 
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 
@@ -571,6 +571,10 @@ pub(crate) fn begin_join(thread: usize, place: Place) {
     report_deadlock();
 }
 
+/// What a thread panics with if it is the last one to wait.
+#[derive(Debug)]
+pub(crate) struct Deadlock;
+
 fn report_deadlock() {
     let is_deadlock = with(|record| {
         let is_deadlock = record.is_deadlock();
@@ -582,7 +586,7 @@ fn report_deadlock() {
         is_deadlock
     });
     if is_deadlock {
-        crate::report::deadlock();
+        panic::panic_any(Deadlock);
     }
 }
 
