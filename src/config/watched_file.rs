@@ -17,8 +17,10 @@ use super::file_thread::FileThread;
 use super::snapshot::{Snapshot, Stamp};
 use crate::sync::{OrderedGuard, OrderedMutex, Rank, thread};
 
-/// New content counts only if it and the file's stamp are the same this much later. An
-/// editor that truncates a file and writes it again has finished by then.
+/// New content counts only if nothing was written to the file until this much later. An
+/// editor that truncates a file and writes it again has finished by then. It counts also if
+/// another file has replaced this one meanwhile: the next check reads that one. So files that
+/// are replaced all the time do not keep the old content in force.
 const SETTLE_TIME: Duration = Duration::from_millis(10);
 
 /// The same for content that is empty or ends in the middle of a line: a slow writer may
@@ -154,10 +156,13 @@ impl<T: Content> WatchedFile<T> {
     /// takes 10 to 100 ms longer. Requests that arrive in this time use the content that is
     /// in force: otherwise they would wait one after the other for a slow writer.
     pub fn current(&self) -> (Arc<T>, Option<ReloadEvent>) {
-        self.checked_by(|| self.last_check.try_lock())
+        let (content, event) = self.checked_by(|| self.last_check.try_lock());
+        let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
+        (content, event)
     }
 
-    /// The same, after a check that another thread has begun: not for sessions.
+    /// The same, after a check that another thread has begun: not for sessions. Also returns
+    /// [`ReloadEvent::BeingWritten`], so that the caller can look again.
     pub fn current_after_check(&self) -> (Arc<T>, Option<ReloadEvent>) {
         self.checked_by(|| Some(self.last_check.lock()))
     }
@@ -173,7 +178,6 @@ impl<T: Content> WatchedFile<T> {
             return (content, None);
         }
         let event = begin().and_then(|mut last_check| self.check_file(&mut last_check));
-        let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
         (self.content(), event)
     }
 
@@ -237,12 +241,12 @@ type Loaded<T> = (Snapshot, Result<T, Vec<SyntaxError>>);
 
 /// Reads and parses a changed file; `None` while it is being written.
 fn load<T: Content>(path: &Path, check: &Check<T>) -> Result<Option<Loaded<T>>, LoadError> {
-    let snapshot = Snapshot::read(path)?;
+    let mut snapshot = Snapshot::read(path)?;
     thread::sleep(match snapshot.text.ends_with(b"\n") {
         true => SETTLE_TIME,
         false => SETTLE_TIME_PARTIAL,
     });
-    if !snapshot.is_unchanged(path) {
+    if !snapshot.is_unchanged() {
         return Ok(None);
     }
     let content = parse(&snapshot.text, check);

@@ -55,7 +55,7 @@ impl<'a> MainLoop<'a> {
                     Ok(Control::Reload) => self.reload(),
                     Ok(Control::Stop) | Err(_) => return,
                 },
-                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
+                recv(self.enforcer.next) -> _ => self.enforcer.check(self.context),
                 recv(self.sweep) -> _ => self.terminate_idle(),
             }
         }
@@ -75,7 +75,7 @@ impl<'a> MainLoop<'a> {
             select! {
                 recv(all_done) -> _ => return ShutdownKind::Graceful,
                 recv(grace_over) -> _ => return ShutdownKind::Graceful,
-                recv(self.enforcer.ticks) -> _ => self.enforcer.check(self.context),
+                recv(self.enforcer.next) -> _ => self.enforcer.check(self.context),
                 recv(self.sweep) -> _ => self.terminate_idle(),
                 recv(controls) -> control => match control {
                     Ok(Control::Stop) => return ShutdownKind::Forced,
