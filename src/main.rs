@@ -85,16 +85,42 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the server until it stops. Starts the logger first: from then on only the logger
-/// thread writes, so a stderr that is not read delays neither the start nor a signal.
+/// What is read and computed before any thread starts. The allocator reserves address space for
+/// each thread, and too little memory for a thread aborts the process.
+struct Prepared {
+    authenticator: Option<Authenticator>,
+    rules_file: RulesFile,
+    clock: LocalClock,
+    limits: Limits,
+}
+
+impl Prepared {
+    fn of(options: &Options) -> Result<Prepared, ProgramError> {
+        let authenticator = options.users.as_deref().map(open_users).transpose()?;
+        let (rules_file, clock) = open_rules(&options.config, &options.settings.nat64)?;
+        // After the files are loaded: their memory, and that for hashes, is not available to
+        // sessions.
+        let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
+        let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
+            .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
+        Ok(Prepared {
+            authenticator,
+            rules_file,
+            clock,
+            limits,
+        })
+    }
+}
+
+/// Runs the server until it stops. From the start of the logger on only the logger thread
+/// writes, so a stderr that is not read delays neither the start nor a signal.
 ///
 /// # Errors
 ///
-/// Only that there is no logger. Everything else is reported through it.
+/// The files cannot be used, the machine has too little for one session, or there is no
+/// logger. Everything else is reported through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
-    // Before any thread starts: the allocator reserves address space for each thread, which
-    // could leave too little for the hashes.
-    let authenticator = options.users.as_deref().map(open_users).transpose();
+    let prepared = Prepared::of(&options)?;
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
     let screen: Option<Box<dyn Write + Send>> = match options.screen {
@@ -110,7 +136,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         let line = format!("no thread for the logger: {error}");
         ProgramError::new(EXIT_FAILURE, line)
     })?;
-    let result = signals.and_then(|signals| run(options, authenticator?, signals, &log));
+    let result = signals.and_then(|signals| run(options, prepared, signals, &log));
     let status = match result {
         Ok(ShutdownKind::Graceful) => ExitCode::SUCCESS,
         Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
@@ -131,21 +157,21 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     Ok(status)
 }
 
-/// Opens the rules and the port, and serves clients until a signal.
+/// Opens the port, and serves clients until a signal.
 fn run(
     options: Options,
-    authenticator: Option<Authenticator>,
+    prepared: Prepared,
     signals: SigSet,
     log: &Log,
 ) -> Result<ShutdownKind, ProgramError> {
+    let Prepared {
+        authenticator,
+        rules_file,
+        clock,
+        limits,
+    } = prepared;
     let controls = signals::receive(signals).map_err(no_signals)?;
     let mut settings = options.settings;
-    let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
-    // After the files are loaded: their memory, and that for hashes, is not available to
-    // sessions.
-    let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
-    let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
-        .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
     let clients = settings.client_kinds(authenticator.is_some());

@@ -164,7 +164,7 @@ fn s45_dropped_logins_hold_no_session() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let users = file.to_str().unwrap();
     let options = ["--max-sessions", "20", "--users", users];
-    let proxy = Proxy::start("permit c\n", &options);
+    let proxy = Proxy::start("permit c - - - -\n", &options);
     let origin = Origin::echo();
     let guess = |host| {
         let name = format!("{host:05}");
