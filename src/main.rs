@@ -24,7 +24,7 @@ use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
 use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
-use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -276,7 +276,10 @@ fn check(options: &Options, strict: bool) -> Result<String, ProgramError> {
     let config = &options.config;
     let (rules_file, clock) = open_rules(config, &options.settings.nat64)?;
     // Without an authenticator, which would reserve memory for hashes.
-    let open = |path| UsersFile::open(path).map_err(|error| users_error(path, &error));
+    let open = |path| {
+        let users_file = UsersFile::open_with(path, |_| Ok(()), check_memory);
+        users_file.map_err(|error| users_error(path, &error))
+    };
     let users_file = options.users.as_deref().map(open).transpose()?;
     if strict {
         require_newline(&rules_file)?;
@@ -335,7 +338,7 @@ fn open_rules(
         }),
         _ => rules.check_nat64(&nat64),
     };
-    let rules_file = RulesFile::open_with(config, check).map_err(|error| {
+    let rules_file = RulesFile::open_with(config, check, check_memory).map_err(|error| {
         let mut lines = error.describe(config);
         if matches!(error, LoadError::Unreadable(_)) {
             lines.push(format!(
@@ -352,7 +355,12 @@ fn open_rules(
 
 /// Opens the users file and reserves memory for its hashes.
 fn open_users(path: &Path) -> Result<Authenticator, ProgramError> {
-    Authenticator::open(path).map_err(|error| users_error(path, &error))
+    Authenticator::open(path, check_memory).map_err(|error| users_error(path, &error))
+}
+
+/// Is so much memory left for a file? A clause says what is left.
+fn check_memory(needed: u64) -> Result<(), String> {
+    server::check_memory(needed).map_err(|error| error.to_string())
 }
 
 /// All errors of the users file.
@@ -366,11 +374,11 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
     ProgramError { status, lines }
 }
 
-/// The exit status for a file that cannot be used. A file that cannot be read may be readable at
-/// the next start; invalid lines stay invalid.
+/// The exit status for a file that cannot be used. A file that cannot be read, or for which there
+/// is no memory, may be usable at the next start; invalid lines stay invalid.
 fn status_of(error: &LoadError) -> u8 {
     match error {
-        LoadError::Unreadable(_) => EXIT_FAILURE,
+        LoadError::Unreadable(_) | LoadError::NoMemory(_) => EXIT_FAILURE,
         LoadError::Syntax(_) => EXIT_INVALID,
     }
 }

@@ -21,7 +21,7 @@ use super::error::AuthError;
 use super::hash_turns::HashTurns;
 use super::password_hash::{HashBuffer, PasswordHash};
 use super::users_file::{Users, UsersFile};
-use crate::config::{LoadError, SyntaxError};
+use crate::config::{LoadError, MemoryCheck, SyntaxError};
 use crate::protocol::socks5::Credentials;
 use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::{OnceLock, OrderedMutex, Rank};
@@ -90,19 +90,20 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or has errors, or the system has no memory or no random
-    /// numbers.
-    pub fn open(path: &Path) -> Result<Authenticator, LoadError> {
+    /// The file cannot be read or has errors, `memory` has too little for it, or the system has
+    /// no memory or no random numbers.
+    pub fn open(path: &Path, memory: MemoryCheck) -> Result<Authenticator, LoadError> {
         let dummy = PasswordHash::parse(DUMMY_HASH).map_err(LoadError::Unreadable)?;
         let minimum = dummy.memory_kib();
         let reserved_kib = Arc::new(OnceLock::new());
         let first = Arc::clone(&reserved_kib);
-        let users_file = UsersFile::open_with(path, move |users| {
+        let check = move |users: &Users| {
             let (line, needed) = users.largest_hash();
             // Only the first file sets it.
             let _ = first.set(needed.max(minimum));
             check_memory(line, needed, first.get().copied().unwrap_or(minimum))
-        })?;
+        };
+        let users_file = UsersFile::open_with(path, check, memory)?;
         let reserved_kib = reserved_kib.get().copied().unwrap_or(minimum);
         let key = try_generate_salt();
         let key = key.map_err(|error| LoadError::Unreadable(error.to_string()))?;
@@ -268,7 +269,7 @@ mod tests {
         let lines = [("alice", "a"), ("bob", "b")]
             .map(|(user, password)| users_file_line(user, password.as_bytes()).expect("a line"));
         fs::write(&path, lines.concat()).expect("written");
-        let authenticator = Authenticator::open(&path).expect("good users");
+        let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
         (folder, authenticator)
     }
 
@@ -372,7 +373,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         fs::write(&path, "# no users\n").expect("written");
-        let authenticator = Authenticator::open(&path).expect("good users");
+        let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
         assert!(!authenticator.accepts("", ""));
         assert!(!authenticator.accepts("alice", "a"));
     }
@@ -401,7 +402,7 @@ mod tests {
         // Without users there is memory for a hash of --new-user.
         for (first, reserved) in [("# no users\n", 19_456), (&line(30_000), 30_000)] {
             fs::write(&path, first).expect("written");
-            let authenticator = Authenticator::open(&path).expect("good users");
+            let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
             assert_eq!(authenticator.hash_memory(), reserved << 10);
             fs::write(&path, line(reserved)).expect("written");
             assert_eq!(authenticator.users().largest_hash(), (1, reserved as usize));

@@ -152,6 +152,9 @@ impl fmt::Debug for Users {
 
 impl Content for Users {
     const NAME: &'static str = "users";
+    // 965, where both tables of names have just doubled.
+    const MEMORY_PER_ENTRY: u64 = 1000;
+    const MEMORY_PER_ITEM: u64 = 0;
 
     /// Parses the bytes of a users file. Comments, empty lines, blanks at both ends of a
     /// line, CRLF, a byte order mark and a missing final newline are allowed.

@@ -320,6 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn s47_the_tightest_limit_says_how_much_memory_is_left() {
+        let fake = FakeFiles::new(&[
+            ("/proc/meminfo", "MemAvailable:    2048 kB\n"),
+            (
+                "/proc/self/mountinfo",
+                "31 24 0:27 / /g rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("/proc/self/cgroup", "0::/a\n"),
+            ("/g/a/cgroup.procs", "1\n"),
+            ("/g/a/memory.max", "16777216\n"),
+            ("/g/a/memory.current", "15728640\n"),
+        ]);
+        let left = |needed| check_memory(&fake.files(), needed).map_err(|it| it.to_string());
+        assert_eq!(left(1 << 20), Ok(()));
+        let of_group = "1 MiB are left of 16 MiB of memory (of its control group)";
+        assert_eq!(left((1 << 20) + 1), Err(of_group.to_owned()));
+        fake.write("/g/a/memory.current", "1\n");
+        assert_eq!(left(2 << 20), Ok(()));
+        let of_machine = "2 MiB are left of 2 MiB of memory (that is available)";
+        assert_eq!(left((2 << 20) + 1), Err(of_machine.to_owned()));
+    }
+
+    #[test]
     fn s41_threads_of_other_processes_count() {
         let status = |user, pid, threads| {
             format!("Name:\tx\nPid:\t{pid}\nUid:\t{user}\t0\t0\t0\nThreads:\t{threads}\n")

@@ -304,7 +304,10 @@ fn open_authenticator(text: &str) -> (TempDir, Authenticator) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users");
     fs::write(&file, text).expect("the users are written");
-    (folder, Authenticator::open(&file).expect("valid users"))
+    (
+        folder,
+        Authenticator::open(&file, |_| Ok(())).expect("valid users"),
+    )
 }
 
 /// The time that `action` takes.
