@@ -24,7 +24,7 @@ use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
 use threadsocks::net;
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
-use threadsocks::server::{Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
 use threadsocks::trace::{Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
@@ -86,36 +86,67 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the server until it stops. Starts the logger first: from then on only the logger
-/// thread writes, so a stderr that is not read delays neither the start nor a signal.
+/// What is read and computed before any thread starts. The allocator reserves address space for
+/// each thread, and too little memory for a thread aborts the process.
+struct Prepared {
+    authenticator: Option<Authenticator>,
+    rules_file: RulesFile,
+    clock: LocalClock,
+    limits: Limits,
+}
+
+impl Prepared {
+    fn of(options: &Options) -> Result<Prepared, ProgramError> {
+        let authenticator = options.users.as_deref().map(open_users).transpose()?;
+        let (rules_file, clock) = open_rules(&options.config, &options.settings.nat64)?;
+        // After the files are loaded: their memory, and that for hashes, is not available to
+        // sessions.
+        let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
+        let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
+            .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
+        Ok(Prepared {
+            authenticator,
+            rules_file,
+            clock,
+            limits,
+        })
+    }
+}
+
+/// Runs the server until it stops. From the start of the logger on only the logger thread
+/// writes, so a stderr that is not read delays neither the start nor a signal.
 ///
 /// # Errors
 ///
-/// Only that there is no logger. Everything else is reported through it.
+/// Only that there is no logger, or why there is no room for it. Everything else is reported
+/// through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
-    // Before any thread starts: the allocator reserves address space for each thread, which
-    // could leave too little for the hashes.
-    let authenticator = options.users.as_deref().map(open_users).transpose();
+    let prepared = Prepared::of(&options);
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
     // Before the logger starts, so that its thread is in the trace.
     let trace_file = options.trace.clone();
     let trace = trace_file.as_ref().map(Trace::start);
-    let (logger, log) = logger::start(OutputConfig {
+    let logger = logger::start(OutputConfig {
         screen: Box::new(Stdout),
         format: options.log,
         diagnostics: Box::new(Stderr),
         verbosity: options.verbosity,
-    })
-    .map_err(|error| {
-        let line = format!("no thread for the logger: {error}");
-        ProgramError::new(EXIT_FAILURE, line)
-    })?;
+    });
+    let (logger, log) = match logger {
+        Ok(started) => started,
+        Err(error) => {
+            // Where not even the logger has room, the first error says what to raise.
+            prepared?;
+            let line = format!("no thread for the logger: {error}");
+            return Err(ProgramError::new(EXIT_FAILURE, line));
+        }
+    };
     let trace = trace_file.zip(trace).and_then(|(file, trace)| {
         let trace = trace.map_err(|error| report_trace_error(&log, &file, &error));
         Some((file, trace.ok()?))
     });
-    let result = signals.and_then(|signals| run(options, authenticator?, signals, &log));
+    let result = signals.and_then(|signals| run(options, prepared?, signals, &log));
     if let Some((file, trace)) = trace {
         finish_trace(&log, &file, trace);
     }
@@ -164,21 +195,21 @@ fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
     });
 }
 
-/// Opens the rules and the port, and serves clients until a signal.
+/// Opens the port, and serves clients until a signal.
 fn run(
     options: Options,
-    authenticator: Option<Authenticator>,
+    prepared: Prepared,
     signals: SigSet,
     log: &Log,
 ) -> Result<ShutdownKind, ProgramError> {
+    let Prepared {
+        authenticator,
+        rules_file,
+        clock,
+        limits,
+    } = prepared;
     let controls = signals::receive(signals).map_err(no_signals)?;
     let mut settings = options.settings;
-    let (rules_file, clock) = open_rules(&options.config, &settings.nat64)?;
-    // After the files are loaded: their memory, and that for hashes, is not available to
-    // sessions.
-    let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
-    let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
-        .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
     settings.limited_by = Some(limits.limited_by.to_string());
@@ -284,7 +315,10 @@ fn check(options: &Options, strict: bool) -> Result<String, ProgramError> {
     let config = &options.config;
     let (rules_file, clock) = open_rules(config, &options.settings.nat64)?;
     // Without an authenticator, which would reserve memory for hashes.
-    let open = |path| UsersFile::open(path).map_err(|error| users_error(path, &error));
+    let open = |path| {
+        let users_file = UsersFile::open_with(path, |_| Ok(()), check_memory);
+        users_file.map_err(|error| users_error(path, &error))
+    };
     let users_file = options.users.as_deref().map(open).transpose()?;
     if strict {
         require_newline(&rules_file)?;
@@ -343,7 +377,7 @@ fn open_rules(
         }),
         _ => rules.check_nat64(&nat64),
     };
-    let rules_file = RulesFile::open_with(config, check).map_err(|error| {
+    let rules_file = RulesFile::open_with(config, check, check_memory).map_err(|error| {
         let mut lines = error.describe(config);
         if matches!(error, LoadError::Unreadable(_)) {
             lines.push(format!(
@@ -360,7 +394,12 @@ fn open_rules(
 
 /// Opens the users file and reserves memory for its hashes.
 fn open_users(path: &Path) -> Result<Authenticator, ProgramError> {
-    Authenticator::open(path).map_err(|error| users_error(path, &error))
+    Authenticator::open(path, check_memory).map_err(|error| users_error(path, &error))
+}
+
+/// Is so much memory left for a file? A clause says what is left.
+fn check_memory(needed: u64) -> Result<(), String> {
+    server::check_memory(needed).map_err(|error| error.to_string())
 }
 
 /// All errors of the users file.
@@ -374,11 +413,11 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
     ProgramError { status, lines }
 }
 
-/// The exit status for a file that cannot be used. A file that cannot be read may be readable at
-/// the next start; invalid lines stay invalid.
+/// The exit status for a file that cannot be used. A file that cannot be read, or for which there
+/// is no memory, may be usable at the next start; invalid lines stay invalid.
 fn status_of(error: &LoadError) -> u8 {
     match error {
-        LoadError::Unreadable(_) => EXIT_FAILURE,
+        LoadError::Unreadable(_) | LoadError::NoMemory(_) => EXIT_FAILURE,
         LoadError::Syntax(_) => EXIT_INVALID,
     }
 }

@@ -6,6 +6,7 @@
 //! one Argon2, whether the user exists or not: the time of the answer reveals nothing.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,14 +15,16 @@ use std::sync::Arc;
 use argon2::password_hash::try_generate_salt;
 use blake2::Blake2bMac512;
 use blake2::digest::{KeyInit, Mac, Output};
+use crossbeam_channel::Receiver;
 
 use super::error::AuthError;
+use super::hash_turns::HashTurns;
 use super::password_hash::{HashBuffer, PasswordHash};
 use super::users_file::{Users, UsersFile};
-use crate::config::{LoadError, SyntaxError};
+use crate::config::{LoadError, MemoryCheck, SyntaxError};
 use crate::protocol::socks5::Credentials;
 use crate::source_prefix::{SourcePrefix, SourcePrefixes};
-use crate::sync::{Condvar, OnceLock, OrderedMutex, Rank};
+use crate::sync::{OnceLock, OrderedMutex, Rank};
 
 /// The hash that stands for a user who does not exist, while the file has no user. No
 /// password is known for it.
@@ -37,19 +40,15 @@ const MAX_SOURCES: usize = 8;
 pub struct Authenticator {
     users_file: UsersFile,
     dummy: PasswordHash,
-    /// The memory in KiB that `buffer` has reserved.
+    /// The memory in KiB that is reserved for `turns`.
     reserved_kib: usize,
     /// The key of the cache: random, made at the start, never shown.
     key: [u8; 16],
     /// Credentials that were right, by user. Only users of the file are in it, which
     /// bounds it. A leaf in the lock order.
     cache: OrderedMutex<HashMap<Vec<u8>, CachedCredential>>,
-    /// The memory in which hashes are computed; `None` while a thread uses it. One hash is
-    /// computed at a time, so the memory is bounded, and the other processors stay free
-    /// for live sessions. A leaf in the lock order: it is not held during the hash.
-    buffer: OrderedMutex<Option<HashBuffer>>,
-    /// Notified when the buffer is returned.
-    returned: Condvar,
+    /// The memory in which hashes are computed, one at a time.
+    turns: HashTurns,
 }
 
 /// A password that was right.
@@ -91,19 +90,20 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or has errors, or the system has no memory or no random
-    /// numbers.
-    pub fn open(path: &Path) -> Result<Authenticator, LoadError> {
+    /// The file cannot be read or has errors, `memory` has too little for it, or the system has
+    /// no memory or no random numbers.
+    pub fn open(path: &Path, memory: MemoryCheck) -> Result<Authenticator, LoadError> {
         let dummy = PasswordHash::parse(DUMMY_HASH).map_err(LoadError::Unreadable)?;
         let minimum = dummy.memory_kib();
         let reserved_kib = Arc::new(OnceLock::new());
         let first = Arc::clone(&reserved_kib);
-        let users_file = UsersFile::open_with(path, move |users| {
+        let check = move |users: &Users| {
             let (line, needed) = users.largest_hash();
             // Only the first file sets it.
             let _ = first.set(needed.max(minimum));
             check_memory(line, needed, first.get().copied().unwrap_or(minimum))
-        })?;
+        };
+        let users_file = UsersFile::open_with(path, check, memory)?;
         let reserved_kib = reserved_kib.get().copied().unwrap_or(minimum);
         let key = try_generate_salt();
         let key = key.map_err(|error| LoadError::Unreadable(error.to_string()))?;
@@ -117,8 +117,7 @@ impl Authenticator {
             reserved_kib,
             key,
             cache: OrderedMutex::new(Rank::Leaf, HashMap::new()),
-            buffer: OrderedMutex::new(Rank::Leaf, Some(buffer)),
-            returned: Condvar::new(),
+            turns: HashTurns::new(buffer),
         })
     }
 
@@ -162,23 +161,25 @@ impl Authenticator {
     /// Checks the credentials of this client. Waits for its turn first, since one hash is
     /// computed at a time. Cached credentials wait as well, and then cost no hash.
     ///
-    /// `still_wanted` is called when the turn has come: a login whose time is over or
-    /// whose client has left is refused without a hash, so that the queue gets shorter.
-    /// `users` is called then, and again after the hash: a password that was changed
-    /// meanwhile is not right any more. No lock is held during these calls.
+    /// `still_wanted` is called while the login waits, and when the turn has come: a login
+    /// whose time is over or whose client has left is refused without a hash. The end of its
+    /// session, which disconnects `terminated`, ends the wait at once. `users` is called when
+    /// the turn has come, and again after the hash: a password that was changed meanwhile is
+    /// not right any more. No lock is held during these calls.
     ///
     /// # Errors
     ///
-    /// Wrong credentials, no memory, or the error of `still_wanted`.
+    /// Wrong credentials, no memory, the session was terminated, or the error of
+    /// `still_wanted`.
     pub fn check(
         &self,
         users: impl Fn() -> Arc<Users>,
         credentials: &Credentials,
         client: IpAddr,
-        still_wanted: impl FnOnce() -> Result<(), AuthError>,
+        terminated: &Receiver<Infallible>,
+        still_wanted: impl Fn() -> Result<(), AuthError>,
     ) -> Result<(), AuthError> {
-        let mut turn = self.wait_for_turn();
-        still_wanted()?;
+        let mut turn = self.turns.wait(terminated, still_wanted)?;
         let now = users();
         let source = SourcePrefixes::of(client).smallest();
         // They were right at another address, or a moment ago in another login.
@@ -198,22 +199,6 @@ impl Authenticator {
                 Ok(())
             }
             _ => Err(AuthError::WrongCredentials),
-        }
-    }
-
-    /// Waits until no other thread computes a hash. The wait ends when that thread drops
-    /// its turn.
-    fn wait_for_turn(&self) -> Turn<'_> {
-        loop {
-            let buffer = self.buffer.lock();
-            let mut buffer = buffer.wait_while(&self.returned, |buffer| buffer.is_none());
-            if let Some(buffer) = buffer.take() {
-                let authenticator = self;
-                return Turn {
-                    authenticator,
-                    buffer,
-                };
-            }
         }
     }
 
@@ -257,25 +242,12 @@ fn check_memory(line: usize, needed: usize, reserved: usize) -> Result<(), Synta
     Err(SyntaxError { line, reason })
 }
 
-/// The right to compute a hash. Dropping it returns the buffer, also after a panic.
-struct Turn<'a> {
-    authenticator: &'a Authenticator,
-    buffer: HashBuffer,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        *self.authenticator.buffer.lock() = Some(buffer);
-        self.authenticator.returned.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::users_file_line;
     use crate::config::ReloadEvent;
+    use crossbeam_channel::never;
     use std::fs;
     use std::net::{Ipv4Addr, Ipv6Addr};
     use std::sync::Barrier;
@@ -297,7 +269,7 @@ mod tests {
         let lines = [("alice", "a"), ("bob", "b")]
             .map(|(user, password)| users_file_line(user, password.as_bytes()).expect("a line"));
         fs::write(&path, lines.concat()).expect("written");
-        let authenticator = Authenticator::open(&path).expect("good users");
+        let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
         (folder, authenticator)
     }
 
@@ -312,7 +284,7 @@ mod tests {
 
         fn accepts_at(&self, client: IpAddr, user: &str, password: &str) -> bool {
             let login = credentials(user, password);
-            let checked = self.check(|| self.users(), &login, client, || Ok(()));
+            let checked = self.check(|| self.users(), &login, client, &never(), || Ok(()));
             assert!(matches!(checked, Ok(()) | Err(AuthError::WrongCredentials)));
             checked.is_ok()
         }
@@ -401,7 +373,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("users");
         fs::write(&path, "# no users\n").expect("written");
-        let authenticator = Authenticator::open(&path).expect("good users");
+        let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
         assert!(!authenticator.accepts("", ""));
         assert!(!authenticator.accepts("alice", "a"));
     }
@@ -430,7 +402,7 @@ mod tests {
         // Without users there is memory for a hash of --new-user.
         for (first, reserved) in [("# no users\n", 19_456), (&line(30_000), 30_000)] {
             fs::write(&path, first).expect("written");
-            let authenticator = Authenticator::open(&path).expect("good users");
+            let authenticator = Authenticator::open(&path, |_| Ok(())).expect("good users");
             assert_eq!(authenticator.hash_memory(), reserved << 10);
             fs::write(&path, line(reserved)).expect("written");
             assert_eq!(authenticator.users().largest_hash(), (1, reserved as usize));
@@ -456,7 +428,8 @@ mod tests {
                 _ => Arc::default(),
             }
         };
-        let checked = authenticator.check(users, &credentials("alice", "a"), CLIENT, || Ok(()));
+        let login = credentials("alice", "a");
+        let checked = authenticator.check(users, &login, CLIENT, &never(), || Ok(()));
         assert_eq!(
             (checked, calls.get()),
             (Err(AuthError::WrongCredentials), 2)
@@ -470,7 +443,7 @@ mod tests {
         let no_users = || panic!("the users are read");
         for why in [AuthError::TimedOut, AuthError::ClientLeft] {
             let login = credentials("alice", "a");
-            let refused = authenticator.check(no_users, &login, CLIENT, || Err(why));
+            let refused = authenticator.check(no_users, &login, CLIENT, &never(), || Err(why));
             assert_eq!(refused, Err(why));
         }
     }

@@ -5,6 +5,7 @@
 
 mod authenticator;
 mod error;
+mod hash_turns;
 mod password_hash;
 mod rate_limit;
 mod users_file;

@@ -31,6 +31,8 @@ impl std::error::Error for SyntaxError {}
 pub enum LoadError {
     /// The file could not be read; the reason as a sentence.
     Unreadable(String),
+    /// Too little memory is left for the content; a sentence with the numbers.
+    NoMemory(String),
     /// The file was read and has these errors, at least one.
     Syntax(Vec<SyntaxError>),
 }
@@ -41,7 +43,9 @@ impl LoadError {
     pub fn describe(&self, path: &Path) -> Vec<String> {
         let path = path.display();
         match self {
-            LoadError::Unreadable(reason) => vec![format!("{path}: {reason}")],
+            LoadError::Unreadable(reason) | LoadError::NoMemory(reason) => {
+                vec![format!("{path}: {reason}")]
+            }
             LoadError::Syntax(errors) => {
                 let line = |error: &SyntaxError| format!("{path}:{error}");
                 let mut lines: Vec<String> = errors.iter().map(line).collect();
@@ -57,7 +61,7 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Unreadable(reason) => out.write_str(reason),
+            LoadError::Unreadable(reason) | LoadError::NoMemory(reason) => out.write_str(reason),
             LoadError::Syntax(errors) => match errors.first() {
                 Some(first) => write!(out, "line {first}"),
                 None => out.write_str("it has errors"),

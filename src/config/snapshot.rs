@@ -1,7 +1,7 @@
 //! A file at one moment: its text, and the metadata that show a later change.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -21,6 +21,8 @@ const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 /// The text and the metadata of the file at one moment.
 pub(super) struct Snapshot {
     pub(super) text: Vec<u8>,
+    /// The open file. The path may lead to another one later.
+    file: File,
     stamp: Stamp,
     /// Time since the last change; `None` if the time stamp is in the future.
     age: Option<Duration>,
@@ -28,12 +30,13 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub(super) fn read(path: &Path) -> Result<Snapshot, LoadError> {
-        let (file, mut snapshot) = Snapshot::begin(path)?;
-        let mut file = file.take(MAX_FILE_SIZE + 1);
+        let mut snapshot = Snapshot::begin(path)?;
         // Reallocations while it grows would leave unused memory.
         let size = snapshot.stamp.size.min(MAX_FILE_SIZE) as usize;
         snapshot.text.reserve_exact(size + 1);
-        file.read_to_end(&mut snapshot.text)?;
+        let file = &mut snapshot.file;
+        file.take(MAX_FILE_SIZE + 1)
+            .read_to_end(&mut snapshot.text)?;
         if snapshot.text.len() as u64 > MAX_FILE_SIZE {
             return Err(LoadError::Unreadable(format!(
                 "it is larger than {MAX_FILE_SIZE} bytes"
@@ -47,21 +50,26 @@ impl Snapshot {
         path: &Path,
         text: &[u8],
     ) -> Result<Option<Option<Stamp>>, LoadError> {
-        let (mut file, snapshot) = Snapshot::begin(path)?;
-        let is_same = has_text(&mut file, text)?;
+        let mut snapshot = Snapshot::begin(path)?;
+        let is_same = has_text(&mut snapshot.file, text)?;
         Ok(is_same.then(|| snapshot.settled_stamp()))
     }
 
-    /// Is the file the same now? Needs no memory for another copy either.
-    pub(super) fn is_unchanged(&self, path: &Path) -> bool {
-        let has_same = |(mut file, now): (File, Snapshot)| {
-            now.stamp == self.stamp && has_text(&mut file, &self.text).unwrap_or(false)
+    /// Has nothing been written to the file since it was opened? Another file may have replaced
+    /// it by rename(2), which changes only the time stamp of its metadata. Needs no memory for
+    /// another copy either.
+    pub(super) fn is_unchanged(&mut self) -> bool {
+        let is_same = |file: &mut File| {
+            let now = Stamp::of(&file.metadata()?);
+            file.rewind()?;
+            let is_same = now.is_written_as(self.stamp);
+            Ok::<bool, io::Error>(is_same && has_text(file, &self.text)?)
         };
-        Snapshot::begin(path).is_ok_and(has_same)
+        is_same(&mut self.file).unwrap_or(false)
     }
 
     /// Opens the file; the text is not read yet.
-    fn begin(path: &Path) -> Result<(File, Snapshot), LoadError> {
+    fn begin(path: &Path) -> Result<Snapshot, LoadError> {
         let now = SystemTime::now();
         let file = open(path)?;
         let metadata = file.metadata()?;
@@ -69,12 +77,12 @@ impl Snapshot {
             return Err(LoadError::Unreadable("it is not a regular file".to_owned()));
         }
         let modified = metadata.modified().ok();
-        let snapshot = Snapshot {
+        Ok(Snapshot {
             text: Vec::new(),
+            file,
             stamp: Stamp::of(&metadata),
             age: modified.and_then(|modified| now.duration_since(modified).ok()),
-        };
-        Ok((file, snapshot))
+        })
     }
 
     /// The stamp, if it is old enough that an equal stamp means equal content.
@@ -124,6 +132,11 @@ impl Stamp {
     /// The stamp of the file now; `None` if there is no such file.
     pub(super) fn of_file(path: &Path) -> Option<Stamp> {
         fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
+    /// Are the size and the time of the last write the same?
+    fn is_written_as(self, other: Stamp) -> bool {
+        (self.size, self.modified) == (other.size, other.modified)
     }
 
     fn of(metadata: &Metadata) -> Stamp {

@@ -12,35 +12,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::content::Content;
 use super::error::{LoadError, SyntaxError};
 use super::file_thread::FileThread;
+use super::memory::{MemoryCheck, MemoryUse, NO_LIMIT, needed};
 use super::snapshot::{Snapshot, Stamp};
 use crate::sync::{OrderedGuard, OrderedMutex, Rank, thread};
 use crate::trace::{self, Wait};
 
-/// New content counts only if it and the file's stamp are the same this much later. An
-/// editor that truncates a file and writes it again has finished by then.
+/// New content counts only if nothing was written to the file until this much later. An
+/// editor that truncates a file and writes it again has finished by then. It counts also if
+/// another file has replaced this one meanwhile: the next check reads that one. So files that
+/// are replaced all the time do not keep the old content in force.
 const SETTLE_TIME: Duration = Duration::from_millis(10);
 
 /// The same for content that is empty or ends in the middle of a line: a slow writer may
 /// have written only the first part.
 const SETTLE_TIME_PARTIAL: Duration = Duration::from_millis(100);
-
-/// The parsed content of a file. Its `Display` states the number of entries: "5 rules".
-pub trait Content: fmt::Display + Sized + Send + 'static {
-    /// The plural noun for the entries, for messages: "rules".
-    const NAME: &'static str;
-
-    /// How many entries there are.
-    fn entries(&self) -> usize;
-
-    /// Parses the bytes of a file.
-    ///
-    /// # Errors
-    ///
-    /// The first [`MAX_ERRORS`](super::MAX_ERRORS) invalid lines; then no line of the file counts.
-    fn parse(text: &[u8]) -> Result<Self, Vec<SyntaxError>>;
-}
 
 /// What happened to a file, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +50,25 @@ pub enum ReloadEvent {
 /// A further check of valid content, which depends on more than the file.
 type Check<T> = Arc<dyn Fn(&T) -> Result<(), SyntaxError> + Send + Sync>;
 
+/// What is checked of a file beside its syntax.
+struct Checks<T> {
+    content: Check<T>,
+    memory: MemoryCheck,
+}
+
+impl<T> Clone for Checks<T> {
+    fn clone(&self) -> Checks<T> {
+        Checks {
+            content: Arc::clone(&self.content),
+            memory: self.memory,
+        }
+    }
+}
+
 /// A file, and its content that is in force.
 pub struct WatchedFile<T> {
     path: PathBuf,
-    check: Check<T>,
+    checks: Checks<T>,
     /// A leaf in the lock order, never held while the file is read.
     in_force: OrderedMutex<InForce<T>>,
     /// Held while the file is read again, for 10 to 100 ms: one thread at a time reads it.
@@ -91,6 +94,7 @@ struct LastCheck {
     text: Vec<u8>,
     /// Why the file's content is not in force; reported once.
     error: Option<LoadError>,
+    memory: MemoryUse,
     thread: FileThread,
 }
 
@@ -101,21 +105,26 @@ impl<T: Content> WatchedFile<T> {
     ///
     /// The file cannot be read or has errors.
     pub fn open(path: &Path) -> Result<WatchedFile<T>, LoadError> {
-        WatchedFile::open_with(path, |_| Ok(()))
+        WatchedFile::open_with(path, |_| Ok(()), NO_LIMIT)
     }
 
-    /// The same, with a further check of the content, now and after each change of the file.
+    /// The same, with two further checks, now and after each change of the file: of the
+    /// content, and before the file is parsed, of the memory for it.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or has errors, or the check fails.
+    /// The file cannot be read or has errors, or a check fails.
     pub fn open_with(
         path: &Path,
-        check: impl Fn(&T) -> Result<(), SyntaxError> + Send + Sync + 'static,
+        content: impl Fn(&T) -> Result<(), SyntaxError> + Send + Sync + 'static,
+        memory: MemoryCheck,
     ) -> Result<WatchedFile<T>, LoadError> {
-        let check: Check<T> = Arc::new(check);
+        let content: Check<T> = Arc::new(content);
+        let checks = Checks { content, memory };
         let snapshot = Snapshot::read(path)?;
-        let content = parse(&snapshot.text, &check).map_err(LoadError::Syntax)?;
+        let none = MemoryUse::default();
+        let content = parse(&snapshot.text, &checks, none)?;
+        let memory = none.replaced_by(needed::<T>(&snapshot.text));
         let in_force = InForce {
             content: Arc::new(content),
             unterminated_line: unterminated_line(&snapshot.text),
@@ -124,11 +133,12 @@ impl<T: Content> WatchedFile<T> {
         let last_check = LastCheck {
             text: snapshot.text,
             error: None,
+            memory,
             thread: FileThread::default(),
         };
         Ok(WatchedFile {
             path: path.to_owned(),
-            check,
+            checks,
             in_force: OrderedMutex::new(Rank::Leaf, in_force),
             last_check: OrderedMutex::new(Rank::FileCheck, last_check),
         })
@@ -163,10 +173,13 @@ impl<T: Content> WatchedFile<T> {
     /// takes 10 to 100 ms longer. Requests that arrive in this time use the content that is
     /// in force: otherwise they would wait one after the other for a slow writer.
     pub fn current(&self) -> (Arc<T>, Option<ReloadEvent>) {
-        self.checked_by(|| self.last_check.try_lock())
+        let (content, event) = self.checked_by(|| self.last_check.try_lock());
+        let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
+        (content, event)
     }
 
-    /// The same, after a check that another thread has begun: not for sessions.
+    /// The same, after a check that another thread has begun: not for sessions. Also returns
+    /// [`ReloadEvent::BeingWritten`], so that the caller can look again.
     pub fn current_after_check(&self) -> (Arc<T>, Option<ReloadEvent>) {
         self.checked_by(|| Some(self.last_check.lock()))
     }
@@ -182,15 +195,18 @@ impl<T: Content> WatchedFile<T> {
             return (content, None);
         }
         let event = begin().and_then(|mut last_check| self.check_file(&mut last_check));
-        let event = event.filter(|event| *event != ReloadEvent::BeingWritten);
         (self.content(), event)
     }
 
     /// Checks the file at the operator's request, after a check that another thread has
     /// begun. An error is returned even if it was reported before; `None` if the file's
-    /// content is in force already.
+    /// content is in force already. A file for which too little memory was left is tried again.
     pub fn reload(&self) -> Option<ReloadEvent> {
         let mut last_check = self.last_check.lock();
+        if let Some(LoadError::NoMemory(_)) = last_check.error {
+            last_check.text = Vec::new();
+            self.in_force.lock().settled = None;
+        }
         let event = self.check_file(&mut last_check);
         event.or_else(|| last_check.error.clone().map(ReloadEvent::Kept))
     }
@@ -206,8 +222,11 @@ impl<T: Content> WatchedFile<T> {
             self.in_force.lock().settled = settled;
             return None;
         }
-        let (path, check) = (self.path.clone(), Arc::clone(&self.check));
-        let loaded = last_check.thread.run(move || load(&path, &check))?;
+        let (path, checks) = (self.path.clone(), self.checks.clone());
+        let memory = last_check.memory;
+        let loaded = last_check
+            .thread
+            .run(move || load(&path, &checks, memory))?;
         let (snapshot, content) = match loaded {
             Ok(Some(loaded)) => loaded,
             // `settled` is unchanged, so the next request checks the file again.
@@ -222,6 +241,7 @@ impl<T: Content> WatchedFile<T> {
         match content {
             Ok(content) => {
                 last_check.error = None;
+                last_check.memory = memory.replaced_by(needed::<T>(&last_check.text));
                 let event = ReloadEvent::Reloaded {
                     content: content.to_string(),
                     entries: content.entries(),
@@ -236,30 +256,34 @@ impl<T: Content> WatchedFile<T> {
                 drop(before);
                 Some(event)
             }
-            Err(errors) => {
+            Err(error) => {
                 self.in_force.lock().settled = settled;
-                last_check.keep_content(LoadError::Syntax(errors))
+                last_check.keep_content(error)
             }
         }
     }
 }
 
-/// A snapshot of a file, and its content or the errors in it.
-type Loaded<T> = (Snapshot, Result<T, Vec<SyntaxError>>);
+/// A snapshot of a file, and its content or why it cannot be used.
+type Loaded<T> = (Snapshot, Result<T, LoadError>);
 
 /// Reads and parses a changed file; `None` while it is being written.
-fn load<T: Content>(path: &Path, check: &Check<T>) -> Result<Option<Loaded<T>>, LoadError> {
-    let snapshot = Snapshot::read(path)?;
+fn load<T: Content>(
+    path: &Path,
+    checks: &Checks<T>,
+    memory: MemoryUse,
+) -> Result<Option<Loaded<T>>, LoadError> {
+    let mut snapshot = Snapshot::read(path)?;
     let wait = trace::wait(|| Wait::Sleep);
     thread::sleep(match snapshot.text.ends_with(b"\n") {
         true => SETTLE_TIME,
         false => SETTLE_TIME_PARTIAL,
     });
     drop(wait);
-    if !snapshot.is_unchanged(path) {
+    if !snapshot.is_unchanged() {
         return Ok(None);
     }
-    let content = parse(&snapshot.text, check);
+    let content = parse(&snapshot.text, checks, memory);
     Ok(Some((snapshot, content)))
 }
 
@@ -269,10 +293,12 @@ fn unterminated_line(text: &[u8]) -> Option<usize> {
     (!last.trim_ascii().is_empty()).then_some(index + 1)
 }
 
-/// Parses the text, and checks its content.
-fn parse<T: Content>(text: &[u8], check: &Check<T>) -> Result<T, Vec<SyntaxError>> {
-    let content = T::parse(text)?;
-    check(&content).map_err(|error| vec![error])?;
+/// Parses the text if there is enough memory, and checks its content.
+fn parse<T: Content>(text: &[u8], checks: &Checks<T>, memory: MemoryUse) -> Result<T, LoadError> {
+    let has_memory = memory.check(text, needed::<T>(text), checks.memory);
+    has_memory.map_err(LoadError::NoMemory)?;
+    let content = T::parse(text).map_err(LoadError::Syntax)?;
+    (checks.content)(&content).map_err(|error| LoadError::Syntax(vec![error]))?;
     Ok(content)
 }
 

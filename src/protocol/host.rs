@@ -72,7 +72,7 @@ impl Host {
 
     /// Parses a host name. A strict dotted quad (four numbers without leading zeros) is an
     /// address, and everything else is a valid or an invalid name. A name may have one final
-    /// dot, which says that it is absolute.
+    /// dot, which says that it is absolute; an address may not.
     pub fn from_name(bytes: &[u8]) -> Host {
         let invalid = |reason| {
             Host::Invalid(InvalidHostName {
@@ -84,11 +84,10 @@ impl Host {
             Ok(text) if text.is_ascii() => text,
             _ => return invalid("it has bytes outside ASCII"),
         };
-        let without_dot = text.strip_suffix('.').unwrap_or(text);
-        if let Ok(address) = without_dot.parse::<Ipv4Addr>() {
+        if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Host::Address(IpAddr::V4(address));
         }
-        match invalid_reason(without_dot) {
+        match invalid_reason(text.strip_suffix('.').unwrap_or(text)) {
             Some(reason) => invalid(reason),
             None => Host::Name(HostName(text.to_ascii_lowercase())),
         }
@@ -274,11 +273,31 @@ mod tests {
         for (given, address) in [
             ("127.0.0.1", Ipv4Addr::LOCALHOST),
             ("140.113.1.2", Ipv4Addr::new(140, 113, 1, 2)),
-            ("140.113.1.2.", Ipv4Addr::new(140, 113, 1, 2)),
             ("0.0.0.0", Ipv4Addr::UNSPECIFIED),
         ] {
             let host = Host::from_name(given.as_bytes());
             assert_eq!(host, Host::Address(IpAddr::V4(address)), "{given}");
+        }
+    }
+
+    #[test]
+    fn d24_an_address_with_a_final_dot_is_refused() {
+        for given in [
+            "127.0.0.1.",
+            "0.0.0.0.",
+            "127.0.0.1..",
+            "::1.",
+            "[::1].",
+            "::ffff:127.0.0.1.",
+            "[::ffff:127.0.0.1].",
+            "[::ffff:127.0.0.1.]",
+        ] {
+            let host = Host::from_name_field(given.as_bytes());
+            assert!(matches!(host, Host::Invalid(_)), "{given}: {host:?}");
+        }
+        for given in ["example.org.", "1.2.3.4.example."] {
+            let host = Host::from_name_field(given.as_bytes());
+            assert!(host.name().is_some_and(HostName::is_absolute), "{host:?}");
         }
     }
 

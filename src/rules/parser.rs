@@ -54,6 +54,10 @@ pub type RulesFile = WatchedFile<Rules>;
 
 impl Content for Rules {
     const NAME: &'static str = "rules";
+    // A rule with a short name has 176.
+    const MEMORY_PER_ENTRY: u64 = 200;
+    // A user name of one byte has 56, and so do no ports.
+    const MEMORY_PER_ITEM: u64 = 60;
 
     fn entries(&self) -> usize {
         self.len()

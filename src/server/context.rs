@@ -125,11 +125,15 @@ impl ServerContext {
     }
 
     /// The same as [`rules`](Self::rules), after a check of the file that a session has
-    /// begun: for the main thread, which must miss no change.
-    pub(super) fn rules_after_check(&self) -> Arc<Rules> {
+    /// begun, and whether the file is being written: for the main thread, which must miss no
+    /// change.
+    pub(super) fn rules_after_check(&self) -> (Arc<Rules>, bool) {
         let (rules, event) = self.rules_file.current_after_check();
+        if event == Some(ReloadEvent::BeingWritten) {
+            return (rules, true);
+        }
         self.log_reload(&self.rules_file, event, || self.rules_remarks());
-        rules
+        (rules, false)
     }
 
     /// Do the rules in force permit nothing to a client with this address? This function does

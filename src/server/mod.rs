@@ -30,7 +30,7 @@ mod status;
 mod udp;
 pub(crate) mod unheard;
 
-pub use limits::{HashMemoryError, LimitedBy, Limits, MemorySource};
+pub use limits::{LimitedBy, Limits, LimitsError, MemoryError, MemorySource, check_memory};
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
 pub use status::StatusReporter;

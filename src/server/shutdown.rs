@@ -60,7 +60,7 @@ impl<'a> MainLoop<'a> {
                         Ok(Control::Stop) | Err(_) => return,
                     }
                 },
-                recv(self.enforcer.ticks) -> _ => {
+                recv(self.enforcer.next) -> _ => {
                     drop(wait);
                     self.enforcer.check(self.context);
                 },
@@ -87,7 +87,7 @@ impl<'a> MainLoop<'a> {
             select! {
                 recv(all_done) -> _ => return ShutdownKind::Graceful,
                 recv(grace_over) -> _ => return ShutdownKind::Graceful,
-                recv(self.enforcer.ticks) -> _ => {
+                recv(self.enforcer.next) -> _ => {
                     drop(wait);
                     self.enforcer.check(self.context);
                 },

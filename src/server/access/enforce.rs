@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, tick};
+use crossbeam_channel::{Receiver, after, never};
 
 use super::permit::access_query;
 use crate::events::{CloseReason, RequestError};
@@ -19,11 +19,15 @@ use crate::server::session::{Grant, Session};
 /// while no client sends a request.
 const ENFORCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same while the file is being written: a change that is complete soon takes effect within
+/// a second as well.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Judges all sessions again when the verdicts may have changed.
 #[derive(Debug)]
 pub(crate) struct Enforcer {
-    /// When to look; never without `--enforce`.
-    pub(crate) ticks: Receiver<Instant>,
+    /// When to look next; never without `--enforce`.
+    pub(crate) next: Receiver<Instant>,
     /// The rules and the time by which all sessions were judged last.
     last: Option<(Arc<Rules>, WeekTime)>,
 }
@@ -31,8 +35,8 @@ pub(crate) struct Enforcer {
 impl Enforcer {
     pub(crate) fn new(enforce: bool) -> Enforcer {
         Enforcer {
-            ticks: if enforce {
-                tick(ENFORCE_INTERVAL)
+            next: if enforce {
+                after(ENFORCE_INTERVAL)
             } else {
                 never()
             },
@@ -46,7 +50,12 @@ impl Enforcer {
         if !context.settings.enforce {
             return;
         }
-        let (rules, now) = (context.rules_after_check(), context.clock.now());
+        let (rules, is_being_written) = context.rules_after_check();
+        self.next = after(match is_being_written {
+            true => RETRY_INTERVAL,
+            false => ENFORCE_INTERVAL,
+        });
+        let now = context.clock.now();
         let is_unchanged = self.last.as_ref().is_some_and(|(last, then)| {
             Arc::ptr_eq(last, &rules) && (now == *then || !rules.depend_on_time())
         });
@@ -119,4 +128,54 @@ fn recheck(
         denied = denied.and(Err(verdict));
     }
     denied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::local_time::LocalClock;
+    use crate::logger::{Log, LogFormat, Verbosity};
+    use crate::rules::RulesFile;
+    use std::fs;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn f35_the_enforcer_looks_again_soon_at_a_file_that_is_being_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rules");
+        fs::write(&path, "permit - -\n").expect("written");
+        let settings = Settings {
+            enforce: true,
+            ..Settings::default()
+        };
+        let rules = RulesFile::open(&path).expect("valid rules");
+        let clock = LocalClock::from_fn(|| WeekTime::MONDAY);
+        let (log, _queue) = Log::new(Verbosity::Sessions, LogFormat::None);
+        let context = ServerContext::new(settings, rules, clock, log);
+        let mut enforcer = Enforcer::new(true);
+        let stop = AtomicBool::new(false);
+        let waits = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // In place, so the file is never complete for long.
+                for text in ["deny - -\n", "deny c -\n"].iter().cycle() {
+                    fs::write(&path, text).expect("written");
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            // Under load the writer may pause for so long that the file counts as complete.
+            let waits = [(); 10].map(|()| {
+                enforcer.check(&context);
+                let began = Instant::now();
+                enforcer.next.recv().expect("a tick");
+                began.elapsed()
+            });
+            stop.store(true, Ordering::Relaxed);
+            waits
+        });
+        let shortest = waits.into_iter().min().unwrap_or_default();
+        assert!(shortest < ENFORCE_INTERVAL / 2, "{waits:?}");
+    }
 }

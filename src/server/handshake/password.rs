@@ -112,7 +112,8 @@ fn check_login(
             false => Err(AuthError::ClientLeft),
         }
     };
-    let checked = authenticator.check(users, credentials, client, still_wanted);
+    let terminated = session.terminated();
+    let checked = authenticator.check(users, credentials, client, &terminated, still_wanted);
     if matches!(checked, Ok(()) | Err(AuthError::OutOfMemory)) {
         limiter.refund_user(login, Instant::now());
         limiter.refund_turn(login, Instant::now());

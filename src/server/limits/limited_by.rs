@@ -57,22 +57,63 @@ impl fmt::Display for LimitedBy {
     }
 }
 
-/// The control group of this process has too little memory for a login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashMemoryError {
-    /// What the most expensive hash of a login needs, in bytes.
-    pub(super) hash_memory: u64,
-}
-
-impl fmt::Display for HashMemoryError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let megabytes = self.hash_memory >> 20;
-        write!(
-            out,
-            "a login needs {megabytes} MiB of memory for its hash, and the control group has less \
-             to spare; allow the group more memory, or write users with a smaller m"
+impl LimitedBy {
+    /// Does the process abort at this limit? The others only refuse a thread or a descriptor,
+    /// or their reserve has enough for one session.
+    pub(super) fn aborts(self) -> bool {
+        matches!(
+            self,
+            LimitedBy::Mappings(_)
+                | LimitedBy::DefaultMappings(_)
+                | LimitedBy::AddressSpace(_)
+                | LimitedBy::Data(_)
         )
     }
 }
 
-impl std::error::Error for HashMemoryError {}
+/// Why this machine can serve no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsError {
+    /// The control group of this process has less than the most expensive hash of a login
+    /// needs, in bytes.
+    HashMemory(u64),
+    /// This limit is too low for one session.
+    NoSession(LimitedBy),
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitsError::HashMemory(bytes) => write!(
+                out,
+                "a login needs {} MiB of memory for its hash, and the control group has less \
+                 to spare; allow the group more memory, or write users with a smaller m",
+                bytes >> 20
+            ),
+            LimitsError::NoSession(limit) => write!(
+                out,
+                "the server and one session need more than {limit}; raise this limit"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LimitsError {}
+
+/// Too little memory is left for a changed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryError {
+    /// In bytes.
+    pub(super) left: u64,
+    /// The limit on it.
+    pub(super) limit: LimitedBy,
+}
+
+impl fmt::Display for MemoryError {
+    /// A clause: "20 MiB are left of 64 MiB of memory (of its control group)".
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} MiB are left of {}", self.left >> 20, self.limit)
+    }
+}
+
+impl std::error::Error for MemoryError {}

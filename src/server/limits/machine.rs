@@ -2,7 +2,9 @@
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
+use super::address_space::AddressSpace;
 use super::kernel_files::{KernelFiles, Share};
+use super::limited_by::{LimitedBy, MemoryError};
 
 /// The limits of the system that sessions can reach. `None`: there is no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub(super) struct Machine {
     /// The control group of this process may have a limit on memory that cannot be read.
     pub(super) has_hidden_group: bool,
     /// Address space in bytes (RLIMIT_AS).
-    pub(super) address_space: Option<Share>,
+    pub(super) address_space: Option<AddressSpace>,
     /// Writable memory in bytes, used or not (RLIMIT_DATA).
     pub(super) data: Option<Share>,
 }
@@ -72,14 +74,23 @@ impl Machine {
             threads: threads(files),
             memory: memory(files, groups.shares, reload + hash_memory),
             has_hidden_group: groups.is_hidden,
-            address_space: soft_limit(Resource::RLIMIT_AS).map(|limit| Share {
+            address_space: address_space(files).map(|share| AddressSpace { share, reload }),
+            data: data(files).map(|Share { limit, used }| Share {
                 limit,
-                used: used_bytes(files, "VmSize:") + reload,
+                used: used + reload,
             }),
-            data: soft_limit(Resource::RLIMIT_DATA).map(|limit| Share {
-                limit,
-                used: used_bytes(files, "VmData:") + reload,
-            }),
+        }
+    }
+
+    /// Lowers the soft limit on address space, if arenas would leave too little of it.
+    pub(super) fn lower_address_space(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(space) = self.address_space
+            && let Some(soft) = space.lower_limit(self.arenas)
+            && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_AS)
+        {
+            // No system refuses a lower soft limit.
+            let _ = setrlimit(Resource::RLIMIT_AS, soft, hard);
         }
     }
 
@@ -124,8 +135,35 @@ fn soft_limit(resource: Resource) -> Option<u64> {
 #[cfg(target_os = "linux")]
 use {
     super::control_group,
-    linux::{mappings, memory, threads, used_bytes},
+    linux::{address_space, data, mappings, memory, threads, used_bytes},
 };
+
+/// Is so much memory left to this process now, in bytes?
+///
+/// # Errors
+///
+/// What is left, and the limit.
+#[cfg(target_os = "linux")]
+pub(super) fn check_memory(files: &KernelFiles, needed: u64) -> Result<(), MemoryError> {
+    let memory = memory(files, control_group::memory(files).shares, 0);
+    let memory = memory.map(|(share, source)| (share, LimitedBy::Memory(share.limit, source)));
+    let space = address_space(files).map(|share| (share, LimitedBy::AddressSpace(share.limit)));
+    let data = data(files).map(|share| (share, LimitedBy::Data(share.limit)));
+    let limits = [memory, space, data].into_iter().flatten();
+    match limits.min_by_key(|(share, _)| share.free()) {
+        Some((share, limit)) if share.free() < needed => Err(MemoryError {
+            left: share.free(),
+            limit,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// No limit is known.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn check_memory(_: &KernelFiles, _: u64) -> Result<(), MemoryError> {
+    Ok(())
+}
 
 /// The limits that only Linux has. A file that cannot be read (a chroot without `/proc`,
 /// `ProcSubset=pid` of systemd) does not mean that there is no limit.
@@ -221,6 +259,20 @@ mod linux {
         groups.chain(system).min_by_key(|(share, _)| share.free())
     }
 
+    /// The address space in bytes (RLIMIT_AS).
+    pub(super) fn address_space(files: &KernelFiles) -> Option<Share> {
+        let limit = soft_limit(Resource::RLIMIT_AS)?;
+        let used = used_bytes(files, "VmSize:");
+        Some(Share { limit, used })
+    }
+
+    /// Writable memory in bytes, used or not (RLIMIT_DATA).
+    pub(super) fn data(files: &KernelFiles) -> Option<Share> {
+        let limit = soft_limit(Resource::RLIMIT_DATA)?;
+        let used = used_bytes(files, "VmData:");
+        Some(Share { limit, used })
+    }
+
     /// Bytes that this process uses already, from this field of /proc/self/status; 0 if
     /// unknown.
     pub(super) fn used_bytes(files: &KernelFiles, field: &str) -> u64 {
@@ -265,6 +317,29 @@ mod tests {
         let (share, source) = read.memory.expect("a limit on memory");
         assert_eq!(source, MemorySource::Free);
         assert!(share.limit > 0);
+    }
+
+    #[test]
+    fn s47_the_tightest_limit_says_how_much_memory_is_left() {
+        let fake = FakeFiles::new(&[
+            ("/proc/meminfo", "MemAvailable:    2048 kB\n"),
+            (
+                "/proc/self/mountinfo",
+                "31 24 0:27 / /g rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("/proc/self/cgroup", "0::/a\n"),
+            ("/g/a/cgroup.procs", "1\n"),
+            ("/g/a/memory.max", "16777216\n"),
+            ("/g/a/memory.current", "15728640\n"),
+        ]);
+        let left = |needed| check_memory(&fake.files(), needed).map_err(|it| it.to_string());
+        assert_eq!(left(1 << 20), Ok(()));
+        let of_group = "1 MiB are left of 16 MiB of memory (of its control group)";
+        assert_eq!(left((1 << 20) + 1), Err(of_group.to_owned()));
+        fake.write("/g/a/memory.current", "1\n");
+        assert_eq!(left(2 << 20), Ok(()));
+        let of_machine = "2 MiB are left of 2 MiB of memory (that is available)";
+        assert_eq!(left((2 << 20) + 1), Err(of_machine.to_owned()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! starts, and the kernel kills a process that needs more memory than there is. So the limit
 //! is computed before the first client is accepted.
 
+mod address_space;
 #[cfg(target_os = "linux")]
 mod arenas;
 #[cfg_attr(
@@ -19,11 +20,12 @@ mod kernel_files;
 mod limited_by;
 mod machine;
 
-pub use limited_by::{HashMemoryError, LimitedBy};
+pub use limited_by::{LimitedBy, LimitsError, MemoryError};
 pub use machine::MemorySource;
 
 use crate::relay::{LARGE_BUFFER, max_pipes};
-use kernel_files::Share;
+use address_space::AddressSpace;
+use kernel_files::{KernelFiles, Share};
 use machine::Machine;
 
 /// Lookups of names in datagrams at a time, for all associations together. Each has a
@@ -153,34 +155,44 @@ pub struct Limits {
 
 impl Limits {
     /// Raises the soft limit on open files to the hard one, then computes how many sessions
-    /// the machine can serve if each thread has a stack of `stack_size` bytes.
+    /// the machine can serve if each thread has a stack of `stack_size` bytes. Lowers the soft
+    /// limit on address space where the allocator's arenas would leave too little of it.
     ///
     /// `max_sessions` lowers the result. It also raises it where the reserve for other
     /// programs, or the worst case of a session, would allow fewer; never above what the
     /// machine has.
     ///
-    /// Call it after the rules and users are loaded, so that their memory counts.
-    /// `hash_memory` is the memory in bytes that the first login will use.
+    /// Call it after the rules and users are loaded, so that their memory counts, and before
+    /// any thread starts, which could get an arena. `hash_memory` is the memory in bytes that
+    /// the first login will use.
     ///
     /// # Errors
     ///
     /// The control group has less than `hash_memory`: the kernel would kill the server at a
-    /// login.
+    /// login. Or one session needs more than a limit whose end would abort the process.
     pub fn of_this_machine(
         stack_size: usize,
         max_sessions: Option<usize>,
         hash_memory: u64,
-    ) -> Result<Limits, HashMemoryError> {
+    ) -> Result<Limits, LimitsError> {
         let machine = Machine::read(hash_memory);
         match machine.memory {
             Some((share, MemorySource::ControlGroup)) if hash_memory > 0 && share.free() == 0 => {
-                Err(HashMemoryError { hash_memory })
+                Err(LimitsError::HashMemory(hash_memory))
             }
-            _ => Ok(Limits::of(machine, stack_size, max_sessions)),
+            _ => {
+                let limits = Limits::of(machine, stack_size, max_sessions)?;
+                machine.lower_address_space();
+                Ok(limits)
+            }
         }
     }
 
-    fn of(machine: Machine, stack_size: usize, max_sessions: Option<usize>) -> Limits {
+    fn of(
+        machine: Machine,
+        stack_size: usize,
+        max_sessions: Option<usize>,
+    ) -> Result<Limits, LimitsError> {
         let demand = Demand {
             per_thread: stack_size as u64 + OVERHEAD_PER_THREAD,
             is_explicit: max_sessions.is_some(),
@@ -206,20 +218,31 @@ impl Limits {
             machine.data.map(|it| demand.by_data(it)),
             max_sessions.map(|max_sessions| (max_sessions as u64, LimitedBy::MaxSessions)),
         ];
-        let tightest = candidates
-            .into_iter()
-            .flatten()
-            .min_by_key(|(count, _)| *count);
+        let candidates = candidates.into_iter().flatten();
+        let mut without_room = candidates.clone().filter(|(count, _)| *count == 0);
+        if let Some((_, limit)) = without_room.find(|(_, limit)| limit.aborts()) {
+            return Err(LimitsError::NoSession(limit));
+        }
+        let tightest = candidates.min_by_key(|(count, _)| *count);
         let (sessions, limited_by) =
             tightest.unwrap_or((DEFAULT_MAX_SESSIONS, LimitedBy::MaxSessions));
         let max_sessions = usize::try_from(sessions).unwrap_or(usize::MAX).max(1);
-        Limits {
+        Ok(Limits {
             max_sessions,
             max_associations: max_associations(max_sessions, machine),
             limited_by,
             has_unknown_memory: machine.has_hidden_group && !demand.is_explicit,
-        }
+        })
     }
+}
+
+/// Is so much memory left to this process now, in bytes? It reads a few files of the kernel.
+///
+/// # Errors
+///
+/// What is left, and the limit.
+pub fn check_memory(needed: u64) -> Result<(), MemoryError> {
+    machine::check_memory(&KernelFiles::of_this_system(), needed)
 }
 
 /// UDP associations at a time: one session in four, and no more than their part of the
@@ -303,16 +326,12 @@ impl Demand {
         }
     }
 
-    /// Address space: the allocator of glibc reserves an arena of 64 MiB for each of the
-    /// first threads, while address space for one is left. Only the rest is left for
-    /// stacks.
-    fn by_address_space(self, share: Share, max_arenas: u64) -> (u64, LimitedBy) {
-        const ARENA: u64 = 64 << 20;
-        let free = share.free();
-        // The first arena is the program's own heap.
-        let arenas = max_arenas.saturating_sub(1).min(free / ARENA);
-        let sessions = self.by_stacks(free - arenas * ARENA, 0);
-        (sessions, LimitedBy::AddressSpace(share.limit))
+    /// Address space: what the allocator's arenas leave is for stacks, and for the heap if
+    /// there are no arenas.
+    fn by_address_space(self, space: AddressSpace, max_arenas: u64) -> (u64, LimitedBy) {
+        let free = space.for_sessions(max_arenas);
+        let sessions = self.by_stacks(free, LARGE_BUFFER as u64);
+        (sessions, LimitedBy::AddressSpace(space.share.limit))
     }
 
     /// Data: stacks count before they are used, and only the used part of an arena.
@@ -354,7 +373,7 @@ mod tests {
     };
 
     fn limits(machine: Machine, max_sessions: Option<usize>) -> (usize, LimitedBy) {
-        let limits = Limits::of(machine, STACK_SIZE, max_sessions);
+        let limits = Limits::of(machine, STACK_SIZE, max_sessions).expect("room");
         (limits.max_sessions, limits.limited_by)
     }
 
@@ -450,6 +469,65 @@ mod tests {
         assert_eq!(limits(machine, Some(1000)), (183, limited_by));
     }
 
+    /// For each limit in steps, whatever else the process uses.
+    #[test]
+    fn s46_more_address_space_or_data_never_means_fewer_sessions() {
+        for (arenas, reload) in [(1, 0), (2, 0), (16, 0), (u64::MAX, 0), (16, 40 << 20)] {
+            let (mut before, mut errors) = (0, 0);
+            for limit in (0..1300).map(|mebibytes| (mebibytes << 20) + 4096) {
+                let used = 6 << 20;
+                let share = Share { limit, used };
+                let address_space = Some(AddressSpace { share, reload });
+                let machine = Machine {
+                    address_space,
+                    arenas,
+                    ..LARGE
+                };
+                let sessions = match Limits::of(machine, STACK_SIZE, None) {
+                    Ok(limits) => limits.max_sessions,
+                    Err(error) => {
+                        let limit = LimitedBy::AddressSpace(limit);
+                        assert_eq!(error, LimitsError::NoSession(limit));
+                        errors += 1;
+                        0
+                    }
+                };
+                assert!(before <= sessions, "{limit} {arenas}");
+                before = sessions;
+            }
+            assert!(
+                errors > 20 && before > 100 || arenas == u64::MAX,
+                "{before}"
+            );
+        }
+        let with_data = |limit| {
+            let data = Some(Share { limit, used: 0 });
+            Limits::of(Machine { data, ..LARGE }, STACK_SIZE, None)
+        };
+        let limit = LimitedBy::Data(1 << 20);
+        assert_eq!(with_data(1 << 20), Err(LimitsError::NoSession(limit)));
+        let counts = (0..300).map(|it| with_data(it << 20).map_or(0, |it| it.max_sessions));
+        assert!(counts.is_sorted());
+    }
+
+    #[test]
+    fn s46_too_few_mappings_are_an_error_and_too_few_threads_are_not() {
+        let few = Some(Mappings {
+            limit: 300,
+            is_default: false,
+        });
+        let machine = Machine {
+            mappings: few,
+            ..LARGE
+        };
+        let no_session = LimitsError::NoSession(LimitedBy::Mappings(300));
+        assert_eq!(Limits::of(machine, STACK_SIZE, None), Err(no_session));
+        // The same with a tighter limit that aborts nothing.
+        let threads = Some(Share { limit: 7, used: 7 });
+        let machine = Machine { threads, ..machine };
+        assert_eq!(Limits::of(machine, STACK_SIZE, None), Err(no_session));
+    }
+
     #[test]
     fn c21_a_small_machine_has_few_extra_attempts() {
         for (sessions, attempts) in [(1, 1), (15, 1), (64, 8), (512, 64), (8050, 64)] {
@@ -464,7 +542,8 @@ mod tests {
             limited_by.to_string(),
             "96 MiB of memory (of its control group)"
         );
-        let associations = Limits::of(memory(96 << 20), STACK_SIZE, None).max_associations;
+        let small = Limits::of(memory(96 << 20), STACK_SIZE, None).expect("room");
+        let associations = small.max_associations;
         let worst_case =
             sessions as u64 * SESSION_MEMORY + associations as u64 * ASSOCIATION_MEMORY;
         // Three quarters of it, as nearly as whole sessions and associations allow.
@@ -487,7 +566,7 @@ mod tests {
         };
         assert_eq!(limits(full, None).0, 1);
         assert_eq!(limits(memory(64 << 30), None).0, 8046);
-        let large = Limits::of(memory(64 << 30), STACK_SIZE, None);
+        let large = Limits::of(memory(64 << 30), STACK_SIZE, None).expect("room");
         assert_eq!(large.max_associations, 2011);
     }
 }

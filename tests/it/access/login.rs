@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+use crossbeam_channel::never;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::pty::{OpenptyResult, openpty};
@@ -303,7 +304,10 @@ fn open_authenticator(text: &str) -> (TempDir, Authenticator) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users");
     fs::write(&file, text).expect("the users are written");
-    (folder, Authenticator::open(&file).expect("valid users"))
+    (
+        folder,
+        Authenticator::open(&file, |_| Ok(())).expect("valid users"),
+    )
 }
 
 /// The time that `action` takes.
@@ -336,7 +340,9 @@ fn v06_every_wrong_login_takes_the_same_time() {
         // The server does the same: it looks into the cache first.
         match authenticator.is_cached(&users, &login, CLIENT) {
             true => Ok(()),
-            false => authenticator.check(|| Arc::clone(&users), &login, CLIENT, || Ok(())),
+            false => {
+                authenticator.check(|| Arc::clone(&users), &login, CLIENT, &never(), || Ok(()))
+            }
         }
     };
     assert_eq!(check("cached", "secret"), Ok(()));
@@ -392,7 +398,7 @@ fn v06_a_cached_login_takes_less_than_a_millisecond() {
     assert!(!is_cached());
     let first = time(|| {
         authenticator
-            .check(users, &login, CLIENT, || Ok(()))
+            .check(users, &login, CLIENT, &never(), || Ok(()))
             .unwrap()
     });
     let again = (0..100).map(|_| time(|| assert!(is_cached())));

@@ -11,7 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use threadsocks::client;
 
-use crate::support::endpoints::{Origin, connect_through, dial, dial_from, read_exactly, write};
+use crate::support::endpoints::{
+    Origin, connect_through, dial, dial_from, read_exactly, read_until_reset, write,
+};
 use crate::support::proxy::Proxy;
 use crate::support::syscall_faults::SyscallFaults;
 
@@ -90,6 +92,60 @@ fn f04_every_request_uses_either_the_old_or_the_new_rules() {
         }
     });
     proxy.finish();
+}
+
+/// Replaces the rules file all the time by rename(2), with the same denial or with denials of
+/// which each differs from the one before, while `observe` runs.
+fn while_replaced<T>(proxy: &Proxy, same: bool, observe: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let new_file = proxy.folder().join("new");
+            for number in 0.. {
+                let number = if same { 0 } else { number };
+                fs::write(&new_file, format!("{DENY}# {number}\n")).unwrap();
+                fs::rename(&new_file, proxy.config()).unwrap();
+                // Relaxed: the flag publishes no other data.
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let observed = observe();
+        stop.store(true, Ordering::Relaxed);
+        observed
+    })
+}
+
+#[test]
+fn f35_a_file_that_is_replaced_all_the_time_is_used() {
+    for same in [true, false] {
+        let proxy = Proxy::start(PERMIT, &[]);
+        let origin = Origin::echo();
+        let time = while_replaced(&proxy, same, || {
+            let began = Instant::now();
+            while is_permitted(&proxy, &origin) && began.elapsed() < Duration::from_secs(5) {}
+            began.elapsed()
+        });
+        assert!(time < Duration::from_secs(1), "{time:?}");
+        proxy.finish();
+    }
+}
+
+#[test]
+fn f35_enforce_ends_sessions_while_the_file_is_replaced_all_the_time() {
+    for same in [true, false] {
+        let proxy = Proxy::start(PERMIT, &["--enforce"]);
+        let origin = Origin::echo();
+        let session = connect_through(proxy.address(), &origin.destination());
+        let time = while_replaced(&proxy, same, || {
+            let began = Instant::now();
+            assert_eq!(read_until_reset(&session), b"");
+            began.elapsed()
+        });
+        assert!(time < Duration::from_millis(2500), "{time:?}");
+        proxy.finish();
+    }
 }
 
 #[test]

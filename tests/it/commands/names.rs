@@ -13,7 +13,8 @@ use crate::support::endpoints::{
     request, reset, write,
 };
 use crate::support::netns::in_own_network;
-use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
+use crate::support::udp_client::{UdpClient, close_and_read_log, origin, verbose_proxy};
 use crate::support::wait::until;
 
 /// Requires that a CONNECT with these bytes as the name is refused, and returns
@@ -29,7 +30,7 @@ fn refusal_of_raw_name(proxy: &Proxy, name: &[u8]) -> String {
 
 /// Values of the name field that are not valid host names, among them literal
 /// addresses in forms that only the C library accepts.
-const INVALID_NAMES: [&[u8]; 16] = [
+const INVALID_NAMES: [&[u8]; 18] = [
     b"",
     b"a b",
     b"a..b",
@@ -37,6 +38,8 @@ const INVALID_NAMES: [&[u8]; 16] = [
     b"0177.0.0.1",
     b"2130706433",
     b"0x7f000001",
+    b"127.0.0.1.",
+    b"::1.",
     b"[127.0.0.1]",
     b"[::1]:80",
     b"[fe80::1%lo]",
@@ -92,6 +95,34 @@ fn d06_a_dotted_quad_as_name_is_an_address() {
         "127.0.0.2:80 CONNECT Reject"
     );
     drop(client);
+    proxy.finish();
+}
+
+#[test]
+fn d24_no_version_takes_an_address_with_a_final_dot() {
+    const ADDRESS: &str = "127.0.0.1.";
+    let proxy = verbose_proxy();
+    assert_eq!(
+        refusal_of_raw_name(&proxy, ADDRESS.as_bytes()),
+        "-:80 CONNECT Reject"
+    );
+    let field = [&[3, ADDRESS.len() as u8], ADDRESS.as_bytes(), &[0, 80]].concat();
+    let client = dial(proxy.address());
+    write(&client, &[&[5, 1, 0, 5, 1, 0], &field[..]].concat());
+    assert_eq!(read_all(&client)[..4], [5, 0, 5, 4]);
+    let (client, origin) = (UdpClient::new(&proxy), origin());
+    client.send_raw(&[&[0, 0, 0], &field[..], b"x"].concat());
+    client.send_and_receive_at(&origin, b"still relayed");
+    let line = close_and_read_log(&proxy, client);
+    assert!(line.contains("denied=0 dropped=1 "), "{line}");
+    let query = format!("c 10.0.0.1 {ADDRESS} 80");
+    let explained = binary()
+        .args(["--explain", &query, "-c"])
+        .arg(proxy.config())
+        .output()
+        .expect("the program starts");
+    let explained = String::from_utf8_lossy(&explained.stderr).into_owned();
+    assert!(explained.contains("is not a host name"), "{explained}");
     proxy.finish();
 }
 

@@ -149,6 +149,13 @@ impl MemoryGroup {
         None
     }
 
+    fn set_limit(&self, bytes: u64) {
+        let limits = ["memory.limit_in_bytes", "memory.max"];
+        let limit = limits.map(|name| self.0.join(name));
+        let limit = limit.iter().find(|path| path.exists()).expect("a limit");
+        fs::write(limit, bytes.to_string()).expect("written");
+    }
+
     /// A shell script that starts the command in its arguments in this group.
     fn entering(&self) -> String {
         let group = self.0.display();
@@ -463,4 +470,123 @@ fn s42_reloads_by_many_sessions_do_not_let_memory_grow() {
     let now = proxy.status("RssAnon");
     assert!(now < 5 * loaded, "{now} kB after {loaded}");
     proxy.finish();
+}
+
+/// The exit status and stderr of a server with these rules, whose command `script` starts.
+fn failed_start(script: &str, rules: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rules");
+    fs::write(&path, rules).expect("written");
+    let mut server = Command::new("sh");
+    server.args(["-c", script, env!("CARGO_BIN_EXE_threadsocks"), "--config"]);
+    let output = server.arg(&path).arg("0").output().expect("started");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
+}
+
+#[test]
+fn s46_a_server_without_room_for_a_session_does_not_start() {
+    for (option, resource) in [
+        ("-v 16384", "16777216 bytes of address space (ulimit -v"),
+        ("-v 18432", "18874368 bytes of address space (ulimit -v"),
+        ("-d 512", "524288 bytes of data (ulimit -d)"),
+        ("-d 1024", "1048576 bytes of data (ulimit -d)"),
+        ("-d 14336", "14680064 bytes of data (ulimit -d)"),
+    ] {
+        let script = format!("ulimit {option}; exec \"$0\" \"$@\"");
+        let (status, stderr) = failed_start(&script, PERMIT_ALL);
+        assert_eq!(status, Some(1), "{option}: {stderr}");
+        assert!(stderr.contains(resource), "{option}: {stderr}");
+        assert!(stderr.contains("raise this limit"), "{option}: {stderr}");
+    }
+}
+
+/// Around whole arenas, which the allocator would reserve.
+#[test]
+fn s46_all_sessions_of_any_address_space_are_served() {
+    let mut before = 1;
+    for kibibytes in [65_536, 131_072, 145_408, 147_456, 150_528, 214_016, 280_000] {
+        let script = format!("ulimit -v {kibibytes}; exec \"$0\" \"$@\"");
+        let proxy = Proxy::with(Setup {
+            rules: PERMIT_ALL,
+            wrapper: &["sh", "-c", &script],
+            ..Setup::default()
+        });
+        let line = proxy.stderr_line("bytes of address space");
+        let promised = sessions(&line);
+        assert!(promised >= before, "{kibibytes}: {line}");
+        before = promised;
+        let origin = Origin::echo();
+        let held = all_sessions(&proxy, &origin);
+        exchange_bulk(&held);
+        let rules = PERMIT_ALL.repeat(300);
+        fs::write(proxy.config(), rules).expect("written");
+        proxy.signal(Signal::SIGHUP);
+        proxy.stderr_line("300 rules in force");
+        exchange_bulk(&held);
+        drop(held);
+        proxy.finish();
+    }
+}
+
+/// A valid file of 3.9 MB, which takes some 90 MB of memory.
+fn rules_beyond_a_group() -> String {
+    let names: Vec<_> = (b'a'..=b'v')
+        .map(|name| char::from(name).to_string())
+        .collect();
+    format!("permit c - - - - user={}\n", names.join(",")).repeat(59_000)
+}
+
+#[test]
+fn s47_changed_rules_that_need_more_memory_than_is_left_change_nothing() {
+    let Some(group) = MemoryGroup::with_limit("s47", 64 << 20) else {
+        return;
+    };
+    let proxy = group.start(PERMIT_ALL, &[]);
+    let origin = Origin::echo();
+    let connect = || client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
+    let is_told = "make the file smaller, or allow more memory";
+    let replace = |rules: &str| {
+        let new_file = proxy.folder().join("new");
+        fs::write(&new_file, rules).expect("written");
+        fs::rename(new_file, proxy.config()).expect("renamed");
+    };
+    replace(&rules_beyond_a_group());
+    for _ in 0..20 {
+        drop(connect().expect("granted"));
+    }
+    let line = proxy.stderr_line(is_told);
+    assert!(
+        line.contains("MiB are left of 64 MiB of memory (of its control group)"),
+        "{line}"
+    );
+    // Once for the change, whatever the number of requests, and once for each SIGHUP.
+    proxy.signal(Signal::SIGHUP);
+    proxy.wait_for_stderr(is_told, 2);
+    let lines = proxy.stderr_lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.contains(is_told)).count(),
+        2
+    );
+    drop(connect().expect("granted"));
+    replace("deny - - - -\n");
+    connect().expect_err("the new rules");
+    // More memory is enough, without a change of the file.
+    replace(&rules_beyond_a_group());
+    proxy.signal(Signal::SIGHUP);
+    proxy.wait_for_stderr(is_told, 3);
+    group.set_limit(256 << 20);
+    proxy.signal(Signal::SIGHUP);
+    proxy.stderr_line("59000 rules in force");
+    proxy.finish();
+}
+
+#[test]
+fn s47_a_start_with_more_rules_than_fit_ends_with_an_error() {
+    let Some(group) = MemoryGroup::with_limit("s47-start", 48 << 20) else {
+        return;
+    };
+    let (status, stderr) = failed_start(&group.entering(), &rules_beyond_a_group());
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("MiB of memory more, and"), "{stderr}");
 }

@@ -154,6 +154,38 @@ fn s24_logins_that_are_not_complete_keep_no_other_client_out() {
     proxy.finish();
 }
 
+/// One login computes an expensive hash, and the others wait for their turn.
+#[test]
+fn s45_dropped_logins_hold_no_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    let hash = "$argon2id$v=19$m=16384,t=60,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    fs::write(&file, format!("alice:{hash}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let users = file.to_str().unwrap();
+    let options = ["--max-sessions", "20", "--users", users];
+    let proxy = Proxy::start("permit c - - - -\n", &options);
+    let origin = Origin::echo();
+    let guess = |host| {
+        let name = format!("{host:05}");
+        let login = [b"\x05\x01\x02\x01\x05", name.as_bytes(), b"\x01x"].concat();
+        let client = client_of(&proxy, host, &login);
+        // The thread of the session has read the greeting.
+        let _ = (&client).read(&mut [0; 2]);
+        client
+    };
+    let guessers: Vec<_> = (10..60).map(guess).collect();
+    drop(assert_served(dial(proxy.address()), &origin.destination()));
+    let sessions = proxy.threads();
+    let sessions = sessions.iter().filter(|name| name.starts_with('s'));
+    let sessions = sessions.filter(|name| name[1..].parse::<u32>().is_ok());
+    let count = sessions.count();
+    // Ten have not sent their request, and one may compute a hash.
+    assert!(count <= 12, "{count}");
+    drop(guessers);
+    proxy.finish();
+}
+
 #[test]
 fn s25_a_client_without_a_permit_has_five_seconds_for_its_request() {
     let proxy = Proxy::start(PERMIT_ONE, &[]);
