@@ -56,7 +56,7 @@ pub enum Event {
         from: SocketAddr,
     },
     /// The login of a client was refused. Not sent if this machine has no memory for the
-    /// check: then the login may be right.
+    /// check, or the server has terminated the session: then the login may be right.
     LoginFailed(LoginFailed),
     /// A client was rejected before its session began, or dropped before its request.
     Rejected(Rejected),

@@ -44,12 +44,21 @@ const LOGGER_FLUSH_TIME: Duration = Duration::from_secs(1);
 struct ProgramError {
     status: u8,
     lines: Vec<String>,
+    /// There may be too little memory to start a thread, which would abort the process.
+    lacks_memory: bool,
 }
 
 impl ProgramError {
     fn new(status: u8, line: impl Display) -> ProgramError {
-        let lines = vec![line.to_string()];
-        ProgramError { status, lines }
+        ProgramError::of_lines(status, vec![line.to_string()])
+    }
+
+    fn of_lines(status: u8, lines: Vec<String>) -> ProgramError {
+        ProgramError {
+            status,
+            lines,
+            lacks_memory: false,
+        }
     }
 }
 
@@ -103,7 +112,10 @@ impl Prepared {
         // sessions.
         let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
         let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
-            .map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
+            .map_err(|error| ProgramError {
+                lacks_memory: true,
+                ..ProgramError::new(EXIT_FAILURE, error)
+            })?;
         Ok(Prepared {
             authenticator,
             rules_file,
@@ -118,10 +130,12 @@ impl Prepared {
 ///
 /// # Errors
 ///
-/// Only that there is no logger, or why there is no room for it. Everything else is reported
-/// through the logger.
+/// There is no room for a session, or no logger. Everything else is reported through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
-    let prepared = Prepared::of(&options);
+    let prepared = match Prepared::of(&options) {
+        Err(error) if error.lacks_memory => return Err(error),
+        prepared => prepared,
+    };
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
     // Before the logger starts, so that its thread is in the trace.
@@ -136,8 +150,6 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     let (logger, log) = match logger {
         Ok(started) => started,
         Err(error) => {
-            // Where not even the logger has room, the first error says what to raise.
-            prepared?;
             let line = format!("no thread for the logger: {error}");
             return Err(ProgramError::new(EXIT_FAILURE, line));
         }
@@ -387,7 +399,7 @@ fn open_rules(
             ));
         }
         let status = status_of(&error);
-        ProgramError { status, lines }
+        ProgramError::of_lines(status, lines)
     })?;
     Ok((rules_file, clock.unwrap_or_else(|_| LocalClock::utc())))
 }
@@ -410,7 +422,7 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
         path.display()
     ));
     let status = status_of(error);
-    ProgramError { status, lines }
+    ProgramError::of_lines(status, lines)
 }
 
 /// The exit status for a file that cannot be used. A file that cannot be read, or for which there

@@ -67,6 +67,8 @@ pub enum RequestError {
     TimedOut,
     /// The client left before the reply.
     ClientLeft,
+    /// The session was terminated before the reply: the server stops, or the rules have changed.
+    Terminated,
     /// A peer has connected that was not expected.
     UnexpectedPeer(SocketAddr),
     /// There are as many UDP associations as there may be.
@@ -97,6 +99,7 @@ impl RequestError {
             },
             RequestError::TimedOut => "timed_out",
             RequestError::ClientLeft => "client_left",
+            RequestError::Terminated => "terminated",
             RequestError::UnexpectedPeer(_) => "unexpected_peer",
             RequestError::TooManyAssociations(_) => "too_many_associations",
             RequestError::ResourceExhausted(..) => "resource_exhausted",
@@ -120,6 +123,7 @@ impl RequestError {
             | RequestError::UnusableDestination(_)
             | RequestError::Loop
             | RequestError::ClientLeft
+            | RequestError::Terminated
             | RequestError::TooManyAssociations(_)
             | RequestError::ResourceExhausted(..) => ReplyError::Rejected,
         }
@@ -247,6 +251,9 @@ impl fmt::Display for RequestError {
                 out.write_str("no connection was established within the time limit")
             }
             RequestError::ClientLeft => out.write_str("the client disconnected before the reply"),
+            RequestError::Terminated => {
+                out.write_str("the session was terminated before the reply")
+            }
             RequestError::UnexpectedPeer(peer) => {
                 write!(out, "an unexpected peer has connected: {peer}")
             }

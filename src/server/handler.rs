@@ -97,6 +97,11 @@ fn handle_request(
         (Ok(_), false) => Err(RequestError::ClientLeft),
         (Err(error), _) => Err(error),
     };
+    // A terminated session looks like a client that has left: its socket is shut down.
+    let result = match result {
+        Err(RequestError::ClientLeft) if session.is_closing() => Err(RequestError::Terminated),
+        result => result,
+    };
     let details = context.log.is_json().then(|| {
         Box::new(RequestDetails {
             session: session.number(),

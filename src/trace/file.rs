@@ -90,7 +90,8 @@ impl std::error::Error for TraceError {}
 
 impl Trace {
     /// Creates the file and starts to record, in all threads of this process and until its end.
-    /// An existing file is overwritten.
+    /// An existing file keeps its content until [`finish`](Self::finish): a start that fails later
+    /// must not destroy an earlier trace.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Trace {
         let opened = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(MODE)
             // A pipe that nobody reads is an error, and does not block the start.
             .custom_flags(libc::O_NONBLOCK)
@@ -122,6 +123,8 @@ impl Trace {
     pub fn finish(self) -> Result<Summary, TraceError> {
         let recorded = recorder::take().ok_or(TraceError::Started)?;
         let timeline = Timeline::new(recorded);
+        // Fails for a pipe or a device, which have no length.
+        let _ = self.file.set_len(0);
         let mut out = BufWriter::new(self.file);
         let written = match self.format {
             Format::Svg => svg::write(&timeline, &mut out),

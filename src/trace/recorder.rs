@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::event::{Event, Mark, Wait, What};
 
-/// Events of a trace: those of some thousand sessions, and at most some 20 MB. When the queue is
+/// Events of a trace: those of some thousand sessions, and at most some 23 MB while it is written. When the queue is
 /// full, later events are counted and not kept. So a trace shows how the server began.
 pub(super) const CAPACITY: usize = 100_000;
 

@@ -16,6 +16,9 @@ const TRUNCATED_END: &str = ",\"truncated\":true}\n";
 /// The comma, the quotes and the colon of a text field, without its last quote.
 const FIELD_MARKS: usize = 5;
 
+/// Most bytes of a number with the name of its field.
+const MAX_NUMBER: usize = 40;
+
 /// Most bytes of the reason in one entry of `mistakes`.
 const MAX_REASON: usize = 256;
 
@@ -92,6 +95,11 @@ impl JsonObject {
     pub(super) fn mistakes<'a>(&mut self, mistakes: impl Iterator<Item = (usize, &'a str)>) {
         self.field("mistakes", "[");
         for (place, (line, why)) in mistakes.enumerate() {
+            // Room for the longest entry, and for the end of the list.
+            if self.text.len() + MAX_REASON + 2 * MAX_NUMBER > MAX_LINE - TRUNCATED_END.len() {
+                self.is_truncated = true;
+                break;
+            }
             let comma = if place == 0 { "" } else { "," };
             // Writing to a String does not fail.
             let _ = write!(self.text, "{comma}{{\"line\":{line},\"why\":\"");

@@ -55,7 +55,9 @@ pub(super) fn authenticate(
         }
         Err(error) => {
             client.refuse(&AuthStatus::Denied.encode());
-            if error != AuthError::OutOfMemory {
+            // A terminated session looks like a client that has left.
+            let was_terminated = error == AuthError::ClientLeft && session.is_closing();
+            if error != AuthError::OutOfMemory && !was_terminated {
                 context.log.send(Event::LoginFailed(LoginFailed {
                     session: session.number(),
                     client: session.client_address,

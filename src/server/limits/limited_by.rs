@@ -2,7 +2,17 @@
 
 use std::fmt;
 
-use super::machine::MemorySource;
+/// What says how much memory there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemorySource {
+    /// A control group of this process, or one above it.
+    ControlGroup,
+    /// MemAvailable in /proc/meminfo: without swapping, this much can be used.
+    Available,
+    /// The free memory according to sysinfo(2), if /proc/meminfo cannot be read. It does not
+    /// include the file pages that the kernel could drop.
+    Free,
+}
 
 /// The resource that one more session would exhaust, with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

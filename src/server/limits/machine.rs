@@ -4,7 +4,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use super::address_space::AddressSpace;
 use super::kernel_files::{KernelFiles, Share};
-use super::limited_by::{LimitedBy, MemoryError};
+use super::limited_by::{LimitedBy, MemoryError, MemorySource};
 
 /// The limits of the system that sessions can reach. `None`: there is no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,18 +32,6 @@ pub(super) struct Mappings {
     pub(super) limit: u64,
     /// vm.max_map_count cannot be read, so `limit` is the kernel's default.
     pub(super) is_default: bool,
-}
-
-/// What says how much memory there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemorySource {
-    /// A control group of this process, or one above it.
-    ControlGroup,
-    /// MemAvailable in /proc/meminfo: without swapping, this much can be used.
-    Available,
-    /// The free memory according to sysinfo(2), if /proc/meminfo cannot be read. It does not
-    /// include the file pages that the kernel could drop.
-    Free,
 }
 
 /// Memory in bytes of the program at its start, without rules and users. All else is rules

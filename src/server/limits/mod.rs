@@ -20,8 +20,7 @@ mod kernel_files;
 mod limited_by;
 mod machine;
 
-pub use limited_by::{LimitedBy, LimitsError, MemoryError};
-pub use machine::MemorySource;
+pub use limited_by::{LimitedBy, LimitsError, MemoryError, MemorySource};
 
 use crate::relay::{LARGE_BUFFER, max_pipes};
 use address_space::AddressSpace;
