@@ -6,7 +6,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -140,7 +140,9 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     let signals = signals::block().map_err(no_signals);
     // Before the logger starts, so that its thread is in the trace.
     let trace_file = options.trace.clone();
-    let trace = trace_file.as_ref().map(Trace::start);
+    let read = options.users.iter().chain([&options.config]);
+    let read: Vec<&Path> = read.map(PathBuf::as_path).collect();
+    let trace = trace_file.as_ref().map(|file| Trace::start(file, &read));
     let logger = logger::start(OutputConfig {
         screen: Box::new(Stdout),
         format: options.log,
@@ -159,7 +161,8 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         Some((file, trace.ok()?))
     });
     let result = signals.and_then(|signals| run(options, prepared?, signals, &log));
-    if let Some((file, trace)) = trace {
+    // A start that fails keeps an earlier trace.
+    if let (Some((file, trace)), Ok(_)) = (trace, &result) {
         finish_trace(&log, &file, trace);
     }
     let status = match result {

@@ -1,9 +1,9 @@
 //! The file of a trace: created at the start of the server, written at its end.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -73,6 +73,8 @@ impl Summary {
 pub enum TraceError {
     /// The file cannot be opened or written.
     File(io::Error),
+    /// The server reads this file.
+    InUse(PathBuf),
     /// This process records a trace already.
     Started,
 }
@@ -81,12 +83,19 @@ impl fmt::Display for TraceError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TraceError::File(error) => error.fmt(out),
+            TraceError::InUse(other) => write!(out, "the server reads {}", other.display()),
             TraceError::Started => out.write_str("this process records a trace already"),
         }
     }
 }
 
 impl std::error::Error for TraceError {}
+
+/// Is the open file the one at this path? A path that leads nowhere is another file.
+fn is_same(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    Ok(fs::metadata(path).is_ok_and(|other| (own.dev(), own.ino()) == (other.dev(), other.ino())))
+}
 
 impl Trace {
     /// Creates the file and starts to record, in all threads of this process and until its end.
@@ -95,8 +104,8 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// As open(2), or this process records already.
-    pub fn start(file: &TraceTarget) -> Result<Trace, TraceError> {
+    /// As open(2), the file is one of `others`, or this process records already.
+    pub fn start(file: &TraceTarget, others: &[&Path]) -> Result<Trace, TraceError> {
         let opened = OpenOptions::new()
             .write(true)
             .create(true)
@@ -106,6 +115,11 @@ impl Trace {
             .custom_flags(libc::O_NONBLOCK)
             .open(&file.path);
         let (opened, format) = (opened.map_err(TraceError::File)?, file.format);
+        for other in others {
+            if is_same(&opened, other).map_err(TraceError::File)? {
+                return Err(TraceError::InUse(other.to_path_buf()));
+            }
+        }
         match recorder::start() {
             true => Ok(Trace {
                 file: opened,

@@ -366,20 +366,26 @@ mod tests {
             line,
             reason: "\u{1b}".repeat(1000),
         };
-        let errors = (1..=20).map(error).collect();
-        let object = parse(
-            UNIX_EPOCH,
-            &Event::FileReloaded {
-                path: "rules".into(),
-                about: "rules",
-                event: ReloadEvent::Kept(LoadError::Syntax(errors)),
-                remarks: Vec::new(),
-            },
-        );
-        assert_eq!(object["result"], "kept");
-        let mistakes = object["mistakes"].as_array().expect("a list");
-        assert_eq!(mistakes.len(), MAX_MISTAKES);
-        assert_eq!(mistakes[9]["line"], 10);
+        let errors: Vec<SyntaxError> = (1..=20).map(error).collect();
+        // The longest path leaves no room for an error.
+        for (length, expected) in [(1, MAX_MISTAKES), (3_800, 0)] {
+            let event = ReloadEvent::Kept(LoadError::Syntax(errors.clone()));
+            let object = parse(
+                UNIX_EPOCH,
+                &Event::FileReloaded {
+                    path: "f".repeat(length).into(),
+                    about: "rules",
+                    event,
+                    remarks: Vec::new(),
+                },
+            );
+            assert_eq!(
+                (&object["result"], &object["truncated"]),
+                (&"kept".into(), &true.into())
+            );
+            let mistakes = object["mistakes"].as_array().expect("a list");
+            assert_eq!(mistakes.len(), expected);
+        }
     }
 
     #[test]

@@ -157,11 +157,17 @@ fn l19_reloads_and_the_stop_have_objects() {
     assert_eq!(kept["mistakes"][1]["line"], 2);
     fs::write(proxy.config(), PERMIT_ALL.repeat(2)).unwrap();
     assert_eq!(file("reloaded")["entries"], 2);
+    // A BIND that waits: its client is still there when the server stops.
+    let waiting = dial(proxy.address());
+    let any = by_address(([127, 0, 0, 1], 7).into());
+    write(&waiting, &request(Command::Bind, &any, b""));
+    assert_eq!(read_exactly(&waiting, 8)[1], 90);
     proxy.signal(Signal::SIGTERM);
-    wait_for(&proxy, "stopping", &[("sessions", 1.into())]);
+    wait_for(&proxy, "stopping", &[("sessions", 2.into())]);
+    wait_for(&proxy, "answered", &[("cause", "terminated".into())]);
     wait_for(&proxy, "closed", &[("reason", "server_stopped".into())]);
-    wait_for(&proxy, "stopped", &[("cut", 1.into())]);
-    drop(live);
+    wait_for(&proxy, "stopped", &[("cut", 2.into())]);
+    drop((live, waiting));
     finish(proxy);
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::endpoints::{
     Origin, connect_through, read_all, read_exactly, shutdown_write, write,
 };
-use crate::support::proxy::{PERMIT_ALL, Proxy};
+use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
 
 /// Sessions of a traced server.
 const SESSIONS: usize = 5;
@@ -340,4 +340,34 @@ fn o24_a_full_trace_says_so_and_delays_no_session() {
     let events = Events::read(&path);
     assert!(events.has("i", "the trace is full after 100,000 events; "));
     assert!(events.bars().len() > 90_000);
+}
+
+#[test]
+fn o22_the_trace_replaces_an_earlier_one_and_no_file_that_the_server_reads() {
+    let (folder, path) = trace_file("t.json");
+    fs::write(&path, "x".repeat(1_000_000)).unwrap();
+    // A start that fails keeps the earlier trace.
+    let output = binary()
+        .args([
+            "--trace",
+            path.to_str().unwrap(),
+            "--config",
+            "/nonexistent",
+        ])
+        .arg("0")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert_eq!(fs::metadata(&path).unwrap().len(), 1_000_000);
+    run(&path);
+    Events::read(&path);
+
+    let rules = folder.path().join("rules.json");
+    fs::write(&rules, PERMIT_ALL).unwrap();
+    let rules_text = rules.to_str().unwrap();
+    let mut proxy = traced(&rules, &["--config", rules_text]);
+    proxy.stderr_line("cannot write the trace: the server reads ");
+    proxy.signal(Signal::SIGINT);
+    assert!(proxy.wait().success());
+    assert_eq!(fs::read_to_string(&rules).unwrap(), PERMIT_ALL);
 }
