@@ -26,7 +26,7 @@ pub(crate) fn judge(name: &str, schedules: Option<usize>) -> Result<Verdict, Str
     }
     let of_model = schedules_of(bug)?;
     let rounds = schedules.div_ceil(of_model);
-    say_changes();
+    say_changes()?;
 
     println!("builds the model, from the source as it is now");
     // Cargo looks at the time of a file only. A file that was copied or moved into its place can
@@ -93,7 +93,7 @@ fn test(bug: &Bug) -> Result<bool, String> {
 }
 
 /// Says what was changed, so that nobody takes a weaker model for a mended bug.
-fn say_changes() {
+fn say_changes() -> Result<(), String> {
     let judges = [
         "tests",
         "labs",
@@ -103,15 +103,16 @@ fn say_changes() {
         "clippy.toml",
         ".cargo",
     ];
-    let changed = uncommitted(&judges);
+    let changed = uncommitted(&judges)?;
     if !changed.is_empty() {
         println!("NOTE: these files differ from the last commit, and the verdict depends on them:");
         println!("  {}", changed.join("\n  "));
     }
-    let source = uncommitted(&["src"]);
+    let source = uncommitted(&["src"])?;
     if !source.is_empty() {
         println!("changed in the source: {}", source.join(", "));
     }
+    Ok(())
 }
 
 /// The number of schedules of the model in one round: `model!(500, thread_pool::...)`.

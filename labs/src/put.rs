@@ -19,7 +19,7 @@ pub(crate) fn put(name: &str) -> Result<(), String> {
             ));
         }
     }
-    let changed = uncommitted(&patch.files());
+    let changed = uncommitted(&patch.files())?;
     if !changed.is_empty() {
         let files = changed.join(", ");
         return Err(format!(
@@ -62,17 +62,19 @@ fn write(patch: &Patch, way: Way, misfit: &str) -> Result<(), String> {
 }
 
 /// Files below these paths that differ from the last commit; none without git.
-pub(crate) fn uncommitted(paths: &[&str]) -> Vec<String> {
+pub(crate) fn uncommitted(paths: &[&str]) -> Result<Vec<String>, String> {
     let mut git = Command::new("git");
     git.current_dir(root())
         .args(["status", "--porcelain", "--"])
         .args(paths);
-    let Ok(output) = git.output() else {
-        return Vec::new();
+    let text = match git.output() {
+        Ok(output) if output.status.success() => output.stdout,
+        // A copy without a repository has no commits.
+        _ if !root().join(".git").exists() => Vec::new(),
+        Ok(output) => return Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => return Err(format!("git: {error}")),
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .filter_map(|line| line.get(3..))
-        .map(str::to_owned)
-        .collect()
+    let text = String::from_utf8_lossy(&text);
+    let changed = text.lines().filter_map(|line| line.get(3..));
+    Ok(changed.map(str::to_owned).collect())
 }
