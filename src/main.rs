@@ -44,21 +44,12 @@ const LOGGER_FLUSH_TIME: Duration = Duration::from_secs(1);
 struct ProgramError {
     status: u8,
     lines: Vec<String>,
-    /// There may be too little memory to start a thread, which would abort the process.
-    lacks_memory: bool,
 }
 
 impl ProgramError {
     fn new(status: u8, line: impl Display) -> ProgramError {
-        ProgramError::of_lines(status, vec![line.to_string()])
-    }
-
-    fn of_lines(status: u8, lines: Vec<String>) -> ProgramError {
-        ProgramError {
-            status,
-            lines,
-            lacks_memory: false,
-        }
+        let lines = vec![line.to_string()];
+        ProgramError { status, lines }
     }
 }
 
@@ -95,33 +86,32 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is read and computed before any thread starts. The allocator reserves address space for
-/// each thread, and too little memory for a thread aborts the process.
-struct Prepared {
+/// What is read before any thread starts. The allocator reserves address space for each thread,
+/// and too little memory for a thread aborts the process.
+struct Files {
     authenticator: Option<Authenticator>,
     rules_file: RulesFile,
     clock: LocalClock,
-    limits: Limits,
 }
 
-impl Prepared {
-    fn of(options: &Options) -> Result<Prepared, ProgramError> {
+impl Files {
+    fn open(options: &Options) -> Result<Files, ProgramError> {
         let authenticator = options.users.as_deref().map(open_users).transpose()?;
         let (rules_file, clock) = open_rules(&options.config, &options.settings.nat64)?;
-        // After the files are loaded: their memory, and that for hashes, is not available to
-        // sessions.
-        let hash_memory = authenticator.as_ref().map_or(0, Authenticator::hash_memory);
-        let limits = Limits::of_this_machine(STACK_SIZE, options.max_sessions, hash_memory)
-            .map_err(|error| ProgramError {
-                lacks_memory: true,
-                ..ProgramError::new(EXIT_FAILURE, error)
-            })?;
-        Ok(Prepared {
+        Ok(Files {
             authenticator,
             rules_file,
             clock,
-            limits,
         })
+    }
+
+    /// The number of sessions beside these files: their memory, and that for hashes, is not
+    /// available to sessions.
+    fn limits(&self, max_sessions: Option<usize>) -> Result<Limits, ProgramError> {
+        let authenticator = self.authenticator.as_ref();
+        let hash_memory = authenticator.map_or(0, Authenticator::hash_memory);
+        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory)
+            .map_err(|error| ProgramError::new(EXIT_FAILURE, error))
     }
 }
 
@@ -130,11 +120,12 @@ impl Prepared {
 ///
 /// # Errors
 ///
-/// There is no room for a session, or no logger. Everything else is reported through the logger.
+/// The machine has too little for one session, and perhaps for a thread; or there is no
+/// logger. Everything else is reported through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
-    let prepared = match Prepared::of(&options) {
-        Err(error) if error.lacks_memory => return Err(error),
-        prepared => prepared,
+    let prepared = match Files::open(&options) {
+        Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
+        Err(error) => Err(error),
     };
     // Before any thread starts, too: all threads inherit the mask.
     let signals = signals::block().map_err(no_signals);
@@ -160,7 +151,10 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         let trace = trace.map_err(|error| report_trace_error(&log, &file, &error));
         Some((file, trace.ok()?))
     });
-    let result = signals.and_then(|signals| run(options, prepared?, signals, &log));
+    let result = signals.and_then(|signals| {
+        let (limits, files) = prepared?;
+        run(options, files, limits, signals, &log)
+    });
     // A start that fails keeps an earlier trace.
     if let (Some((file, trace)), Ok(_)) = (trace, &result) {
         finish_trace(&log, &file, trace);
@@ -213,16 +207,16 @@ fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
 /// Opens the port, and serves clients until a signal.
 fn run(
     options: Options,
-    prepared: Prepared,
+    files: Files,
+    limits: Limits,
     signals: SigSet,
     log: &Log,
 ) -> Result<ShutdownKind, ProgramError> {
-    let Prepared {
+    let Files {
         authenticator,
         rules_file,
         clock,
-        limits,
-    } = prepared;
+    } = files;
     let controls = signals::receive(signals).map_err(no_signals)?;
     let mut settings = options.settings;
     settings.max_sessions = limits.max_sessions;
@@ -402,7 +396,7 @@ fn open_rules(
             ));
         }
         let status = status_of(&error);
-        ProgramError::of_lines(status, lines)
+        ProgramError { status, lines }
     })?;
     Ok((rules_file, clock.unwrap_or_else(|_| LocalClock::utc())))
 }
@@ -425,7 +419,7 @@ fn users_error(path: &Path, error: &LoadError) -> ProgramError {
         path.display()
     ));
     let status = status_of(error);
-    ProgramError::of_lines(status, lines)
+    ProgramError { status, lines }
 }
 
 /// The exit status for a file that cannot be used. A file that cannot be read, or for which there

@@ -95,22 +95,26 @@ fn f04_every_request_uses_either_the_old_or_the_new_rules() {
 }
 
 /// Replaces the rules file all the time by rename(2), with the same denial or with denials of
-/// which each differs from the one before, while `observe` runs.
+/// which each differs from the one before, while `observe` runs. There are several writers, so
+/// that the file never stays for long even if the system suspends one of them.
 fn while_replaced<T>(proxy: &Proxy, same: bool, observe: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let new_file = proxy.folder().join("new");
-            for number in 0.. {
-                let number = if same { 0 } else { number };
-                fs::write(&new_file, format!("{DENY}# {number}\n")).unwrap();
-                fs::rename(&new_file, proxy.config()).unwrap();
-                // Relaxed: the flag publishes no other data.
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
+    let stop = &AtomicBool::new(false);
+    let replace = |writer: u32| {
+        let new_file = proxy.folder().join(format!("new{writer}"));
+        for number in 0.. {
+            let number = if same { 0 } else { 10 * number + writer };
+            fs::write(&new_file, format!("{DENY}# {number}\n")).unwrap();
+            fs::rename(&new_file, proxy.config()).unwrap();
+            // Relaxed: the flag publishes no other data.
+            if stop.load(Ordering::Relaxed) {
+                return;
             }
-        });
+        }
+    };
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            scope.spawn(move || replace(writer));
+        }
         let observed = observe();
         stop.store(true, Ordering::Relaxed);
         observed

@@ -175,15 +175,17 @@ fn u04_the_rules_judge_every_datagram() {
     let line = close_and_read_log(&proxy, client);
     let counts = format!("denied={} dropped=0 ", denied_before + 3);
     assert!(line.contains(&counts), "{counts}: {line}");
+    proxy.finish();
     // Rules with names only still permit an association: some datagrams may match.
-    std::fs::write(proxy.config(), "permit u localhost\n").unwrap();
+    let proxy = Proxy::start("permit u localhost\n", &[]);
     let name_client = UdpClient::new(&proxy);
     name_client.send(&by_address(address_of(&permitted)), b"no");
     name_client.send(&by_name("localhost", port), b"by name");
     assert_eq!(receive(&permitted).0, b"by name");
     drop(name_client);
+    proxy.finish();
     // Without any rule for UDP, no datagram could match: no association.
-    std::fs::write(proxy.config(), "permit cb - - - -\n").unwrap();
+    let proxy = Proxy::start("permit cb - - - -\n", &[]);
     let refused = request_association(&dial(proxy.address()), unspecified());
     assert_eq!(refused.outcome, Err(ReplyError::NotAllowed));
     proxy.finish();
