@@ -116,7 +116,8 @@ fn assert_stalled_readers_are_cheap(count: usize) {
         began.elapsed()
     });
     times.sort();
-    assert!(times[5] < Duration::from_millis(50), "{times:?}");
+    // A client that had to wait for a blocked write would wait for half a second, the send timeout.
+    assert!(times[5] < Duration::from_millis(200), "{times:?}");
     // The clients read on, and no byte is missing.
     drop(release);
     for (reader, sender) in readers.into_iter().zip(senders) {
