@@ -41,5 +41,5 @@ fn the_page_names_places_of_the_source() {
         }
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
