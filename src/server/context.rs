@@ -159,10 +159,15 @@ impl ServerContext {
         users
     }
 
+    /// How many rules are in force. Does not look at the file.
+    pub(super) fn rule_count(&self) -> usize {
+        self.rules_file.content().len()
+    }
+
     /// How many users there are; 0 without a users file.
     pub(super) fn user_count(&self) -> usize {
         let authenticator = self.authenticator.get();
-        authenticator.map_or(0, |it| it.users_file().current().0.len())
+        authenticator.map_or(0, |it| it.users_file().content().len())
     }
 
     /// Reads the rules, and the users if there are any, again, and reports the result, also

@@ -94,7 +94,7 @@ impl Server {
             address,
             max_sessions: context.settings.max_sessions,
             limited_by: context.settings.limited_by.clone(),
-            rules: context.rules().len(),
+            rules: context.rule_count(),
             users: context.user_count(),
         })));
 
