@@ -679,7 +679,8 @@ fn assert_all_released(proxy: &Proxy, soak: &Soak, start: Sample) {
     proxy.assert_resources_released();
     let end = Sample::take(proxy, soak, Instant::now());
     println!("at the start: {start:?}\nat the end: {end:?}");
-    assert_eq!(end.descriptors, start.descriptors);
+    // At the start a check of the new rules file can hold one more.
+    assert!(end.descriptors <= start.descriptors);
     let is_failure = |line: &String| line.contains("panic") || line.contains("dropped");
     assert!(
         !proxy.stderr_lines().iter().any(is_failure),
