@@ -1,6 +1,6 @@
 //! A trace of the threads (`--trace`): who runs which job, what each thread waits for, and since when.
 //!
-//! A thread records what it does with [`wait`], [`job`], [`hand_over`] and [`mark`]. Without
+//! A thread records what it does with `wait`, `job`, `hand_over` and `mark`. Without
 //! `--trace` each of these costs one atomic load. With it, an event goes into one bounded queue,
 //! and no thread waits for another. [`Trace::finish`] makes a file of the events.
 //!
