@@ -59,6 +59,7 @@ fuzz:
 
 big:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes
+	cargo test --release --test it -- f11_
 
 soak:
 	cargo test --release --test it -- --ignored --nocapture --test-threads=1 three_hundred minute_of_noise everything_at_once

@@ -221,7 +221,6 @@ fn run(
     let mut settings = options.settings;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
-    settings.limited_by = Some(limits.limited_by.to_string());
     let clients = settings.client_kinds(authenticator.is_some());
     let listener = net::listen(options.address).map_err(|error| {
         let address = options.address;
@@ -254,7 +253,8 @@ fn run(
             even_if_quiet: true,
         });
     }
-    let mut server = Server::new(settings, rules_file, clock, log.clone());
+    let server = Server::new(settings, rules_file, clock, log.clone());
+    let mut server = server.limited_by(limits.limited_by);
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }

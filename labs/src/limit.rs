@@ -13,7 +13,7 @@ use crate::server::{Server, TIMEOUT};
 const LIMIT: usize = 3;
 
 /// Clients that come at the same time.
-const CROWD: usize = 40;
+const SIMULTANEOUS_CLIENTS: usize = 40;
 
 /// What ends a session.
 const ENDS: [&str; 4] = ["exit", "EOF", "reset", "panic"];
@@ -58,7 +58,7 @@ fn check(server: &Server) -> Result<(), String> {
     drop(served);
     let first = wait_for_slot(server).ok_or("no slot is free after all clients have left")?;
     finish(first, "exit")?;
-    crowd(server)
+    check_simultaneous_clients(server)
 }
 
 /// As many clients as the limit permits; the next one is not served.
@@ -81,8 +81,8 @@ fn full(server: &Server, when: &str) -> Result<Vec<TcpStream>, String> {
 }
 
 /// Many clients at once: those that are served stay until all have their answer.
-fn crowd(server: &Server) -> Result<(), String> {
-    let clients: Vec<TcpStream> = (0..CROWD)
+fn check_simultaneous_clients(server: &Server) -> Result<(), String> {
+    let clients: Vec<TcpStream> = (0..SIMULTANEOUS_CLIENTS)
         .map(|_| server.connect())
         .collect::<Result<_, _>>()?;
     let served = thread::scope(|scope| {
@@ -94,7 +94,7 @@ fn crowd(server: &Server) -> Result<(), String> {
             .filter(|it| *it)
             .count()
     });
-    println!("{CROWD} clients at once: {served} are served");
+    println!("{SIMULTANEOUS_CLIENTS} clients at once: {served} are served");
     match served > LIMIT {
         true => Err(format!(
             "{served} clients are served, and the limit is {LIMIT}"

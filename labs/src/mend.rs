@@ -92,7 +92,7 @@ fn test(bug: &Bug) -> Result<bool, String> {
     }
 }
 
-/// Says what was changed, so that nobody takes a weaker model for a mended bug.
+/// Says what was changed: with a weaker model or test, a bug that is in can pass as mended.
 fn say_changes() -> Result<(), String> {
     let judges = [
         "tests",

@@ -67,7 +67,7 @@ impl HashTurns {
 
     /// Waits until all logins before this one have had their turn or have left. The session's
     /// end, which disconnects `terminated`, ends the wait at once. An error of `still_wanted`
-    /// ends it within [`POLL_INTERVAL`]. So a login that nobody waits for holds no session.
+    /// ends it within [`POLL_INTERVAL`]. So a login without a client holds no session.
     ///
     /// # Errors
     ///

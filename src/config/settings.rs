@@ -29,8 +29,6 @@ pub struct Settings {
     pub grace: Duration,
     /// Sessions at a time; see [`Limits`](crate::server::Limits).
     pub max_sessions: usize,
-    /// What limits `max_sessions`, for the log; `None`: not known.
-    pub limited_by: Option<String>,
     /// UDP associations at a time; see [`Limits`](crate::server::Limits).
     pub max_associations: usize,
     /// Sessions at a time of one client; `None`: no limit of its own. An IPv4 address
@@ -75,7 +73,6 @@ impl Default for Settings {
             udp_timeout: Some(Duration::from_secs(300)),
             grace: Duration::from_secs(8),
             max_sessions: 1000,
-            limited_by: None,
             max_associations: 250,
             max_per_client: None,
             max_unheard: None,

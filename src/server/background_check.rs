@@ -1,4 +1,4 @@
-//! Says when a thread may check the rules file for datagrams, one check at a time, and who waits for it.
+//! Says when a thread may check the rules file for datagrams, one check at a time, and which threads wait for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ use crossbeam_channel::Receiver;
 
 use super::accept::{SpareFd, accept_clients};
 use super::context::ServerContext;
+use super::limits::LimitedBy;
 use super::shutdown::{Control, MainLoop, ShutdownKind};
 use super::status::StatusReporter;
 use crate::auth::Authenticator;
@@ -31,6 +32,8 @@ const TERMINATION_TIME: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Server {
     pub(crate) context: Arc<ServerContext>,
+    /// For the log.
+    limited_by: Option<LimitedBy>,
 }
 
 impl Server {
@@ -40,6 +43,15 @@ impl Server {
         let context = ServerContext::new(settings, rules_file, clock, log);
         Server {
             context: Arc::new(context),
+            limited_by: None,
+        }
+    }
+
+    /// The same server, whose log says what limits the number of sessions.
+    pub fn limited_by(self, limited_by: LimitedBy) -> Server {
+        Server {
+            limited_by: Some(limited_by),
+            ..self
         }
     }
 
@@ -93,7 +105,7 @@ impl Server {
         context.log.send(Event::Listening(Box::new(Listening {
             address,
             max_sessions: context.settings.max_sessions,
-            limited_by: context.settings.limited_by.clone(),
+            limited_by: self.limited_by.map(|it| it.to_string()),
             rules: context.rule_count(),
             users: context.user_count(),
         })));

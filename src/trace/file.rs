@@ -111,7 +111,7 @@ impl Trace {
             .create(true)
             .truncate(false)
             .mode(MODE)
-            // A pipe that nobody reads is an error, and does not block the start.
+            // A pipe without a reader is an error, and does not block the start.
             .custom_flags(libc::O_NONBLOCK)
             .open(&file.path);
         let (opened, format) = (opened.map_err(TraceError::File)?, file.format);

@@ -1,4 +1,4 @@
-//! A trace of the threads (`--trace`): who runs which job, what each thread waits for, and since when.
+//! A trace of the threads (`--trace`): the jobs that each thread runs, what it waits for, and since when.
 //!
 //! A thread records what it does with `wait`, `job`, `hand_over` and `mark`. Without
 //! `--trace` each of these costs one atomic load. With it, an event goes into one bounded queue,

@@ -8,12 +8,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::event::{Event, Mark, Wait, What};
 
-/// Events of a trace: those of some thousand sessions, and at most some 23 MB while it is written. When the queue is
-/// full, later events are counted and not kept. So a trace shows how the server began.
+/// Events of a trace: those of some thousand sessions, and at most some 23 MB while it is
+/// written. When the queue is full, later events are counted and not kept. So a trace shows how
+/// the server began.
 pub(super) const CAPACITY: usize = 100_000;
 
 /// Waits that last less than this are not recorded: in nanoseconds. A switch to another thread
-/// takes some microseconds, so a shorter wait tells nothing about the program.
+/// takes some microseconds, so a shorter wait shows nothing of the program.
 const SHORT_WAIT: u64 = 20_000;
 
 /// Bits of an open wait that hold the number of the wait; the others hold when it began.

@@ -62,7 +62,7 @@ fn take(free: &OrderedMutex<i32>) {
     assert!(*free.lock() >= 0, "a slot was given twice");
 }
 
-/// A thread looks for a flag that nobody sets.
+/// A thread looks for a flag that no thread sets.
 pub(crate) fn a_flag_that_is_never_set() {
     let is_done = Arc::new(AtomicBool::new(false));
     let looking = thread::spawn(move || {

@@ -29,7 +29,7 @@ pub(super) fn add_request(object: &mut JsonObject, request: &ClientRequest, conf
         },
     );
     object.number("target_port", request.destination.port);
-    // A statement about `user`: it is left out if nobody has confirmed the name.
+    // A statement about `user`: it is left out if the name is not confirmed.
     if request.logged_in {
         object.text("login", "accepted");
     }

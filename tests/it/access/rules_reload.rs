@@ -440,7 +440,8 @@ fn f11_ten_thousand_rules_add_less_than_a_millisecond_to_a_request() {
     let one_rule = shortest_request(PERMIT);
     let all_rules = shortest_request(&(unmatched_rules + PERMIT));
     let added = all_rules.saturating_sub(one_rule);
-    // Without optimization the rules take some five times as long.
+    // Without optimization, beside other tests, it has taken up to 2.1 ms. `make big` runs this
+    // test with optimization.
     let limit = if cfg!(debug_assertions) { 4 } else { 1 };
     assert!(
         added < Duration::from_millis(limit),
