@@ -23,6 +23,7 @@
 //! use threadsocks::config::Settings;
 //! use threadsocks::local_time::LocalClock;
 //! use threadsocks::logger::{self, LogFormat, OutputConfig, Stderr, Stdout, Verbosity};
+//! use threadsocks::net::Listeners;
 //! use threadsocks::rules::RulesFile;
 //! use threadsocks::server::{Control, Server, ShutdownKind};
 //!
@@ -37,7 +38,8 @@
 //! let (control_sender, controls) = crossbeam_channel::bounded(1);
 //! let server = Server::new(Settings::default(), rules_file, LocalClock::local()?, log);
 //! control_sender.send(Control::Stop)?; // so that this example ends
-//! let kind = server.run(TcpListener::bind("127.0.0.1:0")?, &controls)?;
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let kind = server.run(Listeners::own(listener), &controls)?;
 //! assert_eq!(kind, ShutdownKind::Graceful);
 //! # drop(logger);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

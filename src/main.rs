@@ -21,7 +21,7 @@ use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedF
 use threadsocks::events::Event;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
-use threadsocks::net;
+use threadsocks::net::{self, Listeners};
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile, WeekTime};
 use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
@@ -259,7 +259,7 @@ fn run(
         server = server.with_users(authenticator);
     }
     signals::report_status(server.status_reporter()).map_err(no_signals)?;
-    let result = server.run(listener, &controls);
+    let result = server.run(Listeners::own(listener), &controls);
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
 }
 

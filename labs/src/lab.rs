@@ -37,8 +37,11 @@ pub(crate) const BUGS: [Bug; 6] = [
     },
     Bug {
         name: "flag-order",
-        model: "whole_server::it_stops",
-        test: (&["--test", "it"], "o04_o05_one_signal_drains"),
+        model: "relay_directions::no_fin_is_invented",
+        test: (
+            &["--test", "it"],
+            "r26_r29_a_silent_session_that_is_terminated",
+        ),
     },
     Bug {
         name: "join-order",

@@ -50,7 +50,7 @@ const PUZZLES: [Puzzle; 6] = [
         steps: &["a1", "a2", "b1", "b2"],
         waits: &[("b1", &["a1"])],
         broken: &[&["b2", "a2"]],
-        says: "b takes the shutdown for an error, reports it, and accepts again",
+        says: "b takes the interruption for the EOF of the client, and sends EOF to the remote",
     },
     Puzzle {
         bug: "join-order",

@@ -13,8 +13,7 @@ use crate::mend::Verdict;
 use crate::server::Server;
 
 /// The calls, as an answer names them.
-const CALLS: [&str; 8] = [
-    "accept",
+const CALLS: [&str; 7] = [
     "poll",
     "futex",
     "signal",
@@ -135,7 +134,6 @@ fn call(words: &str, remote: SocketAddr) -> String {
         false => "client",
     };
     let found = match words {
-        _ if words.contains("(accept)") => "accept",
         _ if words.contains("(poll)") => "poll",
         _ if words.contains("(futex)") => "futex",
         "for a signal" => "signal",

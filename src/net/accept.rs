@@ -1,15 +1,15 @@
 //! Accepting connections: the server's clients, and the peer of a BIND.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, Backlog};
 
 use super::deadline::Deadline;
-use super::poll::{has_given_up, wait, wait_readable};
+use super::poll::{has_given_up, wait};
 use crate::trace::{self, Wait};
 
 /// What ended the wait for the peer of a BIND.
@@ -64,11 +64,43 @@ pub(crate) fn wait_for_peer(
     }
 }
 
-/// Waits until a connection can be accepted, or until the listener is shut down.
-pub(crate) fn wait_acceptable(listener: &TcpListener) {
+/// What ended the wait of a thread that accepts clients.
+#[derive(Debug)]
+pub(crate) enum ClientWait<'a> {
+    /// On these listeners a client waits.
+    Clients(Vec<&'a TcpListener>),
+    /// The other end of the pipe is closed.
+    Stop,
+}
+
+/// Waits for a client, or until the other end of the pipe is closed. A closed end is a state
+/// and no event: this call returns [`ClientWait::Stop`] also if it begins after the close.
+/// So no order of the two threads can miss it, and no flag is needed beside it.
+///
+/// The listeners are not shut down for that: one that another process holds as well would
+/// end for both.
+///
+/// # Errors
+///
+/// As poll(2): only a lack of memory.
+pub(crate) fn wait_for_clients<'a>(
+    listeners: &'a [TcpListener],
+    stop: &PipeReader,
+) -> io::Result<ClientWait<'a>> {
     let _wait = trace::wait(|| Wait::Client);
-    // Fails only for lack of memory; then accept(2) fails as well and reports it.
-    let _ = wait_readable(listener, Deadline::NEVER);
+    let watched = listeners.iter().map(AsFd::as_fd).chain([stop.as_fd()]);
+    let mut fds: Vec<PollFd<'_>> = watched
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
+    wait(&mut fds, Deadline::NEVER)?;
+    let mut is_ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+    let clients = listeners.iter().zip(&mut is_ready);
+    let clients = clients.filter_map(|(listener, ready)| ready.then_some(listener));
+    let clients = clients.collect();
+    Ok(match is_ready.next() {
+        Some(true) => ClientWait::Stop,
+        _ => ClientWait::Clients(clients),
+    })
 }
 
 /// How many errors of accept(2) in a row can concern only one connection each. After that
@@ -110,13 +142,6 @@ pub(crate) fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// Sets the backlog, the queue of connections that wait to be accepted, to what the
 /// system allows. The standard library sets it to 128.
-pub(crate) fn lengthen_backlog(listener: &TcpListener) -> io::Result<()> {
+pub(super) fn lengthen_backlog(listener: &TcpListener) -> io::Result<()> {
     Ok(socket::listen(listener, Backlog::MAXCONN)?)
-}
-
-/// Shuts a listener down on which another thread may be blocked: new connections are
-/// refused at once, and the blocked accept(2) returns with an error.
-pub(crate) fn stop_listening(listener: &TcpListener) {
-    // The only error is "not listening", which is what the caller wants.
-    let _ = socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both);
 }

@@ -7,6 +7,7 @@ mod accept;
 mod connect;
 mod deadline;
 mod happy_eyeballs;
+mod listeners;
 mod options;
 mod peek_reader;
 mod poll;
@@ -16,12 +17,12 @@ mod send;
 mod socket;
 
 pub(crate) use accept::{
-    AcceptErrors, BindWait, concerns_one_connection, lengthen_backlog, stop_listening,
-    wait_acceptable, wait_for_peer,
+    AcceptErrors, BindWait, ClientWait, concerns_one_connection, wait_for_clients, wait_for_peer,
 };
 pub(crate) use connect::{ConnectError, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;
 pub(crate) use happy_eyeballs::{Connection, DialError, dial, interleave};
+pub use listeners::Listeners;
 pub(crate) use options::{reset_on_close, send_fin, set_options, shorten_send_timeout};
 pub use peek_reader::PeekReader;
 pub use poll::wait;

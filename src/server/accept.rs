@@ -1,10 +1,9 @@
 //! The accept loop: it gives each new client a thread, or rejects it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -14,48 +13,113 @@ use super::context::ServerContext;
 use super::handler::run_session;
 use super::session::Session;
 use crate::events::{Event, Rejected};
-use crate::net::{self, AcceptErrors};
+use crate::net::{self, AcceptErrors, ClientWait, Listeners};
 use crate::protocol::canonical;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
 use crate::trace::{self, Wait};
 
-/// Accepts clients until the server stops. No error ends it.
-pub(super) fn accept_clients(
-    context: &Arc<ServerContext>,
-    listener: &TcpListener,
-    token: &Token,
-    mut spare: SpareFd,
-) {
-    let _job = trace::job("accept", None);
-    for number in 1.. {
-        let mut errors = AcceptErrors::new();
-        let (client, address) = loop {
-            match accept(listener) {
-                Ok(accepted) => break accepted,
-                Err(_) if context.stopping.load(Ordering::SeqCst) => return,
-                Err(error) if errors.is_transient(&error) => {}
-                Err(error) => {
-                    if let Some(accepted) = spare.retry(listener) {
-                        break accepted;
-                    }
-                    if context.stopping.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let reason = Rejected::AcceptFailed(error);
-                    context.log.send(Event::Rejected(reason));
-                }
-            }
-        };
-        spare.reset();
-        start_session(context, number, client, canonical(address), token);
-    }
+/// At the stop, at most so many clients of one listener are accepted: more cannot have waited
+/// before (net.core.somaxconn is 4,096), and others may go on to connect.
+const MAX_WAITING_CLIENTS: usize = 4096;
+
+/// What the accept loop needs for each client.
+#[derive(Debug)]
+pub(super) struct Acceptor<'a> {
+    context: &'a Arc<ServerContext>,
+    /// Each session has a clone.
+    token: Token,
+    spare: SpareFd,
+    errors: AcceptErrors,
+    /// How many clients were accepted, and the number of the last session.
+    accepted: u64,
 }
 
-/// accept(2). A new client ends the wait, or the end of the listener.
-fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let _wait = trace::wait(|| Wait::Client);
-    listener.accept()
+impl<'a> Acceptor<'a> {
+    pub(super) fn new(context: &'a Arc<ServerContext>, token: Token, spare: SpareFd) -> Self {
+        Acceptor {
+            context,
+            token,
+            spare,
+            errors: AcceptErrors::new(),
+            accepted: 0,
+        }
+    }
+
+    /// Accepts clients until the other end of the pipe is closed. No error ends it.
+    pub(super) fn accept_clients(mut self, listeners: &Listeners, stop: &PipeReader) {
+        let _job = trace::job("accept", None);
+        loop {
+            match net::wait_for_clients(listeners.sockets(), stop) {
+                // One client of each: a listener with many clients does not delay another one.
+                Ok(ClientWait::Clients(ready)) => {
+                    for listener in ready {
+                        self.accept_one(listener);
+                    }
+                }
+                Ok(ClientWait::Stop) => break,
+                Err(error) => self.report_and_pause(error),
+            }
+        }
+        // Clients that wait at a listener of this process would be reset at its close. A
+        // balancer does not send such a connection to another server.
+        if !listeners.are_inherited() {
+            for listener in listeners.sockets() {
+                self.accept_waiting(listener);
+            }
+        }
+    }
+
+    /// Accepts the client that poll(2) has reported.
+    fn accept_one(&mut self, listener: &TcpListener) {
+        match listener.accept() {
+            Ok(accepted) => self.start(accepted),
+            // Another process of this listener was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if self.errors.is_transient(&error) => {}
+            Err(error) => {
+                let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
+                if no_descriptor && self.spare.reject_one(listener) {
+                    self.report(error);
+                } else {
+                    self.report_and_pause(error);
+                }
+            }
+        }
+    }
+
+    /// Accepts all clients that wait now.
+    fn accept_waiting(&mut self, listener: &TcpListener) {
+        for _ in 0..MAX_WAITING_CLIENTS {
+            match listener.accept() {
+                Ok(accepted) => self.start(accepted),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if net::concerns_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn start(&mut self, (client, address): (TcpStream, SocketAddr)) {
+        self.errors = AcceptErrors::new();
+        self.spare.reset();
+        self.accepted += 1;
+        let address = canonical(address);
+        start_session(self.context, self.accepted, client, address, &self.token);
+    }
+
+    /// Reports the error, and sleeps for the backoff, since the next accept(2) would fail as
+    /// well, in a busy loop.
+    fn report_and_pause(&mut self, error: io::Error) {
+        let of_one_connection = net::concerns_one_connection(&error);
+        self.report(error);
+        self.spare.pause(of_one_connection);
+    }
+
+    fn report(&self, error: io::Error) {
+        let reason = Rejected::AcceptFailed(error);
+        self.context.log.send(Event::Rejected(reason));
+    }
 }
 
 /// Starts the session of a new client on a pool thread, or rejects the client.
@@ -96,7 +160,7 @@ fn start_session(
 pub(super) struct SpareFd {
     /// Closed to accept one client, which is closed at once.
     file: Option<File>,
-    /// Backoff: how long to sleep when even that does not help.
+    /// How long to sleep if even that does not help.
     backoff: Duration,
 }
 
@@ -111,30 +175,8 @@ impl SpareFd {
         }
     }
 
-    /// Waits for a client first, since accept(2) fails for lack of a descriptor even while
-    /// no client waits; then accepts once more. If that fails as well, closes one client
-    /// by means of the spare descriptor. If that fails too, sleeps for the backoff: another
-    /// thread may take each descriptor that is free.
-    fn retry(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
-        net::wait_acceptable(listener);
-        let error = match listener.accept() {
-            Ok(accepted) => return Some(accepted),
-            Err(error) => error,
-        };
-        let no_descriptor = error.raw_os_error() == Some(Errno::EMFILE as i32);
-        if !(no_descriptor && self.reject_one(listener)) {
-            let wait = trace::wait(|| Wait::Sleep);
-            thread::sleep(self.backoff);
-            drop(wait);
-            // A connection that is gone must not delay the next one for long.
-            if !net::concerns_one_connection(&error) {
-                self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);
-            }
-        }
-        None
-    }
-
-    /// Closes one client by means of the spare descriptor. False if no client was closed.
+    /// Closes one client by means of the spare descriptor. False if no client was closed:
+    /// another thread may take each descriptor that is free.
     fn reject_one(&mut self, listener: &TcpListener) -> bool {
         if self.file.take().is_none() {
             return false;
@@ -143,6 +185,16 @@ impl SpareFd {
         let is_rejected = listener.accept().is_ok();
         self.file = File::open("/dev/null").ok();
         is_rejected
+    }
+
+    /// Sleeps for the backoff. A connection that is gone must not delay the next one for long.
+    fn pause(&mut self, of_one_connection: bool) {
+        let wait = trace::wait(|| Wait::Sleep);
+        thread::sleep(self.backoff);
+        drop(wait);
+        if !of_one_connection {
+            self.backoff = (self.backoff * 2).min(Self::MAX_BACKOFF);
+        }
     }
 
     /// A client was accepted: the backoff begins anew, and the spare descriptor is opened

@@ -20,7 +20,7 @@ use crate::rules::{Rules, RulesFile};
 use crate::source_prefix::SourcePrefix;
 use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
-use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank};
+use crate::sync::{OnceLock, OrderedMutex, Rank};
 use crate::trace::{self, Mark};
 
 /// One client may have a quarter of all lingering closes, and of all queries of identd, so that
@@ -61,9 +61,6 @@ pub(crate) struct ServerContext {
     pub(super) next_logins: KeyedSemaphore<LoginKey>,
     pub(super) udp_bindings: UdpBindings,
     pub(super) ports: PortRange,
-    /// Set before the listener is shut down: the accept loop, whose accept(2) fails then,
-    /// reads it. SeqCst, the strongest ordering: it is read once per error only.
-    pub(super) stopping: AtomicBool,
 }
 
 impl ServerContext {
@@ -95,7 +92,6 @@ impl ServerContext {
             next_logins: KeyedSemaphore::new(usize::MAX, MAX_NEXT_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),
             ports: PortRange::new(settings.bind_ports.clone()),
-            stopping: AtomicBool::new(false),
             settings,
         }
     }

@@ -1,14 +1,12 @@
 //! A server from its start to its end.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::accept::{SpareFd, accept_clients};
+use super::accept::{Acceptor, SpareFd};
 use super::context::ServerContext;
 use super::limits::LimitedBy;
 use super::shutdown::{Control, MainLoop, ShutdownKind};
@@ -18,7 +16,7 @@ use crate::config::Settings;
 use crate::events::{Event, Listening};
 use crate::local_time::LocalClock;
 use crate::logger::Log;
-use crate::net;
+use crate::net::Listeners;
 use crate::rules::RulesFile;
 use crate::sync::thread;
 use crate::sync::wait_group::wait_group;
@@ -67,7 +65,7 @@ impl Server {
         StatusReporter::new(&self.context)
     }
 
-    /// Serves the clients of this listener until a control says stop: graceful shutdown.
+    /// Serves the clients of these listeners until a control says stop: graceful shutdown.
     ///
     /// When it returns, the sessions have ended and are reported to the log, and idle
     /// threads are ending. A relay that does not end in time is left: then the end of the
@@ -76,25 +74,24 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Only at the start: the listener cannot be used, or the system has no thread.
+    /// Only at the start: a listener cannot be used, or the system has no thread.
     pub fn run(
         self,
-        listener: TcpListener,
+        listeners: Listeners,
         controls: &Receiver<Control>,
     ) -> io::Result<ShutdownKind> {
         let context = self.context;
-        listener.set_nonblocking(false)?;
-        net::lengthen_backlog(&listener)?;
-        net::set_options(&listener)?;
-        let address = listener.local_addr()?;
-        let listener = Arc::new(listener);
+        listeners.prepare()?;
+        let addresses = listeners.addresses()?;
 
         // Every session holds a clone of the token.
         let (token, all_done) = wait_group();
+        // The end of the pipe that main keeps is open until the stop.
+        let (stop, until_stop) = io::pipe()?;
         let spare = SpareFd::new();
         let accepting = thread::Builder::new().name("accept".to_owned()).spawn({
-            let (context, listener) = (Arc::clone(&context), Arc::clone(&listener));
-            move || accept_clients(&context, &listener, &token, spare)
+            let context = Arc::clone(&context);
+            move || Acceptor::new(&context, token, spare).accept_clients(&listeners, &stop)
         });
         let accepting = accepting.map_err(|error| {
             io::Error::new(
@@ -102,24 +99,24 @@ impl Server {
                 format!("cannot start the thread that accepts clients: {error}"),
             )
         })?;
-        context.log.send(Event::Listening(Box::new(Listening {
-            address,
-            max_sessions: context.settings.max_sessions,
-            limited_by: self.limited_by.map(|it| it.to_string()),
-            rules: context.rule_count(),
-            users: context.user_count(),
-        })));
+        for address in addresses {
+            context.log.send(Event::Listening(Box::new(Listening {
+                address,
+                max_sessions: context.settings.max_sessions,
+                limited_by: self.limited_by.as_ref().map(LimitedBy::to_string),
+                rules: context.rule_count(),
+                users: context.user_count(),
+            })));
+        }
 
         let _job = trace::job("threadsocks", None);
         let mut main_loop = MainLoop::new(&context, controls);
         main_loop.run_until_stop();
         trace::mark(|| Mark::Stop);
 
-        // In this order: accept(2) fails after the listener is shut down, and the accept
-        // loop then finds the flag set.
-        context.stopping.store(true, Ordering::SeqCst);
-        net::stop_listening(&listener);
-        drop(listener);
+        // In this order: the accept loop ends after the pipe is closed, and with it the
+        // listeners of this process.
+        drop(until_stop);
         // Fails if the thread has panicked; then it accepts no more clients either. After
         // this no session is added, so the loops below reach all of them.
         let _ = accepting.join();

@@ -39,7 +39,7 @@ pub(super) enum What {
 /// What a thread waits for. An address is that of the peer, if it is known.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// accept(2).
+    /// poll(2) of the listeners, and of the pipe that is closed at the stop.
     Client,
     /// read(2) of a socket.
     Read(Option<SocketAddr>),
@@ -103,7 +103,7 @@ pub(super) enum WaitKind {
 /// The kind of each wait, and its words if nothing else is known; the index is
 /// [`Wait::number`]. The words are those of the tables that USR1 prints, where these have them.
 const WAITS: [(WaitKind, &str); 23] = [
-    (WaitKind::Outside, "waits for a client (accept)"),
+    (WaitKind::Outside, "waits for a client (poll)"),
     (WaitKind::Outside, "waits to read from a socket"),
     (WaitKind::Outside, "waits for an event on a socket (poll)"),
     (WaitKind::Outside, "waits to write to a socket"),
@@ -245,11 +245,7 @@ mod tests {
     fn o21_a_wait_is_described_in_words() {
         let peer = Some(([10, 0, 0, 5], 7301).into());
         for (wait, kind, words) in [
-            (
-                Wait::Client,
-                WaitKind::Outside,
-                "waits for a client (accept)",
-            ),
+            (Wait::Client, WaitKind::Outside, "waits for a client (poll)"),
             (
                 Wait::Read(peer),
                 WaitKind::Outside,

@@ -63,9 +63,8 @@
 //! | the semaphore tests and increments under two locks | `sessions` | 2 |
 //! | `publish_and_recheck` does not look at the rules again | `sessions` | 54 |
 //! | the enforcer does not wait for a check of the file that a session makes | `sessions` | 126 |
-//! | `run` shuts the listener down before it sets `stopping` | `whole_server` | 90 |
 //! | `run` does not join `accept` | `whole_server` | 10 |
-//! | `run` terminates all sessions before it joins `accept` | `whole_server` | 22 |
+//! | `run` terminates all sessions before it joins `accept` | `whole_server` | 10 |
 //! | a client that was dropped before its request goes on | `whole_server` | 47 |
 //! | `abort` interrupts one end only | `sessions` | 1 |
 //! | `abort` interrupts the ends before it sets the flag | `relay_directions` | 819 |

@@ -4,24 +4,23 @@
 pub(crate) mod resolve;
 
 use std::cell::{Cell, OnceCell};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, PipeReader, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::Location;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::PollFd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::stat::fstat;
 
 use crate::control::{any, one_in, pause, times_out};
 use crate::real_net;
 pub(crate) use crate::real_net::{
-    BindWait, ConnectError, Connection, DialError, PortRange, concerns_one_connection,
-    dual_stack_udp, interleave, is_shortage, lengthen_backlog, listen,
+    AcceptErrors, BindWait, ClientWait, ConnectError, Connection, DialError, Listeners, PortRange,
+    concerns_one_connection, dual_stack_udp, interleave, is_shortage, listen, set_options,
 };
 use crate::steps::{self, Awaited, Event, Object, Origin, Place};
 use crate::sync::AtomicBool;
@@ -175,12 +174,6 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
     real_net::shorten_send_timeout(stream);
     note("shortens the send timeout of", stream, Location::caller());
-}
-
-#[track_caller]
-pub(crate) fn stop_listening(listener: &TcpListener) {
-    real_net::stop_listening(listener);
-    note("shuts down the listener", listener, Location::caller());
 }
 
 /// Reads to EOF or an error.
@@ -407,32 +400,34 @@ pub(crate) fn client_stays_until(_: &TcpStream, deadline: Deadline) -> bool {
     deadline.is_over()
 }
 
-pub(crate) fn wait_acceptable(_: &TcpListener) {
-    thread::yield_now();
-}
-
-/// The listener of the models does not block: each "would block" is transient.
-pub(crate) struct AcceptErrors;
-
-impl AcceptErrors {
-    #[track_caller]
-    pub(crate) fn new() -> AcceptErrors {
-        steps::polls(Location::caller(), || {
-            Awaited::Until("for a client to accept")
-        });
-        AcceptErrors
+/// Waits until a client has connected, or the other end of the pipe is closed.
+#[track_caller]
+pub(crate) fn wait_for_clients<'a>(
+    listeners: &'a [TcpListener],
+    stop: &PipeReader,
+) -> io::Result<ClientWait<'a>> {
+    let is_ready = |fd: BorrowedFd<'_>| {
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        Ok::<_, io::Error>(poll(&mut fds, PollTimeout::ZERO)? > 0)
+    };
+    steps::polls(Location::caller(), || {
+        Awaited::Until("for a client to accept")
+    });
+    loop {
+        if is_ready(stop.as_fd())? {
+            return Ok(ClientWait::Stop);
+        }
+        let mut clients = Vec::new();
+        for listener in listeners {
+            if is_ready(listener.as_fd())? {
+                clients.push(listener);
+            }
+        }
+        if !clients.is_empty() {
+            return Ok(ClientWait::Clients(clients));
+        }
+        poll_again();
     }
-
-    pub(crate) fn is_transient(&mut self, error: &io::Error) -> bool {
-        thread::yield_now();
-        error.kind() == io::ErrorKind::WouldBlock
-    }
-}
-
-/// Called for the listener, which must not block.
-pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
-    fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    crate::real_net::set_options(socket)
 }
 
 /// Two connected sockets. In a report they have the names of the variables that get them.

@@ -12,8 +12,7 @@ use crate::control::{self, any, one_in, pause};
 use crate::events::{CloseReason, Event, Rejected};
 use crate::local_time::LocalClock;
 use crate::logger::{Log, LogFormat, Queue, Verbosity};
-use crate::net;
-use crate::net::resolve;
+use crate::net::{self, Listeners, resolve};
 use crate::rules::{RulesFile, WeekTime};
 use crate::server::{Control, Server, ShutdownKind};
 use crate::sync::thread;
@@ -68,7 +67,7 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
         }
         pause();
     });
-    let kind = server.run(listener, &received).unwrap();
+    let kind = server.run(Listeners::own(listener), &received).unwrap();
     assert!(matches!(
         kind,
         ShutdownKind::Forced | ShutdownKind::Graceful

@@ -4,9 +4,10 @@
 //! flag alone does not stop the loop: we wake it by a connection of our own. The flag comes
 //! first: otherwise the loop takes this connection for a client and calls `accept` again.
 //!
-//! In the server: `Server::run` in `src/server/run.rs` sets the flag, wakes the thread,
-//! joins it, and only then ends the sessions. `stop_listening` in `src/net/accept.rs` wakes
-//! it by shutdown(2), which the standard library does not have for a listener.
+//! In the server: `Server::run` in `src/server/run.rs` wakes the thread, joins it, and only
+//! then ends the sessions. There one step is enough: the accept loop polls a pipe together
+//! with the listener (`wait_for_clients` in `src/net/accept.rs`), and a closed pipe is both
+//! the flag and the event.
 //!
 //! Explained in `docs/tour/05-stop-accepting.md`.
 //!

@@ -109,8 +109,8 @@ const RESERVE_PART: u64 = 4;
 /// extra attempts to connect.
 const SPARE_DESCRIPTORS: u64 = 128 + MAX_EXTRA_ATTEMPTS as u64;
 
-/// File descriptors without which the server does not work: standard streams, listener,
-/// spare descriptor, signals, rules file and a resolver socket.
+/// File descriptors without which the server does not work: standard streams, listener, the pipe
+/// for its stop, spare descriptor, signals, rules file and a resolver socket.
 const OWN_DESCRIPTORS: u64 = 16;
 
 /// Threads kept for the server's other threads, for lookups of names in datagrams, for

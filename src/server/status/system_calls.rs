@@ -57,7 +57,6 @@ fn words_without_peer(number: c_long) -> Option<&'static str> {
     }
     Some(match number {
         libc::SYS_ppoll => "for an event on sockets (poll)",
-        libc::SYS_accept4 => "for a client (accept)",
         libc::SYS_futex => "for a lock or a notification (futex)",
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => "sleeps",
         libc::SYS_rt_sigtimedwait => "for a signal",
@@ -121,11 +120,6 @@ mod tests {
                 "to write to a file or pipe",
             ),
             (libc::SYS_ppoll, none, "for an event on sockets (poll)"),
-            (
-                libc::SYS_accept4,
-                ["0xa", "0x0", "0x0"],
-                "for a client (accept)",
-            ),
             (libc::SYS_clock_nanosleep, none, "sleeps"),
             (9999, none, "in system call 9999"),
         ] {

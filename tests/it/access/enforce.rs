@@ -13,6 +13,7 @@ use threadsocks::client::{self, ClientError};
 use threadsocks::config::Settings;
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, LogFormat, OutputConfig, Verbosity};
+use threadsocks::net::Listeners;
 use threadsocks::protocol::{Command, Destination, ReplyError};
 use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::{Control, Server, ShutdownKind};
@@ -315,7 +316,7 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (control, orders) = unbounded();
-    let server_thread = thread::spawn(move || server.run(listener, &orders));
+    let server_thread = thread::spawn(move || server.run(Listeners::own(listener), &orders));
 
     let connect = |host: u8| {
         let remote = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).expect("a free port");

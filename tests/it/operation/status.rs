@@ -282,7 +282,7 @@ fn o18_each_thread_has_a_row_that_says_what_it_waits_for() {
         wait(status, "s1") == Some(up.clone()) && wait(status, "s1-down") == Some(down.clone())
     });
     for (name, expected) in [
-        ("accept", "for a client (accept)"),
+        ("accept", "for an event on sockets (poll)"),
         ("signals", "for a signal"),
         ("threadsocks", "for a lock or a notification (futex)"),
     ] {

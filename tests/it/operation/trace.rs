@@ -161,7 +161,7 @@ fn o21_the_json_has_jobs_waits_hand_overs_marks_and_sessions() {
         assert!(threads.contains(&name), "{name} {threads:?}");
     }
     for words in [
-        "waits for a client (accept)",
+        "waits for a client (poll)",
         "waits for a signal (channel)",
         "waits for an event to print (channel)",
         &format!("waits to read {}", origin.address()),
@@ -265,7 +265,7 @@ fn o21_the_picture_has_a_row_for_each_thread_and_an_arrow_for_each_job() {
     assert!(titles.contains("\ns1: "), "{titles}");
     for words in [
         format!("waits to read {}", origin.address()),
-        "waits for a client (accept)".to_owned(),
+        "waits for a client (poll)".to_owned(),
         format!("half-close: FIN to {}", origin.address()),
         "stop: no more clients".to_owned(),
     ] {
