@@ -37,7 +37,7 @@ pub(crate) const BUGS: [Bug; 6] = [
     },
     Bug {
         name: "flag-order",
-        model: "relay_directions::no_fin_is_invented",
+        model: "relay_directions::a_termination_sends_no_fin",
         test: (
             &["--test", "it"],
             "r26_r29_a_silent_session_that_is_terminated",

@@ -186,7 +186,7 @@ fn the_import_graph_follows_re_exports_and_modules() {
         ("server/handler.rs", "net/send.rs"),
         ("server/commands/connect.rs", "rules/reserved.rs"),
         ("rules/parser.rs", "config/watched_file.rs"),
-        ("server/run.rs", "net/accept.rs"),
+        ("server/accept.rs", "net/accept.rs"),
     ] {
         let [from, to] = [from, to].map(|file| project().join("src").join(file));
         assert!(
