@@ -22,6 +22,8 @@ pub enum Event {
     StartMessage {
         /// What is in force, a warning, or why the program cannot start.
         line: String,
+        /// How important it is.
+        level: Level,
         /// Is it printed with `--quiet` too?
         even_if_quiet: bool,
     },
@@ -96,6 +98,28 @@ pub enum Event {
     },
     /// The tables of sessions and threads, which the operator has requested.
     Status(Status),
+}
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something has failed.
+    Error,
+    /// The operator should look at it.
+    Warning,
+    /// Nothing is wrong.
+    Info,
+}
+
+impl Level {
+    /// The priority with which a line for the journal begins (sd-daemon(3)).
+    pub fn priority(self) -> &'static str {
+        match self {
+            Level::Error => "<3>",
+            Level::Warning => "<4>",
+            Level::Info => "<6>",
+        }
+    }
 }
 
 /// What is in force when the server begins to accept clients.

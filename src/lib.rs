@@ -33,6 +33,7 @@
 //!     format: LogFormat::Screen,
 //!     diagnostics: Box::new(Stderr),
 //!     verbosity: Verbosity::Normal,
+//!     has_priorities: false,
 //! };
 //! let (logger, log) = logger::start(output)?;
 //! let (control_sender, controls) = crossbeam_channel::bounded(1);
@@ -61,4 +62,5 @@ pub mod rules;
 pub mod server;
 mod source_prefix;
 mod sync;
+pub mod systemd;
 pub mod trace;

@@ -1,30 +1,34 @@
 //! The program: reads options and files, opens the port, and runs the server until it stops.
 
 mod signals;
+mod start_messages;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
+use start_messages::StartFacts;
 
 use threadsocks::admin::check;
 use threadsocks::admin::explain::ExplainQuery;
 use threadsocks::admin::new_user;
 use threadsocks::auth::{self, Authenticator, UsersFile};
 use threadsocks::cli::{self, Action, Options};
-use threadsocks::config::{ClientKinds, Content, LoadError, SyntaxError, WatchedFile};
-use threadsocks::events::Event;
+use threadsocks::config::{Content, LoadError, SyntaxError, WatchedFile};
+use threadsocks::events::{Event, Level};
 use threadsocks::local_time::LocalClock;
 use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
 use threadsocks::net::{self, Listeners};
 use threadsocks::protocol::Nat64Prefix;
-use threadsocks::rules::{Rules, RulesFile, WeekTime};
+use threadsocks::rules::{Rules, RulesFile};
 use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::systemd::{self, ServiceManager};
 use threadsocks::trace::{Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
@@ -77,9 +81,14 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => status,
         Err(error) => {
+            let priority = match systemd::is_journal(&io::stderr()) {
+                true => Level::Error.priority(),
+                false => "",
+            };
             // If stderr is closed, there is no other place to report to.
             for line in &error.lines {
-                let _ = Stderr.write_all(format!("threadsocks: {line}\n").as_bytes());
+                let line = format!("{priority}threadsocks: {line}\n");
+                let _ = Stderr.write_all(line.as_bytes());
             }
             ExitCode::from(error.status)
         }
@@ -123,6 +132,8 @@ impl Files {
 /// The machine has too little for one session, and perhaps for a thread; or there is no
 /// logger. Everything else is reported through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
+    // The environment must not change any more when threads have started.
+    let inherited = Listeners::from_env();
     let prepared = match Files::open(&options) {
         Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
         Err(error) => Err(error),
@@ -139,6 +150,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         format: options.log,
         diagnostics: Box::new(Stderr),
         verbosity: options.verbosity,
+        has_priorities: systemd::is_journal(&io::stderr()),
     });
     let (logger, log) = match logger {
         Ok(started) => started,
@@ -153,7 +165,8 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     });
     let result = signals.and_then(|signals| {
         let (limits, files) = prepared?;
-        run(options, files, limits, signals, &log)
+        let inherited = inherited.map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
+        run(options, files, inherited, limits, signals, &log)
     });
     // A start that fails keeps an earlier trace.
     if let (Some((file, trace)), Ok(_)) = (trace, &result) {
@@ -164,10 +177,10 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         Ok(ShutdownKind::Forced) => ExitCode::from(EXIT_FORCED),
         Err(error) => {
             for line in error.lines {
-                let even_if_quiet = true;
                 log.send(Event::StartMessage {
                     line,
-                    even_if_quiet,
+                    level: Level::Error,
+                    even_if_quiet: true,
                 });
             }
             ExitCode::from(error.status)
@@ -184,6 +197,7 @@ fn report_trace_error(log: &Log, file: &TraceTarget, error: &TraceError) {
     let path = file.path().display();
     log.send(Event::StartMessage {
         line: format!("{path}: cannot write the trace: {error}; the server runs without it"),
+        level: Level::Error,
         even_if_quiet: true,
     });
 }
@@ -191,16 +205,20 @@ fn report_trace_error(log: &Log, file: &TraceTarget, error: &TraceError) {
 /// Writes the trace, and says whether it is complete.
 fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
     let path = file.path().display();
-    let (line, even_if_quiet) = match trace.finish() {
+    let (line, level) = match trace.finish() {
         Ok(summary) => match summary.overflow() {
-            Some(overflow) => (format!("{path}: {overflow}"), true),
-            None => (format!("{path}: the trace is written"), false),
+            Some(overflow) => (format!("{path}: {overflow}"), Level::Warning),
+            None => (format!("{path}: the trace is written"), Level::Info),
         },
-        Err(error) => (format!("{path}: the trace is not complete: {error}"), true),
+        Err(error) => (
+            format!("{path}: the trace is not complete: {error}"),
+            Level::Error,
+        ),
     };
     log.send(Event::StartMessage {
         line,
-        even_if_quiet,
+        level,
+        even_if_quiet: level != Level::Info,
     });
 }
 
@@ -208,6 +226,7 @@ fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
 fn run(
     options: Options,
     files: Files,
+    inherited: Option<Listeners>,
     limits: Limits,
     signals: SigSet,
     log: &Log,
@@ -222,44 +241,48 @@ fn run(
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
     let clients = settings.client_kinds(authenticator.is_some());
-    let listener = net::listen(options.address).map_err(|error| {
-        let address = options.address;
-        let line =
-            format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
-        ProgramError::new(EXIT_FAILURE, line)
-    })?;
-    for line in start_messages(
-        &rules_file,
-        authenticator.as_ref(),
+    let is_port_unknown = inherited.is_none() && options.address.port() == 0;
+    let listeners = match inherited {
+        Some(inherited) => inherited,
+        None => listen(options.address)?,
+    };
+    let facts = StartFacts {
+        rules_file: &rules_file,
+        users_file: authenticator.as_ref().map(Authenticator::users_file),
         clients,
-        clock.now(),
+        now: clock.now(),
         limits,
-        settings.max_unheard,
-    ) {
-        let even_if_quiet = false;
+        max_unheard: settings.max_unheard,
+        inherited: listeners.inherited_count(),
+    };
+    for (level, line) in facts.messages() {
         log.send(Event::StartMessage {
             line,
-            even_if_quiet,
+            level,
+            even_if_quiet: false,
         });
     }
-    if let (Verbosity::Errors, 0, Ok(address)) = (
+    if let (Verbosity::Errors, true, Ok([address])) = (
         options.verbosity,
-        options.address.port(),
-        listener.local_addr(),
+        is_port_unknown,
+        listeners.addresses().as_deref(),
     ) {
         // Even with --quiet: the operator has no other way to learn the port.
         log.send(Event::StartMessage {
             line: format!("listening on {address}"),
+            level: Level::Info,
             even_if_quiet: true,
         });
     }
     let server = Server::new(settings, rules_file, clock, log.clone());
-    let mut server = server.limited_by(limits.limited_by);
+    let mut server = server
+        .limited_by(limits.limited_by)
+        .managed_by(ServiceManager::from_env());
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
     signals::report_status(server.status_reporter()).map_err(no_signals)?;
-    let result = server.run(Listeners::own(listener), &controls);
+    let result = server.run(listeners, &controls);
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
 }
 
@@ -267,55 +290,14 @@ fn no_signals(error: impl Display) -> ProgramError {
     ProgramError::new(EXIT_FAILURE, format!("cannot handle signals: {error}"))
 }
 
-/// Which rules, users and limits are in force, with warnings: a line each.
-fn start_messages(
-    rules_file: &RulesFile,
-    authenticator: Option<&Authenticator>,
-    clients: ClientKinds,
-    now: WeekTime,
-    limits: Limits,
-    max_unheard: Option<usize>,
-) -> Vec<String> {
-    let path = rules_file.path().display();
-    let (rules, _) = rules_file.current();
-    let mut lines = vec![format!("{path}: {rules} in force")];
-    let remarks = rules_file.remarks(now, clients).into_iter();
-    lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
-    if let Some(users_file) = authenticator.map(Authenticator::users_file) {
-        let path = users_file.path().display();
-        let (users, _) = users_file.current();
-        lines.push(format!("{path}: {users} in force"));
-        let remarks = users_file.remarks().into_iter();
-        lines.extend(remarks.map(|remark| format!("{path}: {remark}")));
-    }
-    let Limits {
-        max_sessions,
-        limited_by,
-        has_unknown_memory,
-        ..
-    } = limits;
-    let sessions = if max_sessions == 1 {
-        "session"
-    } else {
-        "sessions"
-    };
-    lines.push(format!(
-        "up to {max_sessions} {sessions} at a time, limited by {limited_by}"
-    ));
-    if let Some(max_unheard) = max_unheard.filter(|&it| it > max_sessions) {
-        lines.push(format!(
-            "warning: --max-unheard {max_unheard} is more than the number of sessions, and \
-             counts as {max_sessions}"
-        ));
-    }
-    if has_unknown_memory {
-        lines.push(
-            "warning: the memory limit of the control group cannot be read; if there is one, \
-             set --max-sessions to 3 for each MiB of it, or the kernel may kill the server"
-                .to_owned(),
-        );
-    }
-    lines
+/// Listens for clients at this address.
+fn listen(address: SocketAddr) -> Result<Listeners, ProgramError> {
+    let listener = net::listen(address).map_err(|error| {
+        let line =
+            format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
+        ProgramError::new(EXIT_FAILURE, line)
+    })?;
+    Ok(Listeners::own(listener))
 }
 
 /// The report of `--check`: the rules with warnings, then the number of users. With

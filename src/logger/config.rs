@@ -79,4 +79,6 @@ pub struct OutputConfig {
     pub diagnostics: Box<dyn Write + Send>,
     /// How much `diagnostics` gets.
     pub verbosity: Verbosity,
+    /// Does each line of `diagnostics` begin with its priority? The journal takes it away.
+    pub has_priorities: bool,
 }

@@ -9,6 +9,7 @@
 //! ends after it has printed everything.
 
 mod config;
+mod diagnostics;
 mod format;
 mod json;
 mod login_lines;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{LogFormat, OutputConfig, Verbosity};
+use super::diagnostics::Diagnostics;
 use super::format::{SessionLine, counted, screen_message};
 use super::json::{self, JsonLog};
 use super::login_lines::{LoginLine, LoginLines};
@@ -12,7 +13,9 @@ use super::queue::TimedEvent;
 use super::throttle::{INTERVAL, Throttle};
 use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
-use crate::events::{AuthError, CloseReason, Event, HandshakeError, SessionClosed};
+use crate::events::{
+    AuthError, CloseReason, Event, HandshakeError, Level, Rejected, SessionClosed,
+};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -43,7 +46,7 @@ pub(super) struct Printer {
     screen: MessageWriter,
     format: LogFormat,
     json: JsonLog,
-    diagnostics: MessageWriter,
+    diagnostics: Diagnostics,
     verbosity: Verbosity,
     throttles: [Throttle; TOPICS.len()],
     login_lines: LoginLines,
@@ -55,7 +58,7 @@ impl Printer {
             screen: MessageWriter::new(output.screen),
             format: output.format,
             json: JsonLog::default(),
-            diagnostics: MessageWriter::new(output.diagnostics),
+            diagnostics: Diagnostics::new(output.diagnostics, output.has_priorities),
             verbosity: output.verbosity,
             throttles: Default::default(),
             login_lines: LoginLines::default(),
@@ -84,8 +87,8 @@ impl Printer {
     fn print_diagnostics(&mut self, time: SystemTime, event: Event) {
         match event {
             // One write, so that no other output comes between the lines.
-            Event::Status(status) => self.print_line(&status.text),
-            Event::StartMessage { line, .. } => self.print_line(&line),
+            Event::Status(status) => self.print_line(Level::Info, &status.text),
+            Event::StartMessage { line, level, .. } => self.print_line(level, &line),
             // Only stdout gets these.
             Event::RequestAnswered(_) | Event::Stopped { .. } => {}
             Event::SessionClosed(closed) => self.print_closed(time, &closed),
@@ -103,26 +106,39 @@ impl Printer {
                     (None, 0) => "it has announced no port".to_owned(),
                     (None, announced) => format!("it has announced port {announced}"),
                 };
-                self.print_line(&format_args!(
-                    "s{session}: {client} sends datagrams from port {port}; {before}"
-                ));
+                self.print_line(
+                    Level::Info,
+                    &format_args!(
+                        "s{session}: {client} sends datagrams from port {port}; {before}"
+                    ),
+                );
             }
             Event::ForeignDatagram {
                 session,
                 client,
                 from,
-            } => self.print_line(&format_args!(
-                "s{session}: {client} may send datagrams only from its address; those from \
+            } => self.print_line(
+                Level::Info,
+                &format_args!(
+                    "s{session}: {client} may send datagrams only from its address; those from \
                  {from} and other addresses are dropped"
-            )),
+                ),
+            ),
             Event::LoginFailed(failed) => match self.login_lines.line(&failed, Instant::now()) {
-                LoginLine::Print(line) => self.print_line(&line),
-                LoginLine::Shared(line) => self.print_throttled(Topic::Logins, &line),
+                LoginLine::Print(line) => self.print_line(Level::Warning, &line),
+                LoginLine::Shared(line) => {
+                    self.print_throttled(Topic::Logins, Level::Warning, &line)
+                }
                 LoginLine::Suppressed => {}
             },
-            Event::Rejected(reason) => self.print_throttled(Topic::Rejected, &reason),
+            Event::Rejected(reason) => {
+                self.print_throttled(Topic::Rejected, level_of(&reason), &reason);
+            }
             Event::Listening(listening) => {
-                self.print_line(&format_args!("listening on {}", listening.address));
+                self.print_line(
+                    Level::Info,
+                    &format_args!("listening on {}", listening.address),
+                );
             }
             Event::FileReloaded {
                 path,
@@ -135,15 +151,19 @@ impl Printer {
             }
             Event::FileUnchanged { path, remarks, .. } => {
                 let shown = path.display();
-                self.print_line(&format_args!("{shown}: checked, nothing has changed"));
+                self.print_line(
+                    Level::Info,
+                    &format_args!("{shown}: checked, nothing has changed"),
+                );
                 self.print_remarks(&path, &remarks);
             }
             Event::Stopping { sessions, grace } => {
                 let grace = humantime::format_duration(grace);
                 let open = counted(sessions as u64, "open session");
-                self.print_line(&format_args!(
-                    "stopping: no new clients; {open}, to be closed after {grace}"
-                ));
+                self.print_line(
+                    Level::Info,
+                    &format_args!("stopping: no new clients; {open}, to be closed after {grace}"),
+                );
             }
         }
     }
@@ -153,18 +173,22 @@ impl Printer {
         let shown = path.display();
         match event {
             ReloadEvent::Reloaded { content, .. } if self.verbosity >= Verbosity::Normal => {
-                self.print_line(&format_args!("{shown}: {content} in force"));
+                self.print_line(Level::Info, &format_args!("{shown}: {content} in force"));
             }
             ReloadEvent::Reloaded { .. } => {}
             ReloadEvent::Kept(error) => {
                 for line in error.describe(path) {
-                    self.print_line(&line);
+                    self.print_line(Level::Error, &line);
                 }
-                self.print_line(&format_args!("the last valid {about} stay in force"));
+                self.print_line(
+                    Level::Error,
+                    &format_args!("the last valid {about} stay in force"),
+                );
             }
-            ReloadEvent::BeingWritten => self.print_line(&format_args!(
-                "{shown}: still being written; the last valid {about} stay in force"
-            )),
+            ReloadEvent::BeingWritten => self.print_line(
+                Level::Warning,
+                &format_args!("{shown}: still being written; the last valid {about} stay in force"),
+            ),
         }
     }
 
@@ -175,7 +199,7 @@ impl Printer {
         }
         let path = path.display();
         for remark in remarks {
-            self.print_line(&format_args!("{path}: {remark}"));
+            self.print_line(Level::Warning, &format_args!("{path}: {remark}"));
         }
     }
 
@@ -187,9 +211,10 @@ impl Printer {
             WriteResult::Written(lost) => self.report_lost(lost),
             WriteResult::Partial(Some(error)) | WriteResult::Lost(Some(error)) => {
                 let noun = self.format.noun();
-                self.print_line(&format_args!(
-                    "stdout: {error}; {noun}s are lost, the server continues"
-                ));
+                self.print_line(
+                    Level::Error,
+                    &format_args!("stdout: {error}; {noun}s are lost, the server continues"),
+                );
             }
         }
     }
@@ -201,52 +226,52 @@ impl Printer {
             let _ = self.screen.write(&json::dropped(SystemTime::now(), lost));
         }
         let line = format!("stdout: {} lost", counted(lost, self.format.noun()));
-        if !write_line(&mut self.diagnostics, &line) {
+        if !self.diagnostics.print(Level::Warning, &line) {
             self.screen.set_lost(lost);
         }
     }
 
     fn print_closed(&mut self, time: SystemTime, closed: &SessionClosed) {
         if self.verbosity >= Verbosity::Sessions {
-            self.print_line(&SessionLine { time, closed });
+            self.print_line(Level::Info, &SessionLine { time, closed });
             return;
         }
         let SessionClosed { client, reason, .. } = closed;
         match (&closed.request, reason) {
             (Some(request), CloseReason::Refused(_)) => {
                 let line = format_args!("{client} {request} {reason}");
-                self.print_throttled(Topic::Refused, &line);
+                self.print_throttled(Topic::Refused, Level::Info, &line);
             }
             // It has a line of its own.
             (None, CloseReason::HandshakeFailed(HandshakeError::LoginFailed { error, .. }))
                 if *error != AuthError::OutOfMemory => {}
             (None, CloseReason::HandshakeFailed(_)) => {
                 let line = format_args!("{client} {reason}");
-                self.print_throttled(Topic::HandshakeFailed, &line);
+                self.print_throttled(Topic::HandshakeFailed, Level::Info, &line);
             }
             // No rate limit: a change of the operator causes these lines, not a client.
             (Some(request), CloseReason::PermitWithdrawn(_)) => {
-                self.print_line(&format_args!("{client} {request} {reason}"));
+                self.print_line(Level::Info, &format_args!("{client} {request} {reason}"));
             }
             _ => {}
         }
     }
 
-    fn print_line(&mut self, line: &dyn fmt::Display) {
+    fn print_line(&mut self, level: Level, line: &dyn fmt::Display) {
         // A line that is lost is counted.
-        let _ = write_line(&mut self.diagnostics, line);
+        let _ = self.diagnostics.print(level, line);
     }
 
-    fn print_throttled(&mut self, topic: Topic, line: &dyn fmt::Display) {
+    fn print_throttled(&mut self, topic: Topic, level: Level, line: &dyn fmt::Display) {
         let Some(throttle) = self.throttles.get_mut(topic as usize) else {
             return;
         };
         match throttle.try_pass(Instant::now()) {
             None => {}
-            Some(0) => self.print_line(line),
+            Some(0) => self.print_line(level, line),
             Some(suppressed) => {
                 let line = format_args!("{line} (and {suppressed} more since the last line)");
-                if !write_line(&mut self.diagnostics, &line) {
+                if !self.diagnostics.print(level, &line) {
                     throttle.add_suppressed(suppressed);
                 }
             }
@@ -269,7 +294,7 @@ impl Printer {
     /// at this time.
     pub(super) fn print_suppressed(&mut self, now: Instant) {
         for line in self.login_lines.take_suppressed(now) {
-            self.print_line(&line);
+            self.print_line(Level::Warning, &line);
         }
         for line in self.json.suppressed_lines(SystemTime::now(), now) {
             self.print_message(&line);
@@ -295,7 +320,10 @@ impl Printer {
                 }
                 Topic::DroppedLines => "lines dropped: stdout or stderr is read too slowly",
             };
-            if !write_line(&mut self.diagnostics, &format_args!("{count} {what}")) {
+            if !self
+                .diagnostics
+                .print(Level::Warning, &format_args!("{count} {what}"))
+            {
                 throttle.add_suppressed(count);
             }
         }
@@ -324,27 +352,20 @@ impl Printer {
         let lost = self.screen.close();
         if lost > 0 {
             let line = format!("stdout: {} lost", counted(lost, noun));
-            let _ = write_line(&mut self.diagnostics, &line);
+            let _ = self.diagnostics.print(Level::Warning, &line);
         }
         // How many lines stderr itself has lost cannot be reported any more.
         self.diagnostics.close();
     }
 }
 
-/// Writes one line to stderr; false if it is lost. The next line that is not lost begins
-/// with how many were.
-fn write_line(diagnostics: &mut MessageWriter, line: &dyn fmt::Display) -> bool {
-    let notice = match diagnostics.lost() {
-        0 => String::new(),
-        lost => format!("threadsocks: stderr: {} lost here\n", counted(lost, "line")),
-    };
-    match diagnostics.write(&format!("{notice}threadsocks: {line}\n")) {
-        WriteResult::Written(_) => true,
-        WriteResult::Partial(_) => {
-            diagnostics.set_lost(0);
-            true
-        }
-        WriteResult::Lost(_) => false,
+/// A client that is rejected by a limit is expected; one that the machine has nothing for is not.
+fn level_of(reason: &Rejected) -> Level {
+    match reason {
+        Rejected::AtCapacity { .. }
+        | Rejected::PerClientLimit { .. }
+        | Rejected::Unheard { .. } => Level::Warning,
+        Rejected::AcceptFailed(_) | Rejected::NoThread(_) => Level::Error,
     }
 }
 
@@ -417,6 +438,7 @@ mod tests {
             format: LogFormat::Screen,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
+            has_priorities: false,
         });
         let mut expected = String::new();
         // A part of the first message is written. The next two find no room: first not
@@ -449,6 +471,7 @@ mod tests {
                 format: LogFormat::None,
                 diagnostics: Box::new(stderr.clone()),
                 verbosity,
+                has_priorities: false,
             });
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
@@ -471,6 +494,7 @@ mod tests {
             format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
+            has_priorities: false,
         });
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
@@ -495,6 +519,7 @@ mod tests {
             format: LogFormat::None,
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
+            has_priorities: false,
         });
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));

@@ -1,7 +1,11 @@
 //! The sockets on which the server accepts clients: its own one, or those of another process.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::accept::lengthen_backlog;
 use super::options::set_options;
@@ -31,6 +35,30 @@ impl Listeners {
         }
     }
 
+    /// The listeners that the service manager passes (sd_listen_fds(3)); `None` if it passes none.
+    /// This function changes the environment, so it must be called before a thread starts.
+    ///
+    /// # Errors
+    ///
+    /// A descriptor that was passed is no TCP listener.
+    pub fn from_env() -> Result<Option<Listeners>, InheritedError> {
+        let mut passed = ListenFd::from_env();
+        let sockets = (0..passed.len()).map(|index| {
+            let error = |reason: String| InheritedError { index, reason };
+            let socket = passed.take_tcp_listener(index);
+            let socket = socket.map_err(|it| error(it.to_string()))?;
+            // Each index is asked for once, so there is a socket.
+            let socket = socket.ok_or_else(|| error("it is not there".to_owned()))?;
+            match getsockopt(&socket, sockopt::AcceptConn) {
+                Ok(true) => Ok(socket),
+                Ok(false) => Err(error("it does not listen".to_owned())),
+                Err(errno) => Err(error(io::Error::from(errno).to_string())),
+            }
+        });
+        let sockets: Vec<TcpListener> = sockets.collect::<Result<_, _>>()?;
+        Ok((!sockets.is_empty()).then(|| Listeners::inherited(sockets)))
+    }
+
     /// The local addresses, one for each listener.
     ///
     /// # Errors
@@ -38,6 +66,15 @@ impl Listeners {
     /// As getsockname(2).
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.sockets.iter().map(TcpListener::local_addr).collect()
+    }
+
+    /// How many of them another process holds as well.
+    pub fn inherited_count(&self) -> usize {
+        if self.are_inherited {
+            self.sockets.len()
+        } else {
+            0
+        }
     }
 
     pub(crate) fn sockets(&self) -> &[TcpListener] {
@@ -66,3 +103,25 @@ impl Listeners {
         Ok(())
     }
 }
+
+/// A descriptor that the service manager has passed is no TCP listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InheritedError {
+    /// Its place among those that were passed, from 0.
+    index: usize,
+    reason: String,
+}
+
+impl fmt::Display for InheritedError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.index + 1;
+        write!(
+            out,
+            "socket {number} that the service manager has passed (LISTEN_FDS) is no TCP listener: {}; \
+             in the socket unit, use ListenStream= with an IP address and a port, and Accept=no",
+            self.reason
+        )
+    }
+}
+
+impl std::error::Error for InheritedError {}

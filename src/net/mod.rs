@@ -22,7 +22,7 @@ pub(crate) use accept::{
 pub(crate) use connect::{ConnectError, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;
 pub(crate) use happy_eyeballs::{Connection, DialError, dial, interleave};
-pub use listeners::Listeners;
+pub use listeners::{InheritedError, Listeners};
 pub(crate) use options::{reset_on_close, send_fin, set_options, shorten_send_timeout};
 pub use peek_reader::PeekReader;
 pub use poll::wait;

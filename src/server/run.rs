@@ -2,14 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use super::accept::{Acceptor, SpareFd};
 use super::context::ServerContext;
 use super::limits::LimitedBy;
-use super::shutdown::{Control, MainLoop, ShutdownKind};
+use super::shutdown::{Control, MainLoop, ShutdownKind, TERMINATION_TIME};
 use super::status::StatusReporter;
 use crate::auth::Authenticator;
 use crate::config::Settings;
@@ -20,11 +19,8 @@ use crate::net::Listeners;
 use crate::rules::RulesFile;
 use crate::sync::thread;
 use crate::sync::wait_group::wait_group;
+use crate::systemd::ServiceManager;
 use crate::trace::{self, Mark};
-
-/// How long the threads of terminated sessions may take to end. A blocked write returns at
-/// its send timeout of half a second, a blocked splice(2) within two seconds.
-const TERMINATION_TIME: Duration = Duration::from_secs(3);
 
 /// A SOCKS server that is ready to run.
 #[derive(Debug)]
@@ -32,6 +28,7 @@ pub struct Server {
     pub(crate) context: Arc<ServerContext>,
     /// For the log.
     limited_by: Option<LimitedBy>,
+    service_manager: ServiceManager,
 }
 
 impl Server {
@@ -42,6 +39,7 @@ impl Server {
         Server {
             context: Arc::new(context),
             limited_by: None,
+            service_manager: ServiceManager::default(),
         }
     }
 
@@ -49,6 +47,14 @@ impl Server {
     pub fn limited_by(self, limited_by: LimitedBy) -> Server {
         Server {
             limited_by: Some(limited_by),
+            ..self
+        }
+    }
+
+    /// The same server, which tells this service manager how it stands.
+    pub fn managed_by(self, service_manager: ServiceManager) -> Server {
+        Server {
+            service_manager,
             ..self
         }
     }
@@ -110,7 +116,7 @@ impl Server {
         }
 
         let _job = trace::job("threadsocks", None);
-        let mut main_loop = MainLoop::new(&context, controls);
+        let mut main_loop = MainLoop::new(&context, controls, self.service_manager);
         main_loop.run_until_stop();
         trace::mark(|| Mark::Stop);
 

@@ -1,6 +1,6 @@
 //! The main thread while the server runs: it reloads files, ends idle sessions, and shuts down.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select, tick};
 
@@ -8,7 +8,16 @@ use super::access::enforce::Enforcer;
 use super::context::ServerContext;
 use crate::events::Event;
 use crate::sync::wait_group::AllDone;
+use crate::systemd::ServiceManager;
 use crate::trace::{self, Wait};
+
+/// How long the threads of terminated sessions may take to end. A blocked write returns at
+/// its send timeout of half a second, a blocked splice(2) within two seconds.
+pub(super) const TERMINATION_TIME: Duration = Duration::from_secs(3);
+
+/// What the stop takes beside the grace period: the end of the sessions, and the end of the
+/// logger, which has one second.
+const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What the operator wants of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,20 +45,27 @@ pub(super) struct MainLoop<'a> {
     controls: &'a Receiver<Control>,
     sweep: Receiver<Instant>,
     enforcer: Enforcer,
+    service_manager: ServiceManager,
 }
 
 impl<'a> MainLoop<'a> {
-    pub(super) fn new(context: &'a ServerContext, controls: &'a Receiver<Control>) -> MainLoop<'a> {
+    pub(super) fn new(
+        context: &'a ServerContext,
+        controls: &'a Receiver<Control>,
+        service_manager: ServiceManager,
+    ) -> MainLoop<'a> {
         MainLoop {
             context,
             controls,
             sweep: tick(context.settings.sweep_interval()),
             enforcer: Enforcer::new(context.settings.enforce),
+            service_manager,
         }
     }
 
     /// Runs until a control says stop, or until no more control can come.
     pub(super) fn run_until_stop(&mut self) {
+        self.service_manager.ready(self.session_count());
         loop {
             let wait = trace::wait(|| Wait::Control);
             select! {
@@ -75,6 +91,7 @@ impl<'a> MainLoop<'a> {
     /// Waits until all sessions have ended, for at most the grace period.
     pub(super) fn drain(&mut self, all_done: &AllDone) -> ShutdownKind {
         let grace = self.context.settings.grace;
+        self.service_manager.stopping(grace + STOP_TIME, "stopping");
         self.context.log.send(Event::Stopping {
             sessions: self.context.registry.len(),
             grace,
@@ -109,11 +126,22 @@ impl<'a> MainLoop<'a> {
     }
 
     fn reload(&mut self) {
+        self.service_manager.reloading();
         self.context.reload_files();
+        self.service_manager.reloaded();
         self.enforcer.check(self.context);
     }
 
-    fn terminate_idle(&self) {
+    fn terminate_idle(&mut self) {
         self.context.registry.terminate_idle(&self.context.settings);
+        let sessions = self.session_count();
+        self.service_manager.status(sessions, Instant::now());
+    }
+
+    /// In words, for the service manager.
+    fn session_count(&self) -> String {
+        let sessions = self.context.registry.len();
+        let max_sessions = self.context.settings.max_sessions;
+        format!("{sessions} of {max_sessions} sessions")
     }
 }

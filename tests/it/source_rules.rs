@@ -110,11 +110,13 @@ fn modules_import_only_what_they_may() {
         "crate::rules",
         "crate::server",
         "crate::sync",
+        "crate::systemd",
         "crate::trace",
     ];
     for (module, may_import) in [
         ("trace/", &["trace"][..]),
         ("sync/", &["sync", "trace"]),
+        ("systemd.rs", &["systemd"]),
         ("protocol/", &["protocol"]),
         ("net/", &["protocol", "sync", "trace"]),
         ("config/", &["protocol", "sync", "trace"]),

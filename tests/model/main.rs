@@ -120,6 +120,8 @@ mod rules;
 mod server;
 #[path = "../../src/source_prefix.rs"]
 mod source_prefix;
+#[path = "../../src/systemd.rs"]
+mod systemd;
 #[path = "../../src/trace/mod.rs"]
 mod trace;
 

@@ -102,6 +102,7 @@ mod tests {
             format: LogFormat::None,
             diagnostics: Box::new(ChannelWriter(diagnostics)),
             verbosity: Verbosity::Sessions,
+            has_priorities: false,
         };
         let (_logger, log) = logger::start(output).expect("a thread");
         let rules_file = RulesFile::open(&rules).expect("valid rules");

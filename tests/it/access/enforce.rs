@@ -294,6 +294,7 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
         format: LogFormat::None,
         diagnostics: Box::new(stderr.clone()),
         verbosity: Verbosity::Normal,
+        has_priorities: false,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
     // The flag publishes no other data, so any atomic ordering would do.

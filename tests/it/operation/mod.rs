@@ -9,5 +9,6 @@ mod output;
 mod real_clients;
 mod start_and_stop;
 mod status;
+mod systemd;
 mod trace;
 mod unheard_clients;

@@ -31,6 +31,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) wrapper: &'a [&'a str],
     /// The server's stdout; `None`: the test collects its lines.
     pub(crate) stdout: Option<Stdio>,
+    /// The server's stdin; `None`: EOF.
+    pub(crate) stdin: Option<Stdio>,
 }
 
 impl Default for Setup<'_> {
@@ -40,6 +42,7 @@ impl Default for Setup<'_> {
             options: &[],
             wrapper: &[],
             stdout: None,
+            stdin: None,
         }
     }
 }
@@ -97,7 +100,7 @@ impl Proxy {
             // Of two equal options the server uses the last.
             .args(setup.options)
             .arg("0")
-            .stdin(Stdio::null())
+            .stdin(setup.stdin.unwrap_or_else(Stdio::null))
             .stdout(setup.stdout.unwrap_or_else(Stdio::piped))
             .stderr(Stdio::piped())
             .spawn()
