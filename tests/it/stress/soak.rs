@@ -4,10 +4,10 @@
 //! receive, and every screen message with the request it belongs to. It samples the
 //! resources of the process, which must not grow with the number of clients.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use threadsocks::auth::users_file_line;
 use threadsocks::client;
 use threadsocks::client::socks4::Binding;
@@ -35,7 +36,7 @@ use crate::support::proxy::{Proxy, Setup};
 use crate::support::random::{self, Rng};
 use crate::support::scripted_peer::Step::{HalfClose, Meanwhile, Receive, ReceiveAll, Reset, Send};
 use crate::support::scripted_peer::{End, MEGABYTE, Outcome, Pacing, Peer, exchange};
-use crate::support::server_output::{ScreenMessage, parse_screen};
+use crate::support::server_output::parse_screen;
 use crate::support::wait::{TIMEOUT, until};
 
 /// The last octets of the clients' source addresses, 127.0.0.2 to 127.0.0.49. One
@@ -174,14 +175,13 @@ impl MessageLedger {
         self.count(client.local_addr().unwrap(), message.to_owned(), 1);
     }
 
-    fn record_printed(&self, message: &ScreenMessage) {
+    fn record_printed(&self, client: SocketAddr, text: String) {
         self.printed.fetch_add(1, Ordering::Relaxed);
-        if message.source.ip() == RESET_SOURCE {
+        if client.ip() == RESET_SOURCE {
             self.printed_early_resets.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let text = format!("{} {}", message.command, message.reply);
-        self.count(message.source, text, -1);
+        self.count(client, text, -1);
     }
 
     fn count(&self, client: SocketAddr, message: String, change: i64) {
@@ -200,10 +200,47 @@ impl MessageLedger {
         loop {
             let message: Vec<String> = lines.by_ref().take(7).map(Result::unwrap).collect();
             match parse_screen(&message).first() {
-                Some(message) => self.record_printed(message),
+                Some(message) => {
+                    let text = format!("{} {}", message.command, message.reply);
+                    self.record_printed(message.source, text);
+                }
                 None => return assert_eq!(message, [""; 0], "an incomplete message"),
             }
         }
+    }
+
+    /// Reads the JSON log until EOF. Each session ends once, and none that was granted is left.
+    fn read_json(&self, log: PipeReader) {
+        let (mut granted, mut closed) = (HashSet::new(), HashSet::new());
+        for line in BufReader::new(log).lines() {
+            let object: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let text = |key: &str| object[key].as_str().unwrap();
+            match text("event") {
+                "answered" => {
+                    let port = object["client_port"].as_u64().unwrap() as u16;
+                    let client = (text("client").parse::<IpAddr>().unwrap(), port).into();
+                    let command = match text("command") {
+                        "connect" => "CONNECT",
+                        "bind" => "BIND",
+                        _ => "UDP ASSOCIATE",
+                    };
+                    let is_granted = object["granted"].as_bool().unwrap();
+                    let reply = if is_granted { "Accept" } else { "Reject" };
+                    self.record_printed(client, format!("{command} {reply}"));
+                    if is_granted {
+                        granted.insert(object["session"].as_u64().unwrap());
+                    }
+                }
+                "closed" => {
+                    let session = object["session"].as_u64().unwrap();
+                    assert!(closed.insert(session), "session {session} has two ends");
+                }
+                _ => {}
+            }
+        }
+        let open: Vec<&u64> = granted.difference(&closed).collect();
+        assert!(open.is_empty(), "granted, and no end: {open:?}");
+        assert!(!granted.is_empty());
     }
 
     /// Waits until every request has its message.
@@ -730,14 +767,36 @@ const FULL: Duration = Duration::from_secs(600);
 fn s09_r16_everything_at_once_leaves_no_resources_and_memory_stays_flat() {
     in_own_network(|network| {
         network.write_hosts(&hosts());
-        soak();
+        let seconds = std::env::var("SOAK_SECONDS").ok();
+        let seconds = seconds.map(|text| text.parse().expect("a number of seconds"));
+        let lasts = seconds.map_or(FULL, Duration::from_secs);
+        soak(lasts, "screen", MessageLedger::read, |samples| {
+            draw(samples, lasts);
+            assert_memory_flat(samples);
+        });
     });
 }
 
-fn soak() {
-    let seconds = std::env::var("SOAK_SECONDS").ok();
-    let seconds = seconds.map(|text| text.parse().expect("a number of seconds"));
-    let lasts = seconds.map_or(FULL, Duration::from_secs);
+/// The duration of the run with the JSON log.
+const JSON_LASTS: Duration = Duration::from_secs(8);
+
+#[test]
+#[ignore = "belongs to the soak test"]
+fn l19_in_the_json_log_of_everything_at_once_each_granted_request_has_an_end() {
+    in_own_network(|network| {
+        network.write_hosts(&hosts());
+        soak(JSON_LASTS, "json", MessageLedger::read_json, |_| ());
+    });
+}
+
+/// Runs everything for this time, and checks that all resources are released and that each
+/// request has its message. `read` reads stdout in this format.
+fn soak(
+    lasts: Duration,
+    format: &str,
+    read: fn(&MessageLedger, PipeReader),
+    check: impl Fn(&[Sample]),
+) {
     let users = tempfile::NamedTempFile::new().unwrap();
     let lines = USERS.map(|(user, password)| users_file_line(user, password.as_bytes()).unwrap());
     fs::write(users.path(), lines.concat()).unwrap();
@@ -752,6 +811,8 @@ fn soak() {
             "--users",
             users.path().to_str().unwrap(),
             "--allow-anonymous",
+            "--log",
+            format,
         ],
         stdout: Some(Stdio::from(writer)),
         ..Setup::default()
@@ -765,7 +826,7 @@ fn soak() {
         is_over: AtomicBool::new(false),
     };
     thread::scope(|scope| {
-        scope.spawn(|| soak.ledger.read(screen));
+        scope.spawn(|| read(&soak.ledger, screen));
         // Moved into the scope: after a panic the server is dropped here, and the thread
         // that reads its stdout ends.
         let proxy = proxy;
@@ -774,9 +835,8 @@ fn soak() {
         proxy.signal(Signal::SIGHUP);
         proxy.wait_for_thread("files");
         let samples = run(&soak, &proxy, lasts);
-        draw(&samples, lasts);
         assert_all_released(&proxy, &soak, samples[0]);
-        assert_memory_flat(&samples);
+        check(&samples);
         soak.ledger.wait_until_complete();
         proxy.finish();
     });
