@@ -67,18 +67,8 @@ impl Error for ProgramError {}
 
 fn main() -> ExitCode {
     // First, because the default action of these signals ends the process.
-    let blocked = signals::block_user_signals().map_err(no_signals);
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let parse = |()| cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
-    let result = blocked.and_then(parse).and_then(|action| match action {
-        Action::Serve(options) => serve(options),
-        Action::Help => print_output(cli::HELP),
-        Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
-        Action::Check { options, strict } => print_output(&check(&options, strict)?),
-        Action::Explain(options, query) => print_output(&explain(&options, &query)?),
-        Action::NewUser(name) => new_user(&name),
-    });
-    match result {
+    let signals = signals::block().map_err(no_signals);
+    match signals.and_then(run_action) {
         Ok(status) => status,
         Err(error) => {
             let priority = match systemd::is_journal(&io::stderr()) {
@@ -92,6 +82,23 @@ fn main() -> ExitCode {
             }
             ExitCode::from(error.status)
         }
+    }
+}
+
+/// Does what the command line says. TERM and HUP are blocked, for a server.
+fn run_action(signals: SigSet) -> Result<ExitCode, ProgramError> {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let action = cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error))?;
+    if !matches!(action, Action::Serve(_)) {
+        signals::unblock(signals).map_err(no_signals)?;
+    }
+    match action {
+        Action::Serve(options) => serve(options, signals),
+        Action::Help => print_output(cli::HELP),
+        Action::Version => print_output(concat!("threadsocks ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::Check { options, strict } => print_output(&check(&options, strict)?),
+        Action::Explain(options, query) => print_output(&explain(&options, &query)?),
+        Action::NewUser(name) => new_user(&name),
     }
 }
 
@@ -131,15 +138,13 @@ impl Files {
 ///
 /// The machine has too little for one session, and perhaps for a thread; or there is no
 /// logger. Everything else is reported through the logger.
-fn serve(options: Options) -> Result<ExitCode, ProgramError> {
+fn serve(options: Options, signals: SigSet) -> Result<ExitCode, ProgramError> {
     // The environment must not change any more when threads have started.
     let inherited = Listeners::from_env();
     let prepared = match Files::open(&options) {
         Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
         Err(error) => Err(error),
     };
-    // Before any thread starts, too: all threads inherit the mask.
-    let signals = signals::block().map_err(no_signals);
     // Before the logger starts, so that its thread is in the trace.
     let trace_file = options.trace.clone();
     let read = options.users.iter().chain([&options.config]);
@@ -163,8 +168,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         let trace = trace.map_err(|error| report_trace_error(&log, &file, &error));
         Some((file, trace.ok()?))
     });
-    let result = signals.and_then(|signals| {
-        let (limits, files) = prepared?;
+    let result = prepared.and_then(|(limits, files)| {
         let inherited = inherited.map_err(|error| ProgramError::new(EXIT_FAILURE, error))?;
         run(options, files, inherited, limits, signals, &log)
     });

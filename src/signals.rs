@@ -12,31 +12,34 @@ use threadsocks::server::{Control, StatusReporter};
 /// that is pending), so a storm of them costs little.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Blocks USR1 and USR2, whose default action ends the process. USR1 stays pending until a thread
-/// waits for it; USR2 is never received.
+/// Blocks the signals whose default action would end a server:
 ///
-/// # Errors
+/// - TERM and HUP, so that only the thread `signals`, which waits for them, receives them. Those
+///   that come during the start stay pending until then.
+/// - USR1 stays pending until the thread `status` waits for it; USR2 is never received.
+/// - XFSZ: if stdout is a file that has reached its size limit (ulimit -f), write(2) then fails
+///   with EFBIG, and the logger counts the loss.
 ///
-/// As pthread_sigmask(3).
-pub(crate) fn block_user_signals() -> io::Result<()> {
-    let signals: SigSet = [Signal::SIGUSR1, Signal::SIGUSR2].into_iter().collect();
-    Ok(signals.thread_block()?)
-}
-
-/// Blocks TERM and HUP, so that only the thread `signals`, which waits for them, receives
-/// them. Returns both.
+/// Returns TERM and HUP.
 ///
 /// # Errors
 ///
 /// As pthread_sigmask(3).
 pub(crate) fn block() -> io::Result<SigSet> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block()?;
-    // If stdout is a file that has reached its size limit (ulimit -f), SIGXFSZ would end the
-    // process. Blocked, it makes write(2) fail with EFBIG, and the logger counts the loss.
-    let too_large: SigSet = [Signal::SIGXFSZ].into_iter().collect();
-    too_large.thread_block()?;
-    Ok(signals)
+    let others = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGXFSZ];
+    let controls: SigSet = [Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let all: SigSet = controls.iter().chain(others).collect();
+    all.thread_block()?;
+    Ok(controls)
+}
+
+/// Lets TERM and HUP end this process again: it is no server.
+///
+/// # Errors
+///
+/// As pthread_sigmask(3).
+pub(crate) fn unblock(controls: SigSet) -> io::Result<()> {
+    Ok(controls.thread_unblock()?)
 }
 
 /// Starts the two threads that turn signals into controls: INT and TERM stop the server,

@@ -15,8 +15,12 @@ use super::error::LoadError;
 const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// A file that changed less than this before it was read may change again without a new
-/// time stamp: file systems count time in steps of a few milliseconds.
+/// time stamp: most file systems count time in steps of a few milliseconds.
 const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
+
+/// The same for a time stamp of whole seconds: it may come from a file system that counts time
+/// in seconds (ext3, some of NFS) or in two seconds (FAT).
+const WHOLE_SECONDS_GRANULARITY: Duration = Duration::from_millis(2100);
 
 /// The text and the metadata of the file at one moment.
 pub(super) struct Snapshot {
@@ -87,7 +91,12 @@ impl Snapshot {
 
     /// The stamp, if it is old enough that an equal stamp means equal content.
     pub(super) fn settled_stamp(&self) -> Option<Stamp> {
-        let is_old_enough = self.age.is_some_and(|age| age > TIMESTAMP_GRANULARITY);
+        let (_, nanoseconds) = self.stamp.modified;
+        let granularity = match nanoseconds {
+            0 => WHOLE_SECONDS_GRANULARITY,
+            _ => TIMESTAMP_GRANULARITY,
+        };
+        let is_old_enough = self.age.is_some_and(|age| age > granularity);
         is_old_enough.then_some(self.stamp)
     }
 }
@@ -146,6 +155,31 @@ impl Stamp {
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn f36_a_time_stamp_of_whole_seconds_settles_after_two() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now");
+        let whole = Duration::from_secs(now.as_secs());
+        let ago = |seconds| whole - Duration::from_secs(seconds);
+        for (modified, is_settled) in [
+            (ago(1), false),
+            (ago(1) - Duration::from_nanos(1), true),
+            (ago(4), true),
+        ] {
+            let modified = UNIX_EPOCH + modified;
+            file.as_file().set_modified(modified).expect("set");
+            let snapshot = Snapshot::begin(file.path()).expect("a snapshot");
+            let settled = snapshot.settled_stamp().is_some();
+            assert_eq!(settled, is_settled, "{modified:?}");
         }
     }
 }

@@ -201,11 +201,14 @@ impl<T: Content> WatchedFile<T> {
     /// Checks the file at the operator's request, after a check that another thread has
     /// begun. An error is returned even if it was reported before; `None` if the file's
     /// content is in force already. A file for which too little memory was left is tried again.
+    ///
+    /// The file is read also if its time stamp is the same: a program that has mapped the file
+    /// into its memory can change it without a new time stamp.
     pub fn reload(&self) -> Option<ReloadEvent> {
         let mut last_check = self.last_check.lock();
+        self.in_force.lock().settled = None;
         if let Some(LoadError::NoMemory(_)) = last_check.error {
             last_check.text = Vec::new();
-            self.in_force.lock().settled = None;
         }
         let event = self.check_file(&mut last_check);
         event.or_else(|| last_check.error.clone().map(ReloadEvent::Kept))

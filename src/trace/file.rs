@@ -3,16 +3,18 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::sys::stat::fstat;
 
 use super::recorder;
 use super::timeline::{Timeline, overflow};
 use super::{json, svg};
 
-/// Only the owner may read the file: it has the addresses of clients and destinations.
+/// Only the owner may read a new file: it has the addresses of clients and destinations.
 const MODE: u32 = 0o600;
 
 /// Where a trace goes, and its format.
@@ -75,6 +77,10 @@ pub enum TraceError {
     File(io::Error),
     /// The server reads this file.
     InUse(PathBuf),
+    /// It is a pipe, a device or a socket. Its reader could delay the end of the server.
+    NotRegular,
+    /// It is the file that has the output of the server.
+    Output,
     /// This process records a trace already.
     Started,
 }
@@ -84,6 +90,8 @@ impl fmt::Display for TraceError {
         match self {
             TraceError::File(error) => error.fmt(out),
             TraceError::InUse(other) => write!(out, "the server reads {}", other.display()),
+            TraceError::NotRegular => out.write_str("it is not a regular file"),
+            TraceError::Output => out.write_str("stdout or stderr goes to this file"),
             TraceError::Started => out.write_str("this process records a trace already"),
         }
     }
@@ -91,10 +99,25 @@ impl fmt::Display for TraceError {
 
 impl std::error::Error for TraceError {}
 
-/// Is the open file the one at this path? A path that leads nowhere is another file.
-fn is_same(file: &File, path: &Path) -> io::Result<bool> {
-    let own = file.metadata()?;
-    Ok(fs::metadata(path).is_ok_and(|other| (own.dev(), own.ino()) == (other.dev(), other.ino())))
+/// Is this regular file none that the server reads or writes already? A path that leads nowhere
+/// is another file.
+fn check(file: &File, read: &[&Path]) -> Result<(), TraceError> {
+    let own = file.metadata().map_err(TraceError::File)?;
+    if !own.is_file() {
+        return Err(TraceError::NotRegular);
+    }
+    let own = (own.dev(), own.ino());
+    for path in read {
+        if fs::metadata(path).is_ok_and(|other| own == (other.dev(), other.ino())) {
+            return Err(TraceError::InUse(path.to_path_buf()));
+        }
+    }
+    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        if fstat(output).is_ok_and(|other| own == (other.st_dev, other.st_ino)) {
+            return Err(TraceError::Output);
+        }
+    }
+    Ok(())
 }
 
 impl Trace {
@@ -104,8 +127,9 @@ impl Trace {
     ///
     /// # Errors
     ///
-    /// As open(2), the file is one of `others`, or this process records already.
-    pub fn start(file: &TraceTarget, others: &[&Path]) -> Result<Trace, TraceError> {
+    /// As open(2), the file is one of those that are `read` or not a regular one, or this process
+    /// records already.
+    pub fn start(file: &TraceTarget, read: &[&Path]) -> Result<Trace, TraceError> {
         let opened = OpenOptions::new()
             .write(true)
             .create(true)
@@ -115,11 +139,7 @@ impl Trace {
             .custom_flags(libc::O_NONBLOCK)
             .open(&file.path);
         let (opened, format) = (opened.map_err(TraceError::File)?, file.format);
-        for other in others {
-            if is_same(&opened, other).map_err(TraceError::File)? {
-                return Err(TraceError::InUse(other.to_path_buf()));
-            }
-        }
+        check(&opened, read)?;
         match recorder::start() {
             true => Ok(Trace {
                 file: opened,
@@ -137,8 +157,7 @@ impl Trace {
     pub fn finish(self) -> Result<Summary, TraceError> {
         let recorded = recorder::take().ok_or(TraceError::Started)?;
         let timeline = Timeline::new(recorded);
-        // Fails for a pipe or a device, which have no length.
-        let _ = self.file.set_len(0);
+        self.file.set_len(0).map_err(TraceError::File)?;
         let mut out = BufWriter::new(self.file);
         let written = match self.format {
             Format::Svg => svg::write(&timeline, &mut out),

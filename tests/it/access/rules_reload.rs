@@ -1,11 +1,12 @@
 //! Changes of the rules file take effect while the server runs.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -16,6 +17,7 @@ use crate::support::endpoints::{
 };
 use crate::support::proxy::Proxy;
 use crate::support::syscall_faults::SyscallFaults;
+use crate::support::wait::until;
 
 const PERMIT: &str = "permit c 127.0.0.1\n";
 const DENY: &str = "deny   c 127.0.0.1\n";
@@ -349,6 +351,50 @@ fn f09_edits_of_equal_size_within_one_clock_tick_are_noticed() {
     assert!(is_permitted(&proxy, &origin));
     fs::write(proxy.config(), DENY).unwrap();
     assert!(!is_permitted(&proxy, &origin));
+    proxy.finish();
+}
+
+/// A program that has mapped the file into its memory: only its first write to a page changes the
+/// time stamp.
+#[test]
+fn f36_a_change_without_a_new_time_stamp_is_noticed_at_sighup() {
+    const WRITER: &str = "import mmap, sys\n\
+        file = open(sys.argv[1], 'r+b')\n\
+        memory = mmap.mmap(file.fileno(), 0)\n\
+        for line in sys.stdin:\n\
+        \x20   memory[:] = line.encode()\n\
+        \x20   print('written', flush=True)\n";
+    assert_eq!(PERMIT.len(), DENY.len());
+    let proxy = Proxy::start(PERMIT, &[]);
+    let origin = Origin::echo();
+    let mut writer = std::process::Command::new("python3")
+        .args(["-c", WRITER, proxy.config().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = writer.stdin.take().unwrap();
+    let mut written = BufReader::new(writer.stdout.take().unwrap()).lines();
+    let mut change = |rules: &str| {
+        input.write_all(rules.as_bytes()).unwrap();
+        assert_eq!(written.next().unwrap().unwrap(), "written");
+    };
+    change(PERMIT);
+    let modified = fs::metadata(proxy.config()).unwrap().modified().unwrap();
+    // The server trusts a time stamp that is old enough.
+    until("an older time stamp", || {
+        let age = SystemTime::now().duration_since(modified).unwrap();
+        (age > Duration::from_millis(2500)).then_some(())
+    });
+    assert!(is_permitted(&proxy, &origin));
+    change(DENY);
+    let now = fs::metadata(proxy.config()).unwrap().modified().unwrap();
+    assert_eq!(now, modified, "the time stamp of the file is the same");
+    proxy.signal(Signal::SIGHUP);
+    proxy.wait_for_stderr("1 rule in force", 2);
+    assert!(!is_permitted(&proxy, &origin));
+    drop(input);
+    assert!(writer.wait().unwrap().success());
     proxy.finish();
 }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -353,6 +353,39 @@ fn o03_a_restart_can_listen_on_its_port_despite_connections_in_time_wait() {
         let pid = nix::unistd::Pid::from_raw(server.id() as i32);
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
         assert!(server.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn o31_signals_during_the_start_wait_for_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("socks.conf");
+    // They take long to parse.
+    fs::write(&rules, "permit - - - 10.0.0.1 80\n".repeat(50_000)).unwrap();
+    for _ in 0..10 {
+        let server = binary()
+            .args(["--bind", "127.0.0.1", "--config"])
+            .arg(&rules)
+            .arg("0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let blocks_signals = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+            let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+            (mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0).then_some(())
+        };
+        until("the first statement of the program", blocks_signals);
+        let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+        for signal in [Signal::SIGHUP, Signal::SIGTERM] {
+            nix::sys::signal::kill(pid, signal).unwrap();
+        }
+        let output = server.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(stderr.contains("listening on "), "{stderr}");
     }
 }
 

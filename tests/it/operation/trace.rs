@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::endpoints::{
     Origin, connect_through, read_all, read_exactly, shutdown_write, write,
 };
-use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 
 /// Sessions of a traced server.
 const SESSIONS: usize = 5;
@@ -304,13 +304,42 @@ fn o22_a_file_that_cannot_be_written_is_reported_and_the_server_serves() {
         let line = format!("{shown}: cannot write the trace: {reason}; the server runs without it");
         assert_eq!(messages(&path), [line]);
     }
+    let device = path("device.json");
+    symlink("/dev/null", &device).unwrap();
+    let said = messages(&device).concat();
+    assert!(
+        said.contains("cannot write the trace: it is not a regular file;"),
+        "{said}"
+    );
     // It can be opened, and no byte can be written.
     let full = path("full.json");
-    symlink("/dev/full", &full).unwrap();
-    let shown = shown(&full);
-    let reason = "No space left on device (os error 28)";
-    let line = format!("{shown}: the trace is not complete: {reason}");
-    assert_eq!(messages(&full), [line]);
+    let no_file_can_grow = ["sh", "-c", "ulimit -f 0; exec \"$0\" \"$@\""];
+    let mut proxy = Proxy::with(Setup {
+        wrapper: &no_file_can_grow,
+        options: &["--trace", full.to_str().unwrap()],
+        ..Setup::default()
+    });
+    proxy.signal(Signal::SIGINT);
+    assert!(proxy.wait().success());
+    let line = proxy.stderr_line("the trace is not complete: ");
+    assert!(line.ends_with("File too large (os error 27)"), "{line}");
+}
+
+#[test]
+fn o22_the_trace_does_not_replace_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.json");
+    let mut proxy = Proxy::with(Setup {
+        options: &["--trace", path.to_str().unwrap()],
+        stdout: Some(fs::File::create(&path).unwrap().into()),
+        ..Setup::default()
+    });
+    proxy.stderr_line("cannot write the trace: stdout or stderr goes to this file;");
+    echo_session(&proxy, &Origin::echo());
+    proxy.signal(Signal::SIGINT);
+    assert!(proxy.wait().success());
+    let output = fs::read_to_string(&path).unwrap();
+    assert!(output.starts_with("<S_IP>: "), "{output}");
 }
 
 #[test]
