@@ -108,6 +108,7 @@ impl Server {
             limited_by: self.limited_by.map(|it| it.to_string()),
             rules: context.rule_count(),
             users: context.user_count(),
+            proxy_from: context.settings.proxy_from.len(),
         })));
 
         let _job = trace::job("threadsocks", None);

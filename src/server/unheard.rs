@@ -61,10 +61,8 @@ impl UnheardClients {
     }
 
     /// Counts a new client, with the number of its session. If there is one too many now,
-    /// [`drop_first`](Self::drop_first) says which.
-    ///
-    /// For one thread only, which accepts clients: so the limit holds, since other threads
-    /// only remove clients.
+    /// [`drop_first`](Self::drop_first) says which. Each thread that adds a client then calls
+    /// that, so the limit holds.
     pub(super) fn enter(self: &Arc<UnheardClients>, session: u64, source: Source) -> UnheardPlace {
         self.order.lock().add(session, source, Instant::now());
         UnheardPlace {
@@ -136,9 +134,14 @@ impl UnheardPlace {
     pub(super) fn leave(&self) -> bool {
         *self.was_counted.get_or_init(|| {
             let removed = self.clients.order.lock().remove(self.session);
-            self.clients.left.notify_one();
+            self.clients.left.notify_all();
             removed.is_some()
         })
+    }
+
+    /// Is the client counted, so neither dropped nor gone?
+    pub(super) fn is_counted(&self) -> bool {
+        self.clients.order.lock().contains(self.session)
     }
 
     /// The time for its request, if others have `timeout`.
