@@ -38,18 +38,14 @@ pub(super) fn admit(
     client: IpAddr,
 ) -> Result<(SessionSlot, Option<UnheardPlace>), Rejected> {
     let registry = &context.registry;
-    if context.settings.is_proxy(client) {
-        let slot = SessionSlot::try_acquire(registry, number, None);
-        let slot = slot.map_err(|limit| limit_reached(context, client, limit))?;
-        return Ok((slot, None));
-    }
-    let slot = SessionSlot::try_acquire(registry, number, Some(client));
+    let known = (!context.settings.is_proxy(client)).then_some(client);
+    let slot = SessionSlot::try_acquire(registry, number, known);
     if let Err(limit @ AcquireError::PerKey) = slot {
         return Err(limit_reached(context, client, limit));
     }
-    let source = Source::new(client, context.is_unpermitted(client));
-    let place = context.unheard.enter(number, source);
-    match make_room(context, &place, slot.is_err()) {
+    let source = known.map(|client| Source::new(client, context.is_unpermitted(client)));
+    let place = source.map(|source| context.unheard.enter(number, source));
+    match make_room(context, place.as_ref(), slot.is_err()) {
         Some(Dropped { session, client }) if session == number => {
             return Err(match slot {
                 Ok(_) => Rejected::Unheard { client },
@@ -60,9 +56,9 @@ pub(super) fn admit(
         None => {}
     }
     // If there was no slot, that of the dropped client is free soon. No other thread takes it.
-    let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, client, SLOT_WAIT));
+    let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, known, SLOT_WAIT));
     match slot {
-        Ok(slot) => Ok((slot, Some(place))),
+        Ok(slot) => Ok((slot, place)),
         Err(limit) => Err(limit_reached(context, client, limit)),
     }
 }
@@ -87,7 +83,7 @@ pub(super) fn admit_announced(
     }
     let source = Source::new(client, context.is_unpermitted(client));
     let place = context.unheard.enter(session.number(), source);
-    match make_room(context, &place, false) {
+    match make_room(context, Some(&place), false) {
         Some(dropped) if dropped.session == session.number() => {
             context.reject(&session.client, Rejected::Unheard { client });
             Err(CloseReason::Unheard)
@@ -104,7 +100,7 @@ pub(super) fn admit_announced(
 /// That client may be the new one.
 fn make_room(
     context: &ServerContext,
-    new: &UnheardPlace,
+    new: Option<&UnheardPlace>,
     all_sessions_in_use: bool,
 ) -> Option<Dropped> {
     for _ in 0..CATCH_UP_STEPS {

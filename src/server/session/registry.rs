@@ -61,10 +61,11 @@ impl<S> Registry<S> {
     /// The same, but waits for at most `limit` while all are in use.
     pub(super) fn acquire_within(
         &self,
-        client: SourcePrefixes,
+        client: Option<SourcePrefixes>,
         limit: Duration,
     ) -> Result<SlotGuard<SourcePrefix>, AcquireError> {
-        self.slots.acquire_within(limit, client.with_factors())
+        let prefixes = client.into_iter().flat_map(SourcePrefixes::with_factors);
+        self.slots.acquire_within(limit, prefixes)
     }
 
     /// Adds a session under its number.

@@ -46,10 +46,10 @@ impl<S> SessionSlot<S> {
     pub(crate) fn acquire_within(
         registry: &Arc<Registry<S>>,
         number: u64,
-        client: IpAddr,
+        client: Option<IpAddr>,
         limit: Duration,
     ) -> Result<SessionSlot<S>, AcquireError> {
-        let slot = registry.acquire_within(SourcePrefixes::of(client), limit)?;
+        let slot = registry.acquire_within(client.map(SourcePrefixes::of), limit)?;
         Ok(SessionSlot::new(registry, number, slot))
     }
 
