@@ -13,7 +13,7 @@ use crate::admin::explain::ExplainQuery;
 use crate::auth::{MAX_USER_NAME, is_user_name};
 use crate::config::{QuotedName, Settings};
 use crate::logger::{LogFormat, Verbosity};
-use crate::protocol::Nat64Prefix;
+use crate::protocol::{Nat64Prefix, Network, NetworkError};
 use crate::trace::TraceTarget;
 
 /// The text of `--help`. No line has more than 80 characters, the width of a terminal.
@@ -55,6 +55,10 @@ Addresses and ports:
       --nat64 PREFIX         NAT64 prefix of this network, for example
                              2001:db8:64::/96; 64:ff9b::/96 is always one;
                              can be given several times
+      --proxy-from CIDR[,CIDR...]
+                             load balancers that send the PROXY protocol, v1 or
+                             v2: who they say the client is counts for rules,
+                             limits and the log
 
 Timeouts (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    until the request is complete [30s]
@@ -217,6 +221,9 @@ where
                 check_no_overlap(&settings.nat64, prefix)?;
                 settings.nat64.push(prefix);
             }
+            Arg::Long("proxy-from") => {
+                settings.proxy_from = value(&mut parser, "--proxy-from", parse_networks)?;
+            }
             Arg::Long("handshake-timeout") => {
                 settings.handshake_timeout =
                     value(&mut parser, "--handshake-timeout", parse_timeout)?;
@@ -367,6 +374,17 @@ fn parse_ipv4_address(text: &str) -> Result<Ipv4Addr, String> {
     address.map_err(|_| {
         format!("{text:?} is not an IPv4 address; only IPv4 addresses can be advertised")
     })
+}
+
+/// Networks, with commas between them. A single address is one as well.
+fn parse_networks(text: &str) -> Result<Vec<Network>, String> {
+    let parse = |part: &str| {
+        Network::parse_canonical(part).map_err(|error| match error {
+            NetworkError::Invalid => format!("{part:?} {error}"),
+            NetworkError::NotFirst { .. } => error.to_string(),
+        })
+    };
+    text.split(',').map(parse).collect()
 }
 
 fn parse_port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -524,6 +542,19 @@ mod tests {
                 set(|o| o.settings.bind_ports = Some(5000..=5009)),
             ),
             (
+                "--proxy-from ::ffff:10.0.0.0/104,192.0.2.1,::ffff:192.0.2.2,2001:db8::/32",
+                set(|o| {
+                    let networks = [
+                        "10.0.0.0/8",
+                        "192.0.2.1/32",
+                        "192.0.2.2/32",
+                        "2001:db8::/32",
+                    ];
+                    let parse = |text| Network::parse(text).unwrap();
+                    o.settings.proxy_from = networks.map(parse).to_vec();
+                }),
+            ),
+            (
                 "--nat64 2001:db8:64::/96 --nat64 64:ff9b:1::/48",
                 set(|o| {
                     let prefixes = ["2001:db8:64::/96", "64:ff9b:1::/48"];
@@ -626,6 +657,15 @@ mod tests {
             ("--bind-ports 5", "not a port range"),
             ("--bind-ports 6-5", "not a port range"),
             ("--bind-ports 0-5", "not a port range"),
+            ("--proxy-from", "missing argument"),
+            ("--proxy-from 10.0.0.1,", "\"\" is not an address range"),
+            ("--proxy-from haproxy", "write it as 10.0.0.0/8"),
+            ("--proxy-from 10.0.0.0/33", "is not an address range"),
+            ("--proxy-from 10.0.0.0/+8", "is not an address range"),
+            (
+                "--proxy-from 10.0.0.1/8",
+                "write 10.0.0.0/8 or 10.0.0.1 alone",
+            ),
             ("--nat64 64:ff9b::", "not a NAT64 prefix"),
             ("--nat64 ::/96", "is reserved"),
             ("--grace 10", "not a time"),

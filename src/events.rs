@@ -135,6 +135,8 @@ pub struct Listening {
     pub rules: usize,
     /// How many users there are; 0 without a users file.
     pub users: usize,
+    /// How many networks of proxies are listed (`--proxy-from`).
+    pub proxy_from: usize,
 }
 
 /// The tables of sessions and threads.
@@ -156,6 +158,8 @@ pub struct SessionRow {
     pub session: u64,
     /// The client.
     pub client: SocketAddr,
+    /// The proxy that has announced the client (`--proxy-from`), if one has.
+    pub via: Option<SocketAddr>,
     /// What the session is doing, in a word.
     pub state: &'static str,
     /// The request, if the client has sent one.
@@ -181,6 +185,8 @@ pub struct SessionRow {
 pub struct RequestAnswered {
     /// The client.
     pub client: SocketAddr,
+    /// The proxy that has announced the client (`--proxy-from`), if one has.
+    pub via: Option<SocketAddr>,
     /// The address that was dialled or expected; none if a name was not resolved.
     pub destination: Option<IpAddr>,
     /// The port that was dialled or expected.
@@ -237,6 +243,8 @@ pub struct LoginFailed {
     pub session: u64,
     /// The client.
     pub client: SocketAddr,
+    /// The proxy that has announced the client (`--proxy-from`), if one has.
+    pub via: Option<SocketAddr>,
     /// The user of the login; any bytes.
     pub user: Vec<u8>,
     /// Why it was refused.
@@ -250,6 +258,8 @@ pub struct SessionClosed {
     pub session: u64,
     /// The client.
     pub client: SocketAddr,
+    /// The proxy that has announced the client (`--proxy-from`), if one has.
+    pub via: Option<SocketAddr>,
     /// The request, if the client has sent one.
     pub request: Option<ClientRequest>,
     /// The address that was dialled or expected, once known.
@@ -316,6 +326,8 @@ pub enum CloseReason {
     Silent,
     /// The client was dropped before its request was complete.
     Unheard,
+    /// A proxy has announced the client, which has as many sessions as it may have.
+    PerClientLimit,
     /// The client has sent no valid request.
     HandshakeFailed(HandshakeError),
     /// The request was refused.
@@ -361,6 +373,7 @@ impl CloseReason {
             CloseReason::Panicked => "panicked",
             CloseReason::Silent => "silent",
             CloseReason::Unheard => "unheard",
+            CloseReason::PerClientLimit => "max_per_client",
             CloseReason::HandshakeFailed(_) => "handshake_failed",
             CloseReason::Refused(_) => "refused",
         }
@@ -427,6 +440,9 @@ impl fmt::Display for CloseReason {
             CloseReason::Silent => out.write_str("the client has sent no request"),
             CloseReason::Unheard => {
                 out.write_str("dropped: too many clients have not sent their request")
+            }
+            CloseReason::PerClientLimit => {
+                out.write_str("rejected: the client has as many sessions as it may have")
             }
             CloseReason::HandshakeFailed(error) => error.fmt(out),
             CloseReason::Refused(error) => write!(out, "refused: {error}"),

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 
 pub use crate::auth::AuthError;
 use crate::config::QuotedName;
-use crate::protocol::{HostName, InvalidHostName, OtherProtocol, ReadError, ReplyError};
+use crate::protocol::{
+    HostName, InvalidHostName, OtherProtocol, ProtocolError, ProxyHeaderError, ReadError,
+    ReplyError,
+};
 use crate::rules::Verdict;
 
 /// Why the handshake led to no request.
@@ -14,6 +17,8 @@ use crate::rules::Verdict;
 pub enum HandshakeError {
     /// A message ended too early, or is not valid.
     Read(ReadError),
+    /// A listed proxy has sent no valid header of the PROXY protocol, or one without a client.
+    ProxyHeader(ReadError),
     /// The client speaks another protocol.
     OtherProtocol(OtherProtocol),
     /// SOCKS5 is turned off (`--socks 4`).
@@ -154,6 +159,7 @@ impl HandshakeError {
                 ReadError::Incomplete(..) => "incomplete",
                 ReadError::Protocol(_) => "invalid",
             },
+            HandshakeError::ProxyHeader(_) => "proxy_header",
             HandshakeError::OtherProtocol(_) => "other_protocol",
             HandshakeError::Socks5Off => "socks5_off",
             HandshakeError::NoMethod(_) => "no_method",
@@ -191,6 +197,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandshakeError::Read(error) => write_read_error(error, out),
+            HandshakeError::ProxyHeader(error) => write_header_error(error, out),
             HandshakeError::OtherProtocol(protocol) => write!(out, "the client speaks {protocol}"),
             HandshakeError::Socks5Off => out.write_str("SOCKS5 is turned off (--socks 4)"),
             HandshakeError::NoMethod(offered) => write!(
@@ -223,6 +230,20 @@ fn write_read_error(error: &ReadError, out: &mut fmt::Formatter<'_>) -> fmt::Res
             )
         }
         ReadError::Protocol(error) => write!(out, "not a valid SOCKS request: {error}"),
+    }
+}
+
+/// Writes what is wrong with a header of the PROXY protocol.
+fn write_header_error(error: &ReadError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        ReadError::Incomplete(received, error) => write!(
+            out,
+            "the PROXY header is incomplete after {received} bytes: {error}"
+        ),
+        ReadError::Protocol(ProtocolError::ProxyHeader(
+            error @ (ProxyHeaderError::Missing | ProxyHeaderError::NoClient),
+        )) => write!(out, "{error}"),
+        ReadError::Protocol(error) => write!(out, "not a valid PROXY header: {error}"),
     }
 }
 

@@ -22,6 +22,8 @@ pub mod ident;
 pub mod page;
 /// Prompts and telnet commands in the output of a shell.
 pub mod prompt;
+/// Headers of the PROXY protocol.
+pub mod proxy_header;
 /// The query string of the console's URL.
 pub mod query;
 /// SOCKS4 replies, and the client library that reads them.
@@ -41,10 +43,11 @@ pub mod users;
 pub type Oracle = (&'static str, fn(&[u8]));
 
 /// All oracles.
-pub const ALL: [Oracle; 10] = [
+pub const ALL: [Oracle; 11] = [
     ("request", request::check),
     ("reply", reply::check),
     ("ident", ident::check),
+    ("proxy_header", proxy_header::check),
     ("socks5", socks5::check),
     ("rules", rules::check),
     ("users", users::check),

@@ -1,10 +1,10 @@
 //! The settings of a server: every limit and timeout that an operator can choose.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::protocol::Nat64Prefix;
+use crate::protocol::{Nat64Prefix, Network};
 
 /// The settings of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub struct Settings {
     pub advertise: Option<Ipv4Addr>,
     /// `--nat64`: the prefixes of NAT64 gateways, beside the well-known one.
     pub nat64: Vec<Nat64Prefix>,
+    /// `--proxy-from`: the proxies whose connections begin with a header of the PROXY protocol,
+    /// which says who the client is.
+    pub proxy_from: Vec<Network>,
     /// Ports for BIND and for datagrams of clients; `None`: any port that the system
     /// chooses.
     pub bind_ports: Option<RangeInclusive<u16>>,
@@ -82,6 +85,7 @@ impl Default for Settings {
             enforce: false,
             advertise: None,
             nat64: Vec::new(),
+            proxy_from: Vec::new(),
             bind_ports: None,
         }
     }
@@ -96,6 +100,8 @@ pub struct ClientKinds {
     pub logged_in: bool,
     /// SOCKS5 without a login.
     pub anonymous: bool,
+    /// Clients of proxies (`--proxy-from`).
+    pub proxied: bool,
 }
 
 /// The sweep looks at every session, so its rounds must not follow each other at once.
@@ -114,7 +120,13 @@ impl Settings {
             socks4: self.socks4,
             logged_in: self.socks5 && has_users,
             anonymous: self.socks5 && (!has_users || self.allow_anonymous),
+            proxied: !self.proxy_from.is_empty(),
         }
+    }
+
+    /// Is this canonical address that of a listed proxy?
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxy_from.iter().any(|network| network.contains(peer))
     }
 
     /// Clients at a time that have not sent their request: as set, but at most

@@ -10,6 +10,7 @@ use crate::events::{ClientRequest, Drops, RequestAnswered, SessionClosed};
 pub(super) fn screen_message(answered: &RequestAnswered) -> String {
     let RequestAnswered {
         client,
+        via: _,
         destination,
         port,
         command,
@@ -53,6 +54,7 @@ impl fmt::Display for SessionLine<'_> {
         let SessionClosed {
             session,
             client,
+            via: _,
             request,
             address,
             confirmed,

@@ -98,13 +98,16 @@ impl LoginLines {
 fn line_for(failed: &LoginFailed) -> String {
     let LoginFailed {
         client,
+        via,
         user,
         error,
         ..
     } = failed;
     let (address, port) = (client.ip(), client.port());
     let (user, cause) = (QuotedName(user), error.word());
-    format!("login failed from {address} port {port} user {user}: {cause}")
+    let via = via.map(|proxy| format!(" via {} port {}", proxy.ip(), proxy.port()));
+    let via = via.unwrap_or_default();
+    format!("login failed from {address} port {port}{via} user {user}: {cause}")
 }
 
 fn with_count(line: String, others: u64) -> String {
@@ -123,6 +126,7 @@ mod tests {
         LoginFailed {
             session: 1,
             client: (IpAddr::V4(address.into()), port).into(),
+            via: None,
             user: b"a\" b".to_vec(),
             error,
         }
@@ -154,6 +158,17 @@ mod tests {
         let later = later + Duration::from_secs(1);
         let expected = format!("{} (and 1 more)", text(6));
         assert_eq!(lines.line(&throttled(6), later), LoginLine::Print(expected));
+    }
+
+    #[test]
+    fn x32_a_line_names_the_proxy_after_the_client() {
+        let failed = LoginFailed {
+            via: Some(([0, 0, 0, 9], 8).into()),
+            ..failed(1, 7, AuthError::WrongCredentials)
+        };
+        let expected = r#"login failed from 0.0.0.1 port 7 via 0.0.0.9 port 8 user "a\" b": wrong"#;
+        let line = LoginLines::default().line(&failed, Instant::now());
+        assert_eq!(line, LoginLine::Print(expected.into()));
     }
 
     #[test]

@@ -411,6 +411,7 @@ mod tests {
     fn answered(port: u16) -> Event {
         Event::RequestAnswered(RequestAnswered {
             client: "127.0.0.1:1".parse().expect("an address"),
+            via: None,
             destination: None,
             port,
             command: Command::Connect,
@@ -426,6 +427,7 @@ mod tests {
             limited_by: None,
             rules: 1,
             users: 0,
+            proxy_from: 0,
         })))
     }
 

@@ -9,6 +9,10 @@ pub(super) const MAX_USER: usize = 512;
 /// Longest name field of SOCKS4A in bytes: a domain name has at most 255 (RFC 1035).
 pub(super) const MAX_NAME: usize = 255;
 
+/// Longest header of the PROXY protocol's version 1 in bytes, with its CRLF: the specification
+/// states this number.
+pub(super) const MAX_PROXY_LINE: usize = 107;
+
 /// Why a request is not granted, as far as a reply can express it. The log has more, from
 /// [`RequestError`](crate::events::RequestError).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub enum ProtocolError {
     Reserved(u8),
     /// A datagram ends within its header (SOCKS5).
     Truncated,
+    /// There is no valid header of the PROXY protocol.
+    ProxyHeader(ProxyHeaderError),
 }
 
 impl fmt::Display for ProtocolError {
@@ -94,11 +100,59 @@ impl fmt::Display for ProtocolError {
                 write!(out, "0x{byte:02x} in a reserved byte, which must be zero")
             }
             ProtocolError::Truncated => out.write_str("it ends within its header"),
+            ProtocolError::ProxyHeader(error) => error.fmt(out),
         }
     }
 }
 
 impl std::error::Error for ProtocolError {}
+
+/// Why bytes are no header with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeaderError {
+    /// The bytes begin like no header.
+    Missing,
+    /// The header is valid, and names no TCP client: `UNKNOWN` in version 1, another family
+    /// than IPv4 and IPv6 or another protocol than TCP in version 2.
+    NoClient,
+    /// Version 1: there is no line end within 107 bytes.
+    LineTooLong,
+    /// Version 1: the line has another form.
+    Line,
+    /// Version 2: the version has another value.
+    Version(u8),
+    /// Version 2: the command has an unknown value.
+    Command(u8),
+    /// Version 2: the address family or the transport protocol has an unknown value.
+    Family(u8),
+    /// Version 2: the length is too small for the addresses, or larger than addresses
+    /// and 4,096 bytes of extensions.
+    Length(u16),
+}
+
+impl fmt::Display for ProxyHeaderError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProxyHeaderError::Missing => out.write_str(
+                "its address is in --proxy-from, but it sends no PROXY header; turn the PROXY \
+                 protocol on in the proxy, or take the address out of --proxy-from",
+            ),
+            ProxyHeaderError::NoClient => out.write_str("the proxy does not say who its client is"),
+            ProxyHeaderError::LineTooLong => {
+                write!(out, "no line end within {MAX_PROXY_LINE} bytes")
+            }
+            ProxyHeaderError::Line => out.write_str("the line has another form"),
+            ProxyHeaderError::Version(version) => write!(out, "invalid version {version}"),
+            ProxyHeaderError::Command(command) => write!(out, "invalid command {command}"),
+            ProxyHeaderError::Family(family) => {
+                write!(out, "invalid family and protocol 0x{family:02x}")
+            }
+            ProxyHeaderError::Length(length) => write!(out, "invalid length {length}"),
+        }
+    }
+}
+
+impl std::error::Error for ProxyHeaderError {}
 
 /// Why no message could be read.
 #[derive(Debug)]

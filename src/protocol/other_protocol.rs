@@ -149,7 +149,8 @@ impl fmt::Display for OtherProtocol {
                  nc -X 5 -x HOST:PORT %h %p (-X 4 for SOCKS4)"
             }
             OtherProtocol::ProxyHeader => {
-                "the PROXY protocol, not SOCKS; turn that protocol off in the load balancer"
+                "the PROXY protocol, not SOCKS; if it is your load balancer, set --proxy-from with \
+                 this address, or turn that protocol off there"
             }
         })
     }

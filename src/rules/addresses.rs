@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::matchers::{AddressSet, mask_v4, mask_v6};
+use super::matchers::AddressSet;
 use super::networks::NetworkGroup;
 use super::quote::quote;
-use crate::protocol::judged_address;
+use crate::protocol::{Network, NetworkError, judged_address, mask_v4};
 
 /// Does the word stand for any value?
 pub(super) fn is_any(word: &str) -> bool {
@@ -33,41 +33,25 @@ pub(super) fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> 
     if let Some(correction) = correction(word) {
         return Err(format!("{} is not an address; {correction}", quote(word)));
     }
-    match word.split_once('/') {
-        Some((address, bits)) => parse_range(word, address, bits).map(Some),
-        None => Ok(None),
+    match word.contains('/') {
+        true => parse_range(word).map(Some),
+        false => Ok(None),
     }
 }
 
 /// Parses `10.0.0.0/8` or `2001:db8::/32` (CIDR, RFC 4632).
-fn parse_range(word: &str, address: &str, bits: &str) -> Result<AddressSet, String> {
-    let invalid = || {
-        format!(
-            "{} is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32",
-            quote(word)
-        )
-    };
-    let all_digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
-    let address: IpAddr = address.parse().map_err(|_| invalid())?;
-    let bits: u8 = bits.parse().map_err(|_| invalid())?;
-    let (first, range) = match address {
-        IpAddr::V4(address) if bits <= 32 && all_digits => {
-            let (value, mask) = (address & mask_v4(bits), mask_v4(bits));
-            (IpAddr::V4(value), AddressSet::V4 { value, mask })
+fn parse_range(word: &str) -> Result<AddressSet, String> {
+    let network = Network::parse(word).map_err(|error| match error {
+        NetworkError::Invalid => format!("{} {error}", quote(word)),
+        NetworkError::NotFirst { .. } => error.to_string(),
+    })?;
+    Ok(match network.first() {
+        IpAddr::V4(value) => {
+            let mask = mask_v4(network.bits());
+            AddressSet::V4 { value, mask }
         }
-        IpAddr::V6(address) if bits <= 128 && all_digits => {
-            let first = Ipv6Addr::from_bits(address.to_bits() & mask_v6(bits));
-            (IpAddr::V6(first), canonical_v6(first, bits))
-        }
-        _ => return Err(invalid()),
-    };
-    if first != address {
-        return Err(format!(
-            "{address}/{bits} is not the first address of its range; write {first}/{bits} or \
-             {address} alone"
-        ));
-    }
-    Ok(range)
+        IpAddr::V6(first) => canonical_v6(first, network.bits()),
+    })
 }
 
 /// A range of IPv6 addresses; of IPv4 addresses, if all are IPv4-mapped (`::ffff:1.2.3.4`) or

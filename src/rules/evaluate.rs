@@ -135,8 +135,8 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use crate::protocol::mask_v4;
     use crate::protocol::{Command, Host, HostName};
-    use crate::rules::matchers::mask_v4;
     use crate::rules::{WeekTime, parse};
 
     fn rules(text: &str) -> Rules {

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use super::networks::NetworkGroup;
 use crate::config::QuotedName;
-use crate::protocol::{Command, HostName};
+use crate::protocol::{Command, HostName, mask_v4, mask_v6};
 
 /// The result of a comparison with a rule or with one of its columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -224,18 +224,6 @@ fn ends_with_zeros(address: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.to_bits().trailing_zeros() >= 8,
         IpAddr::V6(v6) => v6.to_bits().trailing_zeros() >= 64,
     }
-}
-
-/// A mask with the first `bits` bits set. For 0 bits the shift by 32 overflows, and the mask
-/// is 0.
-pub(super) fn mask_v4(bits: u8) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0))
-}
-
-/// A mask with the first `bits` bits set. For 0 bits the shift by 128 overflows, and the
-/// mask is 0.
-pub(super) fn mask_v6(bits: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
 }
 
 impl fmt::Display for AddressSet {

@@ -89,6 +89,11 @@ impl Rules {
             "trusts the identd of every machine; name the hosts whose identd you trust in src-ip",
         ));
         warnings.extend(warn_of_lines(
+            &self.lines(|rule| rule.ident && clients.proxied),
+            "has ident, but identd cannot be asked for the clients of a proxy (--proxy-from): they \
+             are refused",
+        ));
+        warnings.extend(warn_of_lines(
             &self.lines(Rule::trusts_a_zone),
             "has local: the owner of the name's zone can lead clients to this machine, its link and \
              metadata services; write local only for names in zones of your own",
@@ -250,6 +255,7 @@ mod tests {
         socks4: true,
         logged_in: true,
         anonymous: true,
+        proxied: false,
     };
 
     fn rules(text: &str) -> Rules {
@@ -266,6 +272,23 @@ mod tests {
         assert_eq!(rules.permitting_socks4_unconfirmed(), [3]);
         assert_eq!(rules.requiring_login(), [1, 2]);
         assert!(rules.depend_on_user());
+    }
+
+    #[test]
+    fn x33_rules_with_ident_are_a_warning_if_clients_come_through_proxies() {
+        let text = "permit c 10. - - - user=a ident\npermit c 10. - - - auth\n";
+        let remarks = |proxied| {
+            let clients = ClientKinds { proxied, ..ALL };
+            rules(text).remarks(WeekTime::MONDAY, clients)
+        };
+        assert_eq!(remarks(false), [""; 0]);
+        let [remark] = &remarks(true)[..] else {
+            panic!("{:?}", remarks(true));
+        };
+        assert!(
+            remark.starts_with("warning: line 1 has ident, but"),
+            "{remark}"
+        );
     }
 
     #[test]

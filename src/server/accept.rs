@@ -149,7 +149,7 @@ fn start_session(
     context.registry.add(number, &session);
     let context = Arc::clone(context);
     reserved.start(format!("s{number}"), move || {
-        run_session(&context, &session, &place);
+        run_session(&context, &session, place);
     });
 }
 

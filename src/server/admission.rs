@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::context::ServerContext;
 use super::drop_order::Source;
-use super::session::SessionSlot;
+use super::session::{Session, SessionSlot};
 use super::unheard::{Dropped, UnheardPlace};
 use crate::events::{CloseReason, Event, Rejected};
 use crate::sync::semaphore::AcquireError;
@@ -24,6 +24,9 @@ const CATCH_UP_STEPS: usize = 50;
 /// Takes a slot for the session of a new client, and a place among the clients without a
 /// request. For that, another client may have to be dropped.
 ///
+/// A listed proxy has no place: its client is not known before the header is read, and
+/// [`admit_announced`] takes the place then.
+///
 /// Only the thread that accepts clients calls it.
 ///
 /// # Errors
@@ -33,15 +36,16 @@ pub(super) fn admit(
     context: &ServerContext,
     number: u64,
     client: IpAddr,
-) -> Result<(SessionSlot, UnheardPlace), Rejected> {
+) -> Result<(SessionSlot, Option<UnheardPlace>), Rejected> {
     let registry = &context.registry;
-    let slot = SessionSlot::try_acquire(registry, number, client);
+    let known = (!context.settings.is_proxy(client)).then_some(client);
+    let slot = SessionSlot::try_acquire(registry, number, known);
     if let Err(limit @ AcquireError::PerKey) = slot {
         return Err(limit_reached(context, client, limit));
     }
-    let source = Source::new(client, context.is_unpermitted(client));
-    let place = context.unheard.enter(number, source);
-    match make_room(context, &place, slot.is_err()) {
+    let source = known.map(|client| Source::new(client, context.is_unpermitted(client)));
+    let place = source.map(|source| context.unheard.enter(number, source));
+    match make_room(context, place.as_ref(), slot.is_err()) {
         Some(Dropped { session, client }) if session == number => {
             return Err(match slot {
                 Ok(_) => Rejected::Unheard { client },
@@ -52,10 +56,43 @@ pub(super) fn admit(
         None => {}
     }
     // If there was no slot, that of the dropped client is free soon. No other thread takes it.
-    let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, client, SLOT_WAIT));
+    let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, known, SLOT_WAIT));
     match slot {
         Ok(slot) => Ok((slot, place)),
         Err(limit) => Err(limit_reached(context, client, limit)),
+    }
+}
+
+/// Takes a place for a client after the header that its proxy has sent, and counts the
+/// session for it. If that is not possible, the client is rejected.
+///
+/// The session's thread calls it. The session is registered already, so another thread that
+/// drops this client meanwhile finds it.
+///
+/// # Errors
+///
+/// Why the session ends.
+pub(super) fn admit_announced(
+    context: &ServerContext,
+    session: &Session,
+) -> Result<UnheardPlace, CloseReason> {
+    let client = session.client_address().ip();
+    if let Err(limit) = session.count_for_client() {
+        context.reject(&session.client, limit_reached(context, client, limit));
+        return Err(CloseReason::PerClientLimit);
+    }
+    let source = Source::new(client, context.is_unpermitted(client));
+    let place = context.unheard.enter(session.number(), source);
+    match make_room(context, Some(&place), false) {
+        Some(dropped) if dropped.session == session.number() => {
+            context.reject(&session.client, Rejected::Unheard { client });
+            Err(CloseReason::Unheard)
+        }
+        Some(dropped) => {
+            drop_client(context, dropped);
+            Ok(place)
+        }
+        None => Ok(place),
     }
 }
 
@@ -63,7 +100,7 @@ pub(super) fn admit(
 /// That client may be the new one.
 fn make_room(
     context: &ServerContext,
-    new: &UnheardPlace,
+    new: Option<&UnheardPlace>,
     all_sessions_in_use: bool,
 ) -> Option<Dropped> {
     for _ in 0..CATCH_UP_STEPS {

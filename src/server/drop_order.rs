@@ -52,6 +52,14 @@ pub(super) struct Weight {
     share: usize,
 }
 
+impl Weight {
+    /// That of the only client of a source, to which the rules can permit something.
+    pub(super) const OF_ONE: Weight = Weight {
+        is_unpermitted: false,
+        share: MAX_FACTOR,
+    };
+}
+
 impl Source {
     pub(super) fn new(client: IpAddr, is_unpermitted: bool) -> Source {
         Source {

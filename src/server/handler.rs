@@ -24,7 +24,7 @@ use crate::protocol::{Command, ReplyEncoder};
 pub(super) fn run_session(
     context: &Arc<ServerContext>,
     session: &Arc<Session>,
-    place: &UnheardPlace,
+    place: Option<UnheardPlace>,
 ) {
     let _guard = TerminateOnPanic(session);
     let reason = match read_request(context, session, place) {
@@ -34,7 +34,10 @@ pub(super) fn run_session(
         },
         Err(reason) => reason,
     };
-    let has_no_reply = matches!(reason, CloseReason::Silent | CloseReason::Unheard);
+    let has_no_reply = matches!(
+        reason,
+        CloseReason::Silent | CloseReason::Unheard | CloseReason::PerClientLimit
+    );
     // Before the lingering close: a termination during it must not set another reason.
     session.set_close_reason(reason);
     if !has_no_reply {
@@ -72,7 +75,7 @@ fn handle_request(
     let granted = match request.command {
         // Before identd, the rules and the resolver are asked.
         _ if is_socks4(request) && !context.settings.socks4 => Err(RequestError::Socks4Off),
-        _ if is_loop(context, session) => Err(RequestError::Loop),
+        _ if session.is_loop(&context.registry) => Err(RequestError::Loop),
         Command::Connect => commands::connect(pending, &mut request_log),
         Command::Bind => commands::bind(pending, &mut request_log),
         Command::Associate => commands::udp_associate(pending, &mut request_log),
@@ -114,7 +117,8 @@ fn handle_request(
         })
     });
     context.log.send(Event::RequestAnswered(RequestAnswered {
-        client: session.client_address,
+        client: session.client_address(),
+        via: session.via(),
         destination: request_log.address,
         port: request_log.port.unwrap_or(request.destination.port),
         command: request.command,
@@ -127,14 +131,4 @@ fn handle_request(
 
 fn is_socks4(request: &ClientRequest) -> bool {
     matches!(request.encoder, ReplyEncoder::Socks4(_))
-}
-
-/// Has the client connected over a connection that this server has made?
-fn is_loop(context: &ServerContext, session: &Session) -> bool {
-    let accepted_on = session.client.local_addr();
-    accepted_on.is_ok_and(|local| {
-        context
-            .registry
-            .is_own_connection(session.client_address, local)
-    })
 }

@@ -112,6 +112,7 @@ impl Server {
                 limited_by: self.limited_by.as_ref().map(LimitedBy::to_string),
                 rules: context.rule_count(),
                 users: context.user_count(),
+                proxy_from: context.settings.proxy_from.len(),
             })));
         }
 

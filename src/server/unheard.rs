@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::drop_order::{DropOrder, Source};
+use super::drop_order::{DropOrder, Source, Weight};
 use crate::sync::{Condvar, OrderedMutex, Rank};
 
 /// Time for the request of a client to which the rules permit nothing. The request is only
@@ -61,10 +61,8 @@ impl UnheardClients {
     }
 
     /// Counts a new client, with the number of its session. If there is one too many now,
-    /// [`drop_first`](Self::drop_first) says which.
-    ///
-    /// For one thread only, which accepts clients: so the limit holds, since other threads
-    /// only remove clients.
+    /// [`drop_first`](Self::drop_first) says which. Each thread that adds a client then calls
+    /// that, so the limit holds.
     pub(super) fn enter(self: &Arc<UnheardClients>, session: u64, source: Source) -> UnheardPlace {
         self.order.lock().add(session, source, Instant::now());
         UnheardPlace {
@@ -76,13 +74,14 @@ impl UnheardClients {
     }
 
     /// The session of the client that is to be dropped, if this new client exceeds the limit.
-    /// That client may be the new one.
+    /// That client may be the new one. The client of a listed proxy has no place yet: it does
+    /// not count, and has the weight of a source with one client.
     ///
     /// If all sessions are in use, one client must be dropped in any case. Then the new client
     /// is dropped, unless an older client has a greater weight, or has had [`PROTECTED_TIME`].
     pub(super) fn first_to_drop(
         &self,
-        new: &UnheardPlace,
+        new: Option<&UnheardPlace>,
         all_sessions_in_use: bool,
     ) -> Option<u64> {
         let order = self.order.lock();
@@ -93,7 +92,7 @@ impl UnheardClients {
     /// client. The caller ends its session.
     pub(super) fn drop_first(
         &self,
-        new: &UnheardPlace,
+        new: Option<&UnheardPlace>,
         all_sessions_in_use: bool,
     ) -> Option<Dropped> {
         let mut order = self.order.lock();
@@ -105,20 +104,23 @@ impl UnheardClients {
     fn select(
         &self,
         order: &DropOrder,
-        new: &UnheardPlace,
+        new: Option<&UnheardPlace>,
         all_sessions_in_use: bool,
         now: Instant,
     ) -> Option<u64> {
-        let is_too_many = all_sessions_in_use || order.len() > self.max;
+        let is_too_many = all_sessions_in_use || new.is_some() && order.len() > self.max;
         let first = order.first().filter(|_| is_too_many)?;
-        let is_worse = Some(first.weight) > order.weight(new.source);
+        let weight = new.map_or(Some(Weight::OF_ONE), |new| order.weight(new.source));
+        let is_worse = Some(first.weight) > weight;
         if !all_sessions_in_use || is_worse {
             return Some(first.client());
         }
         let had_time = |since: Instant| now.saturating_duration_since(since) >= PROTECTED_TIME;
-        let oldest = order.oldest().filter(|_| !new.source.is_unpermitted());
+        let is_unpermitted = new.is_some_and(|new| new.source.is_unpermitted());
+        let oldest = order.oldest().filter(|_| !is_unpermitted);
         let oldest = oldest.filter(|&(_, since)| had_time(since));
-        Some(oldest.map_or(new.session, |(client, _)| client))
+        let oldest = oldest.map(|(client, _)| client);
+        oldest.or(new.map(|new| new.session))
     }
 
     /// Waits until the client of this session leaves, for at most `limit`.
@@ -136,9 +138,14 @@ impl UnheardPlace {
     pub(super) fn leave(&self) -> bool {
         *self.was_counted.get_or_init(|| {
             let removed = self.clients.order.lock().remove(self.session);
-            self.clients.left.notify_one();
+            self.clients.left.notify_all();
             removed.is_some()
         })
+    }
+
+    /// Is the client counted, so neither dropped nor gone?
+    pub(super) fn is_counted(&self) -> bool {
+        self.clients.order.lock().contains(self.session)
     }
 
     /// The time for its request, if others have `timeout`.
@@ -170,7 +177,7 @@ mod tests {
     ) -> (UnheardPlace, Option<u64>) {
         let source = Source::new([10, 0, 0, host].into(), is_unpermitted);
         let place = clients.enter(session, source);
-        let dropped = clients.drop_first(&place, all_sessions_in_use);
+        let dropped = clients.drop_first(Some(&place), all_sessions_in_use);
         (place, dropped.map(|it| it.session))
     }
 
@@ -229,10 +236,27 @@ mod tests {
             (Source::new([10, 0, 0, 9].into(), true), 9),
         ] {
             let new = clients.enter(9, source);
-            let select = |now| clients.select(&clients.order.lock(), &new, true, now);
+            let select = |now| clients.select(&clients.order.lock(), Some(&new), true, now);
             assert_eq!(select(Instant::now()), Some(9));
             assert_eq!(select(later), Some(expected));
         }
+    }
+
+    #[test]
+    fn x34_while_all_sessions_are_in_use_a_proxy_has_the_weight_of_one_client() {
+        let clients = Arc::new(UnheardClients::new(2));
+        let proxy = |all_sessions_in_use, now| {
+            clients.select(&clients.order.lock(), None, all_sessions_in_use, now)
+        };
+        let now = Instant::now();
+        assert_eq!(proxy(true, now), None);
+        let _one_of_each = [1, 2].map(|it| enter(&clients, it, it as u8, false, false));
+        assert_eq!((proxy(false, now), proxy(true, now)), (None, None));
+        assert_eq!(proxy(true, now + 2 * PROTECTED_TIME), Some(1));
+        let _place = clients.enter(3, Source::new([10, 0, 0, 2].into(), false));
+        assert_eq!((proxy(false, now), proxy(true, now)), (None, Some(2)));
+        let _unpermitted = clients.enter(4, Source::new([10, 0, 0, 3].into(), true));
+        assert_eq!(proxy(true, now), Some(4));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lock::{OrderedMutex, Rank};
-use super::primitives::Condvar;
+use super::primitives::{Condvar, OnceLock};
 use crate::trace::{self, Wait};
 
 /// At most N slots in total, and at most M for one key.
@@ -47,7 +47,8 @@ struct Counts<K> {
 #[derive(Debug)]
 pub(crate) struct SlotGuard<K: Copy + Eq + Hash> {
     slots: Arc<Slots<K>>,
-    keys: Vec<K>,
+    /// Empty while no key is known. Set under the lock of the counts.
+    keys: OnceLock<Vec<K>>,
 }
 
 /// Which of the two limits was reached.
@@ -126,25 +127,49 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
         counts: &mut Counts<K>,
         keys: impl IntoIterator<Item = (K, usize)>,
     ) -> Result<SlotGuard<K>, AcquireError> {
-        let mut counted = Vec::new();
-        for (key, factor) in keys {
-            let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
-            if of_key >= self.limit(factor) {
-                return Err(AcquireError::PerKey);
-            }
-            counted.push(key);
-        }
+        let keys = self.require_room(counts, keys)?;
         if counts.total >= self.max_total {
             return Err(AcquireError::Total);
         }
         counts.total += 1;
-        for key in &counted {
-            *counts.per_key.entry(*key).or_default() += 1;
-        }
-        Ok(SlotGuard {
+        let guard = SlotGuard {
             slots: Arc::clone(&self.slots),
-            keys: counted,
-        })
+            keys: OnceLock::new(),
+        };
+        if !keys.is_empty() {
+            guard.set_keys(counts, keys);
+        }
+        Ok(guard)
+    }
+
+    /// Counts a slot, which was taken without a key, under these keys.
+    ///
+    /// # Errors
+    ///
+    /// The limit of a key is reached, and nothing is counted then. The slot stays in use.
+    pub(crate) fn add_keys(
+        &self,
+        guard: &SlotGuard<K>,
+        keys: impl IntoIterator<Item = (K, usize)>,
+    ) -> Result<(), AcquireError> {
+        let mut counts = self.slots.in_use.lock();
+        let keys = self.require_room(&counts, keys)?;
+        guard.set_keys(&mut counts, keys);
+        Ok(())
+    }
+
+    /// The keys, if all of them may have one more slot.
+    fn require_room(
+        &self,
+        counts: &Counts<K>,
+        keys: impl IntoIterator<Item = (K, usize)>,
+    ) -> Result<Vec<K>, AcquireError> {
+        let has_room = |(key, factor)| {
+            let of_key = counts.per_key.get(&key).copied().unwrap_or(0);
+            (of_key < self.limit(factor)).then_some(key)
+        };
+        let keys: Option<_> = keys.into_iter().map(has_room).collect();
+        keys.ok_or(AcquireError::PerKey)
     }
 
     /// The limit of a key with this factor.
@@ -159,11 +184,23 @@ impl<K: Copy + Eq + Hash> KeyedSemaphore<K> {
     }
 }
 
+impl<K: Copy + Eq + Hash> SlotGuard<K> {
+    /// Counts the slot under these keys, unless it has keys already.
+    fn set_keys(&self, counts: &mut Counts<K>, keys: Vec<K>) {
+        let added = keys.clone();
+        if self.keys.set(keys).is_ok() {
+            for key in added {
+                *counts.per_key.entry(key).or_default() += 1;
+            }
+        }
+    }
+}
+
 impl<K: Copy + Eq + Hash> Drop for SlotGuard<K> {
     fn drop(&mut self) {
         let mut counts = self.slots.in_use.lock();
         counts.total -= 1;
-        for key in &self.keys {
+        for key in self.keys.get().into_iter().flatten() {
             if let Entry::Occupied(mut of_key) = counts.per_key.entry(*key) {
                 *of_key.get_mut() -= 1;
                 if *of_key.get() == 0 {
@@ -251,6 +288,27 @@ mod tests {
             let semaphore = KeyedSemaphore::<()>::new(total, per_key);
             assert_eq!(semaphore.limit(factor), expected);
         }
+    }
+
+    #[test]
+    fn x34_a_slot_can_get_its_keys_later() {
+        let semaphore = KeyedSemaphore::new(5, 1);
+        let slots: Vec<_> = (0..3).map(|_| semaphore.try_acquire([]).unwrap()).collect();
+        assert_eq!(semaphore.add_keys(&slots[0], [('a', 1)]), Ok(()));
+        let refused = semaphore.add_keys(&slots[1], [('b', 1), ('a', 1)]);
+        assert_eq!(refused, Err(AcquireError::PerKey));
+        assert_eq!(semaphore.slots.in_use.lock().per_key.get(&'b'), None);
+        assert_eq!(
+            semaphore.try_acquire([('a', 1)]).unwrap_err(),
+            AcquireError::PerKey
+        );
+        // A slot has its keys once.
+        assert_eq!(semaphore.add_keys(&slots[0], [('c', 1)]), Ok(()));
+        assert_eq!(semaphore.slots.in_use.lock().per_key.get(&'c'), None);
+        assert_eq!(semaphore.in_use(), 3);
+        drop(slots);
+        let counts = semaphore.slots.in_use.lock();
+        assert_eq!((counts.total, counts.per_key.len()), (0, 0));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Scene {
 
     /// Starts a session as the accept loop does; returns the session and its client.
     fn start_session(&self, number: u64) -> (Arc<Session>, TcpStream) {
-        let slot = SessionSlot::try_acquire(&self.context.registry, number, CLIENT).unwrap();
+        let slot = SessionSlot::try_acquire(&self.context.registry, number, Some(CLIENT)).unwrap();
         let (socket, client) = net::pair();
         let log = self.context.log.clone();
         let address = SocketAddr::from((CLIENT, 1080));
@@ -153,7 +153,7 @@ pub(crate) fn a_slot_is_free_before_the_sockets_close() {
             net::read_to_end(&client);
             let is_loop = registry.is_own_connection(any_address(), any_address());
             assert!(!is_loop, "the connection counts as a loop");
-            SessionSlot::try_acquire(&registry, 2, CLIENT).expect("a slot");
+            SessionSlot::try_acquire(&registry, 2, Some(CLIENT)).expect("a slot");
         }
     });
     drop(session);
@@ -176,7 +176,7 @@ pub(crate) fn the_last_slot_is_given_once() {
     let acquire = |number| {
         let (registry, in_use) = (scene.context.registry.clone(), in_use.clone());
         thread::spawn(move || {
-            if let Ok(slot) = SessionSlot::try_acquire(&registry, number, CLIENT) {
+            if let Ok(slot) = SessionSlot::try_acquire(&registry, number, Some(CLIENT)) {
                 let others = in_use.fetch_add(1, Ordering::SeqCst);
                 assert_eq!(others, 0, "clients that have the last slot already");
                 thread::yield_now();

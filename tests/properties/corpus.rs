@@ -47,6 +47,11 @@ fn ident_corpus_passes() {
 }
 
 #[test]
+fn proxy_header_corpus_passes() {
+    check_corpus("proxy_header");
+}
+
+#[test]
 fn socks5_corpus_passes() {
     check_corpus("socks5");
 }

@@ -57,6 +57,11 @@ fn random_ident_replies_pass() {
 }
 
 #[test]
+fn x30_x31_random_proxy_headers_pass() {
+    run_cases(strategies::proxy_header(), oracles::proxy_header::check);
+}
+
+#[test]
 fn random_socks5_messages_pass() {
     run_cases(strategies::socks5(), oracles::socks5::check);
 }

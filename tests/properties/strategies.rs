@@ -137,6 +137,49 @@ pub(crate) fn ident_replies() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
+/// A header of the PROXY protocol, and what follows it.
+pub(crate) fn proxy_header() -> BoxedStrategy<Vec<u8>> {
+    let protocols: Words = &["TCP4", "TCP4", "TCP6", "TCP6", "UNKNOWN", "UDP4"];
+    let addresses: Words = &[
+        "192.0.2.1",
+        "1.2.3.04",
+        "::1",
+        "2001:db8::1",
+        "::ffff:1.2.3.4",
+    ];
+    let ports: Words = &["0", "1080", "65535", "65536", "080", "+80"];
+    let end = select(&["\r\n", "\r\n", "\n", "\r", ""][..]);
+    let address = || select(addresses);
+    let line = (
+        select(protocols),
+        address(),
+        address(),
+        select(ports),
+        select(ports),
+        end,
+    );
+    let line = line.prop_map(|(protocol, source, destination, port, other, end)| {
+        format!("PROXY {protocol} {source} {destination} {port} {other}{end}").into_bytes()
+    });
+    let command = select(&[0x21, 0x21, 0x21, 0x20, 0x22, 0x11][..]);
+    let family = select(&[0x11, 0x11, 0x21, 0x21, 0, 0x12, 0x22, 0x31, 0x41, 0x13][..]);
+    let body = prop_oneof![
+        2 => vec(any::<u8>(), 12),
+        2 => vec(any::<u8>(), 36),
+        2 => vec(any::<u8>(), 0..60),
+        1 => vec(any::<u8>(), 216..300),
+        1 => (4100..4320_usize).prop_map(|length| vec![7; length]),
+    ];
+    let binary = (command, family, body).prop_map(|(command, family, body)| {
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        let head = [command, family, high, low];
+        [b"\r\n\r\n\0\r\nQUIT\n", &head[..], &body].concat()
+    });
+    (prop_oneof![line, binary], bytes())
+        .prop_map(|(header, rest)| [header, rest].concat())
+        .boxed()
+}
+
 /// A SOCKS5 message after the byte that selects its kind in the oracle.
 pub(crate) fn socks5() -> BoxedStrategy<Vec<u8>> {
     let field = prop_oneof![

@@ -6,9 +6,14 @@ use super::object::JsonObject;
 use crate::events::ClientRequest;
 use crate::protocol::{Command, Host, ReplyEncoder};
 
-pub(super) fn add_client(object: &mut JsonObject, client: SocketAddr) {
+/// The client, and the proxy that has announced it.
+pub(super) fn add_client(object: &mut JsonObject, client: SocketAddr, via: Option<SocketAddr>) {
     object.address("client", client.ip());
     object.number("client_port", client.port());
+    if let Some(proxy) = via {
+        object.address("via", proxy.ip());
+        object.number("via_port", proxy.port());
+    }
 }
 
 /// The request. Texts of the client come last: they can be long.

@@ -106,12 +106,13 @@ fn listening(time: SystemTime, event: &Listening) -> String {
     object.optional_text("limited_by", event.limited_by.as_deref());
     object.number("rules", event.rules);
     object.number("users", event.users);
+    object.number("proxy_from", event.proxy_from);
     object.finish()
 }
 
 fn answered(time: SystemTime, event: &RequestAnswered) -> String {
     let mut object = JsonObject::new(time, "answered");
-    add_client(&mut object, event.client);
+    add_client(&mut object, event.client, event.via);
     if let Some(details) = &event.details {
         object.number("session", details.session);
         object.flag("granted", event.accepted);
@@ -133,7 +134,7 @@ fn answered(time: SystemTime, event: &RequestAnswered) -> String {
 
 fn closed(time: SystemTime, event: &SessionClosed) -> String {
     let mut object = JsonObject::new(time, "closed");
-    add_client(&mut object, event.client);
+    add_client(&mut object, event.client, event.via);
     object.number("session", event.session);
     object.optional_number("rule", event.rule);
     object.optional_address("address", event.address);
@@ -155,7 +156,7 @@ fn closed(time: SystemTime, event: &SessionClosed) -> String {
 
 fn login_failed(time: SystemTime, event: &LoginFailed) -> String {
     let mut object = JsonObject::new(time, "login_failed");
-    add_client(&mut object, event.client);
+    add_client(&mut object, event.client, event.via);
     object.number("session", event.session);
     object.text("cause", event.error.word());
     object.text("user", &event.user);
@@ -164,7 +165,7 @@ fn login_failed(time: SystemTime, event: &LoginFailed) -> String {
 
 fn session(time: SystemTime, row: &SessionRow) -> String {
     let mut object = JsonObject::new(time, "session");
-    add_client(&mut object, row.client);
+    add_client(&mut object, row.client, row.via);
     object.number("session", row.session);
     object.text("state", row.state);
     object.optional_number("rule", row.rule);
@@ -267,6 +268,7 @@ mod tests {
         let error = RequestError::NotLoggedIn;
         Event::RequestAnswered(RequestAnswered {
             client: client(),
+            via: None,
             destination: None,
             port: 80,
             command: Command::Connect,
@@ -417,6 +419,7 @@ mod tests {
         let event = Event::LoginFailed(LoginFailed {
             session: 5,
             client: client(),
+            via: None,
             user: b"bob".to_vec(),
             error: AuthError::RateLimited,
         });

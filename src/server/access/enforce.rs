@@ -113,7 +113,7 @@ fn recheck(
     let Some(grant) = session.grant() else {
         return Ok(());
     };
-    let query = access_query(&grant.request, session.client_address, now, nat64);
+    let query = access_query(&grant.request, session.client_address(), now, nat64);
     let mut denied = Ok(());
     for &address in &grant.addresses {
         let verdict = rules.evaluate(&AccessQuery {

@@ -46,7 +46,7 @@ pub(crate) fn access_query<'a>(
 impl<'a> PendingRequest<'a> {
     /// What the rules may test of this request now, except the address.
     pub(crate) fn access_query(&self) -> AccessQuery<'a> {
-        let (client, context) = (self.session.client_address, self.context);
+        let (client, context) = (self.session.client_address(), self.context);
         let nat64 = &context.settings.nat64;
         access_query(self.request, client, context.clock.now(), nat64)
     }
@@ -86,6 +86,10 @@ impl<'a> PendingRequest<'a> {
     ) -> Result<(), RequestError> {
         if request_log.confirmed {
             return Ok(());
+        }
+        if self.session.via().is_some() {
+            let reason = "a client of a proxy cannot be asked";
+            return Err(RequestError::IdentFailed(io::Error::other(reason)));
         }
         let request = self.request;
         if request.encoder == ReplyEncoder::Socks5 && !request.logged_in {

@@ -120,7 +120,7 @@ mod tests {
         };
         let ((client, address), client_peer) = connect();
         let ((remote, _), remote_peer) = connect();
-        let slot = SessionSlot::try_acquire(&context.registry, 1, address.ip());
+        let slot = SessionSlot::try_acquire(&context.registry, 1, Some(address.ip()));
         let slot = slot.expect("a slot");
         let log = context.log.clone();
         let session = Session::new(slot, log, client, address, token.clone());

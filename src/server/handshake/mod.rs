@@ -3,6 +3,7 @@
 mod client;
 mod negotiate;
 mod password;
+mod proxy_header;
 
 use std::io::BufRead;
 
@@ -17,10 +18,11 @@ use crate::protocol::{
 };
 use client::HandshakeClient;
 use negotiate::negotiate;
+use proxy_header::read_proxy_header;
 
 /// Waits for the request, under one deadline for all of the handshake. A client that does
 /// not complete it gets its reply here. After this the client has left its place among the
-/// clients without a request.
+/// clients without a request. The client of a listed proxy has no place before its header.
 ///
 /// # Errors
 ///
@@ -28,13 +30,23 @@ use negotiate::negotiate;
 pub(super) fn read_request(
     context: &ServerContext,
     session: &Session,
-    place: &UnheardPlace,
+    place: Option<UnheardPlace>,
 ) -> Result<ClientRequest, CloseReason> {
+    let timeout = context.settings.handshake_timeout;
+    let deadline = Deadline::after(timeout);
+    let place = match place {
+        Some(place) => place,
+        None => read_proxy_header(context, session, deadline)?,
+    };
+    // Another session may have dropped this one before it was registered.
+    if !place.is_counted() {
+        return Err(CloseReason::Unheard);
+    }
     let client = HandshakeClient {
         context,
         session,
-        place,
-        deadline: Deadline::after(place.timeout(context.settings.handshake_timeout)),
+        place: &place,
+        deadline: deadline.min_after(place.timeout(timeout)),
     };
     let result = read_any_version(client);
     match place.leave() {

@@ -60,7 +60,8 @@ pub(super) fn authenticate(
             if error != AuthError::OutOfMemory && !was_terminated {
                 context.log.send(Event::LoginFailed(LoginFailed {
                     session: session.number(),
-                    client: session.client_address,
+                    client: session.client_address(),
+                    via: session.via(),
                     user: user.clone(),
                     error,
                 }));
@@ -84,7 +85,7 @@ fn check_login(
     credentials: &Credentials,
     deadline: Deadline,
 ) -> Result<(), AuthError> {
-    let client = session.client_address.ip();
+    let client = session.client_address().ip();
     let users = || context.users(authenticator);
     let is_cached = || authenticator.is_cached(&users(), credentials, client);
     let limiter = &context.login_rate;

@@ -25,6 +25,7 @@ use crate::relay::{Direction, RelayState};
 use crate::server::request_log::RequestLog;
 use crate::server::udp::drops::DropCounter;
 use crate::source_prefix::SourcePrefixes;
+use crate::sync::semaphore::AcquireError;
 use crate::sync::wait_group::{AllDone, Token};
 use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank, thread};
 use crate::trace::{self, Mark};
@@ -42,8 +43,12 @@ pub(crate) struct Session {
     /// connection end can connect again at once.
     slot: Arc<SessionSlot>,
     log: Log,
+    /// The connection of the client, or of the proxy through which it comes.
     pub(crate) client: TcpStream,
-    pub(crate) client_address: SocketAddr,
+    /// The other end of this connection.
+    peer: SocketAddr,
+    /// What the proxy has announced: its client, and where that has connected to.
+    announced: OnceLock<(SocketAddr, SocketAddr)>,
     began: Instant,
     pub(crate) relay: RelayState,
     remote: OnceLock<TcpStream>,
@@ -76,7 +81,7 @@ impl Session {
         slot: SessionSlot,
         log: Log,
         client: TcpStream,
-        client_address: SocketAddr,
+        peer: SocketAddr,
         token: Token,
     ) -> Session {
         trace::session_began();
@@ -91,7 +96,8 @@ impl Session {
             slot: Arc::new(slot),
             log,
             client,
-            client_address,
+            peer,
+            announced: OnceLock::new(),
             began: now,
             relay: RelayState::default(),
             remote: OnceLock::new(),
@@ -111,9 +117,46 @@ impl Session {
         self.slot.number()
     }
 
+    /// The client: the peer of the connection, or the address that a listed proxy has announced.
+    /// Everything that depends on the client uses this address.
+    pub(crate) fn client_address(&self) -> SocketAddr {
+        self.announced
+            .get()
+            .map_or(self.peer, |(client, _)| *client)
+    }
+
+    /// The proxy that has announced the client.
+    pub(crate) fn via(&self) -> Option<SocketAddr> {
+        self.announced.get().map(|_| self.peer)
+    }
+
+    /// Notes what the proxy has announced: its client, and where that has connected to.
+    pub(crate) fn set_announced(&self, client: SocketAddr, destination: SocketAddr) {
+        // A connection has one header, so the field is empty.
+        let _ = self.announced.set((client, destination));
+    }
+
+    /// Counts the session for its client, which was not known before.
+    ///
+    /// # Errors
+    ///
+    /// The client has as many sessions as it may have.
+    pub(crate) fn count_for_client(&self) -> Result<(), AcquireError> {
+        self.slot.count_for(self.client_address().ip())
+    }
+
+    /// Has the client connected over a connection that this server has made?
+    pub(crate) fn is_loop(&self, registry: &SessionRegistry) -> bool {
+        let accepted_on = self.client.local_addr();
+        let is_own = |(from, to)| registry.is_own_connection(from, to);
+        // A proxy on the way ends the connection that this server has made, and announces it.
+        accepted_on.is_ok_and(|local| is_own((self.peer, local)))
+            || self.announced.get().copied().is_some_and(is_own)
+    }
+
     /// What counts as the same client.
     pub(crate) fn source_prefixes(&self) -> SourcePrefixes {
-        self.slot.source_prefixes()
+        SourcePrefixes::of(self.client_address().ip())
     }
 
     /// The session's slot, for work that may outlast the session.
@@ -334,7 +377,8 @@ impl Drop for Session {
         let confirmed = request_log.as_ref().is_some_and(|it| it.confirmed);
         let closed = SessionClosed {
             session: self.number(),
-            client: self.client_address,
+            client: self.client_address(),
+            via: self.via(),
             request,
             address: request_log.as_ref().and_then(|it| it.address),
             confirmed,

@@ -40,21 +40,32 @@ impl<S> Registry<S> {
         }
     }
 
-    /// Takes one of the slots for sessions of this client.
+    /// Takes one of the slots for sessions of this client; of no client, if it is not known.
     pub(super) fn try_acquire(
         &self,
-        client: SourcePrefixes,
+        client: Option<SourcePrefixes>,
     ) -> Result<SlotGuard<SourcePrefix>, AcquireError> {
-        self.slots.try_acquire(client.with_factors())
+        let prefixes = client.into_iter().flat_map(SourcePrefixes::with_factors);
+        self.slots.try_acquire(prefixes)
+    }
+
+    /// Counts a slot, which was taken for no client, for this one.
+    pub(super) fn count_for(
+        &self,
+        slot: &SlotGuard<SourcePrefix>,
+        client: SourcePrefixes,
+    ) -> Result<(), AcquireError> {
+        self.slots.add_keys(slot, client.with_factors())
     }
 
     /// The same, but waits for at most `limit` while all are in use.
     pub(super) fn acquire_within(
         &self,
-        client: SourcePrefixes,
+        client: Option<SourcePrefixes>,
         limit: Duration,
     ) -> Result<SlotGuard<SourcePrefix>, AcquireError> {
-        self.slots.acquire_within(limit, client.with_factors())
+        let prefixes = client.into_iter().flat_map(SourcePrefixes::with_factors);
+        self.slots.acquire_within(limit, prefixes)
     }
 
     /// Adds a session under its number.

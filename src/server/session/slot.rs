@@ -17,14 +17,14 @@ use crate::sync::semaphore::{AcquireError, SlotGuard};
 pub(crate) struct SessionSlot<S> {
     registry: Arc<Registry<S>>,
     number: u64,
-    source_prefixes: SourcePrefixes,
     /// The connection to the remote, once this server has made it.
     outgoing: OnceLock<(SocketAddr, SocketAddr)>,
-    _slot: SlotGuard<SourcePrefix>,
+    slot: SlotGuard<SourcePrefix>,
 }
 
 impl<S> SessionSlot<S> {
-    /// Takes a slot for the session of this number.
+    /// Takes a slot for the session of this number. It counts for this client, or for none if
+    /// the client is not known yet.
     ///
     /// # Errors
     ///
@@ -32,11 +32,10 @@ impl<S> SessionSlot<S> {
     pub(crate) fn try_acquire(
         registry: &Arc<Registry<S>>,
         number: u64,
-        client: IpAddr,
+        client: Option<IpAddr>,
     ) -> Result<SessionSlot<S>, AcquireError> {
-        let source_prefixes = SourcePrefixes::of(client);
-        let slot = registry.try_acquire(source_prefixes)?;
-        Ok(SessionSlot::new(registry, number, source_prefixes, slot))
+        let slot = registry.try_acquire(client.map(SourcePrefixes::of))?;
+        Ok(SessionSlot::new(registry, number, slot))
     }
 
     /// The same, but waits for at most `limit` while all slots are in use.
@@ -47,37 +46,39 @@ impl<S> SessionSlot<S> {
     pub(crate) fn acquire_within(
         registry: &Arc<Registry<S>>,
         number: u64,
-        client: IpAddr,
+        client: Option<IpAddr>,
         limit: Duration,
     ) -> Result<SessionSlot<S>, AcquireError> {
-        let source_prefixes = SourcePrefixes::of(client);
-        let slot = registry.acquire_within(source_prefixes, limit)?;
-        Ok(SessionSlot::new(registry, number, source_prefixes, slot))
+        let slot = registry.acquire_within(client.map(SourcePrefixes::of), limit)?;
+        Ok(SessionSlot::new(registry, number, slot))
     }
 
     fn new(
         registry: &Arc<Registry<S>>,
         number: u64,
-        source_prefixes: SourcePrefixes,
         slot: SlotGuard<SourcePrefix>,
     ) -> SessionSlot<S> {
         SessionSlot {
             registry: Arc::clone(registry),
             number,
-            source_prefixes,
             outgoing: OnceLock::new(),
-            _slot: slot,
+            slot,
         }
+    }
+
+    /// Counts the slot for this client, which was not known before.
+    ///
+    /// # Errors
+    ///
+    /// All slots that this client may have are in use.
+    pub(crate) fn count_for(&self, client: IpAddr) -> Result<(), AcquireError> {
+        self.registry
+            .count_for(&self.slot, SourcePrefixes::of(client))
     }
 
     /// The number of the session, from 1.
     pub(crate) fn number(&self) -> u64 {
         self.number
-    }
-
-    /// What counts as the same client.
-    pub(crate) fn source_prefixes(&self) -> SourcePrefixes {
-        self.source_prefixes
     }
 
     /// Notes that this server itself has made the connection between these addresses.

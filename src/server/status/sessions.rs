@@ -130,7 +130,8 @@ fn row(session: &Session, state: State, now: Instant) -> SessionRow {
     let request_log = session.request_log();
     SessionRow {
         session: session.number(),
-        client: session.client_address,
+        client: session.client_address(),
+        via: session.via(),
         state: state.word(),
         request: session.request().cloned(),
         address: request_log.and_then(|it| it.address),

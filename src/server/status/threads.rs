@@ -78,7 +78,7 @@ fn session_number(name: &str) -> Option<u64> {
 fn peer_of(registry: &SessionRegistry, session: u64, descriptor: i32) -> Option<SocketAddr> {
     let session = registry.get(session)?;
     if session.client.as_raw_fd() == descriptor {
-        return Some(session.client_address);
+        return Some(session.client_address());
     }
     let remote = session.remote()?;
     let is_remote = remote.as_raw_fd() == descriptor;

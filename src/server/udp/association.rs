@@ -77,7 +77,7 @@ impl Association {
         let is_dual_stack = remote_socket
             .local_addr()
             .is_ok_and(|local| local.is_ipv6());
-        let client = pending.session.client_address.ip();
+        let client = pending.session.client_address().ip();
         let announced = &pending.request.destination;
         let announced = announced.host.address();
         let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
@@ -158,7 +158,7 @@ impl Association {
         host: &Host,
         port: u16,
     ) -> Result<(), DropReason> {
-        let (session, client) = (self.session.number(), self.session.client_address);
+        let (session, client) = (self.session.number(), self.session.client_address());
         let now = Instant::now();
         let origin = self.client_port.lock().judge(from, now);
         match origin {
@@ -265,7 +265,7 @@ impl Association {
         port: u16,
     ) -> bool {
         let now = self.context.clock.now();
-        let client = self.session.client_address;
+        let client = self.session.client_address();
         let nat64 = &self.context.settings.nat64;
         let query = AccessQuery {
             name,

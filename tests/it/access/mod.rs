@@ -5,6 +5,7 @@ mod ident;
 mod local_addresses;
 mod login;
 mod nat64;
+mod proxied_clients;
 mod remarks;
 mod rule_words;
 mod rules_reload;

@@ -1,5 +1,6 @@
 //! Start, stop, output, and real client programs.
 
+mod haproxy;
 mod json_log;
 mod listen_address;
 mod login_lines;

@@ -2,4 +2,5 @@
 
 mod dialogues;
 mod handshake;
+mod proxy_header;
 mod socks5_replies;
