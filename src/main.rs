@@ -6,6 +6,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -107,10 +108,14 @@ impl Files {
 
     /// The number of sessions beside these files: their memory, and that for hashes, is not
     /// available to sessions.
-    fn limits(&self, max_sessions: Option<usize>) -> Result<Limits, ProgramError> {
+    fn limits(
+        &self,
+        max_sessions: Option<usize>,
+        has_metrics: bool,
+    ) -> Result<Limits, ProgramError> {
         let authenticator = self.authenticator.as_ref();
         let hash_memory = authenticator.map_or(0, Authenticator::hash_memory);
-        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory)
+        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory, has_metrics)
             .map_err(|error| ProgramError::new(EXIT_FAILURE, error))
     }
 }
@@ -124,7 +129,10 @@ impl Files {
 /// logger. Everything else is reported through the logger.
 fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     let prepared = match Files::open(&options) {
-        Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
+        Ok(files) => {
+            let limits = files.limits(options.max_sessions, options.metrics.is_some())?;
+            Ok((limits, files))
+        }
         Err(error) => Err(error),
     };
     // Before any thread starts, too: all threads inherit the mask.
@@ -228,6 +236,7 @@ fn run(
             format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
         ProgramError::new(EXIT_FAILURE, line)
     })?;
+    let metrics = options.metrics.map(listen_for_metrics).transpose()?;
     for line in start_messages(
         &rules_file,
         authenticator.as_ref(),
@@ -253,14 +262,52 @@ fn run(
             even_if_quiet: true,
         });
     }
+    if let Some(listener) = &metrics {
+        report_metrics(listener, log).map_err(no_metrics)?;
+    }
     let server = Server::new(settings, rules_file, clock, log.clone());
     let mut server = server.limited_by(limits.limited_by);
     if let Some(authenticator) = authenticator {
         server = server.with_users(authenticator);
     }
     signals::report_status(server.status_reporter()).map_err(no_signals)?;
+    // Dropped after the end of the server: the metrics go on during the grace period.
+    let serve = |listener| server.serve_metrics(listener).map_err(no_metrics);
+    let _metrics = metrics.map(serve).transpose()?;
     let result = server.run(listener, &controls);
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
+}
+
+/// Opens the port of `--metrics`.
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ProgramError> {
+    net::listen(address).map_err(|error| {
+        let line = format!(
+            "cannot listen on {address} for --metrics: {error}; choose another address or port"
+        );
+        ProgramError::new(EXIT_FAILURE, line)
+    })
+}
+
+/// Says where the metrics are, and warns if other hosts may reach them.
+fn report_metrics(listener: &TcpListener, log: &Log) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    log.send(Event::StartMessage {
+        line: format!("metrics at http://{address}/metrics"),
+        even_if_quiet: false,
+    });
+    if !address.ip().to_canonical().is_loopback() {
+        log.send(Event::StartMessage {
+            line: format!(
+                "warning: --metrics {address} is no loopback address: the metrics have no login;                  let a firewall admit only the host of Prometheus"
+            ),
+            even_if_quiet: false,
+        });
+    }
+    Ok(())
+}
+
+fn no_metrics(error: impl Display) -> ProgramError {
+    ProgramError::new(EXIT_FAILURE, format!("cannot serve --metrics: {error}"))
 }
 
 fn no_signals(error: impl Display) -> ProgramError {

@@ -24,7 +24,11 @@ impl Verbosity {
             Event::StartMessage { even_if_quiet, .. } => {
                 *even_if_quiet || self >= Verbosity::Normal
             }
-            Event::RequestAnswered(_) | Event::Stopped { .. } => false,
+            Event::RequestAnswered(_)
+            | Event::Stopped { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_) => false,
             Event::LoginFailed(_)
             | Event::Rejected(_)
             | Event::FileReloaded { .. }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{LogFormat, OutputConfig, Verbosity};
@@ -13,6 +14,7 @@ use super::throttle::{INTERVAL, Throttle};
 use super::writer::{MessageWriter, WriteResult};
 use crate::config::ReloadEvent;
 use crate::events::{AuthError, CloseReason, Event, HandshakeError, SessionClosed};
+use crate::metrics::{Counters, Output};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -50,12 +52,17 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(output: OutputConfig) -> Printer {
+    /// It counts the messages that an output does not get.
+    pub(super) fn new(output: OutputConfig, counters: &Arc<Counters>) -> Printer {
+        let writer = |output, name| {
+            let counters = Arc::clone(counters);
+            MessageWriter::new(output, move || counters.count_dropped_message(name))
+        };
         Printer {
-            screen: MessageWriter::new(output.screen),
+            screen: writer(output.screen, Output::Stdout),
             format: output.format,
             json: JsonLog::default(),
-            diagnostics: MessageWriter::new(output.diagnostics),
+            diagnostics: writer(output.diagnostics, Output::Stderr),
             verbosity: output.verbosity,
             throttles: Default::default(),
             login_lines: LoginLines::default(),
@@ -87,7 +94,11 @@ impl Printer {
             Event::Status(status) => self.print_line(&status.text),
             Event::StartMessage { line, .. } => self.print_line(&line),
             // Only stdout gets these.
-            Event::RequestAnswered(_) | Event::Stopped { .. } => {}
+            Event::RequestAnswered(_)
+            | Event::Stopped { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_) => {}
             Event::SessionClosed(closed) => self.print_closed(time, &closed),
             Event::ClientPort {
                 session,
@@ -352,7 +363,7 @@ fn write_line(diagnostics: &mut MessageWriter, line: &dyn fmt::Display) -> bool 
 mod tests {
     use super::*;
     use crate::events::{Listening, RequestAnswered};
-    use crate::protocol::Command;
+    use crate::protocol::{Command, ReplyEncoder};
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
@@ -392,8 +403,10 @@ mod tests {
             client: "127.0.0.1:1".parse().expect("an address"),
             destination: None,
             port,
+            encoder: ReplyEncoder::Socks5,
             command: Command::Connect,
-            accepted: true,
+            cause: None,
+            waited: Duration::ZERO,
             details: None,
         })
     }
@@ -412,12 +425,15 @@ mod tests {
     fn l04_a_partial_message_is_completed_before_the_next() {
         let (disk, stderr) = (Disk::default(), Disk::default());
         stderr.set_free(usize::MAX);
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(disk.clone()),
-            format: LogFormat::Screen,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(disk.clone()),
+                format: LogFormat::Screen,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+            },
+            &Arc::default(),
+        );
         let mut expected = String::new();
         // A part of the first message is written. The next two find no room: first not
         // even for the rest of the first, then just for that. The last is written.
@@ -444,12 +460,15 @@ mod tests {
         ] {
             let stderr = Disk::default();
             stderr.set_free(usize::MAX);
-            let mut printer = Printer::new(OutputConfig {
-                screen: Box::new(io::sink()),
-                format: LogFormat::None,
-                diagnostics: Box::new(stderr.clone()),
-                verbosity,
-            });
+            let mut printer = Printer::new(
+                OutputConfig {
+                    screen: Box::new(io::sink()),
+                    format: LogFormat::None,
+                    diagnostics: Box::new(stderr.clone()),
+                    verbosity,
+                },
+                &Arc::default(),
+            );
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
@@ -466,12 +485,15 @@ mod tests {
     #[test]
     fn l05_a_partial_line_on_stderr_is_completed_before_the_next() {
         let stderr = Disk::default();
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(io::sink()),
-            format: LogFormat::None,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+            },
+            &Arc::default(),
+        );
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
             printer.print(listening(port));
@@ -490,12 +512,15 @@ mod tests {
     fn l05_every_line_that_stderr_loses_is_counted() {
         const LINES: u16 = 500;
         let stderr = Disk::default();
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(io::sink()),
-            format: LogFormat::None,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+            },
+            &Arc::default(),
+        );
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));
             printer.print(listening(port));

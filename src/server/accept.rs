@@ -48,6 +48,7 @@ pub(super) fn accept_clients(
             }
         };
         spare.reset();
+        context.log.send(Event::ClientAccepted);
         start_session(context, number, client, canonical(address), token);
     }
 }

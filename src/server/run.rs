@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 use super::accept::{SpareFd, accept_clients};
 use super::context::ServerContext;
 use super::limits::LimitedBy;
+use super::metrics::MetricsServer;
 use super::shutdown::{Control, MainLoop, ShutdownKind};
 use super::status::StatusReporter;
 use crate::auth::Authenticator;
@@ -65,6 +66,15 @@ impl Server {
     /// Prints tables of the sessions and threads while the server runs.
     pub fn status_reporter(&self) -> StatusReporter {
         StatusReporter::new(&self.context)
+    }
+
+    /// Serves the metrics of this server on this listener, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The system has no pipe or no thread.
+    pub fn serve_metrics(&self, listener: TcpListener) -> io::Result<MetricsServer> {
+        MetricsServer::start(listener, &self.context)
     }
 
     /// Serves the clients of this listener until a control says stop: graceful shutdown.

@@ -107,6 +107,8 @@ mod events;
 mod local_time;
 #[path = "../../src/logger/mod.rs"]
 mod logger;
+#[path = "../../src/metrics/mod.rs"]
+mod metrics;
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;
 #[path = "../../src/net/mod.rs"]
@@ -123,6 +125,8 @@ mod server;
 mod source_prefix;
 #[path = "../../src/trace/mod.rs"]
 mod trace;
+#[path = "../../src/words.rs"]
+mod words;
 
 mod channel;
 mod control;

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::columns::{Table, UNKNOWN, short};
 use super::system_calls::describe;
+use crate::server::proc_stat::{START_TIME, time_field};
 use crate::server::session::SessionRegistry;
 
 const HEADINGS: [&str; 3] = ["NAME", "SINCE", "WAITS FOR"];
@@ -39,7 +39,8 @@ fn row(task: &Path, now: Option<Duration>, registry: &SessionRegistry) -> [Strin
     // A thread that has ended since has no files any more.
     let read = |file| fs::read_to_string(task.join(file)).ok();
     let name = read("comm").map(|name| name.trim_end().to_owned());
-    let started = read("stat").as_deref().and_then(start_time);
+    let stat = read("stat");
+    let started = stat.and_then(|stat| time_field(&stat, START_TIME));
     let age = now.zip(started).map(|(now, at)| now.saturating_sub(at));
     let session = name.as_deref().and_then(session_number);
     let peer = |descriptor| peer_of(registry, session?, descriptor);
@@ -56,15 +57,6 @@ fn row(task: &Path, now: Option<Duration>, registry: &SessionRegistry) -> [Strin
 fn boot_time() -> Option<Duration> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
     Some(now.into())
-}
-
-/// The start of a thread since the boot, from its `stat`: field 22 of proc_pid_stat(5).
-fn start_time(stat: &str) -> Option<Duration> {
-    // The second field is the name in parentheses, and may contain blanks and parentheses.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let ticks: u64 = fields.split(' ').nth(22 - 3)?.parse().ok()?;
-    let per_second: u64 = sysconf(SysconfVar::CLK_TCK).ok()??.try_into().ok()?;
-    Some(Duration::from_millis(ticks * 1000 / per_second))
 }
 
 /// 7, for a thread of session 7: `s7`, `s7-down` or `s7-name`.
@@ -88,18 +80,6 @@ fn peer_of(registry: &SessionRegistry, session: u64, descriptor: i32) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn o18_a_start_time_is_read_after_any_name() {
-        let fields = "S 1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 250 9 9";
-        for name in ["accept", "s1 (x) ", ") S 1"] {
-            let stat = format!("12 ({name}) {fields}");
-            let per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64;
-            let expected = Duration::from_millis(250_000 / per_second);
-            assert_eq!(start_time(&stat), Some(expected), "{stat}");
-        }
-        assert_eq!(start_time("12 (accept"), None);
-    }
 
     #[test]
     fn o18_a_thread_is_matched_with_its_session() {
