@@ -10,6 +10,7 @@ mod process;
 use std::io::{self, PipeReader, PipeWriter};
 use std::net::TcpListener;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::context::ServerContext;
 use crate::net;
@@ -33,6 +34,8 @@ struct Shared {
     stop: PipeReader,
     /// Weak: a slow reader does not keep the server, and with it the logger, from ending.
     context: Weak<ServerContext>,
+    /// When the process has started, since 1970.
+    started: Option<Duration>,
 }
 
 impl MetricsServer {
@@ -51,6 +54,7 @@ impl MetricsServer {
             listener,
             stop,
             context: Arc::downgrade(context),
+            started: process::started(),
         });
         for _ in 0..METRICS_THREADS {
             let shared = Arc::clone(&shared);
@@ -70,7 +74,7 @@ fn serve(shared: &Shared) {
         connection::serve(&client, || {
             // `None`: the server has ended.
             let context = shared.context.upgrade()?;
-            Some(page::page(&context))
+            Some(page::page(&context, shared.started))
         });
     }
 }

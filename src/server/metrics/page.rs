@@ -1,13 +1,15 @@
 //! The page of metrics: the counts, and what the server is doing at this moment.
 
+use std::time::Duration;
+
 use super::process;
 use crate::metrics::{Kind, TextFormat};
 use crate::relay::Direction;
 use crate::server::context::ServerContext;
 use crate::server::session_state::{State, StateCounts};
 
-/// The metrics of this server now.
-pub(super) fn page(context: &ServerContext) -> String {
+/// The metrics of this server now, whose process has `started` since 1970.
+pub(super) fn page(context: &ServerContext, started: Option<Duration>) -> String {
     let mut page = TextFormat::default();
     let mut samples = page.metric(
         "threadsocks_build_info",
@@ -44,7 +46,7 @@ pub(super) fn page(context: &ServerContext) -> String {
     for (direction, count) in ["up", "down"].into_iter().zip(bytes) {
         samples.add(&[("direction", direction)], count);
     }
-    process::write(&mut page);
+    process::write(&mut page, started);
     page.finish()
 }
 

@@ -10,8 +10,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::columns::{Table, UNKNOWN, short};
 use super::system_calls::describe;
-use crate::server::proc_stat::{START_TIME, time_field};
 use crate::server::session::SessionRegistry;
+use crate::server::start_time::start_time;
 
 const HEADINGS: [&str; 3] = ["NAME", "SINCE", "WAITS FOR"];
 
@@ -39,8 +39,7 @@ fn row(task: &Path, now: Option<Duration>, registry: &SessionRegistry) -> [Strin
     // A thread that has ended since has no files any more.
     let read = |file| fs::read_to_string(task.join(file)).ok();
     let name = read("comm").map(|name| name.trim_end().to_owned());
-    let stat = read("stat");
-    let started = stat.and_then(|stat| time_field(&stat, START_TIME));
+    let started = read("stat").as_deref().and_then(start_time);
     let age = now.zip(started).map(|(now, at)| now.saturating_sub(at));
     let session = name.as_deref().and_then(session_number);
     let peer = |descriptor| peer_of(registry, session?, descriptor);

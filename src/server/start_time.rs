@@ -1,26 +1,17 @@
-//! The fields of a `stat` file of Linux, which a process and each thread have.
+//! When a thread or process has started, from its `stat` file.
 
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A field by its number in proc_pid_stat(5), from 3 on.
-pub(super) fn field(stat: &str, number: usize) -> Option<u64> {
+/// The start since the boot: field 22 of proc_pid_stat(5).
+pub(super) fn start_time(stat: &str) -> Option<Duration> {
     // The second field is the name in parentheses, and may contain blanks and parentheses.
     let (_, fields) = stat.rsplit_once(") ")?;
-    let text = fields.split(' ').nth(number.checked_sub(3)?)?;
-    text.trim_end().parse().ok()
-}
-
-/// A field that counts the ticks of the kernel's clock for programs.
-pub(super) fn time_field(stat: &str, number: usize) -> Option<Duration> {
-    let ticks = field(stat, number)?;
+    let ticks: u64 = fields.split(' ').nth(22 - 3)?.parse().ok()?;
     let per_second: u64 = sysconf(SysconfVar::CLK_TCK).ok()??.try_into().ok()?;
     Some(Duration::from_millis(ticks * 1000 / per_second))
 }
-
-/// The number of the field with the start since the boot.
-pub(super) const START_TIME: usize = 22;
 
 #[cfg(test)]
 mod tests {
@@ -33,9 +24,8 @@ mod tests {
             let stat = format!("12 ({name}) {fields}");
             let per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64;
             let expected = Duration::from_millis(250_000 / per_second);
-            assert_eq!(time_field(&stat, START_TIME), Some(expected), "{stat}");
+            assert_eq!(start_time(&stat), Some(expected), "{stat}");
         }
-        assert_eq!(time_field("12 (accept", START_TIME), None);
-        assert_eq!(field("12 (accept) S 1\n", 4), Some(1));
+        assert_eq!(start_time("12 (accept"), None);
     }
 }
