@@ -48,7 +48,6 @@ pub(super) fn accept_clients(
             }
         };
         spare.reset();
-        context.log.send(Event::ClientAccepted);
         start_session(context, number, client, canonical(address), token);
     }
 }
@@ -67,6 +66,7 @@ fn start_session(
     address: SocketAddr,
     token: &Token,
 ) {
+    context.log.send(Event::ClientAccepted);
     let (slot, place) = match admit(context, number, address.ip()) {
         Ok(admitted) => admitted,
         Err(reason) => {
