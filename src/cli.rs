@@ -81,8 +81,8 @@ Output:
       --metrics ADDR:PORT    serve counts for Prometheus over HTTP, for example
                              at 127.0.0.1:9480 [off]
   -v, --verbose              on stderr, a line for every session that has ended
-  -q, --quiet                on stderr, only errors, rejected clients, and the
-                             port if PORT is 0
+  -q, --quiet                on stderr, only errors, rejected clients, and each
+                             port that is given as 0
       --trace FILE           a trace of the threads, written when the server
                              stops: a picture (.svg) or events for Perfetto
                              (.json)

@@ -262,8 +262,8 @@ fn run(
             even_if_quiet: true,
         });
     }
-    if let Some(listener) = &metrics {
-        report_metrics(listener, log).map_err(no_metrics)?;
+    if let (Some(listener), Some(requested)) = (&metrics, options.metrics) {
+        report_metrics(listener, requested, log).map_err(no_metrics)?;
     }
     let server = Server::new(settings, rules_file, clock, log.clone());
     let mut server = server.limited_by(limits.limited_by);
@@ -289,11 +289,12 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ProgramError> 
 }
 
 /// Says where the metrics are, and warns if other hosts may reach them.
-fn report_metrics(listener: &TcpListener, log: &Log) -> io::Result<()> {
+fn report_metrics(listener: &TcpListener, requested: SocketAddr, log: &Log) -> io::Result<()> {
     let address = listener.local_addr()?;
     log.send(Event::StartMessage {
         line: format!("metrics at http://{address}/metrics"),
-        even_if_quiet: false,
+        // The operator has no other way to learn the port.
+        even_if_quiet: requested.port() == 0,
     });
     if !address.ip().to_canonical().is_loopback() {
         log.send(Event::StartMessage {
