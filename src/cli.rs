@@ -82,9 +82,11 @@ Limits:
 Output:
       --log screen|json|none on stdout: a message for every request, a JSON
                              object for every event, or nothing [screen]
+      --metrics ADDR:PORT    serve counts for Prometheus over HTTP, for example
+                             at 127.0.0.1:9480 [off]
   -v, --verbose              on stderr, a line for every session that has ended
-  -q, --quiet                on stderr, only errors, rejected clients, and the
-                             port if PORT is 0
+  -q, --quiet                on stderr, only errors, rejected clients, and each
+                             port that is given as 0
       --trace FILE           a trace of the threads, written when the server
                              stops: a picture (.svg) or events for Perfetto
                              (.json)
@@ -142,6 +144,8 @@ pub struct Options {
     pub max_sessions: Option<usize>,
     /// What stdout gets.
     pub log: LogFormat,
+    /// `--metrics`: where Prometheus reads the metrics. `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// How much is written to stderr.
     pub verbosity: Verbosity,
     /// `--trace`: where a trace of the threads goes. `None`: there is none.
@@ -157,6 +161,7 @@ impl Default for Options {
             settings: Settings::default(),
             max_sessions: None,
             log: LogFormat::default(),
+            metrics: None,
             verbosity: Verbosity::default(),
             trace: None,
         }
@@ -267,6 +272,9 @@ where
                 given.new_user = Some(parse_user_name(parser.value()?.into_encoded_bytes())?);
             }
             Arg::Long("log") => options.log = value(&mut parser, "--log", parse_log)?,
+            Arg::Long("metrics") => {
+                options.metrics = Some(value(&mut parser, "--metrics", parse_socket_address)?);
+            }
             Arg::Long("trace") => options.trace = Some(parse_trace(parser.value()?)?),
             Arg::Short('v') | Arg::Long("verbose") => options.verbosity = Verbosity::Sessions,
             Arg::Short('q') | Arg::Long("quiet") => options.verbosity = Verbosity::Errors,
@@ -367,6 +375,13 @@ fn parse_port(text: &str) -> Result<u16, UsageError> {
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let address = text.parse();
     address.map_err(|_| format!("{text:?} is not an IP address; write one as 127.0.0.1"))
+}
+
+fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse();
+    address.map_err(|_| {
+        format!("{text:?} is not an IP address and a port; write 127.0.0.1:9480 or [::1]:9480")
+    })
 }
 
 fn parse_ipv4_address(text: &str) -> Result<Ipv4Addr, String> {
@@ -566,6 +581,10 @@ mod tests {
             ("--log screen", set(|_| {})),
             ("--log json", set(|o| o.log = LogFormat::Json)),
             (
+                "--metrics [::1]:9480",
+                set(|o| o.metrics = Some("[::1]:9480".parse().unwrap())),
+            ),
+            (
                 "--trace a/t.SVG",
                 set(|o| o.trace = TraceTarget::new("a/t.SVG".into())),
             ),
@@ -686,6 +705,8 @@ mod tests {
             ("--socks 4 --users x", "SOCKS4 has no login"),
             ("--new-user a:b", "not a user name"),
             ("--new-user=", "not a user name"),
+            ("--metrics 9480", "write 127.0.0.1:9480 or [::1]:9480"),
+            ("--metrics localhost:9480", "not an IP address and a port"),
             ("--log xml", "none of screen, json and none"),
             (
                 "--trace t.txt",

@@ -14,6 +14,7 @@ use crate::protocol::{Command, Destination, ReplyEncoder};
 pub use crate::request_error::{AuthError, HandshakeError, RequestError};
 use crate::rules::Verdict;
 use crate::sync::wait_group::Token;
+use crate::words::words;
 
 /// One thing that happened in the server.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum Event {
     },
     /// The server accepts clients.
     Listening(Box<Listening>),
+    /// A client was accepted; it may be rejected at once. Only the metrics count it.
+    ClientAccepted,
     /// A request was answered, or its client has left before. Sent exactly once for every
     /// request.
     RequestAnswered(RequestAnswered),
@@ -57,6 +60,10 @@ pub enum Event {
         /// Where the datagram has come from.
         from: SocketAddr,
     },
+    /// The login of a client was right. Only the metrics count it.
+    LoginAccepted,
+    /// A datagram of a UDP association was dropped. Only the metrics count it.
+    DatagramDropped(DropReason),
     /// The login of a client was refused. Not sent if this machine has no memory for the
     /// check, or the server has terminated the session: then the login may be right.
     LoginFailed(LoginFailed),
@@ -127,6 +134,8 @@ impl Level {
 pub struct Listening {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Did the system choose the port? Then the operator learns it only from the log.
+    pub has_chosen_port: bool,
     /// Sessions at a time.
     pub max_sessions: usize,
     /// What limits them, if that is known.
@@ -191,10 +200,14 @@ pub struct RequestAnswered {
     pub destination: Option<IpAddr>,
     /// The port that was dialled or expected.
     pub port: u16,
+    /// The version of the client, which encodes its replies.
+    pub encoder: ReplyEncoder,
     /// The command of the request.
     pub command: Command,
-    /// Was the request granted?
-    pub accepted: bool,
+    /// Why the request was refused, in a word: [`RequestError::word`]. None: it was granted.
+    pub cause: Option<&'static str>,
+    /// Time from the request to its last reply.
+    pub waited: Duration,
     /// What only `--log json` prints.
     pub details: Option<Box<RequestDetails>>,
 }
@@ -212,28 +225,8 @@ pub struct RequestDetails {
     pub confirmed: bool,
     /// The code in the reply; none if the client has left before.
     pub reply: Option<u8>,
-    /// Why the request was refused, if it was.
-    pub refusal: Option<Refusal>,
-    /// Time from the request to its last reply.
-    pub waited: Duration,
-}
-
-/// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The cause in one word: [`RequestError::word`].
-    pub cause: &'static str,
-    /// The same as a sentence.
-    pub why: String,
-}
-
-impl From<&RequestError> for Refusal {
-    fn from(error: &RequestError) -> Refusal {
-        Refusal {
-            cause: error.word(),
-            why: error.to_string(),
-        }
-    }
+    /// Why the request was refused, as a sentence.
+    pub why: Option<String>,
 }
 
 /// A login that was refused.
@@ -278,6 +271,26 @@ pub struct SessionClosed {
     pub lasted: Duration,
     /// Why the session ended.
     pub reason: CloseReason,
+}
+
+/// Why a datagram is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The rules do not permit it.
+    Denied,
+    /// It comes from a host that is not the client, or to which the client has sent
+    /// nothing.
+    UnknownPeer,
+    /// It has no valid header, or is a fragment.
+    BadHeader,
+    /// Its destination cannot be an address of another host.
+    UnusableDestination,
+    /// Its destination is a name that has no address, or too much waits for names already.
+    Unresolved,
+    /// The system cannot send it to this address.
+    SendFailed,
+    /// The send buffer of the socket is full.
+    BufferFull,
 }
 
 /// How many datagrams were dropped.
@@ -360,25 +373,26 @@ pub enum Rejected {
     NoThread(io::Error),
 }
 
-impl CloseReason {
-    /// The reason in one word, for programs that read the log. These words do not change.
-    pub fn word(&self) -> &'static str {
-        match self {
-            CloseReason::Finished => "finished",
-            CloseReason::ConnectionError(_) => "connection_error",
-            CloseReason::Idle => "idle",
-            CloseReason::HalfClosedIdle => "half_closed_idle",
-            CloseReason::PermitWithdrawn(_) => "permit_withdrawn",
-            CloseReason::ServerStopped => "server_stopped",
-            CloseReason::Panicked => "panicked",
-            CloseReason::Silent => "silent",
-            CloseReason::Unheard => "unheard",
-            CloseReason::PerClientLimit => "max_per_client",
-            CloseReason::HandshakeFailed(_) => "handshake_failed",
-            CloseReason::Refused(_) => "refused",
-        }
+words! {
+    /// The reason in one word, for programs that read the log or the metrics. These words do not
+    /// change.
+    CloseReason {
+        CloseReason::Finished => "finished",
+        CloseReason::ConnectionError(_) => "connection_error",
+        CloseReason::Idle => "idle",
+        CloseReason::HalfClosedIdle => "half_closed_idle",
+        CloseReason::PermitWithdrawn(_) => "permit_withdrawn",
+        CloseReason::ServerStopped => "server_stopped",
+        CloseReason::Panicked => "panicked",
+        CloseReason::Silent => "silent",
+        CloseReason::Unheard => "unheard",
+        CloseReason::PerClientLimit => "max_per_client",
+        CloseReason::HandshakeFailed(_) => "handshake_failed",
+        CloseReason::Refused(_) => "refused",
     }
+}
 
+impl CloseReason {
     /// The cause of a failed handshake or a refused request, in one word.
     pub fn cause(&self) -> Option<&'static str> {
         match self {
@@ -389,18 +403,32 @@ impl CloseReason {
     }
 }
 
-impl Rejected {
-    /// The cause in one word, for programs that read the log. These words do not change.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Rejected::AtCapacity { .. } => "full",
-            Rejected::PerClientLimit { .. } => "max_per_client",
-            Rejected::Unheard { .. } => "unheard",
-            Rejected::AcceptFailed(_) => "no_descriptor",
-            Rejected::NoThread(_) => "no_thread",
-        }
+words! {
+    /// The cause in one word, for programs that read the log or the metrics. These words do not
+    /// change.
+    Rejected {
+        Rejected::AtCapacity { .. } => "full",
+        Rejected::PerClientLimit { .. } => "max_per_client",
+        Rejected::NoThread(_) => "no_thread",
+        Rejected::AcceptFailed(_) => "no_descriptor",
+        Rejected::Unheard { .. } => "unheard",
     }
+}
 
+words! {
+    /// The reason in one word, for programs that read the metrics. These words do not change.
+    DropReason {
+        DropReason::Denied => "denied",
+        DropReason::UnknownPeer => "unknown_peer",
+        DropReason::BadHeader => "bad_header",
+        DropReason::UnusableDestination => "unusable_destination",
+        DropReason::Unresolved => "unresolved",
+        DropReason::SendFailed => "send_failed",
+        DropReason::BufferFull => "buffer_full",
+    }
+}
+
+impl Rejected {
     /// The client, if its address is known.
     pub fn client(&self) -> Option<IpAddr> {
         match self {

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use threadsocks::cli::{self, Action, Options};
 use threadsocks::config::{Content, LoadError, SyntaxError, WatchedFile};
 use threadsocks::events::{Event, Level};
 use threadsocks::local_time::LocalClock;
-use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
+use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout};
 use threadsocks::net::{self, Listeners};
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile};
@@ -123,10 +123,14 @@ impl Files {
 
     /// The number of sessions beside these files: their memory, and that for hashes, is not
     /// available to sessions.
-    fn limits(&self, max_sessions: Option<usize>) -> Result<Limits, ProgramError> {
+    fn limits(
+        &self,
+        max_sessions: Option<usize>,
+        has_metrics: bool,
+    ) -> Result<Limits, ProgramError> {
         let authenticator = self.authenticator.as_ref();
         let hash_memory = authenticator.map_or(0, Authenticator::hash_memory);
-        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory)
+        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory, has_metrics)
             .map_err(|error| ProgramError::new(EXIT_FAILURE, error))
     }
 }
@@ -142,7 +146,10 @@ fn serve(options: Options, signals: SigSet) -> Result<ExitCode, ProgramError> {
     // The environment must not change any more when threads have started.
     let inherited = Listeners::from_env();
     let prepared = match Files::open(&options) {
-        Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
+        Ok(files) => {
+            let limits = files.limits(options.max_sessions, options.metrics.is_some())?;
+            Ok((limits, files))
+        }
         Err(error) => Err(error),
     };
     // Before the logger starts, so that its thread is in the trace.
@@ -245,11 +252,11 @@ fn run(
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
     let clients = settings.client_kinds(authenticator.is_some());
-    let is_port_unknown = inherited.is_none() && options.address.port() == 0;
     let listeners = match inherited {
         Some(inherited) => inherited,
         None => listen(options.address)?,
     };
+    let metrics = options.metrics.map(listen_for_metrics).transpose()?;
     let facts = StartFacts {
         rules_file: &rules_file,
         users_file: authenticator.as_ref().map(Authenticator::users_file),
@@ -266,17 +273,8 @@ fn run(
             even_if_quiet: false,
         });
     }
-    if let (Verbosity::Errors, true, Ok([address])) = (
-        options.verbosity,
-        is_port_unknown,
-        listeners.addresses().as_deref(),
-    ) {
-        // Even with --quiet: the operator has no other way to learn the port.
-        log.send(Event::StartMessage {
-            line: format!("listening on {address}"),
-            level: Level::Info,
-            even_if_quiet: true,
-        });
+    if let (Some(listener), Some(requested)) = (&metrics, options.metrics) {
+        report_metrics(listener, requested, log).map_err(no_metrics)?;
     }
     let server = Server::new(settings, rules_file, clock, log.clone());
     let mut server = server
@@ -286,8 +284,47 @@ fn run(
         server = server.with_users(authenticator);
     }
     signals::report_status(server.status_reporter()).map_err(no_signals)?;
+    // Dropped after the end of the server: the metrics go on during the grace period.
+    let serve = |listener| server.serve_metrics(listener).map_err(no_metrics);
+    let _metrics = metrics.map(serve).transpose()?;
     let result = server.run(listeners, &controls);
     result.map_err(|error| ProgramError::new(EXIT_FAILURE, error))
+}
+
+/// Opens the port of `--metrics`.
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ProgramError> {
+    net::listen(address).map_err(|error| {
+        let line = format!(
+            "cannot listen on {address} for --metrics: {error}; choose another address or port"
+        );
+        ProgramError::new(EXIT_FAILURE, line)
+    })
+}
+
+/// Says where the metrics are, and warns if other hosts may reach them.
+fn report_metrics(listener: &TcpListener, requested: SocketAddr, log: &Log) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    log.send(Event::StartMessage {
+        line: format!("metrics at http://{address}/metrics"),
+        level: Level::Info,
+        // The operator has no other way to learn the port.
+        even_if_quiet: requested.port() == 0,
+    });
+    if !address.ip().to_canonical().is_loopback() {
+        log.send(Event::StartMessage {
+            line: format!(
+                "warning: --metrics {address} is no loopback address: the metrics have no login; \
+                 let a firewall admit only the host of Prometheus"
+            ),
+            level: Level::Warning,
+            even_if_quiet: false,
+        });
+    }
+    Ok(())
+}
+
+fn no_metrics(error: impl Display) -> ProgramError {
+    ProgramError::new(EXIT_FAILURE, format!("cannot serve --metrics: {error}"))
 }
 
 fn no_signals(error: impl Display) -> ProgramError {
@@ -296,12 +333,11 @@ fn no_signals(error: impl Display) -> ProgramError {
 
 /// Listens for clients at this address.
 fn listen(address: SocketAddr) -> Result<Listeners, ProgramError> {
-    let listener = net::listen(address).map_err(|error| {
+    Listeners::listen(address).map_err(|error| {
         let line =
             format!("cannot listen on {address}: {error}; choose another PORT or --bind address");
         ProgramError::new(EXIT_FAILURE, line)
-    })?;
-    Ok(Listeners::own(listener))
+    })
 }
 
 /// The report of `--check`: the rules with warnings, then the number of users. With

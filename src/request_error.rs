@@ -11,6 +11,7 @@ use crate::protocol::{
     ReplyError,
 };
 use crate::rules::Verdict;
+use crate::words::words;
 
 /// Why the handshake led to no request.
 #[derive(Debug)]
@@ -82,35 +83,42 @@ pub enum RequestError {
     ResourceExhausted(&'static str, io::Error),
 }
 
-impl RequestError {
-    /// The cause in one word, for programs that read the log. These words do not change.
-    pub fn word(&self) -> &'static str {
-        match self {
-            RequestError::Socks4Off => "socks4_off",
-            RequestError::InvalidHostName(_) => "invalid_name",
-            RequestError::Denied(_) => "denied",
-            RequestError::IdentFailed(_) => "ident_failed",
-            RequestError::UserMismatch(_) => "user_mismatch",
-            RequestError::NotLoggedIn => "not_logged_in",
-            RequestError::UnusableDestination(_) => "unusable_destination",
-            RequestError::Loop => "loop",
-            RequestError::NotFound(..) => "not_found",
-            RequestError::Unreachable(_, error) => match reply_to_connect_error(error) {
-                ReplyError::ConnectionRefused => "connection_refused",
-                ReplyError::NetworkUnreachable => "network_unreachable",
-                ReplyError::HostUnreachable => "host_unreachable",
-                ReplyError::TimedOut => "timed_out",
-                _ => "unreachable",
-            },
-            RequestError::TimedOut => "timed_out",
-            RequestError::ClientLeft => "client_left",
-            RequestError::Terminated => "terminated",
-            RequestError::UnexpectedPeer(_) => "unexpected_peer",
-            RequestError::TooManyAssociations(_) => "too_many_associations",
-            RequestError::ResourceExhausted(..) => "resource_exhausted",
-        }
+words! {
+    /// The cause in one word, for programs that read the log or the metrics. These words do not
+    /// change.
+    RequestError {
+        RequestError::Socks4Off => "socks4_off",
+        RequestError::InvalidHostName(_) => "invalid_name",
+        RequestError::Denied(_) => "denied",
+        RequestError::IdentFailed(_) => "ident_failed",
+        RequestError::UserMismatch(_) => "user_mismatch",
+        RequestError::NotLoggedIn => "not_logged_in",
+        RequestError::UnusableDestination(_) => "unusable_destination",
+        RequestError::Loop => "loop",
+        RequestError::NotFound(..) => "not_found",
+        RequestError::Unreachable(_, error)
+            if reply_to_connect_error(error) == ReplyError::ConnectionRefused
+            => "connection_refused",
+        RequestError::Unreachable(_, error)
+            if reply_to_connect_error(error) == ReplyError::NetworkUnreachable
+            => "network_unreachable",
+        RequestError::Unreachable(_, error)
+            if reply_to_connect_error(error) == ReplyError::HostUnreachable
+            => "host_unreachable",
+        RequestError::Unreachable(_, error)
+            if reply_to_connect_error(error) == ReplyError::TimedOut
+            => "timed_out",
+        RequestError::Unreachable(..) => "unreachable",
+        RequestError::TimedOut => "timed_out",
+        RequestError::ClientLeft => "client_left",
+        RequestError::Terminated => "terminated",
+        RequestError::UnexpectedPeer(_) => "unexpected_peer",
+        RequestError::TooManyAssociations(_) => "too_many_associations",
+        RequestError::ResourceExhausted(..) => "resource_exhausted",
     }
+}
 
+impl RequestError {
     /// What the reply says.
     pub fn reply(&self) -> ReplyError {
         match self {

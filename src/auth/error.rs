@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::words::words;
+
 /// Why a login is refused. The client learns only that it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
@@ -18,16 +20,14 @@ pub enum AuthError {
     OutOfMemory,
 }
 
-impl AuthError {
+words! {
     /// The reason in one word, for programs that read the log. These words do not change.
-    pub fn word(self) -> &'static str {
-        match self {
-            AuthError::WrongCredentials => "wrong",
-            AuthError::RateLimited => "throttled",
-            AuthError::TimedOut => "too_late",
-            AuthError::ClientLeft => "left",
-            AuthError::OutOfMemory => "no_memory",
-        }
+    AuthError {
+        AuthError::WrongCredentials => "wrong",
+        AuthError::RateLimited => "throttled",
+        AuthError::TimedOut => "too_late",
+        AuthError::ClientLeft => "left",
+        AuthError::OutOfMemory => "no_memory",
     }
 }
 

@@ -24,7 +24,11 @@ impl Verbosity {
             Event::StartMessage { even_if_quiet, .. } => {
                 *even_if_quiet || self >= Verbosity::Normal
             }
-            Event::RequestAnswered(_) | Event::Stopped { .. } => false,
+            Event::RequestAnswered(_)
+            | Event::Stopped { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_) => false,
             Event::LoginFailed(_)
             | Event::Rejected(_)
             | Event::FileReloaded { .. }
@@ -40,9 +44,8 @@ impl Verbosity {
                 _ => self >= Verbosity::Sessions,
             },
             Event::ClientPort { .. } | Event::ForeignDatagram { .. } => self >= Verbosity::Sessions,
-            Event::Listening(_) | Event::FileUnchanged { .. } | Event::Stopping { .. } => {
-                self >= Verbosity::Normal
-            }
+            Event::Listening(listening) => listening.has_chosen_port || self >= Verbosity::Normal,
+            Event::FileUnchanged { .. } | Event::Stopping { .. } => self >= Verbosity::Normal,
         }
     }
 }

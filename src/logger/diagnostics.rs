@@ -1,7 +1,6 @@
 //! Lines on stderr, with their priority if they go to the journal.
 
 use std::fmt;
-use std::io::Write;
 
 use super::format::counted;
 use super::writer::{MessageWriter, WriteResult};
@@ -14,9 +13,9 @@ pub(super) struct Diagnostics {
 }
 
 impl Diagnostics {
-    pub(super) fn new(output: Box<dyn Write + Send>, has_priorities: bool) -> Diagnostics {
+    pub(super) fn new(writer: MessageWriter, has_priorities: bool) -> Diagnostics {
         Diagnostics {
-            writer: MessageWriter::new(output),
+            writer,
             has_priorities,
         }
     }

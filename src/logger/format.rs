@@ -14,15 +14,15 @@ pub(super) fn screen_message(answered: &RequestAnswered) -> String {
         destination,
         port,
         command,
-        accepted,
-        details: _,
+        cause,
+        ..
     } = answered;
     let destination = match destination {
         Some(address) => address.to_canonical().to_string(),
         None => "-".to_owned(),
     };
     let (source, source_port) = (client.ip().to_canonical(), client.port());
-    let reply = if *accepted { "Accept" } else { "Reject" };
+    let reply = if cause.is_none() { "Accept" } else { "Reject" };
     format!(
         "<S_IP>: {source}\n\
          <S_PORT>: {source_port}\n\

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{LogFormat, OutputConfig, Verbosity};
@@ -16,6 +17,7 @@ use crate::config::ReloadEvent;
 use crate::events::{
     AuthError, CloseReason, Event, HandshakeError, Level, Rejected, SessionClosed,
 };
+use crate::metrics::{Counters, Output};
 
 /// While no line is suppressed, the logger has no reason to wake up.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600 * 24 * 365);
@@ -53,12 +55,20 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(output: OutputConfig) -> Printer {
+    /// It counts the messages that an output does not get.
+    pub(super) fn new(output: OutputConfig, counters: &Arc<Counters>) -> Printer {
+        let writer = |output, name| {
+            let counters = Arc::clone(counters);
+            MessageWriter::new(output, move || counters.count_dropped_message(name))
+        };
         Printer {
-            screen: MessageWriter::new(output.screen),
+            screen: writer(output.screen, Output::Stdout),
             format: output.format,
             json: JsonLog::default(),
-            diagnostics: Diagnostics::new(output.diagnostics, output.has_priorities),
+            diagnostics: Diagnostics::new(
+                writer(output.diagnostics, Output::Stderr),
+                output.has_priorities,
+            ),
             verbosity: output.verbosity,
             throttles: Default::default(),
             login_lines: LoginLines::default(),
@@ -90,7 +100,11 @@ impl Printer {
             Event::Status(status) => self.print_line(Level::Info, &status.text),
             Event::StartMessage { line, level, .. } => self.print_line(level, &line),
             // Only stdout gets these.
-            Event::RequestAnswered(_) | Event::Stopped { .. } => {}
+            Event::RequestAnswered(_)
+            | Event::Stopped { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_) => {}
             Event::SessionClosed(closed) => self.print_closed(time, &closed),
             Event::ClientPort {
                 session,
@@ -99,19 +113,10 @@ impl Printer {
                 previous,
                 port,
             } => {
-                let before = match (previous, announced) {
-                    (Some(previous), _) => {
-                        format!("datagrams from port {previous} are dropped from now on")
-                    }
-                    (None, 0) => "it has announced no port".to_owned(),
-                    (None, announced) => format!("it has announced port {announced}"),
-                };
-                self.print_line(
-                    Level::Info,
-                    &format_args!(
-                        "s{session}: {client} sends datagrams from port {port}; {before}"
-                    ),
-                );
+                let before = before_this_port(announced, previous);
+                let line =
+                    format!("s{session}: {client} sends datagrams from port {port}; {before}");
+                self.print_line(Level::Info, &line);
             }
             Event::ForeignDatagram {
                 session,
@@ -359,6 +364,15 @@ impl Printer {
     }
 }
 
+/// Which port an association has had before, announced by its client or seen by the server.
+fn before_this_port(announced: u16, previous: Option<u16>) -> String {
+    match (previous, announced) {
+        (Some(previous), _) => format!("datagrams from port {previous} are dropped from now on"),
+        (None, 0) => "it has announced no port".to_owned(),
+        (None, announced) => format!("it has announced port {announced}"),
+    }
+}
+
 /// A client that is rejected by a limit is expected; one that the machine has nothing for is not.
 fn level_of(reason: &Rejected) -> Level {
     match reason {
@@ -373,7 +387,7 @@ fn level_of(reason: &Rejected) -> Level {
 mod tests {
     use super::*;
     use crate::events::{Listening, RequestAnswered};
-    use crate::protocol::Command;
+    use crate::protocol::{Command, ReplyEncoder};
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
@@ -414,14 +428,17 @@ mod tests {
             via: None,
             destination: None,
             port,
+            encoder: ReplyEncoder::Socks5,
             command: Command::Connect,
-            accepted: true,
+            cause: None,
+            waited: Duration::ZERO,
             details: None,
         })
     }
 
     fn listening(port: u16) -> TimedEvent {
         TimedEvent::now(Event::Listening(Box::new(Listening {
+            has_chosen_port: false,
             address: ([127, 0, 0, 1], port).into(),
             max_sessions: 1,
             limited_by: None,
@@ -435,13 +452,16 @@ mod tests {
     fn l04_a_partial_message_is_completed_before_the_next() {
         let (disk, stderr) = (Disk::default(), Disk::default());
         stderr.set_free(usize::MAX);
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(disk.clone()),
-            format: LogFormat::Screen,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-            has_priorities: false,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(disk.clone()),
+                format: LogFormat::Screen,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+                has_priorities: false,
+            },
+            &Arc::default(),
+        );
         let mut expected = String::new();
         // A part of the first message is written. The next two find no room: first not
         // even for the rest of the first, then just for that. The last is written.
@@ -468,13 +488,16 @@ mod tests {
         ] {
             let stderr = Disk::default();
             stderr.set_free(usize::MAX);
-            let mut printer = Printer::new(OutputConfig {
-                screen: Box::new(io::sink()),
-                format: LogFormat::None,
-                diagnostics: Box::new(stderr.clone()),
-                verbosity,
-                has_priorities: false,
-            });
+            let mut printer = Printer::new(
+                OutputConfig {
+                    screen: Box::new(io::sink()),
+                    format: LogFormat::None,
+                    diagnostics: Box::new(stderr.clone()),
+                    verbosity,
+                    has_priorities: false,
+                },
+                &Arc::default(),
+            );
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
@@ -491,13 +514,16 @@ mod tests {
     #[test]
     fn l05_a_partial_line_on_stderr_is_completed_before_the_next() {
         let stderr = Disk::default();
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(io::sink()),
-            format: LogFormat::None,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-            has_priorities: false,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+                has_priorities: false,
+            },
+            &Arc::default(),
+        );
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
             printer.print(listening(port));
@@ -516,13 +542,16 @@ mod tests {
     fn l05_every_line_that_stderr_loses_is_counted() {
         const LINES: u16 = 500;
         let stderr = Disk::default();
-        let mut printer = Printer::new(OutputConfig {
-            screen: Box::new(io::sink()),
-            format: LogFormat::None,
-            diagnostics: Box::new(stderr.clone()),
-            verbosity: Verbosity::Normal,
-            has_priorities: false,
-        });
+        let mut printer = Printer::new(
+            OutputConfig {
+                screen: Box::new(io::sink()),
+                format: LogFormat::None,
+                diagnostics: Box::new(stderr.clone()),
+                verbosity: Verbosity::Normal,
+                has_priorities: false,
+            },
+            &Arc::default(),
+        );
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));
             printer.print(listening(port));

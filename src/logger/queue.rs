@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::config::{LogFormat, Verbosity};
 use super::json;
 use crate::events::Event;
+use crate::metrics::{Counters, Output};
 use crate::sync::AtomicU64;
 use crate::trace::{self, Mark};
 
@@ -34,6 +35,7 @@ impl TimedEvent {
 /// A handle to report events. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Log {
+    counters: Arc<Counters>,
     sender: Sender<TimedEvent>,
     dropped: Arc<DroppedCounts>,
     verbosity: Verbosity,
@@ -60,6 +62,7 @@ impl Log {
         let (sender, events) = bounded(CAPACITY);
         let dropped = Arc::new(DroppedCounts::default());
         let log = Log {
+            counters: Arc::default(),
             sender,
             dropped: Arc::clone(&dropped),
             verbosity,
@@ -70,9 +73,11 @@ impl Log {
 
     /// Reports an event. Never waits: if the queue is full, the event is dropped and
     /// counted. For events other than screen messages, the main output, it is full at half
-    /// its capacity.
+    /// its capacity. The metrics count each event before that.
     pub fn send(&self, event: Event) {
-        if !self.is_printed(&event) {
+        self.counters.count(&event);
+        let outputs = self.outputs(&event);
+        if outputs == [None, None] {
             return;
         }
         let (has_room, dropped) = match self.is_main_output(&event) {
@@ -86,6 +91,9 @@ impl Log {
                 // Only the first: thousands of marks would fill the trace.
                 trace::mark(|| Mark::QueueFull);
             }
+            for output in outputs.into_iter().flatten() {
+                self.counters.count_dropped_message(output);
+            }
         }
     }
 
@@ -94,13 +102,22 @@ impl Log {
         self.format == LogFormat::Json
     }
 
-    /// Would the logger print this event?
-    fn is_printed(&self, event: &Event) -> bool {
-        match self.format {
-            LogFormat::Json if json::has_object(event) => true,
-            LogFormat::Screen if is_message(event) => true,
-            _ => self.verbosity.prints(event),
-        }
+    /// What the metrics count.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Where the logger would print this event.
+    fn outputs(&self, event: &Event) -> [Option<Output>; 2] {
+        let is_on_stdout = match self.format {
+            LogFormat::Json => json::has_object(event),
+            LogFormat::Screen => is_message(event),
+            LogFormat::None => false,
+        };
+        [
+            is_on_stdout.then_some(Output::Stdout),
+            self.verbosity.prints(event).then_some(Output::Stderr),
+        ]
     }
 
     /// Is the event part of the main output? Others must leave room for these.

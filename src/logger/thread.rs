@@ -42,13 +42,14 @@ impl Logger {
 /// The system has no thread left.
 pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
     let (log, queue) = Log::new(output.verbosity, output.format);
+    let printer = Printer::new(output, log.counters());
     let (token, done) = wait_group();
     thread::Builder::new()
         .name("logger".to_owned())
         .spawn(move || {
             let _token = token;
             let _job = trace::job("logger", None);
-            print_events(&queue, Printer::new(output));
+            print_events(&queue, printer);
         })?;
     Ok((Logger { done }, log))
 }

@@ -15,6 +15,8 @@ use crate::trace::{self, Wait};
 /// before the next one.
 pub(super) struct MessageWriter {
     output: Box<dyn Write + Send>,
+    /// Called for each message that is lost.
+    count_lost: Box<dyn Fn() + Send>,
     /// The rest of a message of which a part was written. Only the end of the program can
     /// leave it unwritten.
     rest: Vec<u8>,
@@ -34,9 +36,13 @@ pub(super) enum WriteResult {
 }
 
 impl MessageWriter {
-    pub(super) fn new(output: Box<dyn Write + Send>) -> MessageWriter {
+    pub(super) fn new(
+        output: Box<dyn Write + Send>,
+        count_lost: impl Fn() + Send + 'static,
+    ) -> MessageWriter {
         MessageWriter {
             output,
+            count_lost: Box::new(count_lost),
             rest: Vec::new(),
             lost: None,
         }
@@ -67,10 +73,11 @@ impl MessageWriter {
         };
         let first = before.is_none().then_some(error);
         self.lost = Some(before.unwrap_or(0) + u64::from(!has_begun));
-        match has_begun {
-            true => WriteResult::Partial(first),
-            false => WriteResult::Lost(first),
+        if has_begun {
+            return WriteResult::Partial(first);
         }
+        (self.count_lost)();
+        WriteResult::Lost(first)
     }
 
     /// Writes the rest of the last message, or counts that message as lost. Returns how
@@ -193,7 +200,7 @@ mod tests {
     ) {
         let (ended, has_ended) = crossbeam_channel::bounded::<()>(1);
         thread::scope(|scope| {
-            let mut output = MessageWriter::new(Box::new(Output(output)));
+            let mut output = MessageWriter::new(Box::new(Output(output)), || {});
             scope.spawn(move || {
                 let _ended = ended;
                 for message in messages {

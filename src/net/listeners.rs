@@ -9,20 +9,35 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::accept::lengthen_backlog;
 use super::options::set_options;
+use super::socket::listen;
 
 /// The listeners of a server.
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     are_inherited: bool,
+    has_chosen_port: bool,
 }
 
 impl Listeners {
+    /// Listens at this address; the system chooses a port for 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`].
+    pub fn listen(address: SocketAddr) -> io::Result<Listeners> {
+        Ok(Listeners {
+            has_chosen_port: address.port() == 0,
+            ..Listeners::own(listen(address)?)
+        })
+    }
+
     /// A listener of this process, which no other process holds.
     pub fn own(listener: TcpListener) -> Listeners {
         Listeners {
             sockets: vec![listener],
             are_inherited: false,
+            has_chosen_port: false,
         }
     }
 
@@ -32,6 +47,7 @@ impl Listeners {
         Listeners {
             sockets,
             are_inherited: true,
+            has_chosen_port: false,
         }
     }
 
@@ -75,6 +91,11 @@ impl Listeners {
         } else {
             0
         }
+    }
+
+    /// Did the system choose the port? Then the operator learns it only from the log.
+    pub(crate) fn has_chosen_port(&self) -> bool {
+        self.has_chosen_port
     }
 
     pub(crate) fn sockets(&self) -> &[TcpListener] {

@@ -4,6 +4,7 @@
 //! when its client has left.
 
 mod accept;
+mod accept_until_stop;
 mod connect;
 mod deadline;
 mod happy_eyeballs;
@@ -19,6 +20,7 @@ mod socket;
 pub(crate) use accept::{
     AcceptErrors, BindWait, ClientWait, concerns_one_connection, wait_for_clients, wait_for_peer,
 };
+pub(crate) use accept_until_stop::accept_until_stop;
 pub(crate) use connect::{ConnectError, dial_from, is_shortage, wait_for_reply};
 pub use deadline::Deadline;
 pub(crate) use happy_eyeballs::{Connection, DialError, dial, interleave};
@@ -28,6 +30,6 @@ pub use peek_reader::PeekReader;
 pub use poll::wait;
 pub(crate) use poll::{client_stays_until, has_unread_bytes, wait_readable};
 pub(crate) use port_range::PortRange;
-pub(crate) use send::{LINGER_TIME, lingering_close, send_nonblocking};
+pub(crate) use send::{LINGER_TIME, lingering_close, send_all, send_nonblocking};
 pub(crate) use socket::dual_stack_udp;
 pub use socket::listen;

@@ -2,14 +2,17 @@
 
 use std::io::{self, BufRead};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, MsgFlags};
 
 use super::deadline::Deadline;
 use super::options::send_fin;
 use super::peek_reader::PeekReader;
+use super::poll::wait;
 
 /// How long a lingering close usually waits for the peer.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -29,6 +32,36 @@ pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result
         sent if sent == message.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
     }
+}
+
+/// Sends all of a long message, for as long as the peer reads it before the deadline.
+///
+/// # Errors
+///
+/// As send(2) and poll(2); `TimedOut` at the deadline.
+pub(crate) fn send_all(
+    stream: &TcpStream,
+    mut message: &[u8],
+    deadline: Deadline,
+) -> io::Result<()> {
+    while !message.is_empty() {
+        match socket::send(stream.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT) {
+            Ok(sent) => message = message.get(sent..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut room = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+                if !wait(&mut room, deadline)? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // A peer that reads a byte now and then keeps the socket ready.
+        if deadline.is_over() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
 }
 
 /// Sends FIN, then reads and drops what still comes until the peer closes as well, or until

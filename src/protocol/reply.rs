@@ -16,6 +16,14 @@ pub enum ReplyEncoder {
 }
 
 impl ReplyEncoder {
+    /// The version in one word, for programs that read the log or the metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            ReplyEncoder::Socks4(_) => "socks4",
+            ReplyEncoder::Socks5 => "socks5",
+        }
+    }
+
     /// The reply to CONNECT: the server has connected from this address.
     pub fn connected(self, from: SocketAddr) -> Vec<u8> {
         match self {

@@ -44,6 +44,17 @@ pub enum Command {
     Associate,
 }
 
+impl Command {
+    /// The command in one word, for programs that read the log or the metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Command::Connect => "connect",
+            Command::Bind => "bind",
+            Command::Associate => "associate",
+        }
+    }
+}
+
 impl fmt::Display for Command {
     /// Writes the term of the screen message: `CONNECT`, `BIND` or `UDP ASSOCIATE`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

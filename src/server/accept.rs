@@ -130,6 +130,7 @@ fn start_session(
     address: SocketAddr,
     token: &Token,
 ) {
+    context.log.send(Event::ClientAccepted);
     let (slot, place) = match admit(context, number, address.ip()) {
         Ok(admitted) => admitted,
         Err(reason) => {

@@ -15,7 +15,7 @@ use super::request_log::RequestLog;
 use super::session::{Session, TerminateOnPanic};
 use super::unheard::UnheardPlace;
 use crate::events::{
-    ClientRequest, CloseReason, Event, Refusal, RequestAnswered, RequestDetails, RequestError,
+    ClientRequest, CloseReason, Event, RequestAnswered, RequestDetails, RequestError,
 };
 use crate::net::{self, Deadline};
 use crate::protocol::{Command, ReplyEncoder};
@@ -112,8 +112,7 @@ fn handle_request(
             rule: request_log.rule,
             confirmed: request_log.confirmed,
             reply: code,
-            refusal: result.as_ref().err().map(Refusal::from),
-            waited: began.elapsed(),
+            why: result.as_ref().err().map(RequestError::to_string),
         })
     });
     context.log.send(Event::RequestAnswered(RequestAnswered {
@@ -121,8 +120,10 @@ fn handle_request(
         via: session.via(),
         destination: request_log.address,
         port: request_log.port.unwrap_or(request.destination.port),
+        encoder: request.encoder,
         command: request.command,
-        accepted: result.is_ok(),
+        cause: result.as_ref().err().map(RequestError::word),
+        waited: began.elapsed(),
         details,
     }));
     session.set_request_log(request_log);

@@ -7,6 +7,7 @@
 //!   main   <── Control               reloads files, ends idle sessions, shuts down
 //!   logger <── Event                 writes all output
 //!   status ──> Event                 tables of sessions and threads, on request
+//!   metrics                          counts for Prometheus, on request
 //! ```
 //!
 //! Read `handler.rs` first: one session from top to bottom.
@@ -21,16 +22,20 @@ mod drop_order;
 mod handler;
 mod handshake;
 mod limits;
+mod metrics;
 pub(crate) mod pending_request;
 pub(crate) mod request_log;
 mod run;
 pub(crate) mod session;
+mod session_state;
 mod shutdown;
+mod start_time;
 mod status;
 mod udp;
 pub(crate) mod unheard;
 
 pub use limits::{LimitedBy, Limits, LimitsError, MemoryError, MemorySource, check_memory};
+pub use metrics::MetricsServer;
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
 pub use status::StatusReporter;

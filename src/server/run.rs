@@ -1,6 +1,7 @@
 //! A server from its start to its end.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -8,6 +9,7 @@ use crossbeam_channel::Receiver;
 use super::accept::{Acceptor, SpareFd};
 use super::context::ServerContext;
 use super::limits::LimitedBy;
+use super::metrics::MetricsServer;
 use super::shutdown::{Control, MainLoop, ShutdownKind, TERMINATION_TIME};
 use super::status::StatusReporter;
 use crate::auth::Authenticator;
@@ -71,6 +73,15 @@ impl Server {
         StatusReporter::new(&self.context)
     }
 
+    /// Serves the metrics of this server on this listener, until the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The system has no pipe or no thread.
+    pub fn serve_metrics(&self, listener: TcpListener) -> io::Result<MetricsServer> {
+        MetricsServer::start(listener, &self.context)
+    }
+
     /// Serves the clients of these listeners until a control says stop: graceful shutdown.
     ///
     /// When it returns, the sessions have ended and are reported to the log, and idle
@@ -89,6 +100,7 @@ impl Server {
         let context = self.context;
         listeners.prepare()?;
         let addresses = listeners.addresses()?;
+        let has_chosen_port = listeners.has_chosen_port();
 
         // Every session holds a clone of the token.
         let (token, all_done) = wait_group();
@@ -108,6 +120,7 @@ impl Server {
         for address in addresses {
             context.log.send(Event::Listening(Box::new(Listening {
                 address,
+                has_chosen_port,
                 max_sessions: context.settings.max_sessions,
                 limited_by: self.limited_by.as_ref().map(LimitedBy::to_string),
                 rules: context.rule_count(),

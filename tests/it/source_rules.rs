@@ -103,6 +103,7 @@ fn modules_import_only_what_they_may() {
         "crate::events",
         "crate::local_time",
         "crate::logger",
+        "crate::metrics",
         "crate::net",
         "crate::protocol",
         "crate::relay",
@@ -130,9 +131,10 @@ fn modules_import_only_what_they_may() {
             "events.rs",
             &["config", "protocol", "request_error", "rules", "sync"],
         ),
+        ("metrics/", &["config", "events", "protocol"]),
         (
             "logger/",
-            &["config", "events", "protocol", "sync", "trace"],
+            &["config", "events", "metrics", "protocol", "sync", "trace"],
         ),
         ("admin/", &["config", "net", "protocol", "rules"]),
         (

@@ -106,6 +106,8 @@ mod events;
 mod local_time;
 #[path = "../../src/logger/mod.rs"]
 mod logger;
+#[path = "../../src/metrics/mod.rs"]
+mod metrics;
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;
 #[path = "../../src/net/mod.rs"]
@@ -124,6 +126,8 @@ mod source_prefix;
 mod systemd;
 #[path = "../../src/trace/mod.rs"]
 mod trace;
+#[path = "../../src/words.rs"]
+mod words;
 
 mod channel;
 mod control;

@@ -20,7 +20,8 @@ use crate::control::{any, one_in, pause, times_out};
 use crate::real_net;
 pub(crate) use crate::real_net::{
     AcceptErrors, BindWait, ClientWait, ConnectError, Connection, DialError, Listeners, PortRange,
-    concerns_one_connection, dual_stack_udp, interleave, is_shortage, listen, set_options,
+    accept_until_stop, concerns_one_connection, dual_stack_udp, interleave, is_shortage, listen,
+    set_options,
 };
 use crate::steps::{self, Awaited, Event, Object, Origin, Place};
 use crate::sync::AtomicBool;
@@ -154,6 +155,11 @@ pub(crate) fn send_nonblocking(stream: &TcpStream, message: &[u8]) -> io::Result
 }
 
 #[track_caller]
+/// No model has metrics.
+pub(crate) fn send_all(stream: &TcpStream, message: &[u8], _: Deadline) -> io::Result<()> {
+    send_nonblocking(stream, message)
+}
+
 pub(crate) fn send_fin(stream: &TcpStream) -> io::Result<()> {
     let result = real_net::send_fin(stream);
     let what = match result {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::object::JsonObject;
 use crate::events::ClientRequest;
-use crate::protocol::{Command, Host, ReplyEncoder};
+use crate::protocol::Host;
 
 /// The client, and the proxy that has announced it.
 pub(super) fn add_client(object: &mut JsonObject, client: SocketAddr, via: Option<SocketAddr>) {
@@ -18,21 +18,8 @@ pub(super) fn add_client(object: &mut JsonObject, client: SocketAddr, via: Optio
 
 /// The request. Texts of the client come last: they can be long.
 pub(super) fn add_request(object: &mut JsonObject, request: &ClientRequest, confirmed: bool) {
-    object.text(
-        "version",
-        match request.encoder {
-            ReplyEncoder::Socks4(_) => "socks4",
-            ReplyEncoder::Socks5 => "socks5",
-        },
-    );
-    object.text(
-        "command",
-        match request.command {
-            Command::Connect => "connect",
-            Command::Bind => "bind",
-            Command::Associate => "associate",
-        },
-    );
+    object.text("version", request.encoder.word());
+    object.text("command", request.command.word());
     object.number("target_port", request.destination.port);
     // A statement about `user`: it is left out if the name is not confirmed.
     if request.logged_in {

@@ -28,7 +28,12 @@ pub(super) struct JsonLog {
 pub(super) fn has_object(event: &Event) -> bool {
     !matches!(
         event,
-        Event::StartMessage { .. } | Event::ClientPort { .. } | Event::ForeignDatagram { .. }
+        Event::StartMessage { .. }
+            | Event::ClientPort { .. }
+            | Event::ForeignDatagram { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_)
     )
 }
 
@@ -38,7 +43,10 @@ impl JsonLog {
         let line = match event {
             Event::StartMessage { .. }
             | Event::ClientPort { .. }
-            | Event::ForeignDatagram { .. } => return Vec::new(),
+            | Event::ForeignDatagram { .. }
+            | Event::ClientAccepted
+            | Event::LoginAccepted
+            | Event::DatagramDropped(_) => return Vec::new(),
             Event::Status(status) => {
                 let rows = status.rows.iter();
                 return rows.map(|row| session(time, row)).collect();
@@ -115,19 +123,16 @@ fn answered(time: SystemTime, event: &RequestAnswered) -> String {
     add_client(&mut object, event.client, event.via);
     if let Some(details) = &event.details {
         object.number("session", details.session);
-        object.flag("granted", event.accepted);
+        object.flag("granted", event.cause.is_none());
         if let Some(reply) = details.reply {
             object.number("reply", reply);
         }
         object.optional_number("rule", details.rule);
         object.optional_address("address", event.destination);
-        object.seconds("waited_seconds", details.waited);
-        if let Some(refusal) = &details.refusal {
-            object.text("cause", refusal.cause);
-        }
+        object.seconds("waited_seconds", event.waited);
+        object.optional_text("cause", event.cause);
         add_request(&mut object, &details.request, details.confirmed);
-        let why = details.refusal.as_ref().map(|refusal| &refusal.why);
-        object.optional_text("why", why.map(String::as_str));
+        object.optional_text("why", details.why.as_deref());
     }
     object.finish()
 }
@@ -221,7 +226,7 @@ mod tests {
     use super::*;
     use crate::config::SyntaxError;
     use crate::events::{
-        AuthError, ClientRequest, CloseReason, Refusal, Rejected, RequestDetails, RequestError,
+        AuthError, ClientRequest, CloseReason, Rejected, RequestDetails, RequestError,
     };
     use crate::protocol::{Command, Destination, Host, ReplyEncoder};
 
@@ -271,8 +276,10 @@ mod tests {
             via: None,
             destination: None,
             port: 80,
+            encoder: ReplyEncoder::Socks5,
             command: Command::Connect,
-            accepted: false,
+            cause: Some(error.word()),
+            waited: Duration::from_millis(1_500),
             details: Some(Box::new(RequestDetails {
                 session: 3,
                 request: ClientRequest {
@@ -285,8 +292,7 @@ mod tests {
                 rule: Some(2),
                 confirmed: false,
                 reply: Some(2),
-                refusal: Some(Refusal::from(&error)),
-                waited: Duration::from_millis(1_500),
+                why: Some(error.to_string()),
             })),
         })
     }

@@ -50,6 +50,7 @@ pub(super) fn authenticate(
     let user = credentials.user;
     match checked {
         Ok(()) => {
+            context.log.send(Event::LoginAccepted);
             client.send_reply(&AuthStatus::Accepted.encode());
             Ok(user)
         }

@@ -9,6 +9,8 @@ use super::limited_by::{LimitedBy, MemoryError, MemorySource};
 /// The limits of the system that sessions can reach. `None`: there is no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
+    /// What the server needs beside its sessions, as a number of sessions.
+    pub(super) other_sessions: u64,
     /// Open files (RLIMIT_NOFILE).
     pub(super) descriptors: Option<u64>,
     pub(super) mappings: Option<Mappings>,
@@ -56,6 +58,7 @@ impl Machine {
         let reload = loaded.saturating_mul(2);
         let groups = control_group::memory(files);
         Machine {
+            other_sessions: 0,
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: Some(mappings(files)),
             arenas: super::arenas::max_arenas(),
@@ -87,6 +90,7 @@ impl Machine {
     #[cfg(not(target_os = "linux"))]
     pub(super) fn from_files(_: &KernelFiles, _: u64) -> Machine {
         Machine {
+            other_sessions: 0,
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
             mappings: None,
             arenas: 0,

@@ -134,6 +134,11 @@ const OWN_MAPPINGS: u64 = 300;
 /// library's stack size of 2 MiB.
 const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 
+/// The connections of `--metrics` count as this many sessions in each resource: six have 12
+/// threads and 13 descriptors. The endpoint has four threads, and 11 descriptors: the listener, both
+/// ends of a pipe, and a connection and a file of /proc for each thread.
+const SESSIONS_FOR_METRICS: u64 = 6;
+
 /// Memory in bytes kept for what is not a session: larger rules, cached credentials, lookups,
 /// pipes, the log queue, and other programs.
 const SPARE_MEMORY: u64 = 64 << 20;
@@ -163,7 +168,7 @@ impl Limits {
     ///
     /// Call it after the rules and users are loaded, so that their memory counts, and before
     /// any thread starts, which could get an arena. `hash_memory` is the memory in bytes that
-    /// the first login will use.
+    /// the first login will use; `has_metrics` says whether the server will serve metrics.
     ///
     /// # Errors
     ///
@@ -173,8 +178,12 @@ impl Limits {
         stack_size: usize,
         max_sessions: Option<usize>,
         hash_memory: u64,
+        has_metrics: bool,
     ) -> Result<Limits, LimitsError> {
-        let machine = Machine::read(hash_memory);
+        let machine = Machine {
+            other_sessions: if has_metrics { SESSIONS_FOR_METRICS } else { 0 },
+            ..Machine::read(hash_memory)
+        };
         match machine.memory {
             Some((share, MemorySource::ControlGroup)) if hash_memory > 0 && share.free() == 0 => {
                 Err(LimitsError::HashMemory(hash_memory))
@@ -215,9 +224,12 @@ impl Limits {
                 .address_space
                 .map(|it| demand.by_address_space(it, machine.arenas)),
             machine.data.map(|it| demand.by_data(it)),
-            max_sessions.map(|max_sessions| (max_sessions as u64, LimitedBy::MaxSessions)),
         ];
-        let candidates = candidates.into_iter().flatten();
+        let of_machine = candidates.into_iter().flatten();
+        let for_clients =
+            of_machine.map(|(count, limit)| (count.saturating_sub(machine.other_sessions), limit));
+        let of_operator = max_sessions.map(|it| (it as u64, LimitedBy::MaxSessions));
+        let candidates = for_clients.chain(of_operator);
         let mut without_room = candidates.clone().filter(|(count, _)| *count == 0);
         if let Some((_, limit)) = without_room.find(|(_, limit)| limit.aborts()) {
             return Err(LimitsError::NoSession(limit));
@@ -358,6 +370,7 @@ mod tests {
 
     /// A machine that limits nothing but its mappings.
     const LARGE: Machine = Machine {
+        other_sessions: 0,
         descriptors: None,
         mappings: Some(Mappings {
             limit: 65_530,
@@ -397,9 +410,9 @@ mod tests {
 
     #[test]
     fn max_sessions_lowers_the_limit_but_does_not_raise_it_above_the_machine() {
-        let machine = Limits::of_this_machine(STACK_SIZE, None, 0).expect("limits");
+        let machine = Limits::of_this_machine(STACK_SIZE, None, 0, false).expect("limits");
         assert!(machine.max_sessions > 1);
-        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1), 0).expect("limits");
+        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1), 0, false).expect("limits");
         assert_eq!(
             (fewer.max_sessions, fewer.limited_by),
             (1, LimitedBy::MaxSessions)
@@ -412,6 +425,24 @@ mod tests {
             ..LARGE
         };
         assert_eq!(limits(nothing, None), (1000, LimitedBy::MaxSessions));
+    }
+
+    #[test]
+    fn l23_the_metrics_have_their_part_of_each_resource() {
+        for machine in [LARGE, threads(100), descriptors(192), memory(96 << 20)] {
+            let with_metrics = Machine {
+                other_sessions: SESSIONS_FOR_METRICS,
+                ..machine
+            };
+            for max_sessions in [None, Some(usize::MAX)] {
+                let (without, limited_by) = limits(machine, max_sessions);
+                let fewer = without - SESSIONS_FOR_METRICS as usize;
+                assert_eq!(limits(with_metrics, max_sessions), (fewer, limited_by));
+            }
+            assert_eq!(limits(with_metrics, Some(9)).0, 9);
+        }
+        let threads_of_sessions = SESSIONS_FOR_METRICS * THREADS_PER_SESSION;
+        assert!(super::super::metrics::METRICS_THREADS as u64 <= threads_of_sessions);
     }
 
     #[test]

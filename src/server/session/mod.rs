@@ -17,7 +17,7 @@ use close::CloseState;
 pub(crate) use grant::Grant;
 
 use crate::config::Settings;
-use crate::events::{ClientRequest, CloseReason, Event, SessionClosed};
+use crate::events::{ClientRequest, CloseReason, DropReason, Event, SessionClosed};
 use crate::logger::Log;
 use crate::net;
 use crate::protocol::{ReplyEncoder, ReplyError};
@@ -60,7 +60,7 @@ pub(crate) struct Session {
     /// Is the thread of the handshake not blocked in a wait for bytes?
     pub(crate) is_reading: AtomicBool,
     is_checking_login: AtomicBool,
-    pub(crate) drops: DropCounter,
+    drops: DropCounter,
     /// The last field: when all tokens are dropped, all sessions are closed and reported.
     _token: Token,
 }
@@ -331,6 +331,12 @@ impl Session {
                 relay.has_ended(Direction::Down),
             ),
         }
+    }
+
+    /// Counts a datagram of the association that was dropped.
+    pub(crate) fn count_drop(&self, reason: DropReason) {
+        self.drops.count(reason);
+        self.log.send(Event::DatagramDropped(reason));
     }
 
     /// The time since accept.

@@ -6,74 +6,21 @@ use std::time::Instant;
 use super::columns::{MAX_ROWS, Table, UNKNOWN, short};
 use crate::config::QuotedName;
 use crate::events::SessionRow;
-use crate::protocol::Command;
 use crate::relay::Direction;
 use crate::server::context::ServerContext;
 use crate::server::session::Session;
+use crate::server::session_state::{State, StateCounts};
 
 const HEADINGS: [&str; 13] = [
     "SESSION", "CLIENT", "STATE", "VERSION", "COMMAND", "TARGET", "ADDRESS", "USER", "RULE", "UP",
     "DOWN", "AGE", "IDLE",
 ];
 
-/// What a session is doing. A session publishes what it has, and the state follows from that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// It has no request yet.
-    Handshake,
-    /// The request is a CONNECT without a remote: identd, name lookup, attempts to connect.
-    Connect,
-    /// The request is a BIND without a remote: the same steps, and the wait for the peer.
-    Bind,
-    /// It has a remote.
-    Relay,
-    /// The request is a UDP ASSOCIATE.
-    Association,
-    /// The reason of its end is known, and its threads have not ended yet.
-    Closing,
-}
-
-/// All states, in the order of the summary.
-const STATES: [State; 6] = [
-    State::Handshake,
-    State::Connect,
-    State::Bind,
-    State::Relay,
-    State::Association,
-    State::Closing,
-];
-
-impl State {
-    fn of(session: &Session) -> State {
-        if session.is_closing() {
-            return State::Closing;
-        }
-        match session.request().map(|request| request.command) {
-            None => State::Handshake,
-            Some(Command::Associate) => State::Association,
-            Some(_) if session.remote().is_some() => State::Relay,
-            Some(Command::Connect) => State::Connect,
-            Some(Command::Bind) => State::Bind,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            State::Handshake => "handshake",
-            State::Connect => "connect",
-            State::Bind => "bind",
-            State::Relay => "relay",
-            State::Association => "association",
-            State::Closing => "closing",
-        }
-    }
-}
-
 /// The sessions that are shown, oldest first, and how many there are in each state.
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub(super) rows: Vec<SessionRow>,
-    counts: [(State, usize); STATES.len()],
+    counts: StateCounts,
     max: usize,
 }
 
@@ -85,7 +32,7 @@ impl Sessions {
         live.sort_unstable_by_key(|session| session.number());
         let mut sessions = Sessions {
             rows: Vec::new(),
-            counts: STATES.map(|state| (state, 0)),
+            counts: StateCounts::default(),
             max: context.settings.max_sessions,
         };
         // Drops each session at once: an `Arc` that is held longer delays the close of its sockets.
@@ -94,26 +41,19 @@ impl Sessions {
             if sessions.rows.len() < MAX_ROWS {
                 sessions.rows.push(row(&session, state, now));
             }
-            let count = sessions.counts.iter_mut().find(|(it, _)| *it == state);
-            if let Some((_, count)) = count {
-                *count += 1;
-            }
+            sessions.counts.add(state, 1);
         }
         sessions
     }
 
-    fn total(&self) -> usize {
-        self.counts.iter().map(|(_, count)| count).sum()
-    }
-
     /// How many sessions there are in each state.
     pub(super) fn summary(&self) -> String {
-        let present = self.counts.iter().filter(|(_, count)| *count > 0);
+        let present = self.counts.each().filter(|(_, count)| *count > 0);
         let parts: Vec<String> = present
-            .map(|(state, count)| format!("{count} {}", state.word()))
+            .map(|(state, count)| format!("{count} {state}"))
             .collect();
         let separator = if parts.is_empty() { "" } else { ": " };
-        let (total, max, parts) = (self.total(), self.max, parts.join(", "));
+        let (total, max, parts) = (self.counts.total(), self.max, parts.join(", "));
         format!("{total} of {max} sessions{separator}{parts}")
     }
 
@@ -121,7 +61,7 @@ impl Sessions {
     pub(super) fn table(&self) -> String {
         let mut table = Table::new("sessions", HEADINGS);
         self.rows.iter().for_each(|row| table.add(|| cells(row)));
-        table.hide(self.total() - self.rows.len());
+        table.hide(self.counts.total() - self.rows.len());
         table.to_string()
     }
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::columns::{Table, UNKNOWN, short};
 use super::system_calls::describe;
 use crate::server::session::SessionRegistry;
+use crate::server::start_time::start_time;
 
 const HEADINGS: [&str; 3] = ["NAME", "SINCE", "WAITS FOR"];
 
@@ -58,15 +58,6 @@ fn boot_time() -> Option<Duration> {
     Some(now.into())
 }
 
-/// The start of a thread since the boot, from its `stat`: field 22 of proc_pid_stat(5).
-fn start_time(stat: &str) -> Option<Duration> {
-    // The second field is the name in parentheses, and may contain blanks and parentheses.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let ticks: u64 = fields.split(' ').nth(22 - 3)?.parse().ok()?;
-    let per_second: u64 = sysconf(SysconfVar::CLK_TCK).ok()??.try_into().ok()?;
-    Some(Duration::from_millis(ticks * 1000 / per_second))
-}
-
 /// 7, for a thread of session 7: `s7`, `s7-down` or `s7-name`.
 fn session_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix('s')?;
@@ -88,18 +79,6 @@ fn peer_of(registry: &SessionRegistry, session: u64, descriptor: i32) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn o18_a_start_time_is_read_after_any_name() {
-        let fields = "S 1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 250 9 9";
-        for name in ["accept", "s1 (x) ", ") S 1"] {
-            let stat = format!("12 ({name}) {fields}");
-            let per_second = sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64;
-            let expected = Duration::from_millis(250_000 / per_second);
-            assert_eq!(start_time(&stat), Some(expected), "{stat}");
-        }
-        assert_eq!(start_time("12 (accept"), None);
-    }
 
     #[test]
     fn o18_a_thread_is_matched_with_its_session() {

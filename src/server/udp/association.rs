@@ -21,13 +21,12 @@ use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg};
 
 use super::bindings::UdpBinding;
 use super::client_port::{ClientPort, Origin};
-use super::drops::DropReason;
 use super::icmp_errors::take_icmp_errors;
 use super::name_cache::NameCache;
 use super::peer_filter::PeerFilter;
 use super::receiver::{DatagramReceiver, Received};
 use super::recent_rules::RecentRules;
-use crate::events::{ClientRequest, Event};
+use crate::events::{ClientRequest, DropReason, Event};
 use crate::protocol::socks5::{UdpHeader, udp_header_length};
 use crate::protocol::{Destination, Host, HostName, canonical};
 use crate::relay::Direction;
@@ -122,7 +121,7 @@ impl Association {
                 continue;
             };
             if let Err(reason) = self.forward_to_remote(datagram, from) {
-                self.session.drops.count(reason);
+                self.session.count_drop(reason);
             }
         }
     }
@@ -299,7 +298,7 @@ impl Association {
                 Received::Datagram(data, from) => {
                     match self.forward_to_client(data, canonical(from)) {
                         Ok(count) => self.session.relay.add(Direction::Down, count),
-                        Err(reason) => self.session.drops.count(reason),
+                        Err(reason) => self.session.count_drop(reason),
                     }
                 }
                 // The other direction has taken the errors, or recvmsg(2) fails.

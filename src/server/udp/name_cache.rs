@@ -13,8 +13,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::drops::DropReason;
 use super::name_flows::{NameFlows, Route};
+use crate::events::DropReason;
 use crate::protocol::HostName;
 use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::association::Association;
-use super::drops::DropReason;
 use super::lookup_queue::NameSource;
 use super::name_cache::NameAction;
 use super::name_flows::Route;
+use crate::events::DropReason;
 use crate::net::resolve;
 use crate::protocol::HostName;
 
@@ -112,7 +112,7 @@ impl Association {
                 let route = self.names.lock().next_route(name, port, now);
                 let sent = self.send_along(&route, name, port, &queued.data);
                 if let Err(reason) = sent {
-                    self.session.drops.count(reason);
+                    self.session.count_drop(reason);
                 }
             }
         }
@@ -148,6 +148,6 @@ impl NameSource for Association {
 
     fn drop_waiting(&self) {
         let dropped = self.names.lock().drop_waiting();
-        (0..dropped).for_each(|_| self.session.drops.count(DropReason::Unresolved));
+        (0..dropped).for_each(|_| self.session.count_drop(DropReason::Unresolved));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod faulty_session;
 pub(crate) mod ftp_server;
 pub(crate) mod ident_server;
 pub(crate) mod import_graph;
+pub(crate) mod metrics;
 pub(crate) mod netns;
 pub(crate) mod plot;
 pub(crate) mod process;

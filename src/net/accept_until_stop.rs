@@ -1,0 +1,33 @@
+//! A listener whose wait a dropped pipe ends.
+
+use std::io::PipeReader;
+use std::net::{TcpListener, TcpStream};
+use std::slice;
+use std::time::Duration;
+
+use super::accept::{ClientWait, concerns_one_connection, wait_for_clients};
+use super::deadline::Deadline;
+use super::poll::wait_readable;
+
+/// Pause after an error of accept(2) that concerns more than one connection, such as a lack of
+/// descriptors: poll(2) would report the same client again at once.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Accepts the next client of a listener that does not block; `None` after the writer of `stop`
+/// was dropped. Several threads can wait for the same listener. No error ends the wait.
+pub(crate) fn accept_until_stop(listener: &TcpListener, stop: &PipeReader) -> Option<TcpStream> {
+    loop {
+        // The wait fails only for lack of memory; then accept(2) fails as well.
+        if let Ok(ClientWait::Stop) = wait_for_clients(slice::from_ref(listener), stop) {
+            return None;
+        }
+        match listener.accept() {
+            Ok((client, _)) => return Some(client),
+            // Another thread was first, or the client has left.
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(_) => {
+                let _ = wait_readable(stop, Deadline::after(BACKOFF));
+            }
+        }
+    }
+}
