@@ -105,7 +105,8 @@ fn make_room(
 ) -> Option<Dropped> {
     for _ in 0..CATCH_UP_STEPS {
         let first = context.unheard.first_to_drop(new, all_sessions_in_use)?;
-        let session = context.registry.get(first);
+        let is_new = new.is_some_and(|new| new.session() == first);
+        let session = context.registry.get(first).filter(|_| !is_new);
         if !session.is_some_and(|session| session.is_about_to_read()) {
             break;
         }
