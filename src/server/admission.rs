@@ -53,7 +53,12 @@ pub(super) fn admit(
             });
         }
         Some(dropped) => drop_client(context, dropped),
-        None => {}
+        // All sessions are in use, and no client can be dropped for one of a proxy.
+        None => {
+            if let Err(limit) = slot {
+                return Err(limit_reached(context, client, limit));
+            }
+        }
     }
     // If there was no slot, that of the dropped client is free soon. No other thread takes it.
     let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, known, SLOT_WAIT));
