@@ -53,7 +53,12 @@ pub(super) fn admit(
             });
         }
         Some(dropped) => drop_client(context, dropped),
-        None => {}
+        // All sessions are in use, and no client can be dropped for one of a proxy.
+        None => {
+            if let Err(limit) = slot {
+                return Err(limit_reached(context, client, limit));
+            }
+        }
     }
     // If there was no slot, that of the dropped client is free soon. No other thread takes it.
     let slot = slot.or_else(|_| SessionSlot::acquire_within(registry, number, known, SLOT_WAIT));
@@ -105,7 +110,8 @@ fn make_room(
 ) -> Option<Dropped> {
     for _ in 0..CATCH_UP_STEPS {
         let first = context.unheard.first_to_drop(new, all_sessions_in_use)?;
-        let session = context.registry.get(first);
+        let is_new = new.is_some_and(|new| new.session() == first);
+        let session = context.registry.get(first).filter(|_| !is_new);
         if !session.is_some_and(|session| session.is_about_to_read()) {
             break;
         }

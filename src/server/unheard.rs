@@ -143,6 +143,11 @@ impl UnheardPlace {
         })
     }
 
+    /// The number of the client's session.
+    pub(super) fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Is the client counted, so neither dropped nor gone?
     pub(super) fn is_counted(&self) -> bool {
         self.clients.order.lock().contains(self.session)

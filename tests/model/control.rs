@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::Location;
+use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
@@ -30,7 +31,10 @@ pub(crate) fn begin(timeouts: bool) {
     THREADS.set(0);
 }
 
-/// From now on no timeout runs out: every wait must end by itself.
+/// A shorter limit is part of how a wait ends, and no last resort: it runs out in every model.
+const SHORT: Duration = Duration::from_millis(10);
+
+/// From now on no timeout runs out, except short ones: every wait must end by itself.
 pub(crate) fn disable_timeouts() {
     TIMEOUTS.set(false);
 }
@@ -38,6 +42,14 @@ pub(crate) fn disable_timeouts() {
 /// Does a timeout run out at this moment?
 pub(crate) fn times_out() -> bool {
     TIMEOUTS.get() && one_in(4)
+}
+
+/// Does a wait with this limit end because the limit runs out?
+pub(crate) fn runs_out(limit: Duration) -> bool {
+    match TIMEOUTS.get() {
+        true => one_in(4),
+        false => limit < SHORT,
+    }
 }
 
 /// True once in so many calls, at random.

@@ -5,7 +5,7 @@ pub(crate) mod resolve;
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, BufRead, PipeReader, Read};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::Location;
@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, recv, send,
+};
 use nix::sys::stat::fstat;
 
 use crate::control::{any, one_in, pause, times_out};
@@ -286,10 +288,19 @@ pub(crate) fn destination() -> SocketAddr {
     })
 }
 
-/// Connects a client to the server.
+/// Connects a client from this address to the server.
 #[track_caller]
-pub(crate) fn connect(server: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(server)?;
+pub(crate) fn connect_from(from: Ipv4Addr, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket::socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let from = SocketAddr::from((from, 0));
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(server))?;
+    let stream = TcpStream::from(socket);
     name(&stream, "client's end");
     note("connects", &stream, Location::caller());
     Ok(stream)

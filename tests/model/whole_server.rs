@@ -1,7 +1,7 @@
 //! A whole server with clients, from start to stop: it stops whatever they do, and all sessions end.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::events::{CloseReason, Event, Rejected};
 use crate::local_time::LocalClock;
 use crate::logger::{Log, LogFormat, Queue, Verbosity};
 use crate::net::{self, Listeners, resolve};
+use crate::protocol::Network;
 use crate::rules::{RulesFile, WeekTime};
 use crate::server::{Control, Server, ShutdownKind};
 use crate::sync::thread;
@@ -33,8 +34,12 @@ pub(crate) fn it_stops_with_timeouts() {
     run.end();
 }
 
+/// From here the second client connects. Sometimes the server takes it for a proxy.
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
 /// A server that has stopped.
 struct Run {
+    has_proxy: bool,
     queue: Queue,
     clients: [thread::JoinHandle<()>; 2],
 }
@@ -47,14 +52,20 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     resolve::set_answers(one_in(2));
-    let clients = ["a client", "another client"];
-    let clients = clients.map(|name| thread::spawn_named(name, move || client(address)));
+    let has_proxy = one_in(2);
+    let clients = [("a client", Ipv4Addr::LOCALHOST), ("another client", PROXY)];
+    let clients = clients.map(|(name, from)| {
+        let is_proxy = has_proxy && from == PROXY;
+        thread::spawn_named(name, move || client(from, address, is_proxy))
+    });
+    let networks = Network::parse_canonical(&PROXY.to_string());
     let settings = Settings {
         idle_timeout: any(&[None, Some(Duration::ZERO)]),
         max_sessions: any(&[1, 2]),
         max_per_client: any(&[None, Some(1)]),
         max_unheard: any(&[None, Some(2)]),
         enforce: one_in(2),
+        proxy_from: networks.into_iter().filter(|_| has_proxy).collect(),
         ..Settings::default()
     };
     let rules_file = RulesFile::open(rules()).unwrap();
@@ -72,7 +83,11 @@ fn run(timeouts: bool, controls: &'static [Control]) -> Run {
         kind,
         ShutdownKind::Forced | ShutdownKind::Graceful
     ));
-    Run { queue, clients }
+    Run {
+        has_proxy,
+        queue,
+        clients,
+    }
 }
 
 impl Run {
@@ -101,7 +116,10 @@ impl Run {
                 _ => {}
             }
         }
-        assert_eq!(dropped, told, "each dropped client is reported once");
+        // A session's thread that drops another client can be slower than the stop: then the
+        // stop is the reason why that session has ended.
+        assert!(dropped <= told, "a dropped client is not reported");
+        assert!(self.has_proxy || dropped == told, "reported twice");
         let reports = closed.len();
         closed.sort_unstable();
         closed.dedup();
@@ -110,14 +128,25 @@ impl Run {
 }
 
 /// A client that sends a request, or none, and then leaves or stays until the server ends
-/// its session.
-fn client(server: SocketAddr) {
+/// its session. A proxy first says who the client is, or that itself is the client.
+fn client(from: Ipv4Addr, server: SocketAddr, is_proxy: bool) {
     if one_in(2) {
         pause();
     }
-    let Ok(stream) = net::connect(server) else {
+    let Ok(stream) = net::connect_from(from, server) else {
         return;
     };
+    if is_proxy {
+        let header = any(&[
+            &b"PROXY TCP4 127.0.0.1 127.0.0.2 1 2\r\n"[..],
+            b"PROXY TCP4 203.0.113.9 192.0.2.2 1 2\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY",
+        ]);
+        let _ = net::write_all(&stream, header);
+        pause();
+    }
     let port = net::destination().port().to_be_bytes();
     let request = |command, address: [u8; 4], name: &[u8]| {
         let user = any(&[&b"\0"[..], b"user\0"]);

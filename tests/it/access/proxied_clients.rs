@@ -1,7 +1,7 @@
 //! Clients of a listed proxy (`--proxy-from`): the announced address counts for everything.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command as Program;
 
 use nix::sys::signal::Signal;
@@ -15,7 +15,7 @@ use crate::support::endpoints::{
     CLOSED, Origin, accept, by_address, dial, dial_from, read_all, read_exactly, request, write,
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
-use crate::support::wait::until;
+use crate::support::wait::{TIMEOUT, until};
 
 /// The listed proxy.
 const BALANCER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)), 0);
@@ -119,6 +119,33 @@ fn x32_json_objects_have_the_client_and_the_proxy() {
     let mut proxy = proxy;
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.wait().success());
+}
+
+#[test]
+fn x32_datagrams_come_from_the_announced_address() {
+    let proxy = server(PERMIT_ALL, &[]);
+    let remote = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    remote.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let connection = announce(&proxy, "127.0.0.5");
+    write(&connection, b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0");
+    let reply = read_exactly(&connection, 2 + 10);
+    assert_eq!(reply[..4], [5, 0, 5, 0]);
+    let to = (
+        Ipv4Addr::LOCALHOST,
+        u16::from_be_bytes([reply[10], reply[11]]),
+    );
+    let port = remote.local_addr().unwrap().port().to_be_bytes();
+    let datagram = [&[0, 0, 0, 1, 127, 0, 0, 1][..], &port].concat();
+    // First the proxy's own address, which is not the client's.
+    for (host, data) in [(9, b"proxy "), (5, b"client")] {
+        let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, host), 0)).unwrap();
+        socket.send_to(&[&datagram[..], data].concat(), to).unwrap();
+    }
+    let mut received = [0; 9];
+    let count = remote.recv(&mut received).unwrap();
+    assert_eq!(&received[..count], b"client");
+    drop(connection);
+    proxy.finish();
 }
 
 #[test]
@@ -291,10 +318,7 @@ fn x34_wrong_logins_delay_only_the_announced_client() {
     let file = folder.path().join("users");
     fs::write(&file, users_file_line(b"alice", b"secret").unwrap()).unwrap();
     let users = file.to_str().unwrap();
-    let proxy = server(
-        PERMIT_ALL,
-        &["--users", users, "--handshake-timeout", "1s", "-q"],
-    );
+    let proxy = server(PERMIT_ALL, &["--users", users, "--handshake-timeout", "1s"]);
     let log_in = |client: &str, password: &[u8]| {
         let connection = announce(&proxy, client);
         let (user, password) = (b"alice".to_vec(), password.to_vec());

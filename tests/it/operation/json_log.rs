@@ -17,7 +17,7 @@ use crate::support::endpoints::{
 };
 use crate::support::proxy::{PERMIT_ALL, Proxy};
 use crate::support::tools::is_installed;
-use crate::support::wait::TIMEOUT;
+use crate::support::wait::{TIMEOUT, until};
 
 /// Waits until stdout has a line of this event with these values, and returns it.
 fn wait_for(proxy: &Proxy, event: &str, values: &[(&str, Value)]) -> Value {
@@ -88,12 +88,9 @@ fn l19_a_session_has_objects_at_its_begin_and_at_its_end() {
     // Bytes are counted after the write, so the client can have them earlier.
     let row = until("the row of the session", || {
         proxy.signal(Signal::SIGUSR1);
-        let row = wait_for(&proxy, "session", &[("state", "relay".into())]);
-        let row = proxy.stdout_lines().iter().rev().find_map(|line| {
-            let object: Value = serde_json::from_str(line).unwrap();
-            (object["event"] == row["event"]).then_some(object)
-        });
-        row.filter(|row| row["bytes_down"] == 5)
+        let lines = proxy.stdout_lines();
+        let mut objects = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        objects.find(|it: &Value| it["event"] == "session" && it["bytes_down"] == 5)
     });
     assert_eq!(row["session"], answered["session"]);
     assert_eq!(

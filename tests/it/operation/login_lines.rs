@@ -64,8 +64,15 @@ fn l16_fail2ban_finds_the_address_of_each_wrong_login() {
     let log = folder.path().join("log");
     // As on stderr, and as in a log with a time, the host and the process.
     let forms = ["", "Nov 28 04:00:00 host threadsocks[12]: "];
-    for prefix in forms {
-        let lines = expected.iter().map(|(_, line)| format!("{prefix}{line}\n"));
+    // Also as for the clients of a proxy.
+    let proxies = [" user", " via 10.9.9.8 port 1 user"];
+    for (prefix, via) in forms
+        .iter()
+        .flat_map(|prefix| proxies.map(|via| (*prefix, via)))
+    {
+        let with_proxy = |line: &String| line.replacen(" user", via, 1);
+        let lines = expected.iter();
+        let lines = lines.map(|(_, line)| format!("{prefix}{}\n", with_proxy(line)));
         let other = "threadsocks: login failed from 10.9.9.9 port 1 user \"a\": left\n";
         fs::write(&log, lines.collect::<String>() + prefix + other).unwrap();
         let output = Command::new("fail2ban-regex")
@@ -77,7 +84,7 @@ fn l16_fail2ban_finds_the_address_of_each_wrong_login() {
         let found = String::from_utf8(output.stdout).unwrap();
         let found: Vec<&str> = found.lines().collect();
         let addresses: Vec<&String> = expected.iter().map(|(address, _)| address).collect();
-        assert_eq!(found, addresses, "{prefix:?}");
+        assert_eq!(found, addresses, "{prefix:?} {via:?}");
     }
 }
 

@@ -12,6 +12,7 @@
 //! client> 04 01 {remote} "me" 00    the client sends these bytes
 //! server> 00 5a .. ..               the client receives exactly these; .. is any byte
 //! server> end                       the client reads EOF
+//! client announces 192.0.2.1:5      in a header of the PROXY protocol, for the screen
 //! client> end | reset               the client sends FIN, or RST
 //! remote accepts                    the remote end accepts the connection of the proxy
 //! remote connects [127.0.0.2]       the remote end connects to the port of the last reply
@@ -234,6 +235,10 @@ impl<'a> DialogueRunner<'a> {
                 if let [0, _, p1, p0, ..] | [5, _, _, _, .., p1, p0] = *reply {
                     self.reply_port = u16::from_be_bytes([p1, p0]);
                 }
+            }
+            ("client", announces) => {
+                let client = announces.strip_prefix("announces").expect(location);
+                self.client_address = client.trim().parse().expect(location);
             }
             ("remote", "accepts") => self.remote = Some(accept(&self.listener)),
             ("remote", connects) => {
