@@ -9,6 +9,7 @@ mod metrics;
 mod observed;
 mod output;
 mod real_clients;
+mod scale_out;
 mod start_and_stop;
 mod status;
 mod systemd;
