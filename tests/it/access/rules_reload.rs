@@ -219,10 +219,10 @@ fn f25_while_one_request_checks_the_file_others_use_the_rules_in_force() {
             began.elapsed()
         };
         let requests: Vec<_> = (0..REQUESTS).map(|_| scope.spawn(request)).collect();
-        let times = requests.into_iter().map(|thread| thread.join());
-        let slowest = times.map(Result::unwrap).max();
+        let times: Vec<_> = requests.into_iter().map(|it| it.join()).collect();
+        // Before a failed request ends the test: the scope waits for the writer.
         stop.store(true, Ordering::Relaxed);
-        slowest.unwrap()
+        times.into_iter().map(Result::unwrap).max().unwrap()
     });
     assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     // The request that notices the end of the writing uses the new rules.
