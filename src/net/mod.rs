@@ -7,6 +7,7 @@ mod accept;
 mod connect;
 mod deadline;
 mod happy_eyeballs;
+mod hosts_file;
 mod listeners;
 mod options;
 mod peek_reader;
