@@ -240,6 +240,7 @@ fn run(
     let mut settings = options.settings;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
+    settings.max_name_lookups = limits.max_name_lookups;
     let clients = settings.client_kinds(authenticator.is_some());
     let is_port_unknown = inherited.is_none() && options.address.port() == 0;
     let listeners = match inherited {

@@ -27,7 +27,7 @@ pub use listeners::{InheritedError, Listeners};
 pub(crate) use options::{reset_on_close, send_fin, set_options, shorten_send_timeout};
 pub use peek_reader::PeekReader;
 pub use poll::wait;
-pub(crate) use poll::{client_stays_until, has_unread_bytes, wait_readable};
+pub(crate) use poll::{client_stays_until, has_unread_bytes, is_gone, wait_readable};
 pub(crate) use port_range::PortRange;
 pub(crate) use send::{LINGER_TIME, lingering_close, send_nonblocking};
 pub(crate) use socket::dual_stack_udp;

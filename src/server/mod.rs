@@ -21,6 +21,7 @@ mod drop_order;
 mod handler;
 mod handshake;
 mod limits;
+pub(crate) mod lookup_queue;
 pub(crate) mod pending_request;
 pub(crate) mod request_log;
 mod run;

@@ -67,7 +67,7 @@ fn start_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / per_second))
 }
 
-/// 7, for a thread of session 7: `s7`, `s7-down` or `s7-name`.
+/// 7, for a thread of session 7: `s7` or `s7-down`.
 fn session_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix('s')?;
     number.split('-').next()?.parse().ok()
@@ -106,10 +106,10 @@ mod tests {
         for (name, number) in [
             ("s7", Some(7)),
             ("s7-down", Some(7)),
-            ("s7-name", Some(7)),
             ("signals", None),
             ("status", None),
             ("accept", None),
+            ("lookup", None),
         ] {
             assert_eq!(session_number(name), number, "{name}");
         }
