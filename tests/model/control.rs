@@ -2,11 +2,15 @@
 
 use std::cell::Cell;
 use std::panic::Location;
+use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
 use crate::steps::{self, Awaited};
+
+/// A program that waits for so short a time looks again then, and does not rely on a notification.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
 
 thread_local! {
     // All threads of an execution run on the same thread of the system.
@@ -33,6 +37,11 @@ pub(crate) fn begin(timeouts: bool) {
 /// From now on no timeout runs out: every wait must end by itself.
 pub(crate) fn disable_timeouts() {
     TIMEOUTS.set(false);
+}
+
+/// Does a wait of this length run out at this moment? A short one does so in each model.
+pub(crate) fn runs_out(limit: Duration) -> bool {
+    times_out() || !TIMEOUTS.get() && limit <= SHORT_WAIT
 }
 
 /// Does a timeout run out at this moment?

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use crate::control::{pause, times_out};
+use crate::control::{pause, runs_out};
 use crate::steps::{self, Event, Object, Value};
 
 /// A mutex whose guard knows it, so that a condition variable can time out.
@@ -146,10 +146,10 @@ impl Condvar {
     pub(crate) fn wait_timeout_while<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
-        _: Duration,
+        limit: Duration,
         condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, bool)> {
-        if times_out() {
+        if runs_out(limit) {
             let mutex = guard.mutex;
             drop(guard);
             steps::note(Event::TimeOut(self.object), Some(Location::caller()));
