@@ -137,8 +137,8 @@ pub struct Options {
     pub config: PathBuf,
     /// `--users`: the users file. `None`: clients cannot log in.
     pub users: Option<PathBuf>,
-    /// Timeouts and limits. Its `max_sessions` and `max_associations` are not set yet: they
-    /// also depend on the machine.
+    /// Timeouts and limits. Its `max_sessions`, `max_associations` and `max_name_lookups` are
+    /// not set yet: they also depend on the machine.
     pub settings: Settings,
     /// `--max-sessions`; `None`: only the machine limits the sessions.
     pub max_sessions: Option<usize>,

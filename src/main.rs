@@ -251,6 +251,7 @@ fn run(
     let mut settings = options.settings;
     settings.max_sessions = limits.max_sessions;
     settings.max_associations = limits.max_associations;
+    settings.max_name_lookups = limits.max_name_lookups;
     let clients = settings.client_kinds(authenticator.is_some());
     let listeners = match inherited {
         Some(inherited) => inherited,

@@ -31,6 +31,8 @@ pub struct Settings {
     pub max_sessions: usize,
     /// UDP associations at a time; see [`Limits`](crate::server::Limits).
     pub max_associations: usize,
+    /// Name lookups at a time; see [`Limits`](crate::server::Limits).
+    pub max_name_lookups: usize,
     /// Sessions at a time of one client; `None`: no limit of its own. An IPv4 address
     /// counts as one client, and so do the first 64 bits of an IPv6 address. All clients of
     /// an IPv6 /56 have 4 times as many together, those of a /48 16 times; but no more than
@@ -77,6 +79,7 @@ impl Default for Settings {
             grace: Duration::from_secs(8),
             max_sessions: 1000,
             max_associations: 250,
+            max_name_lookups: 64,
             max_per_client: None,
             max_unheard: None,
             socks4: true,

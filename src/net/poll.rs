@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -84,6 +85,13 @@ pub(super) fn has_given_up(
         Err(Errno::EAGAIN) => false,
         Err(_) => true,
     }
+}
+
+/// Is the connection gone, by an RST or in both directions? One that has only sent EOF may
+/// still wait for a reply.
+pub(crate) fn is_gone(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    wait(&mut fds, Deadline::after(Duration::ZERO)).unwrap_or(true)
 }
 
 /// Waits until the deadline; true if the client has stayed until then. A client has

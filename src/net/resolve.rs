@@ -4,14 +4,12 @@
 //! addresses that one lookup returns are the ones that the rules judge and the ones that
 //! the server dials.
 
-use std::collections::HashSet;
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV6, ToSocketAddrs};
-
-use nix::net::if_::if_nametoindex;
+use std::net::{SocketAddr, ToSocketAddrs};
 
 use super::happy_eyeballs::interleave;
+use super::hosts_file;
 use crate::protocol::{HostName, unmapped};
 use crate::trace::{self, Wait};
 
@@ -57,51 +55,38 @@ fn addresses(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(choose((name, port).to_socket_addrs()?.map(unmapped)))
 }
 
-/// Removes repeated addresses, lets the families alternate, and keeps [`MAX_ADDRESSES`].
+/// Removes repeated addresses, lets the families alternate, and keeps [`MAX_ADDRESSES`]. It
+/// keeps no more of each family meanwhile: an answer of DNS can have 4,000 addresses.
 fn choose(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut seen = HashSet::new();
-    let each_once = found.filter(|address| seen.insert(*address)).collect();
+    let (mut each_once, mut v4_count, mut v6_count) = (Vec::new(), 0, 0);
+    for address in found {
+        let count = match address {
+            SocketAddr::V4(_) => &mut v4_count,
+            SocketAddr::V6(_) => &mut v6_count,
+        };
+        if *count < MAX_ADDRESSES && !each_once.contains(&address) {
+            each_once.push(address);
+            *count += 1;
+        }
+    }
     let mut chosen = interleave(each_once, SocketAddr::is_ipv6);
     chosen.truncate(MAX_ADDRESSES);
     chosen
 }
 
-/// The addresses of this name in the hosts file that count.
+/// The addresses of this name in the hosts file that count; none if there is no such file.
 fn addresses_in_hosts_file(name: &HostName, port: u16) -> Vec<SocketAddr> {
-    let text = fs::read(HOSTS_FILE).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    choose(hosts_entries(&text, name.as_str(), port).map(unmapped))
-}
-
-/// The addresses in the lines of this hosts file (hosts(5): an address, then names) that have
-/// this name. A line without a valid address does not count.
-fn hosts_entries(text: &str, name: &str, port: u16) -> impl Iterator<Item = SocketAddr> {
-    text.lines().filter_map(move |line| {
-        let entry = line.split('#').next().unwrap_or_default();
-        let mut fields = entry.split_whitespace();
-        let address = fields.next()?;
-        let is_named = fields.any(|it| {
-            it.strip_suffix('.')
-                .unwrap_or(it)
-                .eq_ignore_ascii_case(name)
-        });
-        is_named.then(|| parse_address(address, port)).flatten()
-    })
-}
-
-/// An address, of IPv6 also with a zone (RFC 4007, section 11): the name or the number of a
-/// network interface.
-fn parse_address(text: &str, port: u16) -> Option<SocketAddr> {
-    let Some((address, zone)) = text.split_once('%') else {
-        return Some(SocketAddr::new(text.parse().ok()?, port));
+    let Ok(file) = File::open(HOSTS_FILE) else {
+        return Vec::new();
     };
-    let number = zone.parse().ok().or_else(|| if_nametoindex(zone).ok())?;
-    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, number).into())
+    choose(hosts_file::addresses_of(name.as_str(), port, file).map(unmapped))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::net::if_::if_nametoindex;
+    use std::net::SocketAddrV6;
 
     /// No name of the hosts file or the domain name system has a zone, only the resolver's
     /// other sources (mDNS). So the test asks for the address itself.
@@ -131,42 +116,5 @@ mod tests {
         assert_eq!(choose(one_family), first);
         // One address of the other family is enough to count.
         assert!(choose(all[..200].iter().copied().chain([v4(1)])).contains(&v4(1)));
-    }
-
-    #[test]
-    fn d19_d23_a_name_is_found_in_the_hosts_file() {
-        let text = "127.0.0.1 localhost\n# 10.0.0.1 off.test\n\
-                    ::1\tsix.test Alias.test # comment.test\n\nlonely.test\n\
-                    10.0.0.1 alias.test dot.test.\r\n::1 localhost\n127.0.0.1 localhost\n\
-                    10.1 odd.test\n0x0a000001 odd.test\n010.0.0.1 odd.test\n\
-                    ::ffff:10.0.0.2 mapped.test\nfe80::1%7 zone.test\n\
-                    fe80::1%none.such zone.test\n10.0.0.1%7 zone.test\n";
-        for (name, found) in [
-            ("localhost", &["127.0.0.1:80", "[::1]:80"][..]),
-            ("six.test", &["[::1]:80"]),
-            ("alias.test", &["[::1]:80", "10.0.0.1:80"]),
-            ("dot.test", &["10.0.0.1:80"]),
-            ("mapped.test", &["10.0.0.2:80"]),
-            ("zone.test", &["[fe80::1%7]:80"]),
-            ("odd.test", &[]),
-            ("off.test", &[]),
-            ("comment.test", &[]),
-            ("lonely.test", &[]),
-            ("test", &[]),
-            ("127.0.0.1", &[]),
-        ] {
-            let expected: Vec<SocketAddr> = found.iter().map(|it| it.parse().unwrap()).collect();
-            let entries = hosts_entries(text, name, 80).map(unmapped);
-            assert_eq!(choose(entries), expected, "{name}");
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn d23_a_zone_in_the_hosts_file_is_the_name_of_an_interface() {
-        let loopback = if_nametoindex("lo").unwrap();
-        let found: Vec<SocketAddr> = hosts_entries("fe80::1%lo a.test", "a.test", 80).collect();
-        let expected = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, loopback);
-        assert_eq!(found, [SocketAddr::V6(expected)]);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 
 use super::background_check::BackgroundCheck;
 use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
+use super::lookup_queue::LookupQueue;
 use super::session::SessionRegistry;
 use super::udp::bindings::UdpBindings;
-use super::udp::lookup_queue::LookupQueue;
 use super::unheard::UnheardClients;
 use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
 use crate::config::{Content, ReloadEvent, Settings, WatchedFile};
@@ -52,7 +52,7 @@ pub(crate) struct ServerContext {
     pub(super) threads: ThreadPool,
     /// Attempts to connect beside the oldest of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
-    /// Lookups of names in datagrams. The threads that look up names hold it, and not the
+    /// Lookups of the names in requests and datagrams. The threads that look up names hold it, and not the
     /// context, since nothing can interrupt them.
     pub(super) name_lookups: Arc<LookupQueue>,
     /// Logins that wait for the rate limiter, per source prefix and user name.
@@ -87,7 +87,7 @@ impl ServerContext {
             last_unpermitted: OrderedMutex::new(Rank::Leaf, None),
             threads: ThreadPool::default(),
             extra_attempts: KeyedSemaphore::new(extra_attempts, extra_attempts.div_ceil(4)),
-            name_lookups: Arc::default(),
+            name_lookups: Arc::new(LookupQueue::new(settings.max_name_lookups)),
             waiting_logins: KeyedSemaphore::new(usize::MAX, MAX_WAITING_LOGINS_PER_USER),
             next_logins: KeyedSemaphore::new(usize::MAX, MAX_NEXT_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),

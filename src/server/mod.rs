@@ -22,6 +22,7 @@ mod drop_order;
 mod handler;
 mod handshake;
 mod limits;
+pub(crate) mod lookup_queue;
 mod metrics;
 pub(crate) mod pending_request;
 pub(crate) mod request_log;

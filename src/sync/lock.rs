@@ -30,7 +30,8 @@ pub(crate) enum Rank {
     SessionState,
     /// The list of idle threads. Its holder tells the threads to end.
     IdleThreads,
-    /// The associations that wait for a name lookup. Its holder takes a slot for one.
+    /// The sessions and associations that wait for a name lookup. Its holder takes a slot for
+    /// one.
     LookupQueue,
     /// No other lock is taken while a lock of this rank is held.
     Leaf,

@@ -9,6 +9,9 @@ use shuttle::thread;
 
 use crate::steps::{self, Awaited};
 
+/// A program that waits for so short a time looks again then, and does not rely on a notification.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+
 thread_local! {
     // All threads of an execution run on the same thread of the system.
     static TIMEOUTS: Cell<bool> = const { Cell::new(false) };
@@ -31,25 +34,19 @@ pub(crate) fn begin(timeouts: bool) {
     THREADS.set(0);
 }
 
-/// A shorter limit is part of how a wait ends, and no last resort: it runs out in every model.
-const SHORT: Duration = Duration::from_millis(10);
-
 /// From now on no timeout runs out, except short ones: every wait must end by itself.
 pub(crate) fn disable_timeouts() {
     TIMEOUTS.set(false);
 }
 
+/// Does a wait of this length run out at this moment? A short one does so in each model.
+pub(crate) fn runs_out(limit: Duration) -> bool {
+    times_out() || !TIMEOUTS.get() && limit <= SHORT_WAIT
+}
+
 /// Does a timeout run out at this moment?
 pub(crate) fn times_out() -> bool {
     TIMEOUTS.get() && one_in(4)
-}
-
-/// Does a wait with this limit end because the limit runs out?
-pub(crate) fn runs_out(limit: Duration) -> bool {
-    match TIMEOUTS.get() {
-        true => one_in(4),
-        false => limit < SHORT,
-    }
 }
 
 /// True once in so many calls, at random.

@@ -22,8 +22,8 @@ use crate::control::{any, one_in, pause, times_out};
 use crate::real_net;
 pub(crate) use crate::real_net::{
     AcceptErrors, BindWait, ClientWait, ConnectError, Connection, DialError, Listeners, PortRange,
-    accept_until_stop, concerns_one_connection, dual_stack_udp, interleave, is_shortage, listen,
-    set_options,
+    accept_until_stop, concerns_one_connection, dual_stack_udp, interleave, is_gone, is_shortage,
+    listen, set_options,
 };
 use crate::steps::{self, Awaited, Event, Object, Origin, Place};
 use crate::sync::AtomicBool;

@@ -6,7 +6,7 @@
 //! the result into a channel. The session waits for the result, for the end of its
 //! connection, and for a deadline at the same time.
 //!
-//! In the server: `PendingRequest::look_up` in `src/server/access/destination.rs`.
+//! In the server: `PendingRequest::look_up` in `src/server/access/name_lookup.rs`.
 //!
 //! Explained in `docs/tour/13-uninterruptible-call.md`.
 //!

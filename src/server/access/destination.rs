@@ -2,15 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crossbeam_channel::{bounded, select};
-
 use crate::events::RequestError;
-use crate::net::{Deadline, resolve};
-use crate::protocol::{Host, HostName};
+use crate::net::Deadline;
+use crate::protocol::Host;
 use crate::rules::{AccessQuery, Verdict};
 use crate::server::pending_request::PendingRequest;
 use crate::server::request_log::RequestLog;
-use crate::trace::{self, Wait};
 
 /// An address that may be dialled or awaited, and the line of the rule that permits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,41 +107,5 @@ impl PendingRequest<'_> {
             rule: verdict.line,
         };
         Ok(granted.into_iter().map(permitted).collect())
-    }
-
-    /// Resolves a name on another pool thread: nothing can interrupt the resolver, and the
-    /// client must have its reply before the deadline.
-    fn look_up(
-        &self,
-        name: &HostName,
-        port: u16,
-        deadline: Deadline,
-    ) -> Result<Vec<SocketAddr>, RequestError> {
-        let session = self.session;
-        let (answer, found) = bounded(1);
-        let thread_name = format!("s{}-name", session.number());
-        let started = self.context.threads.start(thread_name, {
-            // The thread counts as part of the session, even after the session has ended.
-            let (slot, name) = (session.slot(), name.clone());
-            move || {
-                // Fails if the receiver has stopped waiting.
-                let _ = answer.send(resolve::lookup(&name, port));
-                drop(slot);
-            }
-        });
-        started.map_err(|error| RequestError::ResourceExhausted("thread", error))?;
-        let not_found = |reason: String| RequestError::NotFound(name.clone(), reason);
-        let _wait = trace::wait(|| Wait::Lookup(name.to_string().into()));
-        let answer = select! {
-            recv(found) -> answer => answer,
-            recv(session.terminated()) -> _ => return Err(RequestError::ClientLeft),
-            default(deadline.remaining()) => return Err(RequestError::TimedOut),
-        };
-        match answer {
-            Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error)) => Err(not_found(error.to_string())),
-            // The thread panicked, which dropped its end of the channel.
-            Err(_) => Err(not_found("the lookup ended without a result".to_owned())),
-        }
     }
 }

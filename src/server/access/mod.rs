@@ -3,4 +3,5 @@
 pub(crate) mod destination;
 pub(crate) mod enforce;
 mod identd;
+mod name_lookup;
 pub(crate) mod permit;

@@ -19,6 +19,7 @@ mod control_group;
 mod kernel_files;
 mod limited_by;
 mod machine;
+pub(super) mod name_lookups;
 
 pub use limited_by::{LimitedBy, LimitsError, MemoryError, MemorySource};
 
@@ -26,19 +27,7 @@ use crate::relay::{LARGE_BUFFER, max_pipes};
 use address_space::AddressSpace;
 use kernel_files::{KernelFiles, Share};
 use machine::Machine;
-
-/// Lookups of names in datagrams at a time, for all associations together. Each has a
-/// thread beyond the two of its session. When all are in use, names wait.
-pub(super) const MAX_NAME_LOOKUPS: usize = 32;
-
-/// The same limit for one client, so that no client takes all lookups. IPv6 networks of
-/// several clients get at most half of all.
-pub(super) const MAX_NAME_LOOKUPS_PER_CLIENT: usize = MAX_NAME_LOOKUPS / 4;
-
-/// The same limit for one association: lookups that hang leave the other half to the other
-/// associations of its client. The limit also applies while no other association waits: nothing
-/// can interrupt a lookup for one that comes later.
-pub(super) const MAX_NAME_LOOKUPS_PER_ASSOCIATION: usize = MAX_NAME_LOOKUPS_PER_CLIENT / 2;
+use name_lookups::{MAX_NAME_LOOKUPS, SPARE_MEMORY};
 
 /// Attempts to connect at a time beside the one for which each session has a descriptor, for
 /// all sessions together. When all are in use, a session begins its next attempt later.
@@ -113,7 +102,7 @@ const SPARE_DESCRIPTORS: u64 = 128 + MAX_EXTRA_ATTEMPTS as u64;
 /// for its stop, spare descriptor, signals, rules file and a resolver socket.
 const OWN_DESCRIPTORS: u64 = 16;
 
-/// Threads kept for the server's other threads, for lookups of names in datagrams, for
+/// Threads kept for the server's other threads, for name lookups, for
 /// checks of the rules file, and for other programs.
 const SPARE_THREADS: u64 = 200 + MAX_NAME_LOOKUPS as u64;
 
@@ -139,10 +128,6 @@ const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 /// ends of a pipe, and a connection and a file of /proc for each thread.
 const SESSIONS_FOR_METRICS: u64 = 6;
 
-/// Memory in bytes kept for what is not a session: larger rules, cached credentials, lookups,
-/// pipes, the log queue, and other programs.
-const SPARE_MEMORY: u64 = 64 << 20;
-
 /// The limit on sessions, and the resource that sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -150,6 +135,8 @@ pub struct Limits {
     pub max_sessions: usize,
     /// UDP associations at a time, at least 1; they are sessions as well.
     pub max_associations: usize,
+    /// Name lookups at a time, at least 4.
+    pub max_name_lookups: usize,
     /// The resource that would run out first. Its `Display` follows "limited by".
     pub limited_by: LimitedBy,
     /// The control group of this process may have a limit on memory that cannot be read, and
@@ -241,6 +228,7 @@ impl Limits {
         Ok(Limits {
             max_sessions,
             max_associations: max_associations(max_sessions, machine),
+            max_name_lookups: demand.max_name_lookups(machine),
             limited_by,
             has_unknown_memory: machine.has_hidden_group && !demand.is_explicit,
         })
@@ -306,6 +294,22 @@ struct Demand {
 }
 
 impl Demand {
+    /// Name lookups at a time that the memory, and limited address space and data, permit.
+    fn max_name_lookups(self, machine: Machine) -> usize {
+        let space = machine.address_space;
+        let limited = [
+            space.map(|space| space.for_sessions(machine.arenas)),
+            machine.data.map(Share::free),
+        ];
+        let by_stacks = limited.into_iter().flatten();
+        let by_stacks = by_stacks.map(|free| name_lookups::by_address_space(free, self.per_thread));
+        let by_memory = machine
+            .memory
+            .map(|it| name_lookups::by_memory(it.0.free()));
+        let fewest = by_stacks.chain(by_memory).min();
+        fewest.map_or(MAX_NAME_LOOKUPS, |fewest| fewest as usize)
+    }
+
     fn by_descriptors(self, limit: u64) -> (u64, LimitedBy) {
         let pipes = 2 * max_pipes(limit) as u64;
         let spare = match self.is_explicit {
@@ -354,7 +358,7 @@ impl Demand {
     /// Sessions whose stacks and heap fit in this many bytes of address space or data, if
     /// each direction also needs `buffer` bytes.
     fn by_stacks(self, free: u64, buffer: u64) -> u64 {
-        let lookups = MAX_NAME_LOOKUPS as u64 * self.per_thread;
+        let lookups = name_lookups::address_space(free, self.per_thread);
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
         let free = free.saturating_sub(SPARE_ADDRESS_SPACE + lookups);
         free / (THREADS_PER_SESSION * (self.per_thread + buffer) + heap)
@@ -418,8 +422,8 @@ mod tests {
             (1, LimitedBy::MaxSessions)
         );
         let mappings = LimitedBy::Mappings(65_530);
-        assert_eq!(limits(LARGE, None), (8046, mappings));
-        assert_eq!(limits(LARGE, Some(usize::MAX)), (8046, mappings));
+        assert_eq!(limits(LARGE, None), (7934, mappings));
+        assert_eq!(limits(LARGE, Some(usize::MAX)), (7934, mappings));
         let nothing = Machine {
             mappings: None,
             ..LARGE
@@ -448,10 +452,10 @@ mod tests {
     #[test]
     fn s37_mappings_of_arenas_count() {
         for (limit, arenas, sessions) in [
-            (65_530, 1, 8050),
-            (65_530, 8 * 128, 7794),
+            (65_530, 1, 7938),
+            (65_530, 8 * 128, 7682),
             // Every thread has its own arena.
-            (65_530, u64::MAX, 5366),
+            (65_530, u64::MAX, 5292),
             (2000, 16, 183),
             (2000, 8 * 128, 125),
         ] {
@@ -464,7 +468,7 @@ mod tests {
         for (machine, sessions, limited_by) in [
             (threads(100), 37, LimitedBy::Threads(100)),
             (threads(200), 75, LimitedBy::Threads(200)),
-            (threads(10_000), 4884, LimitedBy::Threads(10_000)),
+            (threads(10_000), 4772, LimitedBy::Threads(10_000)),
             (descriptors(192), 64, LimitedBy::Descriptors(192)),
             (descriptors(1024), 341, LimitedBy::Descriptors(1024)),
             (descriptors(10_000), 4330, LimitedBy::Descriptors(10_000)),
@@ -595,8 +599,8 @@ mod tests {
             ..LARGE
         };
         assert_eq!(limits(full, None).0, 1);
-        assert_eq!(limits(memory(64 << 30), None).0, 8046);
+        assert_eq!(limits(memory(64 << 30), None).0, 7934);
         let large = Limits::of(memory(64 << 30), STACK_SIZE, None).expect("room");
-        assert_eq!(large.max_associations, 2011);
+        assert_eq!(large.max_associations, 1983);
     }
 }

@@ -58,7 +58,7 @@ fn boot_time() -> Option<Duration> {
     Some(now.into())
 }
 
-/// 7, for a thread of session 7: `s7`, `s7-down` or `s7-name`.
+/// 7, for a thread of session 7: `s7` or `s7-down`.
 fn session_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix('s')?;
     number.split('-').next()?.parse().ok()
@@ -85,10 +85,10 @@ mod tests {
         for (name, number) in [
             ("s7", Some(7)),
             ("s7-down", Some(7)),
-            ("s7-name", Some(7)),
             ("signals", None),
             ("status", None),
             ("accept", None),
+            ("lookup", None),
         ] {
             assert_eq!(session_number(name), number, "{name}");
         }

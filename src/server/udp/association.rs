@@ -33,6 +33,7 @@ use crate::relay::Direction;
 use crate::rules::{AccessQuery, unusable_reason};
 use crate::server::access::permit::access_query;
 use crate::server::context::ServerContext;
+use crate::server::limits::name_lookups::of_one_association;
 use crate::server::pending_request::PendingRequest;
 use crate::server::session::{Session, TerminateOnPanic};
 use crate::sync::thread_pool::ReservedThread;
@@ -80,6 +81,7 @@ impl Association {
         let announced = &pending.request.destination;
         let announced = announced.host.address();
         let announced = announced.map(|ip| (ip, pending.request.destination.port).into());
+        let max_lookups = of_one_association(pending.context.settings.max_name_lookups);
         let rules = RecentRules::new(pending.context.rules_for_datagrams());
         Association {
             _binding: binding,
@@ -93,7 +95,7 @@ impl Association {
             client_port: OrderedMutex::new(Rank::Leaf, ClientPort::new(client, announced)),
             peers: OrderedMutex::new(Rank::Leaf, PeerFilter::default()),
             rules,
-            names: OrderedMutex::new(Rank::Leaf, NameCache::default()),
+            names: OrderedMutex::new(Rank::Leaf, NameCache::new(max_lookups)),
         }
     }
 

@@ -6,7 +6,6 @@ mod client_port;
 pub(crate) mod drops;
 mod flow;
 mod icmp_errors;
-pub(crate) mod lookup_queue;
 mod name_cache;
 mod name_flows;
 mod named_hosts;

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use super::name_flows::{NameFlows, Route};
 use crate::events::DropReason;
 use crate::protocol::HostName;
-use crate::server::limits::MAX_NAME_LOOKUPS_PER_ASSOCIATION;
 
 /// Bytes of one association that wait for names at most: some fifty first datagrams of QUIC
 /// connections (1,250 bytes each), or a thousand small ones. Further datagrams are dropped.
@@ -69,13 +68,15 @@ pub(super) struct QueuedDatagram {
 }
 
 /// The names of one association.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NameCache {
     entries: HashMap<HostName, CachedName>,
     /// Names that wait for a lookup, in their order.
     waiting: VecDeque<HostName>,
     /// Lookups that are running.
     lookups: usize,
+    /// Lookups at a time.
+    max_lookups: usize,
     /// Is the association in the queue for lookups?
     is_in_queue: bool,
     /// Bytes of all queues.
@@ -97,6 +98,18 @@ struct CachedName {
 }
 
 impl NameCache {
+    /// A cache for an association that may have so many lookups at a time.
+    pub(super) fn new(max_lookups: usize) -> NameCache {
+        NameCache {
+            entries: HashMap::new(),
+            waiting: VecDeque::new(),
+            lookups: 0,
+            max_lookups,
+            is_in_queue: false,
+            queued_bytes: 0,
+        }
+    }
+
     /// Says what to do with a datagram to this name, and queues it if the name is being
     /// looked up.
     pub(super) fn route(
@@ -181,9 +194,8 @@ impl NameCache {
     /// Notes that the association enters the queue for lookups. False if it stands there
     /// already, no name waits, or it has all the lookups that it may have.
     fn enter_queue(&mut self) -> bool {
-        let enters = !self.is_in_queue
-            && !self.waiting.is_empty()
-            && self.lookups < MAX_NAME_LOOKUPS_PER_ASSOCIATION;
+        let enters =
+            !self.is_in_queue && !self.waiting.is_empty() && self.lookups < self.max_lookups;
         self.is_in_queue |= enters;
         enters
     }
@@ -355,6 +367,7 @@ mod tests {
     use crate::protocol::Host;
     use std::net::Ipv4Addr;
 
+    const MAX_LOOKUPS: usize = 4;
     const ADDRESS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
 
     fn name(text: &str) -> HostName {
@@ -395,7 +408,7 @@ mod tests {
 
     #[test]
     fn datagrams_wait_for_their_name_and_keep_their_order() {
-        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
         assert_eq!(cache.route(&a, 1, b"1", now), NameAction::LookUp);
         assert_eq!(cache.begin_lookup(a.clone(), 1, b"1", now), Ok(true));
         assert_eq!(cache.route(&a, 2, b"2", now), NameAction::Queued);
@@ -424,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_name_that_was_not_found_is_looked_up_again_after_its_ttl() {
-        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
         begin(&mut cache, "a.test", b"1").expect("room");
         assert_eq!(data_of(cache.resolved(&a, &[], now)), [b"1"]);
         assert!(cache.resolved(&a, &[], now).is_empty());
@@ -437,7 +450,7 @@ mod tests {
 
     #[test]
     fn u17_names_wait_for_their_lookup_in_order() {
-        let mut cache = NameCache::default();
+        let mut cache = NameCache::new(MAX_LOOKUPS);
         let names: Vec<String> = (0..50).map(|number| format!("{number}.test")).collect();
         for (number, text) in names.iter().enumerate() {
             // Only the first has to request a lookup.
@@ -455,12 +468,12 @@ mod tests {
 
     #[test]
     fn u18_an_association_has_only_some_lookups_at_a_time() {
-        let mut cache = NameCache::default();
+        let mut cache = NameCache::new(MAX_LOOKUPS);
         for number in 0..10 {
             begin(&mut cache, &format!("{number}.test"), b"x").expect("room");
         }
-        for number in 1..=MAX_NAME_LOOKUPS_PER_ASSOCIATION {
-            let enters = number < MAX_NAME_LOOKUPS_PER_ASSOCIATION;
+        for number in 1..=MAX_LOOKUPS {
+            let enters = number < MAX_LOOKUPS;
             let next = cache.next_lookup().map(|(_, enters)| enters);
             assert_eq!(next, Some(enters));
         }
@@ -474,7 +487,7 @@ mod tests {
     #[test]
     fn u17_waiting_names_and_bytes_are_bounded() {
         let too_many = Err(DropReason::Unresolved);
-        let mut cache = NameCache::default();
+        let mut cache = NameCache::new(MAX_LOOKUPS);
         for number in 0..MAX_NAMES {
             let text = format!("{number}.test");
             begin(&mut cache, &text, b"").expect("room");
@@ -485,7 +498,7 @@ mod tests {
         begin(&mut cache, "more.test", b"").expect("room");
         assert!(!cache.entries.contains_key(&name("7.test")));
 
-        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::new(MAX_LOOKUPS), Instant::now());
         let half = vec![0; MAX_QUEUED_BYTES / 2];
         begin(&mut cache, "a.test", &half).expect("room");
         assert_eq!(begin(&mut cache, "b.test", &half), too_many);
@@ -504,7 +517,7 @@ mod tests {
 
     #[test]
     fn u17_without_a_thread_the_names_that_wait_are_dropped() {
-        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::new(MAX_LOOKUPS), Instant::now());
         for text in ["old.test", "looked-up.test", "waiting.test", "also.test"] {
             begin(&mut cache, text, b"x").expect("room");
         }
@@ -527,7 +540,7 @@ mod tests {
 
     #[test]
     fn u17_the_name_that_was_used_longest_ago_is_removed() {
-        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::new(MAX_LOOKUPS), Instant::now());
         begin(&mut cache, "flow.test", b"").expect("room");
         resolve(&mut cache, "flow.test", &ADDRESS);
         for number in 1..1000 {
@@ -544,7 +557,7 @@ mod tests {
 
     #[test]
     fn u16_an_established_flow_outlives_many_newer_names() {
-        let (mut cache, now) = (NameCache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::new(MAX_LOOKUPS), Instant::now());
         let flow = name("flow.test");
         begin(&mut cache, "flow.test", b"").expect("room");
         resolve(&mut cache, "flow.test", &ADDRESS);
@@ -568,7 +581,7 @@ mod tests {
 
     #[test]
     fn u16_each_port_of_a_name_keeps_its_address() {
-        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
         let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
         begin(&mut cache, "a.test", b"").expect("room");
         resolve(&mut cache, "a.test", &[one, two]);
@@ -596,7 +609,7 @@ mod tests {
     #[test]
     fn u20_answers_to_other_destinations_do_not_keep_a_flow_at_its_address() {
         for (is_exact, used_later) in [(true, 2), (false, 1)] {
-            let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+            let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
             let addresses = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
             begin(&mut cache, "a.test", b"").expect("room");
             resolve(&mut cache, "a.test", &addresses);
@@ -619,7 +632,7 @@ mod tests {
     /// a hundred ports of another one meanwhile.
     #[test]
     fn u25_established_flows_outlive_a_thousand_newer_ones() {
-        let (mut cache, mut now) = (NameCache::default(), Instant::now());
+        let (mut cache, mut now) = (NameCache::new(MAX_LOOKUPS), Instant::now());
         let [one, two] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
         let (a, b) = (name("a.test"), name("b.test"));
         for text in ["a.test", "b.test"] {
@@ -654,7 +667,7 @@ mod tests {
 
     #[test]
     fn u25_the_flow_that_was_used_longest_ago_is_removed() {
-        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
         begin(&mut cache, "a.test", b"").expect("room");
         resolve(&mut cache, "a.test", &ADDRESS);
         let answered = |cache: &mut NameCache, port, millis| {
@@ -679,7 +692,7 @@ mod tests {
 
     #[test]
     fn u27_both_families_are_among_the_addresses_of_a_name() {
-        let (mut cache, now, a) = (NameCache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, a) = (NameCache::new(MAX_LOOKUPS), Instant::now(), name("a.test"));
         let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
         let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
         // In the order in which a lookup returns them.

@@ -1,16 +1,17 @@
 //! Datagrams to hosts by name: an association carries out what its name cache says.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::association::Association;
-use super::lookup_queue::NameSource;
 use super::name_cache::NameAction;
 use super::name_flows::Route;
 use crate::events::DropReason;
 use crate::net::resolve;
 use crate::protocol::HostName;
+use crate::server::lookup_queue::NameSource;
 
 impl Association {
     /// Sends the client's data to a host by its name, as soon as the name is resolved.
@@ -73,31 +74,13 @@ impl Association {
         result
     }
 
-    /// Enters the queue for lookups, and starts a thread if an association may look up a name
-    /// now; perhaps another one. An association enters once, however many of its names wait.
+    /// Enters the queue for lookups. An association enters once, however many of its names
+    /// wait.
     fn request_lookup(self: &Arc<Association>) {
-        self.enter_queue();
-        let queue = &self.context.name_lookups;
-        while let Some(turn) = queue.next() {
-            let next = Weak::clone(&turn.association);
-            let started = self.context.threads.start("lookup".to_owned(), {
-                let queue = Arc::clone(queue);
-                move || queue.run(turn)
-            });
-            if started.is_ok() {
-                return;
-            }
-            // Perhaps no lookup is going on, whose thread would take the turn later.
-            if let Some(next) = next.upgrade() {
-                next.drop_waiting();
-            }
-        }
-    }
-
-    fn enter_queue(self: &Arc<Association>) {
         let association: Weak<Association> = Arc::downgrade(self);
-        let prefixes = self.session.source_prefixes();
-        self.context.name_lookups.push(prefixes, association);
+        let (context, prefixes) = (&self.context, self.session.source_prefixes());
+        let queue = &context.name_lookups;
+        queue.request(&context.threads, prefixes, association);
     }
 
     /// Sends what has waited for this name, in its order.
@@ -140,13 +123,15 @@ impl NameSource for Association {
             association.finish_lookup(&name, &addresses);
             // This thread takes the next turn.
             if association.names.lock().end_lookup() {
-                association.enter_queue();
+                let prefixes = association.session.source_prefixes();
+                let waiting: Weak<Association> = Arc::downgrade(&association);
+                association.context.name_lookups.push(prefixes, waiting);
             }
         }
         drop(slot);
     }
 
-    fn drop_waiting(&self) {
+    fn fail(&self, _: io::Error) {
         let dropped = self.names.lock().drop_waiting();
         (0..dropped).for_each(|_| self.session.count_drop(DropReason::Unresolved));
     }

@@ -251,7 +251,7 @@ fn a_rule_change_during_a_lookup_counts_only_with_enforce() {
             let client = dial(proxy.address());
             let destination = by_name(name, origin.port());
             write(&client, &request(Command::Connect, &destination, b""));
-            proxy.wait_for_thread("s1-name");
+            proxy.wait_for_thread("lookup");
             replace_rules(&proxy, "deny - -\n");
             proxy.signal(Signal::SIGHUP);
             proxy.wait_for_stderr("1 rule in force", 2);

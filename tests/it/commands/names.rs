@@ -1,21 +1,65 @@
 //! Destinations by name: which names are looked up, and which addresses are tried.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use simple_dns::RCODE;
 use threadsocks::client::{socks4, socks5};
 use threadsocks::protocol::Command;
 
 use crate::support::dns_server::{DnsAnswer, NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, UnresponsiveListener, accept, by_name, connect_through, dial, read_all, read_exactly,
-    request, reset, write,
+    Origin, UnresponsiveListener, accept, by_name, connect_through, dial, dial_from, read_all,
+    read_exactly, request, reset, write,
 };
 use crate::support::netns::in_own_network;
-use crate::support::proxy::{PERMIT_ALL, Proxy, binary};
+use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::udp_client::{UdpClient, close_and_read_log, origin, verbose_proxy};
 use crate::support::wait::until;
+
+/// The test's clients have the address 127.0.0.1; these are others.
+const OTHER_CLIENTS: [SocketAddr; 5] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 0),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3)), 0),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4)), 0),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 5)), 0),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), 0),
+];
+
+/// A server with room for eight lookups at a time, two of them for one client.
+fn eight_lookups(options: &[&str]) -> Proxy {
+    Proxy::with(Setup {
+        options,
+        // In KiB.
+        wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
+        ..Setup::default()
+    })
+}
+
+/// A client that has sent a request for this name.
+fn ask_from(address: SocketAddr, proxy: &Proxy, name: &str) -> TcpStream {
+    let client = dial_from(address, proxy.address());
+    let message = request(Command::Connect, &by_name(name, 80), b"");
+    write(&client, &message);
+    client
+}
+
+/// Waits until the resolver has asked for so many different names of this kind. The name of a
+/// lookup is asked for again while it hangs.
+fn wait_for_names(names: &NameServer, kind: &str, count: usize) {
+    until(&format!("{count} names with {kind}"), || {
+        (names_with(names, kind) >= count).then_some(())
+    });
+}
+
+/// How many different names of this kind the resolver has asked for.
+fn names_with(names: &NameServer, kind: &str) -> usize {
+    let asked = names.queries().into_iter().map(|query| query.name);
+    let asked: HashSet<String> = asked.filter(|name| name.contains(kind)).collect();
+    asked.len()
+}
 
 /// Requires that a CONNECT with these bytes as the name is refused, and returns
 /// the summary of its message.
@@ -198,7 +242,7 @@ fn d09_pending_lookups_delay_no_other_session() {
             "good.test" => addresses(&["127.0.0.1"]),
             _ => DnsAnswer::Silence,
         });
-        let proxy = Proxy::open();
+        let proxy = Proxy::start(PERMIT_ALL, &["--connect-timeout", "3s"]);
         let origin = Origin::echo();
         let pending: Vec<_> = (0..200)
             .map(|_| {
@@ -208,13 +252,14 @@ fn d09_pending_lookups_delay_no_other_session() {
                 client
             })
             .collect();
-        until("200 queries", || {
-            (names.query_count("drop.test", false) >= 200).then_some(())
+        until("a query", || {
+            (names.query_count("drop.test", false) > 0).then_some(())
         });
         for target in [origin.destination(), by_name("good.test", origin.port())] {
             let quickest = (0..5).map(|_| {
+                let client = dial_from(OTHER_CLIENTS[0], proxy.address());
                 let began = Instant::now();
-                drop(connect_through(proxy.address(), &target));
+                drop(socks4::connect(client, &target, b"").expect("granted"));
                 began.elapsed()
             });
             let quickest = quickest.min().unwrap();
@@ -224,6 +269,98 @@ fn d09_pending_lookups_delay_no_other_session() {
             assert_eq!(read_all(client)[..2], [0, 91]);
         }
         drop(pending);
+        proxy.finish();
+    });
+}
+
+#[test]
+fn d28_slow_names_of_one_client_delay_no_other_client() {
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let names = NameServer::start(|query| match query.name.as_str() {
+            "good.test" => addresses(&["127.0.0.1"]),
+            _ => DnsAnswer::Silence,
+        });
+        let mut proxy = eight_lookups(&["--grace", "0s"]);
+        let origin = Origin::echo();
+        let localhost = (Ipv4Addr::LOCALHOST, 0).into();
+        let hanging: Vec<TcpStream> = (0..10)
+            .map(|number| ask_from(localhost, &proxy, &format!("hangs{number}.test")))
+            .collect();
+        wait_for_names(&names, "hangs", 2);
+        for other in OTHER_CLIENTS {
+            let client = dial_from(other, proxy.address());
+            let began = Instant::now();
+            let target = by_name("good.test", origin.port());
+            drop(socks4::connect(client, &target, b"").expect("granted"));
+            assert!(began.elapsed() < Duration::from_secs(2), "{other}");
+        }
+        // The client that has its share still reaches addresses.
+        drop(connect_through(proxy.address(), &origin.destination()));
+        assert_eq!(names_with(&names, "hangs"), 2);
+        proxy.signal(Signal::SIGTERM);
+        proxy.wait();
+        drop(hanging);
+    });
+}
+
+/// Nothing interrupts a lookup: its slot stays in use after its session has ended.
+#[test]
+fn d29_the_wait_for_a_lookup_ends_with_the_client_and_at_the_deadline() {
+    in_own_network(|network| {
+        network.set_resolver_timeout(30);
+        let names = NameServer::start(|_| DnsAnswer::Silence);
+        let mut proxy = eight_lookups(&["--grace", "0s", "--connect-timeout", "5s", "-v"]);
+        let mut hanging = Vec::new();
+        for other in &OTHER_CLIENTS[..4] {
+            for _ in 0..2 {
+                let name = format!("hangs{}.test", hanging.len());
+                hanging.push(ask_from(*other, &proxy, &name));
+            }
+        }
+        wait_for_names(&names, "hangs", 8);
+        let waits = ask_from(OTHER_CLIENTS[4], &proxy, "waits.test");
+        let leaves = ask_from(OTHER_CLIENTS[4], &proxy, "leaves.test");
+        let left = leaves.local_addr().unwrap();
+        proxy.wait_for_thread("s10");
+        let began = Instant::now();
+        reset(leaves);
+        assert_eq!(proxy.screen_message_for(left).reply, "Reject");
+        assert!(began.elapsed() < Duration::from_secs(3));
+        proxy.stderr_line("the client disconnected before the reply");
+        // The deadline of all others.
+        for client in hanging.iter().chain([&waits]) {
+            assert_eq!(read_all(client)[..2], [0, 91]);
+        }
+        assert_eq!(
+            names_with(&names, "waits") + names_with(&names, "leaves"),
+            0
+        );
+        proxy.signal(Signal::SIGTERM);
+        proxy.wait();
+    });
+}
+
+#[test]
+fn d29_names_that_wait_are_looked_up_one_after_the_other() {
+    in_own_network(|_| {
+        let delay = Duration::from_millis(100);
+        let _names =
+            NameServer::start(move |_| DnsAnswer::Delayed(delay, vec![Ipv4Addr::LOCALHOST.into()]));
+        let proxy = eight_lookups(&[]);
+        let origin = Origin::echo();
+        let clients: Vec<TcpStream> = (0..20)
+            .map(|number| {
+                let client = dial(proxy.address());
+                let target = by_name(&format!("slow{number}.test"), origin.port());
+                write(&client, &request(Command::Connect, &target, b""));
+                client
+            })
+            .collect();
+        for client in &clients {
+            assert_eq!(read_exactly(client, 8)[..2], [0, 90]);
+        }
+        drop(clients);
         proxy.finish();
     });
 }
@@ -578,7 +715,7 @@ fn d16_a_client_reset_during_the_lookup_leaves_no_connection() {
         let client_address = client.local_addr().unwrap();
         let target = by_name("slow.test", listener.local_addr().unwrap().port());
         write(&client, &request(Command::Connect, &target, b""));
-        proxy.wait_for_thread("s1-name");
+        proxy.wait_for_thread("lookup");
         reset(client);
         drop(allow_answer);
         assert_eq!(proxy.screen_message_for(client_address).reply, "Reject");

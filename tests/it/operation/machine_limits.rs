@@ -11,10 +11,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use threadsocks::client;
+use threadsocks::protocol::Command::Connect;
 
 use crate::support::child::RunningChild;
 use crate::support::endpoints::{
-    Origin, by_name, dial, dial_from, read_all, read_exactly, shutdown_write, write,
+    Origin, by_name, dial, dial_from, read_all, read_exactly, request, shutdown_write, write,
 };
 use crate::support::netns::in_own_network;
 use crate::support::process::status;
@@ -200,6 +201,38 @@ fn exchange_bulk(clients: &[TcpStream]) {
             assert!(read_exactly(client, bulk.len()) == bulk);
         });
     }
+}
+
+/// A name with 6,000 addresses, and a hosts file of 4 MB.
+#[test]
+fn s48_expensive_lookups_fit_into_a_small_control_group() {
+    let Some(group) = MemoryGroup::with_limit("s48", 32 << 20) else {
+        return;
+    };
+    in_own_network(|network| {
+        let v4 = (0..4000).map(|it| format!("127.9.{}.{} big.test\n", it / 250, 1 + it % 250));
+        let v6 = (0..2000).map(|it| format!("fd00::{it:x} big.test\n"));
+        let big: String = v4.chain(v6).collect();
+        let proxy = group.start(PERMIT_ALL, &[]);
+        let all_at_once = |name: &str| {
+            let clients: Vec<TcpStream> = (0..50).map(|_| dial(proxy.address())).collect();
+            for client in &clients {
+                let target = by_name(name, 9);
+                write(client, &request(Connect, &target, b""));
+            }
+            for client in &clients {
+                assert_eq!(read_all(client)[..2], [0, 91], "{name}");
+            }
+        };
+        network.write_hosts(&big);
+        all_at_once("big.test");
+        let other: String = (0..150_000)
+            .map(|it| format!("0.0.0.0 {it}.blocked.test\n"))
+            .collect();
+        network.write_hosts(&other);
+        all_at_once("none.test.");
+        proxy.finish();
+    });
 }
 
 #[test]

@@ -501,7 +501,7 @@ fn o07_a_lookup_does_not_delay_the_shutdown() {
     let destination = by_name("slow.invalid", 80);
     let bytes = request(Command::Connect, &destination, b"");
     write(&client, &bytes);
-    proxy.wait_for_thread("s1-name");
+    proxy.wait_for_thread("lookup");
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     proxy.stderr_line("ending=\"the server stopped\"");
