@@ -223,9 +223,12 @@ pub struct Refusal {
 
 impl From<&RequestError> for Refusal {
     fn from(error: &RequestError) -> Refusal {
+        let mut why = error.to_string();
+        // The log queue may keep thousands of them.
+        why.shrink_to_fit();
         Refusal {
             cause: error.word(),
-            why: error.to_string(),
+            why,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The program: reads options and files, opens the port, and runs the server until it stops.
 
+#[cfg(target_os = "linux")]
+mod one_arena;
 mod signals;
 mod start_messages;
 
@@ -23,13 +25,15 @@ use threadsocks::cli::{self, Action, Options};
 use threadsocks::config::{Content, LoadError, SyntaxError, WatchedFile};
 use threadsocks::events::{Event, Level};
 use threadsocks::local_time::LocalClock;
-use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout, Verbosity};
+use threadsocks::logger::{
+    self, Log, MAX_QUEUED_EVENTS, MEMORY_OF_LOGIN_LINES, OutputConfig, Stderr, Stdout, Verbosity,
+};
 use threadsocks::net::{self, Listeners};
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile};
-use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::server::{self, Limits, OtherMemory, STACK_SIZE, Server, ShutdownKind};
 use threadsocks::systemd::{self, ServiceManager};
-use threadsocks::trace::{Trace, TraceError, TraceTarget};
+use threadsocks::trace::{MEMORY_OF_TRACE, Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -68,6 +72,8 @@ impl Error for ProgramError {}
 fn main() -> ExitCode {
     // First, because the default action of these signals ends the process.
     let blocked = signals::block_user_signals().map_err(no_signals);
+    #[cfg(target_os = "linux")]
+    one_arena::use_one_arena();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let parse = |()| cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
     let result = blocked.and_then(parse).and_then(|action| match action {
@@ -95,8 +101,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is read before any thread starts. The allocator reserves address space for each thread,
-/// and too little memory for a thread aborts the process.
+/// What is read before any thread starts: too little memory for a thread aborts the process.
 struct Files {
     authenticator: Option<Authenticator>,
     rules_file: RulesFile,
@@ -114,12 +119,16 @@ impl Files {
         })
     }
 
-    /// The number of sessions beside these files: their memory, and that for hashes, is not
-    /// available to sessions.
-    fn limits(&self, max_sessions: Option<usize>) -> Result<Limits, ProgramError> {
+    /// The number of sessions beside these files: their memory, and that for logins and the
+    /// trace, is not available to sessions.
+    fn limits(&self, options: &Options) -> Result<Limits, ProgramError> {
         let authenticator = self.authenticator.as_ref();
-        let hash_memory = authenticator.map_or(0, Authenticator::hash_memory);
-        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory)
+        let other = OtherMemory {
+            hash: authenticator.map_or(0, Authenticator::hash_memory),
+            logins: authenticator.map_or(0, |it| it.cache_memory() + MEMORY_OF_LOGIN_LINES),
+            trace: options.trace.as_ref().map_or(0, |_| MEMORY_OF_TRACE),
+        };
+        Limits::of_this_machine(STACK_SIZE, options.max_sessions, other)
             .map_err(|error| ProgramError::new(EXIT_FAILURE, error))
     }
 }
@@ -135,7 +144,7 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
     // The environment must not change any more when threads have started.
     let inherited = Listeners::from_env();
     let prepared = match Files::open(&options) {
-        Ok(files) => Ok((files.limits(options.max_sessions)?, files)),
+        Ok(files) => Ok((files.limits(&options)?, files)),
         Err(error) => Err(error),
     };
     // Before any thread starts, too: all threads inherit the mask.
@@ -151,6 +160,9 @@ fn serve(options: Options) -> Result<ExitCode, ProgramError> {
         diagnostics: Box::new(Stderr),
         verbosity: options.verbosity,
         has_priorities: systemd::is_journal(&io::stderr()),
+        queued_events: prepared
+            .as_ref()
+            .map_or(MAX_QUEUED_EVENTS, |(limits, _)| limits.log_events),
     });
     let (logger, log) = match logger {
         Ok(started) => started,

@@ -439,6 +439,7 @@ mod tests {
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
             has_priorities: false,
+            queued_events: 8,
         });
         let mut expected = String::new();
         // A part of the first message is written. The next two find no room: first not
@@ -472,6 +473,7 @@ mod tests {
                 diagnostics: Box::new(stderr.clone()),
                 verbosity,
                 has_priorities: false,
+                queued_events: 8,
             });
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
@@ -495,6 +497,7 @@ mod tests {
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
             has_priorities: false,
+            queued_events: 8,
         });
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
@@ -520,6 +523,7 @@ mod tests {
             diagnostics: Box::new(stderr.clone()),
             verbosity: Verbosity::Normal,
             has_priorities: false,
+            queued_events: 8,
         });
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));

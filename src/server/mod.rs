@@ -30,7 +30,9 @@ mod status;
 mod udp;
 pub(crate) mod unheard;
 
-pub use limits::{LimitedBy, Limits, LimitsError, MemoryError, MemorySource, check_memory};
+pub use limits::{
+    LimitedBy, Limits, LimitsError, MemoryError, MemorySource, OtherMemory, check_memory,
+};
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};
 pub use status::StatusReporter;

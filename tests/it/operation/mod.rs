@@ -4,6 +4,7 @@ mod json_log;
 mod listen_address;
 mod login_lines;
 mod machine_limits;
+mod memory_limits;
 mod observed;
 mod output;
 mod real_clients;
