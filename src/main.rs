@@ -1,7 +1,5 @@
 //! The program: reads options and files, opens the port, and runs the server until it stops.
 
-#[cfg(target_os = "linux")]
-mod one_arena;
 mod signals;
 mod start_messages;
 
@@ -73,7 +71,7 @@ fn main() -> ExitCode {
     // First, because the default action of these signals ends the process.
     let blocked = signals::block_user_signals().map_err(no_signals);
     #[cfg(target_os = "linux")]
-    one_arena::use_one_arena();
+    server::use_one_arena();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let parse = |()| cli::parse(arguments).map_err(|error| ProgramError::new(EXIT_INVALID, error));
     let result = blocked.and_then(parse).and_then(|action| match action {

@@ -30,6 +30,8 @@ mod status;
 mod udp;
 pub(crate) mod unheard;
 
+#[cfg(target_os = "linux")]
+pub use limits::use_one_arena;
 pub use limits::{
     LimitedBy, Limits, LimitsError, MemoryError, MemorySource, OtherMemory, check_memory,
 };

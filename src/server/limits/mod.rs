@@ -19,9 +19,13 @@ mod control_group;
 mod kernel_files;
 mod limited_by;
 mod machine;
+#[cfg(target_os = "linux")]
+mod one_arena;
 mod other_memory;
 
 pub use limited_by::{LimitedBy, LimitsError, MemoryError, MemorySource};
+#[cfg(target_os = "linux")]
+pub use one_arena::use_one_arena;
 pub use other_memory::OtherMemory;
 
 use crate::relay::{LARGE_BUFFER, max_pipes};

@@ -13,6 +13,8 @@ use std::os::unix::ffi::OsStringExt;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::unistd::execve;
 
+use super::arenas;
+
 /// The allocator reads it before `main`, so a change of it needs a new start of the program.
 const MAX_ARENAS: &str = "MALLOC_ARENA_MAX";
 
@@ -20,11 +22,12 @@ const MAX_ARENAS: &str = "MALLOC_ARENA_MAX";
 /// the environment does not say how many arenas there are. Returns if there is nothing to do, and
 /// also if this fails: then the limit on sessions counts all arenas.
 ///
-/// The process keeps its number, descriptors, arguments and signal mask.
-pub(crate) fn use_one_arena() {
+/// The process keeps its number, descriptors, arguments and signal mask. Call it before anything
+/// else that such a start would do twice.
+pub fn use_one_arena() {
     let is_limited = getrlimit(Resource::RLIMIT_AS).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
     // After the new start the variable is set, so there is no second one.
-    if is_limited && env::var_os(MAX_ARENAS).is_none() {
+    if is_limited && env::var_os(MAX_ARENAS).is_none() && arenas::environment_counts() {
         let _ = execute_again();
     }
 }
