@@ -34,6 +34,7 @@
 //!     diagnostics: Box::new(Stderr),
 //!     verbosity: Verbosity::Normal,
 //!     has_priorities: false,
+//!     queued_events: logger::MAX_QUEUED_EVENTS,
 //! };
 //! let (logger, log) = logger::start(output)?;
 //! let (control_sender, controls) = crossbeam_channel::bounded(1);

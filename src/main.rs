@@ -23,13 +23,15 @@ use threadsocks::cli::{self, Action, Options};
 use threadsocks::config::{Content, LoadError, SyntaxError, WatchedFile};
 use threadsocks::events::{Event, Level};
 use threadsocks::local_time::LocalClock;
-use threadsocks::logger::{self, Log, OutputConfig, Stderr, Stdout};
+use threadsocks::logger::{
+    self, Log, MAX_QUEUED_EVENTS, MEMORY_OF_LOGIN_LINES, OutputConfig, Stderr, Stdout,
+};
 use threadsocks::net::{self, Listeners};
 use threadsocks::protocol::Nat64Prefix;
 use threadsocks::rules::{Rules, RulesFile};
-use threadsocks::server::{self, Limits, STACK_SIZE, Server, ShutdownKind};
+use threadsocks::server::{self, Limits, OtherMemory, STACK_SIZE, Server, ShutdownKind};
 use threadsocks::systemd::{self, ServiceManager};
-use threadsocks::trace::{Trace, TraceError, TraceTarget};
+use threadsocks::trace::{MEMORY_OF_TRACE, Trace, TraceError, TraceTarget};
 
 /// Exit status: a failure, such as a port in use or a file that cannot be read.
 const EXIT_FAILURE: u8 = 1;
@@ -68,6 +70,8 @@ impl Error for ProgramError {}
 fn main() -> ExitCode {
     // First, because the default action of these signals ends the process.
     let signals = signals::block().map_err(no_signals);
+    #[cfg(target_os = "linux")]
+    server::use_one_arena();
     match signals.and_then(run_action) {
         Ok(status) => status,
         Err(error) => {
@@ -102,8 +106,7 @@ fn run_action(signals: SigSet) -> Result<ExitCode, ProgramError> {
     }
 }
 
-/// What is read before any thread starts. The allocator reserves address space for each thread,
-/// and too little memory for a thread aborts the process.
+/// What is read before any thread starts: too little memory for a thread aborts the process.
 struct Files {
     authenticator: Option<Authenticator>,
     rules_file: RulesFile,
@@ -121,16 +124,17 @@ impl Files {
         })
     }
 
-    /// The number of sessions beside these files: their memory, and that for hashes, is not
-    /// available to sessions.
-    fn limits(
-        &self,
-        max_sessions: Option<usize>,
-        has_metrics: bool,
-    ) -> Result<Limits, ProgramError> {
+    /// The number of sessions beside these files: their memory, and that for logins and the
+    /// trace, is not available to sessions.
+    fn limits(&self, options: &Options) -> Result<Limits, ProgramError> {
         let authenticator = self.authenticator.as_ref();
-        let hash_memory = authenticator.map_or(0, Authenticator::hash_memory);
-        Limits::of_this_machine(STACK_SIZE, max_sessions, hash_memory, has_metrics)
+        let other = OtherMemory {
+            hash: authenticator.map_or(0, Authenticator::hash_memory),
+            logins: authenticator.map_or(0, |it| it.cache_memory() + MEMORY_OF_LOGIN_LINES),
+            trace: options.trace.as_ref().map_or(0, |_| MEMORY_OF_TRACE),
+        };
+        let has_metrics = options.metrics.is_some();
+        Limits::of_this_machine(STACK_SIZE, options.max_sessions, other, has_metrics)
             .map_err(|error| ProgramError::new(EXIT_FAILURE, error))
     }
 }
@@ -146,10 +150,7 @@ fn serve(options: Options, signals: SigSet) -> Result<ExitCode, ProgramError> {
     // The environment must not change any more when threads have started.
     let inherited = Listeners::from_env();
     let prepared = match Files::open(&options) {
-        Ok(files) => {
-            let limits = files.limits(options.max_sessions, options.metrics.is_some())?;
-            Ok((limits, files))
-        }
+        Ok(files) => Ok((files.limits(&options)?, files)),
         Err(error) => Err(error),
     };
     // Before the logger starts, so that its thread is in the trace.
@@ -163,6 +164,9 @@ fn serve(options: Options, signals: SigSet) -> Result<ExitCode, ProgramError> {
         diagnostics: Box::new(Stderr),
         verbosity: options.verbosity,
         has_priorities: systemd::is_journal(&io::stderr()),
+        queued_events: prepared
+            .as_ref()
+            .map_or(MAX_QUEUED_EVENTS, |(limits, _)| limits.log_events),
     });
     let (logger, log) = match logger {
         Ok(started) => started,

@@ -20,6 +20,7 @@ use crossbeam_channel::Receiver;
 use super::error::AuthError;
 use super::hash_turns::HashTurns;
 use super::password_hash::{HashBuffer, PasswordHash};
+use super::rate_limit::MEMORY_OF_FAILURES;
 use super::users_file::{Users, UsersFile};
 use crate::config::{LoadError, MemoryCheck, SyntaxError};
 use crate::protocol::socks5::Credentials;
@@ -35,6 +36,9 @@ const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm8gc3VjaCB1c2VyIQ\
 /// of one person. One more replaces the oldest, and the next login there waits for its turn
 /// like a first one.
 const MAX_SOURCES: usize = 8;
+
+/// Memory in bytes of one cached credential: a user name of 255 bytes, the hash, and the addresses.
+const MEMORY_PER_CREDENTIAL: u64 = 900;
 
 /// Checks logins against the users file.
 pub struct Authenticator {
@@ -124,6 +128,13 @@ impl Authenticator {
     /// The memory in bytes that is reserved for hashes. The first login uses it.
     pub fn hash_memory(&self) -> u64 {
         (self.reserved_kib as u64) << 10
+    }
+
+    /// The most memory in bytes that the cached credentials of all users need, and the failures
+    /// of the rate limiter.
+    pub fn cache_memory(&self) -> u64 {
+        let (users, _) = self.users_file.current();
+        users.len() as u64 * MEMORY_PER_CREDENTIAL + MEMORY_OF_FAILURES
     }
 
     /// The users file.

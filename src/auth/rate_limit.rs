@@ -40,8 +40,11 @@ const BURST_OF_SOURCE: Duration = Duration::from_secs(5);
 /// first. So an address has at most a tenth more failures than the four a second.
 const HEAD_START: u32 = 10;
 
-/// Keys that are tracked at a time, in about two megabytes.
+/// Keys that are tracked at a time.
 const MAX_TRACKED: usize = 20_000;
+
+/// The most memory in bytes of all these keys: of the table, and of the smaller one before it grows.
+pub(crate) const MEMORY_OF_FAILURES: u64 = 3 << 20;
 
 /// What one limit counts: the failures from a source prefix, with one user name or with all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

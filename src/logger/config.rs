@@ -84,4 +84,7 @@ pub struct OutputConfig {
     pub verbosity: Verbosity,
     /// Does each line of `diagnostics` begin with its priority? The journal takes it away.
     pub has_priorities: bool,
+    /// Events that may wait to be printed, usually
+    /// [`MAX_QUEUED_EVENTS`](super::MAX_QUEUED_EVENTS).
+    pub queued_events: usize,
 }

@@ -12,9 +12,13 @@ use super::throttle::Throttle;
 use crate::config::QuotedName;
 use crate::events::{AuthError, LoginFailed};
 
-/// Addresses whose lines are limited at a time; about 300 bytes each. More addresses share one
+/// Addresses whose lines are limited at a time. More addresses share one
 /// rate limit.
 const MAX_ADDRESSES: usize = 1024;
+
+/// The most memory in bytes of all these addresses: the last line of each can have a user name of
+/// 255 bytes that are all escaped.
+pub const MEMORY_OF_LOGIN_LINES: u64 = MAX_ADDRESSES as u64 * 1400;
 
 /// What becomes of a line.
 #[derive(Debug, PartialEq, Eq)]

@@ -20,8 +20,9 @@ mod throttle;
 mod writer;
 
 pub use config::{LogFormat, OutputConfig, Verbosity};
-pub use queue::Log;
+pub use login_lines::MEMORY_OF_LOGIN_LINES;
 #[allow(unused_imports, reason = "tests/model reads the queue")]
 pub(crate) use queue::Queue;
+pub use queue::{Log, MAX_QUEUED_EVENTS, MEMORY_PER_EVENT};
 pub use thread::{Logger, start};
 pub use writer::{Stderr, Stdout};

@@ -459,6 +459,7 @@ mod tests {
                 diagnostics: Box::new(stderr.clone()),
                 verbosity: Verbosity::Normal,
                 has_priorities: false,
+                queued_events: 8,
             },
             &Arc::default(),
         );
@@ -495,6 +496,7 @@ mod tests {
                     diagnostics: Box::new(stderr.clone()),
                     verbosity,
                     has_priorities: false,
+                    queued_events: 8,
                 },
                 &Arc::default(),
             );
@@ -521,6 +523,7 @@ mod tests {
                 diagnostics: Box::new(stderr.clone()),
                 verbosity: Verbosity::Normal,
                 has_priorities: false,
+                queued_events: 8,
             },
             &Arc::default(),
         );
@@ -549,6 +552,7 @@ mod tests {
                 diagnostics: Box::new(stderr.clone()),
                 verbosity: Verbosity::Normal,
                 has_priorities: false,
+                queued_events: 8,
             },
             &Arc::default(),
         );

@@ -13,9 +13,13 @@ use crate::metrics::{Counters, Output};
 use crate::sync::AtomicU64;
 use crate::trace::{self, Mark};
 
-/// Events that may wait to be printed: those of nearly one second at 10,000 requests per
-/// second, and at most a few MB.
-const CAPACITY: usize = 8192;
+/// Events that may wait to be printed, unless there is little memory: those of nearly one second
+/// at 10,000 requests per second.
+pub const MAX_QUEUED_EVENTS: usize = 8192;
+
+/// The most memory in bytes of an event that a client can cause again and again: a user id, a name,
+/// and a reason that has one of them with all its bytes escaped.
+pub const MEMORY_PER_EVENT: u64 = 3 << 10;
 
 /// An event and its moment. The logger may print it seconds later.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ impl TimedEvent {
 pub struct Log {
     counters: Arc<Counters>,
     sender: Sender<TimedEvent>,
+    /// Events that may wait.
+    capacity: usize,
     dropped: Arc<DroppedCounts>,
     verbosity: Verbosity,
     format: LogFormat,
@@ -57,13 +63,14 @@ struct DroppedCounts {
 }
 
 impl Log {
-    /// A queue and its first handle. `format` says what stdout gets.
-    pub(crate) fn new(verbosity: Verbosity, format: LogFormat) -> (Log, Queue) {
-        let (sender, events) = bounded(CAPACITY);
+    /// A queue of so many events, and its first handle. `format` says what stdout gets.
+    pub(crate) fn new(verbosity: Verbosity, format: LogFormat, capacity: usize) -> (Log, Queue) {
+        let (sender, events) = bounded(capacity);
         let dropped = Arc::new(DroppedCounts::default());
         let log = Log {
             counters: Arc::default(),
             sender,
+            capacity,
             dropped: Arc::clone(&dropped),
             verbosity,
             format,
@@ -82,7 +89,7 @@ impl Log {
         }
         let (has_room, dropped) = match self.is_main_output(&event) {
             true => (true, &self.dropped.messages),
-            false => (self.sender.len() < CAPACITY / 2, &self.dropped.lines),
+            false => (self.sender.len() < self.capacity / 2, &self.dropped.lines),
         };
         if !has_room || self.sender.try_send(TimedEvent::now(event)).is_err() {
             // Relaxed: a mere count, from which no thread concludes anything else.
@@ -138,5 +145,34 @@ impl Queue {
             self.dropped.messages.swap(0, Ordering::Relaxed),
             self.dropped.lines.swap(0, Ordering::Relaxed),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{ClientRequest, RequestDetails, SessionClosed};
+
+    /// Bytes of a user id of SOCKS4.
+    const USER: usize = 512;
+    /// Bytes of the longest name, and of an identd's reply as far as an event has it.
+    const NAME: usize = 255;
+    /// Bytes of the words around it in a reason.
+    const WORDS: usize = 120;
+
+    #[test]
+    fn s52_the_largest_event_has_the_size_that_the_memory_limit_counts() {
+        // With the counter of the channel, and what the allocator adds to a block.
+        let slot = size_of::<TimedEvent>() + 8;
+        let block = |bytes: usize| bytes.next_multiple_of(16) + 16;
+        let request = block(USER) + block(NAME);
+        let reason = block(4 * NAME + WORDS);
+        let answered = slot + block(size_of::<RequestDetails>()) + request + reason;
+        // Formatted, the text had up to twice its length.
+        let closed = slot + block(size_of::<SessionClosed>()) + request + block(8 * NAME + WORDS);
+        assert!(size_of::<ClientRequest>() < size_of::<RequestDetails>());
+        for size in [answered, closed] {
+            assert!(size as u64 <= MEMORY_PER_EVENT, "{size}");
+        }
     }
 }

@@ -41,7 +41,7 @@ impl Logger {
 ///
 /// The system has no thread left.
 pub fn start(output: OutputConfig) -> io::Result<(Logger, Log)> {
-    let (log, queue) = Log::new(output.verbosity, output.format);
+    let (log, queue) = Log::new(output.verbosity, output.format, output.queued_events);
     let printer = Printer::new(output, log.counters());
     let (token, done) = wait_group();
     thread::Builder::new()

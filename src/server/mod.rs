@@ -35,7 +35,11 @@ mod status;
 mod udp;
 pub(crate) mod unheard;
 
-pub use limits::{LimitedBy, Limits, LimitsError, MemoryError, MemorySource, check_memory};
+#[cfg(target_os = "linux")]
+pub use limits::use_one_arena;
+pub use limits::{
+    LimitedBy, Limits, LimitsError, MemoryError, MemorySource, OtherMemory, check_memory,
+};
 pub use metrics::MetricsServer;
 pub use run::Server;
 pub use shutdown::{Control, ShutdownKind};

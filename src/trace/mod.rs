@@ -17,4 +17,5 @@ mod timeline;
 
 pub(crate) use event::{Mark, Wait, peer};
 pub use file::{Summary, Trace, TraceError, TraceTarget};
+pub use recorder::MEMORY_OF_TRACE;
 pub(crate) use recorder::{HandOver, hand_over, job, mark, session_began, session_ended, wait};

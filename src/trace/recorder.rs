@@ -13,6 +13,10 @@ use super::event::{Event, Mark, Wait, What};
 /// the server began.
 pub(super) const CAPACITY: usize = 100_000;
 
+/// The most memory in bytes of a full trace while it is written: 27 MB were measured, with names of
+/// 253 bytes. Sessions cannot have it.
+pub const MEMORY_OF_TRACE: u64 = 32 << 20;
+
 /// Waits that last less than this are not recorded: in nanoseconds. A switch to another thread
 /// takes some microseconds, so a shorter wait shows nothing of the program.
 const SHORT_WAIT: u64 = 20_000;

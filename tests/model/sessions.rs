@@ -49,7 +49,7 @@ impl Scene {
     fn new(settings: Settings) -> Scene {
         control::begin(false);
         let (token, all_done) = wait_group();
-        let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen);
+        let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen, 8192);
         let rules = tempfile::NamedTempFile::new().unwrap();
         fs::write(rules.path(), "permit - -\n").unwrap();
         let rules_file = RulesFile::open(rules.path()).unwrap();

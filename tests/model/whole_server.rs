@@ -48,7 +48,7 @@ struct Run {
 fn run(timeouts: bool, controls: &'static [Control]) -> Run {
     control::begin(timeouts);
     net::begin();
-    let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen);
+    let (log, queue) = Log::new(Verbosity::Sessions, LogFormat::Screen, 8192);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     resolve::set_answers(one_in(2));

@@ -151,7 +151,7 @@ mod tests {
         };
         let rules = RulesFile::open(&path).expect("valid rules");
         let clock = LocalClock::from_fn(|| WeekTime::MONDAY);
-        let (log, _queue) = Log::new(Verbosity::Sessions, LogFormat::None);
+        let (log, _queue) = Log::new(Verbosity::Sessions, LogFormat::None, 8);
         let context = ServerContext::new(settings, rules, clock, log);
         let mut enforcer = Enforcer::new(true);
         let stop = AtomicBool::new(false);

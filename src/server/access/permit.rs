@@ -8,6 +8,7 @@ use crate::config::QuotedName;
 use crate::events::{ClientRequest, RequestError};
 use crate::net::{self, ConnectError, Deadline};
 use crate::protocol::ident::IdentReply;
+use crate::protocol::socks5::MAX_FIELD;
 use crate::protocol::{Command, Nat64Prefix, ReplyEncoder};
 use crate::rules::{AccessQuery, Verdict, WeekTime};
 use crate::server::pending_request::PendingRequest;
@@ -111,8 +112,10 @@ impl<'a> PendingRequest<'a> {
                 request_log.confirmed = true;
                 return Ok(());
             }
-            Ok(IdentReply::User(user)) => format!("identd reports {}", QuotedName(&user)),
-            Ok(IdentReply::Error(reason)) => format!("identd reports {}", reason.escape_ascii()),
+            Ok(IdentReply::User(user)) => format!("identd reports {}", QuotedName(shown(&user))),
+            Ok(IdentReply::Error(reason)) => {
+                format!("identd reports {}", shown(&reason).escape_ascii())
+            }
             Err(ConnectError::ClientLeft) => return Err(RequestError::ClientLeft),
             Err(ConnectError::Failed(error))
                 if net::is_shortage(&error) || error.kind() == io::ErrorKind::AddrNotAvailable =>
@@ -126,4 +129,10 @@ impl<'a> PendingRequest<'a> {
         };
         Err(RequestError::UserMismatch(instead))
     }
+}
+
+/// The first bytes of an identd's reply, as many as a user of SOCKS5 can have. The log queue may
+/// keep thousands of them.
+fn shown(reply: &[u8]) -> &[u8] {
+    reply.get(..MAX_FIELD).unwrap_or(reply)
 }

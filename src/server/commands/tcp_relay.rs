@@ -103,6 +103,7 @@ mod tests {
             diagnostics: Box::new(ChannelWriter(diagnostics)),
             verbosity: Verbosity::Sessions,
             has_priorities: false,
+            queued_events: logger::MAX_QUEUED_EVENTS,
         };
         let (_logger, log) = logger::start(output).expect("a thread");
         let rules_file = RulesFile::open(&rules).expect("valid rules");

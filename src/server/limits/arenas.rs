@@ -3,6 +3,8 @@
 //! Each thread takes an arena of its own until there are as many as the limit; then threads
 //! share them. An arena needs address space and memory mappings.
 
+use std::{fs, io};
+
 use nix::unistd::{SysconfVar, sysconf};
 
 /// Arenas per processor in a 64-bit program (`NARENAS_FROM_NCORES`), if no variable of the
@@ -15,7 +17,35 @@ pub(super) fn max_arenas() -> u64 {
     // does not matter to it.
     let processors = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
     let processors = processors.and_then(|count| u64::try_from(count).ok());
-    of_environment(processors, |name| std::env::var(name).ok())
+    let counts = environment_counts();
+    of_environment(processors, |name| {
+        std::env::var(name).ok().filter(|_| counts)
+    })
+}
+
+/// Does the allocator follow the environment? Not in a program with file capabilities or a
+/// set-user-ID bit (secure-execution mode, ld.so(8)).
+pub(super) fn environment_counts() -> bool {
+    match fs::read("/proc/self/auxv") {
+        Ok(vector) => !is_secure(&vector),
+        // The file belongs to root in such a program, unless fs.suid_dumpable is 1. Without /proc
+        // it is not known; such programs are rare.
+        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// Does this auxiliary vector, which consists of pairs of a type and a value, have AT_SECURE?
+fn is_secure(vector: &[u8]) -> bool {
+    const AT_SECURE: usize = 23;
+    let (words, _) = vector.as_chunks();
+    let words: Vec<usize> = words
+        .iter()
+        .map(|&word| usize::from_ne_bytes(word))
+        .collect();
+    let (pairs, _) = words.as_chunks();
+    pairs
+        .iter()
+        .any(|&[kind, value]| kind == AT_SECURE && value != 0)
 }
 
 /// Unlimited if the number of processors is not known, or the environment has a setting
@@ -36,6 +66,21 @@ fn of_environment(processors: Option<u64>, variable: impl Fn(&str) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s37_a_program_with_capabilities_ignores_the_environment() {
+        let vector = |words: &[usize]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        for (words, expected) in [
+            (&[16, 7, 23, 1, 0, 0][..], true),
+            (&[16, 7, 23, 0, 0, 0], false),
+            (&[7, 23, 1, 1], false),
+            (&[], false),
+        ] {
+            let vector: Vec<u8> = vector(words);
+            assert_eq!(is_secure(&vector), expected, "{words:?}");
+        }
+        assert!(environment_counts());
+    }
 
     #[test]
     fn s37_the_environment_sets_the_number_of_arenas() {

@@ -29,6 +29,8 @@ pub enum LimitedBy {
     Memory(u64, MemorySource),
     /// Address space in bytes (RLIMIT_AS).
     AddressSpace(u64),
+    /// The same, and the allocator may make several arenas.
+    AddressSpaceOfArenas(u64),
     /// Writable memory in bytes, used or not (RLIMIT_DATA).
     Data(u64),
     /// The operator's limit (`--max-sessions`).
@@ -57,7 +59,10 @@ impl fmt::Display for LimitedBy {
                 };
                 write!(out, "{megabytes} MiB of memory ({source})")
             }
-            LimitedBy::AddressSpace(limit) => write!(
+            LimitedBy::AddressSpace(limit) => {
+                write!(out, "{limit} bytes of address space (ulimit -v)")
+            }
+            LimitedBy::AddressSpaceOfArenas(limit) => write!(
                 out,
                 "{limit} bytes of address space (ulimit -v; MALLOC_ARENA_MAX=1 leaves more)"
             ),
@@ -68,15 +73,12 @@ impl fmt::Display for LimitedBy {
 }
 
 impl LimitedBy {
-    /// Does the process abort at this limit? The others only refuse a thread or a descriptor,
-    /// or their reserve has enough for one session.
-    pub(super) fn aborts(self) -> bool {
-        matches!(
+    /// Can no session be served, if not even one fits into this limit? The memory of the machine
+    /// is no fixed limit: other programs may leave more of it later.
+    pub(super) fn is_fixed(self) -> bool {
+        !matches!(
             self,
-            LimitedBy::Mappings(_)
-                | LimitedBy::DefaultMappings(_)
-                | LimitedBy::AddressSpace(_)
-                | LimitedBy::Data(_)
+            LimitedBy::Memory(_, MemorySource::Available | MemorySource::Free)
         )
     }
 }
@@ -89,6 +91,8 @@ pub enum LimitsError {
     HashMemory(u64),
     /// This limit is too low for one session.
     NoSession(LimitedBy),
+    /// This limit is too low for one session beside a trace.
+    NoSessionWithTrace(LimitedBy),
 }
 
 impl fmt::Display for LimitsError {
@@ -103,6 +107,11 @@ impl fmt::Display for LimitsError {
             LimitsError::NoSession(limit) => write!(
                 out,
                 "the server and one session need more than {limit}; raise this limit"
+            ),
+            LimitsError::NoSessionWithTrace(limit) => write!(
+                out,
+                "the server, one session and a trace need more than {limit}; raise this limit, or \
+                 start without --trace"
             ),
         }
     }

@@ -5,6 +5,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use super::address_space::AddressSpace;
 use super::kernel_files::{KernelFiles, Share};
 use super::limited_by::{LimitedBy, MemoryError, MemorySource};
+use super::other_memory::OtherMemory;
 
 /// The limits of the system that sessions can reach. `None`: there is no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,20 +43,19 @@ pub(super) struct Mappings {
 const OWN_MEMORY: u64 = 1 << 20;
 
 impl Machine {
-    /// Raises the soft limit on open files to the hard one, then reads all limits. Memory
-    /// and address space for a reload of the files are in use already, and so are
-    /// `hash_memory` bytes of memory.
-    pub(super) fn read(hash_memory: u64) -> Machine {
+    /// Raises the soft limit on open files to the hard one, then reads all limits. What a reload
+    /// of the files and `other` will need counts as used.
+    pub(super) fn read(other: OtherMemory) -> Machine {
         raise_descriptors();
-        Machine::from_files(&KernelFiles::of_this_system(), hash_memory)
+        Machine::from_files(&KernelFiles::of_this_system(), other)
     }
 
     #[cfg(target_os = "linux")]
-    pub(super) fn from_files(files: &KernelFiles, hash_memory: u64) -> Machine {
+    pub(super) fn from_files(files: &KernelFiles, other: OtherMemory) -> Machine {
         // During a reload the process has its rules and users twice, and the parser needs
         // as much again (measured: 0.7 times).
         let loaded = used_bytes(files, "RssAnon:").saturating_sub(OWN_MEMORY);
-        let reload = loaded.saturating_mul(2);
+        let later = loaded.saturating_mul(2).saturating_add(other.heap());
         let groups = control_group::memory(files);
         Machine {
             other_sessions: 0,
@@ -63,32 +63,29 @@ impl Machine {
             mappings: Some(mappings(files)),
             arenas: super::arenas::max_arenas(),
             threads: threads(files),
-            memory: memory(files, groups.shares, reload + hash_memory),
+            memory: memory(files, groups.shares, later + other.hash),
             has_hidden_group: groups.is_hidden,
-            address_space: address_space(files).map(|share| AddressSpace { share, reload }),
+            address_space: address_space(files).map(|share| AddressSpace { share, later }),
             data: data(files).map(|Share { limit, used }| Share {
                 limit,
-                used: used + reload,
+                used: used + later,
             }),
         }
     }
 
-    /// Lowers the soft limit on address space, if arenas would leave too little of it.
-    pub(super) fn lower_address_space(&self) {
-        #[cfg(target_os = "linux")]
-        if let Some(space) = self.address_space
-            && let Some(soft) = space.lower_limit(self.arenas)
-            && let Ok((_, hard)) = getrlimit(Resource::RLIMIT_AS)
-        {
-            // No system refuses a lower soft limit.
-            let _ = setrlimit(Resource::RLIMIT_AS, soft, hard);
-        }
+    /// The smallest amount of free memory, in bytes, by whatever limit.
+    pub(super) fn free_memory(&self) -> u64 {
+        let memory = self.memory.map(|(share, _)| share.free());
+        let space = self.address_space.map(|it| it.for_sessions(self.arenas));
+        let data = self.data.map(Share::free);
+        let all = [memory, space, data].into_iter().flatten();
+        all.min().unwrap_or(u64::MAX)
     }
 
     /// On other systems only the descriptors are known. There RLIMIT_NPROC counts processes
     /// and RLIMIT_DATA no stacks, and the limits in files are those of Linux.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn from_files(_: &KernelFiles, _: u64) -> Machine {
+    pub(super) fn from_files(_: &KernelFiles, _: OtherMemory) -> Machine {
         Machine {
             other_sessions: 0,
             descriptors: soft_limit(Resource::RLIMIT_NOFILE),
@@ -289,7 +286,7 @@ mod tests {
     #[test]
     fn s16_a_limit_that_cannot_be_read_has_its_default() {
         let fake = FakeFiles::new(&FILES);
-        let read = Machine::from_files(&fake.files(), 0);
+        let read = Machine::from_files(&fake.files(), OtherMemory::default());
         let mappings = |limit, is_default| Some(Mappings { limit, is_default });
         assert_eq!(read.mappings, mappings(262_144, false));
         assert_eq!(read.threads.map(|it| it.limit), Some(3000));
@@ -298,17 +295,30 @@ mod tests {
 
         fake.remove("/proc/sys/vm/max_map_count");
         fake.remove("/proc/sys/kernel/threads-max");
-        let read = Machine::from_files(&fake.files(), 0);
+        let read = Machine::from_files(&fake.files(), OtherMemory::default());
         assert_eq!(read.mappings, mappings(65_530, true));
         assert_eq!(read.threads.map(|it| it.limit), Some(4000));
 
         fake.remove("/proc/sys/kernel/pid_max");
         fake.remove("/proc/meminfo");
-        let read = Machine::from_files(&fake.files(), 0);
+        let read = Machine::from_files(&fake.files(), OtherMemory::default());
         assert!(read.threads.is_some_and(|it| it.limit <= 32_768));
         let (share, source) = read.memory.expect("a limit on memory");
         assert_eq!(source, MemorySource::Free);
         assert!(share.limit > 0);
+    }
+
+    #[test]
+    fn s51_other_uses_are_subtracted_from_the_memory() {
+        let fake = FakeFiles::new(&[("/proc/meminfo", "MemAvailable: 102400 kB\n")]);
+        let free = |other| Machine::from_files(&fake.files(), other).free_memory();
+        let other = OtherMemory {
+            hash: 1 << 20,
+            logins: 2 << 20,
+            trace: 32 << 20,
+        };
+        assert_eq!(free(OtherMemory::default()), 100 << 20);
+        assert_eq!(free(other), 65 << 20);
     }
 
     #[test]

@@ -20,14 +20,21 @@ mod kernel_files;
 mod limited_by;
 mod machine;
 pub(super) mod name_lookups;
+#[cfg(target_os = "linux")]
+mod one_arena;
+mod other_memory;
 
 pub use limited_by::{LimitedBy, LimitsError, MemoryError, MemorySource};
+#[cfg(target_os = "linux")]
+pub use one_arena::use_one_arena;
+pub use other_memory::OtherMemory;
 
 use crate::relay::{LARGE_BUFFER, max_pipes};
 use address_space::AddressSpace;
 use kernel_files::{KernelFiles, Share};
 use machine::Machine;
 use name_lookups::{MAX_NAME_LOOKUPS, SPARE_MEMORY};
+use other_memory::{log_events, log_memory};
 
 /// Attempts to connect at a time beside the one for which each session has a descriptor, for
 /// all sessions together. When all are in use, a session begins its next attempt later.
@@ -128,6 +135,9 @@ const SPARE_ADDRESS_SPACE: u64 = 16 << 20;
 /// ends of a pipe, and a connection and a file of /proc for each thread.
 const SESSIONS_FOR_METRICS: u64 = 6;
 
+/// Memory in bytes of the server's own threads, with the kernel's share: as those of a session.
+const OWN_THREAD_MEMORY: u64 = OWN_THREADS * IDLE_SESSION_MEMORY / THREADS_PER_SESSION;
+
 /// The limit on sessions, and the resource that sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -137,6 +147,8 @@ pub struct Limits {
     pub max_associations: usize,
     /// Name lookups at a time, at least 4.
     pub max_name_lookups: usize,
+    /// Events that may wait for the logger.
+    pub log_events: usize,
     /// The resource that would run out first. Its `Display` follows "limited by".
     pub limited_by: LimitedBy,
     /// The control group of this process may have a limit on memory that cannot be read, and
@@ -146,41 +158,46 @@ pub struct Limits {
 
 impl Limits {
     /// Raises the soft limit on open files to the hard one, then computes how many sessions
-    /// the machine can serve if each thread has a stack of `stack_size` bytes. Lowers the soft
-    /// limit on address space where the allocator's arenas would leave too little of it.
+    /// the machine can serve if each thread has a stack of `stack_size` bytes.
     ///
     /// `max_sessions` lowers the result. It also raises it where the reserve for other
     /// programs, or the worst case of a session, would allow fewer; never above what the
     /// machine has.
     ///
     /// Call it after the rules and users are loaded, so that their memory counts, and before
-    /// any thread starts, which could get an arena. `hash_memory` is the memory in bytes that
-    /// the first login will use; `has_metrics` says whether the server will serve metrics.
+    /// any thread starts. `has_metrics` says whether the server will serve metrics.
     ///
     /// # Errors
     ///
-    /// The control group has less than `hash_memory`: the kernel would kill the server at a
-    /// login. Or one session needs more than a limit whose end would abort the process.
+    /// The control group has less than the first login needs: the kernel would kill the server.
+    /// Or one session, beside what the server itself needs, does not fit into a limit.
     pub fn of_this_machine(
         stack_size: usize,
         max_sessions: Option<usize>,
-        hash_memory: u64,
+        other: OtherMemory,
         has_metrics: bool,
     ) -> Result<Limits, LimitsError> {
-        let machine = Machine {
-            other_sessions: if has_metrics { SESSIONS_FOR_METRICS } else { 0 },
-            ..Machine::read(hash_memory)
+        let other_sessions = if has_metrics { SESSIONS_FOR_METRICS } else { 0 };
+        let limits = |other| {
+            let machine = Machine {
+                other_sessions,
+                ..Machine::read(other)
+            };
+            Limits::of(machine, stack_size, max_sessions)
         };
-        match machine.memory {
-            Some((share, MemorySource::ControlGroup)) if hash_memory > 0 && share.free() == 0 => {
-                Err(LimitsError::HashMemory(hash_memory))
-            }
-            _ => {
-                let limits = Limits::of(machine, stack_size, max_sessions)?;
-                machine.lower_address_space();
-                Ok(limits)
-            }
-        }
+        let error = match limits(other) {
+            Err(LimitsError::NoSession(limit)) => limit,
+            result => return result,
+        };
+        // Which of the other uses is too much?
+        let without_trace = OtherMemory { trace: 0, ..other };
+        Err(if limits(without_trace).is_ok() {
+            LimitsError::NoSessionWithTrace(error)
+        } else if matches!(error, LimitedBy::Memory(..)) && limits(OtherMemory::default()).is_ok() {
+            LimitsError::HashMemory(other.hash)
+        } else {
+            LimitsError::NoSession(error)
+        })
     }
 
     fn of(
@@ -218,7 +235,7 @@ impl Limits {
         let of_operator = max_sessions.map(|it| (it as u64, LimitedBy::MaxSessions));
         let candidates = for_clients.chain(of_operator);
         let mut without_room = candidates.clone().filter(|(count, _)| *count == 0);
-        if let Some((_, limit)) = without_room.find(|(_, limit)| limit.aborts()) {
+        if let Some((_, limit)) = without_room.find(|(_, limit)| limit.is_fixed()) {
             return Err(LimitsError::NoSession(limit));
         }
         let tightest = candidates.min_by_key(|(count, _)| *count);
@@ -229,6 +246,7 @@ impl Limits {
             max_sessions,
             max_associations: max_associations(max_sessions, machine),
             max_name_lookups: demand.max_name_lookups(machine),
+            log_events: usize::try_from(log_events(machine.free_memory())).unwrap_or(usize::MAX),
             limited_by,
             has_unknown_memory: machine.has_hidden_group && !demand.is_explicit,
         })
@@ -280,7 +298,10 @@ fn by_mappings(limit: u64, max_arenas: u64) -> u64 {
 
 fn memory_for_sessions(share: Share) -> u64 {
     let free = share.free();
-    free - reserve(free, SPARE_MEMORY)
+    // The part without which the kernel would kill the server does not shrink.
+    let own = OWN_THREAD_MEMORY + log_memory(free) + name_lookups::memory(free);
+    let reserve = reserve(free, SPARE_MEMORY).max(own);
+    free.saturating_sub(reserve)
 }
 
 /// What sessions need of each resource.
@@ -341,12 +362,15 @@ impl Demand {
         }
     }
 
-    /// Address space: what the allocator's arenas leave is for stacks, and for the heap if
-    /// there are no arenas.
+    /// Address space: what the allocator's arenas leave is for stacks and for the heap.
     fn by_address_space(self, space: AddressSpace, max_arenas: u64) -> (u64, LimitedBy) {
         let free = space.for_sessions(max_arenas);
         let sessions = self.by_stacks(free, LARGE_BUFFER as u64);
-        (sessions, LimitedBy::AddressSpace(space.share.limit))
+        let limited_by = match max_arenas {
+            0 | 1 => LimitedBy::AddressSpace,
+            _ => LimitedBy::AddressSpaceOfArenas,
+        };
+        (sessions, limited_by(space.share.limit))
     }
 
     /// Data: stacks count before they are used, and only the used part of an arena.
@@ -360,7 +384,7 @@ impl Demand {
     fn by_stacks(self, free: u64, buffer: u64) -> u64 {
         let lookups = name_lookups::address_space(free, self.per_thread);
         let heap = ASSOCIATION_HEAP / SESSIONS_PER_ASSOCIATION as u64;
-        let free = free.saturating_sub(SPARE_ADDRESS_SPACE + lookups);
+        let free = free.saturating_sub(SPARE_ADDRESS_SPACE + lookups + log_memory(free));
         free / (THREADS_PER_SESSION * (self.per_thread + buffer) + heap)
     }
 }
@@ -369,6 +393,7 @@ impl Demand {
 mod tests {
     use super::machine::Mappings;
     use super::*;
+    use crate::logger::MAX_QUEUED_EVENTS;
 
     const STACK_SIZE: usize = 256 << 10;
 
@@ -414,9 +439,11 @@ mod tests {
 
     #[test]
     fn max_sessions_lowers_the_limit_but_does_not_raise_it_above_the_machine() {
-        let machine = Limits::of_this_machine(STACK_SIZE, None, 0, false).expect("limits");
+        let machine = Limits::of_this_machine(STACK_SIZE, None, OtherMemory::default(), false)
+            .expect("limits");
         assert!(machine.max_sessions > 1);
-        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1), 0, false).expect("limits");
+        let fewer = Limits::of_this_machine(STACK_SIZE, Some(1), OtherMemory::default(), false)
+            .expect("limits");
         assert_eq!(
             (fewer.max_sessions, fewer.limited_by),
             (1, LimitedBy::MaxSessions)
@@ -472,8 +499,8 @@ mod tests {
             (descriptors(192), 64, LimitedBy::Descriptors(192)),
             (descriptors(1024), 341, LimitedBy::Descriptors(1024)),
             (descriptors(10_000), 4330, LimitedBy::Descriptors(10_000)),
-            (threads(7), 1, LimitedBy::Threads(7)),
-            (descriptors(10), 1, LimitedBy::Descriptors(10)),
+            (threads(11), 1, LimitedBy::Threads(11)),
+            (descriptors(19), 1, LimitedBy::Descriptors(19)),
         ] {
             assert_eq!(limits(machine, None), (sessions, limited_by));
         }
@@ -506,12 +533,12 @@ mod tests {
     /// For each limit in steps, whatever else the process uses.
     #[test]
     fn s46_more_address_space_or_data_never_means_fewer_sessions() {
-        for (arenas, reload) in [(1, 0), (2, 0), (16, 0), (u64::MAX, 0), (16, 40 << 20)] {
+        for (arenas, later) in [(1, 0), (2, 0), (16, 0), (u64::MAX, 0), (16, 40 << 20)] {
             let (mut before, mut errors) = (0, 0);
             for limit in (0..1300).map(|mebibytes| (mebibytes << 20) + 4096) {
                 let used = 6 << 20;
                 let share = Share { limit, used };
-                let address_space = Some(AddressSpace { share, reload });
+                let address_space = Some(AddressSpace { share, later });
                 let machine = Machine {
                     address_space,
                     arenas,
@@ -520,8 +547,11 @@ mod tests {
                 let sessions = match Limits::of(machine, STACK_SIZE, None) {
                     Ok(limits) => limits.max_sessions,
                     Err(error) => {
-                        let limit = LimitedBy::AddressSpace(limit);
-                        assert_eq!(error, LimitsError::NoSession(limit));
+                        let limited_by = match arenas {
+                            1 => LimitedBy::AddressSpace(limit),
+                            _ => LimitedBy::AddressSpaceOfArenas(limit),
+                        };
+                        assert_eq!(error, LimitsError::NoSession(limited_by));
                         errors += 1;
                         0
                     }
@@ -545,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn s46_too_few_mappings_are_an_error_and_too_few_threads_are_not() {
+    fn s46_too_few_mappings_are_an_error() {
         let few = Some(Mappings {
             limit: 300,
             is_default: false,
@@ -556,10 +586,61 @@ mod tests {
         };
         let no_session = LimitsError::NoSession(LimitedBy::Mappings(300));
         assert_eq!(Limits::of(machine, STACK_SIZE, None), Err(no_session));
-        // The same with a tighter limit that aborts nothing.
-        let threads = Some(Share { limit: 7, used: 7 });
-        let machine = Machine { threads, ..machine };
+        // The same with less memory, which other programs may leave later.
+        let none = Share { limit: 0, used: 0 };
+        let memory = Some((none, MemorySource::Available));
+        let machine = Machine { memory, ..machine };
         assert_eq!(Limits::of(machine, STACK_SIZE, None), Err(no_session));
+    }
+
+    #[test]
+    fn s53_too_few_descriptors_threads_or_memory_of_a_group_are_an_error() {
+        for count in 0..30 {
+            for machine in [descriptors(count), threads(count)] {
+                for max_sessions in [None, Some(1)] {
+                    let error = Limits::of(machine, STACK_SIZE, max_sessions).err();
+                    let is_known = matches!(
+                        error,
+                        Some(LimitsError::NoSession(LimitedBy::Descriptors(it) | LimitedBy::Threads(it)))
+                            if it == count
+                    );
+                    let enough = if machine.threads.is_some() { 11 } else { 19 };
+                    assert_eq!(is_known, count < enough, "{count}");
+                }
+            }
+        }
+        let limit = LimitedBy::Memory(1 << 20, MemorySource::ControlGroup);
+        let error = Limits::of(memory(1 << 20), STACK_SIZE, None);
+        assert_eq!(error, Err(LimitsError::NoSession(limit)));
+    }
+
+    #[test]
+    fn s52_the_log_queue_is_smaller_where_there_is_little_memory() {
+        let log_events = |machine| {
+            let limits = Limits::of(machine, STACK_SIZE, None).expect("room");
+            limits.log_events
+        };
+        assert_eq!(log_events(LARGE), MAX_QUEUED_EVENTS);
+        assert_eq!(log_events(memory(1 << 30)), MAX_QUEUED_EVENTS);
+        assert_eq!(log_events(memory(96 << 20)), 2048);
+        assert_eq!(log_events(memory(6 << 20)), 256);
+        let share = |limit| Some(Share { limit, used: 0 });
+        let data = share(96 << 20);
+        assert_eq!(log_events(Machine { data, ..LARGE }), 2048);
+        let address_space = share(96 << 20).map(|share| AddressSpace { share, later: 0 });
+        let machine = Machine {
+            address_space,
+            arenas: 1,
+            ..LARGE
+        };
+        assert_eq!(log_events(machine), 2048);
+        // With threads and a full queue all sessions fit in.
+        for megabytes in 6..600 {
+            let limit = megabytes << 20;
+            let of_sessions = limits(memory(limit), None).0 as u64 * SESSION_MEMORY;
+            let own = OWN_THREAD_MEMORY + log_memory(limit) + name_lookups::memory(limit);
+            assert!(of_sessions + own <= limit, "{megabytes}");
+        }
     }
 
     #[test]
@@ -589,13 +670,13 @@ mod tests {
         assert_eq!((more, limited_by), (2 * sessions, LimitedBy::MaxSessions));
         let (most, _) = limits(memory(96 << 20), Some(usize::MAX));
         assert!(most as u64 * IDLE_SESSION_MEMORY < 72 << 20);
-        // The group is full already.
+        // No memory is available now.
         let full = Share {
             limit: 1 << 20,
             used: 2 << 20,
         };
         let full = Machine {
-            memory: Some((full, MemorySource::ControlGroup)),
+            memory: Some((full, MemorySource::Available)),
             ..LARGE
         };
         assert_eq!(limits(full, None).0, 1);

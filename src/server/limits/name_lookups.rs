@@ -1,6 +1,6 @@
 //! Name lookups at a time: each takes a thread and memory, and nothing can interrupt it.
 
-use super::reserve;
+use super::{IDLE_SESSION_MEMORY, THREADS_PER_SESSION, reserve};
 
 /// Lookups at a time on a large machine, for all requests and datagrams together. A resolver
 /// that answers after 20 ms then answers 12,800 in a second, and one client may have 64: a
@@ -40,6 +40,11 @@ const MIN_LOOKUPS_OF_ADDRESS_SPACE: u64 = 8;
 pub(super) fn by_memory(free: u64) -> u64 {
     let share = reserve(free, SPARE_MEMORY) / PART_OF_RESERVE;
     (share / LOOKUP_MEMORY).max(MIN_NAME_LOOKUPS)
+}
+
+/// The memory in bytes of that many lookups, with their threads and the kernel's share.
+pub(super) fn memory(free: u64) -> u64 {
+    by_memory(free) * (LOOKUP_MEMORY + IDLE_SESSION_MEMORY / THREADS_PER_SESSION)
 }
 
 /// Bytes that are kept for lookups of so much address space or data, if a thread takes

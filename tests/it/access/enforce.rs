@@ -295,6 +295,7 @@ fn a_session_is_ended_when_its_permitted_hours_end() {
         diagnostics: Box::new(stderr.clone()),
         verbosity: Verbosity::Normal,
         has_priorities: false,
+        queued_events: logger::MAX_QUEUED_EVENTS,
     };
     let (_logger, log) = logger::start(output).expect("a thread");
     // The flag publishes no other data, so any atomic ordering would do.

@@ -767,18 +767,28 @@ fn u07_answers_from_port_zero_are_dropped() {
 }
 
 /// The session limit accounts for memory: associations, pending lookups and lists
-/// of contacted hosts at their maximum must fit in RLIMIT_DATA.
+/// of contacted hosts at their maximum must fit in RLIMIT_DATA, and in RLIMIT_AS.
 #[test]
 fn s04_little_memory_is_enough_for_all_associations() {
+    for (limit, resource) in [
+        ("ulimit -d 74000", "bytes of data"),
+        ("ulimit -v 80000", "bytes of address space"),
+    ] {
+        fill_all_associations(limit, resource);
+    }
+}
+
+fn fill_all_associations(limit: &str, resource: &str) {
     in_own_network(|network| {
         network.set_resolver_timeout(30);
         let _names = NameServer::start(|_| DnsAnswer::Silence);
-        // `ulimit -d` counts in KiB.
+        // `ulimit` counts in KiB.
+        let script = format!("{limit}; exec \"$0\" \"$@\"");
         let mut proxy = Proxy::with(Setup {
-            wrapper: &["sh", "-c", "ulimit -d 74000; exec \"$0\" \"$@\""],
+            wrapper: &["sh", "-c", &script],
             ..Setup::default()
         });
-        proxy.stderr_line("bytes of data");
+        proxy.stderr_line(resource);
         let origin = origin();
         // Each from another address, so that only the limits on all sessions apply.
         let from = |number: u8| dial_from(([127, 0, 1, number], 0).into(), proxy.address());

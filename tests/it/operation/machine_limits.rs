@@ -126,12 +126,12 @@ fn s18_few_threads_or_descriptors_leave_most_for_sessions() {
 }
 
 /// A control group of this test with a limit on memory.
-struct MemoryGroup(PathBuf);
+pub(super) struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
     /// `None` if this system has no writable tree of control groups for memory. The name is
     /// that of the test.
-    fn with_limit(test: &str, bytes: u64) -> Option<MemoryGroup> {
+    pub(super) fn with_limit(test: &str, bytes: u64) -> Option<MemoryGroup> {
         let name = format!("threadsocks-{test}-{}", std::process::id());
         let trees = [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
@@ -158,7 +158,7 @@ impl MemoryGroup {
     }
 
     /// A shell script that starts the command in its arguments in this group.
-    fn entering(&self) -> String {
+    pub(super) fn entering(&self) -> String {
         let group = self.0.display();
         format!("echo $$ > {group}/cgroup.procs; exec \"$0\" \"$@\"")
     }
@@ -173,7 +173,7 @@ impl MemoryGroup {
     }
 
     /// Starts a server in this group.
-    fn start(&self, rules: &str, options: &[&str]) -> Proxy {
+    pub(super) fn start(&self, rules: &str, options: &[&str]) -> Proxy {
         Proxy::with(Setup {
             rules,
             options,
@@ -193,7 +193,7 @@ impl Drop for MemoryGroup {
 }
 
 /// Every session holds a large buffer in both directions once.
-fn exchange_bulk(clients: &[TcpStream]) {
+pub(super) fn exchange_bulk(clients: &[TcpStream]) {
     let bulk = vec![7; 200_000];
     for client in clients {
         std::thread::scope(|scope| {
@@ -358,7 +358,7 @@ fn s41_threads_of_the_same_user_in_other_processes_count() {
 }
 
 /// As many sessions as the server promises.
-fn all_sessions(proxy: &Proxy, origin: &Origin) -> Vec<TcpStream> {
+pub(super) fn all_sessions(proxy: &Proxy, origin: &Origin) -> Vec<TcpStream> {
     let promised = sessions(&proxy.stderr_line("at a time, limited by"));
     let connect = || client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
     (0..promised).map(|_| connect().expect("granted")).collect()
@@ -506,7 +506,7 @@ fn s42_reloads_by_many_sessions_do_not_let_memory_grow() {
 }
 
 /// The exit status and stderr of a server with these rules, whose command `script` starts.
-fn failed_start(script: &str, rules: &str) -> (Option<i32>, String) {
+pub(super) fn failed_start(script: &str, rules: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("rules");
     fs::write(&path, rules).expect("written");
@@ -552,10 +552,11 @@ fn s46_all_sessions_of_any_address_space_are_served() {
         let origin = Origin::echo();
         let held = all_sessions(&proxy, &origin);
         exchange_bulk(&held);
-        let rules = PERMIT_ALL.repeat(300);
+        // Thousands of small blocks.
+        let rules = "permit c - - - - user=alice,bob,carol,dave\n".repeat(3000) + PERMIT_ALL;
         fs::write(proxy.config(), rules).expect("written");
         proxy.signal(Signal::SIGHUP);
-        proxy.stderr_line("300 rules in force");
+        proxy.stderr_line("3001 rules in force");
         exchange_bulk(&held);
         drop(held);
         proxy.finish();

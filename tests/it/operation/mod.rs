@@ -5,6 +5,7 @@ mod json_log;
 mod listen_address;
 mod login_lines;
 mod machine_limits;
+mod memory_limits;
 mod metrics;
 mod observed;
 mod output;

@@ -894,14 +894,13 @@ fn r11_interrupted_system_calls_are_repeated() {
 #[test]
 fn s04_little_address_space_means_few_sessions_and_no_abort() {
     for (setting, min_sessions, resource) in [
-        // By default the allocator's arenas take most of the address space.
-        ("ulimit -v 500000; exec env", 1, "address space"),
+        ("ulimit -v 500000; exec env", 300, "address space"),
         (
-            "ulimit -v 500000; exec env MALLOC_ARENA_MAX=1",
-            300,
+            "ulimit -v 500000; exec env MALLOC_ARENA_MAX=2",
+            200,
             "address space",
         ),
-        ("ulimit -d 60000; exec env", 20, "data"),
+        ("ulimit -d 60000; exec env", 15, "data"),
     ] {
         let script = format!("{setting} \"$0\" \"$@\"");
         let proxy = Proxy::with(Setup {
