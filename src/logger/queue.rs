@@ -19,7 +19,7 @@ pub const MAX_QUEUED_EVENTS: usize = 8192;
 
 /// The most memory in bytes of an event that a client can cause again and again: a user id, a name,
 /// and a reason that has one of them with all its bytes escaped.
-pub const MEMORY_PER_EVENT: u64 = 3 << 10;
+pub const MEMORY_PER_EVENT: u64 = 3584;
 
 /// An event and its moment. The logger may print it seconds later.
 #[derive(Debug)]

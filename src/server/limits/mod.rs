@@ -622,18 +622,18 @@ mod tests {
         };
         assert_eq!(log_events(LARGE), MAX_QUEUED_EVENTS);
         assert_eq!(log_events(memory(1 << 30)), MAX_QUEUED_EVENTS);
-        assert_eq!(log_events(memory(96 << 20)), 2048);
+        assert_eq!(log_events(memory(96 << 20)), 1755);
         assert_eq!(log_events(memory(6 << 20)), 256);
         let share = |limit| Some(Share { limit, used: 0 });
         let data = share(96 << 20);
-        assert_eq!(log_events(Machine { data, ..LARGE }), 2048);
+        assert_eq!(log_events(Machine { data, ..LARGE }), 1755);
         let address_space = share(96 << 20).map(|share| AddressSpace { share, later: 0 });
         let machine = Machine {
             address_space,
             arenas: 1,
             ..LARGE
         };
-        assert_eq!(log_events(machine), 2048);
+        assert_eq!(log_events(machine), 1755);
         // With threads and a full queue all sessions fit in.
         for megabytes in 6..600 {
             let limit = megabytes << 20;

@@ -118,14 +118,14 @@ fn s50_a_full_log_queue_and_all_sessions_fit_into_little_address_space() {
 
 #[test]
 fn s52_a_full_log_queue_and_all_sessions_fit_into_a_small_group() {
-    if let Some(group) = MemoryGroup::with_limit("s52", 14 << 20) {
+    if let Some(group) = MemoryGroup::with_limit("s52", 20 << 20) {
         fill_log_queue_and_sessions(&group.entering());
     }
 }
 
 #[test]
 fn s51_a_full_trace_and_all_sessions_fit_into_little_memory() {
-    let Some(group) = MemoryGroup::with_limit("s51", MEMORY_OF_TRACE + (5 << 20)) else {
+    let Some(group) = MemoryGroup::with_limit("s51", MEMORY_OF_TRACE + (9 << 20)) else {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
