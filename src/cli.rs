@@ -85,8 +85,8 @@ Output:
       --metrics ADDR:PORT    serve counts for Prometheus over HTTP, for example
                              at 127.0.0.1:9480 [off]
   -v, --verbose              on stderr, a line for every session that has ended
-  -q, --quiet                on stderr, only errors, rejected clients, and each
-                             port that is given as 0
+  -q, --quiet                on stderr, only errors, warnings, refused logins,
+                             rejected clients, and each port that is given as 0
       --trace FILE           a trace of the threads, written when the server
                              stops: a picture (.svg) or events for Perfetto
                              (.json)
@@ -99,6 +99,9 @@ the result. USR1: tables of sessions and threads on stderr, also with --quiet.
 
 Exit status: 0 success, 1 failure, 2 usage error or invalid rules or users,
 130 stopped by a second signal.
+
+Manual: threadsocks(1). The source has a systemd unit, alerts for Prometheus and
+a configuration of HAProxy: docs/ and examples/.
 
 Example:
   threadsocks 1080

@@ -25,7 +25,7 @@ pub enum Event {
         line: String,
         /// How important it is.
         level: Level,
-        /// Is it printed with `--quiet` too?
+        /// Is it printed with `--quiet` too? Errors and warnings always are.
         even_if_quiet: bool,
     },
     /// The server accepts clients.

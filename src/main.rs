@@ -195,7 +195,7 @@ fn serve(options: Options, signals: SigSet) -> Result<ExitCode, ProgramError> {
                 log.send(Event::StartMessage {
                     line,
                     level: Level::Error,
-                    even_if_quiet: true,
+                    even_if_quiet: false,
                 });
             }
             ExitCode::from(error.status)
@@ -213,7 +213,7 @@ fn report_trace_error(log: &Log, file: &TraceTarget, error: &TraceError) {
     log.send(Event::StartMessage {
         line: format!("{path}: cannot write the trace: {error}; the server runs without it"),
         level: Level::Error,
-        even_if_quiet: true,
+        even_if_quiet: false,
     });
 }
 
@@ -233,7 +233,7 @@ fn finish_trace(log: &Log, file: &TraceTarget, trace: Trace) {
     log.send(Event::StartMessage {
         line,
         level,
-        even_if_quiet: level != Level::Info,
+        even_if_quiet: false,
     });
 }
 
@@ -269,7 +269,8 @@ fn run(
         now: clock.now(),
         limits,
         max_unheard: settings.max_unheard,
-        inherited: listeners.inherited_count(),
+        inherited: listeners.inherited_addresses(),
+        requested: options.address,
     };
     for (level, line) in facts.messages() {
         log.send(Event::StartMessage {

@@ -1,6 +1,7 @@
 //! What the server says at its start: the rules, users and limits in force, and warnings.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 
 use threadsocks::auth::UsersFile;
 use threadsocks::config::ClientKinds;
@@ -17,8 +18,10 @@ pub(crate) struct StartFacts<'a> {
     pub(crate) limits: Limits,
     /// `--max-unheard`.
     pub(crate) max_unheard: Option<usize>,
-    /// How many listeners the service manager has passed.
-    pub(crate) inherited: usize,
+    /// The listeners that the service manager has passed.
+    pub(crate) inherited: Vec<SocketAddr>,
+    /// PORT and `--bind`.
+    pub(crate) requested: SocketAddr,
 }
 
 impl StartFacts<'_> {
@@ -26,17 +29,15 @@ impl StartFacts<'_> {
     pub(crate) fn messages(&self) -> Vec<(Level, String)> {
         let mut lines = self.of_files();
         lines.extend(self.of_limits());
-        if self.inherited > 0 {
-            let noun = if self.inherited == 1 {
-                "listener"
-            } else {
-                "listeners"
-            };
+        for address in &self.inherited {
             let line = format!(
-                "the service manager has passed {} {noun} (LISTEN_FDS); PORT and --bind are ignored",
-                self.inherited
+                "the service manager has passed {address} (LISTEN_FDS); PORT and --bind are ignored"
             );
-            lines.push((Level::Info, line));
+            // Another address can be open to more networks than --bind says.
+            lines.push(match *address == self.requested {
+                true => (Level::Info, line),
+                false => (Level::Warning, format!("warning: {line}")),
+            });
         }
         lines
     }

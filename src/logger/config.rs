@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use crate::events::{CloseReason, Event, HandshakeError};
+use crate::events::{CloseReason, Event, HandshakeError, Level};
 
 /// How much is written to stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Only rejected clients, and faults of files and outputs.
+    /// Only rejected clients, refused logins, warnings, and faults of files and outputs.
     Errors,
     /// Also start and stop, and why requests are refused (at most one line a second for
     /// each topic).
@@ -21,9 +21,11 @@ impl Verbosity {
     /// Does stderr get a line for this event? Some of these lines have a rate limit.
     pub(super) fn prints(self, event: &Event) -> bool {
         match event {
-            Event::StartMessage { even_if_quiet, .. } => {
-                *even_if_quiet || self >= Verbosity::Normal
-            }
+            Event::StartMessage {
+                level,
+                even_if_quiet,
+                ..
+            } => *even_if_quiet || *level != Level::Info || self >= Verbosity::Normal,
             Event::RequestAnswered(_)
             | Event::Stopped { .. }
             | Event::ClientAccepted

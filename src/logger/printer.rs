@@ -199,9 +199,6 @@ impl Printer {
 
     /// Remarks on the content of a file.
     fn print_remarks(&mut self, path: &Path, remarks: &[String]) {
-        if self.verbosity < Verbosity::Normal {
-            return;
-        }
         let path = path.display();
         for remark in remarks {
             self.print_line(Level::Warning, &format_args!("{path}: {remark}"));
@@ -479,9 +476,9 @@ mod tests {
     }
 
     #[test]
-    fn f26_quiet_hides_the_remarks_of_a_reload() {
+    fn f26_quiet_prints_only_the_remarks_of_a_reload() {
         for (verbosity, expected) in [
-            (Verbosity::Errors, ""),
+            (Verbosity::Errors, "threadsocks: f: warning: open\n"),
             (
                 Verbosity::Normal,
                 "threadsocks: f: 1 rule in force\nthreadsocks: f: warning: open\n",

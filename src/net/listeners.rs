@@ -84,12 +84,12 @@ impl Listeners {
         self.sockets.iter().map(TcpListener::local_addr).collect()
     }
 
-    /// How many of them another process holds as well.
-    pub fn inherited_count(&self) -> usize {
-        if self.are_inherited {
-            self.sockets.len()
-        } else {
-            0
+    /// The addresses of those that another process holds as well.
+    pub fn inherited_addresses(&self) -> Vec<SocketAddr> {
+        // getsockname(2) of a listener does not fail.
+        match self.are_inherited {
+            true => self.addresses().unwrap_or_default(),
+            false => Vec::new(),
         }
     }
 
@@ -114,14 +114,26 @@ impl Listeners {
     ///
     /// As setsockopt(2) and listen(2).
     pub(crate) fn prepare(&self) -> io::Result<()> {
-        for listener in &self.sockets {
-            listener.set_nonblocking(true)?;
-            set_options(listener)?;
-            if !self.are_inherited {
-                lengthen_backlog(listener)?;
-            }
+        self.sockets.iter().try_for_each(|listener| {
+            self.prepare_one(listener).map_err(|error| {
+                let address = listener
+                    .local_addr()
+                    .map_or_else(|it| it.to_string(), |it| it.to_string());
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot use the listener {address}: {error}"),
+                )
+            })
+        })
+    }
+
+    fn prepare_one(&self, listener: &TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        set_options(listener)?;
+        match self.are_inherited {
+            true => Ok(()),
+            false => lengthen_backlog(listener),
         }
-        Ok(())
     }
 }
 

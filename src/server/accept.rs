@@ -13,15 +13,15 @@ use super::context::ServerContext;
 use super::handler::run_session;
 use super::session::Session;
 use crate::events::{Event, Rejected};
-use crate::net::{self, AcceptErrors, ClientWait, Listeners};
+use crate::net::{self, AcceptErrors, ClientWait, Deadline, Listeners};
 use crate::protocol::canonical;
 use crate::sync::thread;
 use crate::sync::wait_group::Token;
 use crate::trace::{self, Wait};
 
-/// At the stop, at most so many clients of one listener are accepted: more cannot have waited
-/// before (net.core.somaxconn is 4,096), and others may go on to connect.
-const MAX_WAITING_CLIENTS: usize = 4096;
+/// At the stop, how long the clients that wait at one listener are accepted: others may go on to
+/// connect, and rules can make each client take long.
+const BACKLOG_TIME: Duration = Duration::from_secs(1);
 
 /// What the accept loop needs for each client.
 #[derive(Debug)]
@@ -90,12 +90,14 @@ impl<'a> Acceptor<'a> {
 
     /// Accepts all clients that wait now.
     fn accept_waiting(&mut self, listener: &TcpListener) {
-        for _ in 0..MAX_WAITING_CLIENTS {
+        let deadline = Deadline::after(BACKLOG_TIME);
+        while !deadline.is_over() {
             match listener.accept() {
                 Ok(accepted) => self.start(accepted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if net::concerns_one_connection(&error) => {}
-                Err(_) => return,
+                // The close of the listener resets those that still wait.
+                Err(error) => return self.report(error),
             }
         }
     }

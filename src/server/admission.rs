@@ -82,7 +82,12 @@ pub(super) fn admit_announced(
     session: &Session,
 ) -> Result<UnheardPlace, CloseReason> {
     let client = session.client_address().ip();
-    if let Err(limit) = session.count_for_client() {
+    // A health check of a proxy (LOCAL) has no client, and no limit of one.
+    let counted = match session.via() {
+        Some(_) => session.count_for_client(),
+        None => Ok(()),
+    };
+    if let Err(limit) = counted {
         context.reject(&session.client, limit_reached(context, client, limit));
         return Err(CloseReason::PerClientLimit);
     }

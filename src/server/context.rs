@@ -1,6 +1,6 @@
 //! What all sessions share.
 
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Weak};
 
 use super::background_check::BackgroundCheck;
@@ -61,6 +61,8 @@ pub(crate) struct ServerContext {
     pub(super) next_logins: KeyedSemaphore<LoginKey>,
     pub(super) udp_bindings: UdpBindings,
     pub(super) ports: PortRange,
+    /// The ports on which the server accepts clients. Set before the first client.
+    pub(super) listening_ports: OnceLock<Vec<u16>>,
 }
 
 impl ServerContext {
@@ -92,6 +94,7 @@ impl ServerContext {
             next_logins: KeyedSemaphore::new(usize::MAX, MAX_NEXT_LOGINS_PER_USER),
             udp_bindings: UdpBindings::new(settings.max_associations),
             ports: PortRange::new(settings.bind_ports.clone()),
+            listening_ports: OnceLock::new(),
             settings,
         }
     }
@@ -145,6 +148,20 @@ impl ServerContext {
         let answer = !rules.could_permit(client, &self.settings.nat64);
         *self.last_unpermitted.lock() = Some((client, answer, Arc::downgrade(&rules)));
         answer
+    }
+
+    /// Does this connection lead to a listener of this server, while some proxies may announce
+    /// their clients? Then its client could send a header and choose who it is. The connection
+    /// is known as one of this server only while its session lives, and a client that leaves at
+    /// once is faster. So no byte may be relayed.
+    pub(super) fn leads_to_own_listener(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let is_own_port = || {
+            let ports = self.listening_ports.get();
+            ports.is_some_and(|ports| ports.contains(&remote.port()))
+        };
+        // A connection to an address of this machine comes from the same one, or from loopback.
+        let to_this_machine = local.ip() == remote.ip() || remote.ip().to_canonical().is_loopback();
+        !self.settings.proxy_from.is_empty() && to_this_machine && is_own_port()
     }
 
     /// The users in force now. It may read the file: the caller must hold no lock.

@@ -1,7 +1,7 @@
 //! A server from its start to its end.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
@@ -101,6 +101,9 @@ impl Server {
         listeners.prepare()?;
         let addresses = listeners.addresses()?;
         let has_chosen_port = listeners.has_chosen_port();
+        // Set once: `run` takes the server.
+        let ports = addresses.iter().map(SocketAddr::port).collect();
+        let _ = context.listening_ports.set(ports);
 
         // Every session holds a clone of the token.
         let (token, all_done) = wait_group();

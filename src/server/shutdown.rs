@@ -15,8 +15,8 @@ use crate::trace::{self, Wait};
 /// its send timeout of half a second, a blocked splice(2) within two seconds.
 pub(super) const TERMINATION_TIME: Duration = Duration::from_secs(3);
 
-/// What the stop takes beside the grace period: the end of the sessions, and the end of the
-/// logger, which has one second.
+/// What the stop takes beside the grace period: a second for the clients in the backlog, the end of
+/// the sessions, and the end of the logger, which has one second.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What the operator wants of a running server.
@@ -66,6 +66,12 @@ impl<'a> MainLoop<'a> {
     /// Runs until a control says stop, or until no more control can come.
     pub(super) fn run_until_stop(&mut self) {
         self.service_manager.ready(self.session_count());
+        self.wait_for_stop();
+        let grace = self.context.settings.grace;
+        self.service_manager.stopping(grace + STOP_TIME, "stopping");
+    }
+
+    fn wait_for_stop(&mut self) {
         loop {
             let wait = trace::wait(|| Wait::Control);
             select! {
@@ -91,7 +97,6 @@ impl<'a> MainLoop<'a> {
     /// Waits until all sessions have ended, for at most the grace period.
     pub(super) fn drain(&mut self, all_done: &AllDone) -> ShutdownKind {
         let grace = self.context.settings.grace;
-        self.service_manager.stopping(grace + STOP_TIME, "stopping");
         self.context.log.send(Event::Stopping {
             sessions: self.context.registry.len(),
             grace,

@@ -42,6 +42,9 @@ pub(crate) fn connect(
         local,
         remote,
     } = dial(pending, &addresses, deadline, request_log)?;
+    if context.leads_to_own_listener(local, remote) {
+        return Err(RequestError::Loop);
+    }
     session.set_outgoing(local, remote);
     if !session.attach(stream) {
         return Err(RequestError::ClientLeft);

@@ -204,20 +204,15 @@ fn x33_a_loop_is_found_by_the_announced_addresses_and_by_the_connection() {
     );
     proxy.stderr_line("this server itself has sent the request (a loop)");
     drop((first, outgoing, second));
-    // The server is the destination, and the client wants to choose who it is.
-    let through = connect(FIRST, proxy.address());
-    let header = "PROXY TCP4 203.0.113.77 192.0.2.2 50000 1080\r\n";
-    write(&through, header.as_bytes());
+    // The server is the destination, and the client wants to choose who it is. It would leave
+    // after its request, so that nothing shows any more whose connection this is.
+    let through = dial(proxy.address());
+    write(&through, FIRST.as_bytes());
     assert_eq!(
-        reply_code(&through, &by_address(CLOSED.into()), b""),
+        reply_code(&through, &by_address(proxy.address()), b""),
         [0, 91]
     );
     proxy.wait_for_stderr("this server itself has sent the request (a loop)", 2);
-    let lines = proxy.stderr_lines();
-    assert!(
-        !lines.iter().any(|line| line.contains("203.0.113.77")),
-        "{lines:#?}"
-    );
     drop(through);
     proxy.finish();
 }

@@ -419,7 +419,7 @@ fn o04_o05_one_signal_drains_the_server() {
 fn o25_clients_that_wait_in_the_backlog_at_the_stop_are_served() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "15s"]);
     let origin = Origin::echo();
-    let Some(syscall_faults) = SyscallFaults::with(&proxy, "accept4:delay_enter=500000") else {
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "accept4:delay_enter=100000") else {
         return proxy.finish();
     };
     let clients: Vec<_> = (0..4).map(|_| dial(proxy.address())).collect();
@@ -516,7 +516,7 @@ fn o07_a_lookup_does_not_delay_the_shutdown() {
 
 #[test]
 fn a_port_that_the_system_chose_is_reported_even_with_quiet() {
-    let mut proxy = Proxy::start(PERMIT_ALL, &["-q"]);
+    let mut proxy = Proxy::start("permit - 127.0.0.0/8 - - -\n", &["-q"]);
     drop(connect_through(
         proxy.address(),
         &Origin::echo().destination(),
