@@ -115,12 +115,15 @@ fn make_room(
 ) -> Option<Dropped> {
     for _ in 0..CATCH_UP_STEPS {
         let first = context.unheard.first_to_drop(new, all_sessions_in_use)?;
-        let is_new = new.is_some_and(|new| new.session() == first);
-        let session = context.registry.get(first).filter(|_| !is_new);
-        if !session.is_some_and(|session| session.is_about_to_read()) {
+        if new.is_some_and(|new| new.session() == first) {
             break;
         }
-        context.unheard.wait_until_left(first, CATCH_UP_STEP);
+        match context.registry.get(first) {
+            Some(session) if !session.is_about_to_read() => break,
+            // Without a session: it has just ended, or `accept` is about to register it. Only a
+            // registered session can be told that it is rejected.
+            Some(_) | None => context.unheard.wait_until_left(first, CATCH_UP_STEP),
+        }
     }
     context.unheard.drop_first(new, all_sessions_in_use)
 }

@@ -148,11 +148,6 @@ impl UnheardPlace {
         self.session
     }
 
-    /// Is the client counted, so neither dropped nor gone?
-    pub(super) fn is_counted(&self) -> bool {
-        self.clients.order.lock().contains(self.session)
-    }
-
     /// The time for its request, if others have `timeout`.
     pub(super) fn timeout(&self, timeout: Duration) -> Duration {
         match self.source.is_unpermitted() {

@@ -38,10 +38,6 @@ pub(super) fn read_request(
         Some(place) => place,
         None => read_proxy_header(context, session, deadline)?,
     };
-    // Another session may have dropped this one before it was registered.
-    if !place.is_counted() {
-        return Err(CloseReason::Unheard);
-    }
     let client = HandshakeClient {
         context,
         session,
