@@ -8,7 +8,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use nix::sys::stat::fstat;
 
 use super::recorder;
 use super::timeline::{Timeline, overflow};
@@ -113,7 +112,9 @@ fn check(file: &File, read: &[&Path]) -> Result<(), TraceError> {
         }
     }
     for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
-        if fstat(output).is_ok_and(|other| own == (other.st_dev, other.st_ino)) {
+        let output = output.try_clone_to_owned().map(File::from);
+        let of_output = output.and_then(|output| output.metadata());
+        if of_output.is_ok_and(|other| own == (other.dev(), other.ino())) {
             return Err(TraceError::Output);
         }
     }

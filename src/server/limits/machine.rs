@@ -4,7 +4,9 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use super::address_space::AddressSpace;
 use super::kernel_files::{KernelFiles, Share};
-use super::limited_by::{LimitedBy, MemoryError, MemorySource};
+#[cfg(target_os = "linux")]
+use super::limited_by::LimitedBy;
+use super::limited_by::{MemoryError, MemorySource};
 use super::other_memory::OtherMemory;
 
 /// The limits of the system that sessions can reach. `None`: there is no such limit.
