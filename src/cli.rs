@@ -57,8 +57,8 @@ Addresses and ports:
                              can be given several times
       --proxy-from CIDR[,CIDR...]
                              load balancers that send the PROXY protocol, v1 or
-                             v2: who they say the client is counts for rules,
-                             limits and the log
+                             v2: the address that they announce is the client
+                             for rules, limits and the log
 
 Timeouts (30s, 2m, 1h 30m; some can be off):
       --handshake-timeout T    until the request is complete [30s]

@@ -119,9 +119,11 @@ pub enum Level {
 }
 
 impl Level {
-    /// The priority with which a line for the journal begins (sd-daemon(3)).
-    pub fn priority(self) -> &'static str {
+    /// The priority with which a line for the journal begins (sd-daemon(3)); a line for another
+    /// output has none.
+    pub fn prefix(self, is_for_journal: bool) -> &'static str {
         match self {
+            _ if !is_for_journal => "",
             Level::Error => "<3>",
             Level::Warning => "<4>",
             Level::Info => "<6>",

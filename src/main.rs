@@ -75,13 +75,10 @@ fn main() -> ExitCode {
     match signals.and_then(run_action) {
         Ok(status) => status,
         Err(error) => {
-            let priority = match systemd::is_journal(&io::stderr()) {
-                true => Level::Error.priority(),
-                false => "",
-            };
+            let prefix = Level::Error.prefix(systemd::is_journal(&io::stderr()));
             // If stderr is closed, there is no other place to report to.
             for line in &error.lines {
-                let line = format!("{priority}threadsocks: {line}\n");
+                let line = format!("{prefix}threadsocks: {line}\n");
                 let _ = Stderr.write_all(line.as_bytes());
             }
             ExitCode::from(error.status)
@@ -271,16 +268,11 @@ fn run(
         max_unheard: settings.max_unheard,
         inherited: listeners.inherited_addresses(),
         requested: options.address,
+        metrics: metrics.as_ref().and_then(|it| it.local_addr().ok()),
+        has_chosen_metrics_port: options.metrics.is_some_and(|it| it.port() == 0),
     };
-    for (level, line) in facts.messages() {
-        log.send(Event::StartMessage {
-            line,
-            level,
-            even_if_quiet: false,
-        });
-    }
-    if let (Some(listener), Some(requested)) = (&metrics, options.metrics) {
-        report_metrics(listener, requested, log).map_err(no_metrics)?;
+    for message in facts.messages() {
+        log.send(message);
     }
     let server = Server::new(settings, rules_file, clock, log.clone());
     let mut server = server
@@ -305,28 +297,6 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ProgramError> 
         );
         ProgramError::new(EXIT_FAILURE, line)
     })
-}
-
-/// Says where the metrics are, and warns if other hosts may reach them.
-fn report_metrics(listener: &TcpListener, requested: SocketAddr, log: &Log) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    log.send(Event::StartMessage {
-        line: format!("metrics at http://{address}/metrics"),
-        level: Level::Info,
-        // The operator has no other way to learn the port.
-        even_if_quiet: requested.port() == 0,
-    });
-    if !address.ip().to_canonical().is_loopback() {
-        log.send(Event::StartMessage {
-            line: format!(
-                "warning: --metrics {address} is no loopback address: the metrics have no login; \
-                 let a firewall admit only the host of Prometheus"
-            ),
-            level: Level::Warning,
-            even_if_quiet: false,
-        });
-    }
-    Ok(())
 }
 
 fn no_metrics(error: impl Display) -> ProgramError {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use threadsocks::auth::UsersFile;
 use threadsocks::config::ClientKinds;
-use threadsocks::events::Level;
+use threadsocks::events::{Event, Level};
 use threadsocks::rules::{RulesFile, WeekTime};
 use threadsocks::server::Limits;
 
@@ -22,24 +22,45 @@ pub(crate) struct StartFacts<'a> {
     pub(crate) inherited: Vec<SocketAddr>,
     /// PORT and `--bind`.
     pub(crate) requested: SocketAddr,
+    /// Where the metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Did the system choose their port? Then the operator learns it only from the log.
+    pub(crate) has_chosen_metrics_port: bool,
 }
 
 impl StartFacts<'_> {
-    /// A line for each fact, and for each warning.
-    pub(crate) fn messages(&self) -> Vec<(Level, String)> {
-        let mut lines = self.of_files();
-        lines.extend(self.of_limits());
-        for address in &self.inherited {
+    /// A message for each fact, and for each warning.
+    pub(crate) fn messages(&self) -> Vec<Event> {
+        let lines = [self.of_files(), self.of_limits(), self.of_listeners()].concat();
+        let message = |(level, line)| Event::StartMessage {
+            line,
+            level,
+            even_if_quiet: false,
+        };
+        let mut messages: Vec<Event> = lines.into_iter().map(message).collect();
+        if let Some(address) = self.metrics {
+            messages.push(Event::StartMessage {
+                line: format!("metrics at http://{address}/metrics"),
+                level: Level::Info,
+                even_if_quiet: self.has_chosen_metrics_port,
+            });
+            messages.extend(warning_of_metrics(address).map(message));
+        }
+        messages
+    }
+
+    fn of_listeners(&self) -> Vec<(Level, String)> {
+        let line = |address: &SocketAddr| {
             let line = format!(
                 "the service manager has passed {address} (LISTEN_FDS); PORT and --bind are ignored"
             );
             // Another address can be open to more networks than --bind says.
-            lines.push(match *address == self.requested {
+            match *address == self.requested {
                 true => (Level::Info, line),
                 false => (Level::Warning, format!("warning: {line}")),
-            });
-        }
-        lines
+            }
+        };
+        self.inherited.iter().map(line).collect()
     }
 
     fn of_files(&self) -> Vec<(Level, String)> {
@@ -94,4 +115,13 @@ impl StartFacts<'_> {
 fn warnings(path: &impl Display, remarks: Vec<String>) -> impl Iterator<Item = (Level, String)> {
     let lines = remarks.into_iter();
     lines.map(move |remark| (Level::Warning, format!("{path}: {remark}")))
+}
+
+/// A warning, if other hosts may reach the metrics at this address.
+fn warning_of_metrics(address: SocketAddr) -> Option<(Level, String)> {
+    let line = format!(
+        "warning: --metrics {address} is no loopback address: the metrics have no login; let a \
+         firewall admit only the host of Prometheus"
+    );
+    (!address.ip().to_canonical().is_loopback()).then_some((Level::Warning, line))
 }

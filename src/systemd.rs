@@ -42,7 +42,7 @@ impl ServiceManager {
         self.last_status = Some((status, Instant::now()));
     }
 
-    /// How the server stands, in words for `systemctl status`. At most one message is sent
+    /// The state of the server, in words for `systemctl status`. At most one message is sent
     /// in [`STATUS_INTERVAL`], and none without a change.
     pub(crate) fn status(&mut self, status: String, now: Instant) {
         let is_due = self.last_status.as_ref().is_none_or(|(last, since)| {

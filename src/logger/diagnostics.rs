@@ -42,11 +42,8 @@ impl Diagnostics {
     }
 
     fn whole_line(&self, level: Level, line: &dyn fmt::Display) -> String {
-        let priority = match self.has_priorities {
-            true => level.priority(),
-            false => "",
-        };
-        format!("{priority}threadsocks: {line}\n")
+        let prefix = level.prefix(self.has_priorities);
+        format!("{prefix}threadsocks: {line}\n")
     }
 
     /// How many lines stderr itself has lost cannot be reported any more.

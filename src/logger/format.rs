@@ -10,7 +10,6 @@ use crate::events::{ClientRequest, Drops, RequestAnswered, SessionClosed};
 pub(super) fn screen_message(answered: &RequestAnswered) -> String {
     let RequestAnswered {
         client,
-        via: _,
         destination,
         port,
         command,

@@ -370,7 +370,7 @@ fn before_this_port(announced: u16, previous: Option<u16>) -> String {
     }
 }
 
-/// A client that is rejected by a limit is expected; one that the machine has nothing for is not.
+/// A client over a limit is expected. A machine without a descriptor or a thread is a failure.
 fn level_of(reason: &Rejected) -> Level {
     match reason {
         Rejected::AtCapacity { .. }
@@ -445,20 +445,38 @@ mod tests {
         })))
     }
 
+    /// A printer whose screen gets messages in this format.
+    fn printer(
+        screen: Box<dyn Write + Send>,
+        format: LogFormat,
+        stderr: &Disk,
+        verbosity: Verbosity,
+    ) -> Printer {
+        let output = OutputConfig {
+            screen,
+            format,
+            diagnostics: Box::new(stderr.clone()),
+            verbosity,
+            has_priorities: false,
+            queued_events: 8,
+        };
+        Printer::new(output, &Arc::default())
+    }
+
+    /// A printer that writes only to stderr.
+    fn printer_to(stderr: &Disk, verbosity: Verbosity) -> Printer {
+        printer(Box::new(io::sink()), LogFormat::None, stderr, verbosity)
+    }
+
     #[test]
     fn l04_a_partial_message_is_completed_before_the_next() {
         let (disk, stderr) = (Disk::default(), Disk::default());
         stderr.set_free(usize::MAX);
-        let mut printer = Printer::new(
-            OutputConfig {
-                screen: Box::new(disk.clone()),
-                format: LogFormat::Screen,
-                diagnostics: Box::new(stderr.clone()),
-                verbosity: Verbosity::Normal,
-                has_priorities: false,
-                queued_events: 8,
-            },
-            &Arc::default(),
+        let mut printer = printer(
+            Box::new(disk.clone()),
+            LogFormat::Screen,
+            &stderr,
+            Verbosity::Normal,
         );
         let mut expected = String::new();
         // A part of the first message is written. The next two find no room: first not
@@ -486,17 +504,7 @@ mod tests {
         ] {
             let stderr = Disk::default();
             stderr.set_free(usize::MAX);
-            let mut printer = Printer::new(
-                OutputConfig {
-                    screen: Box::new(io::sink()),
-                    format: LogFormat::None,
-                    diagnostics: Box::new(stderr.clone()),
-                    verbosity,
-                    has_priorities: false,
-                    queued_events: 8,
-                },
-                &Arc::default(),
-            );
+            let mut printer = printer_to(&stderr, verbosity);
             printer.print(TimedEvent::now(Event::FileReloaded {
                 path: "f".into(),
                 about: "rules",
@@ -513,17 +521,7 @@ mod tests {
     #[test]
     fn l05_a_partial_line_on_stderr_is_completed_before_the_next() {
         let stderr = Disk::default();
-        let mut printer = Printer::new(
-            OutputConfig {
-                screen: Box::new(io::sink()),
-                format: LogFormat::None,
-                diagnostics: Box::new(stderr.clone()),
-                verbosity: Verbosity::Normal,
-                has_priorities: false,
-                queued_events: 8,
-            },
-            &Arc::default(),
-        );
+        let mut printer = printer_to(&stderr, Verbosity::Normal);
         for (port, free) in [(1, 10), (2, 0), (3, 5), (4, usize::MAX)] {
             stderr.set_free(free);
             printer.print(listening(port));
@@ -542,17 +540,7 @@ mod tests {
     fn l05_every_line_that_stderr_loses_is_counted() {
         const LINES: u16 = 500;
         let stderr = Disk::default();
-        let mut printer = Printer::new(
-            OutputConfig {
-                screen: Box::new(io::sink()),
-                format: LogFormat::None,
-                diagnostics: Box::new(stderr.clone()),
-                verbosity: Verbosity::Normal,
-                has_priorities: false,
-                queued_events: 8,
-            },
-            &Arc::default(),
-        );
+        let mut printer = printer_to(&stderr, Verbosity::Normal);
         for port in 1..=LINES {
             stderr.set_free(usize::from(port * 7 % 50));
             printer.print(listening(port));

@@ -1,4 +1,4 @@
-//! What the server counts, and which event adds to which count.
+//! What the server counts, and the events that add to each count.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -202,22 +202,18 @@ impl Counters {
     pub(crate) fn write(&self, page: &mut TextFormat, has_users: bool) {
         self.write_clients(page);
         self.write_requests(page);
-        let mut samples = page.metric(
+        write_by_reason(
+            page,
             "threadsocks_sessions_closed_total",
-            Kind::Counter,
             "Sessions that have ended, by reason.",
+            &self.sessions_closed,
         );
-        for (reason, count) in self.sessions_closed.each() {
-            samples.add(&[("reason", reason)], count);
-        }
-        let mut samples = page.metric(
+        write_by_reason(
+            page,
             "threadsocks_datagrams_dropped_total",
-            Kind::Counter,
             "Datagrams of UDP associations that were dropped, by reason.",
+            &self.datagrams_dropped,
         );
-        for (reason, count) in self.datagrams_dropped.each() {
-            samples.add(&[("reason", reason)], count);
-        }
         let mut samples = page.metric(
             "threadsocks_log_messages_dropped_total",
             Kind::Counter,
@@ -236,14 +232,12 @@ impl Counters {
             "Connections of clients that were accepted, those included that were then rejected.",
         )
         .add(&[], load(&self.clients_accepted));
-        let mut samples = page.metric(
+        write_by_reason(
+            page,
             "threadsocks_clients_rejected_total",
-            Kind::Counter,
             "Clients that were rejected or dropped before their request, by reason.",
+            &self.clients_rejected,
         );
-        for (reason, count) in self.clients_rejected.each() {
-            samples.add(&[("reason", reason)], count);
-        }
         let mut samples = page.metric(
             "threadsocks_logins_total",
             Kind::Counter,
@@ -312,6 +306,19 @@ impl Counters {
         for (file, state) in files() {
             samples.add(&[("file", file)], load(&state.succeeded_at) as f64 / 1000.0);
         }
+    }
+}
+
+/// Writes a counter that has a line for each reason.
+fn write_by_reason(
+    page: &mut TextFormat,
+    name: &'static str,
+    help: &'static str,
+    counts: &WordCounts,
+) {
+    let mut samples = page.metric(name, Kind::Counter, help);
+    for (reason, count) in counts.each() {
+        samples.add(&[("reason", reason)], count);
     }
 }
 

@@ -1,4 +1,4 @@
-//! How often something took how long.
+//! A histogram: durations, counted in buckets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

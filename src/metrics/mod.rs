@@ -4,7 +4,7 @@
 //! counted by the thread that reports it, before the queue. So they are complete, and no other
 //! code has to count. They are kept without `--metrics` too: an event costs a few additions.
 //!
-//! - `counters`: the counts, and which event adds to which
+//! - `counters`: the counts, and the events that add to them
 //! - `text_format`: the format of Prometheus, version 0.0.4
 //! - `http`: requests and the heads of replies
 //!

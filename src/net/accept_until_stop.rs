@@ -1,4 +1,4 @@
-//! A listener whose wait a dropped pipe ends.
+//! Accepts connections until the other end of a pipe is closed.
 
 use std::io::PipeReader;
 use std::net::{TcpListener, TcpStream};

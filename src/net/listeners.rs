@@ -1,4 +1,4 @@
-//! The sockets on which the server accepts clients: its own one, or those of another process.
+//! The sockets on which the server accepts clients: a listener of its own, or listeners that another process has passed.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! The header of HAProxy's PROXY protocol, versions 1 and 2: who the client of a proxy is.
+//! The header of HAProxy's PROXY protocol, versions 1 and 2: the address of the client of a proxy.
 
 use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

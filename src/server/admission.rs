@@ -122,7 +122,7 @@ fn make_room(
             Some(session) if !session.is_about_to_read() => break,
             // Without a session: it has just ended, or `accept` is about to register it. Only a
             // registered session can be told that it is rejected.
-            Some(_) | None => context.unheard.wait_until_left(first, CATCH_UP_STEP),
+            _ => context.unheard.wait_until_left(first, CATCH_UP_STEP),
         }
     }
     context.unheard.drop_first(new, all_sessions_in_use)

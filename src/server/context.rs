@@ -52,8 +52,8 @@ pub(crate) struct ServerContext {
     pub(super) threads: ThreadPool,
     /// Attempts to connect beside the oldest of each session, per source prefix.
     pub(super) extra_attempts: KeyedSemaphore<SourcePrefix>,
-    /// Lookups of the names in requests and datagrams. The threads that look up names hold it, and not the
-    /// context, since nothing can interrupt them.
+    /// Lookups of the names in requests and datagrams. The threads that look up names hold it,
+    /// and not the context, since nothing can interrupt them.
     pub(super) name_lookups: Arc<LookupQueue>,
     /// Logins that wait for the rate limiter, per source prefix and user name.
     pub(super) waiting_logins: KeyedSemaphore<LoginKey>,
@@ -150,10 +150,10 @@ impl ServerContext {
         answer
     }
 
-    /// Does this connection lead to a listener of this server, while some proxies may announce
-    /// their clients? Then its client could send a header and choose who it is. The connection
-    /// is known as one of this server only while its session lives, and a client that leaves at
-    /// once is faster. So no byte may be relayed.
+    /// Does this connection lead to a listener of this server, while proxies may announce their
+    /// clients? Then the client could send a header and choose its own address. The accepted end
+    /// is refused as a loop only while the registry has this connection, and the session of a
+    /// client that leaves at once may end before that. So no byte may be relayed.
     pub(super) fn leads_to_own_listener(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let is_own_port = || {
             let ports = self.listening_ports.get();

@@ -53,7 +53,7 @@ impl Server {
         }
     }
 
-    /// The same server, which tells this service manager how it stands.
+    /// The same server, which reports its state to this service manager.
     pub fn managed_by(self, service_manager: ServiceManager) -> Server {
         Server {
             service_manager,

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,9 @@ use super::{json, svg};
 
 /// Only the owner may read a new file: it has the addresses of clients and destinations.
 const MODE: u32 = 0o600;
+
+/// Paths that lead to the files of stdout and stderr.
+const OUTPUTS: [&str; 2] = ["/dev/stdout", "/dev/stderr"];
 
 /// Where a trace goes, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,27 +100,24 @@ impl fmt::Display for TraceError {
 
 impl std::error::Error for TraceError {}
 
-/// Is this regular file none that the server reads or writes already? A path that leads nowhere
-/// is another file.
+/// Requires a regular file that the server does not use otherwise: neither one of those that it
+/// reads, nor that of its output. A path that leads nowhere is another file.
 fn check(file: &File, read: &[&Path]) -> Result<(), TraceError> {
     let own = file.metadata().map_err(TraceError::File)?;
     if !own.is_file() {
         return Err(TraceError::NotRegular);
     }
-    let own = (own.dev(), own.ino());
-    for path in read {
-        if fs::metadata(path).is_ok_and(|other| own == (other.dev(), other.ino())) {
-            return Err(TraceError::InUse(path.to_path_buf()));
-        }
+    let is_at = |path: &Path| {
+        let other = fs::metadata(path);
+        other.is_ok_and(|other| (own.dev(), own.ino()) == (other.dev(), other.ino()))
+    };
+    if let Some(path) = read.iter().find(|path| is_at(path)) {
+        return Err(TraceError::InUse(path.to_path_buf()));
     }
-    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
-        let output = output.try_clone_to_owned().map(File::from);
-        let of_output = output.and_then(|output| output.metadata());
-        if of_output.is_ok_and(|other| own == (other.dev(), other.ino())) {
-            return Err(TraceError::Output);
-        }
+    match OUTPUTS.iter().any(|path| is_at(Path::new(path))) {
+        true => Err(TraceError::Output),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 impl Trace {

@@ -24,8 +24,8 @@ pub(super) fn read_proxy_header(
     let mut stream = PeekReader::new(&session.client, deadline);
     match ProxyHeader::read(&mut stream) {
         Ok(ProxyHeader::Local) => {}
-        // A client has this server connect to itself, from a listed address: it must not choose
-        // who it is. The request is refused as a loop.
+        // A client has this server connect to itself, from a listed address. It must not choose
+        // its own address, so the header has no effect. The request is refused as a loop.
         Ok(ProxyHeader::Client { .. }) if session.is_loop(&context.registry) => {}
         Ok(ProxyHeader::Client {
             source,

@@ -45,7 +45,7 @@ fn read_request(client: &TcpStream, deadline: Deadline) -> io::Result<Reply> {
         head.extend_from_slice(more);
         let count = more.len();
         reader.consume(count);
-        // A client that sends a byte now and then never lets the reader wait in vain.
+        // The reader looks at the deadline only while it waits, and each byte ends its wait.
         if deadline.is_over() {
             return Err(io::ErrorKind::TimedOut.into());
         }

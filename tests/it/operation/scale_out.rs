@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -227,18 +226,19 @@ fn x38_a_drained_node_keeps_its_sessions_and_gets_no_new_ones() {
 /// many of the others came after the stop.
 fn requests_during(stop: impl FnOnce()) -> (usize, usize) {
     let origin = Origin::echo();
-    let (failed, after) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let [failed, before, after]: [AtomicUsize; 3] = Default::default();
     let (has_stopped, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         for number in 1..=16 {
-            let (origin, failed, after) = (&origin, &failed, &after);
+            let (origin, failed, before, after) = (&origin, &failed, &before, &after);
             let (has_stopped, is_over) = (&has_stopped, &is_over);
             scope.spawn(move || {
                 while !is_over.load(Ordering::SeqCst) {
                     let is_after = has_stopped.load(Ordering::SeqCst);
                     match connect(source(number), origin) {
                         Ok(session) if is_alive(&session) => {
-                            after.fetch_add(usize::from(is_after), Ordering::SeqCst);
+                            let count = if is_after { after } else { before };
+                            count.fetch_add(1, Ordering::SeqCst);
                         }
                         _ => {
                             failed.fetch_add(1, Ordering::SeqCst);
@@ -247,12 +247,11 @@ fn requests_during(stop: impl FnOnce()) -> (usize, usize) {
                 }
             });
         }
-        thread::sleep(Duration::from_millis(200));
+        let enough = |count: &AtomicUsize| (count.load(Ordering::SeqCst) >= 64).then_some(());
+        until("requests before the stop", || enough(&before));
         stop();
         has_stopped.store(true, Ordering::SeqCst);
-        until("requests after the stop", || {
-            (after.load(Ordering::SeqCst) >= 64).then_some(())
-        });
+        until("requests after the stop", || enough(&after));
         is_over.store(true, Ordering::SeqCst);
     });
     (failed.into_inner(), after.into_inner())

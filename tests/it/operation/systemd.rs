@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
 
+use crate::support::child::RunningChild;
 use crate::support::endpoints::{Origin, connect_through, dial, read_exactly, write};
 use crate::support::project::project_file;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
@@ -198,13 +199,9 @@ fn o27_systemd_socket_activate_passes_several_listeners() {
     for address in addresses {
         command.arg(format!("--listen={address}"));
     }
-    let mut child = command
-        .args([binary_path(), "--config"])
-        .arg(&rules)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    command.args([binary_path(), "--config"]).arg(&rules);
+    // It becomes the server by execve(2), with the same process ID.
+    let server = RunningChild::start(&mut command, b"");
     let origin = Origin::echo();
     for address in addresses {
         // The first client starts the server.
@@ -213,10 +210,9 @@ fn o27_systemd_socket_activate_passes_several_listeners() {
         write(&client, b"up");
         assert_eq!(read_exactly(&client, 2), b"up");
     }
-    // It becomes the server by execve(2), with the same process ID.
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    server.terminate();
+    let output = server.wait_for_exit(TIMEOUT);
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -363,7 +359,7 @@ fn o30_the_commands_of_the_unit_start_the_server_and_refuse_a_bad_reload() {
     let [start] = &unit_commands("ExecStart", rules_path)[..] else {
         panic!("one command starts the server");
     };
-    let child = run(start).stdout(Stdio::piped()).spawn().unwrap();
+    let server = RunningChild::start(&mut run(start), b"");
     assert_eq!(notifications.next()[0], "READY=1");
     let [check, reload] = &unit_commands("ExecReload", rules_path)[..] else {
         panic!("two commands reload");
@@ -374,11 +370,10 @@ fn o30_the_commands_of_the_unit_start_the_server_and_refuse_a_bad_reload() {
     let refused = run(check).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert_eq!(reload.join(" "), "/bin/kill -HUP $MAINPID");
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    server.terminate();
     assert_eq!(notifications.next()[0], "STOPPING=1");
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let log = String::from_utf8(output.stdout).unwrap();
+    let output = server.wait_for_exit(TIMEOUT);
+    assert!(output.status.success(), "{output:?}");
+    let log = output.text();
     assert!(log.contains(r#""event":"listening""#), "{log}");
 }
