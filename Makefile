@@ -86,7 +86,7 @@ pictures:
 install:
 	cargo build --release
 	install -D -m 755 target/release/threadsocks $(DESTDIR)$(PREFIX)/bin/threadsocks
-	install -D -m 644 docs/threadsocks.1 $(DESTDIR)$(PREFIX)/share/man/man1/threadsocks.1
+	install -D -m 644 docs/threadsocks.8 $(DESTDIR)$(PREFIX)/share/man/man8/threadsocks.8
 
 clean:
 	cargo clean

@@ -100,7 +100,7 @@ the result. USR1: tables of sessions and threads on stderr, also with --quiet.
 Exit status: 0 success, 1 failure, 2 usage error or invalid rules or users,
 130 stopped by a second signal.
 
-Manual: threadsocks(1). The source has a systemd unit, alerts for Prometheus and
+Manual: threadsocks(8). The source has a systemd unit, alerts for Prometheus and
 a configuration of HAProxy: docs/ and examples/.
 
 Example:

@@ -298,7 +298,7 @@ fn help_and_manual_name_the_same_options() {
         })
         .collect()
     };
-    let manual = project_file("docs/threadsocks.1").replace("\\-", "-");
+    let manual = project_file("docs/threadsocks.8").replace("\\-", "-");
     assert_eq!(own(&manual), own(HELP));
     let version = concat!("threadsocks ", env!("CARGO_PKG_VERSION"));
     assert!(manual.contains(version));

@@ -8,7 +8,7 @@ use crate::support::proxy::{Proxy, binary};
 
 const SECURITY: &str = include_str!("../../../SECURITY.md");
 const README: &str = include_str!("../../../README.md");
-const MANUAL: &str = include_str!("../../../docs/threadsocks.1");
+const MANUAL: &str = include_str!("../../../docs/threadsocks.8");
 
 /// The code of the reply to a SOCKS5 CONNECT whose address field, with its type, has these
 /// bytes.
