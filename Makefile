@@ -71,8 +71,8 @@ bench:
 	cargo bench --bench load -- $(or $(BENCH),--quick)
 
 cgi:
-	cargo build --release --bin console
-	install -m 755 $(TARGET)/release/console cgi-bin/console.cgi
+	cargo build --release --package threadsocks-console
+	install -m 755 $(TARGET)/release/threadsocks-console cgi-bin/console.cgi
 
 apache: cgi
 	cgi-bin/apache.sh

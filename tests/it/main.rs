@@ -17,7 +17,7 @@
 //!
 //! Tests of the command line, and of a server without stdout and stderr, run
 //! [`support::proxy::binary`] directly and check its exit status. Tests of the
-//! console run `console` and web servers as child processes.
+//! console run `threadsocks-console` and web servers as child processes.
 //!
 //! Tests wait for facts with [`support::wait::until`], which fails after a time
 //! limit. A test sleeps only where time is part of the case: a slow peer, a pause

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::support::child::{LONG_TIMEOUT, RunningChild, peak_memory};
 use crate::support::console_cgi::{Console, assert_success, column_text, query_row, wait_for_text};
 use crate::support::endpoints::{Origin, read_all, read_exactly, write};
+use crate::support::project::console_binary;
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::ScriptedShell;
 use crate::support::tools::is_installed;
@@ -209,7 +210,7 @@ fn w13_the_console_starts_no_program() {
     command
         .args(["-f", "-qq", "-e", "trace=execve,execveat,fork,vfork", "-o"])
         .arg(&trace)
-        .arg(env!("CARGO_BIN_EXE_console"))
+        .arg(console_binary())
         .current_dir(console.folder.path())
         .env(
             "QUERY_STRING",

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -11,6 +10,7 @@ use nix::unistd::mkfifo;
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::console_cgi::{Console, assert_success, column_text, query_row, split_headers};
 use crate::support::endpoints;
+use crate::support::project::console_binary;
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::ScriptedShell;
 
@@ -290,7 +290,7 @@ fn the_panel_keeps_its_values_and_shows_errors() {
 /// The folder of the console's binary is not used.
 #[test]
 fn batch_files_are_read_from_the_working_directory() {
-    let binary = Path::new(env!("CARGO_BIN_EXE_console"));
+    let binary = console_binary();
     assert!(!binary.parent().unwrap().join("test_case").exists());
     let page = Console::new(&[("only-here.txt", "")]).page("");
     assert!(page.contains("only-here.txt"), "{page}");

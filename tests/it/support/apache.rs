@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::child::{LONG_TIMEOUT, RunningChild, peak_memory};
 use crate::support::endpoints::free_ports;
-use crate::support::project::project;
+use crate::support::project::{console_binary, project};
 use crate::support::wait::{until, until_within};
 
 /// The absolute path, because only the PATH of root contains the folder.
@@ -174,9 +174,4 @@ fn install_files(folder: &Path, batch_files: &[(&str, &str)]) {
         fs::write(&file, content).unwrap();
         make_readable(&file);
     }
-}
-
-/// The console's binary, built by cargo for this test.
-fn console_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_console"))
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
+use crate::support::project::console_binary;
 use crate::support::wait::until;
 
 /// The command that starts the console, and its working directory with batch files.
@@ -24,7 +25,7 @@ impl Console {
         for (name, content) in files {
             fs::write(folder_of_batches.join(name), content).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_console"));
+        let mut command = Command::new(console_binary());
         command
             .current_dir(folder.path())
             .env("GATEWAY_INTERFACE", "CGI/1.1")

@@ -3,12 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::child::RunningChild;
 
 /// The lessons need the model checker, which is compiled with optimization, while other tests run.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The package of the console, and its program.
+const CONSOLE: &str = "threadsocks-console";
 
 pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -19,21 +23,57 @@ pub(crate) fn project_file(name: &str) -> String {
     fs::read_to_string(project().join(name)).expect(name)
 }
 
+/// The console's binary. Cargo builds it at its first use, in the folder and with the profile of
+/// the server's binary: no variable names it, since it belongs to another package. With the
+/// server's example, cargo chooses the features that it has chosen for the tests, so it compiles
+/// the console only.
+pub(crate) fn console_binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_threadsocks"))
+            .parent()
+            .unwrap();
+        let profile = match folder.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            name => name,
+        };
+        let options = [
+            "--bin",
+            CONSOLE,
+            "--example",
+            "shell_server",
+            "--profile",
+            profile,
+        ];
+        let packages = [env!("CARGO_PKG_NAME"), CONSOLE];
+        let programs = build(&packages, &options, folder.parent().unwrap());
+        let mut programs = programs.into_iter();
+        programs.find(|it| it.ends_with(CONSOLE)).unwrap()
+    });
+    &BINARY
+}
+
 /// Builds the programs of a package of the workspace, into a folder of its own: this works while
-/// another cargo holds the lock of `target`. The lock file and the crates are those of the tests,
-/// so no network is needed. Returns the folder of the programs.
+/// another cargo holds the lock of `target`. Returns the folder of the programs.
 pub(crate) fn build_package(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
+    let programs = build(&[name], &["--bins"], &target);
+    programs[0].parent().unwrap().to_owned()
+}
+
+/// Builds these packages. The lock file and the crates are those of the tests, so no network is
+/// needed. Returns the programs.
+fn build(packages: &[&str], options: &[&str], target: &Path) -> Vec<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(project());
-    cargo.args(["build", "--package", name, "--bins", "--frozen"]);
-    cargo.args(["--message-format=json", "--quiet"]);
-    cargo.arg("--target-dir").arg(target);
+    cargo.args(["build", "--frozen", "--message-format=json", "--quiet"]);
+    for name in packages {
+        cargo.args(["--package", name]);
+    }
+    cargo.args(options).arg("--target-dir").arg(target);
     let output = RunningChild::start(&mut cargo, b"").wait_for_exit(BUILD_TIMEOUT);
     assert!(output.status.success(), "{output:?}");
     let text = output.text();
     let messages = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    let mut programs = messages
-        .filter_map(|message: serde_json::Value| message["executable"].as_str().map(PathBuf::from));
-    programs.next().unwrap().parent().unwrap().to_owned()
+    let program = |message: serde_json::Value| message["executable"].as_str().map(PathBuf::from);
+    messages.filter_map(program).collect()
 }
