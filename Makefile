@@ -1,33 +1,50 @@
-# Tasks of the project; "make" without a target lists them.
+# Tasks of the project: "make" builds, "make help" lists them.
 
+# Where "make install" installs, and where it puts these files meanwhile.
 PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 
 # The folder into which cargo builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
+PROGRAM = $(TARGET)/release/threadsocks
+
+# Who builds the Debian packages: their field Maintainer.
+MAINTAINER ?= $(shell git config user.name) <$(shell git config user.email)>
+CARGO_DEB = 3.8.0
 
 # Seconds for each fuzz target, and the folder for new inputs: they do not go into
 # the corpus.
 FUZZ_SECONDS ?= 60
 FUZZ_FINDS = fuzz/target/finds
 
-.PHONY: help run test check others fuzz big soak labs bench cgi apache demo pictures install clean
+.PHONY: build help run test check others fuzz big soak labs bench cgi apache demo pictures packages install uninstall deb docker clean
+
+build:
+	cargo build --release
 
 help:
-	@echo "make run      starts the server on port 1080"
-	@echo "make test     runs all tests; skips those whose programs are missing, and names the programs"
-	@echo "make check    format, lints, tests and documentation: must pass before a commit"
-	@echo "make others   checks that it compiles for FreeBSD and macOS (rustup target add ...)"
-	@echo "make fuzz     runs each fuzz target for FUZZ_SECONDS [60] (cargo-fuzz, nightly compiler)"
-	@echo "make big      transfers gigabytes: FTP through BIND; fragmented, slow, stalled and reset streams"
-	@echo "make soak     ten minutes of mixed traffic, one of noise: checks for leaks; shorter: SOAK_SECONDS=20"
-	@echo "make labs     puts each bug of the labs into a copy of the project, and runs their judge"
-	@echo "make bench    measures it beside microsocks and Dante; BENCH=--full takes nine minutes"
-	@echo "make demo     starts five shells, a SOCKS server and Apache on loopback; prints the URL to open"
-	@echo "make cgi      builds the console as cgi-bin/console.cgi"
-	@echo "make apache   builds the console and starts a private Apache with it, on CONSOLE_PORT [8080]"
-	@echo "make pictures takes screenshots of the console into docs/pictures (apache2, chromium)"
-	@echo "make install  installs program and manual below PREFIX [$(PREFIX)]"
-	@echo "make clean    removes all build output"
+	@echo "make           builds the server and the console"
+	@echo "make run       starts the server on port 1080"
+	@echo "make test      runs all tests; skips those whose programs are missing, and names the programs"
+	@echo "make check     format, lints, tests and documentation: must pass before a commit"
+	@echo "make others    checks that it compiles for FreeBSD and macOS (rustup target add ...)"
+	@echo "make fuzz      runs each fuzz target for FUZZ_SECONDS [60] (cargo-fuzz, nightly compiler)"
+	@echo "make big       transfers gigabytes: FTP through BIND; fragmented, slow, stalled and reset streams"
+	@echo "make soak      ten minutes of mixed traffic, one of noise: checks for leaks; shorter: SOAK_SECONDS=20"
+	@echo "make labs      puts each bug of the labs into a copy of the project, and runs their judge"
+	@echo "make packages  builds and tests the Debian packages, the files of the image, and what cargo packs"
+	@echo "make bench     measures it beside microsocks and Dante; BENCH=--full takes nine minutes"
+	@echo "make demo      starts five shells, a SOCKS server and Apache on loopback; prints the URL to open"
+	@echo "make cgi       builds the console as cgi-bin/console.cgi"
+	@echo "make apache    builds the console and starts a private Apache with it, on CONSOLE_PORT [8080]"
+	@echo "make pictures  takes screenshots of the console into docs/pictures (apache2, chromium)"
+	@echo "make install   installs what make has built, below PREFIX [/usr/local] and SYSCONFDIR [/etc]; DESTDIR stages"
+	@echo "make uninstall removes what make install has installed; edited files in SYSCONFDIR stay"
+	@echo "make deb       makes the Debian packages of server and console, by MAINTAINER [of git] (cargo-deb)"
+	@echo "make docker    builds the container image \"threadsocks\" (docker)"
+	@echo "make clean     removes all build output"
 
 run:
 	cargo run --release -- 1080
@@ -83,10 +100,78 @@ demo:
 pictures:
 	cargo test --test it -- --ignored --nocapture pictures
 
+# Tests that need a release build and cargo-deb.
+packages:
+	cargo test --test it -- --ignored --nocapture --test-threads=1 packages::
+
+BIN = $(DESTDIR)$(PREFIX)/bin
+MAN = $(DESTDIR)$(PREFIX)/share/man
+BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH = $(DESTDIR)$(ZSH_COMPLETIONS)
+FISH = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
+LICENCES = $(DESTDIR)$(PREFIX)/share/doc/threadsocks
+RULES = $(DESTDIR)$(SYSCONFDIR)/threadsocks
+DEFAULTS = $(DESTDIR)$(SYSCONFDIR)/default
+
+# Builds nothing, so the build is not done by root. Files in SYSCONFDIR stay if they exist, since
+# they may have been edited.
 install:
-	cargo build --release
-	install -D -m 755 target/release/threadsocks $(DESTDIR)$(PREFIX)/bin/threadsocks
-	install -D -m 644 docs/threadsocks.8 $(DESTDIR)$(PREFIX)/share/man/man8/threadsocks.8
+	@test -x "$(PROGRAM)" || { echo "$(PROGRAM) does not exist: run make first, without sudo"; exit 1; }
+	install -d "$(BIN)" "$(MAN)/man5" "$(MAN)/man8" "$(BASH)" "$(ZSH)" "$(FISH)" "$(UNITS)" "$(SYSUSERS)" \
+		"$(LICENCES)" "$(RULES)" "$(DEFAULTS)"
+	install -m 755 "$(PROGRAM)" "$(BIN)/threadsocks"
+	install -m 644 docs/socks.conf.5 "$(MAN)/man5/socks.conf.5"
+	install -m 644 docs/threadsocks.8 "$(MAN)/man8/threadsocks.8"
+	"$(PROGRAM)" --completion bash >"$(BASH)/threadsocks"
+	"$(PROGRAM)" --completion zsh >"$(ZSH)/_threadsocks"
+	"$(PROGRAM)" --completion fish >"$(FISH)/threadsocks.fish"
+	sed -e 's,/usr/local/bin/,$(PREFIX)/bin/,g' -e 's,/etc/threadsocks/,$(SYSCONFDIR)/threadsocks/,g' \
+		-e 's,/etc/default/,$(SYSCONFDIR)/default/,g' docs/threadsocks.service >"$(UNITS)/threadsocks.service"
+	install -m 644 docs/threadsocks.socket "$(UNITS)/threadsocks.socket"
+	install -m 644 docs/threadsocks.sysusers "$(SYSUSERS)/threadsocks.conf"
+	install -m 644 LICENSE-APACHE LICENSE-MIT "$(LICENCES)"
+	chmod 644 "$(BASH)/threadsocks" "$(ZSH)/_threadsocks" "$(FISH)/threadsocks.fish" "$(UNITS)/threadsocks.service"
+	$(call install-unless-there,socks.conf,$(RULES)/socks.conf)
+	$(call install-unless-there,docs/threadsocks.default,$(DEFAULTS)/threadsocks)
+
+install-unless-there = @if [ -e "$(2)" ]; then echo "$(2) exists and stays as it is"; \
+	else echo "install -m 644 $(1) $(2)"; install -m 644 "$(1)" "$(2)"; fi
+
+uninstall:
+	rm -f "$(BIN)/threadsocks" "$(MAN)/man5/socks.conf.5" "$(MAN)/man8/threadsocks.8" "$(BASH)/threadsocks" \
+		"$(ZSH)/_threadsocks" "$(FISH)/threadsocks.fish" "$(UNITS)/threadsocks.service" \
+		"$(UNITS)/threadsocks.socket" "$(SYSUSERS)/threadsocks.conf" \
+		"$(LICENCES)/LICENSE-APACHE" "$(LICENCES)/LICENSE-MIT"
+	$(call remove-unless-edited,socks.conf,$(RULES)/socks.conf)
+	$(call remove-unless-edited,docs/threadsocks.default,$(DEFAULTS)/threadsocks)
+	@rmdir "$(LICENCES)" "$(RULES)" 2>/dev/null || true
+
+# A file of another version counts as edited.
+remove-unless-edited = @if cmp -s "$(1)" "$(2)"; then echo "rm $(2)"; rm "$(2)"; \
+	elif [ -e "$(2)" ]; then echo "$(2) differs from $(1) and stays"; fi
+
+# The folder from which cargo-deb takes all files but the programs.
+STAGE = packaging/stage
+
+deb: build
+	@cargo deb --version >/dev/null 2>&1 || \
+		{ echo "cargo-deb is missing: cargo install cargo-deb --locked --version $(CARGO_DEB)"; exit 1; }
+	@case '$(MAINTAINER)' in ?*" <"?*@?*">") ;; \
+		*) echo "who builds the packages? make deb MAINTAINER='Jane Doe <jane@example.org>'"; exit 1 ;; esac
+	rm -rf $(STAGE)
+	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr SYSCONFDIR=/etc \
+		ZSH_COMPLETIONS=/usr/share/zsh/vendor-completions
+	for package in threadsocks threadsocks-console; do \
+		sed -e "s|@PACKAGE@|$$package|" -e 's|@MAINTAINER@|$(MAINTAINER)|' packaging/debian/changelog \
+			>$(STAGE)/$$package.changelog && \
+		cargo deb --no-build --package $$package --maintainer '$(MAINTAINER)' || exit 1; \
+	done
+
+docker:
+	docker build --tag threadsocks --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) .
 
 clean:
 	cargo clean
+	rm -rf $(STAGE)

@@ -47,6 +47,7 @@
 //! | `v` | SOCKS5: method negotiation, login, reply codes, IPv6 |
 //! | `u` | UDP ASSOCIATE |
 //! | `g` | GSSAPI: reserved, this version has no GSSAPI and no such test |
+//! | `p` | Installation and packages |
 //! | `w` | Web console (`cgi-bin/`) |
 //!
 //! # Folders
@@ -56,6 +57,7 @@
 //! - `access/`: rules, users, IDENT, login
 //! - `relay/`: both directions of a session, to EOF, reset or termination
 //! - `operation/`: start, shutdown, output, real client programs
+//! - `packages/`: `make install`, Debian packages, the image, packages of cargo
 //! - `stress/`: faulty networks, random clients, long runs
 //! - `console/`: the console with and without a web server
 //! - `support/`: helpers; no tests
@@ -65,7 +67,7 @@
 //! - `tour.rs`: the pages in `docs/tour/` quote the source, and their links lead somewhere
 //!
 //! Tests that are slow, or write into `docs/`, are marked `#[ignore]`. `make soak`,
-//! `make big`, `make labs` and `make pictures` select them by words in their names.
+//! `make big`, `make labs`, `make packages` and `make pictures` select them by words in their names.
 
 #![allow(
     clippy::disallowed_macros,
@@ -82,6 +84,7 @@ mod access;
 mod commands;
 mod console;
 mod operation;
+mod packages;
 mod protocol;
 mod relay;
 mod stress;

@@ -1,0 +1,138 @@
+//! `make install` and `make uninstall`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::{assert_listed, files_below};
+use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
+use crate::support::project::{project, project_file};
+
+/// A folder in place of the root, and a folder of cargo in which the server is built.
+struct Installation {
+    folder: TempDir,
+}
+
+impl Installation {
+    fn new() -> Installation {
+        let folder = tempfile::tempdir().unwrap();
+        let release = folder.path().join("target/release");
+        fs::create_dir_all(&release).unwrap();
+        let program = env!("CARGO_BIN_EXE_threadsocks");
+        symlink(program, release.join("threadsocks")).unwrap();
+        Installation { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs make with this goal and these settings.
+    fn make(&self, goal: &str, settings: &[&str]) -> ChildOutput {
+        let mut make = Command::new("make");
+        make.current_dir(project()).arg(goal).args(settings);
+        make.arg(format!("DESTDIR={}", self.path("root")));
+        make.env("CARGO_TARGET_DIR", self.path("target"));
+        // Without cargo in the path, each attempt to build fails.
+        make.env("PATH", "/usr/bin:/bin");
+        RunningChild::start(&mut make, b"").wait_for_exit(LONG_TIMEOUT)
+    }
+
+    fn succeed(&self, goal: &str) -> String {
+        let output = self.make(goal, &[]);
+        assert!(output.status.success(), "{output:#?}");
+        output.text()
+    }
+
+    fn files(&self) -> Vec<String> {
+        files_below(&self.path("root"))
+    }
+}
+
+#[test]
+fn p01_make_install_installs_what_is_built_and_keeps_edited_files() {
+    let installation = Installation::new();
+    installation.succeed("install");
+    assert_listed(installation.files(), "install.list");
+    let rules = installation.path("root/etc/threadsocks/socks.conf");
+    fs::write(&rules, "permit c 10. -\n").unwrap();
+    let output = installation.succeed("install");
+    assert!(
+        output.contains("socks.conf exists and stays as it is"),
+        "{output}"
+    );
+    assert_eq!(fs::read_to_string(&rules).unwrap(), "permit c 10. -\n");
+}
+
+#[test]
+fn p02_make_install_without_a_program_changes_nothing() {
+    let installation = Installation::new();
+    fs::remove_file(installation.path("target/release/threadsocks")).unwrap();
+    let output = installation.make("install", &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = output.text();
+    assert!(
+        text.contains("release/threadsocks does not exist: run make first"),
+        "{text}"
+    );
+    assert!(!Path::new(&installation.path("root")).exists());
+}
+
+#[test]
+fn p03_make_uninstall_removes_everything_but_edited_files() {
+    let installation = Installation::new();
+    installation.succeed("install");
+    installation.succeed("uninstall");
+    assert_eq!(installation.files(), [""; 0]);
+    installation.succeed("install");
+    let options = installation.path("root/etc/default/threadsocks");
+    fs::write(&options, "PORT=1081\n").unwrap();
+    let output = installation.succeed("uninstall");
+    assert_eq!(installation.files(), ["-rw-r--r-- etc/default/threadsocks"]);
+    assert!(
+        output.contains("default/threadsocks differs from docs/threadsocks.default and stays"),
+        "{output}"
+    );
+}
+
+/// systemd starts the program that was installed, with the rules that were installed.
+#[test]
+fn the_unit_names_the_folders_of_the_installation() {
+    let installation = Installation::new();
+    let output = installation.make("install", &["PREFIX=/opt/socks", "SYSCONFDIR=/opt/etc"]);
+    assert!(output.status.success(), "{output:#?}");
+    let unit = installation.path("root/opt/socks/lib/systemd/system/threadsocks.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let program = "=/opt/socks/bin/threadsocks ";
+    assert_eq!(unit.matches(program).count(), 2, "{unit}");
+    assert_eq!(
+        unit.matches("--config /opt/etc/threadsocks/socks.conf")
+            .count(),
+        2
+    );
+    assert!(unit.contains("\nEnvironmentFile=-/opt/etc/default/threadsocks\n"));
+    assert!(
+        !unit.contains("/usr/local/bin") && !unit.contains("=/etc/"),
+        "{unit}"
+    );
+}
+
+#[test]
+fn make_help_has_a_line_for_each_target() {
+    let makefile = project_file("Makefile");
+    let rules = makefile.lines().filter_map(|line| line.split_once(':'));
+    let is_target = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
+    let targets: Vec<&str> = rules.map(|(name, _)| name).filter(is_target).collect();
+    let list = format!(".PHONY: {}\n", targets.join(" "));
+    assert!(makefile.contains(&list), "{list}");
+    let help = Installation::new().succeed("help");
+    for target in targets.iter().filter(|it| !["build", "help"].contains(it)) {
+        let line = format!("make {target} ");
+        let is_there = help.lines().any(|it| it.starts_with(&line));
+        assert!(is_there, "{target}: {help}");
+    }
+    assert!(help.starts_with("make       "), "{help}");
+}
