@@ -297,13 +297,21 @@ fn script_for(shell: &str, folder: &Path) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// The words that a shell offers, in the order of the alphabet.
-fn offered(mut command: Command, folder: &Path) -> Vec<String> {
-    let (_, stdout, stderr) = result(command.current_dir(folder).output().unwrap());
+/// Asserts that the command, which gets these lines as arguments, prints the words that are offered
+/// after each, and a line "end" after each.
+fn assert_completes(mut command: Command, lines: &[(&str, &[&str])], folder: &Path) {
+    command
+        .args(lines.iter().map(|(line, _)| line))
+        .current_dir(folder);
+    let (_, stdout, stderr) = result(command.output().unwrap());
     assert_eq!(stderr, "");
-    let mut words: Vec<String> = stdout.split_whitespace().map(str::to_owned).collect();
-    words.sort();
-    words
+    let all: Vec<&str> = stdout.split_whitespace().collect();
+    let mut found = all.split(|word| *word == "end");
+    for (line, expected) in lines {
+        let mut words = found.next().unwrap_or_default().to_vec();
+        words.sort_unstable();
+        assert_eq!(words, *expected, "{line}");
+    }
 }
 
 /// Lines that end with the word to complete, and the words that each shell offers.
@@ -330,21 +338,22 @@ fn folder_with_rules() -> tempfile::TempDir {
 fn m05_bash_completes_options_values_and_files() {
     let folder = folder_with_rules();
     let script = script_for("bash", folder.path());
+    // The words as readline splits them, at blanks and equals signs. compopt works only while
+    // readline completes.
+    let driver = r#"compopt() { :; }; source "$1"
+        for line in "${@:2}"; do
+            read -ra COMP_WORDS <<< "threadsocks ${line//=/ = }"
+            [[ $line != *' ' ]] || COMP_WORDS+=("")
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _threadsocks
+            printf '%s\n' "${COMPREPLY[@]}" end
+        done"#;
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", driver, "bash", &script]);
     let with_equals = [
         ("--log=s", &["screen"][..]),
         ("--users=rul", &["rules.conf"]),
     ];
-    for (line, expected) in COMPLETIONS.iter().copied().chain(with_equals) {
-        // The words as readline splits them, at blanks and equals signs. compopt works only
-        // while readline completes.
-        let driver = r#"compopt() { :; }; source "$1"; line=${2//=/ = }
-            read -ra COMP_WORDS <<< "threadsocks $line"
-            [[ $2 != *' ' ]] || COMP_WORDS+=("")
-            COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _threadsocks; printf '%s\n' "${COMPREPLY[@]}""#;
-        let mut bash = Command::new("bash");
-        bash.args(["--norc", "-c", driver, "bash", &script, line]);
-        assert_eq!(offered(bash, folder.path()), expected, "{line}");
-    }
+    assert_completes(bash, &[COMPLETIONS, &with_equals].concat(), folder.path());
 }
 
 #[test]
@@ -354,12 +363,11 @@ fn m05_fish_completes_options_values_and_files() {
     }
     let folder = folder_with_rules();
     let script = script_for("fish", folder.path());
-    for (line, expected) in COMPLETIONS {
-        let driver = "source $argv[1]; complete -C \"threadsocks $argv[2]\" | cut -f1";
-        let mut fish = Command::new("fish");
-        fish.args(["--no-config", "-c", driver, &script, line]);
-        assert_eq!(offered(fish, folder.path()), *expected, "{line}");
-    }
+    let driver = "source $argv[1]
+        for line in $argv[2..]; complete -C \"threadsocks $line\" | cut -f1; echo end; end";
+    let mut fish = Command::new("fish");
+    fish.args(["--no-config", "-c", driver, &script]);
+    assert_completes(fish, COMPLETIONS, folder.path());
 }
 
 /// zsh completes only at a terminal: zpty(1) gives it one, and a command that lists the matches.
@@ -370,19 +378,9 @@ fn m05_zsh_completes_options_values_and_files() {
     }
     let folder = folder_with_rules();
     let script = script_for("zsh", folder.path());
-    let driver = include_str!("complete.zsh");
-    for (line, expected) in COMPLETIONS {
-        let mut zsh = Command::new("zsh");
-        zsh.args([
-            "-f",
-            "-c",
-            driver,
-            "zsh",
-            &script,
-            &format!("threadsocks {line}"),
-        ]);
-        assert_eq!(offered(zsh, folder.path()), *expected, "{line}");
-    }
+    let mut zsh = Command::new("zsh");
+    zsh.args(["-f", "-c", include_str!("complete.zsh"), "zsh", &script]);
+    assert_completes(zsh, COMPLETIONS, folder.path());
 }
 
 #[test]

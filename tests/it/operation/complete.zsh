@@ -1,9 +1,8 @@
-# Prints the words that zsh offers after a command line.
-# $1: the completion script; $2: the line.
+# Prints the words that zsh offers after each of several command lines, and a line "end" after each.
+# $1: the completion script; the others: the lines.
 zmodload zsh/zpty
 folder=${1:h}/zsh
 mkdir -p $folder
-rm -f $folder/offered
 cp $1 $folder/_threadsocks
 cat > $folder/.zshrc <<'RC'
 fpath=($ZDOTDIR $fpath)
@@ -31,7 +30,12 @@ PROMPT=ready
 RC
 zpty shell env ZDOTDIR=$folder TERM=dumb zsh -i
 zpty -r shell output '*ready*'
-zpty -w -n shell $2$'\t'
-zpty -r shell output '*over*'
+for line in ${@:2}; do
+    rm -f $folder/offered
+    # Ctrl-U removes the line before.
+    zpty -w -n shell $'\C-u'"threadsocks $line"$'\t'
+    zpty -r shell output '*over*'
+    [[ ! -e $folder/offered ]] || cat $folder/offered
+    print end
+done
 zpty -d shell
-[[ ! -e $folder/offered ]] || cat $folder/offered

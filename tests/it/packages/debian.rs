@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::{assert_listed, debian_packages, run, succeed};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::netns::in_own_network;
+use crate::support::project::project_file;
 use crate::support::tools::is_installed;
 use crate::support::wait::until;
 
@@ -138,6 +139,13 @@ fn next_version(package: &Path, folder: &Path) -> PathBuf {
     let next = folder.join("next.deb");
     run("dpkg-deb", &["--build", to, next.to_str().unwrap()]);
     next
+}
+
+#[test]
+fn the_changelog_of_the_debian_packages_begins_with_this_version() {
+    let changelog = project_file("packaging/debian/changelog");
+    let first = concat!("@PACKAGE@ (", env!("CARGO_PKG_VERSION"), "-1) ");
+    assert!(changelog.starts_with(first), "{changelog}");
 }
 
 #[test]
