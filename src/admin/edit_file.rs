@@ -27,7 +27,7 @@ pub fn edit_file(
     edit: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
 ) -> Result<(), String> {
     let describe = |error: io::Error| format!("{}: {error}", path.display());
-    // Behind a symbolic link, the file that it leads to is replaced, and not the link.
+    // A symbolic link stays: the file that it leads to is replaced.
     let target = match path.symlink_metadata() {
         Ok(entry) if entry.is_symlink() => fs::canonicalize(path).map_err(describe)?,
         _ => path.to_owned(),

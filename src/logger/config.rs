@@ -34,6 +34,7 @@ impl Verbosity {
             Event::LoginFailed(_)
             | Event::Rejected(_)
             | Event::FileReloaded { .. }
+            | Event::FileUnchanged { .. }
             | Event::Status(_) => true,
             Event::SessionClosed(closed) => match closed.reason {
                 // A load balancer checks its servers every few seconds.
@@ -47,7 +48,7 @@ impl Verbosity {
             },
             Event::ClientPort { .. } | Event::ForeignDatagram { .. } => self >= Verbosity::Sessions,
             Event::Listening(listening) => listening.has_chosen_port || self >= Verbosity::Normal,
-            Event::FileUnchanged { .. } | Event::Stopping { .. } => self >= Verbosity::Normal,
+            Event::Stopping { .. } => self >= Verbosity::Normal,
         }
     }
 }

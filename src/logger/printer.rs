@@ -155,11 +155,13 @@ impl Printer {
                 self.print_remarks(&path, &remarks);
             }
             Event::FileUnchanged { path, remarks, .. } => {
-                let shown = path.display();
-                self.print_line(
-                    Level::Info,
-                    &format_args!("{shown}: checked, nothing has changed"),
-                );
+                if self.verbosity >= Verbosity::Normal {
+                    let shown = path.display();
+                    self.print_line(
+                        Level::Info,
+                        &format_args!("{shown}: checked, nothing has changed"),
+                    );
+                }
                 self.print_remarks(&path, &remarks);
             }
             Event::Stopping { sessions, grace } => {
@@ -496,10 +498,14 @@ mod tests {
     #[test]
     fn f26_quiet_prints_only_the_remarks_of_a_reload() {
         for (verbosity, expected) in [
-            (Verbosity::Errors, "threadsocks: f: warning: open\n"),
+            (
+                Verbosity::Errors,
+                "threadsocks: f: warning: open\nthreadsocks: f: warning: open\n",
+            ),
             (
                 Verbosity::Normal,
-                "threadsocks: f: 1 rule in force\nthreadsocks: f: warning: open\n",
+                "threadsocks: f: 1 rule in force\nthreadsocks: f: warning: open\n\
+                 threadsocks: f: checked, nothing has changed\nthreadsocks: f: warning: open\n",
             ),
         ] {
             let stderr = Disk::default();
@@ -512,6 +518,12 @@ mod tests {
                     content: "1 rule".to_owned(),
                     entries: 1,
                 },
+                remarks: vec!["warning: open".to_owned()],
+            }));
+            // The operator asks for them with SIGHUP.
+            printer.print(TimedEvent::now(Event::FileUnchanged {
+                path: "f".into(),
+                about: "rules",
                 remarks: vec!["warning: open".to_owned()],
             }));
             assert_eq!(stderr.content(), expected);

@@ -1,11 +1,11 @@
 //! Accepts connections until the other end of a pipe is closed.
 
-use std::io::PipeReader;
+use std::io::{self, PipeReader};
 use std::net::{TcpListener, TcpStream};
 use std::slice;
 use std::time::Duration;
 
-use super::accept::{ClientWait, concerns_one_connection, wait_for_clients};
+use super::accept::{AcceptErrors, ClientWait, wait_for_clients};
 use super::deadline::Deadline;
 use super::poll::wait_readable;
 
@@ -14,8 +14,14 @@ use super::poll::wait_readable;
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Accepts the next client of a listener that does not block; `None` after the writer of `stop`
-/// was dropped. Several threads can wait for the same listener. No error ends the wait.
-pub(crate) fn accept_until_stop(listener: &TcpListener, stop: &PipeReader) -> Option<TcpStream> {
+/// was dropped. Several threads can wait for the same listener. No error ends the wait; `report`
+/// gets each one that is followed by a pause.
+pub(crate) fn accept_until_stop(
+    listener: &TcpListener,
+    stop: &PipeReader,
+    report: impl Fn(io::Error),
+) -> Option<TcpStream> {
+    let mut errors = AcceptErrors::new();
     loop {
         // The wait fails only for lack of memory; then accept(2) fails as well.
         if let Ok(ClientWait::Stop) = wait_for_clients(slice::from_ref(listener), stop) {
@@ -23,9 +29,11 @@ pub(crate) fn accept_until_stop(listener: &TcpListener, stop: &PipeReader) -> Op
         }
         match listener.accept() {
             Ok((client, _)) => return Some(client),
-            // Another thread was first, or the client has left.
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(_) => {
+            // Another thread was first.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if errors.is_transient(&error) => {}
+            Err(error) => {
+                report(error);
                 let _ = wait_readable(stop, Deadline::after(BACKOFF));
             }
         }

@@ -22,6 +22,7 @@ pub(super) fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> 
         return Ok(Some(AddressSet::Any));
     }
     if let Ok(address) = word.parse::<IpAddr>() {
+        check_not_compatible(address, word)?;
         return Ok(Some(AddressSet::one(judged_address(address, &[]))));
     }
     if let Some(group) = NetworkGroup::parse(word) {
@@ -36,6 +37,19 @@ pub(super) fn parse_addresses(word: &str) -> Result<Option<AddressSet>, String> 
     match word.contains('/') {
         true => parse_range(word).map(Some),
         false => Ok(None),
+    }
+}
+
+/// Refuses an IPv4-compatible IPv6 address (RFC 4291, section 2.5.5.1): no host has one, so the rule
+/// would never match. `::1:80` is one, where the port 80 of `::1` may be meant.
+fn check_not_compatible(address: IpAddr, word: &str) -> Result<(), String> {
+    match address {
+        IpAddr::V6(v6) if (2..=u128::from(u32::MAX)).contains(&v6.to_bits()) => Err(format!(
+            "{} is an address that no host has (::/96); write a port in the column after the \
+             address, and an IPv4 address in its own form",
+            quote(word)
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -270,6 +284,9 @@ mod tests {
             ("10.0.0.1:80", "in the column after it"),
             ("a.org:80", "in the column after it"),
             ("[::1]:80", "in the column after it"),
+            ("::1:80", "write a port in the column after"),
+            ("::10.0.0.1", "an IPv4 address in its own form"),
+            ("::2", "an address that no host has"),
             ("[::1]", "without brackets"),
             ("fe80::1%eth0", "without the zone"),
             ("2001:db8:*", "a range as 2001:db8::/32"),

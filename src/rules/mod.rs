@@ -22,6 +22,7 @@ mod words;
 
 pub use evaluate::Rules;
 pub use parser::{RulesFile, parse};
+pub(crate) use query::judged_source;
 pub use query::{AccessQuery, Verdict};
 pub use reserved::{unusable_address, unusable_reason};
 pub use rule::{Column, Rule};

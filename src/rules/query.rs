@@ -57,7 +57,7 @@ impl AccessQuery<'_> {
 /// The client's address as IPv4, if a gateway has translated it (RFC 7755). A NAT64
 /// address with a local address in it stays as it is: no gateway translates that address,
 /// and the sender is not this machine.
-pub(super) fn judged_source(source: IpAddr, nat64: &[Nat64Prefix]) -> IpAddr {
+pub(crate) fn judged_source(source: IpAddr, nat64: &[Nat64Prefix]) -> IpAddr {
     let source = source.to_canonical();
     match judged_address(source, nat64) {
         judged if source.is_ipv6() && is_local(judged) => source,

@@ -95,7 +95,7 @@ impl<'a> Acceptor<'a> {
             match listener.accept() {
                 Ok(accepted) => self.start(accepted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if net::concerns_one_connection(&error) => {}
+                Err(error) if self.errors.is_transient(&error) => {}
                 // The close of the listener resets those that still wait.
                 Err(error) => return self.report(error),
             }

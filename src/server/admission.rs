@@ -38,15 +38,16 @@ pub(super) fn admit(
     client: IpAddr,
 ) -> Result<(SessionSlot, Option<UnheardPlace>), Rejected> {
     let registry = &context.registry;
-    let known = (!context.settings.is_proxy(client)).then_some(client);
+    let counted = context.counted_address(client);
+    let known = (!context.settings.is_proxy(client)).then_some(counted);
     let slot = SessionSlot::try_acquire(registry, number, known);
     if let Err(limit @ AcquireError::PerKey) = slot {
         return Err(limit_reached(context, client, limit));
     }
-    let source = known.map(|client| Source::new(client, context.is_unpermitted(client)));
+    let source = known.map(|counted| Source::new(counted, context.is_unpermitted(client)));
     let place = source.map(|source| context.unheard.enter(number, source));
     match make_room(context, place.as_ref(), slot.is_err()) {
-        Some(Dropped { session, client }) if session == number => {
+        Some(dropped) if dropped.session == number => {
             return Err(match slot {
                 Ok(_) => Rejected::Unheard { client },
                 Err(limit) => limit_reached(context, client, limit),
@@ -82,16 +83,17 @@ pub(super) fn admit_announced(
     session: &Session,
 ) -> Result<UnheardPlace, CloseReason> {
     let client = session.client_address().ip();
+    let counted = context.counted_address(client);
     // A health check of a proxy (LOCAL) has no client, and no limit of one.
-    let counted = match session.via() {
-        Some(_) => session.count_for_client(),
+    let has_slot = match session.via() {
+        Some(_) => session.count_for(counted),
         None => Ok(()),
     };
-    if let Err(limit) = counted {
+    if let Err(limit) = has_slot {
         context.reject(&session.client, limit_reached(context, client, limit));
         return Err(CloseReason::PerClientLimit);
     }
-    let source = Source::new(client, context.is_unpermitted(client));
+    let source = Source::new(counted, context.is_unpermitted(client));
     let place = context.unheard.enter(session.number(), source);
     match make_room(context, Some(&place), false) {
         Some(dropped) if dropped.session == session.number() => {
@@ -130,16 +132,19 @@ fn make_room(
 
 /// Rejects a client that has not sent its request, and ends its session.
 fn drop_client(context: &ServerContext, dropped: Dropped) {
-    let reason = Rejected::Unheard {
-        client: dropped.client,
-    };
     match context.registry.get(dropped.session) {
         Some(session) => {
-            context.reject(&session.client, reason);
+            let client = session.client_address().ip();
+            context.reject(&session.client, Rejected::Unheard { client });
             session.terminate(CloseReason::Unheard);
         }
         // The session has ended already: its thread has noticed that the client was dropped.
-        None => context.log.send(Event::Rejected(reason)),
+        None => {
+            let client = dropped.client;
+            context
+                .log
+                .send(Event::Rejected(Rejected::Unheard { client }));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use super::background_check::BackgroundCheck;
 use super::limits::{MAX_NEXT_LOGINS_PER_USER, MAX_WAITING_LOGINS_PER_USER, max_extra_attempts};
 use super::lookup_queue::LookupQueue;
-use super::session::SessionRegistry;
+use super::session::{Session, SessionRegistry};
 use super::udp::bindings::UdpBindings;
 use super::unheard::UnheardClients;
 use crate::auth::{Authenticator, LoginKey, LoginRateLimiter, Users};
@@ -16,8 +16,8 @@ use crate::local_time::LocalClock;
 use crate::logger::Log;
 use crate::net::{self, PortRange};
 use crate::protocol::socks4;
-use crate::rules::{Rules, RulesFile};
-use crate::source_prefix::SourcePrefix;
+use crate::rules::{Rules, RulesFile, judged_source};
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 use crate::sync::semaphore::KeyedSemaphore;
 use crate::sync::thread_pool::ThreadPool;
 use crate::sync::{OnceLock, OrderedMutex, Rank};
@@ -133,6 +133,17 @@ impl ServerContext {
         }
         self.log_reload(&self.rules_file, event, || self.rules_remarks());
         (rules, false)
+    }
+
+    /// The address under which a client counts for limits. As in the rules, a client behind NAT64
+    /// is the IPv4 address in its address: otherwise all of them would be one client.
+    pub(super) fn counted_address(&self, client: IpAddr) -> IpAddr {
+        judged_source(client, &self.settings.nat64)
+    }
+
+    /// What counts as the same client as that of this session.
+    pub(super) fn source_prefixes(&self, session: &Session) -> SourcePrefixes {
+        SourcePrefixes::of(self.counted_address(session.client_address().ip()))
     }
 
     /// Do the rules in force permit nothing to a client with this address? This function does

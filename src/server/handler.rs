@@ -49,7 +49,7 @@ pub(super) fn run_session(
 /// If too many sessions wait for that already, it does not wait: otherwise refused clients
 /// that stay could take all sessions.
 fn close_after_reply(context: &ServerContext, session: &Session) {
-    let prefixes = session.source_prefixes().with_factors();
+    let prefixes = context.source_prefixes(session).with_factors();
     let slot = context.lingering_closes.try_acquire(prefixes);
     let time = match slot.is_ok() {
         true => net::LINGER_TIME,

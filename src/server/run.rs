@@ -134,7 +134,7 @@ impl Server {
 
         let _job = trace::job("threadsocks", None);
         let mut main_loop = MainLoop::new(&context, controls, self.service_manager);
-        main_loop.run_until_stop();
+        let grace_over = main_loop.run_until_stop();
         trace::mark(|| Mark::Stop);
 
         // In this order: the accept loop ends after the pipe is closed, and with it the
@@ -143,7 +143,7 @@ impl Server {
         // Fails if the thread has panicked; then it accepts no more clients either. After
         // this no session is added, so the loops below reach all of them.
         let _ = accepting.join();
-        let kind = main_loop.drain(&all_done);
+        let kind = main_loop.drain(&all_done, &grace_over);
         let cut = context.registry.terminate_all();
         let _ = all_done.recv_timeout(TERMINATION_TIME);
         context.log.send(Event::Stopped {

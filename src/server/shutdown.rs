@@ -63,12 +63,15 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Runs until a control says stop, or until no more control can come.
-    pub(super) fn run_until_stop(&mut self) {
+    /// Runs until a control says stop, or until no more control can come. Returns the end of the
+    /// grace period, which begins then: the accept loop may take a second more.
+    pub(super) fn run_until_stop(&mut self) -> Receiver<Instant> {
         self.service_manager.ready(self.session_count());
         self.wait_for_stop();
         let grace = self.context.settings.grace;
+        let grace_over = crossbeam_channel::after(grace);
         self.service_manager.stopping(grace + STOP_TIME, "stopping");
+        grace_over
     }
 
     fn wait_for_stop(&mut self) {
@@ -94,14 +97,16 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Waits until all sessions have ended, for at most the grace period.
-    pub(super) fn drain(&mut self, all_done: &AllDone) -> ShutdownKind {
-        let grace = self.context.settings.grace;
+    /// Waits until all sessions have ended, until the end of the grace period at the latest.
+    pub(super) fn drain(
+        &mut self,
+        all_done: &AllDone,
+        grace_over: &Receiver<Instant>,
+    ) -> ShutdownKind {
         self.context.log.send(Event::Stopping {
             sessions: self.context.registry.len(),
-            grace,
+            grace: self.context.settings.grace,
         });
-        let grace_over = crossbeam_channel::after(grace);
         let disconnected = crossbeam_channel::never();
         let mut controls = self.controls;
         loop {

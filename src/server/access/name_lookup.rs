@@ -48,7 +48,7 @@ impl PendingRequest<'_> {
         });
         // The queue refers to it weakly: the end of this function takes it out.
         let source: Weak<NameLookup> = Arc::downgrade(&lookup);
-        let (queue, prefixes) = (&context.name_lookups, session.source_prefixes());
+        let (queue, prefixes) = (&context.name_lookups, context.source_prefixes(session));
         queue.request(&context.threads, prefixes, source);
         let _wait = trace::wait(|| Wait::Lookup(name.to_string().into()));
         let terminated = session.terminated();

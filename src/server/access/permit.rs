@@ -101,7 +101,7 @@ impl<'a> PendingRequest<'a> {
             return Err(RequestError::UserMismatch(instead));
         }
         // An identd that does not answer must not hold many sessions: its owner needs no permit.
-        let prefixes = self.session.source_prefixes().with_factors();
+        let prefixes = self.context.source_prefixes(self.session).with_factors();
         let Ok(_slot) = self.context.ident_queries.try_acquire(prefixes) else {
             let reason = "too many queries of identd are going on";
             return Err(RequestError::IdentFailed(io::Error::other(reason)));

@@ -77,7 +77,7 @@ fn dial(
     let session = pending.session;
     let extra_attempts = &pending.context.extra_attempts;
     let extra_slot = || {
-        let prefixes = session.source_prefixes().with_factors();
+        let prefixes = pending.context.source_prefixes(session).with_factors();
         extra_attempts.try_acquire(prefixes).ok()
     };
     match net::dial(&addresses, deadline, &session.client, extra_slot) {

@@ -86,7 +86,7 @@ fn check_login(
     credentials: &Credentials,
     deadline: Deadline,
 ) -> Result<(), AuthError> {
-    let client = session.client_address().ip();
+    let client = context.counted_address(session.client_address().ip());
     let users = || context.users(authenticator);
     let is_cached = || authenticator.is_cached(&users(), credentials, client);
     let limiter = &context.login_rate;

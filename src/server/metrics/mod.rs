@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::context::ServerContext;
+use crate::events::{Event, Rejected};
 use crate::net;
 use crate::sync::thread;
 use crate::trace;
@@ -70,7 +71,14 @@ impl MetricsServer {
 /// The body of a thread `metrics`: one connection after the other.
 fn serve(shared: &Shared) {
     let _job = trace::job("metrics", None);
-    while let Some(client) = net::accept_until_stop(&shared.listener, &shared.stop) {
+    let report = |error: io::Error| {
+        if let Some(context) = shared.context.upgrade() {
+            let error = io::Error::new(error.kind(), format!("--metrics: {error}"));
+            let reason = Rejected::AcceptFailed(error);
+            context.log.send(Event::Rejected(reason));
+        }
+    };
+    while let Some(client) = net::accept_until_stop(&shared.listener, &shared.stop, report) {
         connection::serve(&client, || {
             // `None`: the server has ended.
             let context = shared.context.upgrade()?;

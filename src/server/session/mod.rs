@@ -7,7 +7,7 @@ mod registry;
 mod slot;
 mod sweep;
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -24,7 +24,6 @@ use crate::protocol::{ReplyEncoder, ReplyError};
 use crate::relay::{Direction, RelayState};
 use crate::server::request_log::RequestLog;
 use crate::server::udp::drops::DropCounter;
-use crate::source_prefix::SourcePrefixes;
 use crate::sync::semaphore::AcquireError;
 use crate::sync::wait_group::{AllDone, Token};
 use crate::sync::{AtomicBool, OnceLock, OrderedMutex, Rank, thread};
@@ -141,8 +140,8 @@ impl Session {
     /// # Errors
     ///
     /// The client has as many sessions as it may have.
-    pub(crate) fn count_for_client(&self) -> Result<(), AcquireError> {
-        self.slot.count_for(self.client_address().ip())
+    pub(crate) fn count_for(&self, client: IpAddr) -> Result<(), AcquireError> {
+        self.slot.count_for(client)
     }
 
     /// Has the client connected over a connection that this server has made?
@@ -152,11 +151,6 @@ impl Session {
         // A proxy on the way ends the connection that this server has made, and announces it.
         accepted_on.is_ok_and(|local| is_own((self.peer, local)))
             || self.announced.get().copied().is_some_and(is_own)
-    }
-
-    /// What counts as the same client.
-    pub(crate) fn source_prefixes(&self) -> SourcePrefixes {
-        SourcePrefixes::of(self.client_address().ip())
     }
 
     /// The session's slot, for work that may outlast the session.

@@ -78,7 +78,7 @@ impl Association {
     /// wait.
     fn request_lookup(self: &Arc<Association>) {
         let association: Weak<Association> = Arc::downgrade(self);
-        let (context, prefixes) = (&self.context, self.session.source_prefixes());
+        let (context, prefixes) = (&self.context, self.context.source_prefixes(&self.session));
         let queue = &context.name_lookups;
         queue.request(&context.threads, prefixes, association);
     }
@@ -123,7 +123,7 @@ impl NameSource for Association {
             association.finish_lookup(&name, &addresses);
             // This thread takes the next turn.
             if association.names.lock().end_lookup() {
-                let prefixes = association.session.source_prefixes();
+                let prefixes = association.context.source_prefixes(&association.session);
                 let waiting: Weak<Association> = Arc::downgrade(&association);
                 association.context.name_lookups.push(prefixes, waiting);
             }

@@ -2,15 +2,20 @@
 //!
 //! In place of a gateway, the addresses themselves are on loopback.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 
+use threadsocks::auth::users_file_line;
 use threadsocks::client::ClientError;
 use threadsocks::client::socks5::{self, Association};
+use threadsocks::protocol::socks5::Credentials;
 use threadsocks::protocol::{Destination, ReplyError};
 
 use crate::support::dns_server::{NameServer, addresses};
 use crate::support::endpoints::{
-    Origin, by_address, by_name, dial, dial_from, read_all, read_until_reset,
+    Origin, by_address, by_name, dial, dial_from, read_all, read_exactly, read_until_reset, write,
 };
 use crate::support::netns::{Network, in_own_network};
 use crate::support::proxy::{Proxy, binary};
@@ -306,4 +311,89 @@ fn x11_x12_rules_with_nat64_addresses_are_for_the_ipv4_addresses_in_them() {
     proxy.signal(nix::sys::signal::Signal::SIGHUP);
     proxy.stderr_line("socks.conf:2: addresses with a prefix of --nat64");
     proxy.finish();
+}
+
+/// Clients with the same NAT64 prefix, as behind a gateway that translates IPv4 clients.
+const TRANSLATED: [&str; 3] = [
+    "64:ff9b::cb00:7101",
+    "64:ff9b::cb00:7102",
+    "2001:db8:64::cb00:7103",
+];
+
+/// Starts a server for [`TRANSLATED`] clients, which log in as one of these users. Returns a
+/// function that connects from one of these addresses.
+fn server_of_translated(
+    network: &Network,
+    folder: &Path,
+    options: &[&str],
+) -> (Proxy, impl Fn(&str) -> TcpStream) {
+    for client in TRANSLATED {
+        network.ip(&format!("addr add {client}/128 dev lo nodad"));
+    }
+    let users = folder.join("users");
+    fs::write(&users, users_file_line("bob", b"secret").unwrap()).unwrap();
+    let all = ["-b", "::", "--nat64", "2001:db8:64::/96", "--users"];
+    let all = [&all[..], &[users.to_str().unwrap()], options].concat();
+    let proxy = Proxy::start("permit - -\n", &all);
+    let server = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), proxy.port());
+    let dial = move |client: &str| dial_from(SocketAddr::new(client.parse().unwrap(), 0), server);
+    (proxy, dial)
+}
+
+/// Greets the server, which requires a login.
+fn greet(client: &TcpStream) {
+    write(client, &[5, 1, 2]);
+    assert_eq!(read_exactly(client, 2), [5, 2]);
+}
+
+fn send_login(client: &TcpStream, user: &str, password: &str) {
+    let (user, password) = (user.into(), password.into());
+    write(client, &Credentials { user, password }.encode());
+}
+
+#[test]
+fn s54_clients_behind_nat64_are_counted_by_their_ipv4_addresses() {
+    in_own_network(|network| {
+        let folder = tempfile::tempdir().unwrap();
+        let (proxy, dial) =
+            server_of_translated(network, folder.path(), &["--max-per-client", "1"]);
+        let sessions = TRANSLATED.map(|client| {
+            let session = dial(client);
+            greet(&session);
+            session
+        });
+        // A second session of the first client.
+        assert_eq!(read_all(&dial(TRANSLATED[0]))[..2], [0, 91]);
+        proxy.stderr_line("--max-per-client 1");
+        drop(sessions);
+        proxy.finish();
+    });
+}
+
+/// Of twelve guesses at one address, six wait. The user does not wait for them at another address.
+#[test]
+fn s54_a_guesser_behind_nat64_does_not_delay_others() {
+    in_own_network(|network| {
+        let folder = tempfile::tempdir().unwrap();
+        let (proxy, dial) = server_of_translated(network, folder.path(), &[]);
+        let guesses: Vec<TcpStream> = (0..12).map(|_| dial(TRANSLATED[0])).collect();
+        for guess in &guesses {
+            greet(guess);
+            send_login(guess, "bob", "wrong");
+        }
+        let user = dial(TRANSLATED[1]);
+        greet(&user);
+        send_login(&user, "bob", "secret");
+        assert_eq!(read_exactly(&user, 2), [1, 0]);
+        let is_unanswered = |guess: &&TcpStream| {
+            guess.set_nonblocking(true).unwrap();
+            let peeked = guess.peek(&mut [0]);
+            peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        // Six are answered at once, and then one every two seconds.
+        let unanswered = guesses.iter().filter(is_unanswered).count();
+        assert!(unanswered >= 3, "{unanswered}");
+        drop((guesses, user));
+        proxy.finish();
+    });
 }

@@ -19,6 +19,7 @@ use crate::support::endpoints::{
     CLOSED, Origin, UnresponsiveListener, by_address, by_name, connect_through, dial, read_all,
     read_exactly, read_until_reset, request, shutdown_write, write,
 };
+use crate::support::metrics::METRICS;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::syscall_faults::SyscallFaults;
 use crate::support::tools::{is_installed, skip};
@@ -439,6 +440,26 @@ fn o25_clients_that_wait_in_the_backlog_at_the_stop_are_served() {
     assert_eq!(proxy.wait().code(), Some(0));
 }
 
+/// New clients keep the accept loop for a second after the signal. The grace period goes on
+/// meanwhile: a container is killed 10 s after the signal.
+#[test]
+fn o32_the_grace_period_begins_with_the_signal() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "2s"]);
+    let session = connect_through(proxy.address(), &Origin::echo().destination());
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "accept4:delay_enter=100000") else {
+        return proxy.finish();
+    };
+    let clients: Vec<_> = (0..30).map(|_| dial(proxy.address())).collect();
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(read_until_reset(&session), b"");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_millis(2900), "{took:?}");
+    drop((syscall_faults, clients));
+    assert_eq!(proxy.wait().code(), Some(0));
+}
+
 #[test]
 fn o04_l07_the_grace_period_ends_and_every_message_is_printed() {
     let mut proxy = Proxy::start(PERMIT_ALL, &["--grace", "500ms", "-v"]);
@@ -775,6 +796,31 @@ fn s19_an_accept_that_always_fails_is_reported_and_pauses() {
             scope.spawn(move || check_accept_that_always_fails(error));
         }
     });
+}
+
+/// The metrics, and the clients that are accepted at the stop.
+#[test]
+fn s19_other_accepts_that_always_fail_are_reported_and_end_or_pause() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &METRICS);
+    let metrics = proxy.metrics_address();
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "accept4:error=EPERM") else {
+        return proxy.finish();
+    };
+    let client = dial(metrics);
+    let line = "cannot accept a client: --metrics: Operation not permitted";
+    proxy.wait_for_stderr(line, 1);
+    let (began, before) = (Instant::now(), context_switches(&proxy));
+    proxy.wait_for_stderr(line, 3);
+    let switches = (context_switches(&proxy) - before) as f64;
+    let elapsed = began.elapsed().as_secs_f64();
+    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
+    // The stop tries sixteen times, and not for a whole second.
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    drop((syscall_faults, client));
 }
 
 /// The spare descriptor does not help: strace makes each accept(2) fail, as if another thread had
