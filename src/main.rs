@@ -24,7 +24,7 @@ use threadsocks::cli::{self, Action, Options};
 use threadsocks::events::{Event, Level};
 use threadsocks::logger::{self, Log, MAX_QUEUED_EVENTS, OutputConfig, Stderr, Stdout};
 use threadsocks::net::{self, Listeners};
-use threadsocks::server::{self, Limits, Server, ShutdownKind};
+use threadsocks::server::{Limits, Server, ShutdownKind};
 use threadsocks::systemd::{self, ServiceManager};
 use threadsocks::trace::{Trace, TraceError, TraceTarget};
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     // First, because the default action of these signals ends the process.
     let signals = signals::block().map_err(no_signals);
     #[cfg(target_os = "linux")]
-    server::use_one_arena();
+    threadsocks::server::use_one_arena();
     match signals.and_then(run_action) {
         Ok(status) => status,
         Err(error) => {

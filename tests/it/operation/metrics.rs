@@ -525,6 +525,9 @@ fn l23_a_full_server_answers() {
         held.iter().for_each(echo_hello);
         let one_more = client::socks4::connect(dial(proxy.address()), &origin.destination(), b"");
         one_more.expect_err("one too many");
+        // The server counts a client after its reply.
+        let full = "threadsocks_clients_rejected_total{reason=\"full\"}";
+        until("the count", || (proxy.metrics()[full] >= 1.0).then_some(()));
         // Four at a time have their descriptors.
         let readers: Vec<_> = (0..4).map(|_| dial(proxy.metrics_address())).collect();
         for reader in &readers {
@@ -534,7 +537,7 @@ fn l23_a_full_server_answers() {
             let series = parse(page);
             let relays = series["threadsocks_sessions{state=\"relay\"}"];
             assert_eq!(relays, held.len() as f64);
-            assert!(series["threadsocks_clients_rejected_total{reason=\"full\"}"] >= 1.0);
+            assert!(series[full] >= 1.0);
             assert!(series.contains_key("process_open_fds"));
         }
         drop((associations, held, readers));
