@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::child::RunningChild;
 
-/// The lessons need the model checker, which is compiled with optimization, while other tests run.
+/// Before version 1.91, cargo compiles the model checker for the lessons once more, with
+/// optimization, while other tests run. Another cargo may hold the lock of `target` meanwhile.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The package of the console, and its program.
@@ -52,8 +53,8 @@ pub(crate) fn console_binary() -> &'static Path {
     &BINARY
 }
 
-/// Builds the programs of a package of the workspace, into a folder of its own: this works while
-/// another cargo holds the lock of `target`. Returns the folder of the programs.
+/// Builds the programs of a package of the workspace, into a folder of their own. Returns this
+/// folder.
 pub(crate) fn build_package(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
     let programs = build(&[name], &["--bins"], &target);
@@ -61,7 +62,8 @@ pub(crate) fn build_package(name: &str) -> PathBuf {
 }
 
 /// Builds these packages. The lock file and the crates are those of the tests, so no network is
-/// needed. Returns the programs.
+/// needed, and cargo 1.91 and later find the crates that are compiled already. Returns the
+/// programs.
 fn build(packages: &[&str], options: &[&str], target: &Path) -> Vec<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(project());
@@ -70,6 +72,8 @@ fn build(packages: &[&str], options: &[&str], target: &Path) -> Vec<PathBuf> {
         cargo.args(["--package", name]);
     }
     cargo.args(options).arg("--target-dir").arg(target);
+    let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    cargo.env("CARGO_BUILD_BUILD_DIR", compiled);
     let output = RunningChild::start(&mut cargo, b"").wait_for_exit(BUILD_TIMEOUT);
     assert!(output.status.success(), "{output:?}");
     let text = output.text();

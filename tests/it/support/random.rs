@@ -31,9 +31,13 @@ impl Rng {
 
     /// This many random bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend(self.next().to_le_bytes());
+        // A loop over indices: without optimization an iterator takes 13 times as long, and the
+        // tests of transfers need hundreds of megabytes.
+        let mut bytes = vec![0; count.next_multiple_of(8)];
+        let mut at = 0;
+        while at < count {
+            bytes[at..at + 8].copy_from_slice(&self.next().to_le_bytes());
+            at += 8;
         }
         bytes.truncate(count);
         bytes
