@@ -1,6 +1,6 @@
 //! A SOCKS proxy made of plain OS threads.
 //!
-//! The modules; the README says in which order to read them:
+//! The modules; ARCHITECTURE.md says in which order to read them:
 //!
 //! - [`server`]: sessions from accept to end
 //! - `sync`: lock order, thread pool, semaphore, wait group

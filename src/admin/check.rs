@@ -5,8 +5,8 @@ use std::fmt::Write;
 use crate::rules::Rules;
 
 /// The report on the rules of the file at `path`: a line for each rule, the number of rules,
-/// and these remarks on them.
-pub fn check(path: &str, rules: &Rules, remarks: Vec<String>) -> String {
+/// and these remarks on them, which begin with the path.
+pub fn check(path: &str, rules: &Rules, remarks: &[String]) -> String {
     let mut report = String::new();
     for rule in rules.iter() {
         let _ = writeln!(report, "{path}:{}: {rule}", rule.line());
@@ -15,8 +15,11 @@ pub fn check(path: &str, rules: &Rules, remarks: Vec<String>) -> String {
         report,
         "{path}: {rules}; the first rule that matches decides, a request without a match is denied"
     );
-    for remark in remarks.into_iter().chain(rules.private_networks_by_name()) {
-        let _ = writeln!(report, "{path}: {remark}");
+    for remark in remarks {
+        let _ = writeln!(report, "{remark}");
+    }
+    if let Some(warning) = rules.private_networks_by_name() {
+        let _ = writeln!(report, "{path}: {warning}");
     }
     report
 }
@@ -60,6 +63,8 @@ mod tests {
 
     fn report_of(text: &str) -> String {
         let (rules, clients) = (rules(text), Settings::default().client_kinds(false));
-        check("f", &rules, rules.remarks(WeekTime::MONDAY, clients))
+        let remarks = rules.remarks(WeekTime::MONDAY, clients).into_iter();
+        let remarks: Vec<String> = remarks.map(|it| format!("f: {it}")).collect();
+        check("f", &rules, &remarks)
     }
 }

@@ -27,6 +27,16 @@ pub struct ExplainQuery {
     time: Option<WeekTime>,
 }
 
+/// The answer to a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// For each address of the destination, which line decides and which columns of the lines
+    /// before it do not match.
+    pub report: String,
+    /// Do the rules permit one of the addresses, or a peer of a BIND?
+    pub permitted: bool,
+}
+
 /// The syntax of a query.
 const USAGE: &str = "write it as \"MODE SRC-IP [SRC-PORT] DST PORT [user=NAME|login=NAME] \
                      [time=DAY/HH:MM]\", for example \"c 10.0.0.5 140.113.1.2 80\"";
@@ -99,8 +109,7 @@ impl ExplainQuery {
         })
     }
 
-    /// Reports, for each address of the destination, which line decides and which columns of
-    /// the lines before it do not match. A name is looked up, as for a request.
+    /// Explains the verdict of these rules. A name is looked up, as for a request.
     ///
     /// # Errors
     ///
@@ -111,7 +120,7 @@ impl ExplainQuery {
         rules: &Rules,
         now: WeekTime,
         nat64: &[Nat64Prefix],
-    ) -> Result<String, String> {
+    ) -> Result<Explained, String> {
         self.check_complete(path, rules)?;
         let query = AccessQuery {
             command: self.command,
@@ -131,13 +140,16 @@ impl ExplainQuery {
                 let explanation = Explanation::by_rules(path, rules, &query);
                 if !explanation.permitted {
                     let to = format!("{name}:{} (any address)", self.port);
-                    return Ok(self.format_report(&to, rules, &query, &explanation));
+                    return Ok(Explained {
+                        report: self.format_report(&to, rules, &query, &explanation),
+                        permitted: false,
+                    });
                 }
                 resolve::lookup(name, self.port).map_err(|error| format!("{name}: {error}"))?
             }
             Host::Invalid(name) => return Err(name.to_string()),
         };
-        let mut report = String::new();
+        let (mut report, mut permitted) = (String::new(), false);
         if query.name.is_some() && rules.evaluate(&query).ident {
             report.push_str("identd is queried before the name is looked up\n");
         }
@@ -150,9 +162,10 @@ impl ExplainQuery {
                 judged => format!(" (judged as {judged})"),
             };
             let to = format!("{name}{address}{judged}");
+            permitted |= explanation.permitted;
             report.push_str(&self.format_report(&to, rules, &query, &explanation));
         }
-        Ok(report)
+        Ok(Explained { report, permitted })
     }
 
     /// Checks that the query contains all values that the rules depend on.
@@ -352,12 +365,18 @@ mod tests {
         parse(text.as_bytes()).expect("valid rules")
     }
 
+    /// The report on this query by these rules. Its first word is the verdict.
+    fn explain_by(text: &str, rules: &Rules) -> Result<String, String> {
+        let query = ExplainQuery::parse(text)?;
+        let explained = query.explain("f", rules, WeekTime::MONDAY, &[])?;
+        assert_eq!(explained.permitted, explained.report.contains("permit: "));
+        Ok(explained.report)
+    }
+
     #[test]
     fn explain_names_the_line_that_decides() {
         let course_rules = rules("deny c 10. - 140.113.9. -\npermit c 10. - 140.113. 80\n");
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &course_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &course_rules);
         for (query, expected) in [
             (
                 "c 10.0.0.5 140.113.1.2 80",
@@ -380,9 +399,7 @@ mod tests {
             assert_eq!(explain(query).as_deref(), Ok(expected));
         }
         let source_port_rules = rules("permit - 127. 1024-65535 - -\n");
-        let explain_with_port = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &source_port_rules, WeekTime::MONDAY, &[])
-        };
+        let explain_with_port = |text: &str| explain_by(text, &source_port_rules);
         for (query, expected) in [
             ("b 127.0.0.1 2000 0.0.0.0 0", Ok("permit: ")),
             ("b 127.0.0.1 80 0.0.0.0 0", Ok("deny: ")),
@@ -419,9 +436,7 @@ mod tests {
     #[test]
     fn explain_accepts_a_login() {
         let user_rules = rules("permit c - 80 user=alice time=mon-fri/08:00-18:00\n");
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &user_rules);
         let logged_in = "c 10.0.0.5 1.2.3.4 80 login=alice time=fri/17:59";
         let report = explain(logged_in).expect("a complete query");
         assert!(
@@ -439,9 +454,7 @@ mod tests {
             assert!(explain(query).expect_err(query).contains(reason));
         }
         let auth_rules = rules("permit u - auth\n");
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &auth_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &auth_rules);
         for (user, verdict) in [
             (
                 "login=a",
@@ -482,9 +495,7 @@ mod tests {
             "permit c - 80 user=alice time=mon-fri/08:00-18:00\n\
              permit c 10. - - - user=bob ident\n",
         );
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &user_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &user_rules);
         for (query, expected) in [
             (
                 "c 10.0.0.5 1.2.3.4 80 user=alice time=fri/17:59",
@@ -513,16 +524,12 @@ mod tests {
         let error = explain("c 10.0.0.5 1.2.3.4 80").expect_err("no user");
         assert!(error.contains("user= for none"), "{error}");
         let ident_rules = rules("permit c - ident\n");
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &ident_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &ident_rules);
         let report = explain("c 10.0.0.5 1.2.3.4 80 user=").expect("a complete query");
         assert!(report.starts_with("deny: "), "{report}");
         assert!(report.contains("no user for identd to confirm"), "{report}");
         let bind_rules = rules("permit b - - - 20 ident\npermit b 10. ident\n");
-        let explain = |text: &str| {
-            ExplainQuery::parse(text)?.explain("f", &bind_rules, WeekTime::MONDAY, &[])
-        };
+        let explain = |text: &str| explain_by(text, &bind_rules);
         assert_eq!(
             explain("b 10.0.0.5 0.0.0.0 20 User=alice").as_deref(),
             Ok(

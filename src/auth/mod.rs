@@ -13,4 +13,4 @@ mod users_file;
 pub use authenticator::Authenticator;
 pub use error::AuthError;
 pub(crate) use rate_limit::{LoginKey, LoginKeys, LoginRateLimiter};
-pub use users_file::{MAX_USER_NAME, Users, UsersFile, is_user_name, users_file_line};
+pub use users_file::{MAX_USER_NAME, Users, UsersFile, is_user_name, users_file_line, with_line};

@@ -20,6 +20,9 @@ use crate::protocol::socks5::MAX_FIELD;
 /// (RFC 1929).
 pub const MAX_USER_NAME: usize = MAX_FIELD;
 
+/// U+FEFF in UTF-8, which some editors write at the beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Is this a valid name of a user? A name has 1 to [`MAX_USER_NAME`] bytes, except colon, line
 /// ends and NUL: many clients, such as curl, separate name and password by a colon.
 pub fn is_user_name(name: &[u8]) -> bool {
@@ -41,6 +44,57 @@ pub fn users_file_line(user: impl AsRef<[u8]>, password: &[u8]) -> Result<String
             hash_password(password)?
         )),
         false => Err(format!("{} is not a user name", QuotedName(user))),
+    }
+}
+
+/// The text of a users file with `line` for this user: at its end, or with `replace` in place of the
+/// line that the user has. All other bytes stay.
+///
+/// # Errors
+///
+/// The text is not that of a users file, or it has the user and `replace` is false.
+pub fn with_line(
+    text: &[u8],
+    user: &[u8],
+    line: &str,
+    replace: bool,
+) -> Result<Vec<u8>, SyntaxError> {
+    if let Err(errors) = Users::parse(text)
+        && let Some(first) = errors.into_iter().next()
+    {
+        return Err(first);
+    }
+    let mut edited = Vec::with_capacity(text.len() + line.len() + 1);
+    let mut has_user = false;
+    for (index, before) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let (mark, content) = split_byte_order_mark(before, index);
+        let is_of_user = matches!(parse_line(content), Ok(Some((name, _))) if name == user);
+        if is_of_user && !replace {
+            return Err(SyntaxError {
+                line: index + 1,
+                reason: format!(
+                    "{} is a user already; --replace sets another password",
+                    QuotedName(user)
+                ),
+            });
+        }
+        has_user |= is_of_user;
+        edited.extend_from_slice(mark);
+        edited.extend_from_slice(if is_of_user { line.as_bytes() } else { content });
+    }
+    if !has_user {
+        let is_cut_off = edited.last().is_some_and(|&last| last != b'\n');
+        edited.extend_from_slice(if is_cut_off { b"\n" } else { b"" });
+        edited.extend_from_slice(line.as_bytes());
+    }
+    Ok(edited)
+}
+
+/// Splits the byte order mark from the first line of a file.
+fn split_byte_order_mark(line: &[u8], index: usize) -> (&[u8], &[u8]) {
+    match line.strip_prefix(BYTE_ORDER_MARK) {
+        Some(content) if index == 0 => (BYTE_ORDER_MARK, content),
+        _ => (b"", line),
     }
 }
 
@@ -76,6 +130,10 @@ pub type UsersFile = WatchedFile<Users>;
 impl UsersFile {
     /// Remarks on the file, a sentence each.
     pub fn remarks(&self) -> Vec<String> {
+        let empty = self
+            .content()
+            .is_empty()
+            .then(|| "there is no user, so no client can log in; --new-user adds one".to_owned());
         let accessible = self.is_accessible_to_others().then(|| {
             format!(
                 "other accounts have access to this file, and can guess passwords without \
@@ -91,7 +149,7 @@ impl UsersFile {
                  cannot log in"
             )
         });
-        let warnings = accessible.into_iter().chain(cut_off);
+        let warnings = empty.into_iter().chain(accessible).chain(cut_off);
         warnings
             .map(|warning| format!("warning: {warning}"))
             .collect()
@@ -167,7 +225,7 @@ impl Content for Users {
     ///
     /// The first [`MAX_ERRORS`] invalid lines.
     fn parse(text: &[u8]) -> Result<Users, Vec<SyntaxError>> {
-        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let mut users = Users::default();
         let mut lines_of = HashMap::new();
         let mut errors = Vec::new();
@@ -274,6 +332,45 @@ mod tests {
 
     fn users(text: &str) -> Result<Users, Vec<SyntaxError>> {
         Users::parse(text.replace('@', HASH).as_bytes())
+    }
+
+    #[test]
+    fn m02_a_line_is_added_or_replaced() {
+        let alice = users_file_line("alice", b"one").unwrap();
+        let other = users_file_line("alice", b"two").unwrap();
+        let bob = users_file_line("bob", b"one").unwrap();
+        let edit = |text: &str, user: &str, line: &str, replace| {
+            let edited = with_line(text.as_bytes(), user.as_bytes(), line, replace);
+            edited.map(|text| String::from_utf8(text).unwrap())
+        };
+        for (text, user, line, expected) in [
+            ("", "bob", &bob, bob.clone()),
+            ("# c", "bob", &bob, format!("# c\n{bob}")),
+            (&alice, "bob", &bob, format!("{alice}{bob}")),
+            (
+                &format!("\u{FEFF}{alice}\n"),
+                "alice",
+                &other,
+                format!("\u{FEFF}{other}\n"),
+            ),
+            (
+                &format!("#\n  {alice}{bob}"),
+                "alice",
+                &other,
+                format!("#\n{other}{bob}"),
+            ),
+            (
+                &format!("{bob}{}", alice.trim_end()),
+                "alice",
+                &other,
+                format!("{bob}{other}"),
+            ),
+        ] {
+            assert_eq!(edit(text, user, line, true), Ok(expected), "{text:?}");
+        }
+        let error = |text: &str| edit(text, "alice", &other, false).unwrap_err().to_string();
+        assert!(error(&format!("{bob}{alice}")).starts_with("2: \"alice\" is a user already"));
+        assert!(error("x\n").starts_with("1: there is no colon"));
     }
 
     #[test]

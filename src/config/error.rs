@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use nix::unistd::geteuid;
+
 /// Errors that are reported for one file: more than an operator corrects at once. The bound
 /// keeps the work for a file with millions of invalid lines small.
 pub const MAX_ERRORS: usize = 20;
@@ -74,6 +76,12 @@ impl std::error::Error for LoadError {}
 
 impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> LoadError {
-        LoadError::Unreadable(error.to_string())
+        LoadError::Unreadable(match error.kind() {
+            // By its number: the name of a user may come from a server on the network.
+            io::ErrorKind::PermissionDenied => {
+                format!("{error}; this process runs with user id {}", geteuid())
+            }
+            _ => error.to_string(),
+        })
     }
 }

@@ -155,6 +155,12 @@ impl<T: Content> WatchedFile<T> {
         mode.is_ok_and(|mode| mode & 0o077 != 0)
     }
 
+    /// Can every account of this machine write the file?
+    pub fn is_writable_by_everyone(&self) -> bool {
+        let mode = fs::metadata(&self.path).map(|metadata| metadata.mode());
+        mode.is_ok_and(|mode| mode & 0o002 != 0)
+    }
+
     /// The content in force, without a check of the file.
     pub fn content(&self) -> Arc<T> {
         Arc::clone(&self.in_force.lock().content)

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::matchers::{AddressSet, Match, PortSet, UserSet};
+use super::matchers::{AddressSet, DestinationSet, Match, PortSet, UserSet};
 use super::rule::Rule;
 use super::schedule::Schedule;
 
@@ -29,6 +29,18 @@ impl Rule {
             && self.destination_ports.is_within(&other.destination_ports)
             && self.users.is_within(&other.users)
             && self.schedule.is_within(&other.schedule)
+    }
+
+    /// Does an earlier rule match every query that this one matches, so that this one never decides?
+    pub(super) fn is_covered_by(&self, earlier: &Rule) -> bool {
+        // Such a rule does not match every address of its names.
+        let excludes_local = |rule: &Rule| rule.permits && !rule.local;
+        self.commands.is_within(earlier.commands)
+            && self.destination.is_within(&earlier.destination)
+            && self.conditions_are_within(earlier)
+            && (!earlier.destination.is_of_a_zone()
+                || !excludes_local(earlier)
+                || excludes_local(self))
     }
 
     /// Have both rules the same conditions?
@@ -61,6 +73,22 @@ impl AddressSet {
                 }
                 _ => false,
             },
+        }
+    }
+}
+
+impl DestinationSet {
+    /// Are all destinations of this set in the other one?
+    fn is_within(&self, other: &DestinationSet) -> bool {
+        use DestinationSet::{Addresses, Name, Subdomains};
+        match (self, other) {
+            (_, Addresses(AddressSet::Any)) => true,
+            (Addresses(addresses), Addresses(others)) => addresses.is_within(*others),
+            (Name(name), Name(_) | Subdomains(_)) => other.matches(Some(name), None) == Match::Yes,
+            (Subdomains(domain), Subdomains(_)) => {
+                self == other || other.matches(Some(domain), None) == Match::Yes
+            }
+            _ => false,
         }
     }
 }

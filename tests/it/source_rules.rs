@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use threadsocks::cli::HELP;
+use threadsocks::cli::help;
 
 use crate::support::import_graph::ImportGraph;
 use crate::support::project::{project, project_file};
@@ -74,7 +74,7 @@ fn the_pure_modules_use_no_socket_thread_clock_or_file() {
             "src/auth/error.rs",
             "src/auth/password_hash.rs",
             "src/auth/users_file.rs",
-            "src/cli.rs",
+            "src/cli/",
             "src/config/settings.rs",
             "src/events.rs",
             "src/request_error.rs",
@@ -138,7 +138,7 @@ fn modules_import_only_what_they_may() {
         ),
         ("admin/", &["config", "net", "protocol", "rules"]),
         (
-            "cli.rs",
+            "cli/",
             &["admin", "auth", "config", "logger", "protocol", "trace"],
         ),
     ] {
@@ -299,15 +299,15 @@ fn help_and_manual_name_the_same_options() {
         .collect()
     };
     let manual = project_file("docs/threadsocks.8").replace("\\-", "-");
-    assert_eq!(own(&manual), own(HELP));
+    assert_eq!(own(&manual), own(&help()));
     let version = concat!("threadsocks ", env!("CARGO_PKG_VERSION"));
     assert!(manual.contains(version));
     assert!(project_file("CHANGELOG.md").contains(concat!("## ", env!("CARGO_PKG_VERSION"))));
 }
 
 #[test]
-fn the_readme_states_the_size_of_the_code() {
-    let readme = project_file("README.md");
+fn the_architecture_states_the_size_of_the_code() {
+    let page = project_file("ARCHITECTURE.md");
     for (folder, after) in [
         ("src/", " lines of code for the server"),
         ("cgi-bin/", " for the console"),
@@ -315,34 +315,17 @@ fn the_readme_states_the_size_of_the_code() {
         let files = sources().into_iter();
         let selected = files.filter(|(name, _)| name.starts_with(folder));
         let lines: usize = selected.map(|(_, code)| code.len()).sum();
-        let stated = readme
+        let stated = page
             .split_once(after)
             .and_then(|(front, _)| front.rsplit_once(char::is_whitespace))
             .map(|(_, number)| number.replace(',', ""))
-            .unwrap_or_else(|| panic!("\"...{after}\" in the README"));
+            .unwrap_or_else(|| panic!("\"...{after}\" in ARCHITECTURE.md"));
         let stated: usize = stated.parse().expect("a number");
         assert!(
             stated.abs_diff(lines) <= 150,
-            "README says {stated}{after}, counted {lines}"
+            "ARCHITECTURE.md says {stated}{after}, counted {lines}"
         );
     }
-}
-
-#[test]
-fn the_readme_sample_is_what_the_screen_shows() {
-    let readme = project_file("README.md");
-    for line in [
-        "<S_IP>: ",
-        "<S_PORT>: ",
-        "<D_IP>: ",
-        "<D_PORT>: ",
-        "<Command>: ",
-        "<Reply>: ",
-    ] {
-        assert!(readme.contains(line), "{line}");
-    }
-    assert!(readme.contains("cargo run --release -- 1080"));
-    assert!(readme.contains("cargo test"));
 }
 
 /// The names of all `#[test]` functions below these folders.

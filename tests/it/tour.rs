@@ -1,11 +1,10 @@
-//! The tour in `docs/tour/`: its quotations, names, links, outputs and questions are true.
+//! The tour in `docs/tour/`: its quotations, names, outputs and questions are true.
 //!
 //! The line "From `FILE`, `NAME`:" stands before each block of Rust code, except in the
 //! questions. The block consists of lines of that item. `// ...` stands for lines that are
 //! left out, and the whole block may be indented by less than the source is.
 
 use std::fs;
-use std::path::Path;
 
 use crate::lessons::{defines, lessons};
 use crate::support::project::{project, project_file};
@@ -271,50 +270,6 @@ fn the_named_files_exist_and_no_line_number_is_stated() {
             }
         }
     }
-}
-
-/// The anchor that a heading gets: in lower case, with hyphens.
-fn anchor(heading: &str) -> String {
-    let kept = |char: &char| char.is_alphanumeric() || " -".contains(*char);
-    let heading = heading.trim_start_matches('#').trim().to_lowercase();
-    heading
-        .chars()
-        .filter(kept)
-        .collect::<String>()
-        .replace(' ', "-")
-}
-
-#[test]
-fn each_relative_link_leads_to_a_file_and_a_heading() {
-    let mut count = 0;
-    for (document, text) in documents() {
-        let folder = project().join(&document);
-        let folder = folder.parent().unwrap();
-        let prose = prose(&text);
-        let targets = prose.split("](").skip(1);
-        for target in targets.map(|rest| rest.split(')').next().unwrap()) {
-            if target.starts_with("https://") {
-                continue;
-            }
-            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let path = match file {
-                "" => project().join(&document),
-                _ => folder.join(file),
-            };
-            assert!(path.exists(), "{document}: {target}");
-            if !heading.is_empty() {
-                assert!(has_heading(&path, heading), "{document}: {target}");
-            }
-            count += 1;
-        }
-    }
-    assert!(count > 300, "only {count} links were found");
-}
-
-fn has_heading(path: &Path, wanted: &str) -> bool {
-    let text = fs::read_to_string(path).unwrap();
-    let mut headings = text.lines().filter(|line| line.starts_with('#'));
-    headings.any(|heading| anchor(heading) == wanted)
 }
 
 #[test]

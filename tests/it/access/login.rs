@@ -594,7 +594,7 @@ fn without_a_valid_users_file_the_server_does_not_start() {
         assert_eq!(result.status.code(), Some(status));
         let stderr = String::from_utf8(result.stderr).unwrap();
         assert!(stderr.contains(why), "{stderr}");
-        let help = format!("threadsocks --new-user alice >> {}", file.display());
+        let help = format!("threadsocks --new-user alice --users {}", file.display());
         assert!(stderr.contains(&help), "{stderr}");
         assert!(!stderr.contains("secret"), "{stderr}");
     }
@@ -700,6 +700,22 @@ fn a_user_from_new_user_can_log_in() {
         ("erin", &longest),
     ] {
         assert!(setup.login(name, password).is_some(), "{name}");
+    }
+    setup.finish();
+}
+
+#[test]
+fn m02_a_running_server_knows_a_user_that_new_user_has_added() {
+    let setup = LoginSetup::with_alice(&[]);
+    assert!(setup.login("bob", "secret").is_none());
+    let file = setup.users_file();
+    let mut command = binary();
+    command.args(["--new-user", "bob", "--users"]).arg(&file);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    for user in ["alice", "bob"] {
+        assert!(setup.login(user, "secret").is_some(), "{user}");
     }
     setup.finish();
 }
@@ -1123,7 +1139,7 @@ fn new_user_fails_if_its_line_cannot_be_written() {
     let result = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(result.stderr).unwrap();
     assert_eq!(result.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("cannot write the line: "), "{stderr}");
+    assert!(stderr.contains("cannot write the output: "), "{stderr}");
 }
 
 /// A pseudo-terminal: the child process has the slave end, the test has the master end.

@@ -87,8 +87,9 @@ fn f22_the_zone_is_that_of_date_or_rules_with_times_are_refused() {
             shows(&before) || shows(&after),
             "{tz:?}: {before}, {output}"
         );
+        // Permitted or denied: that depends on the time of the test.
         let (status, output) = run(tz, &explain, &config);
-        assert_eq!(status, Some(0), "{tz:?}: {output}");
+        assert!([Some(0), Some(3)].contains(&status), "{tz:?}: {output}");
     }
     for tz in [
         &b"Europe/Nowhere"[..],

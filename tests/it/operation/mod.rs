@@ -1,5 +1,6 @@
 //! Start, stop, output, and real client programs.
 
+mod command_line;
 mod haproxy;
 mod json_log;
 mod listen_address;

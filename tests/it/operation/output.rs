@@ -444,8 +444,8 @@ fn l13_check_writes_all_of_a_long_report_to_a_slow_pipe_that_does_not_block() {
     let mut check = command.spawn().unwrap();
     drop(command);
     let lines = BufReader::new(reader).lines().map_while(Result::ok).count();
-    // A line for each rule, and the number of rules.
-    assert_eq!(lines, 20_001);
+    // A line for each rule, the number of rules, and a warning: all are equal.
+    assert_eq!(lines, 20_002);
     assert!(check.wait().unwrap().success());
 }
 
@@ -453,7 +453,8 @@ fn l13_check_writes_all_of_a_long_report_to_a_slow_pipe_that_does_not_block() {
 fn l13_a_reader_that_has_read_enough_is_no_error_and_a_full_disk_is() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("socks.conf");
-    std::fs::write(&config, "permit c 10. - - 80\n".repeat(20_000)).unwrap();
+    let rules = "permit c 10. - - 80\n".repeat(20_000) + "permit c 10. - - 81\n";
+    std::fs::write(&config, rules).unwrap();
     let config = config.to_str().unwrap();
     let actions = [
         &["--check", "-c", config][..],
