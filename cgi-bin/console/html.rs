@@ -63,6 +63,23 @@ pub(crate) fn text_headers() -> String {
     format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMING_HEADERS}\r\n")
 }
 
+/// The response that leads a browser to this URL of the console with GET. `query` is a
+/// query with its `?`.
+///
+/// Python's web server for tests sends the status 200 before it runs a CGI program. So
+/// the page itself leads there too.
+pub(crate) fn redirect(query: &str) -> String {
+    let nonce = Nonce::new();
+    let target = escape(query);
+    format!(
+        "Status: 303 See Other\r\nLocation: {query}\r\n{}<!DOCTYPE html>\n<html lang=\"en\">\n\
+         <head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"refresh\" content=\"0;url={target}\">\n\
+         <title>Remote batch console</title>\n</head>\n<body><p><a href=\"{target}\">Run</a></p></body>\n\
+         </html>\n",
+        html_headers(&nonce)
+    )
+}
+
 /// Headers against buffering, caching and content sniffing.
 ///
 /// `Content-Encoding: none` keeps Apache from compressing, which would hold back the

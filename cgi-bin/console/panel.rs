@@ -79,29 +79,25 @@ const FIELDS: [FieldSpec; 5] = [
     },
 ];
 
-/// The reason why the form is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FormMode {
-    /// The user fills in or corrects the rows.
-    Edit,
-    /// The rows are valid, but another site may have caused the request: the user must
-    /// confirm it.
-    Confirm,
-}
-
-/// Renders the whole document.
-pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: &Nonce) -> String {
+/// Renders the whole document. `notice` says why the form is shown instead of a run.
+///
+/// The form sends POST to its own URL without a query: rows in the address would be those
+/// of the last run.
+pub(crate) fn render(
+    query: &Query,
+    allowed: &AllowList,
+    notice: Option<&str>,
+    nonce: &Nonce,
+) -> String {
     let mut page = html::document_head(nonce, "Remote batch console");
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
          <p class=\"soft\">Up to five shells at once, each reached through a SOCKS server, \
-         each fed a batch file line by line.</p></header>\n<main>\n<form method=\"get\">\n",
+         each fed a batch file line by line.</p></header>\n<main>\n<form method=\"post\" action=\"?\">\n",
     );
-    if mode == FormMode::Confirm {
-        page.push_str(
-            "<p id=\"confirm\" role=\"status\">Another page has led here, so nothing runs yet: press \
-             Run if this is what you want.</p>\n",
-        );
+    if let Some(notice) = notice {
+        let notice = escape(notice);
+        let _ = writeln!(page, "<p id=\"confirm\" role=\"status\">{notice}</p>");
     }
     for (index, row) in query.rows.iter().enumerate() {
         let field_errors = row::field_errors(query, row, allowed);

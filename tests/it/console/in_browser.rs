@@ -35,10 +35,28 @@ const BANNER: &str = "****************************************\n\
                       ****************************************\n";
 
 /// Whether the programs for a test with a browser are installed; otherwise the test is skipped.
-fn browser_tools_installed() -> bool {
+pub(super) fn browser_tools_installed() -> bool {
     is_installed(APACHE, "apache2")
         && is_installed("chromedriver", "chromium-driver")
         && is_installed("chromium", "chromium")
+}
+
+/// Opens the form with the rows of this URL, and presses Run.
+fn run_in(browser: &Browser, url: &str) {
+    browser.navigate(url);
+    press_run(browser);
+}
+
+/// Waits for the form, and presses Run with the keyboard.
+pub(super) fn press_run(browser: &Browser) {
+    until("the form", || {
+        let script = "const button = document.querySelector('form button');
+            if (document.readyState !== 'complete' || !button) return false;
+            button.focus();
+            return document.activeElement === button;";
+        (browser.run_script(script) == true).then_some(())
+    });
+    browser.press_keys(ENTER);
 }
 
 /// One row of the form.
@@ -135,7 +153,7 @@ fn five_shells_run_in_one_page_without_javascript() {
 
 fn check_five_shells(browser: &Browser) {
     let fixture = Fixture::start("400ms");
-    browser.navigate(&fixture.url());
+    run_in(browser, &fixture.url());
     assert_shells_run_in_parallel(browser);
     let page = until("the end of the page", || finished_page(browser));
     assert_results(&page);
@@ -385,7 +403,7 @@ fn the_pages_fit_on_a_phone_screen() {
         browser.run_script(INSPECT_FIELDS).get("values").cloned()
     });
     assert_eq!(browser.run_script(FIND_TOO_WIDE), json!([]));
-    browser.navigate(&apache.console(row));
+    run_in(&browser, &apache.console(row));
     until("the end of the run page", || finished_page(&browser));
     assert_eq!(browser.run_script(FIND_TOO_WIDE), json!([]));
 }
@@ -529,11 +547,16 @@ fn print_in_five_shells(factors: &[usize]) -> f64 {
     });
     let url = apache.console(&query(&rows.collect::<Vec<_>>(), &proxy));
     let browser = Browser::open();
+    browser.navigate(&url);
+    until("the end of the form's console", || {
+        (browser.run_script("return document.readyState") == "complete" && !apache.has_console())
+            .then_some(())
+    });
 
     let start = Instant::now();
     let (sum, seconds, peak) = thread::scope(|scope| {
-        let memory = scope.spawn(|| apache.peak_memory_of_next_console());
-        browser.navigate(&url);
+        let memory = scope.spawn(|| apache.peak_memory_of_next_run());
+        press_run(&browser);
         let sum = until_within(LONG_TIMEOUT, "a complete page", || {
             let sum = browser.run_script("return document.querySelector('#sum')?.textContent");
             sum.as_str().map(str::to_owned)
@@ -603,7 +626,7 @@ fn pictures() {
             .then_some(())
     });
     save_pictures(&browser, "panel");
-    browser.navigate(&fixture.url());
+    run_in(&browser, &fixture.url());
     until("a page with running and finished shells", || {
         let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];

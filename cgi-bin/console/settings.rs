@@ -1,0 +1,53 @@
+//! The settings of the administrator, from the environment of the CGI program.
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::allow::AllowList;
+use crate::output::log_error;
+
+/// Time limit of a page without `CONSOLE_LIMIT`: a shell that never sends a prompt
+/// must not keep this process running for ever.
+const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// The settings of the administrator, from the environment.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) allowed: AllowList,
+    pub(crate) time_limit: Duration,
+    /// The folder of the one-time tokens.
+    pub(crate) token_folder: PathBuf,
+}
+
+impl Settings {
+    /// Reads the variables `CONSOLE_...`. Errors go to stderr, which is the
+    /// web server's error log. An invalid allow list denies everything (fail
+    /// closed).
+    pub(crate) fn from_environment() -> Settings {
+        let allowed = match env::var("CONSOLE_ALLOW") {
+            Err(env::VarError::NotPresent) => AllowList::allow_all(),
+            list => AllowList::parse(&list.unwrap_or_else(|_| "not UTF-8".to_owned()))
+                .unwrap_or_else(|entry| {
+                    log_error(&format!(
+                        "CONSOLE_ALLOW: \"{entry}\" is not HOST:PORTS; nothing is allowed"
+                    ));
+                    AllowList::deny_all()
+                }),
+        };
+        let time_limit = match env::var("CONSOLE_LIMIT") {
+            Err(env::VarError::NotPresent) => DEFAULT_TIME_LIMIT,
+            text => humantime::parse_duration(text.as_deref().unwrap_or_default()).unwrap_or_else(
+                |error| {
+                    log_error(&format!("CONSOLE_LIMIT: {error}; it stays at 10 minutes"));
+                    DEFAULT_TIME_LIMIT
+                },
+            ),
+        };
+        Settings {
+            allowed,
+            time_limit,
+            token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),
+        }
+    }
+}
