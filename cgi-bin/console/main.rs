@@ -34,6 +34,8 @@ mod body;
 mod html;
 /// Stdout with a deadline; the error log.
 mod output;
+/// Protection against DNS rebinding.
+mod own_names;
 /// The run page as HTML.
 mod page;
 /// The form.
@@ -95,6 +97,11 @@ fn main() -> ExitCode {
 /// Writes the response to the request in the environment.
 fn respond(settings: &Settings, output: &mut impl Write) -> io::Result<()> {
     let query = Query::parse(&environment_variable("QUERY_STRING").into_vec());
+    let host = environment_variable("HTTP_HOST");
+    let host = host.to_string_lossy();
+    if !settings.own_names.permit(&host) {
+        return output.write_all(html::unknown_host(&host, query.as_text).as_bytes());
+    }
     match environment_variable("REQUEST_METHOD").as_encoded_bytes() {
         // HEAD is a safe method (RFC 9110, section 9.2.1): it starts no session.
         b"HEAD" => {

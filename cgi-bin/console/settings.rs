@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::allow::AllowList;
 use crate::output::log_error;
+use crate::own_names::OwnNames;
 
 /// Time limit of a page without `CONSOLE_LIMIT`: a shell that never sends a prompt
 /// must not keep this process running for ever.
@@ -16,6 +17,7 @@ const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Settings {
     pub(crate) allowed: AllowList,
     pub(crate) time_limit: Duration,
+    pub(crate) own_names: OwnNames,
     /// The folder of the one-time tokens.
     pub(crate) token_folder: PathBuf,
 }
@@ -44,8 +46,19 @@ impl Settings {
                 },
             ),
         };
+        let own_names = match env::var("CONSOLE_HOST") {
+            Err(env::VarError::NotPresent) => OwnNames::default(),
+            list => OwnNames::parse(&list.unwrap_or_else(|_| "not UTF-8".to_owned()))
+                .unwrap_or_else(|entry| {
+                    log_error(&format!(
+                        "CONSOLE_HOST: \"{entry}\" is no host name; no name is permitted"
+                    ));
+                    OwnNames::default()
+                }),
+        };
         Settings {
             allowed,
+            own_names,
             time_limit,
             token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),
         }

@@ -122,10 +122,54 @@ fn w26_programs_run_at_once_unless_a_foreign_page_led_them_here() {
     proxy.finish();
 }
 
+#[test]
+fn w27_a_foreign_host_name_gets_a_page_that_says_what_to_set() {
+    let proxy = Proxy::open();
+    let shell = ScriptedShell::with_prompts_only();
+    let rows = query_row(1, shell.address(), "t1.txt", proxy.address());
+    let at = |host: &str| {
+        console_for_browser()
+            .with_env("HTTP_USER_AGENT", "curl/8.0")
+            .with_env("HTTP_HOST", host)
+    };
+    for query in ["", &rows, &format!("{rows}format=text")] {
+        let page = at("evil.example:8080").page(query);
+        assert!(page.starts_with("Status: 403 Forbidden\r\n"), "{page}");
+        assert!(page.contains("CONSOLE_HOST"), "{page}");
+        assert!(
+            !page.contains("t1.txt") && !page.contains("<form"),
+            "{page}"
+        );
+    }
+    let page = at("evil.example").post(&rows);
+    assert!(page.contains("evil.example"), "{page}");
+    let page = at("<b>").page("");
+    assert!(
+        page.contains("&lt;b&gt;") && !page.contains("<b>"),
+        "{page}"
+    );
+    let mut without_host = at("");
+    without_host.command.env_remove("HTTP_HOST");
+    let named = at("Lab.example:8080").with_env("CONSOLE_HOST", "other.example, lab.example");
+    for mut console in [without_host, named, at("localhost:8080"), at("[::1]")] {
+        assert!(console.page(&rows).contains("1 of 1 finished"));
+    }
+    assert_eq!(proxy.screen_messages(4).len(), 4);
+    let mut invalid = at("lab.example").with_env("CONSOLE_HOST", "lab.example, lab:80");
+    let output = invalid.start(&rows).wait_for_exit(LONG_TIMEOUT);
+    assert!(output.text().contains("403"), "{output:#?}");
+    assert!(
+        output.stderr.contains("\"lab:80\" is no host name"),
+        "{output:#?}"
+    );
+    proxy.finish();
+}
+
 /// Configuration that admits the name of a machine that is not on loopback for a browser.
 const PLAIN_HTTP: &str = "\
 <Location \"/cgi-bin/console.cgi\">
     Require all granted
+    SetEnv CONSOLE_HOST plain.test
 </Location>
 ";
 
