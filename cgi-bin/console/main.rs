@@ -189,7 +189,7 @@ fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) 
 /// The columns of a run. `None` if the form must be shown: the user edits the rows, or
 /// no row can run. The plain text page reports the errors of the rows itself.
 fn runnable_columns(query: &Query, settings: &Settings) -> Option<Vec<Column>> {
-    let columns = row::columns(query, &settings.allowed);
+    let columns = row::columns(query, &settings.policy);
     let none_can_run = columns.iter().all(|column| column.plan.is_err());
     let text_reports_errors = query.as_text && !columns.is_empty();
     let is_runnable = !query.edit && (!none_can_run || text_reports_errors);
@@ -204,8 +204,7 @@ fn write_form(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let nonce = Nonce::new();
-    let page =
-        html::html_headers(&nonce) + &panel::render(query, &settings.allowed, notice, &nonce);
+    let page = html::html_headers(&nonce) + &panel::render(query, &settings.policy, notice, &nonce);
     output.write_all(page.as_bytes())
 }
 

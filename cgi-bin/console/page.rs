@@ -173,7 +173,7 @@ impl HtmlPage {
         let number = column.number;
         let title = escape(&column.title);
         let file = escape(&column.file);
-        let socks = escape(&column.socks);
+        let route = escape(&column.route);
         let state = STATE_SLOTS
             .iter()
             .fold(SessionState::Waiting.to_string(), |inner, slot| {
@@ -182,7 +182,7 @@ impl HtmlPage {
         self.write(format_args!(
             "<section class=\"column\" id=\"column{number}\" aria-labelledby=\"title{number}\">\n\
              <h2 id=\"title{number}\">{title}</h2>\n\
-             <p class=\"way\">{file} through {socks}</p>\n\
+             <p class=\"way\">{file} {route}</p>\n\
              <p class=\"state\" role=\"status\">{state}</p>\n\
              <div class=\"clock\" aria-hidden=\"true\"><div><slot name=\"clock{number}\"></slot></div></div>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Output of {title}\">\
@@ -220,7 +220,7 @@ impl Page for HtmlPage {
             Outcome::Success => "good",
             Outcome::Failure => "bad",
         };
-        let words = escape(&column.state.to_string());
+        let words = escape(&column.state_text());
         self.write(format_args!(
             "<span slot=\"{slot}{number}\" class=\"{class}\">{words}</span>\n"
         ));

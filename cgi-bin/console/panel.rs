@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::allow::AllowList;
 use crate::batch;
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, Row};
-use crate::row::{self, Field, FieldError};
+use crate::row::{self, Field, FieldError, Policy};
 
 /// The description of one field of a row.
 struct FieldSpec {
@@ -85,7 +84,7 @@ const FIELDS: [FieldSpec; 5] = [
 /// of the last run.
 pub(crate) fn render(
     query: &Query,
-    allowed: &AllowList,
+    policy: &Policy,
     notice: Option<&str>,
     nonce: &Nonce,
 ) -> String {
@@ -100,7 +99,7 @@ pub(crate) fn render(
         let _ = writeln!(page, "<p id=\"confirm\" role=\"status\">{notice}</p>");
     }
     for (index, row) in query.rows.iter().enumerate() {
-        let field_errors = row::field_errors(query, row, allowed);
+        let field_errors = row::field_errors(query, row, policy);
         write_row(&mut page, index + 1, row, &field_errors, query);
     }
     if !query.is_empty() && query.rows.iter().all(|row| row.host.is_empty()) {
@@ -108,7 +107,7 @@ pub(crate) fn render(
             "<p class=\"error\" id=\"no-server\">Name a shell server in one row at least.</p>\n",
         );
     }
-    write_shared_server(&mut page, query);
+    write_shared_server(&mut page, query, policy);
     let checked = if query.as_text { " checked" } else { "" };
     let _ = write!(
         page,
@@ -146,8 +145,15 @@ fn write_row(
 }
 
 /// Writes the fields of the shared SOCKS server.
-fn write_shared_server(page: &mut String, query: &Query) {
-    page.push_str("<fieldset><legend>for all rows that name no SOCKS server</legend>\n");
+fn write_shared_server(page: &mut String, query: &Query, policy: &Policy) {
+    let direct = match policy.direct {
+        true => "; if this is empty too, they connect directly",
+        false => "",
+    };
+    let _ = writeln!(
+        page,
+        "<fieldset><legend>for all rows that name no SOCKS server{direct}</legend>"
+    );
     for (id, label, class, value, example) in [
         (
             "sh",

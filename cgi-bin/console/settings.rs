@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::allow::AllowList;
 use crate::output::log_error;
 use crate::own_names::OwnNames;
+use crate::row::Policy;
 
 /// Time limit of a page without `CONSOLE_LIMIT`: a shell that never sends a prompt
 /// must not keep this process running for ever.
@@ -15,7 +16,7 @@ const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The settings of the administrator, from the environment.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) allowed: AllowList,
+    pub(crate) policy: Policy,
     pub(crate) time_limit: Duration,
     pub(crate) own_names: OwnNames,
     /// The folder of the one-time tokens.
@@ -56,8 +57,16 @@ impl Settings {
                     OwnNames::default()
                 }),
         };
+        let direct = match env::var("CONSOLE_DIRECT").as_deref() {
+            Err(env::VarError::NotPresent) | Ok("" | "0") => false,
+            Ok("1") => true,
+            _ => {
+                log_error("CONSOLE_DIRECT: neither 0 nor 1; it stays at 0");
+                false
+            }
+        };
         Settings {
-            allowed,
+            policy: Policy { allowed, direct },
             own_names,
             time_limit,
             token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),
