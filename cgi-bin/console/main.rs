@@ -30,6 +30,8 @@ mod allow;
 mod batch;
 /// The body of a POST request.
 mod body;
+/// Whole lines in bulk.
+mod bulk;
 /// Escaping, headers and the document head, for both HTML pages.
 mod html;
 /// Stdout with a deadline; the error log.

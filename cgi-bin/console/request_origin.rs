@@ -107,7 +107,13 @@ impl RequestOrigin {
         };
         match self.host.is_empty() {
             true => self.is_loopback_server(authority),
-            false => authority.eq_ignore_ascii_case(&self.host),
+            false => {
+                let with_port = format!("{}:{}", self.host, self.server_port);
+                // nginx of Debian passes on the `Host` without its port.
+                [&self.host, &with_port]
+                    .iter()
+                    .any(|own| authority.eq_ignore_ascii_case(own))
+            }
         }
     }
 
@@ -220,6 +226,23 @@ mod tests {
                 fetch_site: site.to_owned(),
                 origin: origin.to_owned(),
                 referer: referer.to_owned(),
+                ..browser()
+            };
+            assert_eq!(request.is_own_form(), is_own, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn w24_a_host_without_its_port_is_the_own_one_at_the_port_of_the_server() {
+        for (origin, is_own) in [
+            ("http://here", true),
+            ("http://here:8080", true),
+            ("http://here:8081", false),
+            ("http://here.evil.example:8080", false),
+        ] {
+            let request = RequestOrigin {
+                host: "here".to_owned(),
+                origin: origin.to_owned(),
                 ..browser()
             };
             assert_eq!(request.is_own_form(), is_own, "{request:?}");
