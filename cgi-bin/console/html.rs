@@ -63,6 +63,50 @@ pub(crate) fn text_headers() -> String {
     format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMING_HEADERS}\r\n")
 }
 
+/// The response that leads a browser to this URL of the console with GET. `query` is a
+/// query with its `?`.
+///
+/// Python's web server for tests sends the status 200 before it runs a CGI program. So
+/// the page itself leads there too.
+pub(crate) fn redirect(query: &str) -> String {
+    let nonce = Nonce::new();
+    let target = escape(query);
+    format!(
+        "Status: 303 See Other\r\nLocation: {query}\r\n{}<!DOCTYPE html>\n<html lang=\"en\">\n\
+         <head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"refresh\" content=\"0;url={target}\">\n\
+         <title>Remote batch console</title>\n</head>\n<body><p><a href=\"{target}\">Run</a></p></body>\n\
+         </html>\n",
+        html_headers(&nonce)
+    )
+}
+
+/// The response to a request for a host name that is not this console's. It says which
+/// setting permits the name.
+pub(crate) fn unknown_host(host: &str, as_text: bool) -> String {
+    let first = format!("This console does not answer to the name \"{host}\".");
+    let second = "It answers to IP addresses, localhost and the names in CONSOLE_HOST, so that \
+                  no other site can lead a browser here under a name of its own.";
+    let third = "If the name is right, its administrator sets CONSOLE_HOST in the environment of \
+                 the CGI program, in Apache for example: SetEnv CONSOLE_HOST \"console.example.edu\"";
+    let status = "Status: 403 Forbidden\r\n";
+    if as_text {
+        return format!(
+            "{status}{}# {first}\n# {second}\n# {third}\n",
+            text_headers()
+        );
+    }
+    let nonce = Nonce::new();
+    let paragraphs: String = [&first, second, third]
+        .map(|text| format!("<p>{}</p>\n", escape(text)))
+        .concat();
+    format!(
+        "{status}{}{}<body class=\"wide\">\n<main>\n<h1>Remote batch console</h1>\n{paragraphs}</main>\n\
+         </body>\n</html>\n",
+        html_headers(&nonce),
+        document_head(&nonce, "Remote batch console")
+    )
+}
+
 /// Headers against buffering, caching and content sniffing.
 ///
 /// `Content-Encoding: none` keeps Apache from compressing, which would hold back the

@@ -1,4 +1,4 @@
-//! Stdout, the pipe to the web server, without a buffer and with a deadline.
+//! Stdout, the pipe to the web server, without a buffer and with a deadline; and its error log.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -55,4 +55,9 @@ impl Write for StdoutWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Writes a line to stderr, which is the web server's error log.
+pub(crate) fn log_error(message: &str) {
+    let _ = writeln!(io::stderr(), "console.cgi: {message}");
 }

@@ -14,6 +14,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::bulk::{self, SplitOutput};
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, percent_encode};
 use crate::run::Page;
@@ -26,6 +27,9 @@ const COLUMN_STYLE: &str = include_str!("columns.css");
 /// Maximum size in bytes of a percent-encoded transcript in its link. Browsers accept
 /// URLs of up to 2 MB.
 const MAX_SAVED_TRANSCRIPT: usize = 1024 * 1024;
+
+/// A line end that the browser does not show.
+const HIDDEN_LINE_END: &str = "<span class=\"end\">\n</span>";
 
 /// The page as HTML, which grows at its end only.
 #[derive(Debug)]
@@ -125,6 +129,25 @@ impl HtmlPage {
         }
     }
 
+    /// Writes whole lines in bulk as a block. The block is a line break for the browser, so
+    /// the line ends next to it are hidden: the page has the same text with and without
+    /// the style sheet.
+    fn write_block(&mut self, column: &ColumnStatus, index: usize, split: &SplitOutput) {
+        self.open_span(column, index);
+        self.write_pieces(&split.head);
+        self.close_span();
+        let number = column.number;
+        self.write(format_args!(
+            "<span slot=\"log{number}\" class=\"bulk\">{HIDDEN_LINE_END}"
+        ));
+        self.write_pieces(&split.block);
+        self.write(format_args!("{HIDDEN_LINE_END}</span>\n"));
+        if !split.tail.is_empty() {
+            self.open_span(column, index);
+            self.write_pieces(&split.tail);
+        }
+    }
+
     /// Appends text to the transcript of a column.
     fn append_transcript(&mut self, index: usize, text: &str) {
         if let Some(content) = self.columns.get_mut(index) {
@@ -173,7 +196,7 @@ impl HtmlPage {
         let number = column.number;
         let title = escape(&column.title);
         let file = escape(&column.file);
-        let socks = escape(&column.socks);
+        let route = escape(&column.route);
         let state = STATE_SLOTS
             .iter()
             .fold(SessionState::Waiting.to_string(), |inner, slot| {
@@ -182,7 +205,7 @@ impl HtmlPage {
         self.write(format_args!(
             "<section class=\"column\" id=\"column{number}\" aria-labelledby=\"title{number}\">\n\
              <h2 id=\"title{number}\">{title}</h2>\n\
-             <p class=\"way\">{file} through {socks}</p>\n\
+             <p class=\"way\">{file} {route}</p>\n\
              <p class=\"state\" role=\"status\">{state}</p>\n\
              <div class=\"clock\" aria-hidden=\"true\"><div><slot name=\"clock{number}\"></slot></div></div>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Output of {title}\">\
@@ -220,7 +243,7 @@ impl Page for HtmlPage {
             Outcome::Success => "good",
             Outcome::Failure => "bad",
         };
-        let words = escape(&column.state.to_string());
+        let words = escape(&column.state_text());
         self.write(format_args!(
             "<span slot=\"{slot}{number}\" class=\"{class}\">{words}</span>\n"
         ));
@@ -231,8 +254,13 @@ impl Page for HtmlPage {
     }
 
     fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
-        self.open_span(column, index);
-        self.write_pieces(pieces);
+        match bulk::split(pieces) {
+            Some(split) => self.write_block(column, index, &split),
+            None => {
+                self.open_span(column, index);
+                self.write_pieces(pieces);
+            }
+        }
         for piece in pieces {
             self.append_transcript(index, &piece.text);
         }

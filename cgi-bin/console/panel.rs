@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::allow::AllowList;
 use crate::batch;
 use crate::html::{self, Nonce, escape};
 use crate::query::{Query, Row};
-use crate::row::{self, Field, FieldError};
+use crate::row::{self, Field, FieldError, Policy};
 
 /// The description of one field of a row.
 struct FieldSpec {
@@ -79,32 +78,28 @@ const FIELDS: [FieldSpec; 5] = [
     },
 ];
 
-/// The reason why the form is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FormMode {
-    /// The user fills in or corrects the rows.
-    Edit,
-    /// The rows are valid, but another site may have caused the request: the user must
-    /// confirm it.
-    Confirm,
-}
-
-/// Renders the whole document.
-pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: &Nonce) -> String {
+/// Renders the whole document. `notice` says why the form is shown instead of a run.
+///
+/// The form sends POST to its own URL without a query: rows in the address would be those
+/// of the last run.
+pub(crate) fn render(
+    query: &Query,
+    policy: &Policy,
+    notice: Option<&str>,
+    nonce: &Nonce,
+) -> String {
     let mut page = html::document_head(nonce, "Remote batch console");
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
          <p class=\"soft\">Up to five shells at once, each reached through a SOCKS server, \
-         each fed a batch file line by line.</p></header>\n<main>\n<form method=\"get\">\n",
+         each fed a batch file line by line.</p></header>\n<main>\n<form method=\"post\" action=\"?\">\n",
     );
-    if mode == FormMode::Confirm {
-        page.push_str(
-            "<p id=\"confirm\" role=\"status\">Another page has led here, so nothing runs yet: press \
-             Run if this is what you want.</p>\n",
-        );
+    if let Some(notice) = notice {
+        let notice = escape(notice);
+        let _ = writeln!(page, "<p id=\"confirm\" role=\"status\">{notice}</p>");
     }
     for (index, row) in query.rows.iter().enumerate() {
-        let field_errors = row::field_errors(query, row, allowed);
+        let field_errors = row::field_errors(query, row, policy);
         write_row(&mut page, index + 1, row, &field_errors, query);
     }
     if !query.is_empty() && query.rows.iter().all(|row| row.host.is_empty()) {
@@ -112,7 +107,7 @@ pub(crate) fn render(query: &Query, allowed: &AllowList, mode: FormMode, nonce: 
             "<p class=\"error\" id=\"no-server\">Name a shell server in one row at least.</p>\n",
         );
     }
-    write_shared_server(&mut page, query);
+    write_shared_server(&mut page, query, policy);
     let checked = if query.as_text { " checked" } else { "" };
     let _ = write!(
         page,
@@ -150,8 +145,15 @@ fn write_row(
 }
 
 /// Writes the fields of the shared SOCKS server.
-fn write_shared_server(page: &mut String, query: &Query) {
-    page.push_str("<fieldset><legend>for all rows that name no SOCKS server</legend>\n");
+fn write_shared_server(page: &mut String, query: &Query, policy: &Policy) {
+    let direct = match policy.direct {
+        true => "; if this is empty too, they connect directly",
+        false => "",
+    };
+    let _ = writeln!(
+        page,
+        "<fieldset><legend>for all rows that name no SOCKS server{direct}</legend>"
+    );
     for (id, label, class, value, example) in [
         (
             "sh",

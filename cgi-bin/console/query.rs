@@ -36,6 +36,8 @@ pub(crate) struct Query {
     pub(crate) as_text: bool,
     /// The form with these values; no session starts.
     pub(crate) edit: bool,
+    /// The one-time token that permits a run.
+    pub(crate) token: String,
 }
 
 /// The meaning of a key; rows count from 0.
@@ -49,6 +51,7 @@ enum Key {
     SharedSocksPort,
     Format,
     Edit,
+    Token,
 }
 
 impl Query {
@@ -78,6 +81,7 @@ impl Query {
             Key::SharedSocksPort => self.socks_port = value,
             Key::Format => self.as_text = value == "text",
             Key::Edit => self.edit = !value.is_empty(),
+            Key::Token => self.token = value,
             Key::Host(row) => self.row(*row, |row| row.host = value),
             Key::Port(row) => self.row(*row, |row| row.port = value),
             Key::File(row) => self.row(*row, |row| row.file = value),
@@ -100,7 +104,8 @@ impl Query {
             && self.socks_port.is_empty()
     }
 
-    /// Encodes the rows as a query in the newer key format.
+    /// Encodes rows and format as a query in the newer key format. The token is left out:
+    /// a link with these rows starts no run.
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         let mut put = |key: &str, number: &str, value: &str| {
@@ -118,6 +123,7 @@ impl Query {
         }
         put("sh", "", &self.socks_host);
         put("sp", "", &self.socks_port);
+        put("format", "", if self.as_text { "text" } else { "" });
         text
     }
 }
@@ -150,6 +156,7 @@ fn parse_key(key: &[u8], first_row: u8) -> Option<Key> {
         [b's', b'p'] => Some(Key::SharedSocksPort),
         _ if key == b"format" => Some(Key::Format),
         _ if key == b"edit" => Some(Key::Edit),
+        _ if key == b"once" => Some(Key::Token),
         _ => None,
     }
 }
@@ -277,7 +284,8 @@ mod tests {
 
     #[test]
     fn w02_an_encoded_query_parses_to_itself() {
-        let query = Query::parse(b"h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt");
+        let query =
+            Query::parse(b"h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt&format=text");
         assert_eq!(Query::parse(query.encode().as_bytes()), query);
     }
 }

@@ -16,16 +16,21 @@ use std::time::Duration;
 use threadsocks::client::{self, ClientError};
 use threadsocks::net::resolve;
 use threadsocks::net::{Deadline, PeekReader};
-use threadsocks::protocol::{Host, ReadError, socks4};
+use threadsocks::protocol::{Destination, Host, ReadError, socks4};
 
 use crate::batch::{EXIT_COMMAND, is_exit_command};
 use crate::prompt::{self, PromptFinder};
-use crate::row::{SessionPlan, SocksServer};
+use crate::row::{ServerAddress, SessionPlan};
 use crate::telnet::Telnet;
 
-/// Time from the first packet to the reply of the SOCKS server. It is long, because
+/// Time from the first packet to the reply of the SOCKS server, or to a direct connection.
+/// It is long, because
 /// the SOCKS server itself may have to wait for the shell server.
 const SOCKS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time without output after `exit`, after which the session is done. The shell has closed
+/// its connection by then, but some SOCKS servers do not pass on the end of a connection.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Size of the read buffer in bytes. It bounds one [`SessionEvent::Output`].
 const READ_BUFFER_SIZE: usize = 16 * 1024;
@@ -33,9 +38,9 @@ const READ_BUFFER_SIZE: usize = 16 * 1024;
 /// An event that the thread of a session sends to the thread that owns the page.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// The session connects to the SOCKS server. The first event.
+    /// The session connects to the SOCKS server, or directly. The first event.
     Connecting,
-    /// The SOCKS server has connected to the shell.
+    /// The connection to the shell exists.
     Granted,
     /// Output of the shell without Telnet commands, about [`READ_BUFFER_SIZE`] bytes
     /// at most.
@@ -53,6 +58,10 @@ pub(crate) enum SessionEvent {
 pub(crate) enum SessionEnd {
     /// All lines and `exit` were sent, and then the shell closed the connection.
     Done,
+    /// All lines and `exit` were sent, and then [`EXIT_TIMEOUT`] passed without output. The
+    /// other end of the connection, which has left it open, is the shell if the
+    /// connection is direct, and otherwise the SOCKS server.
+    LeftOpen { is_direct: bool },
     /// The shell closed the connection before `exit` was sent.
     ClosedEarly,
     /// The time limit of the page has passed.
@@ -101,6 +110,7 @@ pub(crate) fn run_session(
                 stream: &stream,
                 lines: plan.batch.lines(),
                 exit_sent: false,
+                is_direct: plan.socks.is_none(),
                 events,
             };
             dialogue.run()?
@@ -110,24 +120,50 @@ pub(crate) fn run_session(
     events.send(SessionEvent::Ended(end))
 }
 
-/// Connects to the shell through the SOCKS server.
+/// Connects to the shell, directly or through the SOCKS server.
 ///
 /// # Errors
 ///
 /// A sentence for the page.
 fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
     let deadline = Deadline::after(SOCKS_TIMEOUT);
-    let stream = dial(&plan.socks, deadline)
-        .map_err(|error| format!("cannot reach the SOCKS server {}: {error}", plan.socks))?;
+    let Destination { host, port } = &plan.destination;
+    let (host, port, kind) = match &plan.socks {
+        Some(socks) => (&socks.host, &socks.port, "SOCKS server"),
+        None => (host, port, "shell"),
+    };
+    let server = ServerAddress {
+        host: host.clone(),
+        port: *port,
+    };
+    let stream = dial(&server, deadline)
+        .map_err(|error| format!("cannot reach the {kind} {server}: {error}"))?;
     // Small messages, each of which waits for the answer to the previous one: Nagle's
     // algorithm would only delay them.
     let _ = stream.set_nodelay(true);
+    if let Some(socks) = &plan.socks {
+        request_connection(&stream, &plan.destination, socks, deadline)?;
+    }
+    Ok(stream)
+}
+
+/// Asks the SOCKS server for the connection to the shell.
+///
+/// # Errors
+///
+/// A sentence for the page.
+fn request_connection(
+    stream: &TcpStream,
+    destination: &Destination,
+    socks: &ServerAddress,
+    deadline: Deadline,
+) -> Result<(), String> {
     let handshake = HandshakeStream {
-        reply: PeekReader::new(&stream, deadline),
-        request: &stream,
+        reply: PeekReader::new(stream, deadline),
+        request: stream,
     };
-    match client::socks4::connect(handshake, &plan.destination, b"") {
-        Ok(_) => Ok(stream),
+    match client::socks4::connect(handshake, destination, b"") {
+        Ok(_) => Ok(()),
         Err(ClientError::Refused(error)) => {
             Err(format!("refused: {} {error}", socks4::code(error)))
         }
@@ -136,22 +172,21 @@ fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
         {
             let seconds = SOCKS_TIMEOUT.as_secs();
             Err(format!(
-                "the SOCKS server {} was silent: {received} of 8 bytes in {seconds} s",
-                plan.socks
+                "the SOCKS server {socks} was silent: {received} of 8 bytes in {seconds} s"
             ))
         }
-        Err(error) => Err(format!("the SOCKS server {}: {error}", plan.socks)),
+        Err(error) => Err(format!("the SOCKS server {socks}: {error}")),
     }
 }
 
-/// Tries the addresses of the SOCKS server one after the other. Each gets an equal
+/// Tries the addresses of the server one after the other. Each gets an equal
 /// share of the remaining time. The lookup of the name has no deadline, because
 /// getaddrinfo(3) has no timeout.
 ///
 /// # Errors
 ///
 /// Of the lookup, or of the last address tried.
-fn dial(server: &SocksServer, deadline: Deadline) -> io::Result<TcpStream> {
+fn dial(server: &ServerAddress, deadline: Deadline) -> io::Result<TcpStream> {
     let addresses: Vec<SocketAddr> = match &server.host {
         Host::Address(address) => vec![SocketAddr::new(*address, server.port)],
         Host::Name(name) => resolve::lookup(name, server.port)?,
@@ -201,6 +236,7 @@ struct Dialogue<'a, Lines, L> {
     lines: Lines,
     /// Whether the last line sent was `exit`.
     exit_sent: bool,
+    is_direct: bool,
     events: &'a L,
 }
 
@@ -208,7 +244,8 @@ struct Dialogue<'a, Lines, L> {
 enum ReadResult {
     /// Output, this many bytes of the buffer.
     Bytes(usize),
-    /// No output for [`prompt::PROMPT_IDLE_TIME`] after a possible prompt.
+    /// No output for [`prompt::PROMPT_IDLE_TIME`] after a possible prompt, or for
+    /// [`EXIT_TIMEOUT`] after `exit`.
     Idle,
     /// The shell has closed or reset the connection.
     Eof,
@@ -226,6 +263,10 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
                     let bytes = buffer.get(..count).unwrap_or_default();
                     self.process(&telnet.text(bytes), &mut prompts)?;
                 }
+                ReadResult::Idle if self.exit_sent => {
+                    let is_direct = self.is_direct;
+                    return Ok(SessionEnd::LeftOpen { is_direct });
+                }
                 ReadResult::Idle => {
                     prompts.confirm_prompt();
                     self.send_next_line()?;
@@ -240,12 +281,15 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
     }
 
     /// Blocks until the shell sends bytes, closes the connection, or stays idle after a
-    /// possible prompt.
+    /// possible prompt or after `exit`.
     fn read_next(&mut self, buffer: &mut [u8], may_be_prompt: bool) -> ReadResult {
-        // Only a possible prompt needs a timeout. Otherwise the read blocks: a command
-        // may take long, and the page has a time limit. If the timeout cannot be set,
-        // no prompt is assumed.
-        let timeout = may_be_prompt.then_some(prompt::PROMPT_IDLE_TIME);
+        // Without a possible prompt and before `exit`, the read blocks: a command may
+        // take long, and the page has a time limit. If the timeout cannot be set, no
+        // prompt is assumed.
+        let timeout = match self.exit_sent {
+            true => Some(EXIT_TIMEOUT),
+            false => may_be_prompt.then_some(prompt::PROMPT_IDLE_TIME),
+        };
         let _ = self.stream.set_read_timeout(timeout);
         loop {
             match self.stream.read(buffer) {
@@ -307,6 +351,8 @@ impl fmt::Display for SessionEnd {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             SessionEnd::Done => "done",
+            SessionEnd::LeftOpen { is_direct: false } => "done (left open by the SOCKS server)",
+            SessionEnd::LeftOpen { is_direct: true } => "done (left open by the shell)",
             SessionEnd::ClosedEarly => "closed early",
             SessionEnd::TimedOut => "timed out",
             SessionEnd::Failed(reason) => reason,

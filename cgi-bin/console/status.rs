@@ -24,7 +24,8 @@ pub(crate) struct ColumnStatus {
     pub(crate) number: usize,
     pub(crate) title: String,
     pub(crate) file: String,
-    pub(crate) socks: String,
+    pub(crate) route: String,
+    pub(crate) is_direct: bool,
     pub(crate) state: SessionState,
     /// Lines of the batch file that were sent to the shell.
     pub(crate) sent: usize,
@@ -39,9 +40,9 @@ pub(crate) struct ColumnStatus {
 pub(crate) enum SessionState {
     /// The thread of the session has sent no event yet.
     Waiting,
-    /// The session connects to the SOCKS server and waits for its reply.
+    /// The session connects to the SOCKS server and waits for its reply, or connects directly.
     Connecting,
-    /// The SOCKS server has granted the request. The shell has sent nothing yet.
+    /// The connection to the shell exists. The shell has sent nothing yet.
     Granted,
     /// The shell has sent output.
     Running,
@@ -64,7 +65,8 @@ impl RunStatus {
             number: column.number,
             title: column.title.clone(),
             file: column.file.clone(),
-            socks: column.socks.clone(),
+            route: column.route.clone(),
+            is_direct: column.is_direct,
             state: SessionState::Waiting,
             sent: 0,
             total: column.plan.as_ref().map_or(0, |plan| plan.batch.line_count),
@@ -128,11 +130,10 @@ impl RunStatus {
 impl fmt::Display for RunStatus {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.columns.len();
-        let done = SessionState::Ended(SessionEnd::Done);
         let finished = self
             .columns
             .iter()
-            .filter(|column| column.state == done)
+            .filter(|column| column.state.outcome() == Outcome::Success)
             .count();
         let commands = self.columns.iter().map(|column| column.sent).sum();
         write!(out, "{finished} of {all} finished")?;
@@ -152,6 +153,15 @@ impl ColumnStatus {
     /// Reports whether the session has ended.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, SessionState::Ended(_))
+    }
+
+    /// The state in words. A direct connection has no SOCKS server to name.
+    pub(crate) fn state_text(&self) -> String {
+        match (&self.state, self.is_direct) {
+            (SessionState::Connecting, true) => "connecting to the shell".to_owned(),
+            (SessionState::Granted, true) => "connected, no prompt yet".to_owned(),
+            (state, _) => state.to_string(),
+        }
     }
 
     /// Progress and time, for example `3 of 10 commands, 12 s`. Empty before the
@@ -177,7 +187,7 @@ impl SessionState {
     /// The outcome of a session in this state.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            SessionState::Ended(SessionEnd::Done) => Outcome::Success,
+            SessionState::Ended(SessionEnd::Done | SessionEnd::LeftOpen { .. }) => Outcome::Success,
             SessionState::Ended(_) => Outcome::Failure,
             _ => Outcome::Pending,
         }

@@ -60,7 +60,8 @@ impl TextPage {
 
     /// Writes a line with state and progress of a column.
     fn write_status(&mut self, column: &ColumnStatus, index: usize) {
-        let ColumnStatus { title, state, .. } = column;
+        let title = &column.title;
+        let state = column.state_text();
         let progress = column.progress();
         match progress.is_empty() {
             true => self.write_line(format_args!("{title} # {state}")),
@@ -83,9 +84,9 @@ impl Page for TextPage {
         self.last_line_at = vec![Duration::ZERO; run.columns.len()];
         for column in &run.columns {
             let ColumnStatus {
-                title, file, socks, ..
+                title, file, route, ..
             } = column;
-            self.write_line(format_args!("{title} # {file} through {socks}"));
+            self.write_line(format_args!("{title} # {file} {route}"));
         }
     }
 

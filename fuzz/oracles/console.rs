@@ -12,6 +12,8 @@
 pub(crate) mod allow;
 #[path = "../../cgi-bin/console/batch.rs"]
 pub(crate) mod batch;
+#[path = "../../cgi-bin/console/bulk.rs"]
+pub(crate) mod bulk;
 #[path = "../../cgi-bin/console/html.rs"]
 pub(crate) mod html;
 #[path = "../../cgi-bin/console/page.rs"]

@@ -82,7 +82,8 @@ fn column(number: usize, typed: &[u8]) -> Column {
         number,
         title: format!("{} ({number})", heading(typed)),
         file: heading(typed),
-        socks: heading(typed),
+        route: heading(typed),
+        is_direct: false,
         plan: Err(Vec::new()),
     }
 }

@@ -79,6 +79,7 @@ fn the_pure_modules_use_no_socket_thread_clock_or_file() {
             "src/events.rs",
             "src/request_error.rs",
             "cgi-bin/console/allow.rs",
+            "cgi-bin/console/bulk.rs",
             "cgi-bin/console/html.rs",
             "cgi-bin/console/page.rs",
             "cgi-bin/console/panel.rs",

@@ -4,3 +4,4 @@ mod in_browser;
 mod long_runs;
 mod requests;
 mod shell_dialogue;
+mod unasked_runs;

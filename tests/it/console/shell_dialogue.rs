@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::channel;
 
+use crate::support::child::LONG_TIMEOUT;
 use crate::support::console_cgi::{Console, column_text, query_row};
 use crate::support::endpoints::{self, Origin, read_exactly, write};
 use crate::support::proxy::Proxy;
@@ -290,4 +291,74 @@ fn lines_that_were_not_sent_are_not_counted() {
     let (_, status) = column_text(&page, &shell.address().to_string());
     assert!(!status.contains("400001 of 400001"), "{status}");
     proxy.finish();
+}
+
+/// Takes 15 seconds, the console's timeout after `exit`.
+#[test]
+fn w28_a_connection_left_open_after_exit_is_done_after_15_seconds() {
+    let proxy = Proxy::open();
+    let open = ScriptedShell::start(|session| {
+        session.write("% ");
+        assert_eq!(session.read_line(), "exit\n");
+        session.write("bye\n% ");
+        // Until the console closes.
+        session.stream.set_read_timeout(Some(LONG_TIMEOUT)).unwrap();
+        assert_eq!(session.read_line(), "");
+    });
+    let query = query_row(1, open.address(), "t1.txt", proxy.address()) + "format=text";
+    let mut console = Console::new(&[("t1.txt", "exit\n")]).with_env("CONSOLE_LIMIT", "60s");
+    let page = console.page(&query);
+    let (output, status) = column_text(&page, &open.address().to_string());
+    assert_eq!(output, "% exit\nbye\n% \n");
+    let expected = "done (left open by the SOCKS server), 1 of 1 command, 15 s";
+    assert_eq!(status, expected, "{page}");
+    assert!(page.contains("1 of 1 finished; 1 command"), "{page}");
+    assert_eq!(open.received(), "exit\n");
+    proxy.finish();
+}
+
+#[test]
+fn w29_rows_without_a_socks_server_connect_directly_if_the_administrator_permits_it() {
+    let shell = ScriptedShell::with_prompts_only();
+    let at = shell.address();
+    let row = |host: &str| format!("h1={host}&p1={}&f1=t1.txt&format=text", at.port());
+    let console =
+        |value: &str| Console::new(&[("t1.txt", "ls\n")]).with_env("CONSOLE_DIRECT", value);
+    for host in ["127.0.0.1", "localhost"] {
+        let page = console("1").page(&row(host));
+        assert!(
+            page.contains(
+                ":{} # t1.txt directly\n"
+                    .replace("{}", &at.port().to_string())
+                    .as_str()
+            ),
+            "{page}"
+        );
+        assert!(
+            page.contains("# connected, no prompt yet") || page.contains("# running"),
+            "{page}"
+        );
+        assert!(page.contains("# done, 1 of 1 command"), "{page}");
+        assert!(!page.contains("SOCKS"), "{page}");
+        assert_eq!(shell.received(), "ls\nexit\n");
+    }
+    for value in ["", "0"] {
+        let page = console(value).page(&row("127.0.0.1"));
+        assert!(page.contains("no SOCKS server is named"), "{page}");
+    }
+    let output = console("yes")
+        .start(&row("127.0.0.1"))
+        .wait_for_exit(LONG_TIMEOUT);
+    assert!(
+        output.text().contains("no SOCKS server is named"),
+        "{output:#?}"
+    );
+    assert!(output.stderr.contains("CONSOLE_DIRECT"), "{output:#?}");
+    let closed = console("1").page("h1=127.0.0.1&p1=1&f1=t1.txt&format=text");
+    assert!(
+        closed.contains("cannot reach the shell 127.0.0.1:1: "),
+        "{closed}"
+    );
+    let page = console("1").page("h1=127.0.0.1&p1=1&f1=t1.txt&sh=localhost&format=text");
+    assert!(page.contains("no port is given"), "{page}");
 }

@@ -49,19 +49,24 @@ pub(crate) struct Apache {
 impl Apache {
     /// Starts Apache with the project's batch files and these additional ones.
     pub(crate) fn start(batch_files: &[(&str, &str)]) -> Apache {
+        Apache::start_with(batch_files, "")
+    }
+
+    /// Starts Apache with these lines after the project's configuration.
+    pub(crate) fn start_with(batch_files: &[(&str, &str)], configuration: &str) -> Apache {
         let folder = tempfile::tempdir().expect("a folder for Apache");
         install_files(folder.path(), batch_files);
         let run = folder.path().join("run");
         fs::create_dir(&run).unwrap();
-        let compression = folder.path().join("compression.conf");
-        fs::write(&compression, COMPRESSION).unwrap();
+        let additional = folder.path().join("additional.conf");
+        fs::write(&additional, format!("{COMPRESSION}{configuration}")).unwrap();
         let port = free_ports(1);
         let mut command = Command::new(APACHE);
         command
             .arg("-f")
             .arg(project().join("cgi-bin/apache.conf"))
             .arg("-c")
-            .arg(format!("Include {}", compression.display()))
+            .arg(format!("Include {}", additional.display()))
             .arg("-DFOREGROUND")
             .env("CONSOLE_DIR", folder.path())
             .env("CONSOLE_RUN", run)
@@ -84,14 +89,24 @@ impl Apache {
         self.url(&format!("cgi-bin/console.cgi?{query}"))
     }
 
+    /// The console's URL with this query, at this host name for 127.0.0.1.
+    pub(crate) fn console_at(&self, host: &str, query: &str) -> String {
+        self.console(query).replacen("127.0.0.1", host, 1)
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}/{path}", self.port)
     }
 
-    /// Waits for the console process of the next page and for its end. Returns its peak memory
-    /// in kB.
-    pub(crate) fn peak_memory_of_next_console(&self) -> u64 {
-        let console = until("the console process", || self.console_process());
+    /// Waits for the console process of the next run and for its end. Returns its peak memory in
+    /// kB.
+    pub(crate) fn peak_memory_of_next_run(&self) -> u64 {
+        let console = until("the console process", || {
+            self.console_process().filter(|process| {
+                let environment = fs::read_to_string(process.join("environ"));
+                environment.is_ok_and(|variables| variables.contains("once="))
+            })
+        });
         let mut peak = 0;
         until_within(
             LONG_TIMEOUT,

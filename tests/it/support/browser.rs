@@ -16,6 +16,10 @@ pub(crate) const TAB: &str = "\u{E004}";
 /// The Enter key in the WebDriver protocol.
 pub(crate) const ENTER: &str = "\u{E007}";
 
+/// A host name for 127.0.0.1. Pages at this name are not on loopback for a browser, so it treats
+/// them like pages of any server over plain http.
+pub(crate) const PLAIN_HOST: &str = "plain.test";
+
 /// A browser with one window; it terminates on drop.
 pub(crate) struct Browser {
     agent: Agent,
@@ -107,6 +111,21 @@ impl Browser {
     /// Starts loading a page, and does not wait for it.
     pub(crate) fn navigate(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
+    }
+
+    /// Goes back one page in the history; does not wait for the page.
+    pub(crate) fn back(&self) {
+        self.post("/back", &json!({}));
+    }
+
+    /// Goes forward one page in the history; does not wait for the page.
+    pub(crate) fn forward(&self) {
+        self.post("/forward", &json!({}));
+    }
+
+    /// Reloads the page; does not wait for it.
+    pub(crate) fn reload(&self) {
+        self.post("/refresh", &json!({}));
     }
 
     /// Runs this script in the page and returns its result.
@@ -229,7 +248,10 @@ fn capabilities(preferences: &Value) -> Value {
                 "--no-sandbox",
                 "--no-proxy-server",
                 // Prevents connections to the browser's vendor.
-                "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+                &format!(
+                    "--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1, MAP * ~NOTFOUND, \
+                     EXCLUDE 127.0.0.1"
+                ),
                 "--disable-background-networking",
                 "--disable-sync",
                 "--disable-component-update",

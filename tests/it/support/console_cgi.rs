@@ -50,6 +50,23 @@ impl Console {
     pub(crate) fn page(&mut self, query: &str) -> String {
         assert_success(&self.start(query).wait_for_exit(LONG_TIMEOUT))
     }
+
+    /// Starts the console for a form that is sent with POST.
+    pub(crate) fn start_post(&mut self, body: &str) -> RunningChild {
+        self.command
+            .env("REQUEST_METHOD", "POST")
+            .env("CONTENT_LENGTH", body.len().to_string())
+            .env("CONTENT_TYPE", "application/x-www-form-urlencoded")
+            .env("QUERY_STRING", "");
+        let child = RunningChild::start(&mut self.command, body.as_bytes());
+        self.command.env("REQUEST_METHOD", "GET");
+        child
+    }
+
+    /// Sends this form with POST, and returns the page.
+    pub(crate) fn post(&mut self, body: &str) -> String {
+        assert_success(&self.start_post(body).wait_for_exit(LONG_TIMEOUT))
+    }
 }
 
 pub(crate) fn assert_success(output: &ChildOutput) -> String {
