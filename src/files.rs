@@ -101,10 +101,19 @@ pub(crate) fn check_memory(needed: u64) -> Result<(), String> {
 /// All errors of the users file.
 pub(crate) fn users_error(path: &Path, error: &LoadError) -> ProgramError {
     let mut lines = error.describe(path);
-    lines.push(format!(
-        "to add a user, run: threadsocks --new-user alice --users {}",
-        path.display()
-    ));
+    let is_there = path.try_exists().unwrap_or(true);
+    if !is_there || matches!(error, LoadError::Syntax(_)) {
+        lines.push(format!(
+            "to add a user, run: threadsocks --new-user alice --users {}",
+            path.display()
+        ));
+    } else if let LoadError::Unreadable(_) = error {
+        lines.push(
+            "only its owner may read this file; a service of systemd gets it by LoadCredential (see \
+             threadsocks.service)"
+                .to_owned(),
+        );
+    }
     let status = status_of(error);
     ProgramError { status, lines }
 }

@@ -87,7 +87,7 @@ pub(crate) fn print_user(name: &[u8]) -> Result<ExitCode, ProgramError> {
 pub(crate) fn add_user(name: &[u8], file: &Path, replace: bool) -> Result<ExitCode, ProgramError> {
     let edit = |text: &[u8], line: &str| {
         let edited = auth::with_line(text, name, line, replace);
-        edited.map_err(|error| format!("{}:{error}", file.display()))
+        edited.map_err(|error| format!("{}: {error}", file.display()))
     };
     let fail = |reason| ProgramError::new(EXIT_FAILURE, reason);
     // Before the password is typed: would the edit succeed?

@@ -1,10 +1,20 @@
 //! Replaces the content of a file in one step: a reader sees either the old or the new content.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::MAX_FILE_SIZE;
+use crate::net::Deadline;
+
+/// How long to wait for the lock of a directory, and how often to try. Another call holds it for
+/// some milliseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// Only the owner may read a new file: it has the hashes of passwords.
 const MODE: u32 = 0o600;
@@ -14,9 +24,9 @@ const OWNER_AND_GROUP: u32 = 0o770;
 
 /// Replaces the content of the file at `path` by what `edit` makes of it. A file that does not
 /// exist is empty; it is created with mode 0600. An existing file keeps its owner, its group and
-/// the permissions of both; other accounts have none afterwards.
+/// the permissions of both, and its access control list; other accounts have none afterwards.
 ///
-/// Waits as long as another process edits a file of the same directory in this way.
+/// Waits for at most 5 s while another process edits a file of the same directory in this way.
 ///
 /// # Errors
 ///
@@ -33,10 +43,12 @@ pub fn edit_file(
         _ => path.to_owned(),
     };
     // Held until the end. The file itself cannot be locked, since another one replaces it.
-    let directory = File::open(directory_of(&target)).map_err(describe)?;
-    directory.lock().map_err(describe)?;
+    let directory = directory_of(&target);
+    let lock = File::open(directory).map_err(describe)?;
+    wait_for_lock(&lock).map_err(|error| format!("{}: {error}", directory.display()))?;
     let (text, before) = read(&target).map_err(describe)?;
     let text = edit(&text)?;
+    check_size(&text).map_err(describe)?;
     replace(&target, before.as_ref(), &text)
         .map_err(|error| format!("{}: {error}; nothing was written", path.display()))
 }
@@ -65,13 +77,69 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Metadata>)> {
         Err(error) => return Err(error),
     };
     let mut text = Vec::new();
-    File::open(path)?.read_to_end(&mut text)?;
+    let mut file = File::open(path)?.take(MAX_FILE_SIZE + 1);
+    file.read_to_end(&mut text)?;
+    check_size(&text)?;
     Ok((text, Some(metadata)))
+}
+
+/// Refuses what a server would not read.
+fn check_size(text: &[u8]) -> io::Result<()> {
+    match text.len() as u64 <= MAX_FILE_SIZE {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "the file would be larger than {MAX_FILE_SIZE} bytes, the most that the server reads"
+        ))),
+    }
+}
+
+/// Locks the directory. An account that may only read it can hold such a lock too, so the wait has
+/// a limit.
+fn wait_for_lock(directory: &File) -> io::Result<()> {
+    let deadline = Deadline::after(LOCK_WAIT);
+    loop {
+        match directory.try_lock() {
+            Err(TryLockError::WouldBlock) if !deadline.is_over() => thread::sleep(LOCK_POLL),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other(
+                    "another process holds a lock of this folder",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Gives the new file the access control list of the old one, or none: with the one that a
+/// directory gives to new files, other accounts could read it.
+#[cfg(target_os = "linux")]
+fn keep_acl(old: &Path, new: &File) -> io::Result<()> {
+    use xattr::FileExt;
+
+    const ACL: &str = "system.posix_acl_access";
+    let result = match xattr::get(old, ACL) {
+        Ok(Some(list)) => new.set_xattr(ACL, &list),
+        _ if new.get_xattr(ACL)?.is_some() => new.remove_xattr(ACL),
+        _ => Ok(()),
+    };
+    match result {
+        // This file system has no such lists.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_acl(_: &Path, _: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Writes a new file beside the one at `path`, and renames it to `path`.
 fn replace(path: &Path, before: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
     let unfinished = Unfinished(path_of_new(path)?);
+    // Nobody else holds the lock of the directory, so a process that was killed has left it.
+    let _ = fs::remove_file(&unfinished.0);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(MODE);
     let mut file = options.open(&unfinished.0)?;
@@ -80,19 +148,20 @@ fn replace(path: &Path, before: Option<&Metadata>, text: &[u8]) -> io::Result<()
         let mode = before.mode() & OWNER_AND_GROUP;
         file.set_permissions(Permissions::from_mode(mode))?;
     }
+    keep_acl(path, &file)?;
     file.write_all(text)?;
     // Before the name leads to the file: after a power failure it would be empty.
     file.sync_all()?;
     fs::rename(&unfinished.0, path)
 }
 
-/// A file beside the one at `path`, for this process alone.
+/// The file beside the one at `path` that will replace it.
 fn path_of_new(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name();
     let name = name.ok_or_else(|| io::Error::other("the path has no name of a file"))?;
     let mut new = OsString::from(".");
     new.push(name);
-    new.push(format!(".new-{}", std::process::id()));
+    new.push(".new");
     Ok(path.with_file_name(new))
 }
 

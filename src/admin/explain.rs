@@ -125,7 +125,7 @@ impl ExplainQuery {
         let query = AccessQuery {
             command: self.command,
             source: SocketAddr::new(self.source, self.source_port.unwrap_or(0)),
-            user: self.user.as_deref().unwrap_or_default(),
+            user: self.user_of_request(),
             logged_in: self.logged_in,
             name: self.host.name(),
             address: None,
@@ -166,6 +166,15 @@ impl ExplainQuery {
             report.push_str(&self.format_report(&to, rules, &query, &explanation));
         }
         Ok(Explained { report, permitted })
+    }
+
+    /// The user that the request has. UDP exists only in SOCKS5, whose clients have one only by a
+    /// login.
+    fn user_of_request(&self) -> &[u8] {
+        match self.command {
+            Command::Associate if !self.logged_in => b"",
+            _ => self.user.as_deref().unwrap_or_default(),
+        }
     }
 
     /// Checks that the query contains all values that the rules depend on.
@@ -296,13 +305,7 @@ impl Explanation {
             Some(rule) => format!("by {path}:{}: {rule}", rule.line()),
             None => format!("because no rule of {path} matches"),
         };
-        let has_user = !query.user.is_empty();
-        // UDP and IPv6 exist only in SOCKS5, and SOCKS5 satisfies `auth` only by a login.
-        let is_ipv6 = query
-            .address
-            .is_some_and(|address| !address.to_canonical().is_ipv4());
-        let needs_socks5 = query.command == Command::Associate || is_ipv6;
-        let can_be_confirmed = has_user && !(verdict.auth && needs_socks5);
+        let can_be_confirmed = !query.user.is_empty();
         let reason = match (verdict.ident, can_be_confirmed) {
             (false, _) => by,
             (true, false) if verdict.auth => format!("since the client has not logged in, {by}"),
@@ -474,6 +477,16 @@ mod tests {
             let report = explain(&query).expect("a complete query");
             assert!(report.starts_with(verdict), "{report}");
         }
+        // SOCKS4A has IPv6 addresses too, in the field for a name.
+        let of_socks4a = explain_by(
+            "c 10.0.0.5 2001:db8::1 80 user=a",
+            &rules("permit c - auth\n"),
+        );
+        let report = of_socks4a.expect("a complete query");
+        assert!(
+            report.starts_with("permit: ") && report.contains("if identd"),
+            "{report}"
+        );
         let clients = |has_users| Settings::default().client_kinds(has_users);
         let warnings = |has_users| auth_rules.remarks(WeekTime::MONDAY, clients(has_users));
         assert!(warnings(true).is_empty());

@@ -52,17 +52,13 @@ pub fn users_file_line(user: impl AsRef<[u8]>, password: &[u8]) -> Result<String
 ///
 /// # Errors
 ///
-/// The text is not that of a users file, or it has the user and `replace` is false.
-pub fn with_line(
-    text: &[u8],
-    user: &[u8],
-    line: &str,
-    replace: bool,
-) -> Result<Vec<u8>, SyntaxError> {
+/// A sentence, after the line that it is about: the text is not that of a users file, it has the
+/// user and `replace` is false, or it does not have the user and `replace` is true.
+pub fn with_line(text: &[u8], user: &[u8], line: &str, replace: bool) -> Result<Vec<u8>, String> {
     if let Err(errors) = Users::parse(text)
-        && let Some(first) = errors.into_iter().next()
+        && let Some(first) = errors.first()
     {
-        return Err(first);
+        return Err(format!("line {first}"));
     }
     let mut edited = Vec::with_capacity(text.len() + line.len() + 1);
     let mut has_user = false;
@@ -70,17 +66,21 @@ pub fn with_line(
         let (mark, content) = split_byte_order_mark(before, index);
         let is_of_user = matches!(parse_line(content), Ok(Some((name, _))) if name == user);
         if is_of_user && !replace {
-            return Err(SyntaxError {
-                line: index + 1,
-                reason: format!(
-                    "{} is a user already; --replace sets another password",
-                    QuotedName(user)
-                ),
-            });
+            return Err(format!(
+                "line {}: {} is a user already; --replace sets another password",
+                index + 1,
+                QuotedName(user)
+            ));
         }
         has_user |= is_of_user;
         edited.extend_from_slice(mark);
         edited.extend_from_slice(if is_of_user { line.as_bytes() } else { content });
+    }
+    if replace && !has_user {
+        let name = QuotedName(user);
+        return Err(format!(
+            "there is no user {name}; leave --replace out to add one"
+        ));
     }
     if !has_user {
         let is_cut_off = edited.last().is_some_and(|&last| last != b'\n');
@@ -339,7 +339,7 @@ mod tests {
         let alice = users_file_line("alice", b"one").unwrap();
         let other = users_file_line("alice", b"two").unwrap();
         let bob = users_file_line("bob", b"one").unwrap();
-        let edit = |text: &str, user: &str, line: &str, replace| {
+        let edit = |text: &str, user: &str, line: &str, replace: bool| {
             let edited = with_line(text.as_bytes(), user.as_bytes(), line, replace);
             edited.map(|text| String::from_utf8(text).unwrap())
         };
@@ -366,11 +366,14 @@ mod tests {
                 format!("{bob}{other}"),
             ),
         ] {
-            assert_eq!(edit(text, user, line, true), Ok(expected), "{text:?}");
+            let replace = user == "alice";
+            assert_eq!(edit(text, user, line, replace), Ok(expected), "{text:?}");
         }
-        let error = |text: &str| edit(text, "alice", &other, false).unwrap_err().to_string();
-        assert!(error(&format!("{bob}{alice}")).starts_with("2: \"alice\" is a user already"));
-        assert!(error("x\n").starts_with("1: there is no colon"));
+        let error = |text: &str, replace| edit(text, "alice", &other, replace).unwrap_err();
+        let both = format!("{bob}{alice}");
+        assert!(error(&both, false).starts_with("line 2: \"alice\" is a user already"));
+        assert!(error("x\n", false).starts_with("line 1: there is no colon"));
+        assert!(error(&bob, true).starts_with("there is no user \"alice\""));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) struct Given {
     /// `--bind`.
     pub(super) bind: Option<IpAddr>,
     /// The address in the argument ADDR:PORT.
-    pub(super) address: Option<IpAddr>,
+    pub(super) address: Option<SocketAddr>,
     port: Option<u16>,
     /// `--help` or `--version`: the arguments after it are not read.
     pub(super) at_once: Option<Action>,
@@ -46,6 +46,15 @@ impl Task {
 }
 
 impl Given {
+    /// Does a task ask for a password, or read the rules?
+    pub(super) fn advice_on_word(&self) -> Option<&'static str> {
+        match self.tasks.last()? {
+            Task::NewUser(_) => Some("the program asks for the password"),
+            Task::Check | Task::Explain(_) => Some("write --config FILE for the rules file"),
+            Task::Probe(_) | Task::Completion(_) => None,
+        }
+    }
+
     pub(super) fn add_task(&mut self, task: Task) {
         self.tasks.push(task);
     }
@@ -90,11 +99,13 @@ impl Given {
         let task = self.tasks.pop();
         self.check_combination(task.as_ref())?;
         let mut options = self.options;
+        if let Some(address) = self.bind {
+            options.address.set_ip(address);
+        }
+        // With the zone of a link-local address.
+        options.address = self.address.unwrap_or(options.address);
         if let Some(port) = self.port {
             options.address.set_port(port);
-        }
-        if let Some(address) = self.address.or(self.bind) {
-            options.address.set_ip(address);
         }
         let strict = self.strict;
         Ok(match task {

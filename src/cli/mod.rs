@@ -55,25 +55,41 @@ where
 
 /// Gives an option its effect. An error in its value begins with the name of the option.
 fn apply(option: &OptionRow, given: &mut Given, parser: &mut Parser) -> Result<(), UsageError> {
+    let mut value = || value_of(option, parser);
     let result = match option.argument {
         Argument::None(effect) => {
             effect(given);
             Ok(())
         }
-        Argument::Text(_, effect) => effect(given, &parser.value()?.string()?),
-        Argument::Bytes(_, effect) => effect(given, parser.value()?),
+        Argument::Text(_, effect) => effect(given, &value()?.string()?),
+        Argument::Bytes(_, effect) => effect(given, value()?),
     };
     result.map_err(|reason| UsageError(format!("--{}: {reason}", option.long)))
 }
 
+/// The value of an option. The name of another option is none.
+fn value_of(option: &OptionRow, parser: &mut Parser) -> Result<OsString, UsageError> {
+    let long = option.long;
+    let placeholder = option.argument.placeholder().unwrap_or_default();
+    let missing = || UsageError(format!("--{long} needs a value: --{long} {placeholder}"));
+    let value = parser.value().map_err(|_| missing())?;
+    let name = value.to_str().and_then(|text| text.strip_prefix("--"));
+    match name.filter(|name| option_table::find(name).is_some()) {
+        Some(_) => Err(missing()),
+        None => Ok(value),
+    }
+}
+
 /// Reads the argument that is no option: the port, perhaps with an address.
 fn add_listener(given: &mut Given, text: &str) -> Result<(), UsageError> {
-    let is_word = text.bytes().all(|byte| byte.is_ascii_lowercase());
-    if let Some(option) = suggestion::similar(text).filter(|_| is_word) {
-        let reason = format!("{text:?} is not a PORT; did you mean --{option}?");
-        return Err(UsageError(reason));
-    }
-    let (address, port) = values::parse_listener(text)?;
+    let parsed = values::parse_listener(text);
+    let (address, port) = parsed.map_err(|reason| {
+        let advice = given.advice_on_word().map(str::to_owned);
+        match advice.or_else(|| suggestion::instead_of_word(text)) {
+            Some(advice) => UsageError(format!("{text:?} is not a PORT; {advice}")),
+            None => UsageError(reason),
+        }
+    })?;
     given.address = address.or(given.address);
     Ok(given.set_port(port)?)
 }
@@ -135,6 +151,7 @@ mod tests {
             ("--bind=::1", "[::1]:1080"),
             ("127.0.0.1:9", "127.0.0.1:9"),
             ("[::1]:0", "[::1]:0"),
+            ("[fe80::1%3]:7", "[fe80::1%3]:7"),
         ] {
             assert_eq!(serve(line).address.to_string(), address, "{line}");
         }
@@ -323,6 +340,16 @@ mod tests {
             ("socks5://127.0.0.1:1080", "is a URL for clients"),
             ("-b ::1 127.0.0.1:7", "write the address only once"),
             ("-b 127.0.0.1:1080", "--bind 127.0.0.1 1080"),
+            ("[fe80::1%3]", "write 127.0.0.1:1080 or [::1]:1080"),
+            ("*:1080", "write 0.0.0.0:1080"),
+            ("start", "starts without a word"),
+            ("--check socks.conf", "write --config FILE"),
+            ("--new-user a secret", "asks for the password"),
+            (
+                "--new-user --users u",
+                "--new-user needs a value: --new-user NAME",
+            ),
+            ("--probe", "--probe needs a value: --probe [ADDR:]PORT"),
             ("help", "did you mean --help?"),
             ("check", "did you mean --check?"),
             ("--prot 1080", "did you mean --port?"),
@@ -349,13 +376,13 @@ mod tests {
     #[test]
     fn m06_every_usage_error_says_what_to_write() {
         assert_refused(&[
-            ("-b", "missing argument"),
+            ("-b", "needs a value"),
             ("-b localhost", "not an IP address"),
             ("--advertise ::1", "IPv4"),
             ("--bind-ports 5", "not a port range"),
             ("--bind-ports 6-5", "not a port range"),
             ("--bind-ports 0-5", "not a port range"),
-            ("--proxy-from", "missing argument"),
+            ("--proxy-from", "needs a value"),
             ("--proxy-from 10.0.0.1,", "\"\" is not an address range"),
             ("--proxy-from haproxy", "write it as 10.0.0.0/8"),
             ("--proxy-from 10.0.0.0/33", "is not an address range"),
@@ -381,7 +408,7 @@ mod tests {
             ("--enforce=yes", "enforce"),
             ("--allow-anonymous", "only with --users"),
             ("--strict", "only with --check"),
-            ("--users", "missing argument"),
+            ("--users", "needs a value"),
             ("--socks 6", "write 4, 5 or 4,5"),
             ("--socks 4a", "write 4, 5 or 4,5"),
             ("--socks=", "write 4, 5 or 4,5"),

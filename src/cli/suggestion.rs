@@ -37,8 +37,18 @@ pub(super) fn instead_of_option(name: &str) -> Option<String> {
     similar(name).map(|option| format!("did you mean --{option}?"))
 }
 
+/// A clause that says what to write instead of this word, which is no port.
+pub(super) fn instead_of_word(word: &str) -> Option<String> {
+    if ["start", "run", "serve", "server"].contains(&word) {
+        return Some("the server starts without a word before the PORT".to_owned());
+    }
+    let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let option = similar(word).filter(|_| is_word);
+    option.map(|option| format!("did you mean --{option}?"))
+}
+
 /// The option whose name is the most similar one.
-pub(super) fn similar(name: &str) -> Option<&'static str> {
+fn similar(name: &str) -> Option<&'static str> {
     let rated = option_table::all().map(|option| (strsim::jaro_winkler(option.long, name), option));
     let (similarity, option) = rated.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     (similarity >= SIMILAR).then_some(option.long)

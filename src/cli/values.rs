@@ -17,10 +17,15 @@ pub(super) fn parse_port(text: &str) -> Result<u16, String> {
         .map_err(|_| format!("{text:?} is not a PORT from 0 to 65535"))
 }
 
-/// The argument of the server: a port, or an address and a port.
-pub(super) fn parse_listener(text: &str) -> Result<(Option<IpAddr>, u16), String> {
+/// The argument of the server: a port, or an address (which may have a zone) and a port.
+pub(super) fn parse_listener(text: &str) -> Result<(Option<SocketAddr>, u16), String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok((Some(address.ip()), address.port()));
+        return Ok((Some(address), address.port()));
+    }
+    if let Some(port) = text.strip_prefix("*:") {
+        return Err(format!(
+            "{text:?} has no IP address; write 0.0.0.0:{port}, or [::]:{port} with IPv6"
+        ));
     }
     if text.contains("://") {
         return Err(format!(
@@ -46,10 +51,8 @@ pub(super) fn parse_listener(text: &str) -> Result<(Option<IpAddr>, u16), String
 pub(super) fn parse_probe(text: &str) -> Result<SocketAddr, String> {
     match parse_listener(text)? {
         (_, 0) => Err("no server listens on port 0; write the port of the server".to_owned()),
-        (address, port) => {
-            let address = address.unwrap_or(Ipv4Addr::LOCALHOST.into());
-            Ok(SocketAddr::new(address, port))
-        }
+        (Some(address), _) => Ok(address),
+        (None, port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
     }
 }
 

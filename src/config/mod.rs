@@ -18,4 +18,5 @@ pub use memory::MemoryCheck;
 pub use quoting::{QuoteError, QuotedName, Unquoted, unquote};
 pub use rules_path::{LOCAL_RULES, SYSTEM_RULES, find_rules_file};
 pub use settings::{ClientKinds, Settings};
+pub use snapshot::MAX_FILE_SIZE;
 pub use watched_file::{ReloadEvent, WatchedFile};

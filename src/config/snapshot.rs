@@ -12,7 +12,7 @@ use super::error::LoadError;
 
 /// Largest file in bytes: some 100,000 rules. A larger file is a mistake, and reading it
 /// would delay all requests.
-const MAX_FILE_SIZE: u64 = 4 << 20;
+pub const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// A file that changed less than this before it was read may change again without a new
 /// time stamp: most file systems count time in steps of a few milliseconds.

@@ -76,6 +76,9 @@ pub struct Verdict {
     pub auth: bool,
     /// The line of the rule that decided; none if no rule matched.
     pub line: Option<usize>,
+    /// The line of a rule that permits the name, but not this address, since it has no option
+    /// `local`; only if no rule matches.
+    pub lacks_local: Option<usize>,
 }
 
 impl Verdict {
@@ -89,7 +92,14 @@ impl fmt::Display for Verdict {
     /// Writes the reason, a clause.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.line, self.permitted, self.ident) {
-            (None, _, _) => out.write_str("no rule permits it"),
+            (None, _, _) => match self.lacks_local {
+                None => out.write_str("no rule permits it"),
+                Some(line) => write!(
+                    out,
+                    "rule on line {line} permits the name, but an address of this machine, its link \
+                     or a metadata service only with the option local"
+                ),
+            },
             (Some(line), false, _) => write!(out, "rule on line {line} denies it"),
             (Some(line), true, false) => write!(out, "rule on line {line} permits it"),
             (Some(line), true, true) => {

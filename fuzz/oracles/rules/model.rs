@@ -19,6 +19,7 @@ pub const DENIED: Verdict = Verdict {
     ident: false,
     auth: false,
     line: None,
+    lacks_local: None,
 };
 
 /// The verdict by the text of the file: the first line that matches decides.
@@ -49,6 +50,7 @@ pub fn expected_verdict(text: &str, owned: &OwnedQuery) -> Verdict {
         ident: line.has_flag("ident") || line.has_flag("auth") && !owned.logged_in,
         auth: !line.has_flag("ident") && line.has_flag("auth") && !owned.logged_in,
         line: Some(line.number),
+        lacks_local: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The tasks of the program beside the server, and what it says about a command line.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -120,10 +120,16 @@ fn m02_new_user_writes_the_line_into_the_users_file() {
     let (status, _, stderr) = add_user("alice", &users, &[]);
     assert_eq!(status, Some(1));
     assert!(
-        stderr.contains("users:2: \"alice\" is a user already; --replace"),
+        stderr.contains("users: line 2: \"alice\" is a user already; --replace"),
         "{stderr}"
     );
     assert_eq!(fs::read_to_string(&users).unwrap(), after);
+    let (status, _, stderr) = add_user("dave", &users, &["--replace"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        stderr.contains("users: there is no user \"dave\""),
+        "{stderr}"
+    );
     assert_eq!(add_user("alice", &users, &["--replace"]).0, Some(0));
     let replaced = fs::read_to_string(&users).unwrap();
     assert_eq!(replaced.lines().count(), after.lines().count());
@@ -139,6 +145,78 @@ fn m02_new_user_writes_the_line_into_the_users_file() {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
+/// An access control list of a file, as Linux stores it (acl(5)): version 2, then a tag, permissions
+/// and an id for each entry. The last but one is the mask, which the mode shows as the group's.
+fn acl_with_user(id: u32) -> Vec<u8> {
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in [
+        (0x01u16, 6u16, u32::MAX),
+        (0x02, 4, id),
+        (0x04, 0, u32::MAX),
+        (0x10, 4, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ] {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+#[test]
+fn m02_access_control_lists_stay_and_none_is_added() {
+    const OF_FILE: &str = "system.posix_acl_access";
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    assert_eq!(add_user("alice", &users, &[]).0, Some(0));
+    let list = acl_with_user(1002);
+    if xattr::set(&users, OF_FILE, &list).is_err() {
+        return skip("the file system has no access control lists");
+    }
+    assert_eq!(add_user("bob", &users, &[]).0, Some(0));
+    assert_eq!(xattr::get(&users, OF_FILE).unwrap(), Some(list));
+    // A folder that gives a list to each new file.
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let users = other.join("users");
+    fs::write(&users, "").unwrap();
+    fs::set_permissions(&users, Permissions::from_mode(0o640)).unwrap();
+    xattr::set(&other, "system.posix_acl_default", &acl_with_user(1003)).unwrap();
+    assert_eq!(add_user("alice", &users, &[]).0, Some(0));
+    assert_eq!(xattr::get(&users, OF_FILE).unwrap(), None);
+    assert_eq!(mode_of(&users), 0o640);
+}
+
+#[test]
+fn m02_no_file_is_written_that_the_server_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    let almost_full = "#".repeat((4 << 20) - 30) + "\n";
+    fs::write(&users, &almost_full).unwrap();
+    let (status, _, stderr) = add_user("alice", &users, &[]);
+    assert_eq!(status, Some(1));
+    assert!(
+        stderr.contains("would be larger than 4194304 bytes"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read_to_string(&users).unwrap(), almost_full);
+    // A run that was killed has left its file.
+    let left = folder.path().join(".users.new");
+    fs::write(&users, "").unwrap();
+    fs::write(&left, "left").unwrap();
+    assert_eq!(add_user("alice", &users, &[]).0, Some(0));
+    assert!(!left.exists());
+    // Every account that may read the folder can lock it.
+    let lock = File::open(folder.path()).unwrap();
+    lock.lock_shared().unwrap();
+    let (status, _, stderr) = add_user("bob", &users, &[]);
+    assert_eq!(status, Some(1));
+    assert!(
+        stderr.contains("another process holds a lock of this folder"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn m02_a_users_file_that_cannot_be_edited_stays() {
     let folder = tempfile::tempdir().unwrap();
@@ -147,7 +225,7 @@ fn m02_a_users_file_that_cannot_be_edited_stays() {
     mkfifo(&path("pipe"), Mode::S_IRWXU).unwrap();
     symlink("nowhere", path("dangling")).unwrap();
     for (name, reason) in [
-        ("invalid", "invalid:1: there is no colon"),
+        ("invalid", "invalid: line 1: there is no colon"),
         ("pipe", "pipe: it is not a regular file"),
         (".", "it is not a regular file"),
         ("dangling", "dangling: No such file or directory"),
@@ -272,7 +350,12 @@ fn m04_a_probe_says_what_is_wrong_with_a_server() {
     for (answer, reason) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
-            "begins with byte 0x48, so it is no SOCKS5 server",
+            "the answer 0x48 0x54 is not that of a SOCKS5 server",
+        ),
+        // The echo of the greeting.
+        (
+            b"\x05\x03\x00\x02\x00",
+            "the answer 0x05 0x03 is not that of a SOCKS5 server",
         ),
         (b"", "closed the connection without an answer"),
         (b"\x05", "closed the connection without an answer"),
@@ -280,7 +363,7 @@ fn m04_a_probe_says_what_is_wrong_with_a_server() {
         let server = listener();
         let child = probe(server.local_addr().unwrap());
         let (mut client, _) = server.accept().unwrap();
-        client.read_exact(&mut [0; 4]).unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
         client.write_all(answer).unwrap();
         drop(client);
         failed(child, reason);
