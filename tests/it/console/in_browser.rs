@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::apache::{APACHE, Apache};
-use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB};
+use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB, WebBrowser};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::demo_shells::DemoShell;
 use crate::support::endpoints;
@@ -48,8 +48,8 @@ fn run_in(browser: &Browser, url: &str) {
     press_run(browser);
 }
 
-/// Waits for the form, and presses Run with the keyboard.
-pub(super) fn press_run(browser: &Browser) {
+/// Waits for the form, and presses Run.
+pub(super) fn press_run(browser: &impl WebBrowser) {
     until("the form", || {
         let script = "const button = document.querySelector('form button');
             if (document.readyState !== 'complete' || !button) return false;
@@ -57,7 +57,7 @@ pub(super) fn press_run(browser: &Browser) {
             return document.activeElement === button;";
         (browser.run_script(script) == true).then_some(())
     });
-    browser.press_keys(ENTER);
+    browser.press_focused();
 }
 
 /// One row of the form.
