@@ -3,12 +3,14 @@
 use std::fs;
 
 use crate::console::in_browser::{browser_tools_installed, press_run};
-use crate::support::apache::Apache;
-use crate::support::browser::{Browser, ENTER, PLAIN_HOST};
+use crate::support::apache::{APACHE, Apache};
+use crate::support::browser::{Browser, PLAIN_HOST, WebBrowser};
 use crate::support::child::LONG_TIMEOUT;
 use crate::support::console_cgi::{Console, query_row, split_headers};
+use crate::support::firefox::{FIREFOX, Firefox};
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::ScriptedShell;
+use crate::support::tools::is_installed;
 use crate::support::wait::until;
 
 const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
@@ -174,8 +176,8 @@ const PLAIN_HTTP: &str = "\
 ";
 
 /// A run of one row in a browser, and the number of runs that were asked for.
-struct History {
-    browser: Browser,
+struct History<B> {
+    browser: B,
     apache: Apache,
     proxy: Proxy,
     shell: ScriptedShell,
@@ -183,11 +185,11 @@ struct History {
     runs: usize,
 }
 
-impl History {
-    fn start(host: &'static str) -> History {
+impl<B: WebBrowser> History<B> {
+    fn start(browser: B, host: &'static str) -> History<B> {
         let configuration = if host == PLAIN_HOST { PLAIN_HTTP } else { "" };
         History {
-            browser: Browser::open(),
+            browser,
             apache: Apache::start_with(&[("a.txt", "a\n"), ("wait.txt", "wait\n")], configuration),
             proxy: Proxy::open(),
             // A command that does not end, and one that ends at once.
@@ -249,19 +251,38 @@ impl History {
 
 #[test]
 fn w24_back_reload_and_typed_addresses_show_the_form() {
-    check_history("127.0.0.1");
+    if browser_tools_installed() {
+        check_history(Browser::open(), "127.0.0.1");
+    }
 }
 
 #[test]
 fn w24_back_reload_and_typed_addresses_show_the_form_over_plain_http() {
-    check_history(PLAIN_HOST);
+    if browser_tools_installed() {
+        check_history(Browser::open(), PLAIN_HOST);
+    }
 }
 
-fn check_history(host: &'static str) {
-    if !browser_tools_installed() {
-        return;
+#[test]
+fn w24_back_reload_and_typed_addresses_show_the_form_in_firefox() {
+    if firefox_installed() {
+        check_history(Firefox::open(), "127.0.0.1");
     }
-    let mut history = History::start(host);
+}
+
+#[test]
+fn w24_back_reload_and_typed_addresses_show_the_form_in_firefox_over_plain_http() {
+    if firefox_installed() {
+        check_history(Firefox::open(), PLAIN_HOST);
+    }
+}
+
+fn firefox_installed() -> bool {
+    is_installed(APACHE, "apache2") && is_installed(FIREFOX, "firefox-esr")
+}
+
+fn check_history(browser: impl WebBrowser, host: &'static str) {
+    let mut history = History::start(browser, host);
     // A typed address or a bookmark.
     history.browser.navigate(&history.url("a.txt"));
     history.wait_for_filled_form("f1=a.txt");
@@ -293,8 +314,8 @@ fn check_history(host: &'static str) {
     history.finish();
 }
 
-/// Adds a link to the page, and follows it with the keyboard.
-fn follow_link(browser: &Browser, url: &str) {
+/// Adds a link to the page, and follows it.
+fn follow_link(browser: &impl WebBrowser, url: &str) {
     let script = format!(
         "const link = document.createElement('a');
          link.href = '{url}'; link.textContent = 'link'; document.body.append(link); link.focus();
@@ -303,15 +324,25 @@ fn follow_link(browser: &Browser, url: &str) {
     until("the focus on the link", || {
         (browser.run_script(&script) == true).then_some(())
     });
-    browser.press_keys(ENTER);
+    browser.press_focused();
 }
 
 #[test]
 fn w24_a_link_of_the_same_site_runs_once_and_other_links_show_the_form() {
-    if !browser_tools_installed() {
-        return;
+    if browser_tools_installed() {
+        check_links(Browser::open());
     }
-    let mut history = History::start("127.0.0.1");
+}
+
+#[test]
+fn w24_a_link_of_the_same_site_runs_once_in_firefox() {
+    if firefox_installed() {
+        check_links(Firefox::open());
+    }
+}
+
+fn check_links(browser: impl WebBrowser) {
+    let mut history = History::start(browser, "127.0.0.1");
     history.browser.navigate(&history.apache.console("panel"));
     history.wait_for("form", "?panel");
     follow_link(&history.browser, &history.url("a.txt"));
@@ -337,7 +368,7 @@ fn w24_over_plain_http_a_link_shows_the_form() {
     if !browser_tools_installed() {
         return;
     }
-    let history = History::start(PLAIN_HOST);
+    let history = History::start(Browser::open(), PLAIN_HOST);
     history
         .browser
         .navigate(&history.apache.console_at(PLAIN_HOST, "panel"));

@@ -28,6 +28,27 @@ pub(crate) struct Browser {
     _home: TempDir,
 }
 
+/// A browser of any kind. No method waits for a page to load.
+pub(crate) trait WebBrowser {
+    /// Starts loading a page, as if the user had typed its address.
+    fn navigate(&self, url: &str);
+
+    /// Goes back one page in the history.
+    fn back(&self);
+
+    /// Goes forward one page in the history.
+    fn forward(&self);
+
+    /// Reloads the page.
+    fn reload(&self);
+
+    /// Runs this script in the page and returns its result.
+    fn run_script(&self, script: &str) -> Value;
+
+    /// Presses the focused button or link, as the user does.
+    fn press_focused(&self);
+}
+
 /// The screen of an emulated device; width and height are in CSS pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct Screen {
@@ -106,40 +127,6 @@ impl Browser {
         browser.session = format!("{}/{id}", browser.session);
         browser.set_screen(DESKTOP);
         browser
-    }
-
-    /// Starts loading a page, and does not wait for it.
-    pub(crate) fn navigate(&self, url: &str) {
-        self.post("/url", &json!({ "url": url }));
-    }
-
-    /// Goes back one page in the history; does not wait for the page.
-    pub(crate) fn back(&self) {
-        self.post("/back", &json!({}));
-    }
-
-    /// Goes forward one page in the history; does not wait for the page.
-    pub(crate) fn forward(&self) {
-        self.post("/forward", &json!({}));
-    }
-
-    /// Reloads the page; does not wait for it.
-    pub(crate) fn reload(&self) {
-        self.post("/refresh", &json!({}));
-    }
-
-    /// Runs this script in the page and returns its result.
-    pub(crate) fn run_script(&self, script: &str) -> Value {
-        let body = json!({ "script": script, "args": [] });
-        // While the document is still empty, the driver's own script fails with this message.
-        let is_too_early = |error: &Value| error.to_string().contains("(reading 'nodeType')");
-        until("a document that can run scripts", || {
-            match self.try_request("POST", "/execute/sync", Some(&body)) {
-                Ok(response) => Some(response),
-                Err(error) if is_too_early(&error) => None,
-                Err(error) => panic!("{script}: {error:#}"),
-            }
-        })
     }
 
     /// Presses and releases these keys, one after the other.
@@ -222,6 +209,41 @@ impl Browser {
             true => Ok(body["value"].clone()),
             false => Err(body),
         }
+    }
+}
+
+impl WebBrowser for Browser {
+    fn navigate(&self, url: &str) {
+        self.post("/url", &json!({ "url": url }));
+    }
+
+    fn back(&self) {
+        self.post("/back", &json!({}));
+    }
+
+    fn forward(&self) {
+        self.post("/forward", &json!({}));
+    }
+
+    fn reload(&self) {
+        self.post("/refresh", &json!({}));
+    }
+
+    fn run_script(&self, script: &str) -> Value {
+        let body = json!({ "script": script, "args": [] });
+        // While the document is still empty, the driver's own script fails with this message.
+        let is_too_early = |error: &Value| error.to_string().contains("(reading 'nodeType')");
+        until("a document that can run scripts", || {
+            match self.try_request("POST", "/execute/sync", Some(&body)) {
+                Ok(response) => Some(response),
+                Err(error) if is_too_early(&error) => None,
+                Err(error) => panic!("{script}: {error:#}"),
+            }
+        })
+    }
+
+    fn press_focused(&self) {
+        self.press_keys(ENTER);
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod dns_server;
 pub(crate) mod endpoints;
 pub(crate) mod faulty_link;
 pub(crate) mod faulty_session;
+pub(crate) mod firefox;
 pub(crate) mod ftp_server;
 pub(crate) mod ident_server;
 pub(crate) mod import_graph;
