@@ -142,7 +142,7 @@ install:
 install-unless-there = @if [ -e "$(2)" ]; then echo "$(2) exists and stays as it is"; \
 	else echo "install -m 644 $(1) $(2)"; install -m 644 "$(1)" "$(2)"; fi
 
-# systemd searches a unit outside /usr and /usr/local only if the command has its path.
+# systemd finds a unit outside /usr and /usr/local only by its path.
 SERVICE = $(if $(filter /usr /usr/local,$(PREFIX)),threadsocks,$(UNITS)/threadsocks.service)
 
 define next-steps
@@ -166,14 +166,13 @@ uninstall:
 	$(call remove-unless-edited,docs/threadsocks.default,$(DEFAULTS)/threadsocks)
 	@rmdir "$(LICENCES)" "$(RULES)" 2>/dev/null || true
 
-# Without the unit, "systemctl disable" fails, and its symbolic links stay.
+# The server would run on without its program, and the symbolic links of "enable" would stay.
 define refuse-while-in-use
-@if [ -e "$(UNITS)/threadsocks.service" ] && command -v systemctl >/dev/null && \
-	{ systemctl --quiet is-enabled threadsocks.service threadsocks.socket || \
-	systemctl --quiet is-active threadsocks.service threadsocks.socket; } 2>/dev/null; then \
-	echo "the service is enabled or runs; first, as root:"; \
-	echo "  systemctl disable --now threadsocks.service threadsocks.socket"; \
-	exit 1; fi
+@if [ -e "$(UNITS)/threadsocks.service" ] && command -v systemctl >/dev/null; then \
+	used=; for unit in threadsocks.service threadsocks.socket; do \
+		if systemctl --quiet is-enabled $$unit || systemctl --quiet is-active $$unit; then used="$$used $$unit"; fi; \
+	done 2>/dev/null; \
+	if [ -n "$$used" ]; then echo "enabled or running:$$used; first: systemctl disable --now$$used"; exit 1; fi; fi
 endef
 
 # A file of another version counts as edited.
