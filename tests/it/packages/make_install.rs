@@ -217,7 +217,9 @@ fn make_help_has_a_line_for_each_target() {
         let makefile = project_file("Makefile");
         let rules = makefile.lines().filter_map(|line| line.split_once(':'));
         let is_target = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
-        let targets: Vec<&str> = rules.map(|(name, _)| name).filter(is_target).collect();
+        let mut targets: Vec<&str> = rules.map(|(name, _)| name).filter(is_target).collect();
+        // A target with variables of its own has more than one line.
+        targets.dedup();
         let list = format!(".PHONY: {}\n", targets.join(" "));
         assert!(makefile.contains(&list), "{list}");
         let help = installation.succeed("help");
