@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
+# Debian's fish does not look into /usr/local/share.
+FISH_COMPLETIONS ?= $(if $(filter /usr,$(PREFIX)),/usr/share/fish/vendor_completions.d,$(SYSCONFDIR)/fish/completions)
 
 # The folder into which cargo builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
@@ -108,7 +110,7 @@ BIN = $(DESTDIR)$(PREFIX)/bin
 MAN = $(DESTDIR)$(PREFIX)/share/man
 BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH = $(DESTDIR)$(ZSH_COMPLETIONS)
-FISH = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+FISH = $(DESTDIR)$(FISH_COMPLETIONS)
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 LICENCES = $(DESTDIR)$(PREFIX)/share/doc/threadsocks
@@ -135,11 +137,27 @@ install:
 	chmod 644 "$(BASH)/threadsocks" "$(ZSH)/_threadsocks" "$(FISH)/threadsocks.fish" "$(UNITS)/threadsocks.service"
 	$(call install-unless-there,socks.conf,$(RULES)/socks.conf)
 	$(call install-unless-there,docs/threadsocks.default,$(DEFAULTS)/threadsocks)
+	$(if $(DESTDIR),,$(next-steps))
 
 install-unless-there = @if [ -e "$(2)" ]; then echo "$(2) exists and stays as it is"; \
 	else echo "install -m 644 $(1) $(2)"; install -m 644 "$(1)" "$(2)"; fi
 
+# systemd finds a unit outside /usr and /usr/local only by its path.
+SERVICE = $(if $(filter /usr /usr/local,$(PREFIX)),threadsocks,$(UNITS)/threadsocks.service)
+
+define next-steps
+@echo
+@echo "Next steps, as root, on a machine with systemd:"
+@echo "  systemd-sysusers $(SYSUSERS)/threadsocks.conf"
+@echo "  systemctl daemon-reload"
+@echo "  systemctl enable --now $(SERVICE)"
+@echo "Port, address and other options: edit $(DEFAULTS)/threadsocks"
+@echo "Rules: edit $(RULES)/socks.conf; the next request uses the new rules"
+@echo "After new options, or a new version of the program: systemctl restart threadsocks"
+endef
+
 uninstall:
+	$(if $(DESTDIR),,$(refuse-while-in-use))
 	rm -f "$(BIN)/threadsocks" "$(MAN)/man5/socks.conf.5" "$(MAN)/man8/threadsocks.8" "$(BASH)/threadsocks" \
 		"$(ZSH)/_threadsocks" "$(FISH)/threadsocks.fish" "$(UNITS)/threadsocks.service" \
 		"$(UNITS)/threadsocks.socket" "$(SYSUSERS)/threadsocks.conf" \
@@ -148,6 +166,15 @@ uninstall:
 	$(call remove-unless-edited,docs/threadsocks.default,$(DEFAULTS)/threadsocks)
 	@rmdir "$(LICENCES)" "$(RULES)" 2>/dev/null || true
 
+# The server would run on without its program, and the symbolic links of "enable" would stay.
+define refuse-while-in-use
+@if [ -e "$(UNITS)/threadsocks.service" ] && command -v systemctl >/dev/null; then \
+	used=; for unit in threadsocks.service threadsocks.socket; do \
+		if systemctl --quiet is-enabled $$unit || systemctl --quiet is-active $$unit; then used="$$used $$unit"; fi; \
+	done 2>/dev/null; \
+	if [ -n "$$used" ]; then echo "enabled or running:$$used; first: systemctl disable --now$$used"; exit 1; fi; fi
+endef
+
 # A file of another version counts as edited.
 remove-unless-edited = @if cmp -s "$(1)" "$(2)"; then echo "rm $(2)"; rm "$(2)"; \
 	elif [ -e "$(2)" ]; then echo "$(2) differs from $(1) and stays"; fi
@@ -155,18 +182,20 @@ remove-unless-edited = @if cmp -s "$(1)" "$(2)"; then echo "rm $(2)"; rm "$(2)";
 # The folder from which cargo-deb takes all files but the programs.
 STAGE = packaging/stage
 
-deb: build
-	@cargo deb --version >/dev/null 2>&1 || \
-		{ echo "cargo-deb is missing: cargo install cargo-deb --locked --version $(CARGO_DEB)"; exit 1; }
-	@case '$(MAINTAINER)' in ?*" <"?*@?*">") ;; \
-		*) echo "who builds the packages? make deb MAINTAINER='Jane Doe <jane@example.org>'"; exit 1 ;; esac
+# Packages of earlier versions are removed: "apt install ./threadsocks_*.deb" must find only one.
+deb: export MAINTAINER := $(MAINTAINER)
+deb: export CARGO_DEB := $(CARGO_DEB)
+deb:
+	@packaging/check-tools
+	$(MAKE) --no-print-directory build
 	rm -rf $(STAGE)
+	rm -f "$(TARGET)"/debian/threadsocks_*.deb "$(TARGET)"/debian/threadsocks-console_*.deb
 	$(MAKE) --no-print-directory install DESTDIR=$(STAGE) PREFIX=/usr SYSCONFDIR=/etc \
 		ZSH_COMPLETIONS=/usr/share/zsh/vendor-completions
-	for package in threadsocks threadsocks-console; do \
-		sed -e "s|@PACKAGE@|$$package|" -e 's|@MAINTAINER@|$(MAINTAINER)|' packaging/debian/changelog \
-			>$(STAGE)/$$package.changelog && \
-		cargo deb --no-build --package $$package --maintainer '$(MAINTAINER)' || exit 1; \
+	version=$$(packaging/version) && for package in threadsocks threadsocks-console; do \
+		sed -e "1s|@PACKAGE@ (.*)|$$package ($$version)|" -e "s|@PACKAGE@|$$package|" \
+			-e "s|@MAINTAINER@|$$MAINTAINER|" packaging/debian/changelog >$(STAGE)/$$package.changelog && \
+		cargo deb --no-build --package $$package --deb-version "$$version" --maintainer "$$MAINTAINER" || exit 1; \
 	done
 
 docker:

@@ -1,6 +1,7 @@
 //! The Debian packages: their files, and what dpkg does with them on a copy of this system.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::process::Command;
 use nix::mount::{MsFlags, mount};
 use tempfile::TempDir;
 
-use super::{assert_listed, debian_packages, run, succeed};
+use super::{PLAIN_VERSION, assert_listed, debian_packages, run, succeed};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::netns::in_own_network;
 use crate::support::project::project_file;
@@ -125,9 +126,9 @@ fn next_version(package: &Path, folder: &Path) -> PathBuf {
     run("dpkg-deb", &["--raw-extract", from, to]);
     let control = tree.join("DEBIAN/control");
     let text = fs::read_to_string(&control).unwrap();
-    let version = concat!(env!("CARGO_PKG_VERSION"), "-1\n");
-    assert!(text.contains(version));
-    fs::write(&control, text.replace(version, "99-1\n")).unwrap();
+    let version = run("dpkg-deb", &["--field", from, "Version"]);
+    assert!(text.contains(&version));
+    fs::write(&control, text.replace(&version, "99-1\n")).unwrap();
     for name in fs::read_to_string(tree.join("DEBIAN/conffiles"))
         .unwrap()
         .lines()
@@ -144,8 +145,8 @@ fn next_version(package: &Path, folder: &Path) -> PathBuf {
 #[test]
 fn the_changelog_of_the_debian_packages_begins_with_this_version() {
     let changelog = project_file("packaging/debian/changelog");
-    let first = concat!("@PACKAGE@ (", env!("CARGO_PKG_VERSION"), "-1) ");
-    assert!(changelog.starts_with(first), "{changelog}");
+    let first = format!("@PACKAGE@ ({PLAIN_VERSION}) ");
+    assert!(changelog.starts_with(&first), "{changelog}");
 }
 
 #[test]
@@ -171,6 +172,8 @@ fn p04_the_debian_packages_have_the_listed_files_and_lintian_finds_no_error() {
             format!("{mode} {}", path.split(" -> ").next().unwrap())
         });
         assert_listed(files.collect(), &format!("{name}.deb.list"));
+        let needed = run("dpkg-deb", &["--field", package, "Depends"]);
+        assert!(needed.contains("libc6 (>= "), "{needed}");
         run("lintian", &["--allow-root", "--fail-on", "error", package]);
     }
 }
@@ -218,6 +221,31 @@ fn p05_p06_an_upgrade_keeps_edits_a_removal_keeps_the_configuration_and_a_purge_
     });
 }
 
+/// dpkg keeps a folder that is not empty.
+#[test]
+#[ignore = "builds packages"]
+fn a_purge_keeps_the_users_file_and_prints_no_error() {
+    let [package, _] = debian_packages();
+    CopiedSystem::with(|system| {
+        system.dpkg(&["--install"], &[package]);
+        let users = "etc/threadsocks/users";
+        fs::write(system.path(users), "").unwrap();
+        let mut purge = system.command("dpkg");
+        purge.args(["--purge", "threadsocks"]);
+        let output = RunningChild::start(&mut purge, b"").wait_for_exit(LONG_TIMEOUT);
+        assert!(output.status.success(), "{output:#?}");
+        assert!(system.path(users).exists());
+        // dpkg names the folder; the maintainer scripts print nothing.
+        let lines: Vec<&str> = output.stderr.lines().collect();
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.contains("directory '/etc/threadsocks' not empty")),
+            "{lines:#?}"
+        );
+    });
+}
+
 #[test]
 #[ignore = "builds packages"]
 fn p07_a_system_without_systemd_installs_and_purges_the_package() {
@@ -233,31 +261,68 @@ fn p07_a_system_without_systemd_installs_and_purges_the_package() {
     });
 }
 
-/// Starts the server as the unit of the package does.
+/// Starts the server as the unit of the package does, with the options in the line of the
+/// installed file of options that begins with this key.
+fn start_service(system: &CopiedSystem, key: &str) -> RunningChild {
+    let unit = system.text("lib/systemd/system/threadsocks.service");
+    let options = system.text("etc/default/threadsocks");
+    let value = |text: &str, key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key));
+        value.expect(key).to_owned()
+    };
+    let command = value(&unit, "ExecStart=");
+    let command = command.replace("$OPTIONS", &value(&options, key));
+    let command = command.replace("$PORT", &value(&options, "PORT="));
+    let user = value(&unit, "User=");
+    let mut server = system.command("setpriv");
+    server.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+    let mut server = RunningChild::start(server.args(command.split(' ')), b"");
+    until("the server", || {
+        server.assert_running();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, 1080)).ok()
+    });
+    server
+}
+
 #[test]
 #[ignore = "builds packages"]
 fn p08_the_installed_service_accepts_clients_of_this_machine_only() {
     let [package, _] = debian_packages();
     CopiedSystem::with(|system| {
         system.dpkg(&["--install"], &[package]);
-        let unit = system.text("lib/systemd/system/threadsocks.service");
-        let options = system.text("etc/default/threadsocks");
-        let value = |text: &str, key: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(key));
-            value.expect(key).to_owned()
-        };
-        let command = value(&unit, "ExecStart=");
-        let command = command.replace("$OPTIONS", &value(&options, "OPTIONS="));
-        let command = command.replace("$PORT", &value(&options, "PORT="));
-        let user = value(&unit, "User=");
-        let mut server = system.command("setpriv");
-        server.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        let mut server = RunningChild::start(server.args(command.split(' ')), b"");
-        until("the server", || {
-            server.assert_running();
-            TcpStream::connect((Ipv4Addr::LOCALHOST, 1080)).ok()
-        });
+        let _server = start_service(system, "OPTIONS=");
         let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1080);
         TcpStream::connect(other).expect_err("no listener");
+    });
+}
+
+/// The copy of the users file is where systemd puts it, and belongs to the user of the service.
+#[test]
+#[ignore = "builds packages"]
+fn the_options_for_passwords_in_the_file_of_options_work() {
+    let [package, _] = debian_packages();
+    CopiedSystem::with(|system| {
+        system.dpkg(&["--install"], &[package]);
+        let options = system.text("etc/default/threadsocks");
+        let line = "\n#   LoadCredential=users:/etc/threadsocks/users\n";
+        assert!(options.contains(line), "{options}");
+        let mut new_user = system.command("threadsocks");
+        new_user.args(["--new-user", "alice", "--users", "/etc/threadsocks/users"]);
+        let output =
+            RunningChild::start(&mut new_user, b"secret word\n").wait_for_exit(LONG_TIMEOUT);
+        assert!(output.status.success(), "{output:#?}");
+        let folder = "/run/credentials/threadsocks.service";
+        let mut copy = system.command("install");
+        copy.args(["-D", "-o", "_threadsocks", "-m", "400"]);
+        copy.args(["/etc/threadsocks/users", &format!("{folder}/users")]);
+        succeed(&mut copy, LONG_TIMEOUT);
+
+        let _server = start_service(system, "#OPTIONS=");
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, 1080)).unwrap();
+        // Offers "no authentication" and "password"; the server selects "password".
+        client.write_all(&[5, 2, 0, 2]).unwrap();
+        let mut selection = [0; 2];
+        client.read_exact(&mut selection).unwrap();
+        assert_eq!(selection, [5, 2]);
     });
 }

@@ -1,7 +1,7 @@
 //! `make install` and `make uninstall`.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -41,11 +41,12 @@ impl Installation {
     /// Runs make with this goal and these settings.
     fn make(&self, goal: &str, settings: &[&str]) -> ChildOutput {
         let mut make = Command::new("make");
-        make.current_dir(project()).arg(goal).args(settings);
+        make.current_dir(project()).arg(goal);
         make.arg(format!("DESTDIR={}", self.path("root")));
+        make.args(settings);
         make.env("CARGO_TARGET_DIR", self.path("target"));
         // Without cargo in the path, each attempt to build fails.
-        make.env("PATH", "/usr/bin:/bin");
+        make.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin")));
         RunningChild::start(&mut make, b"").wait_for_exit(LONG_TIMEOUT)
     }
 
@@ -53,6 +54,13 @@ impl Installation {
         let output = self.make(goal, &[]);
         assert!(output.status.success(), "{output:#?}");
         output.text()
+    }
+
+    /// Runs make without DESTDIR; the folders are below the one of this test.
+    fn make_unstaged(&self, goal: &str) -> ChildOutput {
+        let prefix = format!("PREFIX={}", self.path("usr"));
+        let configuration = format!("SYSCONFDIR={}", self.path("etc"));
+        self.make(goal, &["DESTDIR=", &prefix, &configuration])
     }
 
     fn files(&self) -> Vec<String> {
@@ -109,6 +117,77 @@ fn p03_make_uninstall_removes_everything_but_edited_files() {
     });
 }
 
+#[test]
+fn make_install_prints_the_next_steps_unless_it_stages() {
+    Installation::with(|installation| {
+        let output = installation.make_unstaged("install");
+        assert!(output.status.success(), "{output:#?}");
+        let text = output.text();
+        let unit = installation.path("usr/lib/systemd/system/threadsocks.service");
+        for step in [
+            "  systemctl daemon-reload\n".to_owned(),
+            format!("  systemctl enable --now {unit}\n"),
+            format!("edit {}\n", installation.path("etc/default/threadsocks")),
+            format!("edit {};", installation.path("etc/threadsocks/socks.conf")),
+        ] {
+            assert!(text.contains(&step), "{step}: {text}");
+        }
+        let staged = installation.succeed("install");
+        assert!(!staged.contains("systemctl"), "{staged}");
+    });
+}
+
+/// A program in place of systemctl(1) knows which unit is enabled.
+#[test]
+fn make_uninstall_refuses_while_a_unit_is_enabled() {
+    Installation::with(|installation| {
+        installation.make_unstaged("install");
+        let enabled = installation.path("enabled");
+        let script = format!(
+            "#!/bin/sh\n[ \"$2 $3\" = 'is-enabled threadsocks.socket' ] && [ -e {enabled} ]\n"
+        );
+        fs::create_dir(installation.path("bin")).unwrap();
+        fs::write(installation.path("bin/systemctl"), script).unwrap();
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(installation.path("bin/systemctl"), mode).unwrap();
+
+        fs::write(&enabled, "").unwrap();
+        let output = installation.make_unstaged("uninstall");
+        assert_eq!(output.status.code(), Some(2));
+        let text = output.text();
+        let first = "first: systemctl disable --now threadsocks.socket\n";
+        assert!(text.contains(first), "{text}");
+        assert!(Path::new(&installation.path("usr/bin/threadsocks")).exists());
+
+        fs::remove_file(&enabled).unwrap();
+        let output = installation.make_unstaged("uninstall");
+        assert!(output.status.success(), "{output:#?}");
+        assert!(!Path::new(&installation.path("usr/bin/threadsocks")).exists());
+    });
+}
+
+/// The folders in which Debian's fish searches, without and with a package manager.
+#[test]
+fn fish_searches_the_folders_of_its_completions() {
+    if !is_installed("fish", "fish") {
+        return;
+    }
+    let mut fish = Command::new("fish");
+    fish.args(["-c", "printf '%s\\n' $fish_complete_path"]);
+    fish.env_remove("XDG_DATA_DIRS");
+    let output = RunningChild::start(&mut fish, b"").wait_for_exit(LONG_TIMEOUT);
+    let text = output.text();
+    for list in ["install.list", "threadsocks.deb.list"] {
+        let list = project_file(&format!("packaging/lists/{list}"));
+        let script = list
+            .lines()
+            .find(|line| line.ends_with("/threadsocks.fish"));
+        let (_, path) = script.unwrap().split_once(' ').unwrap();
+        let folder = format!("/{}", path.trim_end_matches("/threadsocks.fish"));
+        assert!(text.lines().any(|line| line == folder), "{folder}: {text}");
+    }
+}
+
 /// systemd starts the program that was installed, with the rules that were installed.
 #[test]
 fn the_unit_names_the_folders_of_the_installation() {
@@ -138,7 +217,9 @@ fn make_help_has_a_line_for_each_target() {
         let makefile = project_file("Makefile");
         let rules = makefile.lines().filter_map(|line| line.split_once(':'));
         let is_target = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
-        let targets: Vec<&str> = rules.map(|(name, _)| name).filter(is_target).collect();
+        let mut targets: Vec<&str> = rules.map(|(name, _)| name).filter(is_target).collect();
+        // A target with variables of its own has more than one line.
+        targets.dedup();
         let list = format!(".PHONY: {}\n", targets.join(" "));
         assert!(makefile.contains(&list), "{list}");
         let help = installation.succeed("help");

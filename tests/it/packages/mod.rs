@@ -14,6 +14,10 @@ mod debian;
 mod debian_console;
 mod image;
 mod make_install;
+mod versions;
+
+/// The version of the Debian packages of a release.
+const PLAIN_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-1");
 
 /// A release build, perhaps from nothing.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
@@ -49,7 +53,7 @@ fn debian_packages() -> &'static [PathBuf; 2] {
         make.arg("MAINTAINER=The Tests <tests@threadsocks.test>");
         let output = succeed(&mut make, BUILD_TIMEOUT);
         ["threadsocks", "threadsocks-console"].map(|name| {
-            let line = format!("/{name}_{}-1_", env!("CARGO_PKG_VERSION"));
+            let line = format!("/{name}_{}", env!("CARGO_PKG_VERSION"));
             let mut lines = output.lines();
             lines.find(|it| it.contains(&line)).expect(name).into()
         })
