@@ -146,6 +146,7 @@ mod thread_pool;
 mod whole_server;
 
 use std::env;
+use std::process::{self, Child, Command};
 use std::time::Instant;
 
 use channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, tick, unbounded};
@@ -207,14 +208,35 @@ fn main() {
             run(model, 1);
         }
     }
-    let is_chosen = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
-    };
-    if is_chosen("judge_words") {
+    let is_chosen = |name: &str| filters.iter().any(|filter| name.contains(filter.as_str()));
+    if filters.is_empty() || is_chosen("judge_words") {
         judge_words::check(FAILING_MODELS.iter().map(|(name, ..)| *name));
+    }
+    if filters.is_empty() {
+        run_modules();
     }
     for model in MODELS.iter().filter(|(name, ..)| is_chosen(name)) {
         run(model, rounds);
+    }
+}
+
+/// Runs the models of each module in a process of their own, all at the same time: a model uses
+/// one processor.
+fn run_modules() {
+    let program = env::current_exe().expect("this program");
+    let names = MODELS.iter().filter_map(|(name, ..)| name.split_once("::"));
+    let mut modules: Vec<String> = names.map(|(module, _)| format!("{module}::")).collect();
+    modules.dedup();
+    let start = |module: String| Command::new(&program).arg(module).spawn();
+    let running: Vec<_> = modules.into_iter().map(start).collect();
+    let has_passed = |child: std::io::Result<Child>| {
+        let status = child.and_then(|mut child| child.wait());
+        status.expect("the models run").success()
+    };
+    // Waits for all, so that each failure is printed before this process ends.
+    let passed: Vec<bool> = running.into_iter().map(has_passed).collect();
+    if passed.contains(&false) {
+        process::exit(1);
     }
 }
 
