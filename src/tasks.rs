@@ -20,8 +20,7 @@ use crate::program_error::{EXIT_DENIED, EXIT_FAILURE, EXIT_INVALID, ProgramError
 ///
 /// # Errors
 ///
-/// A file that cannot be used; with `strict` also each warning that the server prints at its
-/// start.
+/// A file that cannot be used; with `strict` also each warning.
 pub(crate) fn check_files(options: &Options, strict: bool) -> Result<ExitCode, ProgramError> {
     let (rules_file, clock) = open_rules(options)?;
     // Without an authenticator, which would reserve memory for hashes.
