@@ -169,7 +169,7 @@ impl Printer {
                 let open = counted(sessions as u64, "open session");
                 self.print_line(
                     Level::Info,
-                    &format_args!("stopping: no new clients; {open}, to be closed after {grace}"),
+                    &format_args!("stopping: no new clients; {open}, to be closed after {grace}, or at a second signal"),
                 );
             }
         }

@@ -118,7 +118,7 @@ impl fmt::Display for NetworkError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NetworkError::Invalid => {
-                out.write_str("is not an address range; write it as 10.0.0.0/8 or 2001:db8::/32")
+                out.write_str("is not an address range; write it as 10.0.0.0/8 (at most /32) or 2001:db8::/32 (at most /128)")
             }
             NetworkError::NotFirst {
                 address,

@@ -9,6 +9,7 @@
 //! source port and destination address. Four columns are all of them. Options are `user=`,
 //! `time=`, `ident`, `auth` and `local`.
 
+use super::addresses::is_any;
 use super::columns::{parse_commands, parse_destination, parse_ports, parse_source, parse_users};
 use super::evaluate::Rules;
 use super::matchers::UserSet;
@@ -99,20 +100,7 @@ fn parse_line(line_number: usize, line: &[u8]) -> Result<Option<Rule>, String> {
     let words: Vec<&str> = words.collect();
     let options_begin = words.iter().position(|word| is_option(word));
     let (columns, options) = words.split_at(options_begin.unwrap_or(words.len()));
-    let (source, source_ports, destination, destination_ports) = match *columns {
-        [destination] => ("-", "-", destination, "-"),
-        [destination, ports] => ("-", "-", destination, ports),
-        [source, source_ports, destination] => (source, source_ports, destination, "-"),
-        [source, source_ports, destination, ports] => (source, source_ports, destination, ports),
-        [] => return Err("the destination is missing; write - for any".to_owned()),
-        [_, _, _, _, fifth, ..] => {
-            return Err(format!(
-                "{} is one column too many; the longest form is \
-                 SRC-IP SRC-PORT DST-IP DST-PORT",
-                quote(fifth)
-            ));
-        }
-    };
+    let [source, source_ports, destination, destination_ports] = split_columns(columns)?;
     let Options {
         users,
         schedule,
@@ -161,6 +149,33 @@ struct Options {
     ident: bool,
     auth: bool,
     local: bool,
+}
+
+/// The source with its ports and the destination with its ports: what is left out, is any.
+fn split_columns<'a>(columns: &[&'a str]) -> Result<[&'a str; 4], String> {
+    match *columns {
+        [destination] => Ok(["-", "-", destination, "-"]),
+        [destination, ports] => Ok(["-", "-", destination, ports]),
+        [source, destination, port] if are_ports(port) && !are_ports(destination) => Err(format!(
+            "three columns are SRC-IP SRC-PORT DST-IP; for a client, a destination and its \
+                 port write four: {source} - {destination} {port}"
+        )),
+        [source, source_ports, destination] => Ok([source, source_ports, destination, "-"]),
+        [source, source_ports, destination, ports] => {
+            Ok([source, source_ports, destination, ports])
+        }
+        [] => Err("the destination is missing; write - for any".to_owned()),
+        [_, _, _, _, fifth, ..] => Err(format!(
+            "{} is one column too many; the longest form is \
+                 SRC-IP SRC-PORT DST-IP DST-PORT",
+            quote(fifth)
+        )),
+    }
+}
+
+/// Is the word a list of ports, and not the word for any?
+fn are_ports(word: &str) -> bool {
+    !is_any(word) && parse_ports(word).is_ok()
 }
 
 /// Is the word an option? These words are reserved: a host name cannot contain `=`, and a
@@ -597,6 +612,20 @@ mod tests {
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!(lines, [1, 4]);
         assert!(errors[0].reason.contains("a quote is not closed"));
+    }
+
+    #[test]
+    fn m06_a_port_in_the_third_column_leads_to_the_form_with_four() {
+        let four = "write four: 127.0.0.1 - example.org 80,443";
+        let errors = parse(b"permit c 127.0.0.1 example.org 80,443\n").expect_err("three columns");
+        assert!(errors[0].reason.contains(four), "{}", errors[0]);
+        for line in [
+            "permit c 10. 1-9 example.org",
+            "permit c 10. - -",
+            "permit c 10. 80 -",
+        ] {
+            assert!(parse(line.as_bytes()).is_ok(), "{line}");
+        }
     }
 
     #[test]
