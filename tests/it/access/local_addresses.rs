@@ -185,7 +185,7 @@ fn x14_explain_and_enforce_judge_names_with_local_addresses_as_requests_do() {
         assert_eq!(read_exactly(&client, 1), b"x");
         std::fs::write(proxy.config(), "permit c *.partner.test\n").unwrap();
         assert_eq!(read_until_reset(&client), b"");
-        proxy.stderr_line("no longer permitted: no rule permits it");
+        proxy.stderr_line("no longer permitted: rule on line 1 permits the name, but");
         let explained = binary()
             .args(["--explain", "c 127.0.0.1 several.partner.test 80", "-c"])
             .arg(proxy.config())
@@ -212,7 +212,7 @@ fn x14_explain_and_enforce_judge_names_with_local_addresses_as_requests_do() {
 fn x16_check_warns_of_names_that_lead_to_local_or_private_addresses() {
     let of_local = "warning: line 1 has local: the owner of the name's zone can lead clients to \
                     this machine";
-    let of_private = "warning: line 2 permits a name, also if the owner of its zone leads it to a \
+    let of_private = "note: line 2 permits a name, also if the owner of its zone leads it to a \
                       private network";
     let rules = "permit c 127. - *.a.test - local\npermit c 127. - b.test -\n\
                  permit c 127. - localhost -\n";
@@ -227,7 +227,7 @@ fn x16_check_warns_of_names_that_lead_to_local_or_private_addresses() {
             .expect("the program starts");
         String::from_utf8(output.stdout).unwrap()
     };
-    let both = "warning: line 1 (and 1 more) permits a name";
+    let both = "note: line 1 (and 1 more) permits a name";
     for (rules, warnings) in [
         (rules, &[of_local, both][..]),
         ("deny c private\npermit c b.test\n", &[]),
@@ -235,7 +235,7 @@ fn x16_check_warns_of_names_that_lead_to_local_or_private_addresses() {
         ("deny c a.test\npermit c *.localhost\n", &["denies a name"]),
     ] {
         let report = check(rules);
-        let count = report.matches("warning: ").count();
+        let count = report.matches("warning: ").count() + report.matches("note: ").count();
         assert_eq!(count, warnings.len(), "{report}");
         for warning in warnings {
             assert!(report.contains(warning), "{warning}\n{report}");
