@@ -33,7 +33,7 @@ help:
 	@echo "make check     format, lints, tests and documentation: must pass before a commit"
 	@echo "make others    checks that it compiles for FreeBSD and macOS (rustup target add ...)"
 	@echo "make fuzz      runs each fuzz target for FUZZ_SECONDS [60] (cargo-fuzz, nightly compiler)"
-	@echo "make big       transfers gigabytes: FTP through BIND; fragmented, slow, stalled and reset streams"
+	@echo "make big       transfers gigabytes: FTP through BIND; slow, stalled and reset streams; long pages in Chromium"
 	@echo "make soak      ten minutes of mixed traffic, one of noise: checks for leaks; shorter: SOAK_SECONDS=20"
 	@echo "make labs      puts each bug of the labs into a copy of the project, and runs their judge"
 	@echo "make packages  builds and tests the Debian packages, the files of the image, and what cargo packs"
@@ -77,7 +77,7 @@ fuzz:
 	done
 
 big:
-	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes
+	cargo test --release --test it -- --ignored --nocapture --test-threads=1 ftp_with gigabytes five_shells
 	cargo test --release --test it -- f11_
 
 soak:

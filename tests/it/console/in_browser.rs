@@ -518,6 +518,7 @@ fn head(response: &str) -> String {
 const MAX_MEMORY_KB: u64 = 20 * 1024;
 
 #[test]
+#[ignore = "measures Chromium, which other tests at the same time slow down"]
 fn five_shells_with_6_000_lines_each_finish_within_five_seconds() {
     if browser_tools_installed() {
         // Three attempts, since other load on the machine can slow one down.
@@ -527,6 +528,7 @@ fn five_shells_with_6_000_lines_each_finish_within_five_seconds() {
 }
 
 #[test]
+#[ignore = "measures Chromium, which other tests at the same time slow down"]
 fn five_shells_with_30_000_lines_each_are_shown() {
     if browser_tools_installed() {
         print_in_five_shells(&[10, 10, 10, 5]);
@@ -634,12 +636,13 @@ fn shell_with_wide_lines() -> ScriptedShell {
 }
 
 #[test]
+#[ignore = "measures Chromium, which other tests at the same time slow down"]
 fn w30_five_shells_with_30_000_wide_lines_each_finish_within_five_seconds() {
     if !browser_tools_installed() {
         return;
     }
-    // Six attempts, since other tests at the same time can slow one down.
-    let is_quick = (0..6).any(|_| {
+    // Three attempts, since other load on the machine can slow one down.
+    let is_quick = (0..3).any(|_| {
         let browser = Browser::open();
         let shell = shell_with_wide_lines();
         let seconds = show(&browser, &[shell.address().port(); 5], "print\n");
