@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
 use threadsocks::auth::Authenticator;
 use threadsocks::cli::Options;
 use threadsocks::config::{LOCAL_RULES, LoadError, SYSTEM_RULES, SyntaxError, find_rules_file};
@@ -101,19 +104,18 @@ pub(crate) fn check_memory(needed: u64) -> Result<(), String> {
 /// All errors of the users file.
 pub(crate) fn users_error(path: &Path, error: &LoadError) -> ProgramError {
     let mut lines = error.describe(path);
-    let is_there = path.try_exists().unwrap_or(true);
-    if !is_there || matches!(error, LoadError::Syntax(_)) {
-        lines.push(format!(
+    // A user that is added does not make a file readable.
+    lines.push(match access(path, AccessFlags::R_OK) {
+        Err(Errno::EACCES) => {
+            "this process may not read the file; a service of systemd gets it by \
+                               LoadCredential (see threadsocks.service)"
+                .to_owned()
+        }
+        _ => format!(
             "to add a user, run: threadsocks --new-user alice --users {}",
             path.display()
-        ));
-    } else if let LoadError::Unreadable(_) = error {
-        lines.push(
-            "only its owner may read this file; a service of systemd gets it by LoadCredential (see \
-             threadsocks.service)"
-                .to_owned(),
-        );
-    }
+        ),
+    });
     let status = status_of(error);
     ProgramError { status, lines }
 }

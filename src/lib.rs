@@ -13,7 +13,8 @@
 //! - [`net`] and [`local_time`]: what the others need of sockets, names and the clock
 //! - [`trace`]: what each thread does and waits for (`--trace`)
 //! - [`client`]: the client's side of the protocol
-//! - [`cli`] and [`admin`]: the command line, `--check`, `--explain` and `--new-user`
+//! - [`cli`] and [`admin`]: the command line, `--check`, `--explain`, `--new-user` and
+//!   `--probe`
 //!
 //! A server in a few lines; `src/main.rs` has the whole of it:
 //!

@@ -83,12 +83,6 @@ impl SourcePrefixes {
             .map(move |&bits| SourcePrefix::new(self.client, bits))
     }
 
-    /// The smallest group.
-    pub(crate) fn host(self) -> SourcePrefix {
-        let bits = if self.client.is_ipv4() { 32 } else { 64 };
-        SourcePrefix::new(self.client, bits)
-    }
-
     /// The prefixes and their factors, as a `KeyedSemaphore` takes them.
     pub(crate) fn with_factors(self) -> impl Iterator<Item = (SourcePrefix, usize)> {
         self.iter().map(|prefix| (prefix, prefix.factor()))

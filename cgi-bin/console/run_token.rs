@@ -4,8 +4,8 @@
 //! the response to that GET. A browser repeats a GET for Back, reload or a restored
 //! tab: then the file of the token is gone, and nothing runs.
 //!
-//! The folder may be the temporary folder, where every local user may create files. So
-//! only a file counts that this user owns and that nobody else may read.
+//! The folder may be the temporary folder, where every local user may create files. So a
+//! file counts only if this user owns it, and other users may not read it.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};

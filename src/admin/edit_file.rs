@@ -115,18 +115,20 @@ fn wait_for_lock(directory: &File) -> io::Result<()> {
 /// directory gives to new files, other accounts could read it.
 #[cfg(target_os = "linux")]
 fn keep_acl(old: &Path, new: &File) -> io::Result<()> {
+    use nix::errno::Errno;
     use xattr::FileExt;
 
     const ACL: &str = "system.posix_acl_access";
-    let result = match xattr::get(old, ACL) {
-        Ok(Some(list)) => new.set_xattr(ACL, &list),
-        _ if new.get_xattr(ACL)?.is_some() => new.remove_xattr(ACL),
-        _ => Ok(()),
-    };
-    match result {
+    let of_new = match new.get_xattr(ACL) {
         // This file system has no such lists.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-        result => result,
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTSUP as i32) => return Ok(()),
+        list => list?,
+    };
+    // An error: there is no old file.
+    match (xattr::get(old, ACL).unwrap_or_default(), of_new) {
+        (Some(list), _) => new.set_xattr(ACL, &list),
+        (None, Some(_)) => new.remove_xattr(ACL),
+        (None, None) => Ok(()),
     }
 }
 
@@ -138,7 +140,7 @@ fn keep_acl(_: &Path, _: &File) -> io::Result<()> {
 /// Writes a new file beside the one at `path`, and renames it to `path`.
 fn replace(path: &Path, before: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
     let unfinished = Unfinished(path_of_new(path)?);
-    // Nobody else holds the lock of the directory, so a process that was killed has left it.
+    // This process holds the lock of the directory, so the file is that of a process that was killed.
     let _ = fs::remove_file(&unfinished.0);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(MODE);

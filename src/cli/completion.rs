@@ -120,7 +120,7 @@ fn zsh() -> String {
             Values::File => ":FILE:_files".to_owned(),
             Values::Words(words) => format!(":{}:({})", zsh_message(option), words.join(" ")),
         };
-        // \"=\": the value follows as the next word or after an equals sign; \"+\": as the next
+        // "=": the value follows as the next word or after an equals sign; "+": as the next
         // word or directly.
         let (long, short) = match value.is_empty() {
             true => ("", ""),

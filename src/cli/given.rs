@@ -46,7 +46,7 @@ impl Task {
 }
 
 impl Given {
-    /// Does a task ask for a password, or read the rules?
+    /// What to write instead of a word that is no port, if the last task tells it.
     pub(super) fn advice_on_word(&self) -> Option<&'static str> {
         match self.tasks.last()? {
             Task::NewUser(_) => Some("the program asks for the password"),

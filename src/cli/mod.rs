@@ -101,7 +101,7 @@ fn unknown_option(hyphens: &str, name: &str) -> UsageError {
 }
 
 /// Refuses the long name of an option after one hyphen: -check would be the option -c with the
-/// value \"heck\".
+/// value "heck".
 fn check_hyphens(parser: &mut Parser) -> Result<(), UsageError> {
     let Some(arguments) = parser.try_raw_args() else {
         return Ok(());

@@ -23,8 +23,8 @@ const OF_OTHER_SERVERS: &[(&str, &str)] = &[
 const IN_FOREGROUND: &str =
     "the server runs in the foreground; systemd or a shell (&) runs it in the background";
 
-/// Least similarity of two names, of at most 1. \"prot\" and \"port\" have 0.92, \"user\" and
-/// \"users\" 0.96; names of different things have less than 0.8.
+/// Least similarity of two names (Jaro-Winkler), of at most 1: "user" and "users" have 0.96, "prot"
+/// and "port" 0.92, "timeout" and "udp-timeout" 0.88, "nonsense" and "enforce" 0.6.
 const SIMILAR: f64 = 0.8;
 
 /// A clause that says what to write instead of this option, which does not exist. The option is

@@ -74,7 +74,11 @@ impl Rules {
     fn lacks_local(&self, query: &AccessQuery<'_>) -> Option<usize> {
         query.name?;
         query.address.filter(|address| is_local(*address))?;
-        let lacks_local = |rule: &&Rule| rule.permits && rule.mismatches(query) == [Column::Local];
+        let lacks_local = |rule: &&Rule| {
+            rule.permits
+                && rule.destination.is_of_a_zone()
+                && rule.mismatches(query) == [Column::Local]
+        };
         let rule = self.rules.iter().find(lacks_local);
         rule.map(|rule| rule.line)
     }

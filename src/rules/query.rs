@@ -77,7 +77,7 @@ pub struct Verdict {
     /// The line of the rule that decided; none if no rule matched.
     pub line: Option<usize>,
     /// The line of a rule that permits the name, but not this address, since it has no option
-    /// `local`; only if no rule matches.
+    /// `local`. It matters only if no rule matches.
     pub lacks_local: Option<usize>,
 }
 

@@ -153,7 +153,8 @@ impl WaitingClients {
             self.remove_ended();
         }
         self.count += 1;
-        let is_same = |client: &&mut WaitingClient| client.prefixes.host() == prefixes.host();
+        let is_same =
+            |client: &&mut WaitingClient| client.prefixes.smallest() == prefixes.smallest();
         match self.clients.iter_mut().find(is_same) {
             Some(client) => client.sources.push_back(source),
             None => self.clients.push_back(WaitingClient {

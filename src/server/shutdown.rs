@@ -15,8 +15,8 @@ use crate::trace::{self, Wait};
 /// its send timeout of half a second, a blocked splice(2) within two seconds.
 pub(super) const TERMINATION_TIME: Duration = Duration::from_secs(3);
 
-/// What the stop takes beside the grace period: a second for the clients in the backlog, the end of
-/// the sessions, and the end of the logger, which has one second.
+/// What the stop takes beside the grace period: the end of the sessions, and that of the logger,
+/// which has one second. After a shorter grace period, also a second for the clients in the backlog.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// What the operator wants of a running server.

@@ -187,6 +187,27 @@ fn m02_access_control_lists_stay_and_none_is_added() {
     assert_eq!(mode_of(&users), 0o640);
 }
 
+/// ramfs has no access control lists.
+#[test]
+fn m02_a_file_system_without_access_control_lists_is_enough() {
+    if !Uid::effective().is_root() {
+        return skip("not root: the test mounts a file system");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = "mount -t ramfs none \"$1\" && cd \"$1\" &&
+                  for user in alice bob; do echo secret | \"$0\" --new-user $user --users users; done";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]);
+    command.arg(binary().get_program()).arg(folder.path());
+    let (status, stdout, stderr) = result(command.output().unwrap());
+    assert_eq!(status, Some(0), "{stderr}");
+    assert_eq!(
+        stdout.matches(" can log in\n").count(),
+        2,
+        "{stdout} {stderr}"
+    );
+}
+
 #[test]
 fn m02_no_file_is_written_that_the_server_would_refuse() {
     let folder = tempfile::tempdir().unwrap();
