@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use crate::failure::Failure;
+
 /// The folder of the batch files, relative to the working directory. A web server
 /// sets the working directory of a CGI to the folder of the program.
 pub(crate) const BATCH_FOLDER: &str = "test_case";
@@ -20,6 +22,13 @@ const MAX_NAME_LENGTH: usize = 255;
 
 /// Maximum number of files that the form offers, which bounds the size of the page.
 const MAX_LISTED_FILES: usize = 200;
+
+/// Maximum number of file names in an error.
+const MAX_HINTED_FILES: usize = 10;
+
+/// Minimum Jaro-Winkler similarity of a suggested file name; 1 means equal. "t1" and
+/// "t1.txt" have 0.84, "t1.txt" and "notes" 0.
+const MIN_SIMILARITY: f64 = 0.8;
 
 /// The command that makes a shell close the connection.
 pub(crate) const EXIT_COMMAND: &str = "exit";
@@ -43,8 +52,8 @@ pub(crate) fn is_exit_command(line: &[u8]) -> bool {
 }
 
 impl Batch {
-    /// Parses the content of a file.
-    fn parse(text: &[u8]) -> Batch {
+    /// Parses the content of a file, or a typed batch.
+    pub(crate) fn parse(text: &[u8]) -> Batch {
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         if text.is_empty() {
             return Batch::default();
@@ -73,23 +82,44 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// A sentence for the page: the name is invalid, or the file does not exist, is
-    /// too large or cannot be read.
-    pub(crate) fn read(name: &str) -> Result<Batch, String> {
+    /// The name is invalid, or the file does not exist, is too large or cannot be read.
+    pub(crate) fn read(name: &str) -> Result<Batch, Failure> {
         if !is_valid_name(name) {
-            return Err(
-                "a batch file's name has letters, digits, '.', '_' and '-', and does not \
-                 begin with '.'"
-                    .to_owned(),
-            );
+            let reason = "a batch file's name has letters, digits, '.', '_' and '-', and does not \
+                          begin with '.'";
+            return Err(Failure::new(reason, file_hint(name)));
         }
         match read_regular_file(&Path::new(BATCH_FOLDER).join(name)) {
             Ok(text) => Ok(Batch::parse(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(format!("no such batch file: {name}"))
-            }
-            Err(error) => Err(format!("cannot use the batch file {name}: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::new(
+                format!("no such batch file: {name}"),
+                file_hint(name),
+            )),
+            Err(error) => Err(Failure::new(
+                format!("cannot use the batch file {name}: {error}"),
+                format!(
+                    "It must be a regular file of at most 1 MiB in {BATCH_FOLDER} that the web \
+                     server's user may read."
+                ),
+            )),
         }
+    }
+}
+
+/// Says which batch files there are, and which name is like this one.
+pub(crate) fn file_hint(name: &str) -> String {
+    let files = list_files();
+    let similarity = |file: &&String| strsim::jaro_winkler(name, file);
+    let closest = files
+        .iter()
+        .max_by(|one, other| similarity(one).total_cmp(&similarity(other)));
+    let suggestion = closest.filter(|file| similarity(file) >= MIN_SIMILARITY);
+    let suggestion = suggestion.map_or_else(String::new, |file| format!("Did you mean {file}? "));
+    let shown = files.get(..MAX_HINTED_FILES).unwrap_or(&files).join(", ");
+    match files.len() {
+        0 => format!("There are no batch files: put one into the folder {BATCH_FOLDER}."),
+        1..=MAX_HINTED_FILES => format!("{suggestion}There are: {shown}."),
+        count => format!("{suggestion}There are {count} files, for example {shown}."),
     }
 }
 

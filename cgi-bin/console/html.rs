@@ -2,6 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use crate::query::Format;
+
 /// The style sheet of both HTML pages.
 const STYLE: &str = include_str!("style.css");
 
@@ -44,23 +46,27 @@ impl Nonce {
     }
 }
 
-/// The headers of an HTML page. They contain no input of the user, so a line end in
-/// a value cannot inject a header.
-pub(crate) fn html_headers(nonce: &Nonce) -> String {
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{}'; img-src data:; form-action 'self'; \
-         base-uri 'none'; frame-ancestors 'none'",
-        nonce.0
-    );
+/// The headers of a page. They contain no input of the user, so a line end in a value
+/// cannot inject a header. The nonce must be that of the page.
+pub(crate) fn headers(format: Format, nonce: &Nonce) -> String {
+    let content_type = match format {
+        Format::Html => "text/html",
+        Format::Text => "text/plain",
+        // JSON Lines: one object per line.
+        Format::Json => "application/jsonl",
+    };
+    let policy = match format {
+        Format::Html => format!(
+            "default-src 'none'; style-src 'nonce-{}'; img-src data:; form-action 'self'; \
+             base-uri 'none'; frame-ancestors 'none'",
+            nonce.0
+        ),
+        Format::Text | Format::Json => "default-src 'none'".to_owned(),
+    };
     format!(
-        "Content-Type: text/html; charset=utf-8\r\n\
+        "Content-Type: {content_type}; charset=utf-8\r\n\
          {STREAMING_HEADERS}Content-Security-Policy: {policy}\r\n\r\n"
     )
-}
-
-/// The headers of the plain text page.
-pub(crate) fn text_headers() -> String {
-    format!("Content-Type: text/plain; charset=utf-8\r\n{STREAMING_HEADERS}\r\n")
 }
 
 /// The response that leads a browser to this URL of the console with GET. `query` is a
@@ -76,33 +82,31 @@ pub(crate) fn redirect(query: &str) -> String {
          <head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"refresh\" content=\"0;url={target}\">\n\
          <title>Remote batch console</title>\n</head>\n<body><p><a href=\"{target}\">Run</a></p></body>\n\
          </html>\n",
-        html_headers(&nonce)
+        headers(Format::Html, &nonce)
     )
 }
 
 /// The response to a request for a host name that is not this console's. It says which
 /// setting permits the name.
-pub(crate) fn unknown_host(host: &str, as_text: bool) -> String {
+pub(crate) fn unknown_host(host: &str, format: Format) -> String {
     let first = format!("This console does not answer to the name \"{host}\".");
     let second = "It answers to IP addresses, localhost and the names in CONSOLE_HOST, so that \
                   no other site can lead a browser here under a name of its own.";
     let third = "If the name is right, its administrator sets CONSOLE_HOST in the environment of \
                  the CGI program, in Apache for example: SetEnv CONSOLE_HOST \"console.example.edu\"";
     let status = "Status: 403 Forbidden\r\n";
-    if as_text {
-        return format!(
-            "{status}{}# {first}\n# {second}\n# {third}\n",
-            text_headers()
-        );
-    }
     let nonce = Nonce::new();
+    if format != Format::Html {
+        let headers = headers(Format::Text, &nonce);
+        return format!("{status}{headers}# {first}\n# {second}\n# {third}\n");
+    }
     let paragraphs: String = [&first, second, third]
         .map(|text| format!("<p>{}</p>\n", escape(text)))
         .concat();
     format!(
         "{status}{}{}<body class=\"wide\">\n<main>\n<h1>Remote batch console</h1>\n{paragraphs}</main>\n\
          </body>\n</html>\n",
-        html_headers(&nonce),
+        headers(Format::Html, &nonce),
         document_head(&nonce, "Remote batch console")
     )
 }
@@ -184,10 +188,8 @@ mod tests {
     fn w03_headers_differ_only_in_the_nonce() {
         let (one, two) = (Nonce::new(), Nonce::new());
         assert_ne!(one.0, two.0);
-        assert_eq!(
-            html_headers(&one).replace(&one.0, &two.0),
-            html_headers(&two)
-        );
-        assert!(html_headers(&one).starts_with("Content-Type: text/html; charset=utf-8\r\n"));
+        let html = headers(Format::Html, &one);
+        assert_eq!(html.replace(&one.0, &two.0), headers(Format::Html, &two));
+        assert!(html.starts_with("Content-Type: text/html; charset=utf-8\r\n"));
     }
 }

@@ -15,12 +15,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use html::Nonce;
+use json::JsonPage;
 use output::{StdoutWriter, log_error};
 use page::HtmlPage;
-use query::Query;
+use query::{Format, Query};
 use request_origin::RequestOrigin;
 use row::Column;
+use run::Page;
 use settings::Settings;
+use status::RunStatus;
 use text::TextPage;
 use threadsocks::net::Deadline;
 
@@ -32,8 +35,14 @@ mod batch;
 mod body;
 /// Whole lines in bulk.
 mod bulk;
+/// The connection to a shell.
+mod connect;
+/// The failure of a row.
+mod failure;
 /// Escaping, headers and the document head, for both HTML pages.
 mod html;
+/// The run page as JSON.
+mod json;
 /// Stdout with a deadline; the error log.
 mod output;
 /// Protection against DNS rebinding.
@@ -58,6 +67,8 @@ mod run_token;
 mod settings;
 /// One session with a shell.
 mod shell;
+/// Logins for SOCKS servers.
+mod socks_logins;
 /// State, progress and elapsed time of every column.
 mod status;
 /// Removal of Telnet commands.
@@ -102,15 +113,12 @@ fn respond(settings: &Settings, output: &mut impl Write) -> io::Result<()> {
     let host = environment_variable("HTTP_HOST");
     let host = host.to_string_lossy();
     if !settings.own_names.permit(&host) {
-        return output.write_all(html::unknown_host(&host, query.as_text).as_bytes());
+        return output.write_all(html::unknown_host(&host, query.format).as_bytes());
     }
     match environment_variable("REQUEST_METHOD").as_encoded_bytes() {
         // HEAD is a safe method (RFC 9110, section 9.2.1): it starts no session.
         b"HEAD" => {
-            let headers = match query.as_text {
-                true => html::text_headers(),
-                false => html::html_headers(&Nonce::new()),
-            };
+            let headers = html::headers(query.format, &Nonce::new());
             output.write_all(headers.as_bytes())
         }
         b"POST" => respond_to_post(query, settings, output),
@@ -127,18 +135,22 @@ fn respond_to_get(
 ) -> io::Result<()> {
     let origin = RequestOrigin::from_environment();
     let may_run = match query.token.as_str() {
-        "" => origin.is_program() || origin.is_click_on_same_site(),
+        "" if origin.is_program() => MayRun::ValidRows,
+        "" if origin.is_click_on_same_site() => MayRun::IfAllAreValid,
+        "" => MayRun::Nothing,
         token => match run_token::redeem(&settings.token_folder, token) {
+            // The rows were valid when the token was issued.
             Some(rows) => {
                 query = Query::parse(&rows);
-                true
+                MayRun::ValidRows
             }
-            None => origin.is_program(),
+            None if origin.is_program() => MayRun::ValidRows,
+            None => MayRun::Nothing,
         },
     };
-    match runnable_columns(&query, settings) {
+    match runnable_columns(&query, settings, may_run) {
         None => write_form(&query, settings, None, output),
-        Some(columns) if may_run => run_page(&query, columns, settings.time_limit, output),
+        Some(columns) if may_run != MayRun::Nothing => run_page(&query, columns, settings, output),
         Some(_) => write_form(&query, settings, Some(PRESS_RUN), output),
     }
 }
@@ -156,10 +168,13 @@ fn respond_to_post(query: Query, settings: &Settings, output: &mut impl Write) -
         }
     };
     let origin = RequestOrigin::from_environment();
-    match runnable_columns(&query, settings) {
-        Some(columns) if origin.is_program() => {
-            run_page(&query, columns, settings.time_limit, output)
-        }
+    if origin.is_program() {
+        return match runnable_columns(&query, settings, MayRun::ValidRows) {
+            Some(columns) => run_page(&query, columns, settings, output),
+            None => write_form(&query, settings, None, output),
+        };
+    }
+    match runnable_columns(&query, settings, MayRun::IfAllAreValid) {
         Some(_) if origin.is_own_form() => redirect_to_run(&query, settings, output),
         Some(_) => write_form(&query, settings, Some(FOREIGN_FORM), output),
         None => write_form(&query, settings, None, output),
@@ -168,8 +183,7 @@ fn respond_to_post(query: Query, settings: &Settings, output: &mut impl Write) -
 
 /// Writes a redirect to the run, or the form if no token can be created.
 fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
-    let rows = query.encode();
-    let token = match run_token::issue(&settings.token_folder, &rows) {
+    let token = match run_token::issue(&settings.token_folder, &query.encode_run()) {
         Ok(token) => token,
         Err(error) => {
             let folder = settings.token_folder.display();
@@ -179,23 +193,36 @@ fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) 
         }
     };
     // The rows in the URL are for Back, reload and bookmarks, which show the form.
-    let shown = if rows.len() > MAX_ROWS_IN_URL {
-        ""
-    } else {
-        &rows
-    };
+    let mut shown = query.encode();
+    if shown.len() > MAX_ROWS_IN_URL {
+        shown.clear();
+    }
     let page = html::redirect(&format!("?{shown}once={token}"));
     output.write_all(page.as_bytes())
 }
 
+/// Which rows of a request may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MayRun {
+    /// A browser has sent the request by itself.
+    Nothing,
+    /// The user of a browser can mend the other rows before anything runs.
+    IfAllAreValid,
+    /// A program learns about the other rows from their columns.
+    ValidRows,
+}
+
 /// The columns of a run. `None` if the form must be shown: the user edits the rows, or
-/// no row can run. The plain text page reports the errors of the rows itself.
-fn runnable_columns(query: &Query, settings: &Settings) -> Option<Vec<Column>> {
+/// mends a mistake. The plain text page and JSON report the errors of the rows themselves.
+fn runnable_columns(query: &Query, settings: &Settings, may_run: MayRun) -> Option<Vec<Column>> {
     let columns = row::columns(query, &settings.policy);
-    let none_can_run = columns.iter().all(|column| column.plan.is_err());
-    let text_reports_errors = query.as_text && !columns.is_empty();
-    let is_runnable = !query.edit && (!none_can_run || text_reports_errors);
-    is_runnable.then_some(columns)
+    let valid = columns.iter().filter(|column| column.plan.is_ok()).count();
+    let enough = match may_run {
+        _ if query.edit || columns.is_empty() || !query.excess_shells.is_empty() => false,
+        MayRun::Nothing | MayRun::IfAllAreValid => valid == columns.len(),
+        MayRun::ValidRows => valid > 0 || query.format != Format::Html,
+    };
+    enough.then_some(columns)
 }
 
 /// Writes the form; no session starts.
@@ -206,25 +233,27 @@ fn write_form(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let nonce = Nonce::new();
-    let page = html::html_headers(&nonce) + &panel::render(query, &settings.policy, notice, &nonce);
+    let page =
+        html::headers(Format::Html, &nonce) + &panel::render(query, settings, notice, &nonce);
     output.write_all(page.as_bytes())
 }
 
-/// Runs all sessions, and writes their output as HTML or as plain text.
+/// Runs all sessions, and writes their output in the format of the query.
 fn run_page(
     query: &Query,
     columns: Vec<Column>,
-    time_limit: Duration,
+    settings: &Settings,
     output: &mut impl Write,
 ) -> io::Result<()> {
-    if query.as_text {
-        let mut page = TextPage::default();
-        return run::run(columns, time_limit, html::text_headers(), &mut page, output);
-    }
     let nonce = Nonce::new();
-    let headers = html::html_headers(&nonce);
-    let mut page = HtmlPage::new(query, nonce);
-    run::run(columns, time_limit, headers, &mut page, output)
+    let headers = html::headers(query.format, &nonce);
+    let mut page: Box<dyn Page> = match query.format {
+        Format::Html => Box::new(HtmlPage::new(query, nonce)),
+        Format::Text => Box::new(TextPage::default()),
+        Format::Json => Box::new(JsonPage::new()),
+    };
+    let status = RunStatus::new(&columns, settings.time_limit);
+    run::run(columns, status, headers, &mut *page, output)
 }
 
 /// The value of an environment variable; empty if the variable is not set.

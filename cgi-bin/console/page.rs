@@ -197,11 +197,9 @@ impl HtmlPage {
         let title = escape(&column.title);
         let file = escape(&column.file);
         let route = escape(&column.route);
-        let state = STATE_SLOTS
-            .iter()
-            .fold(SessionState::Waiting.to_string(), |inner, slot| {
-                format!("<slot name=\"{slot}{number}\">{inner}</slot>")
-            });
+        let state = STATE_SLOTS.iter().fold(column.state_text(), |inner, slot| {
+            format!("<slot name=\"{slot}{number}\">{inner}</slot>")
+        });
         self.write(format_args!(
             "<section class=\"column\" id=\"column{number}\" aria-labelledby=\"title{number}\">\n\
              <h2 id=\"title{number}\">{title}</h2>\n\

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use crate::batch;
 use crate::html::{self, Nonce, escape};
-use crate::query::{Query, Row};
+use crate::query::{Format, Query, Row};
 use crate::row::{self, Field, FieldError, Policy};
+use crate::settings::Settings;
 
 /// The description of one field of a row.
 struct FieldSpec {
@@ -84,10 +85,11 @@ const FIELDS: [FieldSpec; 5] = [
 /// of the last run.
 pub(crate) fn render(
     query: &Query,
-    policy: &Policy,
+    settings: &Settings,
     notice: Option<&str>,
     nonce: &Nonce,
 ) -> String {
+    let policy = &settings.policy;
     let mut page = html::document_head(nonce, "Remote batch console");
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
@@ -108,7 +110,11 @@ pub(crate) fn render(
         );
     }
     write_shared_server(&mut page, query, policy);
-    let checked = if query.as_text { " checked" } else { "" };
+    let checked = if query.format == Format::Text {
+        " checked"
+    } else {
+        ""
+    };
     let _ = write!(
         page,
         "<p class=\"go\"><button>Run</button>\n<label class=\"check\"><input type=\"checkbox\" \
@@ -137,7 +143,7 @@ fn write_row(
             value: (spec.value)(row),
             example: (spec.example)(query),
             is_number: spec.is_number,
-            error: error.map(|error| error.reason.as_str()),
+            error: error.map(FieldError::to_string),
         };
         input.write(page);
     }
@@ -194,7 +200,7 @@ struct InputElement<'a> {
     example: &'a str,
     is_number: bool,
     /// The error of the field.
-    error: Option<&'a str>,
+    error: Option<String>,
 }
 
 impl InputElement<'_> {
@@ -224,7 +230,7 @@ impl InputElement<'_> {
              <input id=\"{id}\" name=\"{id}\" value=\"{value}\" placeholder=\"{example}\" \
              autocapitalize=\"none\" spellcheck=\"false\"{attributes}>"
         );
-        if let Some(error) = self.error {
+        if let Some(error) = &self.error {
             let error = escape(error);
             let _ = writeln!(page, "<p class=\"error\" id=\"{id}-error\">{error}</p>");
         }

@@ -10,7 +10,8 @@ use std::fmt::Write;
 pub(crate) const ROWS: usize = 5;
 
 /// Maximum length of a value in bytes; the rest is discarded. Longer than any host name
-/// or file name, and enough for an error message.
+/// or file name, and enough for an error message. Only the lines of a typed batch may be
+/// longer: the limits of a request bound them.
 const MAX_VALUE_LENGTH: usize = 1000;
 
 /// The text of one row. Each field may be empty or invalid.
@@ -25,6 +26,16 @@ pub(crate) struct Row {
     pub(crate) socks_port: String,
 }
 
+/// The representation of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    #[default]
+    Html,
+    Text,
+    /// One object per line.
+    Json,
+}
+
 /// The content of a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
@@ -32,12 +43,25 @@ pub(crate) struct Query {
     /// The shared SOCKS server, for rows without a SOCKS server.
     pub(crate) socks_host: String,
     pub(crate) socks_port: String,
-    /// Plain text instead of HTML.
-    pub(crate) as_text: bool,
+    /// The shared batch file, for rows without a batch file.
+    pub(crate) file: String,
+    /// The text of a typed batch, for rows without a batch file if no file is shared.
+    pub(crate) batch: String,
+    /// Entries of the list of shells, `host:port` each, for which there is no empty row.
+    pub(crate) excess_shells: Vec<String>,
+    /// The numbers of the rows to run, from 1. If it is empty, all rows run.
+    pub(crate) only: Vec<usize>,
+    pub(crate) format: Format,
     /// The form with these values; no session starts.
     pub(crate) edit: bool,
     /// The one-time token that permits a run.
     pub(crate) token: String,
+    /// The list of the kept runs.
+    pub(crate) list_runs: bool,
+    /// The kept run to show.
+    pub(crate) show_run: String,
+    /// The kept run to stop.
+    pub(crate) stop_run: String,
 }
 
 /// The meaning of a key; rows count from 0.
@@ -49,9 +73,16 @@ enum Key {
     SocksPort(usize),
     SharedSocksHost,
     SharedSocksPort,
+    SharedFile,
+    Batch,
+    Shells,
+    Again,
     Format,
     Edit,
     Token,
+    Runs,
+    ShowRun,
+    StopRun,
 }
 
 impl Query {
@@ -69,19 +100,34 @@ impl Query {
             };
             if !seen_keys.contains(&key) {
                 seen_keys.push(key);
-                query.set(&kind, decode_value(value));
+                query.set(&kind, value);
             }
         }
+        query.place_shells();
         query
     }
 
-    fn set(&mut self, key: &Key, value: String) {
+    fn set(&mut self, key: &Key, encoded: &[u8]) {
+        let value = decode_value(encoded);
         match key {
             Key::SharedSocksHost => self.socks_host = value,
             Key::SharedSocksPort => self.socks_port = value,
-            Key::Format => self.as_text = value == "text",
+            Key::SharedFile => self.file = value,
+            Key::Batch => self.batch = decode(encoded, usize::MAX),
+            Key::Shells => self.excess_shells = list_entries(&value),
+            Key::Again => self.only = row_numbers(&value),
+            Key::Format => {
+                self.format = match value.as_str() {
+                    "text" => Format::Text,
+                    "json" => Format::Json,
+                    _ => Format::Html,
+                }
+            }
             Key::Edit => self.edit = !value.is_empty(),
             Key::Token => self.token = value,
+            Key::Runs => self.list_runs = true,
+            Key::ShowRun => self.show_run = value,
+            Key::StopRun => self.stop_run = value,
             Key::Host(row) => self.row(*row, |row| row.host = value),
             Key::Port(row) => self.row(*row, |row| row.port = value),
             Key::File(row) => self.row(*row, |row| row.file = value),
@@ -96,36 +142,106 @@ impl Query {
         }
     }
 
-    /// Reports whether all rows and the shared SOCKS server are empty.
-    pub(crate) fn is_empty(&self) -> bool {
-        let nothing = Row::default();
-        self.rows.iter().all(|row| *row == nothing)
-            && self.socks_host.is_empty()
-            && self.socks_port.is_empty()
+    /// Moves entries of the list of shells into the rows without a shell.
+    fn place_shells(&mut self) {
+        let mut entries = std::mem::take(&mut self.excess_shells).into_iter();
+        let empty = |row: &&mut Row| row.host.is_empty() && row.port.is_empty();
+        for (row, entry) in self.rows.iter_mut().filter(empty).zip(entries.by_ref()) {
+            let (host, port) = split_host_and_port(&entry);
+            (row.host, row.port) = (host.to_owned(), port.to_owned());
+        }
+        self.excess_shells = entries.collect();
     }
 
-    /// Encodes rows and format as a query in the newer key format. The token is left out:
-    /// a link with these rows starts no run.
-    pub(crate) fn encode(&self) -> String {
-        let mut text = String::new();
-        let mut put = |key: &str, number: &str, value: &str| {
-            if !value.is_empty() {
-                let _ = write!(text, "{key}{number}={}&", percent_encode(value));
-            }
-        };
-        for (index, row) in self.rows.iter().enumerate() {
-            let number = (index + 1).to_string();
-            put("h", &number, &row.host);
-            put("p", &number, &row.port);
-            put("f", &number, &row.file);
-            put("sh", &number, &row.socks_host);
-            put("sp", &number, &row.socks_port);
-        }
-        put("sh", "", &self.socks_host);
-        put("sp", "", &self.socks_port);
-        put("format", "", if self.as_text { "text" } else { "" });
-        text
+    /// Reports whether all rows and the shared values are empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields().is_empty()
     }
+
+    /// The fields of the form that are not empty, as keys and values in the newer key
+    /// format. Neither the token nor the rows to run are among them: a link or a form
+    /// with these fields starts no run.
+    pub(crate) fn fields(&self) -> Vec<(String, &str)> {
+        let rows = self.rows.iter().zip(1..).flat_map(|(row, number)| {
+            [
+                (format!("h{number}"), &row.host),
+                (format!("p{number}"), &row.port),
+                (format!("f{number}"), &row.file),
+                (format!("sh{number}"), &row.socks_host),
+                (format!("sp{number}"), &row.socks_port),
+            ]
+        });
+        let shared = [
+            ("sh".to_owned(), &self.socks_host),
+            ("sp".to_owned(), &self.socks_port),
+            ("f".to_owned(), &self.file),
+            ("batch".to_owned(), &self.batch),
+        ];
+        rows.chain(shared)
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key, value.as_str()))
+            .collect()
+    }
+
+    /// Encodes all fields, the rows to run and the format, for a token.
+    pub(crate) fn encode_run(&self) -> String {
+        let only: Vec<String> = self.only.iter().map(usize::to_string).collect();
+        let mut text = encode_pairs(&self.fields());
+        text.push_str(&encode_pairs(&[("again".to_owned(), &only.join(","))]));
+        text + self.format_pair()
+    }
+
+    /// Encodes the fields and the format for a URL. A typed batch is left out: an address
+    /// is kept in places that the user does not see.
+    pub(crate) fn encode(&self) -> String {
+        let mut fields = self.fields();
+        fields.retain(|(key, _)| key != "batch");
+        encode_pairs(&fields) + self.format_pair()
+    }
+
+    fn format_pair(&self) -> &'static str {
+        match self.format {
+            Format::Html => "",
+            Format::Text => "format=text&",
+            Format::Json => "format=json&",
+        }
+    }
+}
+
+/// Encodes pairs, each with an `&` at its end. A pair with an empty value is left out.
+fn encode_pairs(pairs: &[(String, &str)]) -> String {
+    let mut text = String::new();
+    for (key, value) in pairs {
+        if !value.is_empty() {
+            let _ = write!(text, "{key}={}&", percent_encode(value));
+        }
+    }
+    text
+}
+
+/// Splits a list at white space and commas.
+fn list_entries(list: &str) -> Vec<String> {
+    let entries = list.split(|char: char| char.is_whitespace() || char == ',');
+    let entries = entries.filter(|entry| !entry.is_empty());
+    entries.map(str::to_owned).collect()
+}
+
+/// Splits at the last colon; an IPv6 address without brackets has no port.
+fn split_host_and_port(entry: &str) -> (&str, &str) {
+    match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        _ => (entry, ""),
+    }
+}
+
+/// Parses a comma-separated list of row numbers. Other text is ignored.
+fn row_numbers(list: &str) -> Vec<usize> {
+    let numbers = list
+        .split(',')
+        .filter_map(|number| number.trim().parse().ok());
+    numbers
+        .filter(|number| (1..=ROWS).contains(number))
+        .collect()
 }
 
 /// Splits `key=value`; a pair without `=` has an empty value.
@@ -154,21 +270,33 @@ fn parse_key(key: &[u8], first_row: u8) -> Option<Key> {
         [b's', b'p', digit] => row(digit).map(Key::SocksPort),
         [b's', b'h'] => Some(Key::SharedSocksHost),
         [b's', b'p'] => Some(Key::SharedSocksPort),
+        [b'f'] => Some(Key::SharedFile),
         _ if key == b"format" => Some(Key::Format),
         _ if key == b"edit" => Some(Key::Edit),
         _ if key == b"once" => Some(Key::Token),
+        _ if key == b"batch" => Some(Key::Batch),
+        _ if key == b"shells" => Some(Key::Shells),
+        _ if key == b"again" => Some(Key::Again),
+        _ if key == b"runs" => Some(Key::Runs),
+        _ if key == b"run" => Some(Key::ShowRun),
+        _ if key == b"stop" => Some(Key::StopRun),
         _ => None,
     }
 }
 
-/// Decodes `+` and `%xx` (application/x-www-form-urlencoded). A `%` without two
-/// hexadecimal digits stays as it is. White space around the value is removed, since
-/// copying and pasting adds it.
+/// Decodes a value. White space around the value is removed, since copying and pasting
+/// adds it.
 fn decode_value(value: &[u8]) -> String {
+    decode(value, MAX_VALUE_LENGTH).trim().to_owned()
+}
+
+/// Decodes `+` and `%xx` (application/x-www-form-urlencoded) to at most this many bytes. A
+/// `%` without two hexadecimal digits stays as it is.
+fn decode(value: &[u8], max_length: usize) -> String {
     let mut bytes = Vec::new();
     let mut rest = value;
     while let Some((&first, tail)) = rest.split_first() {
-        if bytes.len() == MAX_VALUE_LENGTH {
+        if bytes.len() == max_length {
             break;
         }
         rest = tail;
@@ -184,10 +312,10 @@ fn decode_value(value: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
     // U+FFFD, which replaces invalid UTF-8 and a character cut at the limit, has three
     // bytes, so the text may be longer than the limit.
-    while text.len() > MAX_VALUE_LENGTH {
+    while text.len() > max_length {
         text.pop();
     }
-    text.trim().to_owned()
+    text
 }
 
 /// The value of the first two characters, if they are hexadecimal digits.
@@ -246,7 +374,7 @@ mod tests {
             (row.socks_host.as_str(), row.socks_port.as_str()),
             ("s", "1081")
         );
-        assert!(new.as_text && new.edit);
+        assert!(new.format == Format::Text && new.edit);
         assert!(Query::parse(b"format=text").is_empty());
         assert!(Query::parse(b"").is_empty());
     }
@@ -284,8 +412,50 @@ mod tests {
 
     #[test]
     fn w02_an_encoded_query_parses_to_itself() {
-        let query =
-            Query::parse(b"h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt&format=text");
-        assert_eq!(Query::parse(query.encode().as_bytes()), query);
+        for format in ["", "format=text", "format=json"] {
+            let fields = "h1=a%26b&p3=%3D%25&sh4=+x%e4y&sp5=1&sh=%22&sp=0&f2=t1.txt&f=all.txt&";
+            let query = Query::parse(format!("{fields}{format}").as_bytes());
+            assert_eq!(Query::parse(query.encode().as_bytes()), query);
+            let run = format!("{fields}batch=a%0d%0a+b%0a&again=2,5&{format}");
+            let run = Query::parse(run.as_bytes());
+            assert_eq!(Query::parse(run.encode_run().as_bytes()), run);
+            assert_eq!(run.encode(), query.encode());
+        }
+    }
+
+    #[test]
+    fn a_typed_batch_is_complete() {
+        let text = format!("  first\r\n{}\n\n", "x".repeat(3 * MAX_VALUE_LENGTH));
+        let query = Query::parse(format!("batch={}", percent_encode(&text)).as_bytes());
+        assert_eq!(query.batch, text);
+        assert_eq!(Query::parse(b"batch=\xff\xff").batch, "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn a_list_of_shells_fills_the_empty_rows() {
+        let query = Query::parse(b"shells=b:1%0d%0a[::1]:2,+::3+d&h1=a&f1=x&p3=7&f4=y");
+        let shells = query.rows.each_ref().map(|row| (&*row.host, &*row.port));
+        let expected = [
+            ("a", ""),
+            ("b", "1"),
+            ("", "7"),
+            ("[::1]", "2"),
+            ("::3", ""),
+        ];
+        assert_eq!(shells, expected);
+        assert_eq!(query.rows[3].file, "y");
+        assert_eq!(query.excess_shells, ["d"]);
+    }
+
+    #[test]
+    fn again_names_rows_from_1_to_5() {
+        for (again, only) in [
+            ("3", vec![3]),
+            ("2,5", vec![2, 5]),
+            ("0,6,-1,x,,1", vec![1]),
+            ("", vec![]),
+        ] {
+            assert_eq!(Query::parse(format!("again={again}").as_bytes()).only, only);
+        }
     }
 }

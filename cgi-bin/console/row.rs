@@ -3,15 +3,31 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use threadsocks::protocol::socks5::Credentials;
 use threadsocks::protocol::{Destination, Host};
 
 use crate::allow::{AllowList, port_number};
-use crate::batch::Batch;
+use crate::batch::{self, Batch};
+use crate::failure::Failure;
 use crate::query::{Query, Row};
+use crate::socks_logins::SocksLogins;
 
 /// Maximum length in characters of a value in a heading or a message, so that it leaves
 /// space for other text.
 const MAX_SHOWN_CHARS: usize = 60;
+
+/// The name of a typed batch in a heading. No file has this name: it contains a space.
+const TYPED_BATCH: &str = "typed batch";
+
+/// Where the user finds the port of a shell server.
+const SHELL_PORT: &str = "Enter the port at which the shell server was started, such as 7000.";
+
+/// Where the user finds the port of a SOCKS server.
+const SOCKS_PORT: &str = "Enter the port at which the SOCKS server was started; 1080 is common.";
+
+/// The next step after a destination that is not on the allow list.
+const NOT_ALLOWED: &str = "Ask the administrator to add it to CONSOLE_ALLOW, or use a destination \
+    that is on this list.";
 
 /// One of the fields of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +39,16 @@ pub(crate) enum Field {
     SocksPort,
 }
 
-/// An error of a field; the reason is a sentence for the page.
+/// An error of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FieldError {
     pub(crate) field: Field,
-    pub(crate) reason: String,
+    pub(crate) failure: Failure,
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.reason)
+        self.failure.fmt(out)
     }
 }
 
@@ -55,10 +71,19 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// What the administrator permits.
+/// A SOCKS server, and how to log in to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SocksServer {
+    pub(crate) address: ServerAddress,
+    /// The login of SOCKS5. Without one the console sends SOCKS4 or SOCKS4A.
+    pub(crate) login: Option<Credentials>,
+}
+
+/// What the administrator permits, and the logins that the administrator has given.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) allowed: AllowList,
+    pub(crate) logins: SocksLogins,
     /// Whether rows without a SOCKS server are valid: the connection is direct.
     pub(crate) direct: bool,
 }
@@ -76,7 +101,7 @@ impl Policy {
 pub(crate) struct SessionPlan {
     pub(crate) destination: Destination,
     /// `None` for a direct connection.
-    pub(crate) socks: Option<ServerAddress>,
+    pub(crate) socks: Option<SocksServer>,
     pub(crate) batch: Batch,
 }
 
@@ -98,22 +123,26 @@ pub(crate) struct Column {
 /// Validates all rows. A row without a shell server gets no column.
 pub(crate) fn columns(query: &Query, policy: &Policy) -> Vec<Column> {
     let rows = query.rows.iter().enumerate();
-    let named = rows.filter(|(_, row)| !row.host.is_empty());
+    let is_wanted = |index: usize| query.only.is_empty() || query.only.contains(&(index + 1));
+    let named = rows.filter(|(index, row)| !row.host.is_empty() && is_wanted(*index));
     let mut columns: Vec<Column> = named
         .map(|(index, row)| {
-            let row = with_shared_server(row, query);
+            let row = with_shared_values(row, query);
             let is_direct = policy.makes_direct(&row);
             let socks = host_and_port(&row.socks_host, &row.socks_port);
             Column {
                 number: index + 1,
                 title: host_and_port(&row.host, &row.port),
-                file: shorten(&row.file),
+                file: match row.file.as_str() {
+                    "" if !query.batch.is_empty() => TYPED_BATCH.to_owned(),
+                    file => shorten(file),
+                },
                 route: match is_direct {
                     true => "directly".to_owned(),
                     false => format!("through {socks}"),
                 },
                 is_direct,
-                plan: check_row(&row, policy),
+                plan: check_row(&row, &query.batch, policy),
             }
         })
         .collect();
@@ -142,63 +171,83 @@ pub(crate) fn field_errors(query: &Query, row: &Row, policy: &Policy) -> Vec<Fie
     if row.host.is_empty() && row.port.is_empty() && row.file.is_empty() {
         return Vec::new();
     }
-    check_row(&with_shared_server(row, query), policy)
+    check_row(&with_shared_values(row, query), &query.batch, policy)
         .err()
         .unwrap_or_default()
 }
 
-/// Fills in the shared SOCKS server where the row names none.
-fn with_shared_server(row: &Row, query: &Query) -> Row {
-    let mut row = row.clone();
-    if row.socks_host.is_empty() {
-        row.socks_host.clone_from(&query.socks_host);
+/// The failure of a row with these errors.
+pub(crate) fn combine(errors: &[FieldError]) -> Failure {
+    let join = |part: fn(&FieldError) -> &str, separator| {
+        let parts: Vec<&str> = errors.iter().map(part).collect();
+        parts.join(separator)
+    };
+    Failure {
+        reason: join(|error| &error.failure.reason, "; "),
+        next_step: join(|error| &error.failure.next_step, " "),
     }
-    if row.socks_port.is_empty() {
-        row.socks_port.clone_from(&query.socks_port);
+}
+
+/// Fills in the shared SOCKS server and the shared batch file where the row names none.
+fn with_shared_values(row: &Row, query: &Query) -> Row {
+    let mut row = row.clone();
+    for (value, shared) in [
+        (&mut row.socks_host, &query.socks_host),
+        (&mut row.socks_port, &query.socks_port),
+        (&mut row.file, &query.file),
+    ] {
+        if value.is_empty() {
+            value.clone_from(shared);
+        }
     }
     row
 }
 
-/// Validates a row, and reads its batch file.
+/// Validates a row, and reads its batch file. `typed` is the text of the typed batch.
 ///
 /// # Errors
 ///
 /// All invalid fields.
-fn check_row(row: &Row, policy: &Policy) -> Result<SessionPlan, Vec<FieldError>> {
+fn check_row(row: &Row, typed: &str, policy: &Policy) -> Result<SessionPlan, Vec<FieldError>> {
     let mut field_errors = Vec::new();
-    let mut add_error = |field, reason| field_errors.push(FieldError { field, reason });
+    let mut add_error = |field, failure| field_errors.push(FieldError { field, failure });
     let is_direct = policy.makes_direct(row);
+    let login = login_for(row, policy);
+    // SOCKS5 and a direct connection can carry an IPv6 address.
+    let can_be_ipv6 = is_direct || login.is_some();
     let host =
-        parse_shell_host(&row.host, is_direct).map_err(|reason| add_error(Field::Host, reason));
-    let port = parse_port(&row.port).map_err(|reason| add_error(Field::Port, reason));
+        parse_shell_host(&row.host, can_be_ipv6).map_err(|error| add_error(Field::Host, error));
+    let port = parse_port(&row.port, SHELL_PORT).map_err(|error| add_error(Field::Port, error));
     let batch = match row.file.as_str() {
-        "" => Err("no batch file is named".to_owned()),
+        "" if typed.is_empty() => Err(Failure::new("no batch file is named", batch::file_hint(""))),
+        "" => Ok(Batch::parse(typed.as_bytes())),
         name => Batch::read(name),
     };
-    let batch = batch.map_err(|reason| add_error(Field::File, reason));
+    let batch = batch.map_err(|error| add_error(Field::File, error));
     let socks = (!is_direct).then(|| {
         let host =
-            parse_socks_host(&row.socks_host).map_err(|reason| add_error(Field::SocksHost, reason));
-        let port =
-            parse_port(&row.socks_port).map_err(|reason| add_error(Field::SocksPort, reason));
-        Ok(ServerAddress {
+            parse_socks_host(&row.socks_host).map_err(|error| add_error(Field::SocksHost, error));
+        let port = parse_port(&row.socks_port, SOCKS_PORT)
+            .map_err(|error| add_error(Field::SocksPort, error));
+        let address = ServerAddress {
             host: host?,
             port: port?,
-        })
+        };
+        Ok(SocksServer { address, login })
     });
-    let socks: Result<Option<ServerAddress>, ()> = socks.transpose();
+    let socks: Result<Option<SocksServer>, ()> = socks.transpose();
     let mut check = |host: &Host, port, field| {
         if !policy.allowed.permits(&host.to_string(), port) {
             let reason =
                 format!("the administrator of this console does not let it go to {host}:{port}");
-            add_error(field, reason);
+            add_error(field, Failure::new(reason, NOT_ALLOWED));
         }
     };
     if let (Ok(host), Ok(port)) = (&host, port) {
         check(host, port, Field::Host);
     }
     if let Ok(Some(server)) = &socks {
-        check(&server.host, server.port, Field::SocksHost);
+        check(&server.address.host, server.address.port, Field::SocksHost);
     }
     match (host, port, batch, socks) {
         (Ok(host), Ok(port), Ok(batch), Ok(socks)) if field_errors.is_empty() => Ok(SessionPlan {
@@ -210,23 +259,35 @@ fn check_row(row: &Row, policy: &Policy) -> Result<SessionPlan, Vec<FieldError>>
     }
 }
 
+/// The login of SOCKS5 for the SOCKS server of this row, if the administrator has given one.
+fn login_for(row: &Row, policy: &Policy) -> Option<Credentials> {
+    let host = parse_socks_host(&row.socks_host).ok()?;
+    let port = port_number(&row.socks_port)?;
+    policy.logins.find(&host.to_string(), port)
+}
+
 /// Parses the host of a shell server. A SOCKS4 request has no space for an IPv6 address.
-fn parse_shell_host(text: &str, is_direct: bool) -> Result<Host, String> {
+fn parse_shell_host(text: &str, can_be_ipv6: bool) -> Result<Host, Failure> {
     if text.is_empty() {
-        return Err("no shell server is named".to_owned());
+        let next_step = "Enter the host name or the IPv4 address of the shell server.";
+        return Err(Failure::new("no shell server is named", next_step));
     }
     match ipv6(text) {
-        Some(address) if is_direct => Ok(Host::Address(IpAddr::V6(address))),
-        Some(_) => Err("SOCKS4 cannot carry an IPv6 address; give a name".to_owned()),
+        Some(address) if can_be_ipv6 => Ok(Host::Address(IpAddr::V6(address))),
+        Some(_) => Err(Failure::new(
+            "SOCKS4 cannot carry an IPv6 address",
+            "Enter the name of the host; the SOCKS server looks it up.",
+        )),
         None => parse_host(text),
     }
 }
 
 /// Parses the host of a SOCKS server. This program connects to it directly, so IPv6
 /// addresses are valid.
-fn parse_socks_host(text: &str) -> Result<Host, String> {
+fn parse_socks_host(text: &str) -> Result<Host, Failure> {
     if text.is_empty() {
-        return Err("no SOCKS server is named".to_owned());
+        let next_step = "Enter the host of a SOCKS server for all rows, or one in this row.";
+        return Err(Failure::new("no SOCKS server is named", next_step));
     }
     match ipv6(text) {
         Some(address) => Ok(Host::Address(IpAddr::V6(address))),
@@ -235,12 +296,11 @@ fn parse_socks_host(text: &str) -> Result<Host, String> {
 }
 
 /// Parses a host name or an IPv4 address.
-fn parse_host(text: &str) -> Result<Host, String> {
+fn parse_host(text: &str) -> Result<Host, Failure> {
     match Host::from_name(text.as_bytes()) {
-        Host::Invalid(invalid) => Err(format!(
-            "\"{}\" is no host name: {}",
-            shorten(text),
-            invalid.reason
+        Host::Invalid(invalid) => Err(Failure::new(
+            format!("\"{}\" is no host name: {}", shorten(text), invalid.reason),
+            "Enter a name such as shell.example.edu, or an IPv4 address such as 192.0.2.7.",
         )),
         host => Ok(host),
     }
@@ -254,14 +314,15 @@ fn ipv6(text: &str) -> Option<Ipv6Addr> {
     bare.unwrap_or(text).parse().ok()
 }
 
-/// Parses a port number.
-fn parse_port(text: &str) -> Result<u16, String> {
+/// Parses a port number. `next_step` says where the user finds the right one.
+fn parse_port(text: &str, next_step: &str) -> Result<u16, Failure> {
     if text.is_empty() {
-        return Err("no port is given".to_owned());
+        return Err(Failure::new("no port is given", next_step));
     }
     port_number(text).ok_or_else(|| {
         let shown = shorten(text);
-        format!("\"{shown}\" is no port: a port is a number from 1 to 65535")
+        let reason = format!("\"{shown}\" is no port: a port is a number from 1 to 65535");
+        Failure::new(reason, next_step)
     })
 }
 
@@ -291,6 +352,7 @@ mod tests {
     fn with_socks_only(allowed: AllowList) -> Policy {
         Policy {
             allowed,
+            logins: SocksLogins::default(),
             direct: false,
         }
     }
@@ -299,6 +361,7 @@ mod tests {
     fn w29_a_row_without_a_socks_server_is_direct_if_the_administrator_permits_it() {
         let policy = |direct| Policy {
             allowed: AllowList::parse("a:1, [::1]:1").unwrap(),
+            logins: SocksLogins::default(),
             direct,
         };
         for (query, direct, errors) in [
@@ -322,20 +385,19 @@ mod tests {
     #[test]
     fn w04_ports_are_numbers_from_1_to_65535() {
         for text in ["", "0", "65536", "80abc", "-1", "+80", " 80", "8 0", "٣"] {
-            assert!(parse_port(text).is_err(), "{text:?}");
+            assert!(parse_port(text, SHELL_PORT).is_err(), "{text:?}");
         }
-        assert_eq!(
-            (parse_port("1"), parse_port("65535"), parse_port("080")),
-            (Ok(1), Ok(65535), Ok(80))
-        );
+        for (text, port) in [("1", 1), ("65535", 65535), ("080", 80)] {
+            assert_eq!(parse_port(text, SHELL_PORT), Ok(port));
+        }
     }
 
     #[test]
     fn w04_invalid_hosts_are_refused_with_a_short_reason() {
         let long = "a".repeat(300);
         for text in ["", "a b", "a\0", "::1", "127.1", "<b>", &long] {
-            let reason = parse_shell_host(text, false).expect_err(text);
-            assert!(reason.chars().count() < 200, "{reason}");
+            let failure = parse_shell_host(text, false).expect_err(text);
+            assert!(failure.reason.chars().count() < 200, "{failure}");
         }
         assert!(matches!(
             parse_shell_host("127.0.0.1", false),

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::batch::EXIT_COMMAND;
-use crate::row::Column;
+use crate::failure::Failure;
+use crate::row::{self, Column};
 use crate::shell::{self, DisconnectedError, EventSink, SessionEnd, SessionEvent};
 use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::{self, Piece, Terminal};
@@ -54,6 +55,10 @@ pub(crate) trait Page {
     /// seconds: the write detects a client that has disconnected, and the web server
     /// does not time out.
     fn tick(&mut self, run: &RunStatus);
+    /// Reports whether somebody has asked to stop this run.
+    fn is_stopped(&self) -> bool {
+        false
+    }
     /// Writes everything after the last event.
     fn end(&mut self, run: &RunStatus);
     /// Removes and returns the text that was not written to stdout yet.
@@ -70,14 +75,13 @@ pub(crate) trait Page {
 /// Of writing: the client has disconnected, or it does not read.
 pub(crate) fn run(
     columns: Vec<Column>,
-    time_limit: Duration,
+    status: RunStatus,
     headers: String,
-    page: &mut impl Page,
+    page: &mut dyn Page,
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let started = Instant::now();
     let mut owner = PageOwner {
-        status: RunStatus::new(&columns, started),
+        status,
         terminals: columns.iter().map(|_| Terminal::default()).collect(),
         page,
     };
@@ -86,29 +90,36 @@ pub(crate) fn run(
     // first write.
     output.write_all((headers + &owner.page.take()).as_bytes())?;
     let receiver = owner.start_sessions(columns);
-    let end = owner.process_events(&receiver, started, time_limit, output)?;
+    let result = owner.process_events(&receiver, output);
     // Events that were queued when the time limit passed. The bound keeps sessions that
     // still send from extending the loop.
     for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
         owner.apply(index, event);
     }
     owner.status.advance_to(Instant::now());
+    // After an error of writing, only a kept run has use for the rest of the page.
+    let end = match &result {
+        Ok(end) => end,
+        Err(_) => &SessionEnd::Stopped,
+    };
     for index in owner.status.unfinished() {
         owner.apply(index, SessionEvent::Ended(end.clone()));
     }
     owner.page.end(&owner.status);
-    output.write_all(owner.page.take().as_bytes())
+    let rest = owner.page.take();
+    result?;
+    output.write_all(rest.as_bytes())
 }
 
 /// The state of the thread that owns the page. No other thread accesses it.
-struct PageOwner<'a, P> {
+struct PageOwner<'a> {
     status: RunStatus,
     /// One per column: escape sequences and characters may span several events.
     terminals: Vec<Terminal>,
-    page: &'a mut P,
+    page: &'a mut dyn Page,
 }
 
-impl<P: Page> PageOwner<'_, P> {
+impl PageOwner<'_> {
     /// Starts one thread per valid column, and ends the invalid columns.
     ///
     /// Each thread owns a clone of the sender, and the original is dropped on return.
@@ -125,18 +136,15 @@ impl<P: Page> PageOwner<'_, P> {
                         // The error means that the page has ended: nothing to report.
                         let _ = shell::run_session(&plan, &events);
                     });
-                    result
-                        .err()
-                        .map(|error| format!("no thread for it: {error}"))
+                    result.err().map(|error| {
+                        let reason = format!("no thread for it: {error}");
+                        Failure::new(reason, "The web server's machine is busy: try again later.")
+                    })
                 }
-                Err(errors) => {
-                    let reasons: Vec<String> =
-                        errors.into_iter().map(|error| error.reason).collect();
-                    Some(reasons.join("; "))
-                }
+                Err(errors) => Some(row::combine(&errors)),
             };
-            if let Some(reason) = failure {
-                self.apply(index, SessionEvent::Ended(SessionEnd::Failed(reason)));
+            if let Some(failure) = failure {
+                self.apply(index, SessionEvent::Ended(SessionEnd::Failed(failure)));
             }
         }
         receiver
@@ -155,18 +163,19 @@ impl<P: Page> PageOwner<'_, P> {
     fn process_events(
         &mut self,
         receiver: &Receiver<(usize, SessionEvent)>,
-        started: Instant,
-        time_limit: Duration,
         output: &mut impl Write,
     ) -> io::Result<SessionEnd> {
-        let deadline = started.checked_add(time_limit);
-        let mut next_tick = started + TICK_INTERVAL;
+        let deadline = self.status.deadline();
+        let mut next_tick = Instant::now() + TICK_INTERVAL;
         loop {
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Ok(SessionEnd::TimedOut);
             }
             if now >= next_tick {
+                if self.page.is_stopped() {
+                    return Ok(SessionEnd::Stopped);
+                }
                 next_tick = now + TICK_INTERVAL;
                 self.status.advance_to(now);
                 self.page.tick(&self.status);
@@ -182,8 +191,10 @@ impl<P: Page> PageOwner<'_, P> {
                 Err(RecvTimeoutError::Disconnected) => {
                     // Every thread has ended. A thread that sent no last event has
                     // panicked; its message is on stderr.
-                    let reason = "ended by a fault of this console; its web server's log has more";
-                    return Ok(SessionEnd::Failed(reason.to_owned()));
+                    return Ok(SessionEnd::Failed(Failure::new(
+                        "ended by a fault of this console",
+                        "The error log of the web server has more: please report it.",
+                    )));
                 }
             }
         }

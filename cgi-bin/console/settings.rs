@@ -1,13 +1,14 @@
 //! The settings of the administrator, from the environment of the CGI program.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::allow::AllowList;
 use crate::output::log_error;
 use crate::own_names::OwnNames;
 use crate::row::Policy;
+use crate::socks_logins::SocksLogins;
 
 /// Time limit of a page without `CONSOLE_LIMIT`: a shell that never sends a prompt
 /// must not keep this process running for ever.
@@ -57,6 +58,16 @@ impl Settings {
                     OwnNames::default()
                 }),
         };
+        let logins =
+            env::var_os("CONSOLE_SOCKS_LOGINS").map_or_else(SocksLogins::default, |path| {
+                SocksLogins::read(Path::new(&path)).unwrap_or_else(|error| {
+                    let path = path.display();
+                    log_error(&format!(
+                        "CONSOLE_SOCKS_LOGINS: {path}: {error}; no login is used"
+                    ));
+                    SocksLogins::default()
+                })
+            });
         let direct = match env::var("CONSOLE_DIRECT").as_deref() {
             Err(env::VarError::NotPresent) | Ok("" | "0") => false,
             Ok("1") => true,
@@ -66,7 +77,11 @@ impl Settings {
             }
         };
         Settings {
-            policy: Policy { allowed, direct },
+            policy: Policy {
+                allowed,
+                logins,
+                direct,
+            },
             own_names,
             time_limit,
             token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),

@@ -9,24 +9,16 @@
 //! the channel has space or is disconnected. The process exit ends all of them.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use threadsocks::client::{self, ClientError};
-use threadsocks::net::resolve;
-use threadsocks::net::{Deadline, PeekReader};
-use threadsocks::protocol::{Destination, Host, ReadError, socks4};
-
 use crate::batch::{EXIT_COMMAND, is_exit_command};
+use crate::connect::connect;
+use crate::failure::Failure;
 use crate::prompt::{self, PromptFinder};
-use crate::row::{ServerAddress, SessionPlan};
+use crate::row::SessionPlan;
 use crate::telnet::Telnet;
-
-/// Time from the first packet to the reply of the SOCKS server, or to a direct connection.
-/// It is long, because
-/// the SOCKS server itself may have to wait for the shell server.
-const SOCKS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time without output after `exit`, after which the session is done. The shell has closed
 /// its connection by then, but some SOCKS servers do not pass on the end of a connection.
@@ -66,8 +58,10 @@ pub(crate) enum SessionEnd {
     ClosedEarly,
     /// The time limit of the page has passed.
     TimedOut,
-    /// The session could not start or could not go on; the reason for the page.
-    Failed(String),
+    /// The user has stopped the run, or left the page.
+    Stopped,
+    /// The session could not start or could not go on.
+    Failed(Failure),
 }
 
 /// The receiver of the events is gone: the page has ended.
@@ -115,118 +109,9 @@ pub(crate) fn run_session(
             };
             dialogue.run()?
         }
-        Err(reason) => SessionEnd::Failed(reason),
+        Err(failure) => SessionEnd::Failed(failure),
     };
     events.send(SessionEvent::Ended(end))
-}
-
-/// Connects to the shell, directly or through the SOCKS server.
-///
-/// # Errors
-///
-/// A sentence for the page.
-fn connect(plan: &SessionPlan) -> Result<TcpStream, String> {
-    let deadline = Deadline::after(SOCKS_TIMEOUT);
-    let Destination { host, port } = &plan.destination;
-    let (host, port, kind) = match &plan.socks {
-        Some(socks) => (&socks.host, &socks.port, "SOCKS server"),
-        None => (host, port, "shell"),
-    };
-    let server = ServerAddress {
-        host: host.clone(),
-        port: *port,
-    };
-    let stream = dial(&server, deadline)
-        .map_err(|error| format!("cannot reach the {kind} {server}: {error}"))?;
-    // Small messages, each of which waits for the answer to the previous one: Nagle's
-    // algorithm would only delay them.
-    let _ = stream.set_nodelay(true);
-    if let Some(socks) = &plan.socks {
-        request_connection(&stream, &plan.destination, socks, deadline)?;
-    }
-    Ok(stream)
-}
-
-/// Asks the SOCKS server for the connection to the shell.
-///
-/// # Errors
-///
-/// A sentence for the page.
-fn request_connection(
-    stream: &TcpStream,
-    destination: &Destination,
-    socks: &ServerAddress,
-    deadline: Deadline,
-) -> Result<(), String> {
-    let handshake = HandshakeStream {
-        reply: PeekReader::new(stream, deadline),
-        request: stream,
-    };
-    match client::socks4::connect(handshake, destination, b"") {
-        Ok(_) => Ok(()),
-        Err(ClientError::Refused(error)) => {
-            Err(format!("refused: {} {error}", socks4::code(error)))
-        }
-        Err(ClientError::NoReply(ReadError::Incomplete(received, error)))
-            if error.kind() == ErrorKind::TimedOut =>
-        {
-            let seconds = SOCKS_TIMEOUT.as_secs();
-            Err(format!(
-                "the SOCKS server {socks} was silent: {received} of 8 bytes in {seconds} s"
-            ))
-        }
-        Err(error) => Err(format!("the SOCKS server {socks}: {error}")),
-    }
-}
-
-/// Tries the addresses of the server one after the other. Each gets an equal
-/// share of the remaining time. The lookup of the name has no deadline, because
-/// getaddrinfo(3) has no timeout.
-///
-/// # Errors
-///
-/// Of the lookup, or of the last address tried.
-fn dial(server: &ServerAddress, deadline: Deadline) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = match &server.host {
-        Host::Address(address) => vec![SocketAddr::new(*address, server.port)],
-        Host::Name(name) => resolve::lookup(name, server.port)?,
-        Host::Invalid(invalid) => return Err(io::Error::other(invalid.to_string())),
-    };
-    let mut outcome = Err(ErrorKind::NotFound.into());
-    for (address, shares) in addresses.iter().zip((1..=addresses.len()).rev()) {
-        let share = deadline.remaining() / u32::try_from(shares).unwrap_or(u32::MAX);
-        // `connect_timeout` refuses a timeout of zero.
-        let share = share.max(Duration::from_millis(1));
-        outcome = TcpStream::connect_timeout(address, share);
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
-}
-
-/// The connection during the SOCKS handshake. `reply` reads exactly the reply, before
-/// the deadline, and leaves later bytes in the socket. `request` needs no deadline: the
-/// request fits into the empty send buffer, so sending it cannot block.
-struct HandshakeStream<'a> {
-    reply: PeekReader<'a>,
-    request: &'a TcpStream,
-}
-
-impl Read for HandshakeStream<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reply.read(buffer)
-    }
-}
-
-impl Write for HandshakeStream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.request.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.request.flush()
-    }
 }
 
 /// The dialogue with the shell: one line of the batch file for each prompt.
@@ -344,18 +229,5 @@ impl<'a, Lines: Iterator<Item = &'a [u8]>, L: EventSink> Dialogue<'a, Lines, L> 
             true => Ok(()),
             false => self.events.send(SessionEvent::Output(output.to_vec())),
         }
-    }
-}
-
-impl fmt::Display for SessionEnd {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            SessionEnd::Done => "done",
-            SessionEnd::LeftOpen { is_direct: false } => "done (left open by the SOCKS server)",
-            SessionEnd::LeftOpen { is_direct: true } => "done (left open by the shell)",
-            SessionEnd::ClosedEarly => "closed early",
-            SessionEnd::TimedOut => "timed out",
-            SessionEnd::Failed(reason) => reason,
-        })
     }
 }

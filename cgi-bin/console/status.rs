@@ -3,18 +3,26 @@
 //! Plain data. Only the thread that owns the page accesses it, so it needs no lock.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::row::Column;
 use crate::shell::{SessionEnd, SessionEvent};
+use crate::terminal;
+
+/// Maximum length in characters of a command in a message.
+const MAX_SHOWN_COMMAND: usize = 60;
 
 /// The status of all columns of a page, in the order of the page.
 #[derive(Debug)]
 pub(crate) struct RunStatus {
     pub(crate) columns: Vec<ColumnStatus>,
+    /// The time of day at the start.
+    pub(crate) started_at: SystemTime,
+    pub(crate) time_limit: Duration,
     started: Instant,
     /// The time of the last [`RunStatus::advance_to`].
     now: Instant,
+    has_ended: bool,
 }
 
 /// The status of one column.
@@ -33,6 +41,8 @@ pub(crate) struct ColumnStatus {
     pub(crate) total: usize,
     /// Time since the start of the page. It stops when the session ends.
     pub(crate) elapsed: Duration,
+    /// The last line that was sent, shortened for a message.
+    last_command: String,
 }
 
 /// The state of a session, in the order in which a session passes through it.
@@ -59,8 +69,8 @@ pub(crate) enum Outcome {
 }
 
 impl RunStatus {
-    /// The status before the first event.
-    pub(crate) fn new(columns: &[Column], started: Instant) -> RunStatus {
+    /// The status before the first event. The run starts now.
+    pub(crate) fn new(columns: &[Column], time_limit: Duration) -> RunStatus {
         let columns = columns.iter().map(|column| ColumnStatus {
             number: column.number,
             title: column.title.clone(),
@@ -71,12 +81,23 @@ impl RunStatus {
             sent: 0,
             total: column.plan.as_ref().map_or(0, |plan| plan.batch.line_count),
             elapsed: Duration::ZERO,
+            last_command: String::new(),
         });
+        let now = Instant::now();
         RunStatus {
             columns: columns.collect(),
-            started,
-            now: started,
+            started_at: SystemTime::now(),
+            time_limit,
+            started: now,
+            now,
+            has_ended: false,
         }
+    }
+
+    /// The end of the run, after which the time limit is of no interest. `None` if the
+    /// limit is too far for a clock.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.started.checked_add(self.time_limit)
     }
 
     /// Sets the elapsed time of the columns that have not ended.
@@ -107,8 +128,45 @@ impl RunStatus {
             SessionEvent::Output(_) | SessionEvent::AddedExit => {
                 column.state = SessionState::Running
             }
-            SessionEvent::Command(_) => column.sent += 1,
-            SessionEvent::Ended(end) => column.state = SessionState::Ended(end.clone()),
+            SessionEvent::Command(line) => {
+                column.sent += 1;
+                column.last_command = shorten_command(line);
+            }
+            SessionEvent::Ended(end) => {
+                column.state = SessionState::Ended(end.clone());
+                self.has_ended = self.unfinished().is_empty();
+            }
+        }
+    }
+
+    /// The number of columns with this outcome.
+    pub(crate) fn count(&self, outcome: Outcome) -> usize {
+        let all = self.columns.iter();
+        all.filter(|column| column.state.outcome() == outcome)
+            .count()
+    }
+
+    /// The numbers of the rows that have failed.
+    pub(crate) fn failed_rows(&self) -> Vec<usize> {
+        let all = self.columns.iter();
+        all.filter(|column| column.state.outcome() == Outcome::Failure)
+            .map(|column| column.number)
+            .collect()
+    }
+
+    /// Lines that were sent, and lines of all batches.
+    pub(crate) fn commands(&self) -> (usize, usize) {
+        let sent = self.columns.iter().map(|column| column.sent).sum();
+        let total = self.columns.iter().map(|column| column.total).sum();
+        (sent, total)
+    }
+
+    /// The result for programs: `OK 5 of 5`, or `FAILED 2 of 5`.
+    pub(crate) fn outcome_text(&self) -> String {
+        let all = self.columns.len();
+        match self.count(Outcome::Failure) {
+            0 => format!("OK {all} of {all}"),
+            failed => format!("FAILED {failed} of {all}"),
         }
     }
 
@@ -121,31 +179,30 @@ impl RunStatus {
     }
 
     /// Time from the start of the page to the last [`RunStatus::advance_to`].
-    fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now.saturating_duration_since(self.started)
     }
 }
 
-/// The summary, for example `2 of 3 finished, 1 failed; 12 commands in 4 s`.
+/// The summary, for example `2 done, 1 running, 2 failed; 11 of 16 commands; 2.6 s of 10m`.
+/// After the end it is without the time limit.
 impl fmt::Display for RunStatus {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.columns.len();
-        let finished = self
-            .columns
-            .iter()
-            .filter(|column| column.state.outcome() == Outcome::Success)
-            .count();
-        let commands = self.columns.iter().map(|column| column.sent).sum();
-        write!(out, "{finished} of {all} finished")?;
-        if finished < all {
-            write!(out, ", {} failed", all - finished)?;
+        write!(out, "{} done", self.count(Outcome::Success))?;
+        for (outcome, word) in [(Outcome::Pending, "running"), (Outcome::Failure, "failed")] {
+            match self.count(outcome) {
+                0 => {}
+                count => write!(out, ", {count} {word}")?,
+            }
         }
-        write!(
-            out,
-            "; {} in {} s",
-            with_plural(commands, "command"),
-            self.elapsed().as_secs()
-        )
+        let (sent, total) = self.commands();
+        let commands = with_plural(total, "command");
+        let elapsed = Seconds(self.elapsed());
+        write!(out, "; {sent} of {commands}; {elapsed}")?;
+        match self.has_ended {
+            true => Ok(()),
+            false => write!(out, " of {}", humantime::format_duration(self.time_limit)),
+        }
     }
 }
 
@@ -157,28 +214,83 @@ impl ColumnStatus {
 
     /// The state in words. A direct connection has no SOCKS server to name.
     pub(crate) fn state_text(&self) -> String {
-        match (&self.state, self.is_direct) {
-            (SessionState::Connecting, true) => "connecting to the shell".to_owned(),
-            (SessionState::Granted, true) => "connected, no prompt yet".to_owned(),
-            (state, _) => state.to_string(),
-        }
+        let total = with_plural(self.total, "command");
+        let text = match (&self.state, self.is_direct) {
+            (SessionState::Waiting, _) => "waiting",
+            (SessionState::Connecting, true) => "connecting to the shell",
+            (SessionState::Connecting, false) => "connecting to the SOCKS server",
+            (SessionState::Granted, true) => "connected, no prompt yet",
+            (SessionState::Granted, false) => "granted, no prompt yet",
+            (SessionState::Running, _) => "running",
+            (SessionState::Ended(end), _) => match end {
+                // The console knows that the shell has read them, not what they did.
+                SessionEnd::Done => return format!("all {total} sent"),
+                SessionEnd::LeftOpen { is_direct } => {
+                    let by = if *is_direct { "shell" } else { "SOCKS server" };
+                    return format!("all {total} sent (left open by the {by})");
+                }
+                SessionEnd::ClosedEarly if self.sent == 0 => "closed before the first prompt",
+                SessionEnd::ClosedEarly => {
+                    return format!(
+                        "closed early, after command {} of {}",
+                        self.sent, self.total
+                    );
+                }
+                SessionEnd::TimedOut => "timed out",
+                SessionEnd::Stopped => "stopped",
+                SessionEnd::Failed(failure) => &failure.reason,
+            },
+        };
+        text.to_owned()
+    }
+
+    /// What the user can do after a failure; `None` after a success, or before the end.
+    pub(crate) fn next_step(&self) -> Option<String> {
+        let SessionState::Ended(end) = &self.state else {
+            return None;
+        };
+        let command = &self.last_command;
+        Some(match end {
+            SessionEnd::Done | SessionEnd::LeftOpen { .. } => return None,
+            SessionEnd::ClosedEarly if self.sent == 0 => {
+                "The connection was closed before the prompt \"% \". Check that this is the port \
+                 of a shell server and not of another service, and run this row again."
+                    .to_owned()
+            }
+            SessionEnd::ClosedEarly => format!(
+                "The last command was \"{command}\". Perhaps it has ended the shell: see its last \
+                 output, or the log of the shell server. Then run this row again."
+            ),
+            SessionEnd::TimedOut if self.sent == 0 => {
+                "No prompt \"% \" came. Check that this is the port of a shell server, and run \
+                 this row again."
+                    .to_owned()
+            }
+            SessionEnd::TimedOut => format!(
+                "No prompt came after the last command, \"{command}\". Shorten the batch, or ask \
+                 the administrator of this console to raise CONSOLE_LIMIT."
+            ),
+            SessionEnd::Stopped => "Run this row again.".to_owned(),
+            SessionEnd::Failed(failure) => failure.next_step.clone(),
+        })
     }
 
     /// Progress and time, for example `3 of 10 commands, 12 s`. Empty before the
-    /// session starts, and for a session that could not start.
+    /// session starts, and for a session that could not start. After a success the state
+    /// tells the number of commands.
     pub(crate) fn progress(&self) -> String {
-        let seconds = self.elapsed.as_secs();
-        match (&self.state, self.total) {
-            (SessionState::Waiting, _) => String::new(),
-            (SessionState::Ended(SessionEnd::Failed(_)), 0) => String::new(),
-            (SessionState::Connecting, _) | (SessionState::Ended(SessionEnd::Failed(_)), _) => {
-                format!("{seconds} s")
+        let elapsed = Seconds(self.elapsed);
+        match &self.state {
+            SessionState::Waiting => String::new(),
+            SessionState::Ended(SessionEnd::Failed(_)) if self.total == 0 => String::new(),
+            SessionState::Connecting
+            | SessionState::Ended(
+                SessionEnd::Failed(_) | SessionEnd::Done | SessionEnd::LeftOpen { .. },
+            ) => elapsed.to_string(),
+            _ => {
+                let total = with_plural(self.total, "command");
+                format!("{} of {total}, {elapsed}", self.sent)
             }
-            (_, total) => format!(
-                "{} of {}, {seconds} s",
-                self.sent,
-                with_plural(total, "command")
-            ),
         }
     }
 }
@@ -194,20 +306,55 @@ impl SessionState {
     }
 }
 
-impl fmt::Display for SessionState {
+/// Seconds with as many decimals as people compare: `0.04 s`, `2.6 s`, `12 s`.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SessionState::Waiting => out.write_str("waiting"),
-            SessionState::Connecting => out.write_str("connecting to the SOCKS server"),
-            SessionState::Granted => out.write_str("granted, no prompt yet"),
-            SessionState::Running => out.write_str("running"),
-            SessionState::Ended(end) => end.fmt(out),
-        }
+        let seconds = self.0.as_secs_f64();
+        let decimals = match seconds {
+            ..0.995 => 2,
+            ..9.95 => 1,
+            _ => 0,
+        };
+        write!(out, "{seconds:.decimals$} s")
     }
+}
+
+/// The text of a command for a message.
+fn shorten_command(line: &[u8]) -> String {
+    let mut text = terminal::plain(line);
+    if let Some((end, _)) = text.char_indices().nth(MAX_SHOWN_COMMAND) {
+        text.truncate(end);
+        text.push('\u{2026}');
+    }
+    text
 }
 
 /// `1 command`, `2 commands`.
 fn with_plural(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_decimals_below_ten() {
+        for (milliseconds, text) in [
+            (0, "0.00 s"),
+            (44, "0.04 s"),
+            (994, "0.99 s"),
+            (996, "1.0 s"),
+            (2640, "2.6 s"),
+            (9940, "9.9 s"),
+            (9960, "10 s"),
+            (61_400, "61 s"),
+        ] {
+            let seconds = Seconds(Duration::from_millis(milliseconds));
+            assert_eq!(seconds.to_string(), text);
+        }
+    }
 }

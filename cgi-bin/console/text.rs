@@ -1,7 +1,7 @@
 //! The run page as plain text, for curl and other programs without HTML.
 //!
 //! `host:port | ` precedes each line of a shell, `host:port # ` each status line, and
-//! `# ` the summary.
+//! `# ` the summary. The last line tells the outcome: `# OK 5 of 5` or `# FAILED 2 of 5`.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -67,6 +67,9 @@ impl TextPage {
             true => self.write_line(format_args!("{title} # {state}")),
             false => self.write_line(format_args!("{title} # {state}, {progress}")),
         }
+        if let Some(next_step) = column.next_step() {
+            self.write_line(format_args!("{title} # next: {next_step}"));
+        }
         self.record_line(column, index);
     }
 
@@ -126,6 +129,7 @@ impl Page for TextPage {
 
     fn end(&mut self, run: &RunStatus) {
         self.write_line(format_args!("# {run}"));
+        self.write_line(format_args!("# {}", run.outcome_text()));
     }
 
     fn take(&mut self) -> String {
