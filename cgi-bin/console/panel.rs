@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::batch;
-use crate::html::{self, Nonce, escape};
+use crate::html::{self, Icon, Nonce, escape};
 use crate::query::{Format, Query, Row};
 use crate::row::{self, Field, FieldError, Policy};
 use crate::settings::Settings;
@@ -90,7 +90,7 @@ pub(crate) fn render(
     nonce: &Nonce,
 ) -> String {
     let policy = &settings.policy;
-    let mut page = html::document_head(nonce, "Remote batch console");
+    let mut page = html::document_head(nonce, "Remote batch console", Icon::Plain);
     page.push_str(
         "<body class=\"wide\">\n<header class=\"top\"><h1>Remote batch console</h1>\n\
          <p class=\"soft\">Up to five shells at once, each reached through a SOCKS server, \
