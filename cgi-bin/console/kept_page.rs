@@ -142,8 +142,8 @@ impl KeptPage<'_> {
             "{head}<body>\n<header class=\"top\"><h1>Run of <time datetime=\"{}\">{time}</time></h1>\n\
              <p class=\"soft\">by {}</p>\n<nav aria-label=\"This run\"><a href=\"?runs\">Kept runs</a> \
              <a href=\"?{rows}edit=1\">Edit these rows</a> <a href=\"?run={}&amp;format=text\">As text</a>\
-             </nav></header>\n<main id=\"board\" class=\"page\">\n\
-             <div class=\"bar\"><p class=\"sum\" id=\"sum\">{}</p>\n",
+             </nav></header>\n<main id=\"board\"><div class=\"page\">\n\
+             <div class=\"bar small\"><p class=\"sum\" id=\"sum\">{}</p>\n",
             escape(started),
             escape(&facts.who),
             run.id,
@@ -160,7 +160,7 @@ impl KeptPage<'_> {
         for (number, column) in column_heads(&run.file)?.iter().enumerate() {
             write_column(&run.file, number, column, output)?;
         }
-        output.write_all(b"</div>\n</main>\n</body>\n</html>\n")
+        output.write_all(b"</div>\n</div></main>\n</body>\n</html>\n")
     }
 
     fn write_head(&self, title: &str, icon: Icon, output: &mut impl Write) -> io::Result<()> {
@@ -212,7 +212,7 @@ fn write_list_row(run: &KeptRun, output: &mut impl Write) -> io::Result<()> {
 fn write_stop_form(id: &str, output: &mut impl Write) -> io::Result<()> {
     writeln!(
         output,
-        "<form method=\"post\" action=\"?\"><button name=\"stop\" value=\"{id}\">Stop</button></form>"
+        "<form method=\"post\" action=\"?\"><button class=\"small\" name=\"stop\" value=\"{id}\">Stop</button></form>"
     )
 }
 
@@ -327,11 +327,17 @@ fn write_column(
             }
         }
     }
+    // Only a failure has a next step.
+    let class = match next_step.is_empty() {
+        false => "bad",
+        true if state.contains(" sent") => "good",
+        true => "busy",
+    };
     let title = escape(&head.title);
     write!(
         output,
         "<section class=\"column\" aria-labelledby=\"title{number}\">\n<h2 id=\"title{number}\">{title}</h2>\n\
-         <p class=\"way\">{}</p>\n<p class=\"state\">{}</p>\n<div class=\"scroll\" tabindex=\"0\" \
+         <p class=\"way\">{}</p>\n<p class=\"state {class}\">{}</p>\n<div class=\"scroll\" tabindex=\"0\" \
          role=\"region\" aria-label=\"Output of {title}\"><div class=\"content\"><pre>",
         escape(&head.way),
         escape(&state),

@@ -9,7 +9,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -229,8 +229,11 @@ fn stop_run(
         Some(runs) if may_stop => runs.stop(id),
         _ => Ok(false),
     };
-    if let Err(error) = result {
-        log_error(&format!("the run cannot be stopped: {error}"));
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            log_error(&format!("the run cannot be stopped: {error}"));
+        }
+        _ => {}
     }
     // Only a valid name becomes part of a header.
     let target = match kept_runs::is_id(id) {

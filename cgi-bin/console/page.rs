@@ -328,7 +328,7 @@ impl Page for HtmlPage {
         }
         self.text.push_str("</div></div></template>\n");
         self.text.push_str(match self.run_id {
-            Some(_) => "<button slot=\"stop\" form=\"stop\">Stop</button>\n",
+            Some(_) => "<button slot=\"stop\" class=\"small\" form=\"stop\">Stop</button>\n",
             None => "<span slot=\"stop\" class=\"soft\">Closing this page stops the run.</span>\n",
         });
         self.update_summary(run);
@@ -394,7 +394,7 @@ impl Page for HtmlPage {
         let failed = run.failed_rows();
         let icon = Icon::of(run).link();
         self.write(format_args!(
-            "<span slot=\"end\" id=\"sum\">{run}</span>\n<span slot=\"repeat\">"
+            "<span slot=\"end\" id=\"sum\">{run}</span>\n<span slot=\"repeat\" class=\"small\">"
         ));
         if !failed.is_empty() && failed.len() < run.columns.len() {
             let rows: Vec<String> = failed.iter().map(usize::to_string).collect();

@@ -243,6 +243,7 @@ impl ColumnStatus {
     /// The state in words. A direct connection has no SOCKS server to name.
     pub(crate) fn state_text(&self) -> String {
         let total = with_plural(self.total, "command");
+        let all = if self.total > 1 { "all " } else { "" };
         let text = match (&self.state, self.is_direct) {
             (SessionState::Waiting, _) => "waiting",
             (SessionState::Connecting, true) => "connecting to the shell",
@@ -252,10 +253,10 @@ impl ColumnStatus {
             (SessionState::Running, _) => "running",
             (SessionState::Ended(end), _) => match end {
                 // The console knows that the shell has read them, not what they did.
-                SessionEnd::Done => return format!("all {total} sent"),
+                SessionEnd::Done => return format!("{all}{total} sent"),
                 SessionEnd::LeftOpen { is_direct } => {
                     let by = if *is_direct { "shell" } else { "SOCKS server" };
-                    return format!("all {total} sent (left open by the {by})");
+                    return format!("{all}{total} sent (left open by the {by})");
                 }
                 SessionEnd::ClosedEarly if self.sent == 0 => "closed before the first prompt",
                 SessionEnd::ClosedEarly => {
