@@ -1,5 +1,6 @@
 //! The console (`cgi-bin/`), run directly and by a web server.
 
+mod form;
 mod in_browser;
 mod long_runs;
 mod requests;
