@@ -31,6 +31,8 @@ use threadsocks::net::Deadline;
 mod allow;
 /// Batch files: the lines to send to a shell.
 mod batch;
+/// The texts of the batch files in the form.
+mod batch_list;
 /// The body of a POST request.
 mod body;
 /// Whole lines in bulk.
@@ -39,10 +41,14 @@ mod bulk;
 mod connect;
 /// The failure of a row.
 mod failure;
+/// The files of a folder beside the console.
+mod folder;
 /// Escaping, headers and the document head, for both HTML pages.
 mod html;
 /// The run page as JSON.
 mod json;
+/// The mistakes of a form.
+mod mistakes;
 /// Stdout with a deadline; the error log.
 mod output;
 /// Protection against DNS rebinding.
@@ -51,6 +57,10 @@ mod own_names;
 mod page;
 /// The form.
 mod panel;
+/// The fields of the form.
+mod panel_fields;
+/// Filled forms of the administrator.
+mod presets;
 /// Detection of the prompt in the output of a shell.
 mod prompt;
 /// Parsing of the query string into five rows of text.

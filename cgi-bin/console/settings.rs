@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) own_names: OwnNames,
     /// The folder of the one-time tokens.
     pub(crate) token_folder: PathBuf,
+    /// Whether finished runs are kept, so the form links to their list.
+    pub(crate) keeps_runs: bool,
 }
 
 impl Settings {
@@ -85,6 +87,7 @@ impl Settings {
             own_names,
             time_limit,
             token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),
+            keeps_runs: env::var_os("CONSOLE_RUNS").is_some(),
         }
     }
 }
