@@ -1,13 +1,9 @@
 //! Batch files: the lines that the console sends to a shell.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-
-use nix::fcntl::OFlag;
+use std::io;
 
 use crate::failure::Failure;
+use crate::folder;
 
 /// The folder of the batch files, relative to the working directory. A web server
 /// sets the working directory of a CGI to the folder of the program.
@@ -15,10 +11,7 @@ pub(crate) const BATCH_FOLDER: &str = "test_case";
 
 /// Maximum size of a batch file in bytes: the five batches of a page take at most
 /// 5 MiB of memory.
-const MAX_FILE_SIZE: u64 = 1024 * 1024;
-
-/// Maximum length of a file name in bytes (NAME_MAX on Linux).
-const MAX_NAME_LENGTH: usize = 255;
+const MAX_FILE_SIZE: usize = 1024 * 1024;
 
 /// Maximum number of files that the form offers, which bounds the size of the page.
 const MAX_LISTED_FILES: usize = 200;
@@ -84,12 +77,12 @@ impl Batch {
     ///
     /// The name is invalid, or the file does not exist, is too large or cannot be read.
     pub(crate) fn read(name: &str) -> Result<Batch, Failure> {
-        if !is_valid_name(name) {
+        if !folder::is_valid_name(name) {
             let reason = "a batch file's name has letters, digits, '.', '_' and '-', and does not \
                           begin with '.'";
             return Err(Failure::new(reason, file_hint(name)));
         }
-        match read_regular_file(&Path::new(BATCH_FOLDER).join(name)) {
+        match folder::read(BATCH_FOLDER, name, MAX_FILE_SIZE) {
             Ok(text) => Ok(Batch::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::new(
                 format!("no such batch file: {name}"),
@@ -123,47 +116,10 @@ pub(crate) fn file_hint(name: &str) -> String {
     }
 }
 
-/// Reports whether a name can only mean a file in the batch folder: it has no `/`,
-/// and it does not begin with `.`.
-fn is_valid_name(name: &str) -> bool {
-    let ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let length = 1..=MAX_NAME_LENGTH;
-    length.contains(&name.len()) && !name.starts_with('.') && name.bytes().all(ordinary)
-}
-
-/// Reads a regular file. `O_NOFOLLOW` refuses a symbolic link. `O_NONBLOCK` keeps
-/// open(2) from waiting for the writer of a FIFO.
-fn read_regular_file(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = Vec::new();
-    // Reads one byte more than the limit to detect a file that is too large. The
-    // size in the metadata does not suffice, because the file may grow.
-    file.take(MAX_FILE_SIZE + 1).read_to_end(&mut text)?;
-    match u64::try_from(text.len()) {
-        Ok(size) if size <= MAX_FILE_SIZE => Ok(text),
-        _ => Err(io::Error::other("it is over 1 MiB")),
-    }
-}
-
 /// Lists the names of the batch files in alphabetical order. The list is empty if
 /// the folder cannot be read.
 pub(crate) fn list_files() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(BATCH_FOLDER) else {
-        return Vec::new();
-    };
-    let regular = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let names = regular.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| is_valid_name(name)).collect();
-    names.sort();
+    let mut names = folder::list(BATCH_FOLDER);
     names.truncate(MAX_LISTED_FILES);
     names
 }
@@ -191,28 +147,6 @@ mod tests {
             let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
             let ends_with_exit = got.last().is_some_and(|line| is_exit_command(line));
             assert_eq!((got, ends_with_exit), (lines, exits), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn w05_file_names_outside_the_folder_are_refused() {
-        for name in [
-            "../x",
-            "/etc/passwd",
-            "a/b",
-            "..",
-            ".",
-            "",
-            ".hidden",
-            "a\0",
-            "a b",
-            "%2e",
-            "ä",
-        ] {
-            assert!(!is_valid_name(name), "{name:?}");
-        }
-        for name in ["t1.txt", "a", "-", "A_b-c.9..x"] {
-            assert!(is_valid_name(name), "{name:?}");
         }
     }
 }

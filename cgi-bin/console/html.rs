@@ -145,9 +145,19 @@ impl Icon {
         }
     }
 
-    /// The link element, with the icon as a `data:` URL. Browsers use the last link of a
-    /// document, also in its body.
+    /// The link element for the head of a document.
     pub(crate) fn link(self) -> String {
+        self.link_with("icon")
+    }
+
+    /// The link element for the body, where it replaces the icon of the head. HTML permits a
+    /// link there if one of its types is `dns-prefetch`, which does nothing for a `data:` URL.
+    pub(crate) fn late_link(self) -> String {
+        self.link_with("dns-prefetch icon")
+    }
+
+    /// The link element with these types, and with the icon as a `data:` URL.
+    fn link_with(self, types: &str) -> String {
         let (colour, sign) = match self {
             Icon::Plain => ("0b5cad", "M4 5l4 3-4 3M9 11h4"),
             Icon::Running => ("7a5200", "M8 4v4l3 2"),
@@ -160,7 +170,7 @@ impl Icon {
              <path d=\"{sign}\" stroke=\"white\" stroke-width=\"2\" fill=\"none\"/></svg>"
         );
         let url = percent_encode(&svg);
-        format!("<link rel=\"icon\" href=\"data:image/svg+xml,{url}\">\n")
+        format!("<link rel=\"{types}\" href=\"data:image/svg+xml,{url}\">\n")
     }
 }
 

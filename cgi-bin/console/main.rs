@@ -33,6 +33,8 @@ use threadsocks::net::Deadline;
 mod allow;
 /// Batch files: the lines to send to a shell.
 mod batch;
+/// The texts of the batch files in the form.
+mod batch_list;
 /// The body of a POST request.
 mod body;
 /// Whole lines in bulk.
@@ -41,6 +43,8 @@ mod bulk;
 mod connect;
 /// The failure of a row.
 mod failure;
+/// The files of a folder beside the console.
+mod folder;
 /// Escaping, headers and the document head, for both HTML pages.
 mod html;
 /// The run page as JSON.
@@ -49,6 +53,8 @@ mod json;
 mod kept_page;
 /// The files of the kept runs.
 mod kept_runs;
+/// The mistakes of a form.
+mod mistakes;
 /// Stdout with a deadline; the error log.
 mod output;
 /// Protection against DNS rebinding.
@@ -57,6 +63,10 @@ mod own_names;
 mod page;
 /// The form.
 mod panel;
+/// The fields of the form.
+mod panel_fields;
+/// Filled forms of the administrator.
+mod presets;
 /// Detection of the prompt in the output of a shell.
 mod prompt;
 /// Parsing of the query string into five rows of text.

@@ -392,7 +392,7 @@ impl Page for HtmlPage {
     fn end(&mut self, run: &RunStatus) {
         self.close_span();
         let failed = run.failed_rows();
-        let icon = Icon::of(run).link();
+        let icon = Icon::of(run).late_link();
         self.write(format_args!(
             "<span slot=\"end\" id=\"sum\">{run}</span>\n<span slot=\"repeat\" class=\"small\">"
         ));

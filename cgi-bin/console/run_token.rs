@@ -23,8 +23,8 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// at once, so more of them come from a program that only asks for them.
 const MAX_TOKENS: usize = 100;
 
-/// Maximum size of a file of a token in bytes: percent-encoding makes a form of the maximum
-/// size, 64 KiB, at most three times as long.
+/// Maximum size of a file of a token in bytes. A form has 64 KiB, and its encoding in the
+/// file is at most three times as long: a browser sends a space as `+`, the file has `%20`.
 const MAX_ROWS_LENGTH: u64 = 256 * 1024;
 
 /// The start of the names of all files.

@@ -339,6 +339,6 @@ fn a_session_that_ended_while_the_pipe_was_full_is_shown_as_done() {
     assert_succeeds(&mut child);
     let page = String::from_utf8_lossy(&page).into_owned();
     assert!(page.contains("<span slot=\"ended1\" class=\"state good\">1 command sent</span>"));
-    assert!(page.contains("<span slot=\"ended2\" class=\"bad\">timed out</span>"));
+    assert!(page.contains("<span slot=\"ended2\" class=\"state bad\">timed out</span>"));
     proxy.finish();
 }

@@ -262,7 +262,7 @@ fn the_panel_keeps_its_values_and_shows_errors() {
     );
     let page = console.page("sh=127.0.0.1&sp=1080");
     assert!(
-        page.contains("Name a shell server in one row at least"),
+        page.contains("<a href=\"#h1\">Shell 1, shell server: no row names a shell server"),
         "{page}"
     );
 }

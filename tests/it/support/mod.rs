@@ -15,6 +15,7 @@ pub(crate) mod ident_server;
 pub(crate) mod import_graph;
 pub(crate) mod metrics;
 pub(crate) mod netns;
+pub(crate) mod page_checks;
 pub(crate) mod plot;
 pub(crate) mod process;
 pub(crate) mod project;
