@@ -6,5 +6,6 @@ mod in_browser;
 mod kept_runs;
 mod long_runs;
 mod requests;
+mod run_page;
 mod shell_dialogue;
 mod unasked_runs;

@@ -174,6 +174,11 @@ impl Browser {
         );
     }
 
+    /// Emulates this medium, for example `print`, from now on.
+    pub(crate) fn set_media(&self, media: &str) {
+        self.devtools_command("Emulation.setEmulatedMedia", &json!({ "media": media }));
+    }
+
     /// The visible part of the page, as a PNG in base64.
     pub(crate) fn screenshot(&self) -> String {
         let picture = self.request("GET", "/screenshot", None);
