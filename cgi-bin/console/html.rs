@@ -2,10 +2,15 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::query::Format;
+use crate::query::{Format, percent_encode};
+use crate::status::{Outcome, RunStatus};
 
 /// The style sheet of both HTML pages.
 const STYLE: &str = include_str!("style.css");
+
+/// The style sheet of the columns: in the shadow tree of a run, and in the page of a kept
+/// run.
+pub(crate) const COLUMN_STYLE: &str = include_str!("columns.css");
 
 /// Escapes text for HTML, between tags and in quoted attributes. A browser decodes
 /// the result to the same text.
@@ -70,17 +75,17 @@ pub(crate) fn headers(format: Format, nonce: &Nonce) -> String {
 }
 
 /// The response that leads a browser to this URL of the console with GET. `query` is a
-/// query with its `?`.
+/// query with its `?`, and `label` is the text of a link to it.
 ///
 /// Python's web server for tests sends the status 200 before it runs a CGI program. So
 /// the page itself leads there too.
-pub(crate) fn redirect(query: &str) -> String {
+pub(crate) fn redirect(query: &str, label: &str) -> String {
     let nonce = Nonce::new();
     let target = escape(query);
     format!(
         "Status: 303 See Other\r\nLocation: {query}\r\n{}<!DOCTYPE html>\n<html lang=\"en\">\n\
          <head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"refresh\" content=\"0;url={target}\">\n\
-         <title>Remote batch console</title>\n</head>\n<body><p><a href=\"{target}\">Run</a></p></body>\n\
+         <title>Remote batch console</title>\n</head>\n<body><p><a href=\"{target}\">{label}</a></p></body>\n\
          </html>\n",
         headers(Format::Html, &nonce)
     )
@@ -107,7 +112,7 @@ pub(crate) fn unknown_host(host: &str, format: Format) -> String {
         "{status}{}{}<body class=\"wide\">\n<main>\n<h1>Remote batch console</h1>\n{paragraphs}</main>\n\
          </body>\n</html>\n",
         headers(Format::Html, &nonce),
-        document_head(&nonce, "Remote batch console")
+        document_head(&nonce, "Remote batch console", Icon::Plain)
     )
 }
 
@@ -121,15 +126,73 @@ const STREAMING_HEADERS: &str = "Content-Encoding: none\r\n\
                         X-Content-Type-Options: nosniff\r\n\
                         Referrer-Policy: same-origin\r\n";
 
+/// The icon of a page: a sign in the colour of the state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Icon {
+    /// A page without a run.
+    Plain,
+    Running,
+    Success,
+    Failure,
+}
+
+impl Icon {
+    /// The icon of a run that has ended.
+    pub(crate) fn of(run: &RunStatus) -> Icon {
+        match run.count(Outcome::Failure) {
+            0 => Icon::Success,
+            _ => Icon::Failure,
+        }
+    }
+
+    /// The link element, with the icon as a `data:` URL. Browsers use the last link of a
+    /// document, also in its body.
+    pub(crate) fn link(self) -> String {
+        let (colour, sign) = match self {
+            Icon::Plain => ("0b5cad", "M4 5l4 3-4 3M9 11h4"),
+            Icon::Running => ("7a5200", "M8 4v4l3 2"),
+            Icon::Success => ("17693a", "M4 8l3 3 5-6"),
+            Icon::Failure => ("b3261e", "M5 5l6 6M11 5l-6 6"),
+        };
+        let svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
+             <rect width=\"16\" height=\"16\" rx=\"3\" fill=\"#{colour}\"/>\
+             <path d=\"{sign}\" stroke=\"white\" stroke-width=\"2\" fill=\"none\"/></svg>"
+        );
+        let url = percent_encode(&svg);
+        format!("<link rel=\"icon\" href=\"data:image/svg+xml,{url}\">\n")
+    }
+}
+
+/// Hidden input elements with these keys and values.
+pub(crate) fn hidden_fields(fields: &[(String, &str)]) -> String {
+    let fields = fields.iter().map(|(key, value)| {
+        let value = escape(value);
+        format!("<input type=\"hidden\" name=\"{key}\" value=\"{value}\">")
+    });
+    fields.collect()
+}
+
+/// A time in the format of RFC 3339, in UTC, for people: `2026-11-28 15:46:12 UTC`.
+pub(crate) fn readable_time(time: &str) -> String {
+    time.replace('T', " ").replace('Z', " UTC")
+}
+
 /// The HTML document from its start to `</head>`.
-pub(crate) fn document_head(nonce: &Nonce, title: &str) -> String {
+pub(crate) fn document_head(nonce: &Nonce, title: &str, icon: Icon) -> String {
+    document_head_with(nonce, title, icon, "")
+}
+
+/// The same with an additional style sheet.
+pub(crate) fn document_head_with(nonce: &Nonce, title: &str, icon: Icon, style: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{}</title>\n<link rel=\"icon\" href=\"data:,\">\n{}\n</head>\n",
+         <title>{}</title>\n{}{}\n</head>\n",
         escape(title),
-        nonce.style(STYLE)
+        icon.link(),
+        nonce.style(&[STYLE, style].concat())
     )
 }
 

@@ -104,7 +104,7 @@ impl Page for JsonPage {
         self.write("outcome", object);
     }
 
-    fn take(&mut self) -> String {
+    fn take(&mut self, _run: &RunStatus) -> String {
         std::mem::take(&mut self.text)
     }
 

@@ -9,16 +9,18 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use html::Nonce;
 use json::JsonPage;
+use kept_page::KeptPage;
 use output::{StdoutWriter, log_error};
 use page::HtmlPage;
 use query::{Format, Query};
+use recorded::RecordedPage;
 use request_origin::RequestOrigin;
 use row::Column;
 use run::Page;
@@ -47,6 +49,10 @@ mod folder;
 mod html;
 /// The run page as JSON.
 mod json;
+/// The pages of the kept runs.
+mod kept_page;
+/// The files of the kept runs.
+mod kept_runs;
 /// The mistakes of a form.
 mod mistakes;
 /// Stdout with a deadline; the error log.
@@ -65,6 +71,8 @@ mod presets;
 mod prompt;
 /// Parsing of the query string into five rows of text.
 mod query;
+/// A page that is also written to a file.
+mod recorded;
 /// Who asked for a run: the user, a program, or a browser by itself.
 mod request_origin;
 /// Validation of a row: a session plan, or the errors of its fields.
@@ -143,6 +151,9 @@ fn respond_to_get(
     settings: &Settings,
     output: &mut impl Write,
 ) -> io::Result<()> {
+    if query.list_runs || !query.show_run.is_empty() {
+        return write_kept_runs(&query, settings, output);
+    }
     let origin = RequestOrigin::from_environment();
     let may_run = match query.token.as_str() {
         "" if origin.is_program() => MayRun::ValidRows,
@@ -178,6 +189,10 @@ fn respond_to_post(query: Query, settings: &Settings, output: &mut impl Write) -
         }
     };
     let origin = RequestOrigin::from_environment();
+    if !query.stop_run.is_empty() {
+        let may_stop = origin.is_program() || origin.is_own_form();
+        return stop_run(&query, settings, may_stop, output);
+    }
     if origin.is_program() {
         return match runnable_columns(&query, settings, MayRun::ValidRows) {
             Some(columns) => run_page(&query, columns, settings, output),
@@ -207,8 +222,56 @@ fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) 
     if shown.len() > MAX_ROWS_IN_URL {
         shown.clear();
     }
-    let page = html::redirect(&format!("?{shown}once={token}"));
+    let page = html::redirect(&format!("?{shown}once={token}"), "Run");
     output.write_all(page.as_bytes())
+}
+
+/// Stops a kept run, and redirects to what was kept of it. A request that is not from a
+/// page of this console stops nothing, and leads there too.
+fn stop_run(
+    query: &Query,
+    settings: &Settings,
+    may_stop: bool,
+    output: &mut impl Write,
+) -> io::Result<()> {
+    let id = &query.stop_run;
+    let result = match &settings.kept_runs {
+        Some(runs) if may_stop => runs.stop(id),
+        _ => Ok(false),
+    };
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            log_error(&format!("the run cannot be stopped: {error}"));
+        }
+        _ => {}
+    }
+    // Only a valid name becomes part of a header.
+    let target = match kept_runs::is_id(id) {
+        true => format!("?run={id}"),
+        false => "?runs".to_owned(),
+    };
+    output.write_all(html::redirect(&target, "Show the run").as_bytes())
+}
+
+/// Writes the list of the kept runs, or one of them.
+fn write_kept_runs(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
+    let nonce = Nonce::new();
+    let format = match query.format {
+        Format::Html => Format::Html,
+        // A kept run is text.
+        Format::Text | Format::Json => Format::Text,
+    };
+    let headers = html::headers(format, &nonce);
+    let page = KeptPage {
+        runs: settings.kept_runs.as_ref(),
+        format,
+        nonce,
+    };
+    output.write_all(headers.as_bytes())?;
+    match query.show_run.as_str() {
+        "" => page.write_list(output),
+        id => page.write_run(id, output),
+    }
 }
 
 /// Which rows of a request may run.
@@ -257,13 +320,35 @@ fn run_page(
 ) -> io::Result<()> {
     let nonce = Nonce::new();
     let headers = html::headers(query.format, &nonce);
+    let run_file = settings.kept_runs.as_ref().and_then(|runs| {
+        let result = runs.create();
+        result
+            .inspect_err(|error| log_error(&format!("this run is not kept: {error}")))
+            .ok()
+    });
+    let run_id = run_file.as_ref().map(|file| file.id.clone());
     let mut page: Box<dyn Page> = match query.format {
-        Format::Html => Box::new(HtmlPage::new(query, nonce)),
+        Format::Html => Box::new(HtmlPage::new(query, nonce, run_id)),
         Format::Text => Box::new(TextPage::default()),
         Format::Json => Box::new(JsonPage::new()),
     };
+    if let Some(file) = run_file {
+        page = Box::new(RecordedPage::new(
+            page,
+            file,
+            &client(),
+            &query.encode_run(),
+        ));
+    }
     let status = RunStatus::new(&columns, settings.time_limit);
     run::run(columns, status, headers, &mut *page, output)
+}
+
+/// The user whom the web server has authenticated, or else the address of the client.
+fn client() -> String {
+    let names = ["REMOTE_USER", "REMOTE_ADDR"].map(environment_variable);
+    let name = names.into_iter().find(|name| !name.is_empty());
+    terminal::plain(name.unwrap_or_default().as_encoded_bytes())
 }
 
 /// The value of an environment variable; empty if the variable is not set.

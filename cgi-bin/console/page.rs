@@ -15,14 +15,11 @@
 use std::fmt::{self, Write};
 
 use crate::bulk::{self, SplitOutput};
-use crate::html::{self, Nonce, escape};
+use crate::html::{self, Icon, Nonce, escape};
 use crate::query::{Query, percent_encode};
 use crate::run::Page;
 use crate::status::{ColumnStatus, Outcome, RunStatus, SessionState};
 use crate::terminal::{Piece, Style};
-
-/// The style sheet of the columns, inside the shadow tree.
-const COLUMN_STYLE: &str = include_str!("columns.css");
 
 /// Maximum size in bytes of a percent-encoded transcript in its link. Browsers accept
 /// URLs of up to 2 MB.
@@ -35,8 +32,11 @@ const HIDDEN_LINE_END: &str = "<span class=\"end\">\n</span>";
 #[derive(Debug)]
 pub(crate) struct HtmlPage {
     nonce: Nonce,
-    /// The query of the form with the same values.
-    edit: String,
+    query: Query,
+    /// The name of the kept run.
+    run_id: Option<String>,
+    /// The summary that the page shows.
+    summary: String,
     /// HTML that was not written to stdout yet.
     text: String,
     /// The column whose output element is open at the end of `text`.
@@ -51,6 +51,8 @@ pub(crate) struct HtmlPage {
 struct ColumnContent {
     /// The progress text that the page shows.
     clock: String,
+    /// The number of commands in it.
+    shown_commands: usize,
     transcript: Transcript,
 }
 
@@ -71,11 +73,14 @@ fn slot_of(state: &SessionState) -> &'static str {
 }
 
 impl HtmlPage {
-    /// A page for this query. The nonce must be that of its headers.
-    pub(crate) fn new(query: &Query, nonce: Nonce) -> HtmlPage {
+    /// A page for this query. The nonce must be that of its headers. `run_id` is the name
+    /// of the kept run, if it is kept.
+    pub(crate) fn new(query: &Query, nonce: Nonce, run_id: Option<String>) -> HtmlPage {
         HtmlPage {
             nonce,
-            edit: query.encode(),
+            query: query.clone(),
+            run_id,
+            summary: String::new(),
             text: String::new(),
             open_column: None,
             labelled_column: None,
@@ -155,40 +160,129 @@ impl HtmlPage {
         }
     }
 
-    /// Writes progress and elapsed time, if they have changed.
+    /// Writes progress and elapsed time of a column, if they have changed.
     fn update_clock(&mut self, column: &ColumnStatus, index: usize) {
         let progress = column.progress();
         match self.columns.get_mut(index) {
-            Some(content) if content.clock != progress => content.clock.clone_from(&progress),
+            Some(content) if content.clock != progress => {
+                content.clock.clone_from(&progress);
+                content.shown_commands = column.sent;
+            }
             _ => return,
         }
         self.close_span();
+        // The last value is not hidden from screen readers.
+        let slot = if column.has_ended() { "done" } else { "clock" };
         let number = column.number;
         self.write(format_args!(
-            "<span slot=\"clock{number}\">{progress}</span>\n"
+            "<span slot=\"{slot}{number}\">{progress}</span>\n"
         ));
     }
 
-    /// Writes the link that saves the transcript of a column as a file.
-    fn write_save_link(&mut self, column: &ColumnStatus, index: usize) {
+    /// Writes the summary of the run, if it has changed.
+    fn update_summary(&mut self, run: &RunStatus) {
+        let summary = run.to_string();
+        if self.summary == summary {
+            return;
+        }
+        self.close_span();
+        let (sent, total) = run.commands();
+        self.write(format_args!(
+            "<span slot=\"summary\">{summary} \
+             <progress max=\"{}\" value=\"{sent}\"></progress></span>\n",
+            // Zero is no valid maximum.
+            total.max(1)
+        ));
+        self.summary = summary;
+    }
+
+    /// Writes what the user can do with a column after its end.
+    fn write_actions(&mut self, column: &ColumnStatus, index: usize) {
         let Some(content) = self.columns.get_mut(index) else {
             return;
         };
         let transcript = std::mem::take(&mut content.transcript);
         let number = column.number;
-        if transcript.is_too_long {
+        if let Some(next_step) = column.next_step() {
+            let next_step = escape(&next_step);
             self.write(format_args!(
-                "<span slot=\"save{number}\">Too long for a link: save the whole page</span>\n"
-            ));
-        } else if !transcript.encoded.is_empty() {
-            let title = column.title.replace(':', "-");
-            let name = escape(&format!("{title} {}", column.file));
-            let encoded = transcript.encoded;
-            self.write(format_args!(
-                "<a slot=\"save{number}\" download=\"{name}\" \
-                 href=\"data:text/plain;charset=utf-8,{encoded}\">Save the transcript</a>\n"
+                "<span slot=\"next{number}\">{next_step}</span>\n"
             ));
         }
+        self.write(format_args!("<span slot=\"actions{number}\">"));
+        if transcript.is_too_long {
+            self.text
+                .push_str("Too long for a link: save the whole page ");
+        } else {
+            let name = escape(&transcript.name);
+            let encoded = &transcript.encoded;
+            self.write(format_args!(
+                "<a download=\"{name}\" href=\"data:text/plain;charset=utf-8,{encoded}\">Save</a> "
+            ));
+        }
+        self.write(format_args!(
+            "<button form=\"rows\" name=\"again\" value=\"{number}\">Run again</button></span>\n"
+        ));
+    }
+
+    /// Writes the header, and the form that starts and edits runs with the same rows.
+    fn write_header(&mut self, run: &RunStatus) {
+        let title = escape(&run.title());
+        let head = html::document_head(&self.nonce, &run.title(), Icon::Running);
+        let started = humantime::format_rfc3339_seconds(run.started_at).to_string();
+        let edit = match self.query.batch.is_empty() {
+            true => {
+                let rows = escape(&self.query.encode());
+                format!("<a href=\"?{rows}edit=1\">Edit these rows</a>")
+            }
+            // The address of a link would contain the typed batch.
+            false => "<button form=\"rows\" name=\"edit\" value=\"1\">Edit these rows</button>"
+                .to_owned(),
+        };
+        let kept = self.run_id.as_ref().map_or_else(String::new, |id| {
+            format!("<a href=\"?run={id}\">Link to this run</a> <a href=\"?runs\">Kept runs</a> ")
+        });
+        self.write(format_args!(
+            "{head}<body>\n<header class=\"top\"><h1>{title}</h1>\n\
+             <p class=\"soft\">started <time datetime=\"{started}\">{}</time></p>\n\
+             <nav aria-label=\"This run\">{edit} <a href=\"?\">New form</a> {kept}</nav></header>\n",
+            html::readable_time(&started)
+        ));
+        let fields = html::hidden_fields(&self.query.fields());
+        self.write(format_args!(
+            "<form id=\"rows\" method=\"post\" action=\"?\">{fields}</form>\n"
+        ));
+        if let Some(id) = &self.run_id {
+            let form = format!(
+                "<form id=\"stop\" method=\"post\" action=\"?\">\
+                 <input type=\"hidden\" name=\"stop\" value=\"{id}\"></form>\n"
+            );
+            self.text.push_str(&form);
+        }
+    }
+
+    /// Writes the bar above the columns: the summary, the ways to stop or repeat the run,
+    /// and the choice of the view. The end of the run fills the slots around the others.
+    fn write_bar(&mut self) {
+        self.text.push_str(
+            "<div class=\"bar\">\n<div class=\"sum\" role=\"status\"><slot name=\"end\">\
+             <span class=\"clock\" aria-hidden=\"true\"><span><slot name=\"summary\"></slot></span>\
+             </span></slot></div>\n\
+             <div><slot name=\"repeat\"><slot name=\"stop\"></slot></slot></div>\n\
+             <fieldset class=\"view\"><legend>View</legend>\n",
+        );
+        for (id, label, checked) in [
+            ("wrap", "wrap lines", " checked"),
+            ("long", "long lines", ""),
+            ("single", "one column", ""),
+        ] {
+            self.write(format_args!(
+                "<label><input type=\"radio\" name=\"view\" id=\"{id}\"{checked}> {label}</label>\n"
+            ));
+        }
+        self.text.push_str(
+            "<label><input type=\"checkbox\" id=\"times\"> times</label></fieldset>\n</div>\n",
+        );
     }
 
     /// Writes one column of the shadow tree, with empty slots.
@@ -205,30 +299,39 @@ impl HtmlPage {
              <h2 id=\"title{number}\">{title}</h2>\n\
              <p class=\"way\">{file} {route}</p>\n\
              <p class=\"state\" role=\"status\">{state}</p>\n\
-             <div class=\"clock\" aria-hidden=\"true\"><div><slot name=\"clock{number}\"></slot></div></div>\n\
+             <div class=\"progress\"><slot name=\"done{number}\"><span class=\"clock\" aria-hidden=\"true\">\
+             <span><slot name=\"clock{number}\"></slot></span></span></slot></div>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Output of {title}\">\
-             <pre role=\"log\" aria-live=\"off\"><slot name=\"log{number}\"></slot></pre></div>\n\
-             <p class=\"save\"><slot name=\"save{number}\"></slot></p>\n</section>\n"
+             <div class=\"content\"><pre role=\"log\" aria-live=\"off\"><slot name=\"log{number}\"></slot></pre>\
+             <div class=\"next\"><slot name=\"next{number}\"></slot></div></div></div>\n\
+             <p class=\"actions\"><slot name=\"actions{number}\"></slot></p>\n</section>\n"
         ));
     }
 }
 
 impl Page for HtmlPage {
     fn begin(&mut self, run: &RunStatus) {
-        self.columns = vec![ColumnContent::default(); run.columns.len()];
-        let head = html::document_head(&self.nonce, "Remote batch console");
-        let edit = escape(&self.edit);
-        let style = self.nonce.style(COLUMN_STYLE);
+        let content = |column: &ColumnStatus| ColumnContent {
+            transcript: Transcript::new(run, column),
+            ..ColumnContent::default()
+        };
+        self.columns = run.columns.iter().map(content).collect();
+        self.write_header(run);
+        let style = self.nonce.style(html::COLUMN_STYLE);
         self.write(format_args!(
-            "{head}<body>\n<header class=\"top\"><h1>Remote batch console</h1>\n\
-             <p><a href=\"?{edit}edit=1\">Edit these rows</a></p>\n\
-             <p><a href=\"?\">Begin anew</a></p></header>\n\
-             <main id=\"board\"><template shadowrootmode=\"open\">{style}<div class=\"columns\">\n"
+            "<main id=\"board\"><template shadowrootmode=\"open\">{style}<div class=\"page\">\n"
         ));
+        self.write_bar();
+        self.text.push_str("<div class=\"columns\">\n");
         for column in &run.columns {
             self.write_column(column);
         }
-        self.text.push_str("</div></template>\n");
+        self.text.push_str("</div></div></template>\n");
+        self.text.push_str(match self.run_id {
+            Some(_) => "<button slot=\"stop\" class=\"small\" form=\"stop\">Stop</button>\n",
+            None => "<span slot=\"stop\" class=\"soft\">Closing this page stops the run.</span>\n",
+        });
+        self.update_summary(run);
     }
 
     fn status(&mut self, column: &ColumnStatus, index: usize) {
@@ -243,11 +346,11 @@ impl Page for HtmlPage {
         };
         let words = escape(&column.state_text());
         self.write(format_args!(
-            "<span slot=\"{slot}{number}\" class=\"{class}\">{words}</span>\n"
+            "<span slot=\"{slot}{number}\" class=\"state {class}\">{words}</span>\n"
         ));
         self.update_clock(column, index);
         if column.has_ended() {
-            self.write_save_link(column, index);
+            self.write_actions(column, index);
         }
     }
 
@@ -267,13 +370,14 @@ impl Page for HtmlPage {
     fn command(&mut self, column: &ColumnStatus, index: usize, line: &str, is_added: bool) {
         self.open_span(column, index);
         let escaped = escape(line);
-        match is_added {
-            true => self.write(format_args!(
-                "<b class=\"added\" title=\"sent by the console: the file has none\">\
-                 {escaped}</b>\n"
-            )),
-            false => self.write(format_args!("<b>{escaped}</b>\n")),
-        }
+        let added = match is_added {
+            true => " class=\"added\" title=\"sent by the console: the file has none\"",
+            false => "",
+        };
+        let time = column.elapsed_text();
+        self.write(format_args!(
+            "<b{added} data-time=\"{time}\">{escaped}</b>\n"
+        ));
         self.append_transcript(index, line);
         self.append_transcript(index, "\n");
     }
@@ -282,16 +386,41 @@ impl Page for HtmlPage {
         for (index, column) in run.columns.iter().enumerate() {
             self.update_clock(column, index);
         }
+        self.update_summary(run);
     }
 
     fn end(&mut self, run: &RunStatus) {
         self.close_span();
+        let failed = run.failed_rows();
+        let icon = Icon::of(run).link();
         self.write(format_args!(
-            "</main>\n<footer id=\"sum\" role=\"status\">{run}</footer>\n</body>\n</html>\n"
+            "<span slot=\"end\" id=\"sum\">{run}</span>\n<span slot=\"repeat\" class=\"small\">"
+        ));
+        if !failed.is_empty() && failed.len() < run.columns.len() {
+            let rows: Vec<String> = failed.iter().map(usize::to_string).collect();
+            let rows = rows.join(",");
+            self.write(format_args!(
+                "<button form=\"rows\" name=\"again\" value=\"{rows}\">Run the failed ones again\
+                 </button> "
+            ));
+        }
+        self.write(format_args!(
+            "<button form=\"rows\">Run all again</button></span>\n{icon}</main>\n</body>\n</html>\n"
         ));
     }
 
-    fn take(&mut self) -> String {
+    fn take(&mut self, run: &RunStatus) -> String {
+        let mut has_progress = false;
+        for (index, column) in run.columns.iter().enumerate() {
+            let content = self.columns.get(index);
+            if content.is_some_and(|content| content.shown_commands != column.sent) {
+                has_progress = true;
+                self.update_clock(column, index);
+            }
+        }
+        if has_progress && !run.has_ended() {
+            self.update_summary(run);
+        }
         self.close_span();
         std::mem::take(&mut self.text)
     }
@@ -304,12 +433,29 @@ impl Page for HtmlPage {
 /// Output and commands of a column, percent-encoded for a `data:` URL.
 #[derive(Clone, Debug, Default)]
 struct Transcript {
+    /// The name of the file: date, shell and batch file.
+    name: String,
     encoded: String,
     /// The transcript exceeded [`MAX_SAVED_TRANSCRIPT`] and was discarded.
     is_too_long: bool,
 }
 
 impl Transcript {
+    /// A transcript that begins with a line with shell, batch file, way and date.
+    fn new(run: &RunStatus, column: &ColumnStatus) -> Transcript {
+        let ColumnStatus {
+            title, file, route, ..
+        } = column;
+        let started = humantime::format_rfc3339_seconds(run.started_at).to_string();
+        let first_line = format!("# {title}, {file} {route}, {started}\n");
+        let name = format!("{started} {title} {file}").replace(':', "-");
+        Transcript {
+            name,
+            encoded: percent_encode(&first_line),
+            is_too_long: false,
+        }
+    }
+
     fn append(&mut self, text: &str) {
         if self.is_too_long {
             return;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::batch_list;
-use crate::html::{self, Nonce, escape};
+use crate::html::{self, Icon, Nonce, escape};
 use crate::mistakes::Mistakes;
 use crate::panel_fields::{write_row, write_shared, write_texts};
 use crate::presets;
@@ -29,8 +29,8 @@ pub(crate) fn render(
         true => NAME.to_owned(),
         false => format!("{} - {NAME}", heading(&mistakes)),
     };
-    let mut page = html::document_head(nonce, &title);
-    let runs = match settings.keeps_runs {
+    let mut page = html::document_head(nonce, &title, Icon::Plain);
+    let runs = match settings.kept_runs.is_some() {
         true => "<p><a href=\"?runs\">Kept runs</a></p>",
         false => "",
     };

@@ -61,8 +61,9 @@ pub(crate) trait Page {
     }
     /// Writes everything after the last event.
     fn end(&mut self, run: &RunStatus);
-    /// Removes and returns the text that was not written to stdout yet.
-    fn take(&mut self) -> String;
+    /// Removes and returns the text that was not written to stdout yet. The numbers in it
+    /// are those of this status.
+    fn take(&mut self, run: &RunStatus) -> String;
     /// The size of that text in bytes.
     fn pending_bytes(&self) -> usize;
 }
@@ -88,7 +89,7 @@ pub(crate) fn run(
     owner.page.begin(&owner.status);
     // Headers and the start of the page in one write: web servers hold back a shorter
     // first write.
-    output.write_all((headers + &owner.page.take()).as_bytes())?;
+    output.write_all((headers + &owner.take_text()).as_bytes())?;
     let receiver = owner.start_sessions(columns);
     let result = owner.process_events(&receiver, output);
     // Events that were queued when the time limit passed. The bound keeps sessions that
@@ -106,7 +107,7 @@ pub(crate) fn run(
         owner.apply(index, SessionEvent::Ended(end.clone()));
     }
     owner.page.end(&owner.status);
-    let rest = owner.page.take();
+    let rest = owner.take_text();
     result?;
     output.write_all(rest.as_bytes())
 }
@@ -180,7 +181,7 @@ impl PageOwner<'_> {
                 self.status.advance_to(now);
                 self.page.tick(&self.status);
             }
-            output.write_all(self.page.take().as_bytes())?;
+            output.write_all(self.take_text().as_bytes())?;
             let wake = deadline.map_or(next_tick, |deadline| deadline.min(next_tick));
             match receiver.recv_deadline(wake) {
                 Ok((index, event)) => {
@@ -198,6 +199,11 @@ impl PageOwner<'_> {
                 }
             }
         }
+    }
+
+    /// Removes and returns the text that was not written to stdout yet.
+    fn take_text(&mut self) -> String {
+        self.page.take(&self.status)
     }
 
     /// Applies the events that are already queued, up to [`MAX_WRITE_BATCH`].

@@ -23,8 +23,8 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// at once, so more of them come from a program that only asks for them.
 const MAX_TOKENS: usize = 100;
 
-/// Maximum size of a file of a token in bytes. A form has 64 KiB, and its encoding in the
-/// file is at most three times as long: a browser sends a space as `+`, the file has `%20`.
+/// Maximum size of a file of a token in bytes: percent-encoding makes a form of the maximum
+/// size, 64 KiB, at most three times as long.
 const MAX_ROWS_LENGTH: u64 = 256 * 1024;
 
 /// The start of the names of all files.
@@ -63,8 +63,7 @@ pub(crate) fn issue(folder: &Path, rows: &str) -> io::Result<String> {
 /// before, has expired, or was not created by this console.
 pub(crate) fn redeem(folder: &Path, token: &str) -> Option<Vec<u8>> {
     // The token becomes part of a path.
-    let is_hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if token.len() != TOKEN_LENGTH || !token.bytes().all(is_hexadecimal) {
+    if !has_token_alphabet(token) {
         return None;
     }
     let path = path_of(folder, token);
@@ -130,12 +129,18 @@ fn path_of(folder: &Path, token: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{token}"))
 }
 
+/// Reports whether a text has the length and the characters of a token.
+pub(crate) fn has_token_alphabet(token: &str) -> bool {
+    let is_hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    token.len() == TOKEN_LENGTH && token.bytes().all(is_hexadecimal)
+}
+
 /// Returns 128 random bits of the system in hexadecimal.
 ///
 /// # Errors
 ///
 /// The random device cannot be read.
-fn random_token() -> io::Result<String> {
+pub(crate) fn random_token() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::allow::AllowList;
+use crate::kept_runs::KeptRuns;
 use crate::output::log_error;
 use crate::own_names::OwnNames;
 use crate::row::Policy;
@@ -22,8 +23,8 @@ pub(crate) struct Settings {
     pub(crate) own_names: OwnNames,
     /// The folder of the one-time tokens.
     pub(crate) token_folder: PathBuf,
-    /// Whether finished runs are kept, so the form links to their list.
-    pub(crate) keeps_runs: bool,
+    /// The kept runs, if runs are kept.
+    pub(crate) kept_runs: Option<KeptRuns>,
 }
 
 impl Settings {
@@ -78,6 +79,8 @@ impl Settings {
                 false
             }
         };
+        let folder = env::var_os("CONSOLE_RUNS").filter(|folder| !folder.is_empty());
+        let folder = folder.map(PathBuf::from);
         Settings {
             policy: Policy {
                 allowed,
@@ -86,8 +89,8 @@ impl Settings {
             },
             own_names,
             time_limit,
-            token_folder: env::var_os("CONSOLE_RUNS").map_or_else(env::temp_dir, PathBuf::from),
-            keeps_runs: env::var_os("CONSOLE_RUNS").is_some(),
+            token_folder: folder.clone().unwrap_or_else(env::temp_dir),
+            kept_runs: folder.map(KeptRuns::new),
         }
     }
 }

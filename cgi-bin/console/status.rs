@@ -12,6 +12,9 @@ use crate::terminal;
 /// Maximum length in characters of a command in a message.
 const MAX_SHOWN_COMMAND: usize = 60;
 
+/// Maximum number of batch files in the title of a page.
+const MAX_FILES_IN_TITLE: usize = 2;
+
 /// The status of all columns of a page, in the order of the page.
 #[derive(Debug)]
 pub(crate) struct RunStatus {
@@ -98,6 +101,31 @@ impl RunStatus {
     /// limit is too far for a clock.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.started.checked_add(self.time_limit)
+    }
+
+    /// Reports whether all sessions have ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// What runs where, for example `t1.txt, t2.txt ... on 5 shells`.
+    pub(crate) fn title(&self) -> String {
+        let mut files: Vec<&str> = Vec::new();
+        for column in &self.columns {
+            if !column.file.is_empty() && !files.contains(&column.file.as_str()) {
+                files.push(&column.file);
+            }
+        }
+        let shown = files.get(..MAX_FILES_IN_TITLE).unwrap_or(&files).join(", ");
+        let more = if files.len() > MAX_FILES_IN_TITLE {
+            " \u{2026}"
+        } else {
+            ""
+        };
+        format!(
+            "{shown}{more} on {}",
+            with_plural(self.columns.len(), "shell")
+        )
     }
 
     /// Sets the elapsed time of the columns that have not ended.
@@ -215,6 +243,7 @@ impl ColumnStatus {
     /// The state in words. A direct connection has no SOCKS server to name.
     pub(crate) fn state_text(&self) -> String {
         let total = with_plural(self.total, "command");
+        let all = if self.total > 1 { "all " } else { "" };
         let text = match (&self.state, self.is_direct) {
             (SessionState::Waiting, _) => "waiting",
             (SessionState::Connecting, true) => "connecting to the shell",
@@ -224,10 +253,10 @@ impl ColumnStatus {
             (SessionState::Running, _) => "running",
             (SessionState::Ended(end), _) => match end {
                 // The console knows that the shell has read them, not what they did.
-                SessionEnd::Done => return format!("all {total} sent"),
+                SessionEnd::Done => return format!("{all}{total} sent"),
                 SessionEnd::LeftOpen { is_direct } => {
                     let by = if *is_direct { "shell" } else { "SOCKS server" };
-                    return format!("all {total} sent (left open by the {by})");
+                    return format!("{all}{total} sent (left open by the {by})");
                 }
                 SessionEnd::ClosedEarly if self.sent == 0 => "closed before the first prompt",
                 SessionEnd::ClosedEarly => {
@@ -273,6 +302,11 @@ impl ColumnStatus {
             SessionEnd::Stopped => "Run this row again.".to_owned(),
             SessionEnd::Failed(failure) => failure.next_step.clone(),
         })
+    }
+
+    /// The elapsed time as text, for example `2.6 s`.
+    pub(crate) fn elapsed_text(&self) -> String {
+        Seconds(self.elapsed).to_string()
     }
 
     /// Progress and time, for example `3 of 10 commands, 12 s`. Empty before the

@@ -31,6 +31,11 @@ pub(crate) struct TextPage {
 }
 
 impl TextPage {
+    /// Removes and returns the text that was not written yet.
+    pub(crate) fn take_text(&mut self) -> String {
+        std::mem::take(&mut self.text)
+    }
+
     /// Writes one complete line.
     fn write_line(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a string never fails.
@@ -132,8 +137,8 @@ impl Page for TextPage {
         self.write_line(format_args!("# {}", run.outcome_text()));
     }
 
-    fn take(&mut self) -> String {
-        std::mem::take(&mut self.text)
+    fn take(&mut self, _run: &RunStatus) -> String {
+        self.take_text()
     }
 
     fn pending_bytes(&self) -> usize {

@@ -172,7 +172,8 @@ fn assert_shells_run_in_parallel(browser: &Browser) {
             let page = browser.run_script(INSPECT_PAGE);
             let columns = &page["columns"];
             let has_begun = text(&columns["column1"]).contains("<TITLE>Test</TITLE>");
-            (has_begun && columns["column5"]["status"] == json!(["done"])).then_some(page)
+            (has_begun && columns["column5"]["status"] == json!(["all 3 commands sent"]))
+                .then_some(page)
         },
     );
     let slow = &page["columns"]["column1"];
@@ -202,10 +203,17 @@ fn assert_results(page: &Value) {
         ),
     ] {
         let column = &page["columns"][format!("column{number}")];
-        assert_eq!(column["status"], json!(["done"]), "{column:#}");
+        let status = column["status"].to_string();
+        assert!(status.ends_with(" commands sent\"]"), "{column:#}");
         assert_eq!(text(column), format!("{BANNER}{transcript}"));
-        // The download link contains the whole transcript.
-        assert_eq!(column["saved"], column["text"], "{column:#}");
+        // The download link contains a heading and the whole transcript.
+        let saved = column["saved"].as_str().expect("a saved transcript");
+        let (heading, saved) = saved.split_once('\n').expect("a heading");
+        assert!(
+            heading.starts_with("# ") && heading.contains(".txt through "),
+            "{heading}"
+        );
+        assert_eq!(saved, text(column));
         assert_layout(column);
     }
     for number in [2, 3] {
@@ -213,9 +221,11 @@ fn assert_results(page: &Value) {
         let status = column["status"].to_string();
         assert!(status.starts_with("[\"refused: 91"), "{column:#}");
         assert_eq!(text(column), "", "{column:#}");
+        let next_step = column["next_step"].to_string();
+        assert!(next_step.contains("--explain"), "{column:#}");
     }
     let sum = page["sum"].as_str().expect("a sum");
-    assert!(sum.starts_with("3 of 5 finished, 2 failed; "), "{sum}");
+    assert!(sum.starts_with("3 done, 2 failed; "), "{sum}");
 }
 
 /// Each command is bold and directly after its prompt, and no other text is bold.
@@ -259,13 +269,15 @@ fn assert_layout(column: &Value) {
 
 /// No output became HTML: it contains tags of elements, of a title, and of a script's end.
 fn assert_no_foreign_elements(page: &Value) {
-    let allowed = ["a", "b", "i", "span", "template"];
+    let allowed = [
+        "a", "b", "button", "i", "link", "progress", "span", "template",
+    ];
     let found = page["elements"].as_array().expect("a list");
     for element in found {
         assert!(allowed.iter().any(|name| element == name), "{found:#?}");
     }
     assert_eq!(page["scripts"], 0);
-    assert_eq!(page["title"], "Remote batch console");
+    assert_eq!(page["title"], "slow.txt, normal.txt \u{2026} on 5 shells");
 }
 
 /// The text as the shell's command `number` prints it.
@@ -318,7 +330,11 @@ fn the_panel_can_be_submitted_by_keyboard_alone() {
         Some(1),
         "{page:#}"
     );
-    assert_eq!(columns["column1"]["status"], json!(["done"]), "{page:#}");
+    assert_eq!(
+        columns["column1"]["status"],
+        json!(["all 3 commands sent"]),
+        "{page:#}"
+    );
     let shown = text(&columns["column1"]);
     assert!(shown.contains("% nonsense\nUnknown command"), "{shown}");
     shell.assert_alive();
@@ -413,7 +429,7 @@ fn the_pages_fit_on_a_phone_screen() {
 }
 
 /// The text before the summary at the end of an HTML page.
-const HTML_SUM: &str = "<footer id=\"sum\" role=\"status\">";
+const HTML_SUM: &str = "<span slot=\"end\" id=\"sum\">";
 
 /// The text before the summary at the end of a page in plain text.
 const TEXT_SUM: &str = "\n# ";
@@ -458,7 +474,7 @@ fn w18_curl_receives_output_before_the_page_ends() {
         let head = head(&page);
         assert!(head.starts_with("http/1.1 200 ok"), "{head}");
         assert!(!head.contains("gzip"), "{head}");
-        assert!(page.contains(&format!("{sum}1 of 1 finished")), "{page}");
+        assert!(page.contains(&format!("{sum}1 done; ")), "{page}");
     }
     shell.assert_alive();
     proxy.finish();
@@ -595,10 +611,7 @@ fn show(browser: &Browser, ports: &[u16], batch: &str) -> f64 {
     report(&format!("peak memory of the console: {peak} kB"));
     assert!(peak < MAX_MEMORY_KB, "{peak} kB");
     let all = ports.len();
-    assert!(
-        sum.starts_with(&format!("{all} of {all} finished")),
-        "{sum}"
-    );
+    assert!(sum.starts_with(&format!("{all} done; ")), "{sum}");
     proxy.finish();
     seconds
 }
@@ -738,8 +751,8 @@ fn pictures() {
         let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];
         let is_running = text(&columns["column1"]).contains("</BODY>")
-            && columns["column4"]["status"] == json!(["done"])
-            && columns["column5"]["status"] == json!(["done"]);
+            && columns["column4"]["status"] == json!(["all 3 commands sent"])
+            && columns["column5"]["status"] == json!(["all 3 commands sent"]);
         is_running.then_some(())
     });
     save_pictures(&browser, "run");

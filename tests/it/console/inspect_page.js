@@ -51,7 +51,8 @@ const is_inside = (outer, inner) => inner.left >= outer.left && inner.right <= o
 const end_is_painted = (box, text) => {
   const range = document.createRange();
   range.selectNodeContents(text);
-  const line = [...range.getClientRects()].at(-1);
+  // A line end has a rectangle without width.
+  const line = [...range.getClientRects()].filter((rectangle) => rectangle.width > 0).at(-1);
   const [x, y] = [(line.left + line.right) / 2, (line.top + line.bottom) / 2];
   return is_inside(box, line) && text.parentElement.contains(document.elementFromPoint(x, y));
 };
@@ -60,14 +61,16 @@ const column = (section) => {
   const slot = section.querySelector('[role=log] slot');
   const box = section.getBoundingClientRect();
   const pieces = texts(slot);
-  const link = section.querySelector('.save slot').assignedElements()[0];
+  const actions = section.querySelector('.actions slot').assignedElements()[0];
+  const link = actions?.querySelector('a');
   const href = link?.href ?? '';
   return {
     ...transcript(slot),
     end_is_visible: pieces.length > 0 && end_is_painted(box, pieces.at(-1)),
     text_is_inside: pieces.map(visible_part).every((part) => !part || is_inside(box, part)),
     status: visible_texts(section.querySelector('[role=status]')),
-    clock: visible_texts(section.querySelector('.clock')),
+    clock: visible_texts(section.querySelector('.progress')),
+    next_step: visible_texts(section.querySelector('.next')),
     saved: decodeURIComponent(href.slice(href.indexOf(',') + 1)),
     saved_as: link?.download ?? null,
   };

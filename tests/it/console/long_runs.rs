@@ -39,7 +39,7 @@ fn w10_a_silent_socks_server_times_out_after_30_seconds() {
     let mut console = Console::new(&[("t1.txt", "a\n")]);
     let mut page = console.start(&query);
     // The other column is done long before the timeout.
-    wait_for_text(&mut page, &format!("{} # done", shell.address()));
+    wait_for_text(&mut page, &format!("{} # 1 command sent", shell.address()));
     wait_for_heartbeat(
         &mut page,
         "127.0.0.1:7000 # connecting to the SOCKS server, ",
@@ -218,7 +218,7 @@ fn w13_the_console_starts_no_program() {
             query_row(1, shell.address(), "t1.txt", proxy.address()),
         );
     let page = assert_success(&RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT));
-    assert!(page.contains("1 of 1 finished"), "{page}");
+    assert!(page.contains("1 done; "), "{page}");
     let calls = fs::read_to_string(trace).unwrap();
     // The only `execve` is the one by which strace starts the console.
     assert_eq!(calls.matches("exec").count(), 1, "{calls}");
@@ -239,10 +239,10 @@ fn w15_a_shell_without_prompts_times_out_and_the_others_finish() {
     let mut console = Console::new(&[("t1.txt", "a\n")]).with_env("CONSOLE_LIMIT", "3s");
     let page = console.page(&query);
     for shown in [
-        "<span slot=\"ended1\" class=\"bad\">timed out</span>",
+        "<span slot=\"ended1\" class=\"state bad\">timed out</span>",
         "<span slot=\"clock1\">0 of 1 command, ",
-        "<span slot=\"ended4\" class=\"good\">done</span>",
-        "1 of 2 finished, 1 failed; 1 command in ",
+        "<span slot=\"ended4\" class=\"state good\">1 command sent</span>",
+        "1 done, 1 failed; ",
         "thinking",
     ] {
         assert!(page.contains(shown), "{shown}: {page}");
@@ -271,7 +271,7 @@ fn w17_twenty_concurrent_pages_are_independent() {
     }
     for (number, _, page) in pages {
         let page = assert_success(&page.unwrap().wait_for_exit(LONG_TIMEOUT));
-        assert!(page.contains("# 5 of 5 finished; 5 commands in"), "{page}");
+        assert!(page.contains("# 5 done; 5 of 5 commands; "), "{page}");
         for row in 1..=5 {
             let title = format!("{} ({row})", shell.address());
             let (output, _) = column_text(&page, &title);
@@ -338,7 +338,7 @@ fn a_session_that_ended_while_the_pipe_was_full_is_shown_as_done() {
     pipe.read_to_end(&mut page).unwrap();
     assert_succeeds(&mut child);
     let page = String::from_utf8_lossy(&page).into_owned();
-    assert!(page.contains("<span slot=\"ended1\" class=\"good\">done</span>"));
+    assert!(page.contains("<span slot=\"ended1\" class=\"state good\">1 command sent</span>"));
     assert!(page.contains("<span slot=\"ended2\" class=\"bad\">timed out</span>"));
     proxy.finish();
 }

@@ -90,7 +90,7 @@ pub(crate) fn query_row(number: usize, shell: SocketAddr, file: &str, socks: Soc
     )
 }
 
-/// The output and the last status of one column, from a page of plain text.
+/// The output and the last state of one column, from a page of plain text.
 pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
     let (output_prefix, status_prefix) = (format!("{title} | "), format!("{title} # "));
     let lines = page
@@ -98,7 +98,8 @@ pub(crate) fn column_text(page: &str, title: &str) -> (String, String) {
         .filter_map(|line| line.strip_prefix(&output_prefix));
     let mut last = page
         .lines()
-        .filter_map(|line| line.strip_prefix(&status_prefix));
+        .filter_map(|line| line.strip_prefix(&status_prefix))
+        .filter(|status| !status.starts_with("next: "));
     let last = last
         .next_back()
         .unwrap_or_else(|| panic!("no column {title} in {page}"));
