@@ -52,7 +52,7 @@ impl Mistakes {
                     }
                 };
                 match is_shared {
-                    true => mistakes.add(key, format!("{name} for all rows"), error.failure),
+                    true => mistakes.add(key, format!("All rows, {name}"), error.failure),
                     false => in_rows.push(Mistake {
                         field: format!("{key}{number}"),
                         place: format!("Shell {number}, {name}"),

@@ -286,7 +286,7 @@ fn parse_shell_host(text: &str, can_be_ipv6: bool) -> Result<Host, Failure> {
 /// addresses are valid.
 fn parse_socks_host(text: &str) -> Result<Host, Failure> {
     if text.is_empty() {
-        let next_step = "Enter the host of a SOCKS server for all rows, or one in this row.";
+        let next_step = "Enter the host of a SOCKS server for all rows, or one for the row.";
         return Err(Failure::new("no SOCKS server is named", next_step));
     }
     match ipv6(text) {

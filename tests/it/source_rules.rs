@@ -152,7 +152,7 @@ fn modules_import_only_what_they_may() {
         &["crate::"],
         &[
             "cgi-bin/console/allow.rs",
-            "cgi-bin/console/batch.rs",
+            "cgi-bin/console/folder.rs",
             "cgi-bin/console/prompt.rs",
             "cgi-bin/console/query.rs",
             "cgi-bin/console/telnet.rs",

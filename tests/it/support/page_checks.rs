@@ -32,14 +32,14 @@ axe.run(document, options)
   .catch((error) => { window.axeResult = { error: String(error) }; });";
 
 /// Returns the findings of axe-core, or null if it has not ended. A contrast that axe-core cannot
-/// decide is a finding too, unless its text is scrolled out of view or covered.
+/// decide is a finding too, unless its text is scrolled out of view or covered, or a field is empty.
 const AXE_FINDINGS: &str = "
 const result = window.axeResult;
 if (!result) return null;
 if (result.error) return [result.error];
 const describe = (rule, node) => `${rule.id}: ${node.target.join(' ')}: ${node.failureSummary}`;
 const isHidden = (check) => ['bgOverlap', 'elmPartiallyObscured', 'elmPartiallyObscuring',
-  'outsideViewport'].includes(check.data?.messageKey);
+  'outsideViewport', 'emptyValue'].includes(check.data?.messageKey);
 const isContrast = (rule) => rule.id === 'color-contrast';
 const isDecidable = (node) => !node.any.some(isHidden);
 const all = (rules, condition) => rules.flatMap(
@@ -78,7 +78,7 @@ pub(crate) fn assert_axe_finds_nothing(browser: &impl WebBrowser) {
 /// Fails with the errors and warnings of vnu. `html` is a complete document without headers.
 pub(crate) fn assert_vnu_finds_nothing(html: &str) {
     let findings = vnu_findings(html);
-    assert!(findings.is_empty(), "{}\n{html}", findings.join("\n"));
+    assert!(findings.is_empty(), "{html}\n{}", findings.join("\n"));
 }
 
 /// The findings of axe-core in the page that the browser shows now.
