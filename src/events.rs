@@ -238,6 +238,8 @@ pub struct LoginFailed {
     pub session: u64,
     /// The client.
     pub client: SocketAddr,
+    /// The address under which the client counts for limits: behind NAT64 its IPv4 address.
+    pub counted: IpAddr,
     /// The proxy that has announced the client (`--proxy-from`), if one has.
     pub via: Option<SocketAddr>,
     /// The user of the login; any bytes.

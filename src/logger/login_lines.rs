@@ -2,18 +2,19 @@
 //!
 //! A line for a wrong password is never suppressed: the rate limiter of logins bounds their
 //! number. A client can cause the other refusals as often as it likes, so each address has a
-//! rate limit for their lines.
+//! rate limit for their lines. An IPv6 client has many addresses: a /64 has the limit of one
+//! address, a /56 and a /48 have larger ones.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Instant;
 
-use super::throttle::Throttle;
+use super::throttle::{INTERVAL, Throttle};
 use crate::config::QuotedName;
 use crate::events::{AuthError, LoginFailed};
+use crate::source_prefix::{SourcePrefix, SourcePrefixes};
 
-/// Addresses whose lines are limited at a time. More addresses share one
-/// rate limit.
+/// Addresses and IPv6 networks whose lines are limited at a time. More addresses share one rate
+/// limit.
 const MAX_ADDRESSES: usize = 1024;
 
 /// The most memory in bytes of all these addresses: the last line of each can have a user name of
@@ -25,7 +26,7 @@ pub const MEMORY_OF_LOGIN_LINES: u64 = MAX_ADDRESSES as u64 * 1400;
 pub(super) enum LoginLine {
     /// It is to be printed.
     Print(String),
-    /// The rate limit of its address does not permit it now; it is counted.
+    /// A rate limit of its address does not permit it now; it is counted.
     Suppressed,
     /// There are too many addresses: the rate limit that they share decides.
     Shared(String),
@@ -34,15 +35,25 @@ pub(super) enum LoginLine {
 /// The rate limits of addresses whose logins were refused lately.
 #[derive(Debug, Default)]
 pub(super) struct LoginLines {
-    limits: HashMap<IpAddr, AddressLimit>,
+    limits: HashMap<SourcePrefix, AddressLimit>,
 }
 
-/// The rate limit of one address.
-#[derive(Debug, Default)]
+/// The rate limit of one address, or of one IPv6 network.
+#[derive(Debug)]
 struct AddressLimit {
     throttle: Throttle,
     /// The last line that was suppressed.
     last: String,
+}
+
+impl AddressLimit {
+    fn new(prefix: SourcePrefix) -> AddressLimit {
+        let lines = u32::try_from(prefix.factor()).unwrap_or(u32::MAX);
+        AddressLimit {
+            throttle: Throttle::every(INTERVAL / lines),
+            last: String::new(),
+        }
+    }
 }
 
 impl LoginLines {
@@ -52,21 +63,36 @@ impl LoginLines {
         if failed.error == AuthError::WrongCredentials {
             return LoginLine::Print(line);
         }
-        let address = failed.client.ip();
-        if self.limits.len() >= MAX_ADDRESSES && !self.limits.contains_key(&address) {
+        let prefixes = SourcePrefixes::of(failed.counted);
+        if !self.has_room(prefixes) {
             self.limits.retain(|_, limit| !limit.throttle.is_over(now));
-            if self.limits.len() >= MAX_ADDRESSES {
+            if !self.has_room(prefixes) {
                 return LoginLine::Shared(line);
             }
         }
-        let limit = self.limits.entry(address).or_default();
-        match limit.throttle.try_pass(now) {
-            Some(suppressed) => LoginLine::Print(with_count(line, suppressed)),
-            None => {
+        for prefix in prefixes.iter() {
+            if let Some(limit) = self.limits.get_mut(&prefix)
+                && limit.throttle.is_limited(now)
+            {
+                limit.throttle.add_suppressed(1);
                 limit.last = line;
-                LoginLine::Suppressed
+                return LoginLine::Suppressed;
             }
         }
+        // Only now: a line that one limit suppresses uses up no other limit.
+        let mut suppressed = 0;
+        for prefix in prefixes.iter() {
+            let limit = self.limits.entry(prefix);
+            let limit = limit.or_insert_with(|| AddressLimit::new(prefix));
+            suppressed += limit.throttle.try_pass(now).unwrap_or(0);
+        }
+        LoginLine::Print(with_count(line, suppressed))
+    }
+
+    /// Is there room for the limits of an address?
+    fn has_room(&self, prefixes: SourcePrefixes) -> bool {
+        let is_new = |prefix: &SourcePrefix| !self.limits.contains_key(prefix);
+        self.limits.len() + prefixes.iter().filter(is_new).count() <= MAX_ADDRESSES
     }
 
     /// Is there a line that was suppressed and not counted in another one yet?
@@ -76,14 +102,14 @@ impl LoginLines {
             .any(|limit| limit.throttle.has_suppressed())
     }
 
-    /// Lets the last suppressed line of each address pass at once.
+    /// Lets the last suppressed line of each rate limit pass at once.
     pub(super) fn reset(&mut self) {
         let limits = self.limits.values_mut();
         limits.for_each(|limit| limit.throttle.reset());
     }
 
-    /// The last suppressed line of each address whose rate limit permits a line now. Forgets
-    /// the addresses without a limit.
+    /// The last suppressed line of each rate limit that permits a line now. Forgets the
+    /// limits that limit nothing.
     pub(super) fn take_suppressed(&mut self, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         for limit in self.limits.values_mut() {
@@ -124,12 +150,18 @@ fn with_count(line: String, others: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{IpAddr, SocketAddr};
     use std::time::Duration;
 
     fn failed(address: u32, port: u16, error: AuthError) -> LoginFailed {
+        from((IpAddr::V4(address.into()), port).into(), error)
+    }
+
+    fn from(client: SocketAddr, error: AuthError) -> LoginFailed {
         LoginFailed {
             session: 1,
-            client: (IpAddr::V4(address.into()), port).into(),
+            client,
+            counted: client.ip(),
             via: None,
             user: b"a\" b".to_vec(),
             error,
@@ -162,6 +194,33 @@ mod tests {
         let later = later + Duration::from_secs(1);
         let expected = format!("{} (and 1 more)", text(6));
         assert_eq!(lines.line(&throttled(6), later), LoginLine::Print(expected));
+    }
+
+    #[test]
+    fn l25_the_addresses_of_an_ipv6_network_share_a_limit() {
+        // Lines in one second with a refused login in each millisecond, from this many addresses
+        // that differ in the bits from `shift` on.
+        let printed = |addresses: u128, shift: u32| {
+            let (mut lines, began) = (LoginLines::default(), Instant::now());
+            let mut count = 0;
+            for millis in 0..1000 {
+                let now = began + Duration::from_millis(millis);
+                let host = u128::from(millis) % addresses;
+                let address = (0x2001 << 112) | (host << shift);
+                let failed = from(
+                    (IpAddr::V6(address.into()), 1).into(),
+                    AuthError::ClientLeft,
+                );
+                let line = lines.line(&failed, now);
+                count += usize::from(matches!(line, LoginLine::Print(_)));
+                assert!(!matches!(line, LoginLine::Shared(_)));
+            }
+            count
+        };
+        assert_eq!(printed(1, 0), 1);
+        assert_eq!(printed(500, 0), 1);
+        assert_eq!(printed(250, 64), 4);
+        assert_eq!(printed(250, 72), 16);
     }
 
     #[test]

@@ -6,16 +6,32 @@ use std::time::{Duration, Instant};
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The rate limit of one topic.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
+    interval: Duration,
     last: Option<Instant>,
     suppressed: u64,
 }
 
+impl Default for Throttle {
+    fn default() -> Throttle {
+        Throttle::every(INTERVAL)
+    }
+}
+
 impl Throttle {
+    /// A rate limit of one line in this time.
+    pub(super) fn every(interval: Duration) -> Throttle {
+        Throttle {
+            interval,
+            last: None,
+            suppressed: 0,
+        }
+    }
+
     /// May no line be written, because one was written less than an interval ago?
-    fn is_limited(&self, now: Instant) -> bool {
-        let is_recent = |last: Instant| now.saturating_duration_since(last) < INTERVAL;
+    pub(super) fn is_limited(&self, now: Instant) -> bool {
+        let is_recent = |last: Instant| now.saturating_duration_since(last) < self.interval;
         self.last.is_some_and(is_recent)
     }
 

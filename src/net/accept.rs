@@ -1,10 +1,11 @@
 //! Accepting connections: the server's clients, and the peer of a BIND.
 
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{self, Backlog};
 
@@ -82,7 +83,8 @@ pub(crate) enum ClientWait<'a> {
 ///
 /// # Errors
 ///
-/// As poll(2): only a lack of memory.
+/// As poll(2), while the other end of the pipe is open: a lack of memory, or a lasting error, such
+/// as a limit on descriptors that is lowered below their number.
 pub(crate) fn wait_for_clients<'a>(
     listeners: &'a [TcpListener],
     stop: &PipeReader,
@@ -92,7 +94,13 @@ pub(crate) fn wait_for_clients<'a>(
     let mut fds: Vec<PollFd<'_>> = watched
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
-    wait(&mut fds, Deadline::NEVER)?;
+    if let Err(error) = wait(&mut fds, Deadline::NEVER) {
+        // Otherwise a lasting error would hide the stop.
+        return match is_closed(stop) {
+            true => Ok(ClientWait::Stop),
+            false => Err(error),
+        };
+    }
     let mut is_ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
     let clients = listeners.iter().zip(&mut is_ready);
     let clients = clients.filter_map(|(listener, ready)| ready.then_some(listener));
@@ -101,6 +109,13 @@ pub(crate) fn wait_for_clients<'a>(
         Some(true) => ClientWait::Stop,
         _ => ClientWait::Clients(clients),
     })
+}
+
+/// Is the other end of the pipe closed? Asks without poll(2), which has failed. Nothing is ever
+/// written to the pipe, so read(2) returns EOF or EAGAIN.
+fn is_closed(mut stop: &PipeReader) -> bool {
+    fcntl(stop, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok()
+        && matches!(stop.read(&mut [0]), Ok(0))
 }
 
 /// How many errors of accept(2) in a row can concern only one connection each. After that

@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::accept::{AcceptErrors, ClientWait, wait_for_clients};
 use super::deadline::Deadline;
 use super::poll::wait_readable;
+use crate::sync::thread;
 
 /// Pause after an error of accept(2) that concerns more than one connection, such as a lack of
-/// descriptors: poll(2) would report the same client again at once.
+/// descriptors: poll(2) would report the same client again at once. Also after an error of
+/// poll(2), which can be a lasting one.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Accepts the next client of a listener that does not block; `None` after the writer of `stop`
@@ -23,9 +25,14 @@ pub(crate) fn accept_until_stop(
 ) -> Option<TcpStream> {
     let mut errors = AcceptErrors::new();
     loop {
-        // The wait fails only for lack of memory; then accept(2) fails as well.
-        if let Ok(ClientWait::Stop) = wait_for_clients(slice::from_ref(listener), stop) {
-            return None;
+        match wait_for_clients(slice::from_ref(listener), stop) {
+            Ok(ClientWait::Clients(_)) => {}
+            Ok(ClientWait::Stop) => return None,
+            Err(error) => {
+                report(error);
+                // No poll(2) would end this pause early: it fails.
+                thread::sleep(BACKOFF);
+            }
         }
         match listener.accept() {
             Ok((client, _)) => return Some(client),

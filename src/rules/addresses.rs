@@ -171,7 +171,8 @@ fn correction_v6(word: &str) -> &'static str {
 /// 1123, section 2.1). Parts before the last can be numbers: `1.0.0.127.example`. So a word is
 /// no name if its last part is a number, also a hexadecimal one, or has digits and no
 /// letter; or if all of several parts begin with a digit, or are one letter, as in `10.0.0.x`.
-/// Where there are four parts, `xxx`, `any` and `all` count as one letter.
+/// Where there are four parts, `xxx`, `any` and `all` count as one letter. After three decimal
+/// octets, the last part must be a possible top-level domain: `10.0.0.a-f` is no name.
 fn looks_like_ipv4(word: &str) -> bool {
     let name = word.strip_suffix('.').unwrap_or(word);
     let parts: Vec<&str> = name.split('.').collect();
@@ -183,6 +184,13 @@ fn looks_like_ipv4(word: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case("0x"))
         && last.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit());
     if is_hexadecimal || last.contains(char::is_numeric) && !has_letter(last) {
+        return true;
+    }
+    if let [octets @ .., last] = parts.as_slice()
+        && octets.len() == 3
+        && octets.iter().all(|octet| parse_octet(octet).is_some())
+        && !may_be_top_level_domain(last)
+    {
         return true;
     }
     let is_repeated = |part: &str| part.chars().all(|letter| part.starts_with(letter));
@@ -198,6 +206,14 @@ fn looks_like_ipv4(word: &str) -> bool {
     let is_like_octet =
         |part: &&str| begins_with_digit(part) || !has_letter(part) || is_placeholder(part);
     parts.len() > 1 && parts.iter().any(begins_with_digit) && parts.iter().all(is_like_octet)
+}
+
+/// Has this label the form of a top-level domain: letters, or a name in another alphabet (RFC
+/// 5890, section 2.3.2.1: `xn--`)?
+fn may_be_top_level_domain(label: &str) -> bool {
+    let prefix = label.get(..4);
+    label.chars().all(char::is_alphabetic)
+        || prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
 }
 
 #[cfg(test)]
@@ -268,6 +284,8 @@ mod tests {
             ("192.168.1.any", four),
             ("192.168.All.*", four),
             ("140.113.X.X", four),
+            ("10.0.0.b1", four),
+            ("10.0.0.a_f", four),
             ("10.0.0.1%eth0", four),
             ("10.0.0.1/33.", "not an address range"),
             ("1_2", four),
@@ -280,6 +298,8 @@ mod tests {
             ("10.0-3.0.1", range),
             ("10-0-0-1", range),
             ("-1.2.3.4", range),
+            ("10.0.0.a-f", range),
+            ("192.168.1.x-y.", range),
             ("10.0.0.1,10.0.0.2", "one rule for each"),
             ("10.0.0.1:80", "in the column after it"),
             ("a.org:80", "in the column after it"),
@@ -314,6 +334,9 @@ mod tests {
             "*.1password.com",
             "*.3com.com",
             "10.my-lan",
+            "10.0.0.example",
+            "10.0.0.xn--p1ai",
+            "10.0.web.dc-1",
             "x.org",
             "a.b",
             "*.x",

@@ -425,6 +425,7 @@ mod tests {
         let event = Event::LoginFailed(LoginFailed {
             session: 5,
             client: client(),
+            counted: client().ip(),
             via: None,
             user: b"bob".to_vec(),
             error: AuthError::RateLimited,

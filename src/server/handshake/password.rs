@@ -62,6 +62,7 @@ pub(super) fn authenticate(
                 context.log.send(Event::LoginFailed(LoginFailed {
                     session: session.number(),
                     client: session.client_address(),
+                    counted: context.source_prefixes(session).client(),
                     via: session.via(),
                     user: user.clone(),
                     error,

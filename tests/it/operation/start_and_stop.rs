@@ -823,6 +823,32 @@ fn s19_other_accepts_that_always_fail_are_reported_and_end_or_pause() {
     drop((syscall_faults, client));
 }
 
+/// Both the threads of the metrics and the one that accepts clients wait with poll(2).
+#[test]
+fn s55_a_poll_that_always_fails_is_reported_and_delays_no_stop() {
+    let mut proxy = Proxy::start(PERMIT_ALL, &METRICS);
+    let metrics = proxy.metrics_address();
+    let Some(syscall_faults) = SyscallFaults::with(&proxy, "/^p?poll$:error=EPERM") else {
+        return proxy.finish();
+    };
+    // The threads wait since before the faults. A connection of the metrics wakes all of theirs.
+    let clients = [dial(metrics), dial(proxy.address())];
+    let line = "cannot accept a client";
+    proxy.wait_for_stderr(line, 1);
+    let (began, before) = (Instant::now(), context_switches(&proxy));
+    proxy.wait_for_stderr(line, 3);
+    let switches = (context_switches(&proxy) - before) as f64;
+    let elapsed = began.elapsed().as_secs_f64();
+    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait().code(), Some(0));
+    // The longest pause is a second.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop((syscall_faults, clients));
+}
+
 /// The spare descriptor does not help: strace makes each accept(2) fail, as if another thread had
 /// taken the descriptor.
 #[test]

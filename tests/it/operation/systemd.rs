@@ -1,17 +1,19 @@
 //! The server as a service of systemd: its unit, its messages, and sockets that are passed to it.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, sockopt};
 
 use crate::support::child::RunningChild;
 use crate::support::endpoints::{Origin, connect_through, dial, read_exactly, write};
+use crate::support::netns::in_own_network;
 use crate::support::project::project_file;
 use crate::support::proxy::{PERMIT_ALL, Proxy, Setup, binary};
 use crate::support::tools::is_installed;
@@ -164,6 +166,27 @@ fn o27_a_restart_with_a_passed_listener_refuses_no_client() {
     // The socket is not shut down: after the end, another process accepts on it.
     let _client = TcpStream::connect(address).unwrap();
     until("a client to accept", || listener.accept().ok());
+}
+
+/// systemd listens on the address before the machine has it, with FreeBind= in the unit.
+#[test]
+fn o33_the_socket_unit_listens_on_an_address_that_comes_later() {
+    let unit = project_file("docs/threadsocks.socket");
+    assert!(unit.lines().any(|line| line == "FreeBind=yes"));
+    in_own_network(|network| {
+        let (family, flags) = (AddressFamily::Inet, SockFlag::SOCK_CLOEXEC);
+        let socket = socket::socket(family, SockType::Stream, flags, None).unwrap();
+        socket::setsockopt(&socket, sockopt::IpFreebind, &true).unwrap();
+        let address = SockaddrIn::new(10, 9, 0, 1, 0);
+        socket::bind(socket.as_raw_fd(), &address).unwrap();
+        socket::listen(&socket, Backlog::MAXCONN).unwrap();
+        let proxy = activated(&TcpListener::from(socket), &[]);
+        assert_eq!(proxy.address().ip(), IpAddr::from([10, 9, 0, 1]));
+        network.ip("addr add 10.9.0.1/24 dev lo");
+        let origin = Origin::echo();
+        drop(connect_through(proxy.address(), &origin.destination()));
+        proxy.finish();
+    });
 }
 
 #[test]
