@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::support::child::{ChildOutput, RunningChild};
@@ -33,9 +34,10 @@ fn bugs() -> Vec<(String, Patch)> {
     bugs
 }
 
-/// Runs the judge, built in its own folder.
+/// Runs the judge, built once in its own folder.
 fn judge(arguments: &[&str]) -> ChildOutput {
-    let mut judge = Command::new(build_package("labs").join("labs"));
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| build_package("labs"));
+    let mut judge = Command::new(FOLDER.join("labs"));
     judge.args(arguments);
     judge.env("LABS_SERVER", env!("CARGO_BIN_EXE_threadsocks"));
     RunningChild::start(&mut judge, b"").wait_for_exit(TIMEOUT)

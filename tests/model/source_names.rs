@@ -38,7 +38,9 @@ pub(crate) fn field(place: &Location<'_>, part: usize) -> String {
 /// The lines of the file up to this place, or to the type after it whose `Default` is
 /// derived there; none if the file cannot be read.
 fn lines(place: &Location<'_>) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file(place));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(file(place));
     let source = fs::read_to_string(path).unwrap_or_default();
     let mut lines = source.lines().map(str::to_owned);
     let mut taken: Vec<String> = lines.by_ref().take(place.line() as usize).collect();

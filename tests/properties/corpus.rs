@@ -17,7 +17,7 @@ const SPECIAL_BYTES: &[u8] = b"\0\n\r %&=+-*./,:#<\"\x04\x1b[\xff\xc3";
 fn check_corpus(target: &str) {
     let mut all = oracles::ALL.into_iter();
     let (_, check) = all.find(|(name, _)| *name == target).expect(target);
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let files = files(&corpus.join(target));
     assert!(!files.is_empty(), "no corpus for {target}");
     for file in files {

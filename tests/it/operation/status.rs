@@ -379,23 +379,38 @@ fn o19_a_stderr_that_is_not_read_delays_no_session_and_no_stop() {
 }
 
 /// Starts 50 servers, one after the other. Each gets the signals as soon as `is_ready` says so of
-/// its process.
+/// its process. Then they stop: after its first tables, each takes a pause of a second, at the same
+/// time as the others.
 fn assert_all_survive(command: fn() -> process::Command, is_ready: fn(u32) -> bool) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("socks.conf");
     std::fs::write(&config, PERMIT_ALL).unwrap();
-    for _ in 0..50 {
-        let mut server = command()
+    let servers = [(); 50].map(|()| {
+        let server = command()
             .args(["-b", "127.0.0.1", "-c"])
             .arg(&config)
             .arg("0")
             .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        until("the moment for the signals", || {
-            is_ready(server.id()).then_some(())
-        });
-        assert_survives(&mut server);
+            .spawn();
+        let server = KilledAtLast(server.unwrap());
+        let pid = server.0.id();
+        until("the moment for the signals", || is_ready(pid).then_some(()));
+        kill(Pid::from_raw(pid as i32), Signal::SIGUSR2).unwrap();
+        kill(Pid::from_raw(pid as i32), Signal::SIGUSR1).unwrap();
+        server
+    });
+    for mut server in servers {
+        assert_survives(&mut server.0);
+    }
+}
+
+/// If the test fails, the servers end with it.
+struct KilledAtLast(Child);
+
+impl Drop for KilledAtLast {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -422,11 +437,9 @@ fn o20_a_server_whose_parent_ignores_the_signals_survives_them_from_the_first_mo
     });
 }
 
-/// Sends USR2 and USR1 until the server prints its tables, and then stops it.
+/// Sends USR1 until the server, which has had both signals, prints its tables, and then stops it.
 fn assert_survives(server: &mut Child) {
     let pid = Pid::from_raw(server.id() as i32);
-    kill(pid, Signal::SIGUSR2).unwrap();
-    kill(pid, Signal::SIGUSR1).unwrap();
     let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
     let mut next = |text: &str| {
         let mut lines = lines.by_ref().map_while(Result::ok);

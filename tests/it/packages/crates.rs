@@ -48,6 +48,13 @@ fn cargo_warns_about_nothing_but_the_missing_address_and_the_tests() {
     let mut package = Command::new(env!("CARGO"));
     package.current_dir(project());
     package.args(["package", "--no-verify", "--allow-dirty", "--offline"]);
+    // The other default members are tests.
+    package.args([
+        "--package",
+        "threadsocks",
+        "--package",
+        "threadsocks-console",
+    ]);
     package.arg("--target-dir").arg(env!("CARGO_TARGET_TMPDIR"));
     let output = RunningChild::start(&mut package, b"").wait_for_exit(INSTALL_TIMEOUT);
     assert!(output.status.success(), "{output:#?}");

@@ -25,9 +25,9 @@ pub(crate) fn project_file(name: &str) -> String {
 }
 
 /// The console's binary. Cargo builds it at its first use, in the folder and with the profile of
-/// the server's binary: no variable names it, since it belongs to another package. With the
-/// server's example, cargo chooses the features that it has chosen for the tests, so it compiles
-/// the console only.
+/// the server's binary: no variable names it, since it belongs to another package. Without names
+/// of packages and with the server's example, cargo chooses the features that it has chosen for
+/// the tests, so it compiles the console only, or nothing after `cargo test` without arguments.
 pub(crate) fn console_binary() -> &'static Path {
     static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_BIN_EXE_threadsocks"))
@@ -45,8 +45,7 @@ pub(crate) fn console_binary() -> &'static Path {
             "--profile",
             profile,
         ];
-        let packages = [env!("CARGO_PKG_NAME"), CONSOLE];
-        let programs = build(&packages, &options, folder.parent().unwrap());
+        let programs = build(&[], &options, folder.parent().unwrap());
         let mut programs = programs.into_iter();
         programs.find(|it| it.ends_with(CONSOLE)).unwrap()
     });
@@ -61,7 +60,7 @@ pub(crate) fn build_package(name: &str) -> PathBuf {
     programs[0].parent().unwrap().to_owned()
 }
 
-/// Builds these packages. The lock file and the crates are those of the tests, so no network is
+/// Builds these packages; none means the default members of the workspace. The lock file and the crates are those of the tests, so no network is
 /// needed, and cargo 1.91 and later find the crates that are compiled already. Returns the
 /// programs.
 fn build(packages: &[&str], options: &[&str], target: &Path) -> Vec<PathBuf> {
