@@ -348,10 +348,14 @@ impl Page for HtmlPage {
         self.write(format_args!(
             "<span slot=\"{slot}{number}\" class=\"state {class}\">{words}</span>\n"
         ));
-        self.update_clock(column, index);
         if column.has_ended() {
+            // The last value has a slot of its own, even if it is the same.
+            if let Some(content) = self.columns.get_mut(index) {
+                content.clock.clear();
+            }
             self.write_actions(column, index);
         }
+        self.update_clock(column, index);
     }
 
     fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
