@@ -272,7 +272,7 @@ impl HtmlPage {
              <fieldset class=\"view\"><legend>View</legend>\n",
         );
         for (id, label, checked) in [
-            ("wrap", "wrap lines", " checked"),
+            ("wrap", "wrap lines", " checked=\"checked\""),
             ("long", "long lines", ""),
             ("single", "one column", ""),
         ] {

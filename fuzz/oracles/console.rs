@@ -14,6 +14,12 @@ pub(crate) mod allow;
 pub(crate) mod batch;
 #[path = "../../cgi-bin/console/bulk.rs"]
 pub(crate) mod bulk;
+#[path = "../../cgi-bin/console/connect.rs"]
+pub(crate) mod connect;
+#[path = "../../cgi-bin/console/failure.rs"]
+pub(crate) mod failure;
+#[path = "../../cgi-bin/console/folder.rs"]
+pub(crate) mod folder;
 #[path = "../../cgi-bin/console/html.rs"]
 pub(crate) mod html;
 #[path = "../../cgi-bin/console/page.rs"]
@@ -28,6 +34,8 @@ pub(crate) mod row;
 pub(crate) mod run;
 #[path = "../../cgi-bin/console/shell.rs"]
 pub(crate) mod shell;
+#[path = "../../cgi-bin/console/socks_logins.rs"]
+pub(crate) mod socks_logins;
 #[path = "../../cgi-bin/console/status.rs"]
 pub(crate) mod status;
 #[path = "../../cgi-bin/console/telnet.rs"]

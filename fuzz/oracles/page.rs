@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::chunks::uneven_chunks;
+use crate::failure::Failure;
 use crate::html::Nonce;
 use crate::page::HtmlPage;
 use crate::query::Query;
@@ -26,7 +27,7 @@ pub fn check(bytes: &[u8]) {
     let expected = expected_log(output);
     let equal = output.chunks(output.len() / 30 + 3).collect();
     for chunks in [vec![output], equal, uneven_chunks(output)] {
-        let page = HtmlPage::new(&Query::parse(typed), Nonce::new());
+        let page = HtmlPage::new(&Query::parse(typed), Nonce::new(), None);
         let html = render(page, typed, &chunks);
         check_html(&html, typed, &expected);
         let text = render(TextPage::default(), typed, &chunks);
@@ -49,7 +50,7 @@ fn expected_log(output: &[u8]) -> String {
 fn render(mut page: impl Page, typed: &[u8], chunks: &[&[u8]]) -> String {
     let began = Instant::now();
     let columns: Vec<Column> = (1..=COLUMNS).map(|number| column(number, typed)).collect();
-    let mut status = RunStatus::new(&columns, began);
+    let mut status = RunStatus::new(&columns, Duration::from_secs(600));
     page.begin(&status);
     let mut html = String::new();
     let mut terminal = Terminal::default();
@@ -62,18 +63,18 @@ fn render(mut page: impl Page, typed: &[u8], chunks: &[&[u8]]) -> String {
         page.command(&status.columns[1], 1, "other", true);
         status.advance_to(began + Duration::from_secs(20));
         page.tick(&status);
-        html.push_str(&page.take());
+        html.push_str(&page.take(&status));
     }
     page.output(&status.columns[0], 0, &terminal.finish());
     let line = plain(&chunks.concat());
     page.command(&status.columns[0], 0, &line, false);
     for index in 0..COLUMNS {
-        let end = SessionEnd::Failed(heading(typed));
+        let end = SessionEnd::Failed(Failure::new(heading(typed), heading(typed)));
         status.apply(index, &SessionEvent::Ended(end), began);
         page.status(&status.columns[index], index);
     }
     page.end(&status);
-    html.push_str(&page.take());
+    html.push_str(&page.take(&status));
     html
 }
 
@@ -108,13 +109,14 @@ impl Tag<'_> {
 }
 
 /// The tags that the console writes.
-const TAGS: [&str; 22] = [
+const TAGS: [&str; 30] = [
     "html", "head", "meta", "title", "link", "style", "body", "header", "h1", "h2", "p", "a",
-    "main", "template", "div", "section", "pre", "slot", "span", "i", "b", "footer",
+    "main", "template", "div", "section", "pre", "slot", "span", "i", "b", "time", "nav", "form",
+    "input", "button", "progress", "fieldset", "legend", "label",
 ];
 
 /// The attributes that the console writes.
-const ATTRIBUTES: [&str; 19] = [
+const ATTRIBUTES: [&str; 28] = [
     "lang",
     "charset",
     "name",
@@ -134,6 +136,15 @@ const ATTRIBUTES: [&str; 19] = [
     "aria-hidden",
     "aria-label",
     "aria-live",
+    "datetime",
+    "type",
+    "value",
+    "method",
+    "action",
+    "form",
+    "max",
+    "checked",
+    "data-time",
 ];
 
 /// The page has only known tags and attributes, and the slot of the first column has exactly
@@ -145,6 +156,7 @@ fn check_html(html: &str, typed: &[u8], expected: &str) {
     let mut open_tags: Vec<String> = Vec::new();
     let mut log = String::new();
     let mut log_depth = None;
+    let mut last_slot = String::new();
     while let Some((text, tail)) = rest.split_once('<') {
         assert!(
             !text.contains(['>', '"', '\''])
@@ -166,8 +178,11 @@ fn check_html(html: &str, typed: &[u8], expected: &str) {
         if tag.get("slot") == Some("log1") {
             log_depth = Some(open_tags.len());
         }
-        check_link(&tag, typed, expected);
-        if !["meta", "link"].contains(&tag.name) {
+        if let Some(slot) = tag.get("slot") {
+            slot.clone_into(&mut last_slot);
+        }
+        check_link(&tag, typed, (last_slot == "actions1").then_some(expected));
+        if !["meta", "link", "input"].contains(&tag.name) {
             open_tags.push(tag.name.to_owned());
         }
     }
@@ -191,8 +206,9 @@ fn parse_tag(inside: &str) -> Tag<'_> {
     Tag { name, attributes }
 }
 
-/// A link leads to the form, contains the transcript as a `data:` URL, or is the empty icon.
-fn check_link(tag: &Tag<'_>, typed: &[u8], expected: &str) {
+/// A link leads to the form, contains the transcript as a `data:` URL, or is the icon. The
+/// transcript of the first column is the expected one after its heading.
+fn check_link(tag: &Tag<'_>, typed: &[u8], expected: Option<&str>) {
     let Some(href) = tag.get("href") else {
         return;
     };
@@ -204,11 +220,14 @@ fn check_link(tag: &Tag<'_>, typed: &[u8], expected: &str) {
         );
     } else if let Some(encoded) = href.strip_prefix("data:text/plain;charset=utf-8,") {
         let saved = super::query::percent_decode(encoded.as_bytes());
-        if tag.get("slot") == Some("save1") {
-            assert_eq!(saved, expected.as_bytes());
+        if let Some(expected) = expected {
+            let end = saved.iter().position(|&byte| byte == b'\n');
+            let end = end.expect("a heading");
+            assert_eq!(&saved[end + 1..], expected.as_bytes());
         }
     } else {
-        assert_eq!((tag.name, href), ("link", "data:,"));
+        assert_eq!(tag.name, "link");
+        assert!(href.starts_with("data:image/svg+xml,%3Csvg%20"), "{href}");
     }
 }
 

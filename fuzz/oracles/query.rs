@@ -1,6 +1,6 @@
 //! The query string of a URL is parsed as browsers encode forms.
 
-use crate::query::{Query, ROWS, Row, percent_encode};
+use crate::query::{Format, Query, ROWS, Row, percent_encode};
 
 /// Longest value in bytes; the parser cuts off the rest.
 const MAX_VALUE: usize = 1000;
@@ -25,7 +25,8 @@ pub fn check(bytes: &[u8]) {
 fn values(query: &Query) -> Vec<&str> {
     let rows = query.rows.iter();
     let mut values: Vec<&str> = rows.flat_map(row_values).collect();
-    values.extend([&query.socks_host[..], &query.socks_port]);
+    values.extend([&query.socks_host[..], &query.socks_port, &query.file]);
+    values.extend([&query.token[..], &query.show_run, &query.stop_run]);
     values
 }
 
@@ -59,9 +60,48 @@ fn model(bytes: &[u8]) -> Query {
     }
     query.socks_host = first_value(bytes, "sh");
     query.socks_port = first_value(bytes, "sp");
-    query.as_text = first_value(bytes, "format") == "text";
+    query.file = first_value(bytes, "f");
+    query.batch = String::from_utf8_lossy(&first_bytes(bytes, "batch")).into_owned();
+    query.only = first_value(bytes, "again")
+        .split(',')
+        .filter_map(|number| number.trim().parse().ok())
+        .filter(|number| (1..=ROWS).contains(number))
+        .collect();
+    query.format = match first_value(bytes, "format").as_str() {
+        "text" => Format::Text,
+        "json" => Format::Json,
+        _ => Format::Html,
+    };
     query.edit = !first_value(bytes, "edit").is_empty();
+    query.token = first_value(bytes, "once");
+    query.list_runs = has_key(bytes, "runs");
+    query.show_run = first_value(bytes, "run");
+    query.stop_run = first_value(bytes, "stop");
+    place_shells(&mut query, &first_value(bytes, "shells"));
     query
+}
+
+/// Enters a list of shells into the rows that have neither a host nor a port.
+fn place_shells(query: &mut Query, list: &str) {
+    let mut row = 0;
+    for entry in list.split([',', ' ']).flat_map(str::split_whitespace) {
+        while row < ROWS && (!query.rows[row].host.is_empty() || !query.rows[row].port.is_empty()) {
+            row += 1;
+        }
+        if row == ROWS {
+            query.excess_shells.push(entry.to_owned());
+            continue;
+        }
+        let colons = entry.matches(':').count();
+        let bracketed = entry
+            .rfind("]:")
+            .is_some_and(|at| !entry[at + 2..].contains(':'));
+        let at = entry.rfind(':').filter(|_| colons == 1 || bracketed);
+        let (host, port) = at.map_or((entry, ""), |at| (&entry[..at], &entry[at + 1..]));
+        query.rows[row].host = host.to_owned();
+        query.rows[row].port = port.to_owned();
+        row += 1;
+    }
 }
 
 fn has_key(bytes: &[u8], wanted: &str) -> bool {
@@ -79,13 +119,16 @@ fn key(pair: &[u8]) -> &[u8] {
     &pair[..end.unwrap_or(pair.len())]
 }
 
-fn first_value(bytes: &[u8], wanted: &str) -> String {
+/// The decoded value of the first pair with this key.
+fn first_bytes(bytes: &[u8], wanted: &str) -> Vec<u8> {
     let pairs = pairs(bytes);
-    let Some(pair) = pairs.iter().find(|pair| key(pair) == wanted.as_bytes()) else {
-        return String::new();
-    };
-    let value = pair.get(wanted.len() + 1..).unwrap_or_default();
-    let mut bytes = percent_decode(value);
+    let pair = pairs.iter().find(|pair| key(pair) == wanted.as_bytes());
+    let value = pair.and_then(|pair| pair.get(wanted.len() + 1..));
+    percent_decode(value.unwrap_or_default())
+}
+
+fn first_value(bytes: &[u8], wanted: &str) -> String {
+    let mut bytes = first_bytes(bytes, wanted);
     bytes.truncate(MAX_VALUE);
     let text = String::from_utf8_lossy(&bytes);
     let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
@@ -139,13 +182,24 @@ fn check_key_order(bytes: &[u8], query: &Query) {
     assert_eq!(Query::parse(&firsts.join(&b'&')), *query, "with other keys");
 }
 
-/// The link from the page back to the form contains every value of the form, and no token.
+/// The link from the page back to the form contains every value of the form but the typed
+/// batch, and no token. The text of a token contains all that a run needs.
 fn check_link(query: &Query) {
     let link = query.encode();
-    let typed = Query {
+    let run = Query {
         edit: false,
         token: String::new(),
+        excess_shells: Vec::new(),
+        list_runs: false,
+        show_run: String::new(),
+        stop_run: String::new(),
         ..query.clone()
+    };
+    assert_eq!(Query::parse(query.encode_run().as_bytes()), run);
+    let typed = Query {
+        batch: String::new(),
+        only: Vec::new(),
+        ..run
     };
     assert_eq!(Query::parse(link.as_bytes()), typed, "{link}");
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%=&".contains(&byte);

@@ -467,12 +467,12 @@ pub(crate) fn query() -> BoxedStrategy<Vec<u8>> {
     let key = word(
         &[
             "h0", "h1", "p1", "f1", "sh1", "sp1", "h5", "sh4", "sp", "sh", "format", "edit", "h4",
-            "p0",
+            "p0", "f", "batch", "shells", "again", "once", "runs", "run", "stop",
         ],
         "[hpfs0-6%=]{0,4}",
     );
     let part = prop_oneof![
-        8 => select(&["a", "text", "+", "%41", "%zz", "%", "%e4%bd%a0", "%ff", "%26", "=", "<", "\"", " "][..])
+        8 => select(&["a", "text", "json", "2", ",", ":", "+", "%0d%0a", "[::1]:7", "%41", "%zz", "%", "%e4%bd%a0", "%ff", "%26", "=", "<", "\"", " "][..])
             .prop_map(str::to_owned),
         1 => (990..1010_usize).prop_map(|count| "x".repeat(count)),
         1 => (300..400_usize).prop_map(|count| "%e4%bd%a0".repeat(count)),
