@@ -115,15 +115,14 @@ fn wait_for_summary(browser: &Browser, start: &str) {
     });
 }
 
-/// Presses the button or link with this text; `number` counts those with equal text from 0.
-fn press(browser: &Browser, label: &str, number: usize) {
+/// Presses the first button or link that this selector finds.
+fn press(browser: &Browser, selector: &str) {
     let script = format!(
-        "const found = [...document.querySelectorAll('button, a')]
-           .filter((it) => it.textContent.trim() === '{label}')[{number}];
+        "const found = document.querySelector(`{selector}`);
          found?.focus();
-         return found !== undefined && document.activeElement === found;"
+         return found !== null && document.activeElement === found;"
     );
-    until(label, || {
+    until(selector, || {
         (browser.run_script(&script) == true).then_some(())
     });
     browser.press_focused();
@@ -156,7 +155,7 @@ fn w39_a_row_or_the_failed_ones_run_again_by_a_press() {
     let requests = rows.proxy.screen_messages(4).len();
     assert_eq!(requests, 4, "the third row has no SOCKS server");
     browser.run_script("window.oldPage = true");
-    press(&browser, "Run the failed ones again", 0);
+    press(&browser, "button[value='2,3']");
     let columns = columns_of_next_run(&browser, "0 done, 2 failed; ");
     assert_eq!(columns, json!(["column2", "column3"]));
     // Back and reload show the form.
@@ -166,10 +165,10 @@ fn w39_a_row_or_the_failed_ones_run_again_by_a_press() {
             .then_some(())
     });
     browser.run_script("window.oldPage = true");
-    press(&browser, "Run", 0);
+    press(&browser, "main form button");
     columns_of_next_run(&browser, "3 done, 2 failed; ");
     browser.run_script("window.oldPage = true");
-    press(&browser, "Run again", 4);
+    press(&browser, "button[name=again][value='5']");
     let columns = columns_of_next_run(&browser, "1 done; ");
     assert_eq!(columns, json!(["column5"]));
     assert_eq!(rows.proxy.screen_messages(10).len(), 10);
@@ -188,13 +187,13 @@ fn w40_the_pages_of_a_run_have_no_findings() {
     check_at_all_widths(&browser);
     rows.end(&browser);
     check_at_all_widths(&browser);
-    press(&browser, "Link to this run", 0);
+    press(&browser, "a[href^='?run=']");
     until("the kept run", || {
         let text = "return document.readyState === 'complete' && location.href.includes('run=')";
         (browser.run_script(text) == true).then_some(())
     });
     check_at_all_widths(&browser);
-    press(&browser, "Kept runs", 0);
+    press(&browser, "a[href='?runs']");
     until("the list", || {
         let rows = "return document.querySelectorAll('tbody tr').length";
         (browser.run_script(rows) == 1).then_some(())
