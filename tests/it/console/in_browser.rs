@@ -18,6 +18,7 @@ use crate::support::browser::{Browser, DESKTOP, ENTER, PHONE, TAB, WebBrowser};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::demo_shells::DemoShell;
 use crate::support::endpoints;
+use crate::support::firefox::Firefox;
 use crate::support::proxy::Proxy;
 use crate::support::scripted_shell::ScriptedShell;
 use crate::support::tools::is_installed;
@@ -734,19 +735,49 @@ fn pictures() {
     if !browser_tools_installed() {
         return;
     }
+    let browser = Browser::open();
+    let save = |name: &str| {
+        for (kind, screen, scheme) in [
+            ("light", DESKTOP, "light"),
+            ("dark", DESKTOP, "dark"),
+            ("phone", PHONE, "light"),
+        ] {
+            browser.set_screen(screen);
+            browser.set_color_scheme(scheme);
+            save_picture(&browser, &format!("{name}-{kind}"));
+        }
+        browser.set_screen(DESKTOP);
+    };
+    take_pictures(&browser, save);
+    let browser = Firefox::open();
+    take_pictures(&browser, |name| {
+        save_picture(&browser, &format!("{name}-firefox"));
+    });
+}
+
+/// Shows the form and a run with running and finished shells, and calls `save` for each with the
+/// name of the picture.
+fn take_pictures(browser: &impl WebBrowser, save: impl Fn(&str)) {
     // Slow enough to take all pictures while the slow shell runs.
     let fixture = Fixture::start("1s");
-    let browser = Browser::open();
-    browser.navigate(&fixture.apache.console(&format!(
-        "{}&edit=1",
-        fixture.url().split_once('?').map_or("", |(_, query)| query)
-    )));
+    let url = fixture.url();
+    let (_, query) = url.split_once('?').expect("a query");
+    // The rows share the SOCKS server, as most forms do.
+    let names_shell = |pair: &&str| !pair.starts_with('s');
+    let shells: Vec<&str> = query.split('&').filter(names_shell).collect();
+    let form = format!(
+        "{}&sh=127.0.0.1&sp={}&edit=1",
+        shells.join("&"),
+        fixture.proxy.port()
+    );
+    browser.navigate(&fixture.apache.console(&form));
     until("the panel", || {
         (browser.run_script("return document.querySelector('form button') !== null") == true)
             .then_some(())
     });
-    save_pictures(&browser, "panel");
-    run_in(&browser, &fixture.url());
+    save("panel");
+    browser.navigate(&url);
+    press_run(browser);
     until("a page with running and finished shells", || {
         let page = browser.run_script(INSPECT_PAGE);
         let columns = &page["columns"];
@@ -755,36 +786,29 @@ fn pictures() {
             && columns["column5"]["status"] == json!(["all 3 commands sent"]);
         is_running.then_some(())
     });
-    save_pictures(&browser, "run");
+    save("run");
     let page = browser.run_script(INSPECT_PAGE);
     assert_eq!(
         page["sum"],
         Value::Null,
         "the page ended before the pictures were taken: {page:#}"
     );
-    until("the end of the page", || finished_page(&browser));
+    until("the end of the page", || {
+        let page = browser.run_script(INSPECT_PAGE);
+        (!page["sum"].is_null()).then_some(())
+    });
     fixture.finish();
 }
 
-/// Saves screenshots with the light and the dark colour scheme, and of a phone's screen.
-fn save_pictures(browser: &Browser, name: &str) {
-    for (kind, screen, scheme) in [
-        ("light", DESKTOP, "light"),
-        ("dark", DESKTOP, "dark"),
-        ("phone", PHONE, "light"),
-    ] {
-        browser.set_screen(screen);
-        browser.set_color_scheme(scheme);
-        let mut decode = Command::new("base64");
-        decode.arg("--decode");
-        let picture = browser.screenshot();
-        let picture =
-            RunningChild::start(&mut decode, picture.as_bytes()).wait_for_exit(LONG_TIMEOUT);
-        assert!(picture.status.success(), "{}", picture.stderr);
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
-        fs::create_dir_all(&folder).expect("a folder for pictures");
-        fs::write(folder.join(format!("{name}-{kind}.png")), picture.stdout)
-            .expect("write access to the folder");
-    }
-    browser.set_screen(DESKTOP);
+/// Saves a screenshot for the documents.
+fn save_picture(browser: &impl WebBrowser, name: &str) {
+    let mut decode = Command::new("base64");
+    decode.arg("--decode");
+    let picture = browser.screenshot();
+    let picture = RunningChild::start(&mut decode, picture.as_bytes()).wait_for_exit(LONG_TIMEOUT);
+    assert!(picture.status.success(), "{}", picture.stderr);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+    fs::create_dir_all(&folder).expect("a folder for pictures");
+    fs::write(folder.join(format!("{name}.png")), picture.stdout)
+        .expect("write access to the folder");
 }

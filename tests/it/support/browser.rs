@@ -47,6 +47,9 @@ pub(crate) trait WebBrowser {
 
     /// Presses the focused button or link, as the user does.
     fn press_focused(&self);
+
+    /// The visible part of the page, as a PNG in base64.
+    fn screenshot(&self) -> String;
 }
 
 /// The screen of an emulated device; width and height are in CSS pixels.
@@ -179,12 +182,6 @@ impl Browser {
         self.devtools_command("Emulation.setEmulatedMedia", &json!({ "media": media }));
     }
 
-    /// The visible part of the page, as a PNG in base64.
-    pub(crate) fn screenshot(&self) -> String {
-        let picture = self.request("GET", "/screenshot", None);
-        picture.as_str().expect("a picture").to_owned()
-    }
-
     /// Sends a command of the Chrome DevTools Protocol.
     fn devtools_command(&self, command: &str, parameters: &Value) {
         let body = json!({ "cmd": command, "params": parameters });
@@ -249,6 +246,11 @@ impl WebBrowser for Browser {
 
     fn press_focused(&self) {
         self.press_keys(ENTER);
+    }
+
+    fn screenshot(&self) -> String {
+        let picture = self.request("GET", "/screenshot", None);
+        picture.as_str().expect("a picture").to_owned()
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::browser::{PLAIN_HOST, WebBrowser};
+use crate::support::browser::{DESKTOP, PLAIN_HOST, WebBrowser};
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::wait::until;
 
@@ -120,6 +120,17 @@ impl WebBrowser for Firefox {
 
     /// Without a screen, the window of Firefox has no focus, and keys do not reach its buttons.
     /// So this is a click with the flag of the user's activation.
+    fn screenshot(&self) -> String {
+        let viewport = json!({ "width": DESKTOP.width, "height": DESKTOP.height });
+        let parameters = json!({ "context": self.context, "viewport": viewport });
+        self.command("browsingContext.setViewport", parameters)
+            .expect("a viewport");
+        let parameters = json!({ "context": self.context });
+        let picture = self.command("browsingContext.captureScreenshot", parameters);
+        let picture = picture.expect("a picture");
+        picture["data"].as_str().expect("a picture").to_owned()
+    }
+
     fn press_focused(&self) {
         let parameters = json!({
             "expression": "document.activeElement.click()",
