@@ -79,7 +79,14 @@ pub(crate) fn encode(address: SocketAddr, family: Family) -> Vec<u8> {
                 SocketAddr::V6(address) => (*address.ip(), address.scope_id()),
             };
             let scope = scope.to_ne_bytes();
-            [&number(libc::AF_INET6)[..], &port, &[0; 4], &ip.octets(), &scope].concat()
+            [
+                &number(libc::AF_INET6)[..],
+                &port,
+                &[0; 4],
+                &ip.octets(),
+                &scope,
+            ]
+            .concat()
         }
     }
 }
@@ -132,7 +139,11 @@ mod tests {
                     _ => 2,
                 };
                 let is_address = matches!(decoded, ProgramAddress::Internet(_));
-                assert_eq!(is_address, needed > 2 && length >= needed, "{family} {length}");
+                assert_eq!(
+                    is_address,
+                    needed > 2 && length >= needed,
+                    "{family} {length}"
+                );
             }
         }
         let unix = [&1_u16.to_ne_bytes()[..], b"/run/x\0yz"].concat();

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage,
-};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 
 use crate::address::{Family, ProgramAddress};
 use crate::call::{Call, Kind, Result, Socket, is_loopback};
@@ -45,7 +43,8 @@ pub(crate) fn bind(call: &Call<'_>) -> Result<Answer> {
     }
     let is_reported = call.context.is_reported(address.ip());
     let process = call.process();
-    let is_candidate = address.port() == 0 && !is_loopback_only(address.ip()) || is_reported;
+    let is_any_port = address.port() == 0;
+    let is_candidate = is_any_port && !is_loopback_only(address.ip()) || is_reported;
     if !is_candidate || call.context.last_destination(process).is_none() {
         return Ok(Answer::Continue);
     }
@@ -63,6 +62,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Result<Answer> {
             let any = SocketAddr::new(any, address.port());
             socket::bind(socket.descriptor.as_raw_fd(), &SockaddrStorage::from(any))?;
         }
+        Ok(()) if !is_any_port => return Ok(Answer::Value(0)),
         result => result?,
     }
     let state = State::Bound { process };
@@ -135,7 +135,9 @@ fn await_peer(
         Some(State::Listening(listening)) => listening.is_listening,
         _ => true,
     };
-    let state = context.sockets.wait(socket.cookie, LISTEN_TIMEOUT, is_ready);
+    let state = context
+        .sockets
+        .wait(socket.cookie, LISTEN_TIMEOUT, is_ready);
     let Some(State::Listening(_)) = state else {
         return Err(Errno::ECONNABORTED);
     };
@@ -246,13 +248,16 @@ fn accept_arrival(call: &Call<'_>, socket: &Socket, flags: i32) -> Result<Option
     // The program's listener may block, and another thread may have taken the connection.
     let accepted = accept_now(socket, flags & libc::SOCK_NONBLOCK)?;
     let from = peer_of(&accepted)?;
-    let arrival = call.context.sockets.update(socket.id.cookie, |state| match state {
-        State::Listening(listening) => {
-            let peer = listening.arrivals.remove(&from)?;
-            Some((peer, listening.local))
-        }
-        _ => None,
-    });
+    let arrival = call
+        .context
+        .sockets
+        .update(socket.id.cookie, |state| match state {
+            State::Listening(listening) => {
+                let peer = listening.arrivals.remove(&from)?;
+                Some((peer, listening.local))
+            }
+            _ => None,
+        });
     let Some((peer, local)) = arrival.flatten() else {
         return Ok(None);
     };

@@ -240,9 +240,7 @@ impl Socket {
         let option = |option| kernel::socket_option(&self.descriptor, option);
         let is_internet = self.family().is_some();
         match (option(libc::SO_TYPE), option(libc::SO_PROTOCOL)) {
-            (Ok(libc::SOCK_STREAM), Ok(libc::IPPROTO_TCP | libc::IPPROTO_MPTCP))
-                if is_internet =>
-            {
+            (Ok(libc::SOCK_STREAM), Ok(libc::IPPROTO_TCP | libc::IPPROTO_MPTCP)) if is_internet => {
                 Kind::Tcp
             }
             (Ok(libc::SOCK_DGRAM), Ok(libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE))

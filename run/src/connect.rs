@@ -80,7 +80,12 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
     call.context
         .note_connected(call.process(), wanted.destination.clone(), None);
     if socket.is_nonblocking() {
-        return relayed::connect(call, socket, &wanted, Some(Answer::Error(Errno::EINPROGRESS)));
+        return relayed::connect(
+            call,
+            socket,
+            &wanted,
+            Some(Answer::Error(Errno::EINPROGRESS)),
+        );
     }
     match by_own_socket(call, &socket, &wanted) {
         Outcome::Connected(local) => {
@@ -169,7 +174,10 @@ fn by_own_socket(call: &Call<'_>, socket: &Socket, wanted: &Wanted) -> Outcome {
         Err(outcome) => return outcome,
     };
     let mut stream = Negotiation::new(call, &socket.descriptor, REPLY_TIMEOUT);
-    let result = call.context.server.connect(&mut stream, &wanted.destination);
+    let result = call
+        .context
+        .server
+        .connect(&mut stream, &wanted.destination);
     match (stream.stop.get(), result) {
         (_, Ok(bound)) => {
             let own = kernel::local_address(&socket.descriptor).ok();
@@ -274,7 +282,10 @@ pub(crate) fn begin_connect(socket: &Socket, address: SocketAddr) -> nix::Result
     let flags = OFlag::from_bits_retain(fcntl(&socket.descriptor, FcntlArg::F_GETFL)?);
     let blocks = !flags.contains(OFlag::O_NONBLOCK);
     if blocks {
-        fcntl(&socket.descriptor, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        fcntl(
+            &socket.descriptor,
+            FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK),
+        )?;
     }
     let address = SockaddrStorage::from(address);
     let result = socket::connect(socket.descriptor.as_raw_fd(), &address);

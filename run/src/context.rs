@@ -125,7 +125,9 @@ impl Context {
     ) {
         let mut peers = self.peers();
         peers.last.insert(process, destination);
-        peers.reported.extend(local.map(|it| it.ip().to_canonical()));
+        peers
+            .reported
+            .extend(local.map(|it| it.ip().to_canonical()));
     }
 
     /// The destination to which this process has connected last.

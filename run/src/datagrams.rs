@@ -1,6 +1,6 @@
 //! UDP and raw sockets: what goes around the server is said, and refused with `--strict`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{self, SockaddrStorage};
 
-use crate::address::{self, Family, ProgramAddress};
+use crate::address::{self, ProgramAddress};
 use crate::call::{Call, Kind, Result, Socket, is_loopback};
 use crate::context::{Context, Route};
 use crate::kernel::Answer;
@@ -41,7 +41,10 @@ pub(crate) fn connect(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Res
         return Ok(Answer::Continue);
     }
     if names::is_stand_in(peer.ip()) {
-        let line = format!("{} needs UDP to a host by name: not supported", call.program());
+        let line = format!(
+            "{} needs UDP to a host by name: not supported",
+            call.program()
+        );
         call.context.messages.say(&line);
         return Err(Errno::ENETUNREACH);
     }
@@ -72,7 +75,10 @@ fn refuse(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Result<Answer> 
         if senders.len() >= MAX_SENDERS {
             senders.clear();
         }
-        senders.insert(own, format!("{} may not send UDP to {peer}", call.program()));
+        senders.insert(
+            own,
+            format!("{} may not send UDP to {peer}", call.program()),
+        );
     }
     Ok(Answer::Value(0))
 }
@@ -104,7 +110,9 @@ fn has_socket(process: i32, socket: &Socket) -> bool {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else {
         return false;
     };
-    let mut targets = descriptors.flatten().map(|it| std::fs::read_link(it.path()));
+    let mut targets = descriptors
+        .flatten()
+        .map(|it| std::fs::read_link(it.path()));
     targets.any(|target| target.is_ok_and(|it| it.as_os_str() == wanted.as_str()))
 }
 
@@ -165,7 +173,10 @@ fn send(call: &Call<'_>, address: impl FnOnce() -> Result<ProgramAddress>) -> Re
         call.context.messages.say(&line);
         return Err(Errno::ENETUNREACH);
     }
-    let line = format!("{} sends {subject} to {peer} around the server", call.program());
+    let line = format!(
+        "{} sends {subject} to {peer} around the server",
+        call.program()
+    );
     call.context.messages.say(&line);
     Ok(Answer::Continue)
 }
@@ -177,7 +188,10 @@ pub(crate) fn raw_socket(call: &Call<'_>) -> Result<Answer> {
         call.context.messages.say(&line);
         return Err(Errno::EPERM);
     }
-    let line = format!("{} opens a raw socket, which goes around the server", call.program());
+    let line = format!(
+        "{} opens a raw socket, which goes around the server",
+        call.program()
+    );
     call.context.messages.say(&line);
     Ok(Answer::Continue)
 }

@@ -49,7 +49,18 @@ pub(crate) fn answer(
     // An answer, by a server that can look up on; with the wish of the client (RD).
     let wish = flags.first()? & 0x01;
     let error = if found { 0 } else { 3 };
-    let head = [0x80 | wish, 0x80 | error, 0, 1, 0, records.len() as u8, 0, 0, 0, 0];
+    let head = [
+        0x80 | wish,
+        0x80 | error,
+        0,
+        1,
+        0,
+        records.len() as u8,
+        0,
+        0,
+        0,
+        0,
+    ];
     let asked = query.get(12..length)?;
     Some([id, &head, asked, &records.concat()].concat())
 }
@@ -69,7 +80,14 @@ fn record(kind: u16, data: &[u8]) -> Vec<u8> {
     let pointer = [0xc0, 12];
     let numbers = [kind.to_be_bytes(), CLASS_INTERNET.to_be_bytes()].concat();
     let length = (data.len() as u16).to_be_bytes();
-    [&pointer[..], &numbers, &TIME_TO_LIVE.to_be_bytes(), &length, data].concat()
+    [
+        &pointer[..],
+        &numbers,
+        &TIME_TO_LIVE.to_be_bytes(),
+        &length,
+        data,
+    ]
+    .concat()
 }
 
 /// The question of a query, and where it ends. `None`: this is no query with one question.

@@ -65,7 +65,10 @@ pub(crate) fn program(datagrams: bool) -> Vec<sock_filter> {
         unless_equal(0, vec![notify()]),
         vec![allow()],
     ];
-    program.extend(for_call(libc::SYS_sendto, of_flags(3, with_address.concat())));
+    program.extend(for_call(
+        libc::SYS_sendto,
+        of_flags(3, with_address.concat()),
+    ));
     let message = || vec![if datagrams { notify() } else { allow() }];
     program.extend(for_call(libc::SYS_sendmsg, of_flags(2, message())));
     program.extend(for_call(libc::SYS_sendmmsg, of_flags(3, message())));
@@ -144,7 +147,12 @@ fn and(bits: u32) -> sock_filter {
 }
 
 fn jump(condition: u32, value: u32, then: u8, otherwise: u8) -> sock_filter {
-    instruction(libc::BPF_JMP | condition | libc::BPF_K, value, then, otherwise)
+    instruction(
+        libc::BPF_JMP | condition | libc::BPF_K,
+        value,
+        then,
+        otherwise,
+    )
 }
 
 fn end(action: u32) -> sock_filter {
@@ -218,19 +226,49 @@ mod tests {
             (libc::SYS_getsockopt, [3, 6, 4, 0, 0, 0], allow, allow),
             (libc::SYS_io_uring_setup, [0; 6], error(38), error(38)),
             (libc::SYS_socket, [inet, 1, 0, 0, 0, 0], allow, allow),
-            (libc::SYS_socket, [inet, closed_dgram, 0, 0, 0, 0], allow, allow),
-            (libc::SYS_socket, [inet, closed_dgram, 1, 0, 0, 0], notify, notify),
-            (libc::SYS_socket, [inet6, closed_raw, 0, 0, 0, 0], notify, notify),
+            (
+                libc::SYS_socket,
+                [inet, closed_dgram, 0, 0, 0, 0],
+                allow,
+                allow,
+            ),
+            (
+                libc::SYS_socket,
+                [inet, closed_dgram, 1, 0, 0, 0],
+                notify,
+                notify,
+            ),
+            (
+                libc::SYS_socket,
+                [inet6, closed_raw, 0, 0, 0, 0],
+                notify,
+                notify,
+            ),
             (libc::SYS_socket, [packet, 2, 0, 0, 0, 0], notify, notify),
             (libc::SYS_socket, [netlink, 3, 0, 0, 0, 0], allow, allow),
             (libc::SYS_socket, [unix, 1, 0, 0, 0, 0], allow, allow),
             (libc::SYS_sendto, [3, 0, 0, 0, 0, 0], allow, allow),
             (libc::SYS_sendto, [3, 0, 0, 0, 1, 0], notify, notify),
             (libc::SYS_sendto, [3, 0, 0, 0, 1 << 32, 0], notify, notify),
-            (libc::SYS_sendto, [3, 0, 0, fast_open, 1, 0], error(95), error(95)),
+            (
+                libc::SYS_sendto,
+                [3, 0, 0, fast_open, 1, 0],
+                error(95),
+                error(95),
+            ),
             (libc::SYS_sendmsg, [3, 0, 0, 0, 0, 0], allow, notify),
-            (libc::SYS_sendmsg, [3, 0, fast_open, 0, 0, 0], error(95), error(95)),
-            (libc::SYS_sendmmsg, [3, 0, 1, fast_open, 0, 0], error(95), error(95)),
+            (
+                libc::SYS_sendmsg,
+                [3, 0, fast_open, 0, 0, 0],
+                error(95),
+                error(95),
+            ),
+            (
+                libc::SYS_sendmmsg,
+                [3, 0, 1, fast_open, 0, 0],
+                error(95),
+                error(95),
+            ),
         ] {
             for (datagrams, expected) in [(false, in_general), (true, with_datagrams)] {
                 let found = verdict(&program(datagrams), ARCHITECTURE, number, args);
@@ -239,6 +277,9 @@ mod tests {
         }
         assert_eq!(verdict(&program(false), 0x4000_0003, 1, [0; 6]), notify);
         #[cfg(target_arch = "x86_64")]
-        assert_eq!(verdict(&program(false), ARCHITECTURE, c_long::from(X32 | 1), [0; 6]), error(38));
+        assert_eq!(
+            verdict(&program(false), ARCHITECTURE, c_long::from(X32 | 1), [0; 6]),
+            error(38)
+        );
     }
 }

@@ -243,7 +243,11 @@ pub(crate) fn give_descriptor(
         flags: flags as u32,
         srcfd: descriptor.as_raw_fd() as u32,
         newfd: number as u32,
-        newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+        newfd_flags: if close_on_exec {
+            libc::O_CLOEXEC as u32
+        } else {
+            0
+        },
     };
     // SAFETY: the kernel reads one structure of this type, which outlives the call.
     let result = unsafe {
@@ -339,38 +343,6 @@ fn get_option<T: Copy>(socket: BorrowedFd<'_>, option: c_int, value: &mut T) -> 
     Ok(())
 }
 
-/// Lets a socket drop every packet that comes for it.
-///
-/// # Errors
-///
-/// Those of setsockopt(2).
-pub(crate) fn drop_packets(socket: impl AsFd) -> io::Result<()> {
-    // One instruction: keep 0 bytes of the packet.
-    let mut instruction = sock_filter {
-        code: (libc::BPF_RET | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 0,
-        k: 0,
-    };
-    let program = sock_fprog {
-        len: 1,
-        filter: &mut instruction,
-    };
-    let program: *const sock_fprog = &program;
-    // SAFETY: the kernel reads the structure and the instruction, which outlive the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            program.cast::<c_void>(),
-            mem::size_of::<sock_fprog>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
-}
-
 /// Makes a TCP socket new again after a connect(2) that has failed or is in progress.
 ///
 /// # Errors
@@ -401,9 +373,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>, flags: c_int) -> io::Result<Owned
     let flags = flags | libc::SOCK_CLOEXEC;
     let none = std::ptr::null_mut();
     // SAFETY: without room for an address the kernel writes nothing.
-    let result = unsafe {
-        libc::accept4(listener.as_raw_fd(), none, std::ptr::null_mut(), flags)
-    };
+    let result = unsafe { libc::accept4(listener.as_raw_fd(), none, std::ptr::null_mut(), flags) };
     own(libc::c_long::from(result))
 }
 
@@ -438,7 +408,13 @@ pub(crate) fn peer_address(socket: impl AsFd) -> io::Result<std::net::SocketAddr
 }
 
 fn internet(address: SockaddrStorage) -> io::Result<std::net::SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|it| std::net::SocketAddrV4::from(*it).into());
-    let v6 = || address.as_sockaddr_in6().map(|it| std::net::SocketAddrV6::from(*it).into());
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|it| std::net::SocketAddrV4::from(*it).into());
+    let v6 = || {
+        address
+            .as_sockaddr_in6()
+            .map(|it| std::net::SocketAddrV6::from(*it).into())
+    };
     v4.or_else(v6).ok_or_else(|| Errno::EAFNOSUPPORT.into())
 }

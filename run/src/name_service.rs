@@ -32,7 +32,11 @@ pub(crate) fn connect_cache(call: &Call<'_>) -> Result<Answer> {
         return Ok(Answer::Continue);
     };
     // A name of its own for each question, so no other program finds it in time.
-    let name = format!("threadsocks-run/{}/{:x}", std::process::id(), call.notification.id);
+    let name = format!(
+        "threadsocks-run/{}/{:x}",
+        std::process::id(),
+        call.notification.id
+    );
     let address = SocketAddr::from_abstract_name(&name).map_err(|_| Errno::EINVAL)?;
     let listener = UnixListener::bind_addr(&address).map_err(|_| Errno::ECONNREFUSED)?;
     let address = UnixAddr::new_abstract(name.as_bytes())?;
@@ -76,7 +80,8 @@ fn cache_answer(context: &Context, request: Request, key: &[u8]) -> Vec<u8> {
     let name = String::from_utf8_lossy(name);
     let of_family = |is_v4: bool| {
         let all = addresses.iter().copied();
-        all.filter(|it| it.is_ipv4() == is_v4).collect::<Vec<IpAddr>>()
+        all.filter(|it| it.is_ipv4() == is_v4)
+            .collect::<Vec<IpAddr>>()
     };
     match request {
         Request::Addresses => nscd::encode_addresses(&name, &addresses),

@@ -81,7 +81,9 @@ pub(crate) fn in_hosts_file(text: &str, name: &str) -> Vec<IpAddr> {
     let address = |line: &str| {
         let mut words = line.split_whitespace();
         let address = words.next()?.parse().ok()?;
-        words.any(|it| it.eq_ignore_ascii_case(name)).then_some(address)
+        words
+            .any(|it| it.eq_ignore_ascii_case(name))
+            .then_some(address)
     };
     lines.filter_map(address).collect()
 }

@@ -51,7 +51,9 @@ pub(crate) fn encode_host(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
     let Some(first) = addresses.first() else {
         return encode_no_host(NO_DATA);
     };
-    let same = addresses.iter().filter(|it| it.is_ipv4() == first.is_ipv4());
+    let same = addresses
+        .iter()
+        .filter(|it| it.is_ipv4() == first.is_ipv4());
     let octets: Vec<Vec<u8>> = same.map(|it| octets(*it)).collect();
     let (family, size) = match first {
         IpAddr::V4(_) => (libc::AF_INET, 4),
@@ -59,7 +61,13 @@ pub(crate) fn encode_host(name: &str, addresses: &[IpAddr]) -> Vec<u8> {
     };
     let length = name.len() as i32 + 1;
     let head = [VERSION, 1, length, 0, family, size, octets.len() as i32, 0];
-    [numbers(&head), name.as_bytes().to_vec(), vec![0], octets.concat()].concat()
+    [
+        numbers(&head),
+        name.as_bytes().to_vec(),
+        vec![0],
+        octets.concat(),
+    ]
+    .concat()
 }
 
 /// The answer that there is no such host.
@@ -110,8 +118,13 @@ mod tests {
     fn requests_for_hosts_are_decoded_and_others_are_not() {
         assert_eq!(decode_head(&head(2, 14, 5)), Some((Request::Addresses, 5)));
         assert_eq!(decode_head(&head(2, 4, 1024)), Some((Request::Ipv4, 1024)));
-        for (version, kind, length) in [(2, 0, 5), (1, 14, 5), (2, 14, 0), (2, 14, -1), (2, 14, 1025)]
-        {
+        for (version, kind, length) in [
+            (2, 0, 5),
+            (1, 14, 5),
+            (2, 14, 0),
+            (2, 14, -1),
+            (2, 14, 1025),
+        ] {
             assert_eq!(decode_head(&head(version, kind, length)), None);
         }
     }

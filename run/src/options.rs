@@ -148,7 +148,10 @@ fn choose_server(
         None => Ok(None),
     };
     let given = match (socks5, socks4) {
-        (None, None) => [from_variable("SOCKS5_SERVER")?, from_variable("SOCKS4_SERVER")?],
+        (None, None) => [
+            from_variable("SOCKS5_SERVER")?,
+            from_variable("SOCKS4_SERVER")?,
+        ],
         (socks5, socks4) => [socks5, socks4],
     };
     let (version, server) = match given {
@@ -206,14 +209,28 @@ mod tests {
             ("p", &both[..], SocksVersion::V5, "a:1"),
             ("p", &both[1..], SocksVersion::V4, "b:2"),
             ("--socks4 c:3 p", &both, SocksVersion::V4, "c:3"),
-            ("--socks4 c:3 --socks5 d:4 -- p", &both, SocksVersion::V5, "d:4"),
-            ("p", &[("SOCKS5_SERVER", ""), ("SOCKS4_SERVER", "b")], SocksVersion::V4, "b:1080"),
+            (
+                "--socks4 c:3 --socks5 d:4 -- p",
+                &both,
+                SocksVersion::V5,
+                "d:4",
+            ),
+            (
+                "p",
+                &[("SOCKS5_SERVER", ""), ("SOCKS4_SERVER", "b")],
+                SocksVersion::V4,
+                "b:1080",
+            ),
             ("--socks5 ::1 p", &[], SocksVersion::V5, "[::1]:1080"),
             ("--socks5 [::1] p", &[], SocksVersion::V5, "[::1]:1080"),
             ("--socks5 [::1]:7 p", &[], SocksVersion::V5, "[::1]:7"),
         ] {
             let options = parsed(line, variables).expect(line);
-            assert_eq!((options.version, &*options.server), (version, server), "{line}");
+            assert_eq!(
+                (options.version, &*options.server),
+                (version, server),
+                "{line}"
+            );
         }
     }
 

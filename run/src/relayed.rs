@@ -2,9 +2,10 @@
 //!
 //! The program's socket must stay the same, since it may be in an epoll set already, and it must
 //! not become writable before the server has answered. So it is connected to a port of the
-//! supervisor that drops every packet: TCP waits (`SYN-SENT`). When the server has granted the
-//! request, the supervisor connects from this port to the program's socket. Both then have sent a
-//! SYN, which TCP takes for one connection (simultaneous open, RFC 9293, section 3.5):
+//! supervisor whose backlog is full: the kernel drops the SYN, and TCP waits (`SYN-SENT`). When the
+//! server has granted the request, the supervisor connects from this port to the program's socket.
+//! Both then have sent a SYN, which TCP takes for one connection (simultaneous open, RFC 9293,
+//! section 3.5):
 //!
 //! ```text
 //! program's socket                  supervisor                     server
@@ -26,7 +27,7 @@ use nix::sys::socket::{
 use threadsocks::net::{reset_on_close, set_options};
 use threadsocks::relay::{Direction, RelayState};
 
-use crate::address::{self, Family};
+use crate::address;
 use crate::call::{Call, Result, Socket};
 use crate::connect::{Wanted, begin_connect, failure, local_address};
 use crate::context::Context;
@@ -34,10 +35,12 @@ use crate::kernel::{self, Answer};
 use crate::server::REPLY_TIMEOUT;
 use crate::sockets::State;
 
-/// A port that drops every packet.
+/// A port that does not answer, since its backlog is full.
 struct SilentPort {
     /// Without it, the kernel would refuse connections to the port.
     _listener: OwnedFd,
+    /// The connection that fills the backlog; it is never accepted.
+    _filler: TcpStream,
     address: SocketAddr,
 }
 
@@ -48,11 +51,13 @@ impl SilentPort {
             false => Ipv4Addr::LOCALHOST.into(),
         };
         let listener = shared_socket(SocketAddr::new(ip, 0))?;
-        kernel::drop_packets(&listener).map_err(errno)?;
-        socket::listen(&listener, Backlog::new(1)?)?;
+        // Of a backlog of 0, one connection is in the queue, and the next one is dropped.
+        socket::listen(&listener, Backlog::new(0)?)?;
         let address = kernel::local_address(&listener).map_err(errno)?;
+        let filler = TcpStream::connect(address).map_err(errno)?;
         Ok(SilentPort {
             _listener: listener,
+            _filler: filler,
             address,
         })
     }

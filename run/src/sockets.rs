@@ -101,7 +101,10 @@ impl Sockets {
 
     /// Changes a state, if there is one. Returns what the change returns.
     pub(crate) fn update<T>(&self, cookie: u64, change: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let result = self.table().get_mut(&cookie).map(|it| change(&mut it.state));
+        let result = self
+            .table()
+            .get_mut(&cookie)
+            .map(|it| change(&mut it.state));
         self.changed.notify_all();
         result
     }
@@ -114,7 +117,8 @@ impl Sockets {
         mut is_over: impl FnMut(Option<&State>) -> bool,
     ) -> Option<State> {
         let state = |table: &HashMap<u64, Entry>| table.get(&cookie).map(|it| it.state.clone());
-        let waits = |table: &mut HashMap<u64, Entry>| !is_over(table.get(&cookie).map(|it| &it.state));
+        let waits =
+            |table: &mut HashMap<u64, Entry>| !is_over(table.get(&cookie).map(|it| &it.state));
         match self.changed.wait_timeout_while(self.table(), limit, waits) {
             Ok((table, _)) => state(&table),
             Err(poisoned) => state(&poisoned.into_inner().0),

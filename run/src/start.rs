@@ -11,12 +11,13 @@
 //! that leaves another one in the background (`ssh -f`); the shell waits for the first only.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
 
 use libc::c_int;
 use nix::errno::Errno;
@@ -25,7 +26,8 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{ForkResult, Pid, getppid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid, pipe};
 
 use crate::messages::say;
 use crate::options::{self, Action, HELP, Options, shown};
@@ -38,6 +40,10 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_CANNOT_START: u8 = 126;
 /// There is no such program, as env(1) says it.
 const EXIT_NOT_FOUND: u8 = 127;
+
+/// How long the end of the program may wait for that of its supervisor, in milliseconds. Without
+/// it, a container whose first process collects no others would keep each supervisor.
+const SUPERVISOR_END_MS: u16 = 50;
 
 /// Signals that are passed on to the program. The terminal sends them to all processes itself.
 const PASSED_ON: [Signal; 6] = [
@@ -93,10 +99,10 @@ fn start(server: Server, options: &Options) -> io::Result<ExitCode> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before))?;
     let (reports, reporter) = UnixStream::pair()?;
     match kernel::fork()? {
-        ForkResult::Parent { .. } => {
+        ForkResult::Parent { child } => {
             drop(reporter);
             release_descriptors();
-            wait_for_program(&reports, &signals)
+            wait_for_program(&reports, &signals, child)
         }
         ForkResult::Child => {
             drop(reports);
@@ -141,7 +147,11 @@ impl Report {
 }
 
 /// Waits for the program, and passes signals on to it.
-fn wait_for_program(reports: &UnixStream, signals: &SigSet) -> io::Result<ExitCode> {
+fn wait_for_program(
+    reports: &UnixStream,
+    signals: &SigSet,
+    supervisor: Pid,
+) -> io::Result<ExitCode> {
     let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut program = None;
     loop {
@@ -157,7 +167,10 @@ fn wait_for_program(reports: &UnixStream, signals: &SigSet) -> io::Result<ExitCo
         if has_report {
             match Report::receive(reports) {
                 Ok(Report::Started(process)) => program = Some(Pid::from_raw(process)),
-                Ok(Report::Ended(status)) => return Ok(end_like(ExitStatus::from_raw(status))),
+                Ok(Report::Ended(status)) => {
+                    await_supervisor(reports, supervisor);
+                    return Ok(end_like(ExitStatus::from_raw(status)));
+                }
                 Ok(Report::Failed(status)) => return Ok(ExitCode::from(status)),
                 Err(_) => {
                     say("the supervisor was killed, and the program with it");
@@ -169,6 +182,16 @@ fn wait_for_program(reports: &UnixStream, signals: &SigSet) -> io::Result<ExitCo
         if let Some(program) = program {
             pass_on(&signals, program);
         }
+    }
+}
+
+/// Waits for the end of the supervisor, for a moment: it goes on if the program has left
+/// processes in the background.
+fn await_supervisor(reports: &UnixStream, supervisor: Pid) {
+    // The end of the supervisor closes the other end.
+    let mut descriptors = [PollFd::new(reports.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut descriptors, PollTimeout::from(SUPERVISOR_END_MS)) == Ok(1) {
+        let _ = waitpid(supervisor, None);
     }
 }
 
@@ -201,12 +224,7 @@ fn end_like(status: ExitStatus) -> ExitCode {
 }
 
 /// Starts the program, reports its end, and serves its calls.
-fn supervise(
-    server: Server,
-    options: &Options,
-    signals: SigSet,
-    reporter: UnixStream,
-) -> ExitCode {
+fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixStream) -> ExitCode {
     let (mut child, listener) = match start_program(options, signals) {
         Ok(started) => started,
         Err(status) => {
@@ -220,14 +238,16 @@ fn supervise(
     release_descriptors();
     Report::Started(child.id() as i32).send(&reporter);
     let waiter = std::thread::Builder::new().name("wait".to_owned());
+    let reporter = Arc::new(reporter);
+    let waiter_reporter = Arc::clone(&reporter);
     let waiter = waiter.spawn(move || {
         if let Ok(status) = child.wait() {
-            Report::Ended(status.into_raw()).send(&reporter);
+            Report::Ended(status.into_raw()).send(&waiter_reporter);
         }
-        drop(reporter);
+        drop(waiter_reporter);
         // What is left runs in the background, so nobody waits for more messages.
-        if let Ok(null) = File::options().write(true).open("/dev/null") {
-            let _ = nix::unistd::dup2_stderr(null);
+        if let Ok((_, broken)) = pipe() {
+            let _ = dup2_stderr(broken);
         }
     });
     let result = supervisor::serve(listener, server, options);
@@ -237,15 +257,14 @@ fn supervise(
     if let Ok(waiter) = waiter {
         let _ = waiter.join();
     }
+    // From here on nothing can be left to do that the first process would miss.
+    drop(reporter);
     ExitCode::from(u8::from(result.is_err()))
 }
 
 /// Starts the program with its filter. Returns its process and the listener, or the exit status
 /// after the reason was said.
-fn start_program(
-    options: &Options,
-    signals: SigSet,
-) -> Result<(Child, std::os::fd::OwnedFd), u8> {
+fn start_program(options: &Options, signals: SigSet) -> Result<(Child, std::os::fd::OwnedFd), u8> {
     let cannot_start = |error: io::Error| {
         say(&format!("cannot start: {error}"));
         EXIT_CANNOT_START
@@ -314,14 +333,17 @@ fn may_supervise(child: &Child) -> io::Result<()> {
 /// Gives up stdin, stdout and the descriptors that were inherited: a pipe must end when the
 /// program closes it. Messages go to stderr.
 fn release_descriptors() {
-    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        let _ = nix::unistd::dup2_stdin(&null);
-        let _ = nix::unistd::dup2_stdout(&null);
+    // EOF to read, an error to write. A sandbox may have no /dev/null.
+    if let Ok((eof, broken)) = pipe() {
+        let _ = dup2_stdin(&eof);
+        let _ = dup2_stdout(&broken);
     }
     let Ok(entries) = fs::read_dir("/proc/self/fd") else {
         return;
     };
-    let numbers = entries.flatten().filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
+    let numbers = entries
+        .flatten()
+        .filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
     for number in numbers.filter(|number| *number > 2).collect::<Vec<i32>>() {
         kernel::close_if_inherited(number);
     }
