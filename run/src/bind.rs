@@ -44,7 +44,8 @@ pub(crate) fn bind(call: &Call<'_>) -> Result<Answer> {
     let is_reported = call.context.is_reported(address.ip());
     let process = call.process();
     let is_any_port = address.port() == 0;
-    let is_candidate = is_any_port && !is_loopback_only(address.ip()) || is_reported;
+    let is_local = is_loopback_only(address.ip()) && !call.context.loopback;
+    let is_candidate = (is_any_port || is_reported) && !is_local;
     if !is_candidate || call.context.last_destination(process).is_none() {
         return Ok(Answer::Continue);
     }
@@ -70,8 +71,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Result<Answer> {
     Ok(Answer::Value(0))
 }
 
-/// A service for this machine only. A loopback address that the server has reported is checked
-/// before.
+/// A service for this machine only.
 fn is_loopback_only(address: IpAddr) -> bool {
     is_loopback(address) && !address.to_canonical().is_unspecified()
 }

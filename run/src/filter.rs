@@ -28,6 +28,10 @@ const ALWAYS: [c_long; 7] = [
     libc::SYS_getpeername,
 ];
 
+/// Flags of the one sendmsg(2) that nobody could answer: by it the supervisor gets the listener.
+/// They have no meaning for Unix sockets, and no program uses them (`MSG_SYN` and `MSG_RST`).
+pub(crate) const HAND_OVER: u32 = 0x1400;
+
 // Offsets in the structure that the filter sees (struct seccomp_data).
 const NUMBER: u32 = 0;
 const ARCHITECTURE_FIELD: u32 = 4;
@@ -69,9 +73,11 @@ pub(crate) fn program(datagrams: bool) -> Vec<sock_filter> {
         libc::SYS_sendto,
         of_flags(3, with_address.concat()),
     ));
-    let message = || vec![if datagrams { notify() } else { allow() }];
-    program.extend(for_call(libc::SYS_sendmsg, of_flags(2, message())));
-    program.extend(for_call(libc::SYS_sendmmsg, of_flags(3, message())));
+    let message = vec![if datagrams { notify() } else { allow() }];
+    let hand_over = if_equal(HAND_OVER, vec![allow()]);
+    let one_message = [hand_over, message.clone()].concat();
+    program.extend(for_call(libc::SYS_sendmsg, of_flags(2, one_message)));
+    program.extend(for_call(libc::SYS_sendmmsg, of_flags(3, message)));
     program.push(allow());
     program
 }
@@ -257,6 +263,12 @@ mod tests {
                 error(95),
             ),
             (libc::SYS_sendmsg, [3, 0, 0, 0, 0, 0], allow, notify),
+            (
+                libc::SYS_sendmsg,
+                [3, 0, HAND_OVER.into(), 0, 0, 0],
+                allow,
+                allow,
+            ),
             (
                 libc::SYS_sendmsg,
                 [3, 0, fast_open, 0, 0, 0],

@@ -19,6 +19,8 @@ use nix::sys::socket::{
 };
 use nix::unistd::ForkResult;
 
+use crate::filter::HAND_OVER;
+
 /// The error by which a system call says that a signal has interrupted it, and that the system may
 /// start it again (`ERESTARTSYS` in the kernel; no program ever sees it).
 pub(crate) const RESTART: i32 = 512;
@@ -100,7 +102,8 @@ pub(crate) fn send_descriptor(to: &UnixStream, descriptor: BorrowedFd<'_>) -> io
     let message = [ControlMessage::ScmRights(&descriptors)];
     let data = [io::IoSlice::new(b"l")];
     let to = to.as_raw_fd();
-    socket::sendmsg::<UnixAddr>(to, &data, &message, MsgFlags::empty(), None)?;
+    let flags = MsgFlags::from_bits_retain(HAND_OVER as i32);
+    socket::sendmsg::<UnixAddr>(to, &data, &message, flags, None)?;
     Ok(())
 }
 

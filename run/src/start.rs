@@ -27,7 +27,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid, pipe};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid, pipe, setpgid};
 
 use crate::messages::say;
 use crate::options::{self, Action, HELP, Options, shown};
@@ -232,8 +232,11 @@ fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixS
             return ExitCode::from(status);
         }
     };
-    // A Ctrl-Z stops the program, and not its supervisor.
-    let stop = [Signal::SIGTSTP].into_iter().collect::<SigSet>();
+    // A group of its own: what stops or kills the group of the program (Ctrl-Z, timeout(1)) does not
+    // reach the supervisor, which may have processes in the background to serve.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    // Otherwise a message to the terminal could stop it.
+    let stop = [Signal::SIGTTOU].into_iter().collect::<SigSet>();
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stop), None);
     release_descriptors();
     Report::Started(child.id() as i32).send(&reporter);

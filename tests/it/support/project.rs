@@ -15,6 +15,9 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 /// The package of the console, and its program.
 const CONSOLE: &str = "threadsocks-console";
 
+/// The package that runs programs through a server, and its program.
+const RUN: &str = "threadsocks-run";
+
 pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -24,33 +27,42 @@ pub(crate) fn project_file(name: &str) -> String {
     fs::read_to_string(project().join(name)).expect(name)
 }
 
-/// The console's binary. Cargo builds it at its first use, in the folder and with the profile of
+/// The console's binary.
+pub(crate) fn console_binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| build_beside_server(CONSOLE));
+    &BINARY
+}
+
+/// The binary that runs programs through a server.
+pub(crate) fn run_binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| build_beside_server(RUN));
+    &BINARY
+}
+
+/// Builds the program of this package at its first use, in the folder and with the profile of
 /// the server's binary: no variable names it, since it belongs to another package. With the
 /// server's example, cargo chooses the features that it has chosen for the tests, so it compiles
-/// the console only.
-pub(crate) fn console_binary() -> &'static Path {
-    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let folder = Path::new(env!("CARGO_BIN_EXE_threadsocks"))
-            .parent()
-            .unwrap();
-        let profile = match folder.file_name().unwrap().to_str().unwrap() {
-            "debug" => "dev",
-            name => name,
-        };
-        let options = [
-            "--bin",
-            CONSOLE,
-            "--example",
-            "shell_server",
-            "--profile",
-            profile,
-        ];
-        let packages = [env!("CARGO_PKG_NAME"), CONSOLE];
-        let programs = build(&packages, &options, folder.parent().unwrap());
-        let mut programs = programs.into_iter();
-        programs.find(|it| it.ends_with(CONSOLE)).unwrap()
-    });
-    &BINARY
+/// this package only.
+fn build_beside_server(package: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_threadsocks"))
+        .parent()
+        .unwrap();
+    let profile = match folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        name => name,
+    };
+    let options = [
+        "--bin",
+        package,
+        "--example",
+        "shell_server",
+        "--profile",
+        profile,
+    ];
+    let packages = [env!("CARGO_PKG_NAME"), package];
+    let programs = build(&packages, &options, folder.parent().unwrap());
+    let mut programs = programs.into_iter();
+    programs.find(|it| it.ends_with(package)).unwrap()
 }
 
 /// Builds the programs of a package of the workspace, into a folder of their own. Returns this

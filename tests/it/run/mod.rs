@@ -1,0 +1,8 @@
+//! `threadsocks run`: real programs, judged by the messages of the server.
+
+mod calls;
+mod file_transfer;
+mod names;
+mod processes;
+mod programs;
+mod servers;
