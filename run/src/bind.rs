@@ -18,7 +18,7 @@ use crate::address::{Family, ProgramAddress};
 use crate::call::{Call, Kind, Result, Socket, is_loopback};
 use crate::connect::failure;
 use crate::context::Context;
-use crate::kernel::{self, Answer, Placement};
+use crate::kernel::{self, Answer};
 use crate::relayed;
 use crate::server::{self, PendingBind, REPLY_TIMEOUT, SharedStream};
 use crate::sockets::{Listening, SocketId, State};
@@ -175,7 +175,7 @@ fn local_connection(own: SocketAddr) -> Result<(OwnedFd, SocketAddr, SocketAddr)
 
 /// Handles listen(2).
 pub(crate) fn listen(call: &Call<'_>) -> Result<Answer> {
-    if call.context.sockets.is_empty() {
+    if call.context.sockets.is_empty() && call.context.kept.is_none() {
         return Ok(Answer::Continue);
     }
     let Some(socket) = call.socket()? else {
@@ -189,7 +189,11 @@ pub(crate) fn listen(call: &Call<'_>) -> Result<Answer> {
             }
         }
         Some(State::Listening(_)) => {}
-        _ => return Ok(Answer::Continue),
+        _ => {
+            // A copy would keep the port open when the program has closed it.
+            call.context.release(socket.id.inode);
+            return Ok(Answer::Continue);
+        }
     }
     let backlog = Backlog::new(call.number(1).clamp(1, 128))?;
     socket::listen(&socket.descriptor, backlog)?;
@@ -274,14 +278,8 @@ fn accept_arrival(call: &Call<'_>, socket: &Socket, flags: i32) -> Result<Option
     if call.argument(1) != 0 {
         call.return_address(peer, family, 1, 2)?;
     }
-    let listener = call.context.listener.as_fd();
     let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
-    let placement = Placement::Returned;
-    let id = call.notification.id;
-    kernel::give_descriptor(listener, id, accepted.as_fd(), placement, close_on_exec)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
-    call.set_answered();
-    Ok(Some(Answer::Value(0)))
+    call.give(&accepted, close_on_exec).map(Some)
 }
 
 /// Accepts a connection, without waiting for one.

@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::address::{self, Family, ProgramAddress};
 use crate::context::Context;
+use crate::kept::inode_in;
 use crate::kernel::{self, Answer, Notification};
 use crate::permissions;
 use crate::sockets::SocketId;
@@ -69,9 +70,17 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The call has got a descriptor, which is an answer.
-    pub(crate) fn set_answered(&self) {
+    /// Answers the call with a copy of this descriptor, in one step.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` and others.
+    pub(crate) fn give(&self, descriptor: &OwnedFd, close_on_exec: bool) -> Result<Answer> {
+        let (listener, id) = (self.context.listener.as_fd(), self.notification.id);
+        kernel::give_descriptor(listener, id, descriptor.as_fd(), close_on_exec)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
         self.is_answered.set(true);
+        Ok(Answer::Value(0))
     }
 
     pub(crate) fn is_answered(&self) -> bool {
@@ -90,6 +99,10 @@ impl<'a> Call<'a> {
     ///
     /// `EACCES` without the permission to copy it.
     pub(crate) fn socket(&self) -> Result<Option<Socket>> {
+        if let Some(kept) = &self.context.kept {
+            let copy = self.inode()?.and_then(|inode| kept.copy(inode));
+            return Ok(copy.and_then(|it| Socket::new(it).ok()));
+        }
         let thread = self.notification.thread;
         let process = match kernel::open_thread(thread) {
             // Before Linux 6.9 only processes can be opened.
@@ -114,12 +127,21 @@ impl<'a> Call<'a> {
             }
             Err(_) => return Ok(None),
         };
-        let Ok(cookie) = kernel::cookie(&descriptor) else {
-            return Ok(None);
-        };
-        let inode = nix::sys::stat::fstat(&descriptor)?.st_ino;
-        let id = SocketId { cookie, inode };
-        Ok(Some(Socket { descriptor, id }))
+        Ok(Socket::new(descriptor).ok())
+    }
+
+    /// The inode of the socket that is the first argument. `None`: it is no socket.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if the program's thread has ended.
+    pub(crate) fn inode(&self) -> Result<Option<u64>> {
+        let (thread, number) = (self.notification.thread, self.number(0));
+        let target = fs::read_link(format!("/proc/{thread}/fd/{number}"));
+        if !self.is_waiting() {
+            return Err(Errno::EINTR);
+        }
+        Ok(target.ok().and_then(|it| inode_in(&it.to_string_lossy())))
     }
 
     /// Reads the program's memory.
@@ -236,6 +258,16 @@ fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Socket {
+    /// # Errors
+    ///
+    /// `ENOTSOCK` for a descriptor of something else.
+    pub(crate) fn new(descriptor: OwnedFd) -> Result<Socket> {
+        let cookie = kernel::cookie(&descriptor).map_err(|_| Errno::ENOTSOCK)?;
+        let inode = nix::sys::stat::fstat(&descriptor)?.st_ino;
+        let id = SocketId { cookie, inode };
+        Ok(Socket { descriptor, id })
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         let option = |option| kernel::socket_option(&self.descriptor, option);
         let is_internet = self.family().is_some();

@@ -22,7 +22,7 @@ use crate::relayed;
 use crate::server::{self, REPLY_TIMEOUT};
 use crate::sockets::State;
 use crate::waiting::{LOOK_INTERVAL, Negotiation, Stop, look, wait_for};
-use crate::{datagrams, name_service};
+use crate::{datagrams, name_service, queries};
 
 /// A connection that the program wants.
 pub(crate) struct Wanted {
@@ -43,21 +43,46 @@ pub(crate) fn connect(call: &Call<'_>) -> Result<Answer> {
             return name_service::connect_cache(call);
         }
         ProgramAddress::Unspecified => {
-            if let Some(socket) = call.socket()? {
-                call.context.sockets.remove(socket.id.cookie);
+            if let Some(known) = queries::known(call)? {
+                call.context.sockets.remove(known.id.cookie);
             }
             return Ok(Answer::Continue);
         }
-        ProgramAddress::Unix(_) | ProgramAddress::Other => return Ok(Answer::Continue),
+        ProgramAddress::Other => return Ok(Answer::Continue),
+        ProgramAddress::Unix(_) => {
+            if call.context.kept.is_some()
+                && let Some(inode) = call.inode()?
+            {
+                call.context.release(inode);
+            }
+            return Ok(Answer::Continue);
+        }
     };
     let Some(socket) = call.socket()? else {
-        return Ok(Answer::Continue);
+        return without_socket(call);
     };
     match socket.kind() {
         Kind::Tcp => connect_tcp(call, socket, peer),
         Kind::Udp => datagrams::connect(call, &socket, peer),
         Kind::Other => Ok(Answer::Continue),
     }
+}
+
+/// The answer for a socket of which the supervisor has no copy: the kernel knows the error, unless
+/// the copy was given up or has never been.
+fn without_socket(call: &Call<'_>) -> Result<Answer> {
+    if call.context.kept.is_none() {
+        return Ok(Answer::Continue);
+    }
+    if let Some(known) = queries::known(call)? {
+        return report(call, known.id.cookie).unwrap_or(Err(Errno::EACCES));
+    }
+    if call.inode()?.is_none() {
+        return Ok(Answer::Continue);
+    }
+    let line = format!("{} uses a socket of unknown origin", call.program());
+    call.context.messages.say(&line);
+    Err(Errno::EACCES)
 }
 
 fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answer> {
@@ -73,7 +98,10 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
         Some(State::Bound { .. }) | None => {}
     }
     let destination = match call.context.route(peer)? {
-        Route::Direct => return Ok(Answer::Continue),
+        Route::Direct => {
+            call.context.release(socket.id.inode);
+            return Ok(Answer::Continue);
+        }
         Route::Server(destination) => destination,
     };
     let wanted = Wanted { peer, destination };
@@ -97,6 +125,7 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
                     announced: true,
                 },
             );
+            call.context.release(socket.id.inode);
             Ok(Answer::Value(0))
         }
         Outcome::Failed(error) => {

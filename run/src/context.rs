@@ -10,6 +10,7 @@ use threadsocks::protocol::{Destination, Host, Network};
 use threadsocks::sync::thread_pool::ThreadPool;
 
 use crate::call::is_loopback;
+use crate::kept::KeptSockets;
 use crate::messages::Messages;
 use crate::names::{self, Names};
 use crate::server::Server;
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) threads: ThreadPool,
     pub(crate) sockets: Sockets,
     pub(crate) names: Names,
+    /// `None`: the supervisor copies the sockets when it needs them.
+    pub(crate) kept: Option<KeptSockets>,
     pub(crate) messages: Messages,
     /// Where the supervisor's name server listens; `None`: it has no port.
     pub(crate) name_server: Option<SocketAddr>,
@@ -64,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) strict: bool,
     pub(crate) name_server: Option<SocketAddr>,
     pub(crate) refused_datagrams: Option<SocketAddr>,
+    pub(crate) keeps_sockets: bool,
 }
 
 impl Context {
@@ -77,6 +81,7 @@ impl Context {
             threads: ThreadPool::default(),
             sockets: Sockets::default(),
             names: Names::default(),
+            kept: parts.keeps_sockets.then(KeptSockets::default),
             messages: Messages::default(),
             name_server: parts.name_server,
             refused_datagrams: parts.refused_datagrams,
@@ -114,6 +119,13 @@ impl Context {
         };
         let host = Host::Address(ip);
         Ok(Route::Server(Destination { host, port }))
+    }
+
+    /// The kernel has the socket now, or its state says everything: gives up a copy.
+    pub(crate) fn release(&self, inode: u64) {
+        if let Some(kept) = &self.kept {
+            kept.release(inode);
+        }
     }
 
     /// Remembers a connection of this process.

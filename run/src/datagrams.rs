@@ -11,7 +11,8 @@ use nix::sys::socket::{self, SockaddrStorage};
 use crate::address::{self, ProgramAddress};
 use crate::call::{Call, Kind, Result, Socket, is_loopback};
 use crate::context::{Context, Route};
-use crate::kernel::Answer;
+use crate::kept::has_socket;
+use crate::kernel::{self, Answer};
 use crate::names;
 use crate::sockets::State;
 
@@ -20,6 +21,8 @@ const NAME_SERVER_PORT: u16 = 53;
 /// How long a connected socket stays unsaid: glibc connects UDP sockets only to sort addresses,
 /// and closes them at once.
 const SORTING_TIME: Duration = Duration::from_secs(1);
+/// The protocols of ping(8).
+const ICMP: [i32; 2] = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
 /// How many senders of refused datagrams are remembered.
 const MAX_SENDERS: usize = 1_000;
 
@@ -55,7 +58,7 @@ pub(crate) fn connect(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Res
     call.answer(Answer::Continue);
     let (program, process) = (call.program(), call.process());
     std::thread::sleep(SORTING_TIME);
-    if has_socket(process, socket) {
+    if has_socket(process, socket.id.inode) {
         let line = format!("{program} sends UDP to {peer} around the server");
         call.context.messages.say(&line);
     }
@@ -67,7 +70,7 @@ pub(crate) fn connect(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Res
 fn refuse(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Result<Answer> {
     let sink = call.context.refused_datagrams.ok_or(Errno::ENETUNREACH)?;
     connect_to(socket, sink)?;
-    let own = crate::kernel::local_address(&socket.descriptor);
+    let own = kernel::local_address(&socket.descriptor);
     if let Ok(own) = own {
         let own = SocketAddr::new(own.ip().to_canonical(), own.port());
         let senders = call.context.refused_senders.lock();
@@ -102,18 +105,6 @@ fn connect_to(socket: &Socket, address: SocketAddr) -> Result<()> {
     let address = address::for_family(address, family).ok_or(Errno::EAFNOSUPPORT)?;
     let address = SockaddrStorage::from(address);
     socket::connect(socket.descriptor.as_raw_fd(), &address)
-}
-
-/// Does the process still have this socket? Its descriptors are looked at, not the socket.
-fn has_socket(process: i32, socket: &Socket) -> bool {
-    let wanted = format!("socket:[{}]", socket.id.inode);
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else {
-        return false;
-    };
-    let mut targets = descriptors
-        .flatten()
-        .map(|it| std::fs::read_link(it.path()));
-    targets.any(|target| target.is_ok_and(|it| it.as_os_str() == wanted.as_str()))
 }
 
 fn is_direct(context: &Context, address: SocketAddr) -> bool {
@@ -181,8 +172,35 @@ fn send(call: &Call<'_>, address: impl FnOnce() -> Result<ProgramAddress>) -> Re
     Ok(Answer::Continue)
 }
 
-/// Handles socket(2) for a raw socket, one for packets, or one for ICMP.
-pub(crate) fn raw_socket(call: &Call<'_>) -> Result<Answer> {
+/// Handles socket(2): a raw socket, one for packets or ICMP, or one of which a copy is kept.
+pub(crate) fn socket(call: &Call<'_>) -> Result<Answer> {
+    let (domain, kind, protocol) = (call.number(0), call.number(1), call.number(2));
+    let is_raw = domain == libc::AF_PACKET
+        || kind & 0xf == libc::SOCK_RAW
+        || domain != libc::AF_UNIX && ICMP.contains(&protocol);
+    match &call.context.kept {
+        _ if is_raw => raw_socket(call),
+        // Names are asked by a stream.
+        Some(_) if domain == libc::AF_UNIX && kind & 0xf != libc::SOCK_STREAM => {
+            Ok(Answer::Continue)
+        }
+        Some(kept) => {
+            let descriptor = kernel::socket(domain, kind, protocol).map_err(errno)?;
+            let socket = Socket::new(descriptor)?;
+            let close_on_exec = kind & libc::SOCK_CLOEXEC != 0;
+            let copy = socket.descriptor.try_clone().map_err(errno)?;
+            kept.keep(socket.id.inode, copy, call.process());
+            call.give(&socket.descriptor, close_on_exec)
+        }
+        None => Ok(Answer::Continue),
+    }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn raw_socket(call: &Call<'_>) -> Result<Answer> {
     if call.context.strict {
         let line = format!("{} may not open a raw socket", call.program());
         call.context.messages.say(&line);

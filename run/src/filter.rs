@@ -48,7 +48,8 @@ const fn high(argument: u32) -> u32 {
 
 /// The program of the filter. With `datagrams`, sendmsg(2) and sendmmsg(2) are handed over too:
 /// they may have an address, which the filter cannot see.
-pub(crate) fn program(datagrams: bool) -> Vec<sock_filter> {
+/// With `sockets`, socket(2) is handed over for the sockets that may be connected later.
+pub(crate) fn program(datagrams: bool, sockets: bool) -> Vec<sock_filter> {
     let mut program = vec![load(ARCHITECTURE_FIELD)];
     // The supervisor says which program it is, and ends it.
     program.extend(unless_equal(ARCHITECTURE, vec![notify()]));
@@ -61,7 +62,7 @@ pub(crate) fn program(datagrams: bool) -> Vec<sock_filter> {
     program.extend(for_call(libc::SYS_getsockopt, of_error_option()));
     // Requests of a ring are executed without any system call that a filter sees.
     program.extend(for_call(libc::SYS_io_uring_setup, vec![fail(libc::ENOSYS)]));
-    program.extend(for_call(libc::SYS_socket, of_raw_socket()));
+    program.extend(for_call(libc::SYS_socket, of_socket(sockets)));
     let with_address = [
         vec![load(low(4))],
         unless_equal(0, vec![notify()]),
@@ -94,8 +95,20 @@ fn of_error_option() -> Vec<sock_filter> {
     .concat()
 }
 
-/// socket(2): handed over if it makes packets of its own or sends ICMP.
-fn of_raw_socket() -> Vec<sock_filter> {
+/// socket(2): handed over if it makes packets of its own or sends ICMP; with `all`, also a socket
+/// of the Internet, and a Unix socket, by which a program may ask for names.
+fn of_socket(all: bool) -> Vec<sock_filter> {
+    if all {
+        return [
+            vec![load(low(0))],
+            if_equal(libc::AF_PACKET as u32, vec![notify()]),
+            if_equal(libc::AF_INET as u32, vec![notify()]),
+            if_equal(libc::AF_INET6 as u32, vec![notify()]),
+            if_equal(libc::AF_UNIX as u32, vec![notify()]),
+            vec![allow()],
+        ]
+        .concat();
+    }
     let raw = if_equal(libc::SOCK_RAW as u32, vec![notify()]);
     let internet = [
         vec![load(low(1)), and(0xf)],
@@ -214,8 +227,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn k15_the_filter_hands_over_the_calls_of_the_table_and_no_others() {
+    /// A call with its arguments, and what happens to it without and with datagrams.
+    type Case = (c_long, [u64; 6], u32, u32);
+
+    fn cases() -> Vec<Case> {
         let notify = libc::SECCOMP_RET_USER_NOTIF;
         let allow = libc::SECCOMP_RET_ALLOW;
         let error = |it: i32| libc::SECCOMP_RET_ERRNO | it as u32;
@@ -223,7 +238,7 @@ mod tests {
         let [inet, inet6, unix, packet, netlink] = [2_u64, 10, 1, 17, 16];
         let closed_dgram = 2 | libc::SOCK_CLOEXEC as u64;
         let closed_raw = 3 | libc::SOCK_CLOEXEC as u64;
-        for (number, args, in_general, with_datagrams) in [
+        vec![
             (libc::SYS_connect, [0; 6], notify, notify),
             (libc::SYS_accept4, [0; 6], notify, notify),
             (libc::SYS_read, [0; 6], allow, allow),
@@ -281,17 +296,31 @@ mod tests {
                 error(95),
                 error(95),
             ),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn k15_the_filter_hands_over_the_calls_of_the_table_and_no_others() {
+        for (number, args, in_general, with_datagrams) in cases() {
             for (datagrams, expected) in [(false, in_general), (true, with_datagrams)] {
-                let found = verdict(&program(datagrams), ARCHITECTURE, number, args);
+                let found = verdict(&program(datagrams, false), ARCHITECTURE, number, args);
                 assert_eq!(found, expected, "{number} {args:?} {datagrams}");
             }
         }
-        assert_eq!(verdict(&program(false), 0x4000_0003, 1, [0; 6]), notify);
+        let notify = libc::SECCOMP_RET_USER_NOTIF;
+        assert_eq!(
+            verdict(&program(false, false), 0x4000_0003, 1, [0; 6]),
+            notify
+        );
         #[cfg(target_arch = "x86_64")]
         assert_eq!(
-            verdict(&program(false), ARCHITECTURE, c_long::from(X32 | 1), [0; 6]),
-            error(38)
+            verdict(
+                &program(false, false),
+                ARCHITECTURE,
+                c_long::from(X32 | 1),
+                [0; 6]
+            ),
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32
         );
     }
 }

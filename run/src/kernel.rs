@@ -216,16 +216,7 @@ pub(crate) fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
     result == 0
 }
 
-/// How a call of the program gets a descriptor.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Placement {
-    /// The lowest free number, which the call returns.
-    Returned,
-    /// This number, instead of what the program has there.
-    Replaces(i32),
-}
-
-/// Gives the program a copy of this descriptor.
+/// Answers a call with a copy of this descriptor, which gets the lowest free number.
 ///
 /// # Errors
 ///
@@ -234,18 +225,13 @@ pub(crate) fn give_descriptor(
     listener: BorrowedFd<'_>,
     id: u64,
     descriptor: BorrowedFd<'_>,
-    placement: Placement,
     close_on_exec: bool,
 ) -> io::Result<()> {
-    let (flags, number) = match placement {
-        Placement::Returned => (libc::SECCOMP_ADDFD_FLAG_SEND, 0),
-        Placement::Replaces(number) => (libc::SECCOMP_ADDFD_FLAG_SETFD, number),
-    };
     let request = libc::seccomp_notif_addfd {
         id,
-        flags: flags as u32,
+        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
         srcfd: descriptor.as_raw_fd() as u32,
-        newfd: number as u32,
+        newfd: 0,
         newfd_flags: if close_on_exec {
             libc::O_CLOEXEC as u32
         } else {
@@ -303,6 +289,18 @@ fn own(result: libc::c_long) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just made this descriptor for this process, and no other value owns
     // it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Makes a socket.
+///
+/// # Errors
+///
+/// Those of socket(2).
+pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    let kind = kind | libc::SOCK_CLOEXEC;
+    // SAFETY: the arguments are numbers.
+    let result = unsafe { libc::socket(domain, kind, protocol) };
+    own(libc::c_long::from(result))
 }
 
 /// A number that identifies this socket, whatever descriptors refer to it. The kernel gives it to

@@ -162,6 +162,7 @@ fn establish(
     context.sockets.set(socket.id, state);
     // If the program has closed its socket, this closes it, and the connection is refused.
     drop(socket.descriptor);
+    context.release(socket.id.inode);
     port.establish(program).map_err(errno)
 }
 

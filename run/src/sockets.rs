@@ -84,6 +84,16 @@ impl Sockets {
         table.get(&cookie).map(|entry| entry.state.clone())
     }
 
+    /// The socket with this inode that has a state.
+    pub(crate) fn with_inode(&self, inode: u64) -> Option<SocketId> {
+        let table = self.table();
+        let found = table.iter().find(|(_, entry)| entry.inode == inode);
+        found.map(|(cookie, _)| SocketId {
+            cookie: *cookie,
+            inode,
+        })
+    }
+
     pub(crate) fn set(&self, socket: SocketId, state: State) {
         let entry = Entry {
             state,

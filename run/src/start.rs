@@ -225,7 +225,8 @@ fn end_like(status: ExitStatus) -> ExitCode {
 
 /// Starts the program, reports its end, and serves its calls.
 fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixStream) -> ExitCode {
-    let (mut child, listener) = match start_program(options, signals) {
+    let keeps_sockets = !may_copy_sockets();
+    let (mut child, listener) = match start_program(options, signals, keeps_sockets) {
         Ok(started) => started,
         Err(status) => {
             Report::Failed(status).send(&reporter);
@@ -253,7 +254,7 @@ fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixS
             let _ = dup2_stderr(broken);
         }
     });
-    let result = supervisor::serve(listener, server, options);
+    let result = supervisor::serve(listener, server, options, keeps_sockets);
     if let Err(error) = &result {
         say(&format!("the supervisor ends: {error}"));
     }
@@ -267,7 +268,11 @@ fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixS
 
 /// Starts the program with its filter. Returns its process and the listener, or the exit status
 /// after the reason was said.
-fn start_program(options: &Options, signals: SigSet) -> Result<(Child, std::os::fd::OwnedFd), u8> {
+fn start_program(
+    options: &Options,
+    signals: SigSet,
+    keeps_sockets: bool,
+) -> Result<(Child, std::os::fd::OwnedFd), u8> {
     let cannot_start = |error: io::Error| {
         say(&format!("cannot start: {error}"));
         EXIT_CANNOT_START
@@ -276,7 +281,7 @@ fn start_program(options: &Options, signals: SigSet) -> Result<(Child, std::os::
     let mut command = Command::new(&options.program);
     command.args(&options.arguments);
     let supervisor = nix::unistd::getpid();
-    let mut program = filter::program(options.strict);
+    let mut program = filter::program(options.strict, keeps_sockets);
     kernel::before_program(&mut command, move || {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
         // If the supervisor is killed, so is the program; calls of its children then fail with
@@ -295,6 +300,7 @@ fn start_program(options: &Options, signals: SigSet) -> Result<(Child, std::os::
     drop(command);
     let listener = kernel::receive_descriptor(&receiver);
     match (started, listener) {
+        (Ok(child), Ok(listener)) if keeps_sockets => Ok((child, listener)),
         (Ok(mut child), Ok(listener)) => match may_supervise(&child) {
             Ok(()) => Ok((child, listener)),
             Err(error) => {
@@ -321,6 +327,13 @@ fn start_program(options: &Options, signals: SigSet) -> Result<(Child, std::os::
             Err(cannot_start(error))
         }
     }
+}
+
+/// May this process call pidfd_getfd(2) at all? A container may forbid the call itself.
+fn may_copy_sockets() -> bool {
+    let process = kernel::open_process(nix::unistd::getpid().as_raw());
+    let copy = process.and_then(|process| kernel::copy_descriptor(process.as_fd(), 2));
+    !copy.is_err_and(|error| permissions::is_refusal(&error))
 }
 
 /// Asks the kernel whether this process may copy descriptors of the program.

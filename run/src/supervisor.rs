@@ -37,7 +37,12 @@ const LAST_BYTES: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// Those of poll(2).
-pub(crate) fn serve(listener: OwnedFd, server: Server, options: &Options) -> io::Result<()> {
+pub(crate) fn serve(
+    listener: OwnedFd,
+    server: Server,
+    options: &Options,
+    keeps_sockets: bool,
+) -> io::Result<()> {
     let any_port = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     let (name_server, sink) = (any_port()?, any_port()?);
     let context = Arc::new(Context::new(Parts {
@@ -48,6 +53,7 @@ pub(crate) fn serve(listener: OwnedFd, server: Server, options: &Options) -> io:
         strict: options.strict,
         name_server: name_server.local_addr().ok(),
         refused_datagrams: sink.local_addr().ok(),
+        keeps_sockets,
     }));
     let shared = Arc::clone(&context);
     let serve_dns = move || name_service::serve_dns(&shared, &name_server);
@@ -139,7 +145,7 @@ fn handle(call: &Call<'_>) -> Result<Answer> {
         libc::SYS_getsockopt => queries::pending_error(call),
         libc::SYS_sendto => datagrams::send_to(call),
         libc::SYS_sendmsg | libc::SYS_sendmmsg => datagrams::send_message(call),
-        libc::SYS_socket => datagrams::raw_socket(call),
+        libc::SYS_socket => datagrams::socket(call),
         _ => Ok(Answer::Continue),
     }
 }
@@ -156,6 +162,9 @@ fn end_foreign(call: &Call<'_>) -> Result<Answer> {
 
 /// Removes what is known of sockets and processes that are gone.
 fn sweep(context: &Context) {
+    if let Some(kept) = &context.kept {
+        kept.sweep(YOUNG);
+    }
     if context.sockets.is_empty() {
         return;
     }

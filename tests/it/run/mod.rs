@@ -3,6 +3,7 @@
 mod calls;
 mod file_transfer;
 mod names;
+mod permissions;
 mod processes;
 mod programs;
 mod servers;

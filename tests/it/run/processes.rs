@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +15,9 @@ use crate::support::proxy::{Proxy, binary};
 use crate::support::run::{output_of, run, sessions};
 use crate::support::tools::is_installed;
 use crate::support::wait::until;
+use crate::support::web_site::{Page, WebSite};
+
+const SITE: &[Page] = &[("/", "text/plain", "a page of this site\n")];
 
 /// Runs a program with these options, without any server that would answer.
 fn start(options: &[&str]) -> ChildOutput {
@@ -248,20 +252,9 @@ fn k20_direct_networks_and_loopback_are_reached_without_the_server() {
     if !is_installed("curl", "curl") {
         return;
     }
-    let origin = Origin::start(|client| {
-        crate::support::endpoints::write(&client, b"HTTP/1.0 200 OK\r\n\r\nhello");
-    });
-    let url = format!("http://127.0.0.1:{}/", origin.port());
-    let curl = [
-        "--",
-        "curl",
-        "-q",
-        "--http0.9",
-        "-sS",
-        "--noproxy",
-        "*",
-        &url,
-    ];
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), SITE);
+    let url = site.url();
+    let curl = ["--", "curl", "-q", "--silent", "--noproxy", "*", &url];
     // No server listens on port 9.
     for (options, is_direct) in [
         (&[][..], true),
