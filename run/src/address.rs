@@ -103,6 +103,12 @@ pub(crate) fn for_family(address: SocketAddr, family: Family) -> Option<SocketAd
     }
 }
 
+/// Is this the machine itself? An unspecified address means loopback for connect(2).
+pub(crate) fn is_loopback(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,12 +14,12 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
 
-use crate::address::{Family, ProgramAddress};
-use crate::call::{Call, Kind, Result, Socket, is_loopback};
-use crate::connect::failure;
+use crate::address::{Family, ProgramAddress, is_loopback};
+use crate::call::{Call, Kind, Result, Socket};
 use crate::context::Context;
 use crate::kernel::{self, Answer};
 use crate::relayed;
+use crate::request::failure;
 use crate::server::{self, PendingBind, REPLY_TIMEOUT, SharedStream};
 use crate::sockets::{Listening, SocketId, State};
 use crate::waiting::{LOOK_INTERVAL, Stop, look, wait_for};

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -304,10 +304,4 @@ impl Socket {
         self.family() == Some(Family::V6)
             && getsockopt(&self.descriptor, sockopt::Ipv6V6Only).unwrap_or(false)
     }
-}
-
-/// Is this the machine itself? An unspecified address means loopback for connect(2).
-pub(crate) fn is_loopback(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    address.is_loopback() || address.is_unspecified()
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use threadsocks::protocol::{Destination, Host, Network};
 use threadsocks::sync::thread_pool::ThreadPool;
 
-use crate::call::is_loopback;
+use crate::address::is_loopback;
 use crate::kept::KeptSockets;
 use crate::messages::Messages;
 use crate::names::{self, Names};

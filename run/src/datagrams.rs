@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{self, SockaddrStorage};
 
-use crate::address::{self, ProgramAddress};
-use crate::call::{Call, Kind, Result, Socket, is_loopback};
+use crate::address::{self, ProgramAddress, is_loopback};
+use crate::call::{Call, Kind, Result, Socket};
 use crate::context::{Context, Route};
 use crate::kept::has_socket;
 use crate::kernel::{self, Answer};

@@ -42,6 +42,8 @@ mod queries;
 #[cfg(target_os = "linux")]
 mod relayed;
 #[cfg(target_os = "linux")]
+mod request;
+#[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
 mod sockets;

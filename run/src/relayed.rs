@@ -29,9 +29,9 @@ use threadsocks::relay::{Direction, RelayState};
 
 use crate::address;
 use crate::call::{Call, Result, Socket};
-use crate::connect::{Wanted, begin_connect, failure, local_address};
 use crate::context::Context;
 use crate::kernel::{self, Answer};
+use crate::request::{Wanted, begin_connect, failure, local_address};
 use crate::server::REPLY_TIMEOUT;
 use crate::sockets::State;
 
