@@ -11,6 +11,7 @@ FISH_COMPLETIONS ?= $(if $(filter /usr,$(PREFIX)),/usr/share/fish/vendor_complet
 # The folder into which cargo builds.
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(TARGET)/release/threadsocks
+RUN_PROGRAM = $(TARGET)/release/threadsocks-run
 
 # Who builds the Debian packages: their field Maintainer.
 MAINTAINER ?= $(shell git config user.name) <$(shell git config user.email)>
@@ -27,7 +28,7 @@ build:
 	cargo build --release
 
 help:
-	@echo "make           builds the server and the console"
+	@echo "make           builds the server, the console and threadsocks-run"
 	@echo "make run       starts the server on port 1080"
 	@echo "make test      runs all tests; skips those whose programs are missing, and names the programs"
 	@echo "make check     format, lints, tests and documentation: must pass before a commit"
@@ -121,9 +122,12 @@ DEFAULTS = $(DESTDIR)$(SYSCONFDIR)/default
 # they may have been edited.
 install:
 	@test -x "$(PROGRAM)" || { echo "$(PROGRAM) does not exist: run make first, without sudo"; exit 1; }
-	install -d "$(BIN)" "$(MAN)/man5" "$(MAN)/man8" "$(BASH)" "$(ZSH)" "$(FISH)" "$(UNITS)" "$(SYSUSERS)" \
+	@test -x "$(RUN_PROGRAM)" || { echo "$(RUN_PROGRAM) does not exist: run make first, without sudo"; exit 1; }
+	install -d "$(BIN)" "$(MAN)/man1" "$(MAN)/man5" "$(MAN)/man8" "$(BASH)" "$(ZSH)" "$(FISH)" "$(UNITS)" "$(SYSUSERS)" \
 		"$(LICENCES)" "$(RULES)" "$(DEFAULTS)"
 	install -m 755 "$(PROGRAM)" "$(BIN)/threadsocks"
+	install -m 755 "$(RUN_PROGRAM)" "$(BIN)/threadsocks-run"
+	install -m 644 docs/threadsocks-run.1 "$(MAN)/man1/threadsocks-run.1"
 	install -m 644 docs/socks.conf.5 "$(MAN)/man5/socks.conf.5"
 	install -m 644 docs/threadsocks.8 "$(MAN)/man8/threadsocks.8"
 	"$(PROGRAM)" --completion bash >"$(BASH)/threadsocks"
@@ -158,7 +162,7 @@ endef
 
 uninstall:
 	$(if $(DESTDIR),,$(refuse-while-in-use))
-	rm -f "$(BIN)/threadsocks" "$(MAN)/man5/socks.conf.5" "$(MAN)/man8/threadsocks.8" "$(BASH)/threadsocks" \
+	rm -f "$(BIN)/threadsocks" "$(BIN)/threadsocks-run" "$(MAN)/man1/threadsocks-run.1" "$(MAN)/man5/socks.conf.5" "$(MAN)/man8/threadsocks.8" "$(BASH)/threadsocks" \
 		"$(ZSH)/_threadsocks" "$(FISH)/threadsocks.fish" "$(UNITS)/threadsocks.service" \
 		"$(UNITS)/threadsocks.socket" "$(SYSUSERS)/threadsocks.conf" \
 		"$(LICENCES)/LICENSE-APACHE" "$(LICENCES)/LICENSE-MIT"

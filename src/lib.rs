@@ -3,7 +3,7 @@
 //! The modules; ARCHITECTURE.md says in which order to read them:
 //!
 //! - [`server`]: sessions from accept to end
-//! - `sync`: lock order, thread pool, semaphore, wait group
+//! - [`sync`]: lock order, thread pool, semaphore, wait group
 //! - [`relay`]: two threads copy bytes, one per direction
 //! - [`events`] and [`logger`]: what happened, and the one thread that writes it
 //! - [`protocol`]: the messages of SOCKS and IDENT
@@ -64,7 +64,7 @@ mod request_error;
 pub mod rules;
 pub mod server;
 mod source_prefix;
-mod sync;
+pub mod sync;
 pub mod systemd;
 pub mod trace;
 mod words;

@@ -2,6 +2,7 @@
 
 mod files;
 mod program_error;
+mod run_program;
 mod signals;
 mod start_messages;
 mod tasks;
@@ -78,6 +79,7 @@ fn run_action(signals: SigSet) -> Result<ExitCode, ProgramError> {
             replace,
         } => tasks::add_user(&name, &file, replace),
         Action::Probe(server) => tasks::probe(server),
+        Action::Run(arguments) => Err(run_program::run_program(arguments)),
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_INVALID: u8 = 2;
 /// `--explain`: the rules deny the request.
 pub(crate) const EXIT_DENIED: u8 = 3;
+/// `run`: there is no program that runs others, as env(1) says that it cannot execute one.
+pub(crate) const EXIT_CANNOT_RUN: u8 = 126;
 /// After a second signal: the status that shells report of a program that SIGINT ended (128 + 2).
 pub(crate) const EXIT_FORCED: u8 = 130;
 

@@ -83,7 +83,7 @@ impl RunningContender {
             // Microsocks does not implement SOCKS4.
             Contender::Microsocks => {
                 let granted = socks5::connect(dial(self.address)?, None, &destination(to));
-                granted.map_err(io::Error::other)
+                granted.map(|(stream, _)| stream).map_err(io::Error::other)
             }
             _ => {
                 let granted = socks4::connect(dial(self.address)?, &destination(to), b"");

@@ -125,7 +125,8 @@ fn check_client(bytes: &[u8]) {
     for chunks in chunkings(&output) {
         let result = socks5::connect(ScriptedServer::new(chunks), None, &destination);
         match (result, &expected) {
-            (Ok(server), Ok(Some((reply, length)))) => {
+            (Ok((server, bound)), Ok(Some((reply, length)))) => {
+                assert_eq!(bound, reply.bound);
                 assert_eq!(reply.outcome, Ok(()));
                 assert_eq!(server.output.consumed, 2 + length);
                 let request = server

@@ -1,5 +1,6 @@
 //! What a command line requests: an action and the options of a server.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub enum Action {
     },
     /// Ask whether a server answers at this address.
     Probe(SocketAddr),
+    /// Run a program through a SOCKS server, with these arguments of threadsocks-run.
+    Run(Vec<OsString>),
     /// Print the completion script for this shell.
     Completion(Shell),
     /// Print the help.

@@ -13,7 +13,9 @@ const BEFORE_OPTIONS: &str = "\
 threadsocks: a SOCKS4, SOCKS4A and SOCKS5 proxy made of plain OS threads
 
 Usage: threadsocks [OPTIONS] [[ADDR:]PORT]
+       threadsocks run [OPTIONS] [--] PROGRAM [ARGUMENT]...
 
+  run     runs a program through a SOCKS server: threadsocks-run(1)
   PORT    port for clients [1080]; 0: the system chooses a free one, and the
           server prints it
 ";

@@ -30,6 +30,11 @@ where
     I: IntoIterator<Item = OsString>,
     I::IntoIter: 'static,
 {
+    let mut arguments = arguments.into_iter().peekable();
+    // Its options are those of another program.
+    if arguments.next_if(|first| first == "run").is_some() {
+        return Ok(Action::Run(arguments.collect()));
+    }
     let mut parser = Parser::from_args(arguments);
     let mut given = Given::default();
     loop {
@@ -155,6 +160,15 @@ mod tests {
         ] {
             assert_eq!(serve(line).address.to_string(), address, "{line}");
         }
+    }
+
+    #[test]
+    fn k01_the_arguments_after_run_belong_to_another_program() {
+        let run = |words: &[&str]| Action::Run(words.iter().map(OsString::from).collect());
+        assert_eq!(parsed("run"), Ok(run(&[])));
+        let expected = run(&["--strict", "--", "curl", "--help"]);
+        assert_eq!(parsed("run --strict -- curl --help"), Ok(expected));
+        assert!(parsed("--quiet run").is_err());
     }
 
     #[test]

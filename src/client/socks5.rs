@@ -10,7 +10,7 @@
 //! let destination = Destination { host: Host::from_name(b"example.org"), port: 80 };
 //! let credentials = Credentials { user: b"me".to_vec(), password: b"secret".to_vec() };
 //! let proxy = TcpStream::connect("127.0.0.1:1080")?;
-//! let mut remote = socks5::connect(proxy, Some(&credentials), &destination)?;
+//! let (mut remote, _) = socks5::connect(proxy, Some(&credentials), &destination)?;
 //! remote.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
 //! let mut page = String::new();
 //! remote.read_to_string(&mut page)?;
@@ -48,7 +48,8 @@ use crate::protocol::socks5::{
 use crate::protocol::{Command, Destination, Host, ProtocolError, ReadError};
 
 /// Requests a connection to this destination. The stream that is returned is relayed to
-/// it.
+/// it. The address beside it is the server's own on that connection (BND.ADDR and
+/// BND.PORT); some servers send 0.0.0.0 instead.
 ///
 /// # Errors
 ///
@@ -57,9 +58,9 @@ pub fn connect<S: Read + Write>(
     mut stream: S,
     credentials: Option<&Credentials>,
     destination: &Destination,
-) -> Result<S, ClientError> {
-    send_request(&mut stream, credentials, Command::Connect, destination)?;
-    Ok(stream)
+) -> Result<(S, Destination), ClientError> {
+    let bound = send_request(&mut stream, credentials, Command::Connect, destination)?;
+    Ok((stream, bound))
 }
 
 /// Requests that the server accept one connection from this destination. RFC 1928 gives
@@ -353,31 +354,35 @@ mod tests {
     }
 
     #[test]
-    fn connect_offers_the_supported_methods_and_leaves_data_after_the_reply() {
+    fn connect_offers_the_supported_methods_and_returns_the_bound_address() {
         let request = b"\x05\x01\x00\x03\x05a.org\x00\x50";
         let me = credentials("me", "pass");
-        for (credentials, replies, negotiation) in [
+        for (credentials, replies, negotiation, address) in [
             (
                 None,
                 &b"\x05\x00\x05\x00\x00\x01\x0a\x00\x00\x01\x10\x01hello"[..],
                 &b"\x05\x01\x00"[..],
+                "10.0.0.1:4097",
             ),
             // The server may select no authentication although a login was offered.
             (
                 Some(&me),
                 b"\x05\x00\x05\x00\x00\x03\x01a\x10\x01hello",
                 b"\x05\x02\x00\x02",
+                "a:4097",
             ),
             (
                 Some(&me),
                 b"\x05\x02\x01\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0hello",
                 b"\x05\x02\x00\x02\x01\x02me\x04pass",
+                "[::1]:0",
             ),
         ] {
-            let stream =
+            let (stream, bound) =
                 connect(server(replies), credentials, &destination("a.org")).expect("granted");
             assert_eq!(stream.replies, b"hello");
             assert_eq!(stream.received, [negotiation, request].concat());
+            assert_eq!(bound.to_string(), address);
         }
     }
 

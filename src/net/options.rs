@@ -40,7 +40,7 @@ const KEEPALIVE_PROBES: u32 = 6;
 /// and only reads nothing for a while, which RFC 1122, section 4.2.2.17, keeps open. Data
 /// that a vanished peer does not acknowledge are given up by the system (tcp_retries2,
 /// some 15 minutes), or by the idle timeout.
-pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
+pub fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
     set_keepalive(socket)?;
     let timeout = TimeVal::milliseconds(SEND_TIMEOUT_MS);
@@ -76,7 +76,7 @@ pub(crate) fn shorten_send_timeout(stream: &TcpStream) {
 /// Makes the close of this connection send RST instead of FIN (SO_LINGER with zero): the
 /// peer learns that it did not receive everything. The system closes the connections of a
 /// process that is killed in the same way.
-pub(crate) fn reset_on_close(stream: &TcpStream) {
+pub fn reset_on_close(stream: &TcpStream) {
     set_linger(stream, 1);
 }
 

@@ -28,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Threads that run jobs. Dropping the pool ends its idle threads; a busy or reserved
 /// thread ends after its job.
 #[derive(Debug)]
-pub(crate) struct ThreadPool {
+pub struct ThreadPool {
     shared: Arc<PoolShared>,
 }
 
@@ -88,11 +88,7 @@ impl ThreadPool {
     /// # Errors
     ///
     /// The system has no thread left; the job was dropped.
-    pub(crate) fn start(
-        &self,
-        name: String,
-        work: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
+    pub fn start(&self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.reserve()?.start(name, work);
         Ok(())
     }
@@ -102,7 +98,7 @@ impl ThreadPool {
     /// # Errors
     ///
     /// The system has no thread left.
-    pub(crate) fn reserve(&self) -> io::Result<ReservedThread> {
+    pub fn reserve(&self) -> io::Result<ReservedThread> {
         let idle = self.shared.idle.lock().slots.pop();
         let slot = match idle {
             Some(slot) => slot,
@@ -200,7 +196,7 @@ impl JobSlot {
 
 /// A thread that waits for a job of the holder. Dropped without a job, it is idle again.
 #[derive(Debug)]
-pub(crate) struct ReservedThread {
+pub struct ReservedThread {
     shared: Arc<PoolShared>,
     slot: Arc<JobSlot>,
     has_job: bool,
@@ -209,7 +205,7 @@ pub(crate) struct ReservedThread {
 impl ReservedThread {
     /// Starts the job under this name, of which `ps -T` and `top -H` show the first 15
     /// bytes.
-    pub(crate) fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
+    pub fn start(mut self, name: String, work: impl FnOnce() + Send + 'static) {
         let work = Box::new(work);
         self.has_job = true;
         let hand_over = trace::hand_over();

@@ -39,6 +39,7 @@
 //! | `b` | BIND: its two replies, the expected peer, its listening port |
 //! | `r` | Relay: half-close, reset, timeouts, slow readers, bulk data |
 //! | `s` | System resources: descriptors, threads, memory, limits, panics |
+//! | `k` | `threadsocks run`: calls of unmodified programs |
 //! | `o` | Operation: start, signals, shutdown |
 //! | `f` | Rules file: missing, replaced while the server runs, with syntax errors |
 //! | `x` | Ways around the rules |
@@ -57,6 +58,7 @@
 //! - `access/`: rules, users, IDENT, login
 //! - `relay/`: both directions of a session, to EOF, reset or termination
 //! - `operation/`: start, shutdown, output, real client programs
+//! - `run/`: `threadsocks run`: unmodified programs through the server
 //! - `packages/`: `make install`, Debian packages, the image, packages of cargo
 //! - `stress/`: faulty networks, random clients, long runs
 //! - `console/`: the console with and without a web server
@@ -88,6 +90,7 @@ mod operation;
 mod packages;
 mod protocol;
 mod relay;
+mod run;
 mod stress;
 
 mod documents;

@@ -12,7 +12,8 @@ use crate::support::project::{project, project_file};
 /// Every source file of the shipped programs, with its code: no comments, no
 /// tests.
 fn sources() -> Vec<(String, Vec<String>)> {
-    let mut folders = vec![project().join("src"), project().join("cgi-bin/console")];
+    let folders = ["src", "cgi-bin/console", "run/src"];
+    let mut folders = folders.map(|it| project().join(it)).to_vec();
     let mut files: Vec<PathBuf> = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -89,6 +90,9 @@ fn the_pure_modules_use_no_socket_thread_clock_or_file() {
             "cgi-bin/console/telnet.rs",
             "cgi-bin/console/terminal.rs",
             "cgi-bin/console/text.rs",
+            "run/src/dns.rs",
+            "run/src/filter.rs",
+            "run/src/nscd.rs",
         ],
     );
 }
@@ -168,6 +172,7 @@ fn no_files_import_each_other_in_a_circle() {
     for root in [
         "src/lib.rs",
         "cgi-bin/console/main.rs",
+        "run/src/main.rs",
         "benches/load/main.rs",
         "examples/shell_server/main.rs",
         "fuzz/lib.rs",
@@ -254,6 +259,36 @@ fn no_code_makes_a_call_that_a_peer_can_make_panic() {
         &["src/", "cgi-bin/"],
     );
     assert_absent(&["set_read_timeout", "set_write_timeout"], &["src/"]);
+    assert_absent(
+        &[
+            "println!",
+            "print!",
+            "thread::spawn(",
+            "env::args()",
+            ".unwrap()",
+            ".expect(",
+            "panic!",
+            "unreachable!",
+            "todo!",
+            "unimplemented!",
+            "dbg!",
+        ],
+        &["run/src/"],
+    );
+}
+
+#[test]
+fn unsafe_code_is_in_one_file_and_each_block_has_its_reason() {
+    let file = "run/src/kernel.rs";
+    for (name, code) in sources() {
+        let is_unsafe = |line: &String| line.contains("unsafe") && !line.contains("unsafe_code");
+        let found = code.iter().any(is_unsafe);
+        assert_eq!(found, name == file, "{name}");
+    }
+    let text = project_file(file);
+    let blocks = text.matches("unsafe {").count();
+    assert_eq!(text.matches("// SAFETY: ").count(), blocks);
+    assert!(blocks < 25, "{blocks}");
 }
 
 #[test]
@@ -312,6 +347,7 @@ fn the_architecture_states_the_size_of_the_code() {
     for (folder, after) in [
         ("src/", " lines of code for the server"),
         ("cgi-bin/", " for the console"),
+        ("run/", " for `threadsocks run`"),
     ] {
         let files = sources().into_iter();
         let selected = files.filter(|(name, _)| name.starts_with(folder));
@@ -372,7 +408,7 @@ fn faults_of(test: &str) -> Vec<String> {
 
 #[test]
 fn every_fault_has_its_row_and_every_row_its_tests() {
-    let tests = tests_in(&["src", "cgi-bin", "tests"]);
+    let tests = tests_in(&["src", "cgi-bin", "run/src", "tests"]);
     let page = project_file("docs/reliability.md");
     let mut rows: Vec<(&str, Vec<&str>)> = Vec::new();
     // The heading of a table has no fault in its first cell.

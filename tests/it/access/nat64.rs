@@ -213,7 +213,7 @@ fn x11_enforce_and_explain_judge_nat64_addresses_as_ipv4() {
         });
         let proxy = Proxy::start(RULES, &["--enforce"]);
         let client = socks5::connect(dial(proxy.address()), None, &origin.destination());
-        let client = client.expect("granted");
+        let (client, _) = client.expect("granted");
         std::fs::write(proxy.config(), "deny - 10.9.9.9\npermit - -\n").unwrap();
         assert_eq!(read_until_reset(&client), b"");
         proxy.stderr_line("no longer permitted: rule on line 1 denies it");

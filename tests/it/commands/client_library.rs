@@ -63,14 +63,17 @@ fn the_client_library_works_with_threadsocks() {
         // The server requires no login: the client offers one and accepts method 00.
         for credentials in [None, Some(&credentials("me", "secret"))] {
             let result = socks5::connect(dial(proxy.address()), credentials, &target);
-            assert_echoes(&result.expect("granted"), b"hello");
+            assert_echoes(&result.expect("granted").0, b"hello");
         }
     }
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
     let target = by_address(listener.local_addr().unwrap());
     let result = socks5::connect(dial(proxy.address()), None, &target);
-    let client = result.expect("granted");
-    write(&accept(&listener), b"by IPv6");
+    let (client, bound) = result.expect("granted");
+    let remote = accept(&listener);
+    assert_eq!(bound, by_address(remote.peer_addr().unwrap()));
+    write(&remote, b"by IPv6");
+    drop(remote);
     assert_eq!(read_all(&client), b"by IPv6");
     drop(client);
     assert_bind_relays(proxy.address(), LOCALHOST.into());
@@ -154,7 +157,7 @@ fn the_client_library_works_with_dante() {
         by_name("localhost", Origin::echo().port()),
     ] {
         let result = socks5::connect(dial(dante.address), None, &target);
-        assert_echoes(&result.expect("granted"), b"hello");
+        assert_echoes(&result.expect("granted").0, b"hello");
     }
     assert_bind_relays(dante.address, LOCALHOST.into());
 }
@@ -170,7 +173,7 @@ fn microsocks_accepts_only_correct_credentials_of_the_client_library() {
     };
     let granted = connect(Some(credentials("me", "secret")));
     // No half-close here: microsocks ends both directions at the first EOF.
-    let client = granted.expect("granted");
+    let (client, _) = granted.expect("granted");
     write(&client, b"hello");
     assert_eq!(read_exactly(&client, 5), b"hello");
     let denied = connect(Some(credentials("me", "guess")));

@@ -592,7 +592,9 @@ fn d19_no_search_list_applies_to_an_absolute_name() {
         let target = by_name("WWW.Shop.test.", port);
         let granted = [
             connect_through(proxy.address(), &target),
-            socks5::connect(dial(proxy.address()), None, &target).expect("granted"),
+            socks5::connect(dial(proxy.address()), None, &target)
+                .expect("granted")
+                .0,
         ];
         for client in &granted {
             let shown = proxy.screen_message_for(client.local_addr().unwrap());

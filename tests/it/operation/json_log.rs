@@ -77,7 +77,7 @@ fn l19_a_session_has_objects_at_its_begin_and_at_its_end() {
 
     let origin = Origin::echo();
     let live = client::socks5::connect(dial(proxy.address()), None, &origin.destination());
-    let live = live.unwrap();
+    let (live, _) = live.unwrap();
     echo_hello(&live);
     let answered = wait_for(&proxy, "answered", &[("granted", true.into())]);
     let fields = "address client client_port command event granted reply rule session target \

@@ -179,8 +179,8 @@ fn vary(proxy: &Proxy, users: &Credentials) -> usize {
         dial(proxy.address())
     };
     end(client::socks4::connect(new(), &to, b"me").unwrap());
-    end(client::socks5::connect(new(), None, &to).unwrap());
-    end(client::socks5::connect(new(), Some(users), &to).unwrap());
+    end(client::socks5::connect(new(), None, &to).unwrap().0);
+    end(client::socks5::connect(new(), Some(users), &to).unwrap().0);
     client::socks4::connect(new(), &by_address(CLOSED.into()), b"").expect_err("refused");
     let denied = by_address(([127, 0, 0, 1], 9).into());
     client::socks5::connect(new(), None, &denied).expect_err("denied");

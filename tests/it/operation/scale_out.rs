@@ -151,7 +151,8 @@ fn source(number: u8) -> SocketAddr {
 
 /// A session of the client with this address.
 fn connect(from: SocketAddr, origin: &Origin) -> Result<TcpStream, client::ClientError> {
-    client::socks5::connect(dial_from(from, ENTRY), None, &origin.destination())
+    let granted = client::socks5::connect(dial_from(from, ENTRY), None, &origin.destination());
+    granted.map(|(stream, _)| stream)
 }
 
 fn is_alive(session: &TcpStream) -> bool {

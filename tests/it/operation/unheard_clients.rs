@@ -143,7 +143,7 @@ fn s24_logins_that_are_not_complete_keep_no_other_client_out() {
         };
         let client = dial(proxy.address());
         let client = client::socks5::connect(client, Some(&alice), &origin.destination());
-        let client = client.expect("granted");
+        let (client, _) = client.expect("granted");
         write(&client, b"x");
         assert_eq!(read_exactly(&client, 1), b"x");
         // No new client waits for a login that waits.

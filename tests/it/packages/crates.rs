@@ -14,6 +14,7 @@ fn the_packages_of_cargo_have_the_source_the_licences_and_what_an_operator_needs
     for (package, folder, source) in [
         ("threadsocks", "src", "src/"),
         ("threadsocks-console", "cgi-bin/console", "console/"),
+        ("threadsocks-run", "run/src", "src/"),
     ] {
         let packed = run(
             env!("CARGO"),

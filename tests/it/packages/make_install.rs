@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{assert_listed, files_below};
 use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
-use crate::support::project::{project, project_file};
+use crate::support::project::{project, project_file, run_binary};
 use crate::support::tools::is_installed;
 
 /// A folder in place of the root, and a folder of cargo in which the server is built.
@@ -31,6 +31,7 @@ impl Installation {
         fs::create_dir_all(&release).unwrap();
         let program = env!("CARGO_BIN_EXE_threadsocks");
         symlink(program, release.join("threadsocks")).unwrap();
+        symlink(run_binary(), release.join("threadsocks-run")).unwrap();
         Installation { folder }
     }
 
@@ -87,15 +88,15 @@ fn p01_make_install_installs_what_is_built_and_keeps_edited_files() {
 #[test]
 fn p02_make_install_without_a_program_changes_nothing() {
     Installation::with(|installation| {
-        fs::remove_file(installation.path("target/release/threadsocks")).unwrap();
-        let output = installation.make("install", &[]);
-        assert_eq!(output.status.code(), Some(2));
-        let text = output.text();
-        assert!(
-            text.contains("release/threadsocks does not exist: run make first"),
-            "{text}"
-        );
-        assert!(!Path::new(&installation.path("root")).exists());
+        for program in ["threadsocks-run", "threadsocks"] {
+            fs::remove_file(installation.path(&format!("target/release/{program}"))).unwrap();
+            let output = installation.make("install", &[]);
+            assert_eq!(output.status.code(), Some(2));
+            let text = output.text();
+            let reason = format!("release/{program} does not exist: run make first");
+            assert!(text.contains(&reason), "{text}");
+            assert!(!Path::new(&installation.path("root")).exists());
+        }
     });
 }
 

@@ -47,7 +47,8 @@ fn connect_error(proxy: &Proxy, target: &Destination) -> ReplyError {
 }
 
 fn connect_granted(proxy: &Proxy, target: &Destination) -> TcpStream {
-    socks5::connect(dial(proxy.address()), None, target).expect("granted")
+    let granted = socks5::connect(dial(proxy.address()), None, target);
+    granted.expect("granted").0
 }
 
 #[test]
@@ -206,7 +207,7 @@ fn v11_ipv6_is_reached_by_address_and_by_name() {
         ] {
             let client = dial(proxy.address());
             let client_address = client.local_addr().unwrap();
-            let client = socks5::connect(client, None, &target).expect("granted");
+            let (client, _) = socks5::connect(client, None, &target).expect("granted");
             let remote = accept(&listener);
             write(&client, b"up");
             assert_eq!(read_exactly(&remote, 2), b"up");

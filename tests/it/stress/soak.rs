@@ -442,7 +442,7 @@ fn known_user(soak: &Soak, rng: &mut Rng) {
     soak.ledger.expect(&client, ACCEPTED);
     let credentials = credentials(user, password);
     let client = client::socks5::connect(client, Some(&credentials), &soak.echo);
-    let client = client.expect("granted");
+    let (client, _) = client.expect("granted");
     check_echo(&client, rng);
     end_session(client, rng);
 }

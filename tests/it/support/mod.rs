@@ -21,6 +21,7 @@ pub(crate) mod process;
 pub(crate) mod project;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod run;
 pub(crate) mod scripted_peer;
 pub(crate) mod scripted_shell;
 pub(crate) mod server_output;

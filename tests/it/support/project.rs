@@ -15,6 +15,9 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(300);
 /// The package of the console, and its program.
 const CONSOLE: &str = "threadsocks-console";
 
+/// The package that runs programs through a server, and its program.
+const RUN: &str = "threadsocks-run";
+
 pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -24,12 +27,22 @@ pub(crate) fn project_file(name: &str) -> String {
     fs::read_to_string(project().join(name)).expect(name)
 }
 
-/// The console's binary. Cargo builds it at its first use, in the folder and with the profile of
-/// the server's binary: no variable names it, since it belongs to another package. Without names
-/// of packages and with the server's example, cargo chooses the features that it has chosen for
-/// the tests, so it compiles the console only, or nothing after `cargo test` without arguments.
+/// The console's binary.
 pub(crate) fn console_binary() -> &'static Path {
-    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    other_program(CONSOLE)
+}
+
+/// The binary that runs programs through a server.
+pub(crate) fn run_binary() -> &'static Path {
+    other_program(RUN)
+}
+
+/// The binary of another package. Cargo builds both at their first use, in the folder and with the
+/// profile of the server's binary: no variable names them. Without names of packages and with the
+/// server's example, cargo chooses the features that it has chosen for the tests, so it compiles
+/// these two only, or nothing after `cargo test` without arguments.
+fn other_program(name: &str) -> &'static Path {
+    static PROGRAMS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_BIN_EXE_threadsocks"))
             .parent()
             .unwrap();
@@ -40,16 +53,17 @@ pub(crate) fn console_binary() -> &'static Path {
         let options = [
             "--bin",
             CONSOLE,
+            "--bin",
+            RUN,
             "--example",
             "shell_server",
             "--profile",
             profile,
         ];
-        let programs = build(&[], &options, folder.parent().unwrap());
-        let mut programs = programs.into_iter();
-        programs.find(|it| it.ends_with(CONSOLE)).unwrap()
+        build(&[], &options, folder.parent().unwrap())
     });
-    &BINARY
+    let mut programs = PROGRAMS.iter();
+    programs.find(|it| it.ends_with(name)).unwrap()
 }
 
 /// Builds the programs of a package of the workspace, into a folder of their own. Returns this
