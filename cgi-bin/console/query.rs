@@ -10,8 +10,8 @@ use std::fmt::Write;
 pub(crate) const ROWS: usize = 5;
 
 /// Maximum length of a value in bytes; the rest is discarded. Longer than any host name
-/// or file name, and enough for an error message. Only the lines of a typed batch may be
-/// longer: the limits of a request bound them.
+/// or file name, and enough for an error message. Only a typed batch and a list of shells
+/// may be longer: the limits of a request bound them.
 const MAX_VALUE_LENGTH: usize = 1000;
 
 /// The text of one row. Each field may be empty or invalid.
@@ -114,7 +114,7 @@ impl Query {
             Key::SharedSocksPort => self.socks_port = value,
             Key::SharedFile => self.file = value,
             Key::Batch => self.batch = decode(encoded, usize::MAX),
-            Key::Shells => self.excess_shells = list_entries(&value),
+            Key::Shells => self.excess_shells = list_entries(&decode(encoded, usize::MAX)),
             Key::Again => self.only = row_numbers(&value),
             Key::Format => {
                 self.format = match value.as_str() {
@@ -219,11 +219,22 @@ fn encode_pairs(pairs: &[(String, &str)]) -> String {
     text
 }
 
-/// Splits a list at white space and commas.
+/// Splits a list at white space and commas. Each entry has the maximum length of a value.
 fn list_entries(list: &str) -> Vec<String> {
     let entries = list.split(|char: char| char.is_whitespace() || char == ',');
     let entries = entries.filter(|entry| !entry.is_empty());
-    entries.map(str::to_owned).collect()
+    let mut entries: Vec<String> = entries.map(str::to_owned).collect();
+    entries
+        .iter_mut()
+        .for_each(|entry| truncate(entry, MAX_VALUE_LENGTH));
+    entries
+}
+
+/// Removes characters at the end until the text has at most this many bytes.
+fn truncate(text: &mut String, max_length: usize) {
+    while text.len() > max_length {
+        text.pop();
+    }
 }
 
 /// Splits at the last colon; an IPv6 address without brackets has no port.
@@ -312,9 +323,7 @@ fn decode(value: &[u8], max_length: usize) -> String {
     let mut text = String::from_utf8_lossy(&bytes).into_owned();
     // U+FFFD, which replaces invalid UTF-8 and a character cut at the limit, has three
     // bytes, so the text may be longer than the limit.
-    while text.len() > max_length {
-        text.pop();
-    }
+    truncate(&mut text, max_length);
     text
 }
 

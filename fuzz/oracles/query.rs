@@ -77,7 +77,8 @@ fn model(bytes: &[u8]) -> Query {
     query.list_runs = has_key(bytes, "runs");
     query.show_run = first_value(bytes, "run");
     query.stop_run = first_value(bytes, "stop");
-    place_shells(&mut query, &first_value(bytes, "shells"));
+    let list = first_bytes(bytes, "shells");
+    place_shells(&mut query, &String::from_utf8_lossy(&list));
     query
 }
 
@@ -85,6 +86,9 @@ fn model(bytes: &[u8]) -> Query {
 fn place_shells(query: &mut Query, list: &str) {
     let mut row = 0;
     for entry in list.split([',', ' ']).flat_map(str::split_whitespace) {
+        let ends = entry.char_indices().map(|(at, char)| at + char.len_utf8());
+        let end = ends.take_while(|&end| end <= MAX_VALUE).last().unwrap_or(0);
+        let entry = &entry[..end];
         while row < ROWS && (!query.rows[row].host.is_empty() || !query.rows[row].port.is_empty()) {
             row += 1;
         }
