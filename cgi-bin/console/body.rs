@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::unistd;
 use threadsocks::net::{self, Deadline};
 
-/// Maximum length of a body in bytes: 27 values of the maximum length fit, unless most
+/// Maximum length of a body in bytes: 28 values of the maximum length fit, unless most
 /// of their characters are percent-encoded.
 const MAX_LENGTH: usize = 64 * 1024;
 

@@ -51,14 +51,14 @@ fn after_dial(kind: &str, error: &io::Error) -> String {
             format!("No program listens there. Start the {kind}, or correct its host and port.")
         }
         ErrorKind::TimedOut => format!(
-            "Check the address of the {kind}. A firewall may drop the packets, or the host is off."
+            "Check the address of the {kind}. A firewall may drop the packets, or the host is down."
         ),
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
             format!("Check the address of the {kind}, and the network of the web server's machine.")
         }
         _ => format!(
-            "Check the spelling of the host, or enter its address. The name must be known on the \
-             web server's machine, which connects to the {kind}."
+            "Check the spelling of the host, or enter its address. The machine of the web server \
+             resolves the name of the {kind}."
         ),
     }
 }
@@ -113,15 +113,15 @@ fn reason(error: &ClientError, socks: &SocksServer) -> String {
 fn next_step(error: &ClientError, destination: &Destination, stream: &TcpStream) -> String {
     match error {
         ClientError::Refused(ReplyError::IdentFailed | ReplyError::UserMismatch) => {
-            "The SOCKS server asks identd on the web server's machine which user connects. Start \
-             identd there, or ask the administrator of the SOCKS server for a rule that does not \
-             require it."
+            "The SOCKS server asks identd on the machine of the web server for the user of the \
+             connection. Start identd there, or ask the administrator of the SOCKS server for a \
+             rule without identd."
                 .to_owned()
         }
         ClientError::Refused(_) => after_refusal(destination, stream),
         ClientError::LoginDenied | ClientError::NoMethod => {
-            "The login for this SOCKS server is in the file that CONSOLE_SOCKS_LOGINS names: ask \
-             the administrator of this console to correct it."
+            "Ask the administrator of this console to correct the login for this SOCKS server in \
+             the file that CONSOLE_SOCKS_LOGINS names."
                 .to_owned()
         }
         ClientError::NoReply(ReadError::Protocol(ProtocolError::Version(_))) => {
@@ -132,13 +132,13 @@ fn next_step(error: &ClientError, destination: &Destination, stream: &TcpStream)
         ClientError::NoReply(ReadError::Incomplete(_, error))
             if error.kind() == ErrorKind::TimedOut =>
         {
-            "Perhaps this port is not that of a SOCKS server, or the SOCKS server still waits for \
-             the shell server. Check both ports, and run this row again."
+            "This port may not belong to a SOCKS server, or the SOCKS server still waits for the \
+             shell server. Check both ports, and run this row again."
                 .to_owned()
         }
         ClientError::NoReply(ReadError::Incomplete(..)) => {
-            "The SOCKS server has closed the connection instead of a reply. It may have reached a \
-             limit of clients, or accept only SOCKS5: its log says more."
+            "The SOCKS server has closed the connection without a complete reply. Its limit of \
+             clients may be reached, or it may accept only SOCKS5. See its log."
                 .to_owned()
         }
         _ => "Check that this port is that of a SOCKS server, and run this row again.".to_owned(),
@@ -146,7 +146,7 @@ fn next_step(error: &ClientError, destination: &Destination, stream: &TcpStream)
 }
 
 /// The next step after the SOCKS server has refused this destination. SOCKS4 has one code
-/// for all causes, so the sentence names the two tests that tell them apart.
+/// for all causes, so the text names a test for each.
 fn after_refusal(destination: &Destination, stream: &TcpStream) -> String {
     let Destination { host, port } = destination;
     let client = stream
@@ -154,8 +154,8 @@ fn after_refusal(destination: &Destination, stream: &TcpStream) -> String {
         .map_or_else(|_| "CLIENT".to_owned(), |own| own.ip().to_string());
     format!(
         "The rules of the SOCKS server deny {host}:{port}, or it cannot connect to it. On its \
-         machine, threadsocks --explain \"c {client} {host} {port}\" prints the rule that decides, \
-         and nc -v {host} {port} tries the connection."
+         machine, threadsocks --explain \"c {client} {host} {port}\" prints the rule that decides. \
+         If the rule permits it, test the connection there: nc -v {host} {port}"
     )
 }
 

@@ -1,11 +1,11 @@
-//! Escaping, response headers and the document head, which both HTML pages share.
+//! Escaping, response headers and the document head, which all HTML pages share.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::query::{Format, percent_encode};
+use crate::query::{Format, Query, percent_encode};
 use crate::status::{Outcome, RunStatus};
 
-/// The style sheet of both HTML pages.
+/// The style sheet of all HTML pages.
 const STYLE: &str = include_str!("style.css");
 
 /// The style sheet of the columns: in the shadow tree of a run, and in the page of a kept
@@ -94,11 +94,12 @@ pub(crate) fn redirect(query: &str, label: &str) -> String {
 /// The response to a request for a host name that is not this console's. It says which
 /// setting permits the name.
 pub(crate) fn unknown_host(host: &str, format: Format) -> String {
-    let first = format!("This console does not answer to the name \"{host}\".");
-    let second = "It answers to IP addresses, localhost and the names in CONSOLE_HOST, so that \
-                  no other site can lead a browser here under a name of its own.";
-    let third = "If the name is right, its administrator sets CONSOLE_HOST in the environment of \
-                 the CGI program, in Apache for example: SetEnv CONSOLE_HOST \"console.example.edu\"";
+    let first = format!("This console does not accept the host name \"{host}\".");
+    let second = "It accepts IP addresses, localhost and the names in CONSOLE_HOST. This protects \
+                  against DNS rebinding: another site could let its name resolve to this server.";
+    let third = "To permit the name, the administrator of this console adds it to CONSOLE_HOST in \
+                 the environment of the CGI program, in Apache for example: \
+                 SetEnv CONSOLE_HOST \"console.example.edu\"";
     let status = "Status: 403 Forbidden\r\n";
     let nonce = Nonce::new();
     if format != Format::Html {
@@ -174,13 +175,31 @@ impl Icon {
     }
 }
 
-/// Hidden input elements with these keys and values.
-pub(crate) fn hidden_fields(fields: &[(String, &str)]) -> String {
-    let fields = fields.iter().map(|(key, value)| {
+/// A form without visible fields, which has the rows of a run. Buttons elsewhere in the
+/// document start and edit runs with it, by `form="rows"`.
+pub(crate) fn rows_form(query: &Query) -> String {
+    let fields = query.fields().into_iter().map(|(key, value)| {
         let value = escape(value);
         format!("<input type=\"hidden\" name=\"{key}\" value=\"{value}\">")
     });
-    fields.collect()
+    let fields: String = fields.collect();
+    format!("<form id=\"rows\" method=\"post\" action=\"?\">{fields}</form>\n")
+}
+
+/// A link to the form with the rows of a run, in another tab: to leave the page of a run
+/// stops the run. A link would put a typed batch into the URL; then it is a button of
+/// [`rows_form`].
+pub(crate) fn edit_control(query: &Query) -> String {
+    const LABEL: &str = "Edit these rows";
+    match query.batch.is_empty() {
+        true => {
+            let rows = escape(&query.encode());
+            format!("<a href=\"?{rows}edit=1\" target=\"_blank\">{LABEL}</a>")
+        }
+        false => format!(
+            "<button form=\"rows\" formtarget=\"_blank\" name=\"edit\" value=\"1\">{LABEL}</button>"
+        ),
+    }
 }
 
 /// A time in the format of RFC 3339, in UTC, for people: `2026-11-28 15:46:12 UTC`.

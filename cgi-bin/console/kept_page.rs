@@ -5,8 +5,9 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
 use crate::html::{self, Icon, Nonce, escape};
 use crate::kept_runs::{KeptRun, KeptRuns, MAX_RUNS, RunState};
-use crate::query::{Format, Query};
+use crate::query::{Format, Query, row_list};
 use crate::recorded::{ROWS_LINE, TIME_LINE, WHO_LINE};
+use crate::row::host_and_port;
 
 /// Number of lines of a transcript in one block, which a browser lays out when it becomes
 /// visible.
@@ -19,11 +20,11 @@ const TAIL_LENGTH: u64 = 512;
 /// longest.
 const HEAD_LENGTH: u64 = 256 * 1024;
 
-/// The answer to a name of no run.
-const NO_RUN: &str = "There is no such kept run. The oldest runs are removed when new ones need \
-    their place.";
+/// The message for an unknown ID.
+const NO_RUN: &str = "There is no such kept run. The console deletes the oldest runs when it \
+    starts new ones.";
 
-/// The answer if runs are not kept.
+/// The message if runs are not kept.
 const NOT_KEPT: &str = "Runs are not kept here. The administrator can set CONSOLE_RUNS in the \
     environment of the CGI program to a folder that its user may write.";
 
@@ -86,8 +87,8 @@ impl KeptPage<'_> {
             output,
             "<header class=\"top\"><h1>Kept runs</h1>\n<nav aria-label=\"Console\">\
              <a href=\"?\">New form</a></nav></header>\n<main>\n\
-             <p class=\"soft\">The newest {MAX_RUNS} runs at most. To look at a run does not start \
-             it again.</p>\n\
+             <p class=\"soft\">The newest {MAX_RUNS} runs at most. Opening a run does not repeat \
+             it.</p>\n\
              <div class=\"wide-table\" tabindex=\"0\" role=\"region\" aria-label=\"Kept runs\"><table>\n\
              <thead><tr><th scope=\"col\">Start</th><th scope=\"col\">By</th><th scope=\"col\">Shells</th>\
              <th scope=\"col\">Result</th><th scope=\"col\">Stop</th></tr></thead>\n<tbody>\n"
@@ -122,8 +123,8 @@ impl KeptPage<'_> {
         self.write_columns(&run, output)
     }
 
-    /// Writes a run as HTML. It reads the file once for each column, because a file has
-    /// more bytes than this process should hold.
+    /// Writes a run as HTML. It reads the file twice for each column: the file may be much
+    /// larger than the memory that this process should use.
     fn write_columns(&self, run: &KeptRun, output: &mut impl Write) -> io::Result<()> {
         let facts = facts(run);
         let icon = match facts.outcome.split(' ').next() {
@@ -135,26 +136,32 @@ impl KeptPage<'_> {
         let time = html::readable_time(started);
         let title = format!("Run of {time}");
         let head = html::document_head_with(&self.nonce, &title, icon, html::COLUMN_STYLE);
-        let rows = escape(&facts.query.encode());
-        let fields = html::hidden_fields(&facts.query.fields());
+        let edit = html::edit_control(&facts.query);
         write!(
             output,
             "{head}<body>\n<header class=\"top\"><h1>Run of <time datetime=\"{}\">{time}</time></h1>\n\
              <p class=\"soft\">by {}</p>\n<nav aria-label=\"This run\"><a href=\"?runs\">Kept runs</a> \
-             <a href=\"?{rows}edit=1\">Edit these rows</a> <a href=\"?run={}&amp;format=text\">As text</a>\
-             </nav></header>\n<main id=\"board\"><div class=\"page\">\n\
+             {edit} <a href=\"?run={}&amp;format=text\">As text</a> <a href=\"?\">New form</a>\
+             </nav></header>\n{}<main id=\"board\"><div class=\"page\">\n\
              <div class=\"bar small\"><p class=\"sum\" id=\"sum\">{}</p>\n",
             escape(started),
             escape(&facts.who),
             run.id,
+            html::rows_form(&facts.query),
             escape(&result_text(&facts)),
         )?;
         match run.state {
-            RunState::Running => write_stop_form(&run.id, output)?,
-            _ => writeln!(
-                output,
-                "<form method=\"post\" action=\"?\">{fields}<button>Run again</button></form>"
-            )?,
+            RunState::Running => {
+                output.write_all(b"<p>Reload this page to see more.</p>\n")?;
+                write_stop_form(&run.id, output)?;
+            }
+            _ => {
+                let only = row_list(&facts.query.only);
+                writeln!(
+                    output,
+                    "<button form=\"rows\" name=\"again\" value=\"{only}\">Run again</button>"
+                )?;
+            }
         }
         output.write_all(b"</div>\n<div class=\"columns\">\n")?;
         for (number, column) in column_heads(&run.file)?.iter().enumerate() {
@@ -224,14 +231,15 @@ fn result_text(facts: &RunFacts) -> String {
     }
 }
 
-/// The shells of a query, for example `alpha:7100, beta:7100`.
+/// The shells of a run, for example `alpha:7100, beta:7100`.
 fn shells(query: &Query) -> String {
-    let named = query.rows.iter().filter(|row| !row.host.is_empty());
-    let shells = named.map(|row| format!("{}:{}", row.host, row.port));
+    let rows = query.rows.iter().zip(1..);
+    let ran = rows.filter(|(row, number)| !row.host.is_empty() && query.runs_row(*number));
+    let shells = ran.map(|(row, _)| host_and_port(&row.host, &row.port));
     shells.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads what the list shows of a run. What cannot be read is empty.
+/// Reads what the list shows of a run. Unreadable fields are empty.
 fn facts(run: &KeptRun) -> RunFacts {
     let mut file = &run.file;
     let _ = file.seek(SeekFrom::Start(0));
@@ -242,7 +250,7 @@ fn facts(run: &KeptRun) -> RunFacts {
     };
     let (started, who, rows) = (field(TIME_LINE), field(WHO_LINE), field(ROWS_LINE));
     let mut query = Query::parse(rows.as_bytes());
-    // The page of the run is of the list's format.
+    // Links and forms of these pages request HTML.
     query.format = Format::Html;
     let (summary, outcome) = match (run.state, last_lines(file)) {
         (RunState::Complete, Some(lines)) => lines,

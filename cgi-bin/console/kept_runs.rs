@@ -1,7 +1,7 @@
 //! Kept runs: one text file for each run, in the folder that `CONSOLE_RUNS` names.
 //!
-//! The name is the time of the start and 128 random bits, so it sorts by time and nobody can
-//! guess it. The ending tells the state: `.part` while the run writes the file, `.txt` after
+//! The ID of a run, the name of its file, is the time of the start and 128 random bits. So IDs
+//! sort by time, and nobody can guess one. The extension tells the state: `.part` while the run writes the file, `.txt` after
 //! its end. A file `.stop` next to it asks the run to stop.
 //!
 //! A run holds a lock of its file (flock(2)), which the kernel releases even if the process is
@@ -22,8 +22,8 @@ use crate::run_token::{has_token_alphabet, random_token};
 /// Maximum number of kept runs. A new run removes the oldest.
 pub(crate) const MAX_RUNS: usize = 200;
 
-/// Maximum size of all kept runs in bytes when a run starts, which may add
-/// [`MAX_RUN_SIZE`].
+/// Maximum size of all kept runs in bytes when a run starts, with [`MAX_RUN_SIZE`] for this
+/// run. Runs that are still running count with their present size.
 pub(crate) const MAX_TOTAL_SIZE: u64 = 256 * 1024 * 1024;
 
 /// Maximum size of one kept run in bytes, without its last lines. Five shells with 30,000
@@ -55,9 +55,9 @@ pub(crate) struct KeptRuns {
 /// The state of a kept run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunState {
-    /// Its process writes the file.
+    /// A process writes the file.
     Running,
-    /// Its process has ended before the run.
+    /// The process has ended, and the file has no end.
     Interrupted,
     Complete,
 }
@@ -80,8 +80,8 @@ impl KeptRuns {
         self.folder.join(format!("{id}.{ending}"))
     }
 
-    /// Creates the file of a run that starts now, after it has removed the oldest runs above
-    /// the limits.
+    /// Removes the oldest runs above the limits, then creates the file of a run that starts
+    /// now.
     ///
     /// # Errors
     ///
@@ -105,6 +105,7 @@ impl KeptRuns {
             id,
             file,
             size: 0,
+            has_failed: false,
         })
     }
 
@@ -117,11 +118,15 @@ impl KeptRuns {
         if !is_id(id) {
             return Ok(None);
         }
-        // A run that ends between the two has the second name.
+        // A run that ends between the two tests is found by the second one: its process renames
+        // the file before it releases the lock.
         for ending in [PART, COMPLETE] {
             match open(&self.path(id, ending)) {
                 Ok(file) => {
                     let state = state_of(&file, ending)?;
+                    if state == RunState::Interrupted && self.path(id, COMPLETE).exists() {
+                        continue;
+                    }
                     let id = id.to_owned();
                     return Ok(Some(KeptRun { id, state, file }));
                 }
@@ -177,7 +182,7 @@ impl KeptRuns {
         let polls = STOP_TIMEOUT.as_millis() / STOP_POLL_INTERVAL.as_millis();
         for _ in 0..polls {
             if !is_running()? {
-                // The run removes the request unless it has ended before it saw it.
+                // A run that ended before it read the request has left this file.
                 let _ = fs::remove_file(&request);
                 return Ok(true);
             }
@@ -260,21 +265,26 @@ pub(crate) struct RunFile {
     /// It holds the lock.
     file: File,
     size: u64,
+    /// A write has failed: nothing more is written.
+    has_failed: bool,
 }
 
 impl RunFile {
-    /// Reports whether output still fits into the file.
+    /// Reports whether the file has its maximum size.
     pub(crate) fn is_full(&self) -> bool {
         self.size >= MAX_RUN_SIZE
     }
 
-    /// Appends text. After an error the file is full.
+    /// Appends text, unless a write has failed before.
     pub(crate) fn write(&mut self, text: &str) {
+        if self.has_failed {
+            return;
+        }
         match self.file.write_all(text.as_bytes()) {
             Ok(()) => self.size += text.len() as u64,
             Err(error) => {
                 log_error(&format!("the run {} is not kept further: {error}", self.id));
-                self.size = MAX_RUN_SIZE;
+                self.has_failed = true;
             }
         }
     }
@@ -333,9 +343,20 @@ mod tests {
         let id = runs.create().unwrap().id;
         let random = &id[id.len() - 32..];
         fs::write(folder.path().join("secret.txt"), "x").unwrap();
+        // Each of these names has a file.
+        fs::create_dir(folder.path().join("20261128T15461")).unwrap();
+        for name in [
+            format!("20261128T15461/Z-{random}.txt"),
+            format!("{id}.part.txt"),
+            format!("{random}.txt"),
+            ".txt".to_owned(),
+            format!("{}.txt", id.to_uppercase()),
+        ] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
         for other in [
             "secret".to_owned(),
-            format!("../{id}"),
+            format!("20261128T15461/../{id}"),
             format!("{id}.part"),
             format!("20261128T15461/Z-{random}"),
             random.to_owned(),

@@ -105,8 +105,8 @@ const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ROWS_IN_URL: usize = 6000;
 
 /// The notice of a form after a request that the user did not start here.
-const PRESS_RUN: &str = "Nothing runs yet: press Run to run these rows. Only this button starts \
-    a run. A bookmark, a link from another site, Back and reload lead to this form.";
+const PRESS_RUN: &str = "Nothing runs yet: press Run to run these rows. A bookmark, a link from \
+    another site, Back and reload lead to this form and start no run.";
 
 /// The notice of a form after a POST that is not from the form of this console.
 const FOREIGN_FORM: &str = "Nothing runs yet: this request did not come from this form. Press Run \
@@ -136,7 +136,7 @@ fn respond(settings: &Settings, output: &mut impl Write) -> io::Result<()> {
     match environment_variable("REQUEST_METHOD").as_encoded_bytes() {
         // HEAD is a safe method (RFC 9110, section 9.2.1): it starts no session.
         b"HEAD" => {
-            let headers = html::headers(query.format, &Nonce::new());
+            let headers = html::headers(query.page_format(), &Nonce::new());
             output.write_all(headers.as_bytes())
         }
         b"POST" => respond_to_post(query, settings, output),
@@ -217,7 +217,7 @@ fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) 
             return write_form(query, settings, Some(&notice), output);
         }
     };
-    // The rows in the URL are for Back, reload and bookmarks, which show the form.
+    // The URL keeps the rows, so Back and reload show the filled form.
     let mut shown = query.encode();
     if shown.len() > MAX_ROWS_IN_URL {
         shown.clear();
@@ -226,8 +226,8 @@ fn redirect_to_run(query: &Query, settings: &Settings, output: &mut impl Write) 
     output.write_all(page.as_bytes())
 }
 
-/// Stops a kept run, and redirects to what was kept of it. A request that is not from a
-/// page of this console stops nothing, and leads there too.
+/// Stops a kept run, and redirects to its page. A request that is not from a page of this
+/// console stops nothing, and gets the same redirect.
 fn stop_run(
     query: &Query,
     settings: &Settings,
@@ -256,11 +256,7 @@ fn stop_run(
 /// Writes the list of the kept runs, or one of them.
 fn write_kept_runs(query: &Query, settings: &Settings, output: &mut impl Write) -> io::Result<()> {
     let nonce = Nonce::new();
-    let format = match query.format {
-        Format::Html => Format::Html,
-        // A kept run is text.
-        Format::Text | Format::Json => Format::Text,
-    };
+    let format = query.page_format();
     let headers = html::headers(format, &nonce);
     let page = KeptPage {
         runs: settings.kept_runs.as_ref(),
@@ -277,11 +273,11 @@ fn write_kept_runs(query: &Query, settings: &Settings, output: &mut impl Write) 
 /// Which rows of a request may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MayRun {
-    /// A browser has sent the request by itself.
+    /// No row: a browser has sent the request without a click of its user.
     Nothing,
-    /// The user of a browser can mend the other rows before anything runs.
+    /// All rows, if all are valid: otherwise the user of the browser corrects them first.
     IfAllAreValid,
-    /// A program learns about the other rows from their columns.
+    /// The valid rows. Each invalid row gets a column with its error.
     ValidRows,
 }
 

@@ -16,7 +16,7 @@ use std::fmt::{self, Write};
 
 use crate::bulk::{self, SplitOutput};
 use crate::html::{self, Icon, Nonce, escape};
-use crate::query::{Query, percent_encode};
+use crate::query::{Query, percent_encode, row_list};
 use crate::run::Page;
 use crate::status::{ColumnStatus, Outcome, RunStatus, SessionState};
 use crate::terminal::{Piece, Style};
@@ -212,7 +212,7 @@ impl HtmlPage {
         self.write(format_args!("<span slot=\"actions{number}\">"));
         if transcript.is_too_long {
             self.text
-                .push_str("Too long for a link: save the whole page ");
+                .push_str("This transcript exceeds 1 MiB: save the page with the browser. ");
         } else {
             let name = escape(&transcript.name);
             let encoded = &transcript.encoded;
@@ -230,28 +230,20 @@ impl HtmlPage {
         let title = escape(&run.title());
         let head = html::document_head(&self.nonce, &run.title(), Icon::Running);
         let started = humantime::format_rfc3339_seconds(run.started_at).to_string();
-        let edit = match self.query.batch.is_empty() {
-            true => {
-                let rows = escape(&self.query.encode());
-                format!("<a href=\"?{rows}edit=1\">Edit these rows</a>")
-            }
-            // The address of a link would contain the typed batch.
-            false => "<button form=\"rows\" name=\"edit\" value=\"1\">Edit these rows</button>"
-                .to_owned(),
-        };
+        let edit = html::edit_control(&self.query);
         let kept = self.run_id.as_ref().map_or_else(String::new, |id| {
-            format!("<a href=\"?run={id}\">Link to this run</a> <a href=\"?runs\">Kept runs</a> ")
+            format!(
+                "<a href=\"?run={id}\" target=\"_blank\">Link to this run</a> \
+                 <a href=\"?runs\" target=\"_blank\">Kept runs</a> "
+            )
         });
         self.write(format_args!(
             "{head}<body>\n<header class=\"top\"><h1>{title}</h1>\n\
              <p class=\"soft\">started <time datetime=\"{started}\">{}</time></p>\n\
-             <nav aria-label=\"This run\">{edit} <a href=\"?\">New form</a> {kept}</nav></header>\n",
+             <nav aria-label=\"This run\">{edit} <a href=\"?\" target=\"_blank\">New form</a> {kept}</nav></header>\n",
             html::readable_time(&started)
         ));
-        let fields = html::hidden_fields(&self.query.fields());
-        self.write(format_args!(
-            "<form id=\"rows\" method=\"post\" action=\"?\">{fields}</form>\n"
-        ));
+        self.text.push_str(&html::rows_form(&self.query));
         if let Some(id) = &self.run_id {
             let form = format!(
                 "<form id=\"stop\" method=\"post\" action=\"?\">\
@@ -327,10 +319,13 @@ impl Page for HtmlPage {
             self.write_column(column);
         }
         self.text.push_str("</div></div></template>\n");
-        self.text.push_str(match self.run_id {
-            Some(_) => "<button slot=\"stop\" class=\"small\" form=\"stop\">Stop</button>\n",
-            None => "<span slot=\"stop\" class=\"soft\">Closing this page stops the run.</span>\n",
-        });
+        if self.run_id.is_some() {
+            self.text
+                .push_str("<button slot=\"stop\" class=\"small\" form=\"stop\">Stop</button>\n");
+        }
+        self.text.push_str(
+            "<span slot=\"stop\" class=\"soft\">Closing this page stops the run.</span>\n",
+        );
         self.update_summary(run);
     }
 
@@ -375,7 +370,9 @@ impl Page for HtmlPage {
         self.open_span(column, index);
         let escaped = escape(line);
         let added = match is_added {
-            true => " class=\"added\" title=\"sent by the console: the file has none\"",
+            true => {
+                " class=\"added\" title=\"The console sent this exit; the batch contains none.\""
+            }
             false => "",
         };
         let time = column.elapsed_text();
@@ -401,8 +398,7 @@ impl Page for HtmlPage {
             "<span slot=\"end\" id=\"sum\">{run}</span>\n<span slot=\"repeat\" class=\"small\">"
         ));
         if !failed.is_empty() && failed.len() < run.columns.len() {
-            let rows: Vec<String> = failed.iter().map(usize::to_string).collect();
-            let rows = rows.join(",");
+            let rows = row_list(&failed);
             self.write(format_args!(
                 "<button form=\"rows\" name=\"again\" value=\"{rows}\">Run the failed ones again\
                  </button> "

@@ -52,15 +52,15 @@ pub(crate) struct Query {
     /// The numbers of the rows to run, from 1. If it is empty, all rows run.
     pub(crate) only: Vec<usize>,
     pub(crate) format: Format,
-    /// The form with these values; no session starts.
+    /// Whether to show the form, even if the rows could run.
     pub(crate) edit: bool,
     /// The one-time token that permits a run.
     pub(crate) token: String,
-    /// The list of the kept runs.
+    /// Whether the list of the kept runs is requested.
     pub(crate) list_runs: bool,
-    /// The kept run to show.
+    /// The ID of the kept run to show.
     pub(crate) show_run: String,
-    /// The kept run to stop.
+    /// The ID of the kept run to stop.
     pub(crate) stop_run: String,
 }
 
@@ -153,6 +153,19 @@ impl Query {
         self.excess_shells = entries.collect();
     }
 
+    /// The format of the page. Kept runs exist as text only, so JSON of them is text.
+    pub(crate) fn page_format(&self) -> Format {
+        match self.format {
+            Format::Json if self.list_runs || !self.show_run.is_empty() => Format::Text,
+            format => format,
+        }
+    }
+
+    /// Reports whether the row with this number, from 1, is to run.
+    pub(crate) fn runs_row(&self, number: usize) -> bool {
+        self.only.is_empty() || self.only.contains(&number)
+    }
+
     /// Reports whether all rows and the shared values are empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.fields().is_empty()
@@ -185,9 +198,11 @@ impl Query {
 
     /// Encodes all fields, the rows to run and the format, for a token.
     pub(crate) fn encode_run(&self) -> String {
-        let only: Vec<String> = self.only.iter().map(usize::to_string).collect();
         let mut text = encode_pairs(&self.fields());
-        text.push_str(&encode_pairs(&[("again".to_owned(), &only.join(","))]));
+        text.push_str(&encode_pairs(&[(
+            "again".to_owned(),
+            &row_list(&self.only),
+        )]));
         text + self.format_pair()
     }
 
@@ -243,6 +258,12 @@ fn split_host_and_port(entry: &str) -> (&str, &str) {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
         _ => (entry, ""),
     }
+}
+
+/// Joins row numbers with commas, the value of the key `again`.
+pub(crate) fn row_list(numbers: &[usize]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    numbers.join(",")
 }
 
 /// Parses a comma-separated list of row numbers. Other text is ignored.

@@ -8,13 +8,13 @@ use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::Piece;
 use crate::text::TextPage;
 
-/// The first words of the file of a kept run; the time of the start follows.
+/// The start of the first line of a kept run's file, before the time of the start.
 pub(crate) const TIME_LINE: &str = "# threadsocks console, ";
 
-/// The first words of the second line; the user or the address of the client follows.
+/// The start of the second line, before the user or the address of the client.
 pub(crate) const WHO_LINE: &str = "# by ";
 
-/// The first words of the third line; the query of the run follows.
+/// The start of the third line, before the query of the run.
 pub(crate) const ROWS_LINE: &str = "# rows ";
 
 /// Forwards all events to a page and to a record of it.
@@ -50,7 +50,7 @@ impl RecordedPage {
         }
     }
 
-    /// Reports whether the file has space for output, and notes that it is cut.
+    /// Reports whether the file has space for output. Sets `is_cut` if it has none.
     fn has_space(&mut self) -> bool {
         self.is_cut |= self.file.is_full();
         !self.is_cut
@@ -84,6 +84,7 @@ impl Page for RecordedPage {
 
     fn tick(&mut self, run: &RunStatus) {
         self.page.tick(run);
+        self.record.tick(run);
     }
 
     fn is_stopped(&self) -> bool {

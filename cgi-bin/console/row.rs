@@ -26,8 +26,8 @@ const SHELL_PORT: &str = "Enter the port at which the shell server was started, 
 const SOCKS_PORT: &str = "Enter the port at which the SOCKS server was started; 1080 is common.";
 
 /// The next step after a destination that is not on the allow list.
-const NOT_ALLOWED: &str = "Ask the administrator to add it to CONSOLE_ALLOW, or use a destination \
-    that is on this list.";
+const NOT_ALLOWED: &str = "Ask the administrator to add this destination to CONSOLE_ALLOW, or enter \
+    one that is permitted.";
 
 /// One of the fields of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +95,8 @@ impl Policy {
     }
 }
 
-/// Everything that the thread of a session needs. It owns the plan, so the threads share
-/// nothing.
+/// Everything that the thread of a session needs. Each thread owns its plan, so the threads
+/// share nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionPlan {
     pub(crate) destination: Destination,
@@ -123,8 +123,7 @@ pub(crate) struct Column {
 /// Validates all rows. A row without a shell server gets no column.
 pub(crate) fn columns(query: &Query, policy: &Policy) -> Vec<Column> {
     let rows = query.rows.iter().enumerate();
-    let is_wanted = |index: usize| query.only.is_empty() || query.only.contains(&(index + 1));
-    let named = rows.filter(|(index, row)| !row.host.is_empty() && is_wanted(*index));
+    let named = rows.filter(|(index, row)| !row.host.is_empty() && query.runs_row(index + 1));
     let mut columns: Vec<Column> = named
         .map(|(index, row)| {
             let row = with_shared_values(row, query);
@@ -238,8 +237,7 @@ fn check_row(row: &Row, typed: &str, policy: &Policy) -> Result<SessionPlan, Vec
     let socks: Result<Option<SocksServer>, ()> = socks.transpose();
     let mut check = |host: &Host, port, field| {
         if !policy.allowed.permits(&host.to_string(), port) {
-            let reason =
-                format!("the administrator of this console does not let it go to {host}:{port}");
+            let reason = format!("the administrator of this console does not permit {host}:{port}");
             add_error(field, Failure::new(reason, NOT_ALLOWED));
         }
     };
@@ -327,7 +325,7 @@ fn parse_port(text: &str, next_step: &str) -> Result<u16, Failure> {
 }
 
 /// Joins host and port for a heading, as entered.
-fn host_and_port(host: &str, port: &str) -> String {
+pub(crate) fn host_and_port(host: &str, port: &str) -> String {
     let (host, port) = (shorten(host), shorten(port));
     match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]:{port}"),

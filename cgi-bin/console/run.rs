@@ -12,8 +12,8 @@
 //! session threads --events--> bounded channel --> owner --> stdout
 //! ```
 //!
-//! Shutdown: the owner returns when all senders are dropped, at the time limit, or on a
-//! write error. Nothing joins the session threads; the exit of the process ends them.
+//! Shutdown: the owner returns when all senders are dropped, at the time limit, at the first
+//! tick after a request to stop, or on a write error. Nothing joins the session threads; the exit of the process ends them.
 
 use std::io::{self, Write};
 use std::thread;
@@ -69,7 +69,7 @@ pub(crate) trait Page {
 }
 
 /// Runs the sessions of all valid columns, and writes the page until all sessions have
-/// ended or the time limit has passed.
+/// ended, the time limit has passed, or the run is stopped.
 ///
 /// # Errors
 ///
@@ -92,13 +92,13 @@ pub(crate) fn run(
     output.write_all((headers + &owner.take_text()).as_bytes())?;
     let receiver = owner.start_sessions(columns);
     let result = owner.process_events(&receiver, output);
-    // Events that were queued when the time limit passed. The bound keeps sessions that
-    // still send from extending the loop.
+    // Events that were queued when the loop ended. The bound keeps a busy session from
+    // prolonging this.
     for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
         owner.apply(index, event);
     }
     owner.status.advance_to(Instant::now());
-    // After an error of writing, only a kept run has use for the rest of the page.
+    // After a write error, the end of the page is produced for the file of a kept run only.
     let end = match &result {
         Ok(end) => end,
         Err(_) => &SessionEnd::Stopped,
@@ -138,7 +138,7 @@ impl PageOwner<'_> {
                         let _ = shell::run_session(&plan, &events);
                     });
                     result.err().map(|error| {
-                        let reason = format!("no thread for it: {error}");
+                        let reason = format!("cannot start a thread: {error}");
                         Failure::new(reason, "The web server's machine is busy: try again later.")
                     })
                 }
@@ -152,8 +152,8 @@ impl PageOwner<'_> {
     }
 
     /// The event loop: applies events and writes the page until all senders are dropped
-    /// or the time limit has passed. Returns the end of the sessions that have reported
-    /// none.
+    /// or the time limit has passed, or the run is stopped. Returns the end of each session
+    /// that has not ended.
     ///
     /// Each wait for an event ends at the next tick, at the time limit, or when the last
     /// sender is dropped. Each write ends at the deadline of `output`.
@@ -193,7 +193,7 @@ impl PageOwner<'_> {
                     // Every thread has ended. A thread that sent no last event has
                     // panicked; its message is on stderr.
                     return Ok(SessionEnd::Failed(Failure::new(
-                        "ended by a fault of this console",
+                        "internal error of this console",
                         "The error log of the web server has more: please report it.",
                     )));
                 }

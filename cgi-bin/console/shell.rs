@@ -2,7 +2,7 @@
 //!
 //! The session never closes the connection before it has sent `exit`, and it never
 //! half-closes: some shell servers terminate at an early EOF. Only the exit of
-//! the process, at the time limit or after the browser has left, closes it earlier.
+//! the process closes it earlier: at the time limit, after a stop, or after the browser has left.
 //!
 //! What ends each wait: the dial and the SOCKS reply have a deadline. A read from the
 //! shell ends with output, EOF or a reset, and a send to the event channel ends when

@@ -1,7 +1,7 @@
 //! Logins for SOCKS servers, from the file that `CONSOLE_SOCKS_LOGINS` names.
 //!
-//! A login belongs to one SOCKS server: the user of the form names the server, and must not
-//! receive the password at another one.
+//! A login is sent only to the server in its line. Otherwise a user of the form could name a
+//! server of their own, and read the password there.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use threadsocks::protocol::socks5::Credentials;
 
 use crate::allow::port_number;
 
-/// Maximum size of the file in bytes, more than a hundred of the longest lines.
+/// Maximum size of the file in bytes: at least 80 of the longest lines.
 const MAX_FILE_SIZE: u64 = 64 * 1024;
 
 /// Maximum length of a user and of a password in bytes (RFC 1929).
@@ -33,7 +33,7 @@ struct SocksLogin {
 
 impl SocksLogins {
     /// Reads the file. Each line is `HOST:PORT USER PASSWORD`; empty lines and lines that
-    /// begin with `#` do not count.
+    /// begin with `#` are ignored.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl SocksLogins {
     }
 
     /// The login for this SOCKS server, whose host is in the canonical form of [`Host`]. The
-    /// first line counts.
+    /// first matching line is used.
     pub(crate) fn find(&self, host: &str, port: u16) -> Option<Credentials> {
         let login = self
             .0
@@ -79,7 +79,7 @@ impl SocksLogins {
     }
 }
 
-/// Parses a line. The password is the rest of the line, so it may contain spaces.
+/// Parses a line. The password is the rest of the line without the spaces around it.
 fn parse_line(line: &str) -> Option<SocksLogin> {
     let (server, login) = line.split_once(char::is_whitespace)?;
     let (user, password) = login.trim_start().split_once(char::is_whitespace)?;

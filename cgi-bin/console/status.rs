@@ -97,8 +97,7 @@ impl RunStatus {
         }
     }
 
-    /// The end of the run, after which the time limit is of no interest. `None` if the
-    /// limit is too far for a clock.
+    /// The start plus the time limit. `None` if this time is too far for the clock.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.started.checked_add(self.time_limit)
     }
@@ -182,7 +181,7 @@ impl RunStatus {
             .collect()
     }
 
-    /// Lines that were sent, and lines of all batches.
+    /// The number of lines that were sent, and the number of lines of all batches.
     pub(crate) fn commands(&self) -> (usize, usize) {
         let sent = self.columns.iter().map(|column| column.sent).sum();
         let total = self.columns.iter().map(|column| column.total).sum();
@@ -213,7 +212,7 @@ impl RunStatus {
 }
 
 /// The summary, for example `2 done, 1 running, 2 failed; 11 of 16 commands; 2.6 s of 10m`.
-/// After the end it is without the time limit.
+/// The time limit is omitted after the end.
 impl fmt::Display for RunStatus {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} done", self.count(Outcome::Success))?;
@@ -252,7 +251,8 @@ impl ColumnStatus {
             (SessionState::Granted, false) => "granted, no prompt yet",
             (SessionState::Running, _) => "running",
             (SessionState::Ended(end), _) => match end {
-                // The console knows that the shell has read them, not what they did.
+                // A prompt proves that the shell has read the line, not that the command
+                // has succeeded.
                 SessionEnd::Done => return format!("{all}{total} sent"),
                 SessionEnd::LeftOpen { is_direct } => {
                     let by = if *is_direct { "shell" } else { "SOCKS server" };
@@ -287,7 +287,7 @@ impl ColumnStatus {
                     .to_owned()
             }
             SessionEnd::ClosedEarly => format!(
-                "The last command was \"{command}\". Perhaps it has ended the shell: see its last \
+                "The last command was \"{command}\". This command may have ended the shell: see its \
                  output, or the log of the shell server. Then run this row again."
             ),
             SessionEnd::TimedOut if self.sent == 0 => {
@@ -296,7 +296,7 @@ impl ColumnStatus {
                     .to_owned()
             }
             SessionEnd::TimedOut => format!(
-                "No prompt came after the last command, \"{command}\". Shorten the batch, or ask \
+                "The time limit passed after the command \"{command}\". Shorten the batch, or ask \
                  the administrator of this console to raise CONSOLE_LIMIT."
             ),
             SessionEnd::Stopped => "Run this row again.".to_owned(),
@@ -340,7 +340,7 @@ impl SessionState {
     }
 }
 
-/// Seconds with as many decimals as people compare: `0.04 s`, `2.6 s`, `12 s`.
+/// Seconds with about two significant digits: `0.04 s`, `2.6 s`, `12 s`.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {

@@ -75,15 +75,20 @@ fn slot(page: &str, name: &str) -> String {
         .unwrap_or_else(|| panic!("{name} in {page}"));
     let (_, rest) = rest.split_once('>').expect("the end of a tag");
     let (content, _) = rest.split_once("</span>").expect("the end of an element");
-    content
-        .replace("&quot;", "\"")
+    unescape(content)
+}
+
+/// Decodes the entities that the console writes.
+fn unescape(html: &str) -> String {
+    html.replace("&quot;", "\"")
         .replace("&#39;", "'")
         .replace("&lt;", "<")
         .replace("&gt;", ">")
         .replace("&amp;", "&")
 }
 
-/// Runs one row in all three formats. They tell the same, which contains these words.
+/// Runs one row in all three formats. Each has the same reason and next step, which contain
+/// these words.
 fn assert_failure(console: &mut Console, row: &str, reason: &str, next_step: &str) {
     let text = from_text(&console.page(&format!("{row}format=text")));
     assert!(text.reason.starts_with(reason), "{text:#?}");
@@ -101,6 +106,9 @@ fn assert_failure(console: &mut Console, row: &str, reason: &str, next_step: &st
         assert_eq!(html, json);
     } else {
         assert!(page.contains("aria-invalid"), "{page}");
+        for text in [&json.reason, &json.next_step] {
+            assert!(unescape(&page).contains(text.as_str()), "{text}: {page}");
+        }
     }
 }
 

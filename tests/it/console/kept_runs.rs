@@ -184,7 +184,62 @@ fn w35_a_kept_run_can_be_stopped_and_keeps_what_it_has_shown() {
 }
 
 #[test]
-fn w35_a_run_that_was_killed_or_left_is_told_from_a_complete_one() {
+fn w35_a_run_whose_reader_has_left_has_its_end() {
+    let (proxy, shell) = (Proxy::open(), waiting_shell());
+    let mut console = keeping_console();
+    let row = query_row(1, shell.address(), "wait.txt", proxy.address());
+    // The console finds out at its next write: head(1) closes the pipe after a few lines.
+    let program = crate::support::project::console_binary();
+    console.command = std::process::Command::new("sh");
+    console
+        .command
+        .args(["-c", "\"$0\" | head -n 15"])
+        .arg(program)
+        .current_dir(console.folder.path())
+        .env("CONSOLE_RUNS", console.folder.path().join("runs"));
+    for (name, value) in [("GATEWAY_INTERFACE", "CGI/1.1"), ("REQUEST_METHOD", "GET")] {
+        console.command.env(name, value);
+    }
+    console.page(&row);
+    let id = only_id(&console, ".txt");
+    let kept = fs::read_to_string(runs_folder(&console).join(format!("{id}.txt"))).unwrap();
+    assert!(kept.contains(" # stopped, "), "{kept}");
+    assert!(kept.ends_with("# FAILED 1 of 1\n"), "{kept}");
+    proxy.finish();
+}
+
+#[test]
+fn w35_a_kept_run_of_some_rows_lists_and_repeats_these() {
+    let (proxy, shell) = (Proxy::open(), ScriptedShell::with_prompts_only());
+    let mut console = keeping_console();
+    let batch = "batch=a%0D%0A&";
+    let rows = format!(
+        "h1=%3A%3A1&p1=7&{}{batch}",
+        query_row(2, shell.address(), "", proxy.address())
+    );
+    console.page(&format!("{rows}again=2&format=text"));
+    let id = only_id(&console, ".txt");
+    let list = console.page("runs");
+    assert!(
+        list.contains(&shell.address().to_string()) && !list.contains("[::1]:7"),
+        "{list}"
+    );
+    let page = console.page(&format!("run={id}"));
+    assert!(
+        page.contains("name=\"again\" value=\"2\">Run again"),
+        "{page}"
+    );
+    // The link to edit would have the typed batch in its address: it is a button.
+    assert!(
+        page.contains("name=\"edit\" value=\"1\">Edit these rows"),
+        "{page}"
+    );
+    assert!(page.contains("name=\"batch\" value=\"a&#13;\n\""), "{page}");
+    proxy.finish();
+}
+
+#[test]
+fn w35_a_run_that_was_killed_is_told_from_a_complete_one() {
     let (proxy, shell) = (Proxy::open(), waiting_shell());
     let mut console = keeping_console();
     let row = query_row(1, shell.address(), "wait.txt", proxy.address());

@@ -26,7 +26,7 @@ struct FiveRows {
     apache: Apache,
     shell: DemoShell,
     waiting: ScriptedShell,
-    _runs: TempDir,
+    runs: TempDir,
 }
 
 /// A shell that prints a long line, and ends the command `wait` when the file exists.
@@ -60,7 +60,7 @@ impl FiveRows {
             apache: Apache::start_with(&files, &configuration),
             shell: DemoShell::start(&[]),
             waiting: shell_that_waits_for(runs.path().join("go")),
-            _runs: runs,
+            runs: runs,
         }
     }
 
@@ -90,7 +90,7 @@ impl FiveRows {
 
     /// Lets the fourth row end.
     fn end(&self, browser: &Browser) {
-        fs::write(self._runs.path().join("go"), "").unwrap();
+        fs::write(self.runs.path().join("go"), "").unwrap();
         until("the end of the run", || {
             let sum = browser.run_script("return document.querySelector('#sum')?.textContent");
             sum.as_str()?
@@ -126,6 +126,12 @@ fn press(browser: &Browser, selector: &str) {
         (browser.run_script(&script) == true).then_some(())
     });
     browser.press_focused();
+}
+
+/// Opens the target of this link in the same tab. A press opens another tab.
+fn follow(browser: &Browser, selector: &str) {
+    let target = browser.run_script(&format!("return document.querySelector(`{selector}`).href"));
+    browser.navigate(target.as_str().expect("a target"));
 }
 
 /// Waits for the end of another run, and returns the titles of its columns.
@@ -187,13 +193,13 @@ fn w40_the_pages_of_a_run_have_no_findings() {
     check_at_all_widths(&browser);
     rows.end(&browser);
     check_at_all_widths(&browser);
-    press(&browser, "a[href^='?run=']");
+    follow(&browser, "a[href^='?run=']");
     until("the kept run", || {
         let text = "return document.readyState === 'complete' && location.href.includes('run=')";
         (browser.run_script(text) == true).then_some(())
     });
     check_at_all_widths(&browser);
-    press(&browser, "a[href='?runs']");
+    follow(&browser, "a[href='?runs']");
     until("the list", || {
         let rows = "return document.querySelectorAll('tbody tr').length";
         (browser.run_script(rows) == 1).then_some(())

@@ -55,7 +55,7 @@ fn w06_w07_output_and_commands_are_escaped() {
         "% <b>cat &lt;in &gt;out &amp; 'x' \"y\"</b>\n",
         "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; &lt;b&gt;'\"\\ &amp;amp; &lt;!-- ]]&gt; \u{2028}\n",
         "<span class=\"c1\">red</span>\u{2407}\n",
-        "% <b class=\"added\" title=\"sent by the console: the file has none\">exit</b>\n",
+        "% <b class=\"added\" title=\"The console sent this exit; the batch contains none.\">exit</b>\n",
     ] {
         assert!(html.contains(shown), "{shown}: {html}");
     }
