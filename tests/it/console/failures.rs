@@ -167,7 +167,7 @@ fn w37_each_socks_failure_names_its_next_step() {
 fn w37_each_invalid_field_names_its_next_step() {
     let mut console =
         Console::new(&[("t1.txt", "a\n"), ("t2.txt", "")]).with_env("CONSOLE_ALLOW", "a:7000");
-    let row = "h1=a&p1=7000&f1=t1.txt&sh1=a&sp1=7000&";
+    let row = "&h1=a&p1=7000&f1=t1.txt&sh1=a&sp1=7000&";
     for (valid, invalid, reason, next_step) in [
         (
             "h1=a",
@@ -221,7 +221,7 @@ fn w37_each_invalid_field_names_its_next_step() {
             "CONSOLE_ALLOW",
         ),
     ] {
-        let row = row.replace(valid, invalid);
+        let row = row.replace(&format!("&{valid}"), &format!("&{invalid}"));
         assert_failure(&mut console, &row, reason, next_step);
     }
     let mut empty = Console::new(&[]);
@@ -384,7 +384,7 @@ fn w36_the_login_of_the_file_is_sent_to_its_socks_server_only() {
     let page = console.page(&format!("{row}format=text"));
     assert!(page.contains("denied the login"), "{page}");
     assert!(
-        page.contains("# next: The login for this SOCKS server"),
+        page.contains("# next: Ask the administrator of this console to correct the login"),
         "{page}"
     );
     // A file that other users may read, and a line that is no login, are reported.
