@@ -5,11 +5,14 @@
 //! whose socket does not block wants to go on at once, and waits with poll(2) or epoll(7): see
 //! `relayed.rs`.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::time::TimeValLike;
 
 use crate::address::{self, ProgramAddress};
 use crate::call::{Call, Kind, Result, Socket};
@@ -24,8 +27,11 @@ use crate::{datagrams, name_service, queries};
 
 /// Handles connect(2).
 pub(crate) fn connect(call: &Call<'_>) -> Result<Answer> {
-    let Ok(address) = call.passed_address(1, 2) else {
-        return Ok(Answer::Continue);
+    let address = match call.passed_address(1, 2) {
+        Ok(address) => address,
+        // The kernel finds it too.
+        Err(Errno::EFAULT) => return Ok(Answer::Continue),
+        Err(error) => return Err(error),
     };
     let peer = match address {
         ProgramAddress::Internet(peer) => peer,
@@ -84,7 +90,16 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
                 return result;
             }
         }
-        Some(State::Listening(_)) => return Ok(Answer::Continue),
+        Some(State::Listening(listening)) if listening.is_listening => {
+            return Ok(Answer::Continue);
+        }
+        // Its address was asked for, so the server listens for it; now it needs no peer.
+        Some(State::Listening(listening)) => {
+            call.context.sockets.remove(cookie);
+            if let Some(stream) = listening.waits_at {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
         Some(State::Bound { .. }) | None => {}
     }
     let destination = match call.context.route(peer)? {
@@ -94,9 +109,13 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
         }
         Route::Server(destination) => destination,
     };
-    let wanted = Wanted { peer, destination };
+    let wanted = Wanted {
+        peer,
+        destination,
+        process: call.process(),
+    };
     call.context
-        .note_connected(call.process(), wanted.destination.clone(), None);
+        .note_connected(wanted.process, wanted.destination.clone(), None);
     if socket.is_nonblocking() {
         return relayed::connect(
             call,
@@ -131,6 +150,12 @@ fn connect_tcp(call: &Call<'_>, socket: Socket, peer: SocketAddr) -> Result<Answ
         Outcome::Interrupted => {
             let _ = kernel::disconnect(&socket.descriptor);
             relayed::connect(call, socket, &wanted, Some(Answer::Restart))
+        }
+        // So it is with SO_SNDTIMEO.
+        Outcome::Late => {
+            let _ = kernel::disconnect(&socket.descriptor);
+            let early = Answer::Error(Errno::EINPROGRESS);
+            relayed::connect(call, socket, &wanted, Some(early))
         }
     }
 }
@@ -184,15 +209,21 @@ enum Outcome {
     /// The socket cannot reach the server: it has another family, or is bound to an address.
     Unsuitable,
     Interrupted,
+    /// The program's own time limit is over.
+    Late,
 }
 
 /// Connects the program's own socket to the server, and sends the request on it.
 fn by_own_socket(call: &Call<'_>, socket: &Socket, wanted: &Wanted) -> Outcome {
-    let server = match dial(call, socket) {
+    let own_limit = own_limit(socket);
+    let limit = own_limit.unwrap_or(REPLY_TIMEOUT).min(REPLY_TIMEOUT);
+    let deadline = Instant::now() + limit;
+    let server = match dial(call, socket, deadline) {
+        Err(Outcome::Failed(Errno::ETIMEDOUT)) if own_limit.is_some() => return Outcome::Late,
         Ok(server) => server,
         Err(outcome) => return outcome,
     };
-    let mut stream = Negotiation::new(call, &socket.descriptor, REPLY_TIMEOUT);
+    let mut stream = Negotiation::new(call, &socket.descriptor, deadline);
     let result = call
         .context
         .server
@@ -204,13 +235,25 @@ fn by_own_socket(call: &Call<'_>, socket: &Socket, wanted: &Wanted) -> Outcome {
         }
         (Some(Stop::Signal), _) => Outcome::Interrupted,
         (Some(Stop::Gone), _) => Outcome::Failed(Errno::EINTR),
+        (Some(Stop::TimedOut), _) if own_limit.is_some() => Outcome::Late,
         (Some(Stop::TimedOut), _) => Outcome::Failed(Errno::ETIMEDOUT),
         (None, Err(error)) => Outcome::Failed(failure(call, &error)),
     }
 }
 
+/// The time limit that the program has set for connect(2) and write(2).
+fn own_limit(socket: &Socket) -> Option<Duration> {
+    let limit = getsockopt(&socket.descriptor, sockopt::SendTimeout).ok()?;
+    let limit = Duration::from_micros(u64::try_from(limit.num_microseconds()).ok()?);
+    (!limit.is_zero()).then_some(limit)
+}
+
 /// Connects the socket to the first address of the server that answers.
-fn dial(call: &Call<'_>, socket: &Socket) -> std::result::Result<SocketAddr, Outcome> {
+fn dial(
+    call: &Call<'_>,
+    socket: &Socket,
+    deadline: Instant,
+) -> std::result::Result<SocketAddr, Outcome> {
     let Some(family) = socket.family() else {
         return Err(Outcome::Unsuitable);
     };
@@ -222,7 +265,7 @@ fn dial(call: &Call<'_>, socket: &Socket) -> std::result::Result<SocketAddr, Out
         if server.is_ipv4() && socket.is_v6_only() {
             continue;
         }
-        match dial_address(call, socket, address) {
+        match dial_address(call, socket, address, deadline) {
             Ok(()) => return Ok(server),
             Err(outcome @ Outcome::Interrupted) => return Err(outcome),
             Err(outcome) => last = outcome,
@@ -240,6 +283,7 @@ fn dial_address(
     call: &Call<'_>,
     socket: &Socket,
     address: SocketAddr,
+    deadline: Instant,
 ) -> std::result::Result<(), Outcome> {
     match begin_connect(socket, address) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
@@ -248,7 +292,6 @@ fn dial_address(
         }
         Err(error) => return Err(Outcome::Failed(error)),
     }
-    let deadline = std::time::Instant::now() + REPLY_TIMEOUT;
     let descriptor = socket.descriptor.as_fd();
     match wait_for(call, descriptor, PollFlags::POLLOUT, Some(deadline)) {
         Ok(()) => {}

@@ -55,8 +55,8 @@ pub(crate) fn connect(call: &Call<'_>, socket: &Socket, peer: SocketAddr) -> Res
         return refuse(call, socket, peer);
     }
     // The program goes on; this thread looks again later.
-    call.answer(Answer::Continue);
     let (program, process) = (call.program(), call.process());
+    call.answer(Answer::Continue);
     std::thread::sleep(SORTING_TIME);
     if has_socket(process, socket.id.inode) {
         let line = format!("{program} sends UDP to {peer} around the server");
@@ -145,8 +145,10 @@ pub(crate) fn send_message(call: &Call<'_>) -> Result<Answer> {
 }
 
 fn send(call: &Call<'_>, address: impl FnOnce() -> Result<ProgramAddress>) -> Result<Answer> {
-    let Ok(ProgramAddress::Internet(peer)) = address() else {
-        return Ok(Answer::Continue);
+    let peer = match address() {
+        Ok(ProgramAddress::Internet(peer)) => peer,
+        Err(error) if error != Errno::EFAULT && call.context.strict => return Err(error),
+        _ => return Ok(Answer::Continue),
     };
     if is_direct(call.context, peer) {
         return Ok(Answer::Continue);

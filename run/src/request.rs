@@ -18,6 +18,8 @@ pub(crate) struct Wanted {
     pub(crate) peer: SocketAddr,
     /// What the server is asked for.
     pub(crate) destination: Destination,
+    /// The process that asks.
+    pub(crate) process: i32,
 }
 
 /// The error of a request. Says it, if the destination is not its cause.
@@ -43,7 +45,7 @@ pub(crate) fn local_address(
     let local = server::specified(local, server.ip().to_canonical());
     let destination = wanted.destination.clone();
     call.context
-        .note_connected(call.process(), destination, Some(local));
+        .note_connected(wanted.process, destination, Some(local));
     Some(local)
 }
 

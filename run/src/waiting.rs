@@ -80,11 +80,11 @@ pub(crate) struct Negotiation<'a> {
 }
 
 impl<'a> Negotiation<'a> {
-    pub(crate) fn new(call: &'a Call<'a>, socket: &'a impl AsFd, limit: Duration) -> Self {
+    pub(crate) fn new(call: &'a Call<'a>, socket: &'a impl AsFd, deadline: Instant) -> Self {
         Negotiation {
             call,
             socket: socket.as_fd(),
-            deadline: Instant::now() + limit,
+            deadline,
             stop: Cell::new(None),
         }
     }

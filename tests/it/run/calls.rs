@@ -28,8 +28,16 @@ pub(super) fn odd_orders() -> &'static str {
     &PROGRAM
 }
 
-/// The least number of its sessions: those of its threads, and those of its other parts.
-const SESSIONS: usize = 212;
+/// Its requests; and those of them that the server grants, each for one connection: none may go
+/// around the server.
+const REQUESTS: usize = 217;
+const GRANTED_CONNECTS: usize = 212;
+
+fn assert_all_requested(proxy: &Proxy) {
+    let sessions = sessions(proxy, REQUESTS);
+    let granted = sessions.iter().filter(|it| it.ends_with("CONNECT Accept"));
+    assert_eq!(granted.count(), GRANTED_CONNECTS, "{sessions:#?}");
+}
 
 #[test]
 fn k04_calls_in_any_order_return_what_they_return_without_the_server() {
@@ -43,7 +51,7 @@ fn k04_calls_in_any_order_return_what_they_return_without_the_server() {
         let proxy = Proxy::open();
         let output = output_of(version, &proxy, &words);
         assert_eq!(output.text(), bare.text(), "{version} {}", output.stderr);
-        sessions(&proxy, SESSIONS);
+        assert_all_requested(&proxy);
         proxy.finish();
     }
 }
@@ -80,7 +88,7 @@ fn k05_no_privilege_is_needed() {
     let output = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
     let text = output.text();
     assert!(text.ends_with("threads: 200 of 200\n"), "{output:#?}");
-    sessions(&proxy, SESSIONS);
+    assert_all_requested(&proxy);
     proxy.finish();
 }
 
@@ -143,6 +151,31 @@ fn k07_a_program_that_does_not_wait_has_its_own_timeout() {
     assert_eq!(output.status.code(), Some(28), "{output:#?}");
     let seconds: f64 = output.text().parse().unwrap();
     assert!((0.9..2.5).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn k07_a_socket_that_blocks_has_the_timeout_of_its_option() {
+    if !is_installed("python3", "python3") {
+        return;
+    }
+    const SCRIPT: &str = "
+import select, socket, struct, sys, time
+stream = socket.socket()
+stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack('ll', 0, 500000))
+began = time.monotonic()
+try:
+    stream.connect(('127.0.0.1', int(sys.argv[1])))
+except BlockingIOError:
+    print('in progress', 0.4 < time.monotonic() - began < 2)
+select.select([], [stream], [], 10)
+stream.sendall(b'x')
+print(stream.recv(1))
+";
+    let (slow, origin) = (slow_server(), Origin::echo());
+    let mut command = run(("SOCKS5_SERVER", slow.address()));
+    command.args(["python3", "-c", SCRIPT, &origin.port().to_string()]);
+    let output = RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT);
+    assert_eq!(output.text(), "in progress True\nb'x'\n", "{output:#?}");
 }
 
 /// A SOCKS5 server that connects after three seconds.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use threadsocks::auth::users_file_line;
 
 use crate::support::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use crate::support::endpoints::Origin;
@@ -270,6 +271,41 @@ fn k20_direct_networks_and_loopback_are_reached_without_the_server() {
             "{options:?} {output:#?}"
         );
     }
+}
+
+#[test]
+fn k23_user_and_password_come_from_variables() {
+    if !is_installed("curl", "curl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    fs::write(&users, users_file_line("alice", b"secret").unwrap()).unwrap();
+    let options = ["--users", users.to_str().unwrap()];
+    let proxy = Proxy::start("permit c - - - - user=alice auth\n", &options);
+    let site = WebSite::start_at(Ipv4Addr::LOCALHOST.into(), SITE);
+    let curl = |password: Option<&str>| {
+        let mut command = run(("SOCKS5_SERVER", proxy.address()));
+        command.args(["curl", "-q", "--silent", "--noproxy", "*", &site.url()]);
+        if let Some(password) = password {
+            command.env("SOCKS_USERNAME", "alice");
+            command.env("SOCKS_PASSWORD", password);
+        }
+        RunningChild::start(&mut command, b"").wait_for_exit(LONG_TIMEOUT)
+    };
+    let output = curl(Some("secret"));
+    assert_eq!(output.text(), SITE[0].2, "{output:#?}");
+    let denied = curl(Some("guess"));
+    assert!(!denied.status.success(), "{denied:#?}");
+    let reason = "the server denied the login";
+    assert!(denied.stderr.contains(reason), "{denied:#?}");
+    // The rule requires a login.
+    assert!(!curl(None).status.success());
+    let served = format!("{} CONNECT Accept", site.address());
+    let granted = sessions(&proxy, 1);
+    let granted = granted.iter().filter(|it| it.ends_with("Accept"));
+    assert_eq!(granted.collect::<Vec<_>>(), [&served]);
+    proxy.finish();
 }
 
 #[test]
