@@ -41,6 +41,14 @@ impl JsonPage {
     }
 }
 
+/// The page of a request that runs nothing, for this reason.
+pub(crate) fn refusal(reason: &str) -> String {
+    let mut page = JsonPage::new();
+    let object = json!({ "outcome": "failed", "failed": 0, "of": 0, "reason": reason });
+    page.write("outcome", object);
+    page.text
+}
+
 impl Page for JsonPage {
     fn begin(&mut self, run: &RunStatus) {
         let columns = run.columns.iter().map(|column| {

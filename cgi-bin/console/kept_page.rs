@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 
 use crate::html::{self, Icon, Nonce, escape};
-use crate::kept_runs::{KeptRun, KeptRuns, MAX_RUNS, RunState};
-use crate::query::{Format, Query, row_list};
+use crate::kept_runs::{KeptRun, KeptRuns, MAX_RUN_SIZE, MAX_RUNS, RunState};
+use crate::query::{Format, Query};
 use crate::recorded::{ROWS_LINE, TIME_LINE, WHO_LINE};
 use crate::row::host_and_port;
 
@@ -17,8 +17,8 @@ const LINES_OF_BLOCK: usize = 100;
 const TAIL_LENGTH: u64 = 512;
 
 /// Maximum length in bytes of the three lines at the start of a file: the query is the
-/// longest.
-const HEAD_LENGTH: u64 = 256 * 1024;
+/// longest, as long as the file of a token.
+const HEAD_LENGTH: u64 = 1024 * 1024;
 
 /// The message for an unknown ID.
 const NO_RUN: &str = "There is no such kept run. The console deletes the oldest runs when it \
@@ -78,7 +78,11 @@ impl KeptPage<'_> {
                     ..
                 } = &facts;
                 let shells = shells(&facts.query);
-                writeln!(output, "{}\t{started}\t{who}\t{outcome}\t{shells}", run.id)?;
+                let fields = [started, who, outcome, &shells].map(|field| {
+                    // Separators of this list are not part of a field.
+                    field.replace(char::is_control, " ")
+                });
+                writeln!(output, "{}\t{}", run.id, fields.join("\t"))?;
             }
             return Ok(());
         }
@@ -133,8 +137,8 @@ impl KeptPage<'_> {
             _ => Icon::Failure,
         };
         let started = &facts.started;
-        let time = html::readable_time(started);
-        let title = format!("Run of {time}");
+        let time = escape(&html::readable_time(started));
+        let title = format!("Run of {}", html::readable_time(started));
         let head = html::document_head_with(&self.nonce, &title, icon, html::COLUMN_STYLE);
         let edit = html::edit_control(&facts.query);
         write!(
@@ -156,16 +160,20 @@ impl KeptPage<'_> {
                 write_stop_form(&run.id, output)?;
             }
             _ => {
-                let only = row_list(&facts.query.only);
+                let only = facts.query.again();
                 writeln!(
                     output,
                     "<button form=\"rows\" name=\"again\" value=\"{only}\">Run again</button>"
                 )?;
             }
         }
+        if run.size() >= MAX_RUN_SIZE {
+            let limit = MAX_RUN_SIZE / (1024 * 1024);
+            writeln!(output, "<p>Output after {limit} MiB is not kept.</p>")?;
+        }
         output.write_all(b"</div>\n<div class=\"columns\">\n")?;
         for (number, column) in column_heads(&run.file)?.iter().enumerate() {
-            write_column(&run.file, number, column, output)?;
+            write_column(run, number, column, output)?;
         }
         output.write_all(b"</div>\n</div></main>\n</body>\n</html>\n")
     }
@@ -319,7 +327,7 @@ fn column_heads(file: &File) -> io::Result<Vec<ColumnHead>> {
 
 /// Writes one column: its heading, its last state and its transcript.
 fn write_column(
-    file: &File,
+    run: &KeptRun,
     number: usize,
     head: &ColumnHead,
     output: &mut impl Write,
@@ -327,7 +335,7 @@ fn write_column(
     let status_prefix = format!("{} # ", head.title);
     let output_prefix = format!("{} | ", head.title);
     let (mut state, mut next_step) = (String::new(), String::new());
-    for line in lines(file)?.skip(3) {
+    for line in lines(&run.file)?.skip(3) {
         if let Some(status) = line.strip_prefix(&status_prefix) {
             match status.strip_prefix("next: ") {
                 Some(next) => next.clone_into(&mut next_step),
@@ -339,7 +347,9 @@ fn write_column(
     let class = match next_step.is_empty() {
         false => "bad",
         true if state.contains(" sent") => "good",
-        true => "busy",
+        true if run.state == RunState::Running => "busy",
+        // The run was interrupted before the end of this session.
+        true => "bad",
     };
     let title = escape(&head.title);
     write!(
@@ -352,7 +362,7 @@ fn write_column(
     )?;
     let mut block = String::new();
     let mut count = 0;
-    for line in lines(file)?.skip(3) {
+    for line in lines(&run.file)?.skip(3) {
         let Some(text) = line.strip_prefix(&output_prefix) else {
             continue;
         };

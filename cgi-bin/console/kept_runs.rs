@@ -37,6 +37,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Interval at which a request to stop looks whether the run has ended.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The ending of a file until it has its first lines.
+const NEW: &str = "new";
+
 /// The ending of a file while its run writes it.
 const PART: &str = "part";
 
@@ -81,12 +84,13 @@ impl KeptRuns {
     }
 
     /// Removes the oldest runs above the limits, then creates the file of a run that starts
-    /// now.
+    /// now, with these first lines. Runs that start at the same time may exceed the limits by
+    /// as many.
     ///
     /// # Errors
     ///
     /// The folder cannot be read or written.
-    pub(crate) fn create(&self) -> io::Result<RunFile> {
+    pub(crate) fn create(&self, first_lines: &str) -> io::Result<RunFile> {
         self.remove_oldest()?;
         let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let time: String = started
@@ -94,17 +98,24 @@ impl KeptRuns {
             .filter(|char| char.is_ascii_alphanumeric())
             .collect();
         let id = format!("{time}-{}", random_token()?);
-        let file = OpenOptions::new()
+        let new = self.path(&id, NEW);
+        let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.path(&id, PART))?;
+            .open(&new)?;
+        // A file with the next extension has its lock and its first lines.
         file.lock()?;
+        let written = file.write_all(first_lines.as_bytes());
+        if let Err(error) = written.and_then(|()| fs::rename(&new, self.path(&id, PART))) {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
         Ok(RunFile {
             runs: self.clone(),
             id,
             file,
-            size: 0,
+            size: first_lines.len() as u64,
             has_failed: false,
         })
     }
@@ -214,7 +225,7 @@ impl KeptRuns {
 
 impl KeptRun {
     /// The size of its file in bytes.
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 }
@@ -294,9 +305,12 @@ impl RunFile {
         self.runs.path(&self.id, STOP).exists()
     }
 
-    /// Marks the run as complete.
+    /// Marks the run as complete, unless a write has failed.
     pub(crate) fn complete(&self) {
         let _ = fs::remove_file(self.runs.path(&self.id, STOP));
+        if self.has_failed {
+            return;
+        }
         let (part, complete) = (
             self.runs.path(&self.id, PART),
             self.runs.path(&self.id, COMPLETE),
@@ -325,13 +339,13 @@ mod tests {
     #[test]
     fn w35_the_lock_tells_a_running_run_from_an_interrupted_one() {
         let (_folder, runs) = runs();
-        let file = runs.create().unwrap();
+        let file = runs.create("").unwrap();
         let id = file.id.clone();
         assert_eq!(state(&runs, &id), RunState::Running);
         drop(file);
         assert_eq!(state(&runs, &id), RunState::Interrupted);
         assert!(runs.stop(&id).unwrap(), "it has ended already");
-        let file = runs.create().unwrap();
+        let file = runs.create("").unwrap();
         file.complete();
         assert_eq!(state(&runs, &file.id), RunState::Complete);
         assert_eq!(runs.ids().unwrap().len(), 2);
@@ -340,7 +354,7 @@ mod tests {
     #[test]
     fn w35_only_names_of_runs_are_opened() {
         let (folder, runs) = runs();
-        let id = runs.create().unwrap().id;
+        let id = runs.create("").unwrap().id;
         let random = &id[id.len() - 32..];
         fs::write(folder.path().join("secret.txt"), "x").unwrap();
         // Each of these names has a file.
@@ -380,7 +394,7 @@ mod tests {
     fn w35_the_oldest_runs_that_have_ended_are_removed() {
         let (folder, runs) = runs();
         let id = |number: usize| format!("2026010{}T000000Z-{number:032x}", number % 2);
-        let oldest_running = runs.create().unwrap();
+        let oldest_running = runs.create("").unwrap();
         let running = id(0);
         fs::rename(
             runs.path(&oldest_running.id, PART),
@@ -390,7 +404,7 @@ mod tests {
         for number in 1..=MAX_RUNS {
             fs::write(runs.path(&id(number), COMPLETE), "x").unwrap();
         }
-        runs.create().unwrap();
+        runs.create("").unwrap();
         let left = runs.ids().unwrap();
         assert_eq!(left.len(), MAX_RUNS);
         assert!(left.contains(&running) && !left.contains(&id(2)));
@@ -398,7 +412,7 @@ mod tests {
         let large = folder.path().join(format!("{}.txt", id(1)));
         let file = File::options().write(true).open(large).unwrap();
         file.set_len(MAX_TOTAL_SIZE).unwrap();
-        runs.create().unwrap();
+        runs.create("").unwrap();
         let left = runs.ids().unwrap();
         assert!(
             left.contains(&running) && !left.contains(&id(1)),
@@ -409,7 +423,7 @@ mod tests {
     #[test]
     fn w35_a_run_sees_the_request_to_stop_and_removes_it() {
         let (folder, runs) = runs();
-        let file = runs.create().unwrap();
+        let file = runs.create("").unwrap();
         let id = file.id.clone();
         assert!(!file.is_stopped());
         thread::scope(|scope| {

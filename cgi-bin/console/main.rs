@@ -113,6 +113,9 @@ const FOREIGN_FORM: &str = "Nothing runs yet: this request did not come from thi
     to run these rows. If that leads here again, the web server passes on another host name than \
     the one in the address bar.";
 
+/// The reason for a program why nothing runs.
+const NO_ROW: &str = "Nothing runs: no row that is to run has a shell server.";
+
 fn main() -> ExitCode {
     let settings = Settings::from_environment();
     let deadline = Deadline::after(settings.time_limit.saturating_add(FINAL_WRITE_TIMEOUT));
@@ -185,7 +188,11 @@ fn respond_to_post(query: Query, settings: &Settings, output: &mut impl Write) -
         Ok(body) => Query::parse(&body),
         Err(error) => {
             let notice = format!("The rows did not arrive: {error}.");
-            return write_form(&Query::default(), settings, Some(&notice), output);
+            let query = Query {
+                format: query.format,
+                ..Query::default()
+            };
+            return write_form(&query, settings, Some(&notice), output);
         }
     };
     let origin = RequestOrigin::from_environment();
@@ -302,9 +309,27 @@ fn write_form(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let nonce = Nonce::new();
+    if query.format != Format::Html && !query.edit && RequestOrigin::from_environment().is_program()
+    {
+        return write_refusal(query, notice.unwrap_or(NO_ROW), output);
+    }
     let page =
         html::headers(Format::Html, &nonce) + &panel::render(query, settings, notice, &nonce);
     output.write_all(page.as_bytes())
+}
+
+/// Tells a program that has asked for text or JSON why nothing runs, with the outcome.
+fn write_refusal(query: &Query, reason: &str, output: &mut impl Write) -> io::Result<()> {
+    let headers = html::headers(query.format, &Nonce::new());
+    let reason = match query.excess_shells.len() {
+        0 => reason.to_owned(),
+        count => format!("Nothing runs: a run has five rows, and {count} shells have none."),
+    };
+    let page = match query.format {
+        Format::Json => json::refusal(&reason),
+        _ => format!("# {reason}\n# FAILED 0 of 0\n"),
+    };
+    output.write_all((headers + &page).as_bytes())
 }
 
 /// Runs all sessions, and writes their output in the format of the query.
@@ -317,7 +342,7 @@ fn run_page(
     let nonce = Nonce::new();
     let headers = html::headers(query.format, &nonce);
     let run_file = settings.kept_runs.as_ref().and_then(|runs| {
-        let result = runs.create();
+        let result = runs.create(&recorded::first_lines(&client(), &query.encode_run()));
         result
             .inspect_err(|error| log_error(&format!("this run is not kept: {error}")))
             .ok()
@@ -329,12 +354,7 @@ fn run_page(
         Format::Json => Box::new(JsonPage::new()),
     };
     if let Some(file) = run_file {
-        page = Box::new(RecordedPage::new(
-            page,
-            file,
-            &client(),
-            &query.encode_run(),
-        ));
+        page = Box::new(RecordedPage::new(page, file));
     }
     let status = RunStatus::new(&columns, settings.time_limit);
     run::run(columns, status, headers, &mut *page, output)
@@ -344,7 +364,8 @@ fn run_page(
 fn client() -> String {
     let names = ["REMOTE_USER", "REMOTE_ADDR"].map(environment_variable);
     let name = names.into_iter().find(|name| !name.is_empty());
-    terminal::plain(name.unwrap_or_default().as_encoded_bytes())
+    let name = terminal::plain(name.unwrap_or_default().as_encoded_bytes());
+    name.replace(char::is_control, " ")
 }
 
 /// The value of an environment variable; empty if the variable is not set.

@@ -49,8 +49,9 @@ pub(crate) struct Query {
     pub(crate) batch: String,
     /// Entries of the list of shells, `host:port` each, for which there is no empty row.
     pub(crate) excess_shells: Vec<String>,
-    /// The numbers of the rows to run, from 1. If it is empty, all rows run.
-    pub(crate) only: Vec<usize>,
+    /// The numbers of the rows to run, from 1; `None` for all rows. An empty list, from invalid
+    /// numbers, runs nothing.
+    pub(crate) only: Option<Vec<usize>>,
     pub(crate) format: Format,
     /// Whether to show the form, even if the rows could run.
     pub(crate) edit: bool,
@@ -115,7 +116,7 @@ impl Query {
             Key::SharedFile => self.file = value,
             Key::Batch => self.batch = decode(encoded, usize::MAX),
             Key::Shells => self.excess_shells = list_entries(&decode(encoded, usize::MAX)),
-            Key::Again => self.only = row_numbers(&value),
+            Key::Again => self.only = (!value.is_empty()).then(|| row_numbers(&value)),
             Key::Format => {
                 self.format = match value.as_str() {
                     "text" => Format::Text,
@@ -163,7 +164,17 @@ impl Query {
 
     /// Reports whether the row with this number, from 1, is to run.
     pub(crate) fn runs_row(&self, number: usize) -> bool {
-        self.only.is_empty() || self.only.contains(&number)
+        self.only.as_ref().is_none_or(|only| only.contains(&number))
+    }
+
+    /// The value of the key `again`; empty for all rows.
+    pub(crate) fn again(&self) -> String {
+        match &self.only {
+            None => String::new(),
+            // No row has this number.
+            Some(only) if only.is_empty() => "0".to_owned(),
+            Some(only) => row_list(only),
+        }
     }
 
     /// Reports whether all rows and the shared values are empty.
@@ -199,10 +210,7 @@ impl Query {
     /// Encodes all fields, the rows to run and the format, for a token.
     pub(crate) fn encode_run(&self) -> String {
         let mut text = encode_pairs(&self.fields());
-        text.push_str(&encode_pairs(&[(
-            "again".to_owned(),
-            &row_list(&self.only),
-        )]));
+        text.push_str(&encode_pairs(&[("again".to_owned(), &self.again())]));
         text + self.format_pair()
     }
 
@@ -480,10 +488,12 @@ mod tests {
     #[test]
     fn again_names_rows_from_1_to_5() {
         for (again, only) in [
-            ("3", vec![3]),
-            ("2,5", vec![2, 5]),
-            ("0,6,-1,x,,1", vec![1]),
-            ("", vec![]),
+            ("3", Some(vec![3])),
+            ("2,5", Some(vec![2, 5])),
+            ("0,6,-1,x,,1", Some(vec![1])),
+            ("9", Some(vec![])),
+            ("2+5", Some(vec![])),
+            ("", None),
         ] {
             assert_eq!(Query::parse(format!("again={again}").as_bytes()).only, only);
         }

@@ -17,6 +17,13 @@ pub(crate) const WHO_LINE: &str = "# by ";
 /// The start of the third line, before the query of the run.
 pub(crate) const ROWS_LINE: &str = "# rows ";
 
+/// The first three lines of a kept run. `who` has no control characters, and `rows` is an
+/// encoded query.
+pub(crate) fn first_lines(who: &str, rows: &str) -> String {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    format!("{TIME_LINE}{time}\n{WHO_LINE}{who}\n{ROWS_LINE}{rows}\n")
+}
+
 /// Forwards all events to a page and to a record of it.
 pub(crate) struct RecordedPage {
     page: Box<dyn Page>,
@@ -27,13 +34,8 @@ pub(crate) struct RecordedPage {
 }
 
 impl RecordedPage {
-    /// Starts the record with its three lines. `who` has no control characters, and `rows`
-    /// is an encoded query.
-    pub(crate) fn new(page: Box<dyn Page>, mut file: RunFile, who: &str, rows: &str) -> Self {
-        let time = humantime::format_rfc3339_seconds(SystemTime::now());
-        file.write(&format!(
-            "{TIME_LINE}{time}\n{WHO_LINE}{who}\n{ROWS_LINE}{rows}\n"
-        ));
+    /// Records a page in this file, which begins with [`first_lines`].
+    pub(crate) fn new(page: Box<dyn Page>, file: RunFile) -> Self {
         RecordedPage {
             page,
             record: TextPage::default(),

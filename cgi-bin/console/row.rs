@@ -324,9 +324,11 @@ fn parse_port(text: &str, next_step: &str) -> Result<u16, Failure> {
     })
 }
 
-/// Joins host and port for a heading, as entered.
+/// Joins host and port for a heading, as entered. It contains no white space: in the text page
+/// ` | ` and ` # ` come after a heading, and the values of an invalid row may contain them.
 pub(crate) fn host_and_port(host: &str, port: &str) -> String {
-    let (host, port) = (shorten(host), shorten(port));
+    let visible = |value: &str| shorten(value).replace(char::is_whitespace, "\u{a0}");
+    let (host, port) = (visible(host), visible(port));
     match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),

@@ -99,8 +99,13 @@ pub(crate) fn run(
     }
     owner.status.advance_to(Instant::now());
     // After a write error, the end of the page is produced for the file of a kept run only.
+    let is_late = owner
+        .status
+        .deadline()
+        .is_some_and(|deadline| Instant::now() >= deadline);
     let end = match &result {
         Ok(end) => end,
+        Err(_) if is_late => &SessionEnd::TimedOut,
         Err(_) => &SessionEnd::Stopped,
     };
     for index in owner.status.unfinished() {

@@ -23,9 +23,9 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// at once, so more of them come from a program that only asks for them.
 const MAX_TOKENS: usize = 100;
 
-/// Maximum size of a file of a token in bytes. A form has 64 KiB, and its encoding in the
-/// file is at most three times as long: a browser sends a space as `+`, the file has `%20`.
-const MAX_ROWS_LENGTH: u64 = 256 * 1024;
+/// Maximum size of a file of a token in bytes. A form has 64 KiB. Its encoding in the file is at
+/// most nine times as long: U+FFFD replaces an invalid byte, and `%EF%BF%BD` is its encoding.
+const MAX_ROWS_LENGTH: u64 = 1024 * 1024;
 
 /// The start of the names of all files.
 const PREFIX: &str = "threadsocks-console-once-";

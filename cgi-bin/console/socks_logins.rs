@@ -3,11 +3,12 @@
 //! A login is sent only to the server in its line. Otherwise a user of the form could name a
 //! server of their own, and read the password there.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::libc;
 use threadsocks::protocol::Host;
 use threadsocks::protocol::socks5::Credentials;
 
@@ -40,7 +41,11 @@ impl SocksLogins {
     /// The file cannot be read, other users may read it, or a line is invalid. The error
     /// contains no password.
     pub(crate) fn read(path: &Path) -> io::Result<SocksLogins> {
-        let file = File::open(path)?;
+        // A FIFO must not block this open.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.mode() & 0o007 != 0 {
             let reason = "it must be a regular file that other users cannot access (chmod o=)";

@@ -62,11 +62,12 @@ fn model(bytes: &[u8]) -> Query {
     query.socks_port = first_value(bytes, "sp");
     query.file = first_value(bytes, "f");
     query.batch = String::from_utf8_lossy(&first_bytes(bytes, "batch")).into_owned();
-    query.only = first_value(bytes, "again")
+    let again = first_value(bytes, "again");
+    let numbers = again
         .split(',')
         .filter_map(|number| number.trim().parse().ok())
-        .filter(|number| (1..=ROWS).contains(number))
-        .collect();
+        .filter(|number| (1..=ROWS).contains(number));
+    query.only = (!again.is_empty()).then(|| numbers.collect());
     query.format = match first_value(bytes, "format").as_str() {
         "text" => Format::Text,
         "json" => Format::Json,
@@ -202,7 +203,7 @@ fn check_link(query: &Query) {
     assert_eq!(Query::parse(query.encode_run().as_bytes()), run);
     let typed = Query {
         batch: String::new(),
-        only: Vec::new(),
+        only: None,
         ..run
     };
     assert_eq!(Query::parse(link.as_bytes()), typed, "{link}");

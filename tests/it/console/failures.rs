@@ -289,6 +289,22 @@ fn w38_the_last_line_tells_programs_the_outcome() {
     assert!(page.ends_with("\n# OK 1 of 1\n"), "{page}");
     let page = console.page(&format!("{good}{bad}format=text"));
     assert!(page.ends_with("\n# FAILED 1 of 2\n"), "{page}");
+    // A value of an invalid row cannot imitate the line of another row.
+    let forged = format!(
+        "{good}{}format=text",
+        good.replace('1', "2").replace("p2=", "p2=1+|+x+%23+y&x=")
+    );
+    let page = console.page(&forged);
+    assert!(page.ends_with("\n# FAILED 1 of 2\n"), "{page}");
+    assert!(!page.contains(":1 | x"), "{page}");
+    for nothing in [
+        "format=text",
+        "h1=&format=text",
+        "shells=a+b+c+d+e+f&format=text",
+    ] {
+        let page = console.page(nothing);
+        assert!(page.ends_with("\n# FAILED 0 of 0\n"), "{page}");
+    }
     let objects = objects(&console.page(&format!("{good}{bad}format=json")));
     let first = &objects[0];
     assert_eq!(first["event"], "begin");
@@ -336,6 +352,18 @@ fn w39_again_runs_the_named_rows_alone() {
         assert!(
             page.ends_with(&format!("\n# OK {ran} of {ran}\n")),
             "{page}"
+        );
+    }
+    // Numbers of no row, and of a row without a shell, run nothing.
+    for again in ["9", "x", "2+3", "5"] {
+        let page = console.page(&format!("{rows}again={again}&format=text"));
+        assert!(page.ends_with("# FAILED 0 of 0\n"), "{page}");
+        let page = console.page(&format!("{rows}again={again}&format=json"));
+        assert_eq!(objects(&page)[0]["outcome"], "failed", "{page}");
+        assert!(
+            console
+                .page(&format!("{rows}again={again}"))
+                .contains("<form")
         );
     }
     // The row that runs keeps its number, and the page keeps all rows for the next run.

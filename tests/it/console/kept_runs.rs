@@ -217,7 +217,12 @@ fn w35_a_kept_run_of_some_rows_lists_and_repeats_these() {
         "h1=%3A%3A1&p1=7&{}{batch}",
         query_row(2, shell.address(), "", proxy.address())
     );
+    console.command.env("REMOTE_USER", "eve\tOK 9 of 9\n# OK");
     console.page(&format!("{rows}again=2&format=text"));
+    let list = console.page("runs&format=text");
+    let (_, line) = split_headers(&list);
+    assert_eq!(line.matches('\t').count(), 4, "{line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
     let id = only_id(&console, ".txt");
     let list = console.page("runs");
     assert!(

@@ -47,7 +47,7 @@ fn w10_a_silent_socks_server_times_out_after_30_seconds() {
     let page = assert_success(&page.wait_for_exit(LONG_TIMEOUT));
     let (_, status) = column_text(&page, "127.0.0.1:7000");
     assert!(
-        status.contains("was silent: 0 of 8 bytes in 30 s"),
+        status.contains("was silent: 0 bytes of its reply in 30 s"),
         "{status}"
     );
     proxy.finish();

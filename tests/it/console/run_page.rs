@@ -60,7 +60,7 @@ impl FiveRows {
             apache: Apache::start_with(&files, &configuration),
             shell: DemoShell::start(&[]),
             waiting: shell_that_waits_for(runs.path().join("go")),
-            runs: runs,
+            runs,
         }
     }
 

@@ -250,7 +250,11 @@ fn a_long_transcript_has_no_download_link() {
         let query = query_row(1, shell.address(), "t1.txt", proxy.address());
         let page = Console::new(&[("t1.txt", count)]).page(&query);
         assert_eq!(page.contains(" download="), offered, "{count}");
-        assert_eq!(page.contains("Too long for a link"), !offered, "{count}");
+        assert_eq!(
+            page.contains("This transcript exceeds 1 MiB"),
+            !offered,
+            "{count}"
+        );
     }
     proxy.finish();
 }
