@@ -116,7 +116,7 @@ const TAGS: [&str; 30] = [
 ];
 
 /// The attributes that the console writes.
-const ATTRIBUTES: [&str; 28] = [
+const ATTRIBUTES: [&str; 30] = [
     "lang",
     "charset",
     "name",
@@ -145,6 +145,8 @@ const ATTRIBUTES: [&str; 28] = [
     "max",
     "checked",
     "data-time",
+    "target",
+    "formtarget",
 ];
 
 /// The page has only known tags and attributes, and the slot of the first column has exactly
