@@ -42,6 +42,13 @@ pub(crate) fn split(pieces: &[Piece]) -> Option<SplitOutput> {
     })
 }
 
+/// Splits output after its first line end.
+pub(crate) fn split_first_line(pieces: &[Piece]) -> (Vec<Piece>, Vec<Piece>) {
+    let text: String = pieces.iter().map(|piece| piece.text.as_str()).collect();
+    let end = text.find('\n').map_or(text.len(), |at| at + 1);
+    (slice(pieces, 0..end), slice(pieces, end..text.len()))
+}
+
 /// The pieces with this range of their joined text.
 fn slice(pieces: &[Piece], range: Range<usize>) -> Vec<Piece> {
     let mut start = 0;

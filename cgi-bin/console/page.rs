@@ -25,6 +25,10 @@ use crate::terminal::{Piece, Style};
 /// URLs of up to 2 MB.
 const MAX_SAVED_TRANSCRIPT: usize = 1024 * 1024;
 
+/// Length of a line in bytes after which the rest of the line is shown in blocks. The time for
+/// the layout of one line grows with the square of its length: 3 MB would take Chromium 7 s.
+const LONG_LINE: usize = 64 * 1024;
+
 /// A line end that the browser does not show.
 const HIDDEN_LINE_END: &str = "<span class=\"end\">\n</span>";
 
@@ -53,6 +57,8 @@ struct ColumnContent {
     clock: String,
     /// The number of commands in it.
     shown_commands: usize,
+    /// The length of the line that has begun, in bytes.
+    line_length: usize,
     transcript: Transcript,
 }
 
@@ -131,6 +137,39 @@ impl HtmlPage {
                     self.write(format_args!("<span class=\"{classes}\">{text}</span>"));
                 }
             }
+        }
+    }
+
+    /// Writes output, with whole lines in bulk as a block.
+    fn write_output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
+        match bulk::split(pieces) {
+            Some(split) => self.write_block(column, index, &split),
+            None => {
+                self.open_span(column, index);
+                self.write_pieces(pieces);
+            }
+        }
+        if let Some(content) = self.columns.get_mut(index) {
+            for Piece { text, .. } in pieces {
+                content.line_length = match text.rsplit_once('\n') {
+                    Some((_, line)) => line.len(),
+                    None => content.line_length + text.len(),
+                };
+            }
+        }
+    }
+
+    /// Writes a part of a long line as a block, which ends with the line or with the output.
+    fn write_long_line(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
+        self.close_span();
+        self.write_label(column, index);
+        let number = column.number;
+        self.write(format_args!("<span slot=\"log{number}\" class=\"bulk\">"));
+        self.write_pieces(pieces);
+        self.text.push_str("</span>\n");
+        let has_ended = pieces.last().is_some_and(|last| last.text.ends_with('\n'));
+        if let Some(content) = self.columns.get_mut(index).filter(|_| has_ended) {
+            content.line_length = 0;
         }
     }
 
@@ -354,15 +393,20 @@ impl Page for HtmlPage {
     }
 
     fn output(&mut self, column: &ColumnStatus, index: usize, pieces: &[Piece]) {
-        match bulk::split(pieces) {
-            Some(split) => self.write_block(column, index, &split),
-            None => {
-                self.open_span(column, index);
-                self.write_pieces(pieces);
-            }
-        }
         for piece in pieces {
             self.append_transcript(index, &piece.text);
+        }
+        let line_length = self
+            .columns
+            .get(index)
+            .map_or(0, |column| column.line_length);
+        if line_length < LONG_LINE {
+            return self.write_output(column, index, pieces);
+        }
+        let (line, rest) = bulk::split_first_line(pieces);
+        self.write_long_line(column, index, &line);
+        if !rest.is_empty() {
+            self.write_output(column, index, &rest);
         }
     }
 
@@ -381,6 +425,9 @@ impl Page for HtmlPage {
         ));
         self.append_transcript(index, line);
         self.append_transcript(index, "\n");
+        if let Some(content) = self.columns.get_mut(index) {
+            content.line_length = 0;
+        }
     }
 
     fn tick(&mut self, run: &RunStatus) {

@@ -167,7 +167,10 @@ fn check_form(query: &str) {
                     "document.querySelectorAll('details').forEach((it) => it.open = true)",
                 );
             }
-            assert_axe_finds_nothing(&browser);
+            // axe-core takes a second: it checks the layouts of a phone and of a wide screen.
+            if matches!(width, 320 | 1280) {
+                assert_axe_finds_nothing(&browser);
+            }
             let too_wide = browser.run_script(
                 "return [document.documentElement, ...document.querySelectorAll('form, form *')]
                    .filter((it) => it.scrollWidth > Math.max(it.clientWidth, 1) + 1 && it.localName !== 'input'

@@ -678,6 +678,31 @@ fn w30_five_shells_with_30_000_wide_lines_each_finish_within_five_seconds() {
     assert!(is_quick, "no attempt took less than five seconds");
 }
 
+/// A line without an end has 3 MB. Without blocks Chromium would take seconds for its layout.
+#[test]
+fn w30_a_line_of_megabytes_does_not_block_the_browser() {
+    if !browser_tools_installed() {
+        return;
+    }
+    const LENGTH: usize = 3_000_000;
+    let shell = ScriptedShell::start(|session| {
+        session.write("% ");
+        session.read_line();
+        session.write(&"x".repeat(LENGTH));
+        session.write("\n% ");
+        session.read_line();
+    });
+    let browser = Browser::open();
+    show(&browser, &[shell.address().port()], "print\n");
+    let shown = browser.run_script(
+        "const pieces = [...document.querySelectorAll('[slot=log1]')];
+         const longest = Math.max(...pieces.map((it) => it.textContent.length));
+         return { text: pieces.map((it) => it.textContent).join('').length, bounded: longest < 200000 };",
+    );
+    let text = "% print\n".len() + LENGTH + "\n% exit\n".len();
+    assert_eq!(shown, json!({ "text": text, "bounded": true }));
+}
+
 /// The user selects the whole page: then the browser lays out the blocks that are not visible.
 ///
 /// The clock is removed first. In the document it is between the pieces of the output, so

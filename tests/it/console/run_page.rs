@@ -224,7 +224,10 @@ fn check_at_all_widths(browser: &Browser) {
             mobile: width < 768,
         });
         browser.set_color_scheme(scheme);
-        assert_axe_finds_nothing(browser);
+        // axe-core takes a second: it checks the layouts of a phone and of a wide screen.
+        if matches!(width, 320 | 1440) {
+            assert_axe_finds_nothing(browser);
+        }
         let overflow = browser.run_script(
             "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
         );
