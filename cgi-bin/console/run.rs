@@ -89,14 +89,17 @@ pub(crate) fn run(
     owner.page.begin(&owner.status);
     // Headers and the start of the page in one write: web servers hold back a shorter
     // first write.
-    output.write_all((headers + &owner.take_text()).as_bytes())?;
-    let receiver = owner.start_sessions(columns);
-    let result = owner.process_events(&receiver, output);
-    // Events that were queued when the loop ended. The bound keeps a busy session from
-    // prolonging this.
-    for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
-        owner.apply(index, event);
-    }
+    let start = headers + &owner.take_text();
+    let result = output.write_all(start.as_bytes()).and_then(|()| {
+        let receiver = owner.start_sessions(columns);
+        let result = owner.process_events(&receiver, output);
+        // Events that were queued when the loop ended. The bound keeps a busy session from
+        // prolonging this.
+        for (index, event) in receiver.try_iter().take(QUEUE_CAPACITY) {
+            owner.apply(index, event);
+        }
+        result
+    });
     owner.status.advance_to(Instant::now());
     // After a write error, the end of the page is produced for the file of a kept run only.
     let is_late = owner

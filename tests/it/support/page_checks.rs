@@ -96,10 +96,16 @@ pub(crate) fn axe_findings(browser: &impl WebBrowser) -> Vec<String> {
 /// The errors and warnings of vnu.
 pub(crate) fn vnu_findings(html: &str) -> Vec<String> {
     let mut java = Command::new("java");
-    // The quick compiler and the simple collector of Java: a run takes 1 s instead of 3 s.
-    java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-jar"])
-        .arg(npm_package(VNU))
-        .args(["--format", "json", "-"]);
+    // The quick compiler and the simple collector of Java: half of the processor time. vnu needs
+    // a large stack with them.
+    java.args([
+        "-Xss16m",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-jar",
+    ])
+    .arg(npm_package(VNU))
+    .args(["--format", "json", "-"]);
     let output = RunningChild::start(&mut java, html.as_bytes()).wait_for_exit(LONG_TIMEOUT);
     // vnu writes its result to stderr.
     let result: Value = serde_json::from_str(&output.stderr).expect("a result in JSON");
