@@ -68,7 +68,7 @@ pub(crate) fn read_start(folder: &str, name: &str, size: usize) -> io::Result<Ve
 
 /// Opens a regular file. `O_NOFOLLOW` refuses a symbolic link. `O_NONBLOCK` keeps
 /// open(2) from waiting for the writer of a FIFO.
-fn open_regular_file(path: &Path) -> io::Result<File> {
+pub(crate) fn open_regular_file(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new()
         .read(true)

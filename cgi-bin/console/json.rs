@@ -1,16 +1,12 @@
 //! The run page as JSON Lines, for programs: one object per event.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::run::Page;
+use crate::run::{HEARTBEAT_INTERVAL, Page};
 use crate::status::{ColumnStatus, Outcome, RunStatus};
 use crate::terminal::Piece;
-
-/// Time without an object after which the page writes one, before the timeout of common
-/// web servers. The write also detects a client that has disconnected.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(9);
 
 /// The page as objects.
 #[derive(Debug)]

@@ -1,21 +1,20 @@
 //! Kept runs: one text file for each run, in the folder that `CONSOLE_RUNS` names.
 //!
 //! The ID of a run, the name of its file, is the time of the start and 128 random bits. So IDs
-//! sort by time, and nobody can guess one. The extension tells the state: `.part` while the run writes the file, `.txt` after
-//! its end. A file `.stop` next to it asks the run to stop.
+//! sort by time, and cannot be guessed. The extension tells the state: `.part` while the run
+//! writes the file, `.txt` after its end. A file `.stop` next to it asks the run to stop.
 //!
-//! A run holds a lock of its file (flock(2)), which the kernel releases even if the process is
+//! A run holds a lock on its file (flock(2)), which the kernel releases even if the process is
 //! killed. So a `.part` without a lock is an interrupted run.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use nix::libc;
-
+use crate::folder;
 use crate::output::log_error;
 use crate::run_token::{has_token_alphabet, random_token};
 
@@ -37,16 +36,16 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Interval at which a request to stop looks whether the run has ended.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The ending of a file until it has its first lines.
+/// The extension of a file until it has its first lines.
 const NEW: &str = "new";
 
-/// The ending of a file while its run writes it.
+/// The extension of a file while its run writes it.
 const PART: &str = "part";
 
-/// The ending of a file after the end of its run.
+/// The extension of a file after the end of its run.
 const COMPLETE: &str = "txt";
 
-/// The ending of a request to stop.
+/// The extension of a request to stop.
 const STOP: &str = "stop";
 
 /// The folder of the kept runs.
@@ -79,8 +78,8 @@ impl KeptRuns {
         KeptRuns { folder }
     }
 
-    fn path(&self, id: &str, ending: &str) -> PathBuf {
-        self.folder.join(format!("{id}.{ending}"))
+    fn path(&self, id: &str, extension: &str) -> PathBuf {
+        self.folder.join(format!("{id}.{extension}"))
     }
 
     /// Removes the oldest runs above the limits, then creates the file of a run that starts
@@ -131,10 +130,10 @@ impl KeptRuns {
         }
         // A run that ends between the two tests is found by the second one: its process renames
         // the file before it releases the lock.
-        for ending in [PART, COMPLETE] {
-            match open(&self.path(id, ending)) {
+        for extension in [PART, COMPLETE] {
+            match folder::open_regular_file(&self.path(id, extension)) {
                 Ok(file) => {
-                    let state = state_of(&file, ending)?;
+                    let state = state_of(&file, extension)?;
                     if state == RunState::Interrupted && self.path(id, COMPLETE).exists() {
                         continue;
                     }
@@ -214,8 +213,8 @@ impl KeptRuns {
             count += 1;
             size += run.size();
             if count > MAX_RUNS || size > MAX_TOTAL_SIZE {
-                for ending in [PART, COMPLETE, STOP] {
-                    let _ = fs::remove_file(self.path(&run.id, ending));
+                for extension in [PART, COMPLETE, STOP] {
+                    let _ = fs::remove_file(self.path(&run.id, extension));
                 }
             }
         }
@@ -230,22 +229,9 @@ impl KeptRun {
     }
 }
 
-/// Opens a file for reading. A FIFO or a symbolic link of another user must not block or
-/// mislead this process.
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a regular file")),
-    }
-}
-
-/// The state of a file with this ending.
-fn state_of(file: &File, ending: &str) -> io::Result<RunState> {
-    if ending == COMPLETE {
+/// The state of a file with this extension.
+fn state_of(file: &File, extension: &str) -> io::Result<RunState> {
+    if extension == COMPLETE {
         return Ok(RunState::Complete);
     }
     match file.try_lock_shared() {
@@ -300,7 +286,7 @@ impl RunFile {
         }
     }
 
-    /// Reports whether somebody has asked to stop this run.
+    /// Reports whether there is a request to stop this run.
     pub(crate) fn is_stopped(&self) -> bool {
         self.runs.path(&self.id, STOP).exists()
     }

@@ -120,8 +120,7 @@ impl Mistakes {
 
 /// The rows that the user has begun to fill in.
 fn used_rows(query: &Query) -> impl Iterator<Item = &Row> {
-    let is_used = |row: &&Row| !(row.host.is_empty() && row.port.is_empty() && row.file.is_empty());
-    query.rows.iter().filter(is_used)
+    query.rows.iter().filter(|row| row.is_used())
 }
 
 /// The key of a field in the query without the number of the row, and the field in words.

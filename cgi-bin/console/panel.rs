@@ -7,7 +7,7 @@ use crate::html::{self, Icon, Nonce, escape};
 use crate::mistakes::Mistakes;
 use crate::panel_fields::{write_row, write_shared, write_texts};
 use crate::presets;
-use crate::query::{Format, Query, ROWS};
+use crate::query::{Format, Query, ROWS, row_list};
 use crate::settings::Settings;
 
 /// The heading of the form, and the end of the title of the document.
@@ -102,16 +102,16 @@ fn heading(mistakes: &Mistakes) -> String {
 /// Writes the buttons. The first is the one that Enter in a field presses.
 fn write_buttons(page: &mut String, query: &Query, mistakes: &Mistakes) {
     page.push_str("<p class=\"go\"><button>Run</button>\n");
-    let numbers: Vec<String> = mistakes.other_rows().iter().map(usize::to_string).collect();
-    if !numbers.is_empty() {
-        let label = match numbers.len() {
+    let others = mistakes.other_rows();
+    if !others.is_empty() {
+        let label = match others.len() {
             1 => "Run the other one".to_owned(),
             count => format!("Run the other {count}"),
         };
         let _ = writeln!(
             page,
             "<button class=\"second\" name=\"again\" value=\"{}\">{label}</button>",
-            numbers.join(",")
+            row_list(others)
         );
     }
     let checked = match query.format {

@@ -26,6 +26,14 @@ pub(crate) struct Row {
     pub(crate) socks_port: String,
 }
 
+impl Row {
+    /// Reports whether the user has begun to fill in this row. A SOCKS server alone does not
+    /// count.
+    pub(crate) fn is_used(&self) -> bool {
+        !(self.host.is_empty() && self.port.is_empty() && self.file.is_empty())
+    }
+}
+
 /// The representation of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {

@@ -11,10 +11,7 @@ use crate::batch::{self, Batch};
 use crate::failure::Failure;
 use crate::query::{Query, Row};
 use crate::socks_logins::SocksLogins;
-
-/// Maximum length in characters of a value in a heading or a message, so that it leaves
-/// space for other text.
-const MAX_SHOWN_CHARS: usize = 60;
+use crate::terminal::shorten;
 
 /// The name of a typed batch in a heading. No file has this name: it contains a space.
 const TYPED_BATCH: &str = "typed batch";
@@ -134,7 +131,7 @@ pub(crate) fn columns(query: &Query, policy: &Policy) -> Vec<Column> {
                 title: host_and_port(&row.host, &row.port),
                 file: match row.file.as_str() {
                     "" if !query.batch.is_empty() => TYPED_BATCH.to_owned(),
-                    file => shorten(file),
+                    file => shorten(file.as_bytes()),
                 },
                 route: match is_direct {
                     true => "directly".to_owned(),
@@ -164,10 +161,9 @@ fn number_duplicate_titles(columns: &mut [Column]) {
     }
 }
 
-/// The errors of a row for the form. A row without shell server, port and file is not
-/// used, so it has none, even if it names a SOCKS server.
+/// The errors of a row for the form. A row that is not used has no errors.
 pub(crate) fn field_errors(query: &Query, row: &Row, policy: &Policy) -> Vec<FieldError> {
-    if row.host.is_empty() && row.port.is_empty() && row.file.is_empty() {
+    if !row.is_used() {
         return Vec::new();
     }
     check_row(&with_shared_values(row, query), &query.batch, policy)
@@ -297,7 +293,11 @@ fn parse_socks_host(text: &str) -> Result<Host, Failure> {
 fn parse_host(text: &str) -> Result<Host, Failure> {
     match Host::from_name(text.as_bytes()) {
         Host::Invalid(invalid) => Err(Failure::new(
-            format!("\"{}\" is no host name: {}", shorten(text), invalid.reason),
+            format!(
+                "\"{}\" is no host name: {}",
+                shorten(text.as_bytes()),
+                invalid.reason
+            ),
             "Enter a name such as shell.example.edu, or an IPv4 address such as 192.0.2.7.",
         )),
         host => Ok(host),
@@ -318,7 +318,7 @@ fn parse_port(text: &str, next_step: &str) -> Result<u16, Failure> {
         return Err(Failure::new("no port is given", next_step));
     }
     port_number(text).ok_or_else(|| {
-        let shown = shorten(text);
+        let shown = shorten(text.as_bytes());
         let reason = format!("\"{shown}\" is no port: a port is a number from 1 to 65535");
         Failure::new(reason, next_step)
     })
@@ -327,22 +327,12 @@ fn parse_port(text: &str, next_step: &str) -> Result<u16, Failure> {
 /// Joins host and port for a heading, as entered. It contains no white space: in the text page
 /// ` | ` and ` # ` come after a heading, and the values of an invalid row may contain them.
 pub(crate) fn host_and_port(host: &str, port: &str) -> String {
-    let visible = |value: &str| shorten(value).replace(char::is_whitespace, "\u{a0}");
+    let visible = |value: &str| shorten(value.as_bytes()).replace(char::is_whitespace, "\u{a0}");
     let (host, port) = (visible(host), visible(port));
     match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     }
-}
-
-/// Shortens a value for a sentence or a heading, and replaces control characters.
-fn shorten(text: &str) -> String {
-    let mut shown = crate::terminal::plain(text.as_bytes());
-    if let Some((end, _)) = shown.char_indices().nth(MAX_SHOWN_CHARS) {
-        shown.truncate(end);
-        shown.push('\u{2026}');
-    }
-    shown
 }
 
 #[cfg(test)]

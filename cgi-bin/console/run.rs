@@ -35,6 +35,11 @@ const QUEUE_CAPACITY: usize = 64;
 /// Interval at which the page updates the elapsed times, which count in seconds.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time without a line or an object after which the text page and JSON write one: before the
+/// timeout of common web servers, also if a tick comes a second late. The write detects a
+/// client that has disconnected.
+pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(9);
+
 /// Bytes of the page to collect before a write, while more events are queued: fewer
 /// system calls under load, no delay without.
 const MAX_WRITE_BATCH: usize = 64 * 1024;
@@ -55,7 +60,7 @@ pub(crate) trait Page {
     /// seconds: the write detects a client that has disconnected, and the web server
     /// does not time out.
     fn tick(&mut self, run: &RunStatus);
-    /// Reports whether somebody has asked to stop this run.
+    /// Reports whether there is a request to stop this run.
     fn is_stopped(&self) -> bool {
         false
     }

@@ -7,10 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::row::Column;
 use crate::shell::{SessionEnd, SessionEvent};
-use crate::terminal;
-
-/// Maximum length in characters of a command in a message.
-const MAX_SHOWN_COMMAND: usize = 60;
+use crate::terminal::shorten;
 
 /// Maximum number of batch files in the title of a page.
 const MAX_FILES_IN_TITLE: usize = 2;
@@ -25,7 +22,6 @@ pub(crate) struct RunStatus {
     started: Instant,
     /// The time of the last [`RunStatus::advance_to`].
     now: Instant,
-    has_ended: bool,
 }
 
 /// The status of one column.
@@ -93,7 +89,6 @@ impl RunStatus {
             time_limit,
             started: now,
             now,
-            has_ended: false,
         }
     }
 
@@ -104,7 +99,7 @@ impl RunStatus {
 
     /// Reports whether all sessions have ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.has_ended
+        self.columns.iter().all(ColumnStatus::has_ended)
     }
 
     /// What runs where, for example `t1.txt, t2.txt ... on 5 shells`.
@@ -157,12 +152,9 @@ impl RunStatus {
             }
             SessionEvent::Command(line) => {
                 column.sent += 1;
-                column.last_command = shorten_command(line);
+                column.last_command = shorten(line);
             }
-            SessionEvent::Ended(end) => {
-                column.state = SessionState::Ended(end.clone());
-                self.has_ended = self.unfinished().is_empty();
-            }
+            SessionEvent::Ended(end) => column.state = SessionState::Ended(end.clone()),
         }
     }
 
@@ -226,7 +218,7 @@ impl fmt::Display for RunStatus {
         let commands = with_plural(total, "command");
         let elapsed = Seconds(self.elapsed());
         write!(out, "; {sent} of {commands}; {elapsed}")?;
-        match self.has_ended {
+        match self.has_ended() {
             true => Ok(()),
             false => write!(out, " of {}", humantime::format_duration(self.time_limit)),
         }
@@ -353,16 +345,6 @@ impl fmt::Display for Seconds {
         };
         write!(out, "{seconds:.decimals$} s")
     }
-}
-
-/// The text of a command for a message.
-fn shorten_command(line: &[u8]) -> String {
-    let mut text = terminal::plain(line);
-    if let Some((end, _)) = text.char_indices().nth(MAX_SHOWN_COMMAND) {
-        text.truncate(end);
-        text.push('\u{2026}');
-    }
-    text
 }
 
 /// `1 command`, `2 commands`.

@@ -105,6 +105,20 @@ fn control_picture(control: char) -> char {
     }
 }
 
+/// Maximum length in characters of a value in a heading or a message, so that it leaves
+/// space for other text.
+const MAX_SHOWN_CHARS: usize = 60;
+
+/// The start of a value or a command, for a heading or a message.
+pub(crate) fn shorten(bytes: &[u8]) -> String {
+    let mut text = plain(bytes);
+    if let Some((end, _)) = text.char_indices().nth(MAX_SHOWN_CHARS) {
+        text.truncate(end);
+        text.push('\u{2026}');
+    }
+    text
+}
+
 /// Converts a line that is not terminal output, without styles or escape sequences.
 pub(crate) fn plain(bytes: &[u8]) -> String {
     let show = |char: char| match char {

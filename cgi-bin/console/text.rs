@@ -6,14 +6,9 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::run::Page;
+use crate::run::{HEARTBEAT_INTERVAL, Page};
 use crate::status::{ColumnStatus, RunStatus};
 use crate::terminal::Piece;
-
-/// Time without a line of a column after which its status is written again. With one
-/// tick per second the page writes at least every ten seconds, before the timeout of
-/// common web servers. The write also detects a client that has disconnected.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(9);
 
 /// Maximum length in bytes of a line that is buffered until its end. A longer line is
 /// broken, which bounds memory use.

@@ -28,7 +28,8 @@ const ALWAYS: [c_long; 7] = [
     libc::SYS_getpeername,
 ];
 
-/// Flags of the one sendmsg(2) that nobody could answer: by it the supervisor gets the listener.
+/// Flags of the one sendmsg(2) that must not be handed over: it gives the listener to the
+/// supervisor, which could not answer before.
 /// They have no meaning for Unix sockets, and no program uses them (`MSG_SYN` and `MSG_RST`).
 pub(crate) const HAND_OVER: u32 = 0x1400;
 

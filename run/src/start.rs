@@ -129,7 +129,7 @@ impl Report {
             Report::Ended(status) => (1, status),
             Report::Failed(status) => (2, i32::from(status)),
         };
-        // If the first process was killed, nobody waits for it.
+        // An error means that the first process was killed: no process reads the report.
         let _ = to.write_all(&(i64::from(value) << 8 | kind).to_ne_bytes());
     }
 
@@ -249,7 +249,7 @@ fn supervise(server: Server, options: &Options, signals: SigSet, reporter: UnixS
             Report::Ended(status.into_raw()).send(&waiter_reporter);
         }
         drop(waiter_reporter);
-        // What is left runs in the background, so nobody waits for more messages.
+        // The remaining processes run in the background, so later messages have no reader.
         if let Ok((_, broken)) = pipe() {
             let _ = dup2_stderr(broken);
         }
@@ -284,8 +284,8 @@ fn start_program(
     let mut program = filter::program(options.strict, keeps_sockets);
     kernel::before_program(&mut command, move || {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
-        // If the supervisor is killed, so is the program; calls of its children then fail with
-        // ENOSYS, since nobody has the listener. Either way, nothing goes around the server.
+        // If the supervisor is killed, so is the program. Calls of its children then fail with
+        // ENOSYS, since no process has the listener. In both cases, nothing goes around the server.
         prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
         if getppid() != supervisor {
             return Err(Errno::ESRCH.into());

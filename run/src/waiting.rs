@@ -11,8 +11,8 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::call::Call;
 
-/// How often a wait looks for signals: the kernel tells nobody that one waits for its handler
-/// until the call is answered.
+/// Interval at which a wait tests for pending signals: the kernel gives no notice of a signal
+/// whose handler cannot run before the call is answered.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a wait has ended without its event.

@@ -240,41 +240,22 @@ fn shared_state_comes_from_sync_so_that_the_models_see_it() {
 
 #[test]
 fn no_code_makes_a_call_that_a_peer_can_make_panic() {
-    assert_absent(
-        &[
-            "println!",
-            "print!",
-            "thread::spawn(",
-            "env::args()",
-            ".unwrap()",
-            ".expect(",
-            "panic!",
-            "unreachable!",
-            "todo!",
-            "unimplemented!",
-            "dbg!",
-            "unsafe",
-            "try_clone",
-        ],
-        &["src/", "cgi-bin/"],
-    );
+    let calls = [
+        "println!",
+        "print!",
+        "thread::spawn(",
+        "env::args()",
+        ".unwrap()",
+        ".expect(",
+        "panic!",
+        "unreachable!",
+        "todo!",
+        "unimplemented!",
+        "dbg!",
+    ];
+    assert_absent(&calls, &["src/", "cgi-bin/", "run/src/"]);
+    assert_absent(&["unsafe", "try_clone"], &["src/", "cgi-bin/"]);
     assert_absent(&["set_read_timeout", "set_write_timeout"], &["src/"]);
-    assert_absent(
-        &[
-            "println!",
-            "print!",
-            "thread::spawn(",
-            "env::args()",
-            ".unwrap()",
-            ".expect(",
-            "panic!",
-            "unreachable!",
-            "todo!",
-            "unimplemented!",
-            "dbg!",
-        ],
-        &["run/src/"],
-    );
 }
 
 #[test]

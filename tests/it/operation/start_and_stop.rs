@@ -809,11 +809,7 @@ fn s19_other_accepts_that_always_fail_are_reported_and_end_or_pause() {
     let client = dial(metrics);
     let line = "cannot accept a client: --metrics: Operation not permitted";
     proxy.wait_for_stderr(line, 1);
-    let (began, before) = (Instant::now(), context_switches(&proxy));
-    proxy.wait_for_stderr(line, 3);
-    let switches = (context_switches(&proxy) - before) as f64;
-    let elapsed = began.elapsed().as_secs_f64();
-    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
+    assert_pauses_until(&proxy, line, 3);
     // The stop tries sixteen times, and not for a whole second.
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
@@ -835,11 +831,7 @@ fn s55_a_poll_that_always_fails_is_reported_and_delays_no_stop() {
     let clients = [dial(metrics), dial(proxy.address())];
     let line = "cannot accept a client";
     proxy.wait_for_stderr(line, 1);
-    let (began, before) = (Instant::now(), context_switches(&proxy));
-    proxy.wait_for_stderr(line, 3);
-    let switches = (context_switches(&proxy) - before) as f64;
-    let elapsed = began.elapsed().as_secs_f64();
-    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
+    assert_pauses_until(&proxy, line, 3);
     let began = Instant::now();
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait().code(), Some(0));
@@ -865,15 +857,20 @@ fn check_accept_that_always_fails(error: &str) {
     };
     let client = dial(proxy.address());
     proxy.wait_for_stderr("cannot accept a client", 1);
-    let (began, before) = (Instant::now(), context_switches(&proxy));
-    proxy.wait_for_stderr("cannot accept a client", 3);
-    // strace stops the thread twice at each system call, of which an error needs three.
-    let switches = (context_switches(&proxy) - before) as f64;
-    let elapsed = began.elapsed().as_secs_f64();
-    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
+    assert_pauses_until(&proxy, "cannot accept a client", 3);
     drop((syscall_faults, client));
     drop(connect_through(proxy.address(), &origin.destination()));
     proxy.finish();
+}
+
+/// Waits until stderr has this line as often, and fails if the server is busy meanwhile.
+fn assert_pauses_until(proxy: &Proxy, line: &str, count: usize) {
+    let (began, before) = (Instant::now(), context_switches(proxy));
+    proxy.wait_for_stderr(line, count);
+    // strace stops the thread twice at each system call, of which an error needs three.
+    let switches = (context_switches(proxy) - before) as f64;
+    let elapsed = began.elapsed().as_secs_f64();
+    assert!(switches < 3000.0 * elapsed, "{switches} in {elapsed} s");
 }
 
 /// How often a thread of the server has given up its processor until now.

@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::ftp_server::{ADDRESS, FtpServer, VSFTPD};
 use crate::support::proxy::Proxy;
-use crate::support::run::{VERSIONS, run, sessions};
+use crate::support::run::{CURL, VERSIONS, run, sessions};
 use crate::support::tools::is_installed;
 
 const CONTENT: &str = "the content of a file\n";
@@ -54,20 +54,7 @@ fn k08_tnftp_fetches_a_file_in_active_mode() {
 #[test]
 fn k08_curl_fetches_a_file_in_active_mode() {
     if is_installed("curl", "curl") {
-        assert_fetches(
-            &[
-                "curl",
-                "-q",
-                "--silent",
-                "--show-error",
-                "--noproxy",
-                "*",
-                "-P",
-                "-",
-                "URL",
-            ],
-            "",
-        );
+        assert_fetches(&[&CURL[..], &["-P", "-", "URL"]].concat(), "");
     }
 }
 

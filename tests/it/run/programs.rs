@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::child::{LONG_TIMEOUT, RunningChild};
 use crate::support::proxy::Proxy;
-use crate::support::run::{VERSIONS, output_of, sessions};
+use crate::support::run::{CURL, VERSIONS, output_of, sessions};
 use crate::support::tools::{is_found, is_installed};
 use crate::support::web_site::{Page, WebSite};
 
@@ -36,15 +36,7 @@ fn assert_fetches(words: &[&str]) {
 #[test]
 fn k02_curl_and_wget_fetch_a_page() {
     if is_installed("curl", "curl") {
-        assert_fetches(&[
-            "curl",
-            "-q",
-            "--silent",
-            "--show-error",
-            "--noproxy",
-            "*",
-            "URL",
-        ]);
+        assert_fetches(&[&CURL[..], &["URL"]].concat());
     }
     if is_installed("wget", "wget") {
         assert_fetches(&["wget", "--no-config", "--no-proxy", "-qO-", "URL"]);

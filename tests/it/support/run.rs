@@ -7,6 +7,9 @@ use super::child::{ChildOutput, LONG_TIMEOUT, RunningChild};
 use super::project::run_binary;
 use super::proxy::Proxy;
 
+/// curl without the configuration and the proxy settings of the user; a URL follows.
+pub(crate) const CURL: [&str; 6] = ["curl", "-q", "--silent", "--show-error", "--noproxy", "*"];
+
 /// The variables that name a server; each selects a version of the protocol.
 pub(crate) const VERSIONS: [&str; 2] = ["SOCKS4_SERVER", "SOCKS5_SERVER"];
 
